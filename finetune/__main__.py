@@ -1,0 +1,6 @@
+"""``python -m finetune`` is the command ``finetune``."""
+
+from finetune.cli.main import main
+
+if __name__ == "__main__":
+    main()

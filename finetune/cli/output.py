@@ -1,0 +1,55 @@
+"""What the user reads: data on stdout, everything else on stderr."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+
+def data(text: str) -> None:
+    """A line of what the command was asked for."""
+    sys.stdout.write(text + "\n")
+
+
+def note(text: str) -> None:
+    """A line about it."""
+    sys.stderr.write(text + "\n")
+
+
+def warn(text: str) -> None:
+    """A line that should not be missed."""
+    note(f"warning: {text}")
+
+
+def percent(fraction: float, digits: int = 1) -> str:
+    """0.9375 as ``93.8 %``."""
+    return f"{100 * fraction:.{digits}f} %"
+
+
+def interval(top1: float, low: float, high: float, n: int) -> str:
+    """An accuracy with its 95 % Wilson interval: ``93.8 % [91.0 to 95.7] (n = 400)``."""
+    return f"{percent(top1)} [{100 * low:.1f} to {100 * high:.1f}] (n = {n:,})"
+
+
+def aligned(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """Names and values in two columns."""
+    width = max((len(name) for name, _ in pairs), default=0)
+    return [f"{name:<{width}}  {value}" for name, value in pairs]
+
+
+def show_log() -> None:
+    """Send the library's notes and warnings to stderr, as :func:`note` and :func:`warn` do."""
+    logger = logging.getLogger("finetune")
+    if not logger.handlers:
+        logger.addHandler(_Handler())
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+
+
+class _Handler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        message: Any = record.getMessage()
+        if record.levelno >= logging.WARNING:
+            warn(message)
+        else:
+            note(message)

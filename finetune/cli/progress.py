@@ -1,0 +1,83 @@
+"""How a run is shown: bars on a terminal, a line an epoch elsewhere, curves for TensorBoard on request."""
+
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from finetune.cli import output
+from finetune.errors import MissingExtraError
+
+
+class Console:
+    """A :class:`finetune.training.progress.Progress` on stderr."""
+
+    def __init__(self, curves: Any = None) -> None:
+        self._bars = sys.stderr.isatty()
+        self._bar: tqdm[Any] | None = None
+        self._curves = curves
+
+    def started(self, facts: Sequence[tuple[str, str]]) -> None:
+        for line in output.aligned(facts):
+            output.note(line)
+
+    def phase(self, title: str) -> None:
+        output.note(f"\n{title}")
+
+    def step(self, epoch: int, done: int, steps: int) -> None:
+        if not self._bars:
+            return
+        if self._bar is None:
+            self._bar = tqdm(
+                total=steps,
+                initial=done - 1,
+                desc=f"epoch {epoch}",
+                unit="step",
+                leave=False,
+                file=sys.stderr,
+            )
+        self._bar.update(done - self._bar.n)
+
+    def epoch(self, entry: Mapping[str, Any], seconds: float, is_best: bool) -> None:
+        self.close()
+        output.note(
+            f"epoch {entry['epoch']:>3}  train loss {entry['train_loss']:.4f}  "
+            f"val loss {entry['val_loss']:.4f}  val top-1 {output.percent(entry['val_top1']):>7}  "
+            f"{seconds:.1f} s{'  best so far' if is_best else ''}"
+        )
+        if self._curves is not None:
+            for name in ("train_loss", "train_top1", "val_loss", "val_top1"):
+                self._curves.add_scalar(name.replace("_", "/"), entry[name], entry["epoch"])
+            for group, rate in entry["lr"].items():
+                self._curves.add_scalar(f"lr/{group}", rate, entry["epoch"])
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+@contextlib.contextmanager
+def open_progress(tensorboard: Path | None) -> Iterator[Console]:
+    """A console, which also writes TensorBoard event files below ``tensorboard`` if that is given.
+
+    Raises:
+        MissingExtraError: TensorBoard is asked for and not installed.
+    """
+    curves = None
+    if tensorboard is not None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ModuleNotFoundError:
+            raise MissingExtraError("--tensorboard", "tensorboard", "tensorboard") from None
+        curves = SummaryWriter(str(tensorboard))
+    console = Console(curves)
+    try:
+        yield console
+    finally:
+        console.close()
+        if curves is not None:
+            curves.close()

@@ -1,0 +1,89 @@
+"""``finetune train RECIPE``: a recipe to a run directory."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from finetune.cli import output
+from finetune.errors import UserError
+
+if TYPE_CHECKING:
+    from finetune.training.fit import Result
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)],
+    run_dir: Annotated[
+        Path | None,
+        typer.Option(help="Where the run goes.", show_default="runs/NAME-OF-THE-RECIPE"),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Override a key: train.phases.0.lr=1e-3. Repeatable."
+        ),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is there.")] = False,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1 or mps.", show_default="the best there is")
+    ] = None,
+    smoke: Annotated[
+        bool,
+        typer.Option(
+            "--smoke",
+            help="Try the recipe in seconds: drawn pictures, random weights, one short epoch a phase.",
+        ),
+    ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write curves to RUN/tensorboard as well.")
+    ] = False,
+) -> None:
+    """Fine-tune a network as RECIPE says."""
+    if resume and overwrite:
+        raise UserError("--resume continues a run and --overwrite replaces it: choose one.")
+    # In this order: a faulty recipe or a taken directory is reported before torch is loaded.
+    from finetune.recipe.load import load_recipe
+    from finetune.training.run_dir import RunDir
+
+    wanted = load_recipe(recipe, set_ or [])
+    name = recipe.stem
+    if smoke:
+        from finetune.training.smoke import shortened
+
+        wanted, name = shortened(wanted), f"{recipe.stem}-smoke"
+    path = run_dir or Path("runs") / name
+    # A trial replaces the trial before it; a place that the user names is never replaced unasked.
+    replaces = overwrite or (smoke and not resume and run_dir is None)
+    with RunDir.open(path, resume=resume, overwrite=replaces) as run:
+        from finetune.cli.progress import open_progress
+        from finetune.training.fit import fit
+
+        with open_progress(path / "tensorboard" if tensorboard else None) as progress:
+            result = fit(
+                wanted,
+                run,
+                recipe_file=recipe.read_bytes(),
+                device=device,
+                resume=resume,
+                progress=progress,
+            )
+    _conclude(result)
+
+
+def _conclude(result: "Result") -> None:
+    best, test, run = result.best, result.test, result.run
+    if result.already_finished:
+        output.note(f"{run}: this run is finished; nothing was done.")
+    output.data(f"best epoch   {best.epoch} of {result.epochs}: val top-1 {output.percent(best.val_top1)}")
+    if test is not None:
+        number = output.interval(test.top1, test.top1_low, test.top1_high, test.n)
+        output.data(f"test top-1   {number}")
+    else:
+        output.data("test top-1   not measured: the data has no test split")
+    output.data(f"run          {run}")
+    output.note("\nNext:")
+    output.note(f"  finetune eval {run}")
+    output.note(f"  finetune predict {run} PICTURES...")
+    output.note(f"  finetune export {run} --format onnx")

@@ -1,0 +1,294 @@
+"""One picture, safely: from whatever is on the disk to 8-bit RGB, or an error that names it.
+
+Pillow, NumPy and the standard library only. Nothing of Pillow's process-wide state is changed.
+"""
+
+import errno
+import os
+import stat
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from finetune.data.modes import to_rgb as to_rgb
+from finetune.errors import BadImageError, DataError, printable
+
+# Looked at by folder scans only: a file that is named outright is read whatever its name ends in.
+IMAGE_EXTENSIONS = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".gif", ".webp", ".avif", ".heic", ".heif"}
+    | {".tif", ".tiff", ".bmp", ".dib", ".pbm", ".pgm", ".pnm", ".ppm", ".jp2", ".j2k", ".jpx"}
+    | {".pcx", ".qoi", ".tga"}
+)
+# Room for a 108-megapixel photo; 512 MB decoded.
+MAX_PIXELS = 128_000_000
+# A longer strip would grow to billions of pixels when its shorter side is brought to size.
+MAX_ELONGATION = 100_000
+# Formats that run another program (EPS) or the operating system's renderer (WMF), and containers of which
+# Pillow knows the name only.
+UNSAFE_FORMATS = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})
+# What archivers, network drives and tools leave among the pictures. Names with a leading dot are hidden too.
+STRAY_NAMES = frozenset(
+    {"__macosx", "__pycache__", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
+)
+ORIENTATION = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def open_rgb(path: Path) -> Image.Image:
+    """Read one picture as 8-bit RGB, turned the way its EXIF orientation says, fully in memory.
+
+    What the file contains decides, not what its name ends in; of several frames or pages the first counts.
+    :func:`to_rgb` says how other modes become RGB. Colour profiles are not applied.
+
+    Raises:
+        BadImageError: no such file, not a regular file, unreadable, empty, not a picture, truncated, damaged,
+            more than ``MAX_PIXELS`` pixels (known before anything is decoded), or one side more than
+            ``MAX_ELONGATION`` times the other.
+    """
+    name = str(path)
+    try:
+        with _open_regular(path) as file, _quiet():
+            return _decode(file, name)
+    except BadImageError:
+        raise
+    except UnidentifiedImageError:
+        raise BadImageError(name, _what_it_is(path)) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise BadImageError(name, f"too many pixels; at most {MAX_PIXELS:,} are decoded") from None
+    except MemoryError:
+        raise BadImageError(name, "not enough memory to decode it") from None
+    except OSError as error:
+        raise BadImageError(name, _os_reason(error)) from None
+    except Exception as error:
+        # Pillow's decoders answer damaged bytes with errors of many kinds.
+        raise BadImageError(name, _damaged(error)) from None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a folder holds: its ``pictures``, sorted, and how many other files were ``passed_over``."""
+
+    pictures: list[Path]
+    passed_over: int
+
+
+def list_images(folder: Path) -> Listing:
+    """All pictures below ``folder``, by their extension (of any case), in :func:`walk`'s order.
+
+    Raises:
+        DataError: a folder that cannot be listed.
+    """
+    pictures, passed_over = [], 0
+    for path in walk(folder):
+        if is_image_name(path):
+            pictures.append(Path(path))
+        else:
+            passed_over += 1
+    return Listing(pictures, passed_over)
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file name ends like a picture's."""
+    _, dot, extension = name.rpartition(".")
+    return dot + extension.lower() in IMAGE_EXTENSIONS
+
+
+def is_stray(name: str) -> bool:
+    """Whether a file or folder name is hidden, or what archivers and network drives leave behind."""
+    return name.startswith(".") or name.lower() in STRAY_NAMES
+
+
+def walk(folder: str | Path, above: tuple[str | Path, ...] = ()) -> Iterator[str]:
+    """The paths of all files below ``folder``, one at a time, each folder's entries sorted by name.
+
+    Hidden and stray names are left out. Linked folders are followed, none of them twice, and none of those
+    in ``above`` (the folders that ``folder`` lies in), so links that go round end. What is neither file nor
+    folder (a broken link, a pipe) counts as a file: reading it says what is wrong.
+
+    Raises:
+        DataError: a folder that cannot be listed.
+    """
+    seen = {_identity(path) for path in above}
+    stack: list[tuple[str, bool]] = [(os.fspath(folder), True)]
+    while stack:
+        path, is_folder = stack.pop()
+        if not is_folder:
+            yield path
+            continue
+        identity = _identity(path)
+        if identity in seen:
+            continue
+        seen.add(identity)
+        entries = [(entry.path, is_directory(entry)) for entry in scan(path)]
+        stack.extend(reversed(entries))
+
+
+def scan(folder: str | Path) -> list[os.DirEntry[str]]:
+    """The entries of one folder without hidden and stray ones, sorted by name.
+
+    Raises:
+        DataError: a folder that cannot be listed.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(
+                (entry for entry in entries if not is_stray(entry.name)), key=lambda entry: entry.name
+            )
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise DataError(f"{printable(os.fspath(folder))}: cannot list this folder: {reason}") from None
+
+
+def is_directory(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or a link to one; a link that goes round is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _identity(path: str | Path) -> tuple[int, int] | str:
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return os.fspath(path)
+    return status.st_dev, status.st_ino
+
+
+def _open_regular(path: Path) -> BinaryIO:
+    """Open without waiting for anything: a pipe or a device must not hang the run."""
+    name = str(path)
+    try:
+        _check_regular(name, path.stat())
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        file = os.fdopen(os.open(path, flags), "rb")
+    except ValueError:
+        raise BadImageError(name, "not a possible file name") from None
+    try:
+        # Once more on what was opened, which may have taken the place of what was looked at.
+        _check_regular(name, os.fstat(file.fileno()))
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _check_regular(name: str, status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise BadImageError(name, "a folder, not a picture")
+    if not stat.S_ISREG(status.st_mode):
+        raise BadImageError(name, "not a regular file")
+    if status.st_size == 0:
+        raise BadImageError(name, "empty file (0 bytes)")
+
+
+def _decode(file: BinaryIO, name: str) -> Image.Image:
+    with Image.open(file, formats=_formats()) as image:
+        width, height = image.size
+        if width < 1 or height < 1:
+            raise BadImageError(name, f"{width} x {height} pixels")
+        if width * height > MAX_PIXELS:
+            raise BadImageError(name, f"{width} x {height} pixels; at most {MAX_PIXELS:,} are decoded")
+        if max(width, height) > MAX_ELONGATION * min(width, height):
+            raise BadImageError(name, f"{width} x {height} pixels: too elongated to be a picture")
+        image.load()
+        # After loading: a PNG may carry its EXIF data behind the pixels, and Pillow turns a TIFF by itself.
+        method = ORIENTATION.get(_orientation(image))
+        rgb = to_rgb(image)
+        return rgb if method is None else rgb.transpose(method)
+
+
+def _orientation(image: Image.Image) -> Any:
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:
+        # Damaged EXIF data says nothing about the pixels, which were read.
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+@lru_cache(maxsize=1)
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in Image.ID if name not in UNSAFE_FORMATS)
+
+
+_quiet_lock = threading.RLock()
+
+
+def _forget_lock() -> None:
+    # A worker forked while another thread held the lock would wait for it for ever.
+    global _quiet_lock
+    _quiet_lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_lock)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No Python warnings of Pillow's about odd metadata or large pictures: what matters becomes an error.
+
+    Warning filters belong to the process, so threads take turns.
+    """
+    with _quiet_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _os_reason(error: OSError) -> str:
+    known = {
+        errno.ENOENT: "no such file",
+        errno.EACCES: "no permission to read it",
+        errno.EPERM: "no permission to read it",
+        errno.ELOOP: "a symbolic link that goes round",
+        errno.ENAMETOOLONG: "the file name is too long",
+        errno.ENOTDIR: "no such file",
+    }
+    if error.errno is not None:
+        return known.get(error.errno, error.strerror or f"error {error.errno}")
+    return _damaged(error)
+
+
+def _damaged(error: Exception) -> str:
+    text = printable(" ".join(str(error).split()))[:120]
+    if "truncated" in text.lower():
+        return "truncated: its end is missing"
+    return f"damaged: {text or type(error).__name__}"
+
+
+def _what_it_is(path: Path) -> str:
+    """Why no decoder wanted a file, as far as its first bytes tell."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError:
+        head = b""
+    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"heif", b"hevc", b"mif1", b"msf1"):
+        return "a HEIC picture, which Pillow does not read: convert it to JPEG"
+    if head.lstrip()[:5].lower() in (b"<?xml", b"<svg ", b"<html", b"<!doc"):
+        return "a text file (XML, SVG or HTML), not a picture"
+    if head.startswith(b"%!PS"):
+        return "PostScript, which is a program: convert it to PNG"
+    try:
+        head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        # A character cut in two by the end of the bytes that were read is no fault.
+        if error.start < len(head) - 3:
+            return "not a picture, or in no format that Pillow reads"
+    return "a text file, not a picture" if b"\0" not in head else "not a picture"

@@ -1,0 +1,151 @@
+"""The one transform that evaluation, prediction and export share: a picture in, the network's input out.
+
+Pillow and NumPy only, so that it computes the same bits where torch is absent. The pixels are those of
+torchvision's ``v2.Resize(antialias=True)`` and ``v2.CenterCrop`` on a PIL picture.
+"""
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from finetune.data.elongated import resized_window
+
+ResizeMode = Literal["shorter", "squash"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+
+RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+# A very elongated picture grows to billions of pixels before its centre is cut out. Above this many pixels
+# only that centre is computed: the same bits, in bounded time and memory.
+WHOLE_PIXELS = 1 << 24
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resize, centre crop, normalise.
+
+    ``image_size`` is the side of the square that comes out; ``resize`` the size before the crop, of the
+    shorter side (``shorter``) or of both (``squash``), all in pixels. A picture that is smaller than the
+    crop gets a black border. ``mean`` and ``std`` are per channel (R, G, B), of values in 0..1.
+
+    Raises:
+        ValueError: a size below 1, an unknown name, a mean that is not finite or a std that is not positive.
+    """
+
+    image_size: int
+    resize: int
+    resize_mode: ResizeMode
+    interpolation: Interpolation
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        for name in ("image_size", "resize"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number of pixels, not {value!r}")
+        for name, known in (
+            ("resize_mode", get_args(ResizeMode)),
+            ("interpolation", get_args(Interpolation)),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if (
+                not isinstance(values, tuple)
+                or len(values) != 3
+                or not all(_finite(value) for value in values)
+            ):
+                raise ValueError(f"{name} must be three finite numbers, not {values!r}")
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be positive, not {self.std!r}")
+
+    def geometry(self, image: Image.Image) -> Image.Image:
+        """Resize and centre crop an RGB picture to ``image_size`` x ``image_size``."""
+        if image.mode != "RGB":
+            raise ValueError(f"an RGB picture is needed, not {image.mode}")
+        width, height = self._resized(*image.size)
+        method = RESAMPLING[self.interpolation]
+        if width * height > WHOLE_PIXELS and width >= image.width and height >= image.height:
+            columns, rows = _kept(width, self.image_size), _kept(height, self.image_size)
+            image = resized_window(image, (width, height), columns, rows, method)
+        elif (width, height) != image.size:
+            image = image.resize((width, height), method)
+        return _centre_crop(image, self.image_size)
+
+    def normalize(self, image: Image.Image) -> npt.NDArray[np.float32]:
+        """``(x / 255 - mean) / std`` as float32, shape (3, height, width), C-contiguous."""
+        pixels = np.asarray(image, dtype=np.uint8)
+        if pixels.ndim != 3 or pixels.shape[2] != 3:
+            raise ValueError(f"an RGB picture is needed, not {image.mode}")
+        scaled = np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32)
+        scaled /= np.float32(255)
+        scaled -= np.asarray(self.mean, dtype=np.float32).reshape(3, 1, 1)
+        scaled /= np.asarray(self.std, dtype=np.float32).reshape(3, 1, 1)
+        return scaled
+
+    def __call__(self, image: Image.Image) -> npt.NDArray[np.float32]:
+        """The network's input: float32, shape (3, image_size, image_size), C-contiguous."""
+        return self.normalize(self.geometry(image))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; :meth:`from_dict` reads it back."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, value: Any) -> "Preprocessing":
+        """Read what :meth:`to_dict` wrote.
+
+        Raises:
+            ValueError: not a mapping, an entry missing, unknown or of the wrong kind.
+        """
+        names = [field.name for field in fields(cls)]
+        if not isinstance(value, dict):
+            raise ValueError(f"must be a mapping with {', '.join(names)}")
+        if missing := [name for name in names if name not in value]:
+            raise ValueError(f"lacks {', '.join(missing)}")
+        if unknown := [str(name) for name in value if name not in names]:
+            raise ValueError(f"has unknown entries: {', '.join(unknown)}")
+        given = dict(value)
+        for name in ("mean", "std"):
+            if isinstance(given[name], list | tuple) and all(_finite(number) for number in given[name]):
+                given[name] = tuple(float(number) for number in given[name])
+        return cls(**given)
+
+    def _resized(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) before the crop, rounded as torchvision does: the longer side down."""
+        if self.resize_mode == "squash":
+            return self.resize, self.resize
+        longer = int(self.resize * max(width, height) / min(width, height))
+        return (self.resize, longer) if width <= height else (longer, self.resize)
+
+
+def _kept(size: int, wanted: int) -> range:
+    """What a centre crop keeps of one side, rounded as torchvision does (halves to even)."""
+    start = round((size - wanted) / 2.0) if size > wanted else 0
+    return range(start, min(start + wanted, size))
+
+
+def _centre_crop(image: Image.Image, side: int) -> Image.Image:
+    """Cut the centre out, and put a black border where the picture is smaller: left and top never wider."""
+    columns, rows = _kept(image.width, side), _kept(image.height, side)
+    if len(columns) < image.width or len(rows) < image.height:
+        image = image.crop((columns.start, rows.start, columns.stop, rows.stop))
+    if image.size == (side, side):
+        return image
+    padded = Image.new("RGB", (side, side))
+    padded.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return padded
+
+
+def _finite(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)

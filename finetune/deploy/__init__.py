@@ -1,0 +1,1 @@
+"""A run to something in use: prediction and export."""

@@ -1,0 +1,120 @@
+"""Every error that the toolkit raises on purpose, and the exit code that it ends a command with.
+
+::
+
+    FinetuneError                1   the run failed
+    ├── UserError                2   the user's input is wrong; the message says what to do
+    │   ├── RecipeError              the recipe or a --set: every fault in it, each with its place
+    │   ├── DataError                the data set cannot serve: layout, classes, splits, CSV
+    │   │   └── BadImageError        one picture cannot be read, and why
+    │   ├── WeightsError             weights that cannot be had, read or matched
+    │   ├── FreezeError              a freeze that names no layer or leaves nothing to train
+    │   ├── RunDirError              a run directory that is taken, missing or not a run
+    │   └── MissingExtraError        an optional package that a command needs
+    ├── CheckpointError          2   a checkpoint that is torn, altered or foreign
+    ├── FreezeBrokenError        1   a frozen parameter or buffer changed
+    ├── NonFiniteLossError       1   the loss became infinite or not a number
+    ├── ExportError              1   an exported file disagrees with the model
+    ├── GateMissedError          1   a number fell short of what the command asked for
+    └── Interrupted              130 or 143   stopped by a signal, resumable
+"""
+
+from collections.abc import Sequence
+
+
+def printable(text: str) -> str:
+    """``text`` on one line: control characters and undecodable bytes of a file name are written as escapes."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
+    )
+
+
+class FinetuneError(Exception):
+    """Base of all errors below; ``exit_code`` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class UserError(FinetuneError):
+    """The user's input is wrong."""
+
+    exit_code = 2
+
+
+class RecipeError(UserError):
+    """All faults of one recipe, each a line such as ``recipe.yaml:12:3: train.phases[0].lr: ...``."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class DataError(UserError):
+    """The data set cannot serve as it is."""
+
+
+class BadImageError(DataError):
+    """One picture cannot be read.
+
+    ``name`` is its path (or its place in a set without files), ``reason`` a short phrase.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name = name
+        self.reason = reason
+        super().__init__(f"{printable(name)}: {reason}")
+
+    def __reduce__(self) -> tuple[type["BadImageError"], tuple[str, str]]:
+        # Loader workers send their errors through pickle, which by default replays `args` (one message).
+        return type(self), (self.name, self.reason)
+
+
+class WeightsError(UserError):
+    """Weights that cannot be fetched, read or matched."""
+
+
+class FreezeError(UserError):
+    """A freeze that names no layer, goes beyond the body or leaves nothing to train."""
+
+
+class RunDirError(UserError):
+    """A run directory that is taken, missing or not a run."""
+
+
+class MissingExtraError(UserError):
+    """An optional package is needed and absent."""
+
+    def __init__(self, purpose: str, package: str, extra: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package!r}. Install it with: pip install 'finetune-pictures[{extra}]'"
+        )
+
+
+class CheckpointError(FinetuneError):
+    """A checkpoint is torn, altered or does not belong to this run."""
+
+    exit_code = 2
+
+
+class FreezeBrokenError(FinetuneError):
+    """A parameter or buffer that was frozen is not what it was before training."""
+
+
+class NonFiniteLossError(FinetuneError):
+    """The loss became infinite or not a number; nothing was updated with it."""
+
+
+class ExportError(FinetuneError):
+    """An exported file does not compute what the model computes."""
+
+
+class GateMissedError(FinetuneError):
+    """A measured number fell short of the one that the command asked for."""
+
+
+class Interrupted(FinetuneError):
+    """Stopped by a signal after saving; ``--resume`` continues."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        self.exit_code = exit_code
+        super().__init__(message)

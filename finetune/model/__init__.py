@@ -1,0 +1,1 @@
+"""A source network to the network to train: weights, layers, head, freezing, parameter groups."""

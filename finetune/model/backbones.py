@@ -1,0 +1,84 @@
+"""Networks by name, with random weights: every torchvision classifier, and EfficientNet-Lite0."""
+
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torchvision import models
+
+from finetune.errors import UserError
+from finetune.model import efficientnet_lite
+from finetune.recipe.catalog import backbone
+
+# Networks that are laid out for one picture size.
+_FIXED_SIZE = ("vit_", "maxvit_")
+# Networks with extra classifiers on the way, which serve training only.
+AUXILIARY = frozenset({"googlenet", "inception_v3"})
+
+
+def has_fixed_size(name: str) -> bool:
+    """Whether the network is built for one picture size (ViT, MaxViT) and takes no other."""
+    return name.startswith(_FIXED_SIZE)
+
+
+def create(
+    name: str, num_classes: int = 1000, *, image_size: int | None = None, auxiliary: bool = True
+) -> nn.Module:
+    """The network of that name with random weights, drawn from torch's global generator.
+
+    Args:
+        name: as `finetune backbones` lists it.
+        num_classes: size of the last layer.
+        image_size: side of the pictures in pixels; only networks of a fixed size look at it (None: their own).
+        auxiliary: keep the auxiliary classifiers of GoogLeNet and Inception-v3.
+
+    GoogLeNet and Inception-v3 come without their ``transform_input``, which undoes ImageNet's normalisation for
+    another one: :func:`finetune.model.weights.input_spec` asks for the other one to begin with.
+
+    Raises:
+        UserError: an unknown name, or a picture size that the network cannot be built for.
+    """
+    if name == efficientnet_lite.NAME:
+        return efficientnet_lite.efficientnet_lite0(num_classes)
+    if name not in models.list_models(module=models):
+        backbone(name)  # says what is near, for a name that nobody knows
+        raise UserError(f"the installed torchvision {torchvision.__version__} has no {name}; update it")
+    options: dict[str, Any] = {"weights": None, "num_classes": num_classes}
+    if name in AUXILIARY:
+        options |= {"aux_logits": auxiliary, "transform_input": False, "init_weights": True}
+    if image_size is not None and name.startswith("vit_"):
+        options["image_size"] = image_size
+    if image_size is not None and name.startswith("maxvit_"):
+        options["input_size"] = (image_size, image_size)
+    try:
+        module: nn.Module = models.get_model(name, **options)
+    except (ValueError, AssertionError) as error:
+        if image_size is None:
+            raise
+        raise UserError(f"{name} cannot take pictures of {image_size} px: {error}") from None
+    return module
+
+
+def blueprint(
+    name: str, num_classes: int = 1000, *, image_size: int | None = None, auxiliary: bool = True
+) -> nn.Module:
+    """As :func:`create`, on the meta device: shapes and structure without memory, in well under a second."""
+    with _EmptyOnMeta():
+        module = create(name, num_classes, image_size=image_size, auxiliary=auxiliary)
+    return module.to("meta")
+
+
+class _EmptyOnMeta(TorchFunctionMode):
+    """Allocate what ``torch.empty`` allocates on the meta device.
+
+    ``torch.device("meta")`` would move every factory function there, and RegNet's constructor computes its
+    widths with tensors whose values it needs.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.empty:
+            kwargs = kwargs | {"device": "meta"}
+        return func(*args, **kwargs)

@@ -1,0 +1,222 @@
+"""A recipe file to a :class:`~finetune.recipe.schema.Recipe` and back.
+
+Every fault of a file and of the ``--set`` flags is reported at once, each with its place, in order::
+
+    recipe.yaml:3:13: model.backbone: unknown backbone 'resnet81'. Did you mean 'resnet18'?
+    recipe.yaml:9:7: train.phases[0].lr: must be a number greater than 0, or auto; it is 'abc'
+    --set train.batch_size=0: train.batch_size: must be a whole number of at least 1; it is 0
+
+:mod:`finetune.recipe.yaml_tree` says which YAML is read. Whatever the bytes are, reading ends in a recipe or
+in a ``RecipeError``, in bounded time and memory.
+"""
+
+import codecs
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from finetune.errors import RecipeError
+from finetune.recipe.catalog import backbones, suggest
+from finetune.recipe.overrides import apply_override, parse_overrides
+from finetune.recipe.scalars import resolve_plain
+from finetune.recipe.schema import Recipe
+from finetune.recipe.tree import Place, Problem, Tree, shown
+from finetune.recipe.wording import MAX_PROBLEMS, schema_problems
+from finetune.recipe.yaml_tree import read_tree
+
+MAX_BYTES = 256 * 1024
+_ENUM_NAME = re.compile(r"IMAGENET1K_\w+")
+_MAX_NAME = 60
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file; ``overrides`` are ``KEY=VALUE`` texts, as after ``--set``.
+
+    Raises:
+        RecipeError: every fault of the file and the overrides, each with its place.
+    """
+    return parse_recipe(_read(path), _printable(str(path)), overrides)
+
+
+def parse_recipe(text: bytes | str, name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe from text; ``name`` stands for the file in messages. Raises as :func:`load_recipe`."""
+    return _parse(text, name, overrides)[0]
+
+
+def given_recipe(path: Path, overrides: Sequence[str] = ()) -> str:
+    """The keys that a sound recipe file and the overrides give, and no others, as YAML without comments.
+
+    Raises:
+        RecipeError: as :func:`load_recipe`.
+    """
+    _, tree = _parse(_read(path), _printable(str(path)), overrides)
+    return _dump(tree.plain())
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """YAML with every key, which loads back to an equal recipe, under YAML 1.1 rules too."""
+    return _dump(recipe.model_dump(mode="json"))
+
+
+def json_schema() -> str:
+    """The JSON Schema of a recipe, for editors and other checkers. Ends in a newline."""
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Recipe.model_json_schema(),
+        "title": "Recipe of finetune",
+    }
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def _read(path: Path) -> bytes:
+    name = _printable(str(path))
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        hint = f"`finetune recipe new -o {name}` writes a starter"
+        raise RecipeError([f"{name}: no such file; {hint}"]) from None
+    except IsADirectoryError:
+        inside = path / "recipe.yaml"
+        hint = f"give {_printable(str(inside))}" if inside.is_file() else "give the recipe file itself"
+        raise RecipeError([f"{name}: a folder, not a recipe; {hint}"]) from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise RecipeError(
+            [f"{name}: cannot be read ({reason}); check the path and its permissions"]
+        ) from None
+    except ValueError as error:
+        raise RecipeError([f"{name}: not a usable path ({error})"]) from None
+
+
+def _parse(text: bytes | str, name: str, overrides: Sequence[str]) -> tuple[Recipe, Tree]:
+    def place_at(line: int, column: int) -> Place:
+        return Place(0, line, column, name)
+
+    settings, problems = parse_overrides(overrides)
+    try:
+        tree, faults = read_tree(_decode(text), place_at)
+    except ValueError as error:
+        raise RecipeError([str(each) for each in [f"{name}: {error}", *sorted(problems)]]) from None
+    problems += faults
+    if tree.value is None and not tree.faulty and not settings:
+        problems.append(Problem(tree.place, "empty; `finetune recipe new` prints a starter to fill in"))
+        tree.faulty = True
+    elif not isinstance(tree.value, dict | None):
+        sections = ", ".join(Recipe.model_fields)
+        what = f"a recipe is a mapping of sections ({sections}); this is {shown(tree.value)}"
+        problems.append(Problem(tree.place, what))
+        tree.faulty = True
+    for setting in settings:
+        fault = apply_override(tree, setting)
+        problems += [fault] if fault else []
+    recipe = None
+    if not tree.faulty:
+        problems += _name_problems(tree)
+        try:
+            # As JSON, since a strict tuple refuses a Python list.
+            recipe = Recipe.model_validate_json(json.dumps(tree.plain()))
+        except ValidationError as error:
+            problems += schema_problems(error, tree)
+    if recipe is None or problems:
+        raise RecipeError(_lines(problems))
+    return recipe, tree
+
+
+def _lines(problems: Sequence[Problem]) -> list[str]:
+    lines = [str(problem) for problem in sorted(problems)]
+    if len(lines) > MAX_PROBLEMS:
+        return [*lines[:MAX_PROBLEMS], f"and more: the first {MAX_PROBLEMS} problems are shown"]
+    return lines
+
+
+def _decode(text: bytes | str) -> str:
+    """The text without a byte order mark. ValueError says why there is none."""
+    if len(text) > MAX_BYTES:
+        raise ValueError(f"larger than {MAX_BYTES // 1024} KiB, which no recipe is; is this another file?")
+    if isinstance(text, str):
+        return text.removeprefix("\ufeff")
+    wide = text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    encoding, label = ("utf-16", "UTF-16") if wide else ("utf-8-sig", "UTF-8")
+    try:
+        return text.decode(encoding)
+    except UnicodeDecodeError as error:
+        # utf-8-sig counts from behind the mark.
+        offset = error.start + (3 if not wide and text.startswith(codecs.BOM_UTF8) else 0)
+        line = text.count(b"\n", 0, offset) + 1
+        what = f"byte {text[offset]:#04x} at offset {offset}, line {line}"
+        raise ValueError(f"not {label} text ({what}); save the file as UTF-8") from None
+
+
+def _name_problems(tree: Tree) -> list[Problem]:
+    """Names that are texts, as the schema wants them, but not those of any backbone or its weights."""
+    model = tree.child("model")
+    node = model.child("backbone") if model is not None else None
+    if model is None or node is None or not isinstance(node.value, str) or not node.value:
+        return []
+    name = node.value
+    if name.startswith("timm:"):
+        return [
+            Problem(node.place, "model.backbone: timm: is not supported; `finetune backbones` lists what is")
+        ]
+    known = backbones()
+    if name not in known:
+        hint = suggest(name, known) if len(name) <= _MAX_NAME else ""
+        text = f"unknown backbone {shown(name)}.{hint} `finetune backbones` lists all {len(known)}."
+        return [Problem(node.place, f"model.backbone: {text}")]
+    weights = model.child("weights")
+    if weights is None or not isinstance(weights.value, str) or not _ENUM_NAME.fullmatch(weights.value):
+        return []
+    names = [each.name for each in known[name].weights]
+    if weights.value in names:
+        return []
+    text = f"{name} has no weights {shown(weights.value)}; it has {', '.join(names) or 'none'}"
+    return [Problem(weights.place, f"model.weights: {text}")]
+
+
+def _printable(name: str) -> str:
+    return name if name.isprintable() else ascii(name)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Mappings in block style, lists of plain values on one line, doubtful texts in quotes."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)
+
+
+def _represent_text(dumper: _Dumper, value: str) -> yaml.ScalarNode:
+    # PyYAML leaves what is no number to it, such as .5e3, without quotes.
+    plain = re.fullmatch(r"[A-Za-z_./~][^:#]*", value) and value.isprintable() and not _ambiguous(value)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=None if plain else '"')
+
+
+def _ambiguous(text: str) -> bool:
+    try:
+        return not isinstance(resolve_plain(text), str)
+    except ValueError:
+        return True
+
+
+def _represent_list(dumper: _Dumper, value: list[Any]) -> yaml.SequenceNode:
+    flow = not any(isinstance(item, list | dict) for item in value)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=flow)
+
+
+_Dumper.add_representer(str, _represent_text)
+_Dumper.add_representer(list, _represent_list)
+
+
+def _dump(value: Any) -> str:
+    text: str = yaml.dump(
+        value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False, width=2**20
+    )
+    return text

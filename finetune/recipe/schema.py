@@ -1,0 +1,274 @@
+"""The recipe, one typed model per section of the YAML file.
+
+Fields are strict (``"5"`` is no number, ``yes`` is no boolean), unknown keys are errors, and instances are
+frozen. ``"auto"`` stands for a value that follows from something else; where that something is another key,
+it is filled in here, so that a resolved recipe shows a number.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+Auto = Literal["auto"]
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+
+DEFAULT_WEIGHT_DECAY = {"sgd": 1e-4, "adamw": 1e-2}
+# The body's rate; from scratch ten times as much, since no learned features are at risk.
+DEFAULT_LR = {"sgd": 1e-2, "adamw": 1e-4}
+FROM_SCRATCH_LR_FACTOR = 10.0
+DEFAULT_HEAD_LR_MULT = 10.0
+
+
+class MisfitError(ValueError):
+    """Keys that are sound each by itself and do not fit together.
+
+    ``faults`` holds, for each, the path of the key to change (from the section that checks it) and what is
+    wrong. Pydantic keeps this error in the context of its own, where the recipe's reader finds it.
+    """
+
+    def __init__(self, *faults: tuple[tuple[str | int, ...], str]) -> None:
+        self.faults = faults
+        super().__init__("; ".join(message for _, message in faults))
+
+
+def _rising(value: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < value[0] <= value[1]:
+        raise ValueError(f"must be [low, high] with 0 < low <= high; it is [{value[0]:g}, {value[1]:g}]")
+    return value
+
+
+class Section(BaseModel):
+    """Base of all sections: strict, frozen, no unknown keys, finite numbers."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class DataSection(Section):
+    """Which pictures, how they are split and how they are brought to size."""
+
+    source: Annotated[str, Field(min_length=1)] = Field(
+        description="a known set (digits, hotdog), a folder, a CSV file (path,label[,split]), "
+        "or a torchvision data set (torchvision:CIFAR10); relative paths start at the working directory"
+    )
+    val_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.1, description="share of train that becomes val, stratified, only where the source has no val split"
+    )
+    test_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.2, description="share that becomes test, stratified, only where the source has no splits at all"
+    )
+    image_size: Annotated[int, Field(ge=8, le=4096)] | Auto = Field(
+        "auto", description="side of the square that the network sees, in pixels; auto: the weights' own"
+    )
+    resize: Annotated[int, Field(ge=8, le=8192)] | Auto = Field(
+        "auto", description="size before the centre crop, in pixels; auto: in the weights' own proportion"
+    )
+    resize_mode: Literal["auto", "shorter", "squash"] = Field(
+        "auto", description="shorter: the shorter side becomes `resize`; squash: both sides do; auto: shorter"
+    )
+    interpolation: Literal["auto", "nearest", "bilinear", "bicubic", "lanczos"] = Field(
+        "auto", description="how pictures are resized; auto: the weights' own"
+    )
+    workers: Annotated[int, Field(ge=0, le=256)] | Auto = Field(
+        "auto", description="loader processes; auto: none on up to two cores, else cores minus two, at most 8"
+    )
+    on_bad_image: Literal["error", "skip"] = Field(
+        "error", description="a picture that cannot be read: stop and name it, or leave it out and report it"
+    )
+
+
+class HeadSection(Section):
+    """The new classification head."""
+
+    dropout: Fraction = Field(0.0, description="dropout before the new head")
+    init: Literal["xavier", "normal", "zero", "default"] = Field(
+        "xavier", description="xavier: uniform; normal: std 0.01; zero; default: torch's own; biases are zero"
+    )
+
+
+class ModelSection(Section):
+    """The source network."""
+
+    backbone: Annotated[str, Field(min_length=1)] = Field(
+        description="any name that `finetune backbones` lists"
+    )
+    weights: Annotated[str, Field(min_length=1)] = Field(
+        "default",
+        description="default | none | a torchvision name (IMAGENET1K_V2) | a checkpoint | a run directory",
+    )
+    head: HeadSection = Field(default_factory=HeadSection)
+    batchnorm: Literal["train", "frozen"] = Field(
+        "train", description="frozen: every BatchNorm keeps its statistics and runs in eval mode"
+    )
+    batchnorm_momentum: Annotated[float, Field(gt=0.0, le=1.0)] | Literal["auto", "keep"] = Field(
+        "auto", description="auto: raised, where needed, so that the statistics follow a run of this length"
+    )
+
+
+class ColorJitter(Section):
+    """Strengths as in torchvision's ColorJitter."""
+
+    brightness: NonNegative = 0.0
+    contrast: NonNegative = 0.0
+    saturation: NonNegative = 0.0
+    hue: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
+
+
+class RandAugment(Section):
+    """Cubuk et al. 2019."""
+
+    num_ops: Annotated[int, Field(ge=1, le=14)] = 2
+    magnitude: Annotated[int, Field(ge=0, le=30)] = 9
+
+
+class AugmentSection(Section):
+    """What training pictures go through; evaluation pictures never do."""
+
+    crop: Literal["none", "random_resized"] = Field(
+        "none", description="none: evaluation's own resize and centre crop; random_resized: a random part"
+    )
+    scale: Annotated[tuple[Probability, Probability], AfterValidator(_rising)] = Field(
+        (0.08, 1.0), description="share of the picture's area that a random resized crop covers"
+    )
+    ratio: Annotated[tuple[Positive, Positive], AfterValidator(_rising)] = Field(
+        (0.75, 1.3333333333333333), description="aspect ratio (width to height) of a random resized crop"
+    )
+    flip: bool = Field(False, description="mirror left and right, half of the time")
+    vertical_flip: bool = Field(False, description="mirror up and down, half of the time")
+    rotation: Annotated[float, Field(ge=0.0, le=180.0)] = Field(0.0, description="up to so many degrees")
+    translate: Fraction = Field(0.0, description="shift by up to this share of the side")
+    color_jitter: ColorJitter | None = None
+    randaugment: RandAugment | None = None
+    trivial_augment: bool = False
+    random_erasing: Probability = Field(0.0, description="probability of erasing a rectangle")
+    mixup_alpha: NonNegative = 0.0
+    cutmix_alpha: NonNegative = 0.0
+    views: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="how many looks a picture has: epoch e shows view e mod views; null: a new one each"
+    )
+
+    @model_validator(mode="after")
+    def _one_policy(self) -> Self:
+        if self.randaugment is not None and self.trivial_augment:
+            raise MisfitError((("trivial_augment",), "choose one of randaugment and trivial_augment"))
+        return self
+
+
+class PhaseSection(Section):
+    """One stretch of training with one freeze. What is null is taken from ``train``."""
+
+    freeze: Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)] = Field(
+        "none", description="k (the first k of `finetune layers`), a layer's name, backbone, or none"
+    )
+    epochs: Annotated[int, Field(ge=1)] = 5
+    lr: Positive | Auto = Field(
+        "auto", description="the body's rate; auto: 1e-4 (adamw) or 1e-2 (sgd), ten times that from scratch"
+    )
+    head_lr_mult: Positive | Auto = Field(
+        "auto", description="the head's rate is lr times this; auto: 10, or 1 with `weights: none`"
+    )
+    optimizer: Literal["sgd", "adamw"] | None = None
+    weight_decay: NonNegative | None = None
+    schedule: Literal["cosine", "one_cycle", "step", "constant"] | None = None
+    warmup_epochs: NonNegative | None = None
+
+
+class TrainSection(Section):
+    """How the network is trained."""
+
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    momentum: Fraction = Field(0.9, description="of sgd")
+    weight_decay: NonNegative | Auto = Field("auto", description="auto: 1e-2 (adamw) or 1e-4 (sgd)")
+    decay_bias_and_norm: bool = Field(
+        False, description="true: weight decay on all parameters, not on weight matrices and kernels only"
+    )
+    schedule: Literal["cosine", "one_cycle", "step", "constant"] = "cosine"
+    warmup_epochs: NonNegative = Field(
+        0.0, description="linear rise at the start of each phase; not one_cycle"
+    )
+    step_epochs: Annotated[int, Field(ge=1)] = Field(10, description="of schedule step: epochs between drops")
+    step_gamma: Annotated[float, Field(gt=0.0, le=1.0)] = Field(0.1, description="of schedule step: the drop")
+    label_smoothing: Fraction = 0.0
+    grad_clip_norm: Positive | None = None
+    accumulate: Annotated[int, Field(ge=1)] = Field(1, description="batches per optimizer step")
+    ema: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
+        None, description="decay of a moving average of the weights, which is then what val and test see"
+    )
+    early_stopping: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="end a phase after so many epochs without a better val"
+    )
+    sampler: Literal["shuffle", "balanced"] = Field(
+        "shuffle", description="balanced: every class is drawn equally often"
+    )
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="balanced: the loss weighs a class by the inverse of its frequency"
+    )
+    augment: AugmentSection = Field(default_factory=AugmentSection)
+    phases: Annotated[tuple[PhaseSection, ...], Field(min_length=1)] = (PhaseSection(),)
+    max_steps: Annotated[int, Field(ge=1)] | None = Field(None, description="optimizer steps, all phases")
+    checkpoint_every_steps: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="save within an epoch too"
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto: bf16 or fp16 on CUDA, fp32 elsewhere"
+    )
+    threads: Annotated[int, Field(ge=1)] | Auto = Field("auto", description="CPU threads; auto: torch's own")
+    deterministic: bool = Field(False, description="refuse CUDA operations whose bits vary between runs")
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> Self:
+        faults: list[tuple[tuple[str | int, ...], str]] = []
+        for number, phase in enumerate(self.phases):
+            schedule = phase.schedule or self.schedule
+            own = phase.warmup_epochs is not None
+            warmup = phase.warmup_epochs if phase.warmup_epochs is not None else self.warmup_epochs
+            where = ("phases", number, "warmup_epochs") if own else ("phases", number)
+            source = "" if own else f"train.warmup_epochs ({warmup:g}) reaches this phase: "
+            if schedule == "one_cycle" and warmup:
+                faults.append((where, f"{source}one_cycle rises by itself; set warmup_epochs: 0 here"))
+            elif warmup >= phase.epochs:
+                faults.append(
+                    (where, f"{source}warmup_epochs ({warmup:g}) must be less than epochs ({phase.epochs})")
+                )
+        if faults:
+            raise MisfitError(*faults)
+        return self
+
+
+class Recipe(Section):
+    """A whole recipe. Construct it from a file with :func:`finetune.recipe.load.load_recipe`."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    data: DataSection
+    model: ModelSection
+    train: TrainSection = Field(default_factory=TrainSection)
+
+    @model_validator(mode="after")
+    def _fill_in(self) -> Self:
+        """Resolve the ``auto`` and null values that follow from other keys."""
+        train = self.train
+        from_scratch = self.model.weights == "none"
+        decay = DEFAULT_WEIGHT_DECAY[train.optimizer] if train.weight_decay == "auto" else train.weight_decay
+        phases = []
+        for phase in train.phases:
+            optimizer = phase.optimizer or train.optimizer
+            filled: dict[str, Any] = {"optimizer": optimizer}
+            if phase.lr == "auto":
+                filled["lr"] = DEFAULT_LR[optimizer] * (FROM_SCRATCH_LR_FACTOR if from_scratch else 1.0)
+            if phase.head_lr_mult == "auto":
+                filled["head_lr_mult"] = 1.0 if from_scratch else DEFAULT_HEAD_LR_MULT
+            if phase.weight_decay is None:
+                own = train.weight_decay == "auto"
+                filled["weight_decay"] = DEFAULT_WEIGHT_DECAY[optimizer] if own else decay
+            if phase.schedule is None:
+                filled["schedule"] = train.schedule
+            if phase.warmup_epochs is None:
+                filled["warmup_epochs"] = train.warmup_epochs
+            phases.append(phase.model_copy(update=filled))
+        filled_train = train.model_copy(update={"weight_decay": decay, "phases": tuple(phases)})
+        # Frozen instances are written once, here, before anyone has seen them.
+        object.__setattr__(self, "train", filled_train)
+        return self

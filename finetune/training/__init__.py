@@ -1,0 +1,1 @@
+"""Phases to checkpoints: the loop, the schedule, precision, the run directory."""

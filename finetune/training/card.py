@@ -1,0 +1,52 @@
+"""What a model file says about itself: enough to rebuild the network and to feed it, without the recipe.
+
+Torch-free, so that ``predict model.onnx`` can read it where torch is absent.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from finetune.data.preprocessing import Preprocessing
+from finetune.errors import CheckpointError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """Architecture, class names in logit order, and the evaluation transform.
+
+    ``architecture`` is what :func:`finetune.model.build.rebuild` takes.
+    """
+
+    architecture: dict[str, Any]
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "architecture": self.architecture,
+            "classes": list(self.classes),
+            "preprocessing": self.preprocessing.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, value: Any, where: str) -> "ModelCard":
+        """Read what :meth:`to_dict` wrote; ``where`` names the file in errors.
+
+        Raises:
+            CheckpointError: a missing or mistyped entry, or a format that this version does not know.
+        """
+        if not isinstance(value, dict) or value.get("format") != FORMAT:
+            raise CheckpointError(f"{where}: not a model description of format {FORMAT}")
+        classes, architecture = value.get("classes"), value.get("architecture")
+        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes) or not classes:
+            raise CheckpointError(f"{where}: 'classes' must be a list of names")
+        if not isinstance(architecture, dict):
+            raise CheckpointError(f"{where}: 'architecture' must be a mapping")
+        try:
+            preprocessing = Preprocessing.from_dict(value.get("preprocessing"))
+        except ValueError as error:
+            raise CheckpointError(f"{where}: preprocessing: {error}") from None
+        return cls(architecture, tuple(classes), preprocessing)

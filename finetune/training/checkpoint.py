@@ -1,0 +1,232 @@
+"""Checkpoints: safetensors for tensors, JSON for the rest, never pickle; whole or not at all.
+
+A checkpoint is a folder of files and a ``manifest.json`` with their SHA-256, which is written last. The
+folder is built under a temporary name beside its final one, flushed to disk and renamed; the one that it
+replaces stays as ``NAME.previous`` where that is asked for.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from finetune.errors import CheckpointError, RunDirError
+from finetune.recipe.load import load_recipe
+from finetune.recipe.schema import Recipe
+from finetune.training.card import ModelCard
+from finetune.training.run_dir import CHECKPOINTS, RESOLVED
+
+MODEL = "model.safetensors"
+CARD = "card.json"
+STATE = "state.json"
+OPTIMIZER = "optimizer.safetensors"
+RAW = "raw.safetensors"
+MANIFEST = "manifest.json"
+PREVIOUS = ".previous"
+TEMPORARY = ".tmp-"
+
+log = logging.getLogger("finetune")
+
+Tensors = Mapping[str, Tensor]
+
+
+def save_checkpoint(
+    folder: Path,
+    name: str,
+    tensors: Mapping[str, Tensors],
+    documents: Mapping[str, Any],
+    *,
+    keep_previous: bool,
+) -> Path:
+    """Write checkpoint ``name`` below ``folder``: each of ``tensors`` a safetensors file, each document JSON.
+
+    Raises:
+        CheckpointError: the disk is full or cannot be written; what was there before still is.
+    """
+    final, temporary = folder / name, folder / f"{TEMPORARY}{name}"
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        for file, content in tensors.items():
+            contiguous = {key: value.detach().cpu().contiguous() for key, value in content.items()}
+            safetensors.torch.save_file(contiguous, temporary / file)
+        for file, document in documents.items():
+            (temporary / file).write_text(_json(document), encoding="utf-8")
+        digests = {path.name: _digest(path) for path in sorted(temporary.iterdir())}
+        for path in temporary.iterdir():
+            _sync(path)
+        (temporary / MANIFEST).write_text(_json({"sha256": digests}), encoding="utf-8")
+        _sync(temporary / MANIFEST)
+        _sync(temporary)
+        _swap(temporary, final, keep_previous)
+        _sync(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointError(
+            f"{final}: cannot be saved ({error}). The checkpoint before it is intact; make room and --resume."
+        ) from error
+    return final
+
+
+def _swap(temporary: Path, final: Path, keep_previous: bool) -> None:
+    # A kill between the two renames leaves NAME.previous, which open_checkpoint falls back to.
+    previous = final.with_name(final.name + PREVIOUS)
+    if final.exists():
+        shutil.rmtree(previous, ignore_errors=True)
+        final.rename(previous)
+    temporary.rename(final)
+    if not keep_previous:
+        shutil.rmtree(previous, ignore_errors=True)
+
+
+def clean(folder: Path) -> None:
+    """Remove what a save that was killed left behind."""
+    for stray in folder.glob(f"{TEMPORARY}*"):
+        shutil.rmtree(stray, ignore_errors=True)
+
+
+def open_checkpoint(folder: Path, name: str) -> Path | None:
+    """The verified folder of checkpoint ``name``, or of the one before it with a warning.
+
+    None where there is neither.
+
+    Raises:
+        CheckpointError: there is one, and neither it nor the one before it is whole.
+    """
+    final = folder / name
+    fault = None
+    for path in (final, final.with_name(name + PREVIOUS)):
+        if not path.is_dir():
+            continue
+        problem = _fault(path)
+        if problem is None:
+            if fault is not None:
+                log.warning("%s; using the checkpoint before it, %s", fault, path)
+            return path
+        fault = fault or problem
+    if fault is not None:
+        raise CheckpointError(f"{fault}, and there is no whole one before it.")
+    return None
+
+
+def _fault(path: Path) -> str | None:
+    """What is wrong with the checkpoint at ``path``; None if each file is the one that was saved."""
+    try:
+        digests = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["sha256"]
+        for file, digest in digests.items():
+            if Path(file).name != file or _digest(path / file) != digest:
+                return f"{path / file}: is not the file that was saved (its SHA-256 differs)"
+    except FileNotFoundError as error:
+        return f"{path}: the checkpoint is incomplete ({Path(error.filename).name} is missing)"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{path}: the checkpoint cannot be read ({error})"
+    return None
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """A safetensors file, on the CPU.
+
+    Raises:
+        CheckpointError: it is not one.
+    """
+    try:
+        return safetensors.torch.load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read as safetensors ({error}).") from None
+
+
+def read_document(path: Path) -> Any:
+    """A JSON document of a checkpoint.
+
+    Raises:
+        CheckpointError: it is not one.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read as JSON ({error}).") from None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network as ``eval``, ``predict`` and ``export`` take it: eval mode, evaluation weights."""
+
+    module: nn.Module
+    card: ModelCard
+    run: Path
+    checkpoint: str
+    recipe: Recipe
+
+
+def load_trained(run: Path, which: Literal["best", "last"] = "best", device: str = "cpu") -> Trained:
+    """Rebuild the network of a run and load a checkpoint into it.
+
+    Raises:
+        RunDirError: ``run`` is no run directory, or has no such checkpoint yet.
+        CheckpointError: the checkpoint is torn, altered or does not fit its own description.
+    """
+    # Late: building pulls in torchvision, which reading a checkpoint for `--resume` may not need yet.
+    from finetune.model.build import rebuild
+
+    if not (run / RESOLVED).is_file():
+        raise RunDirError(f"{run}: not a run directory. Give the folder that `finetune train` printed.")
+    folder = open_checkpoint(run / CHECKPOINTS, which)
+    if folder is None:
+        raise RunDirError(
+            f"{run}: has no checkpoint '{which}' yet. Finish the run with: finetune train {run}/recipe.yaml "
+            f"--run-dir {run} --resume"
+        )
+    card = ModelCard.from_dict(read_document(folder / CARD), str(folder / CARD))
+    module = rebuild(card.architecture, len(card.classes))
+    load_weights(module, read_tensors(folder / MODEL), folder / MODEL)
+    return Trained(module.to(device).eval(), card, run, which, load_recipe(run / RESOLVED))
+
+
+def load_weights(module: nn.Module, weights: Tensors, where: Path) -> None:
+    """Load a complete ``state_dict``: same names, shapes and types, or nothing.
+
+    Raises:
+        CheckpointError: anything is missing, left over, of another shape or type, or not finite.
+    """
+    own = module.state_dict()
+    problems = [f"{name} is missing" for name in own if name not in weights]
+    problems += [f"{name} is unknown" for name in weights if name not in own]
+    for name in own.keys() & weights.keys():
+        expected, found = own[name], weights[name]
+        if expected.shape != found.shape or expected.dtype != found.dtype:
+            problems.append(
+                f"{name} is {found.dtype} {tuple(found.shape)}, not {expected.dtype} {tuple(expected.shape)}"
+            )
+        elif found.is_floating_point() and not bool(found.isfinite().all()):
+            problems.append(f"{name} holds values that are not finite")
+    if problems:
+        raise CheckpointError(f"{where}: does not fit the network: {'; '.join(sorted(problems)[:5])}.")
+    module.load_state_dict(dict(weights))
+
+
+def _json(document: Any) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():
+        return  # Windows cannot open a folder to flush it
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,37 @@
+"""What a reader of a run has to know to repeat it."""
+
+import os
+import platform
+import sys
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+import finetune
+from finetune.training.setup import Setup, fingerprint
+
+
+def describe_environment(setup: Setup) -> dict[str, Any]:
+    """Versions, machine, choices, data and weights of a run, as JSON: its ``environment.json``."""
+    compute, weights = setup.compute, setup.network.weights
+    return {
+        "versions": {
+            "finetune": finetune.__version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "torchvision", "numpy", "pillow")},
+        },
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "command": sys.argv,
+        "device": str(compute.device),
+        "device_name": torch.cuda.get_device_name(compute.device) if compute.device.type == "cuda" else None,
+        "precision": compute.precision,
+        "precision_why": compute.why,
+        "threads": compute.threads,
+        "workers": setup.workers,
+        "data_fingerprint": fingerprint(setup.source),
+        "pictures": {name: len(split) for name, split in setup.source.splits.items()},
+        "classes": list(setup.source.classes),
+        "weights": weights.origin if weights is not None else "none",
+    }

@@ -1,0 +1,178 @@
+"""A recipe to a finished run: the table of contents of training."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune.errors import RunDirError
+from finetune.evaluation.metrics import Metrics
+from finetune.model.batchnorm import raise_batchnorm_momentum
+from finetune.model.freeze import resolve_freeze
+from finetune.recipe.load import dump_recipe
+from finetune.recipe.schema import Recipe
+from finetune.training.checkpoint import MODEL, clean, load_weights, open_checkpoint, read_tensors
+from finetune.training.environment import describe_environment
+from finetune.training.phase import judge, save_last, train_phase
+from finetune.training.plan import PhasePlan, plan_phases
+from finetune.training.position import Best, Position
+from finetune.training.precision import choose_compute, pick_device
+from finetune.training.progress import Progress, Silent
+from finetune.training.resume import recorded, refuse_changes, restore
+from finetune.training.run_dir import METRICS, TIMING, RunDir
+from finetune.training.setup import Setup, load_data, prepare
+from finetune.training.signals import Signals
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to. ``test`` is of the best checkpoint; None where the data has no test split.
+
+    ``already_finished``: there was nothing left to do.
+    """
+
+    run: Path
+    best: Best
+    epochs: int
+    test: Metrics | None
+    already_finished: bool = False
+
+
+def fit(
+    recipe: Recipe,
+    run: RunDir,
+    *,
+    recipe_file: bytes | None = None,
+    device: str | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Result:
+    """Train ``recipe`` in ``run``.
+
+    Args:
+        recipe_file: the recipe as the user wrote it, kept in the run; without it the resolved one serves.
+        device: cpu, cuda, mps; None takes the best there is.
+        resume: go on from the last checkpoint, if there is one.
+
+    Raises:
+        UserError: data, weights, freeze or run directory that cannot serve.
+        Interrupted: a signal came; everything was saved.
+        FinetuneError: the run failed.
+    """
+    progress = progress or Silent()
+    saved = open_checkpoint(run.checkpoints, "last") if resume else None
+    known = recorded(run) if saved else {}
+    # One thread and two give different bits: a resumed run keeps the count it began with.
+    threads = known.get("threads") if recipe.train.threads == "auto" else recipe.train.threads
+    compute = choose_compute(
+        pick_device(device), recipe.train.precision, threads, deterministic=recipe.train.deterministic
+    )
+    setup = prepare(recipe, load_data(recipe.data, recipe.seed), compute)
+    for section in recipe.train.phases:
+        resolve_freeze(section.freeze, setup.network.table)
+    plans = plan_phases(setup.recipe.train, setup.loader.batches_per_epoch)
+    total_steps = sum(plan.steps for plan in plans)
+    momentum = raise_batchnorm_momentum(setup.network.module, recipe.model.batchnorm_momentum, total_steps)
+
+    environment = describe_environment(setup)
+    if saved:
+        refuse_changes(run, setup, known, environment)
+        position, optimizer_state = restore(saved, setup)
+    else:
+        position, optimizer_state = Position(), {}
+    if not position.finished:
+        _begin(run, setup, recipe_file, environment, position)
+        progress.started(_facts(setup, plans, momentum))
+        with Signals() as signals:
+            for plan in plans[position.phase :]:
+                if plan.number != position.phase:
+                    position.begin_phase(plan.number)
+                optimizer_state = train_phase(plan, setup, position, optimizer_state, run, signals, progress)
+            test = _final_test(setup, run, position, signals)
+            position.finished = True
+            save_last(setup, run, position, optimizer_state)
+        return Result(run.path, _best(position), position.epoch, test)
+    test = _load_best_and_test(setup, run, Signals())
+    return Result(run.path, _best(position), position.epoch, test, already_finished=True)
+
+
+def _best(position: Position) -> Best:
+    assert position.best is not None  # every run has at least one epoch, and the first is the best so far
+    return position.best
+
+
+def _final_test(setup: Setup, run: RunDir, position: Position, signals: Signals) -> Metrics | None:
+    """Judge the best checkpoint on test, once, and write that down as the last line of the metrics."""
+    test = _load_best_and_test(setup, run, signals)
+    if test is not None:
+        entry = {
+            "split": "test",
+            "checkpoint": "best",
+            "epoch": _best(position).epoch,
+            "test_top1": test.top1,
+            "test_top1_low": test.top1_low,
+            "test_top1_high": test.top1_high,
+            "test_loss": test.loss,
+            "test_n": test.n,
+        }
+        run.append(METRICS, entry)
+        position.metrics_lines += 1
+    return test
+
+
+def _load_best_and_test(setup: Setup, run: RunDir, signals: Signals) -> Metrics | None:
+    if "test" not in setup.source.splits:
+        return None
+    folder = open_checkpoint(run.checkpoints, "best")
+    if folder is None:
+        raise RunDirError(f"{run.path}: the best checkpoint is gone. Start over with --overwrite.")
+    # `last` is saved from these modules too, so their weights come back afterwards.
+    kept = {name: value.clone() for name, value in setup.evaluated.state_dict().items()}
+    load_weights(setup.evaluated, read_tensors(folder / MODEL), folder / MODEL)
+    try:
+        return judge(setup, "test", signals)
+    finally:
+        setup.evaluated.load_state_dict(kept)
+
+
+def _begin(
+    run: RunDir, setup: Setup, recipe_file: bytes | None, environment: Mapping[str, Any], position: Position
+) -> None:
+    """Write what describes the run, and cut its metrics back to where ``position`` stands."""
+    resolved = dump_recipe(setup.recipe)
+    clean(run.checkpoints)
+    if position.global_step == 0:
+        # Without a state to go on from, an earlier start's files mean nothing.
+        shutil.rmtree(run.checkpoints, ignore_errors=True)
+        run.begin(resolved.encode() if recipe_file is None else recipe_file, resolved)
+        run.write_environment(environment)
+    run.cut_back(METRICS, position.metrics_lines)
+    run.cut_back(TIMING, position.epoch)
+
+
+def _facts(setup: Setup, plans: list[PhasePlan], momentum: float | None) -> list[tuple[str, str]]:
+    compute, source, network = setup.compute, setup.source, setup.network
+    counts = ", ".join(f"{len(split):,} {name}" for name, split in source.splits.items())
+    size = setup.card.preprocessing
+    facts = [
+        ("data", f"{source.name}: {len(source.classes)} classes; {counts}"),
+        ("network", f"{setup.recipe.model.backbone}, {len(network.table.body)} layers and a head"),
+        ("weights", network.weights.origin if network.weights is not None else "none: from scratch"),
+        (
+            "pictures",
+            f"{size.image_size} px ({size.resize_mode} side to {size.resize}, {size.interpolation})",
+        ),
+        (
+            "machine",
+            f"{compute.device}, {compute.precision} ({compute.why}), {compute.threads} threads, "
+            f"{setup.workers} workers",
+        ),
+        (
+            "length",
+            f"{sum(plan.steps for plan in plans):,} steps of {setup.recipe.train.batch_size} pictures",
+        ),
+    ]
+    if momentum is not None:
+        facts.append(("BatchNorm", f"momentum at least {momentum:.3g}, so that its statistics keep up"))
+    return facts

@@ -1,0 +1,115 @@
+"""One epoch: batches in, optimizer steps out. Knows objects (model, batches, optimizer), never the recipe."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from finetune.data.keys import key
+from finetune.data.loaders import Batch
+from finetune.errors import NonFiniteLossError
+from finetune.training.precision import Compute
+from finetune.training.schedule import Schedule
+
+NAMED_PICTURES = 8
+
+
+@dataclass
+class Totals:
+    """Sums over the pictures of an epoch so far; plain numbers, so that a checkpoint can carry them."""
+
+    pictures: int = 0
+    loss: float = 0.0
+    correct: int = 0
+    skipped: int = 0
+
+    def metrics(self) -> dict[str, float | int]:
+        """Mean loss and top-1 (a fraction) over the pictures seen, as trained: augmented, dropout on."""
+        seen = max(self.pictures, 1)
+        return {"train_loss": self.loss / seen, "train_top1": self.correct / seen}
+
+
+@dataclass
+class Stepper:
+    """What one optimizer step needs beside its batches.
+
+    ``optimizer``'s groups carry their unscheduled rate as ``base_lr``. A step is made of ``accumulate``
+    batches (fewer at the end of an epoch), whose losses are weighted by their number of pictures: the
+    gradient is that of one large batch. ``seed`` and the step's number alone decide dropout and stochastic
+    depth. ``name`` gives a picture's name for messages.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    criterion: nn.Module
+    schedule: Schedule
+    compute: Compute
+    scaler: torch.amp.GradScaler
+    seed: int
+    name: Callable[[int], str]
+    accumulate: int = 1
+    grad_clip_norm: float | None = None
+    ema: AveragedModel | None = None
+
+    def epoch(
+        self, batches: Iterable[Batch], totals: Totals, phase_step: int, global_step: int
+    ) -> Iterator[int]:
+        """Train on ``batches``, adding to ``totals``; yields the number of steps made so far.
+
+        The model must already be in the mode it is to train in. ``phase_step`` counts from the start of the
+        phase and drives the schedule, ``global_step`` from the start of the run and drives the randomness.
+
+        Raises:
+            NonFiniteLossError: before the update that it would have spoiled.
+        """
+        source = iter(batches)
+        made = 0
+        while group := list(islice(source, self.accumulate)):
+            self.step(group, totals, phase_step + made, global_step + made)
+            made += 1
+            yield made
+
+    def step(self, group: list[Batch], totals: Totals, phase_step: int, global_step: int) -> None:
+        """One optimizer step on the batches of ``group``."""
+        factor = self.schedule.factor(phase_step)
+        for param_group in self.optimizer.param_groups:
+            param_group["lr"] = param_group["base_lr"] * factor
+        torch.manual_seed(key(self.seed, "step", global_step))
+        pictures = sum(len(batch.indices) for batch in group)
+        self.optimizer.zero_grad(set_to_none=True)
+        for batch in group:
+            self._backward(batch, len(batch.indices) / pictures, totals, global_step)
+        if self.grad_clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            trained = [p for g in self.optimizer.param_groups for p in g["params"]]
+            nn.utils.clip_grad_norm_(trained, self.grad_clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.ema is not None:
+            self.ema.update_parameters(self.model)
+
+    def _backward(self, batch: Batch, share: float, totals: Totals, global_step: int) -> None:
+        totals.skipped += len(batch.bad)
+        if not batch.indices:
+            return
+        moved = batch.to(self.compute.device, non_blocking=True)
+        with self.compute.autocast():
+            logits = self.model(moved.images)
+            loss = self.criterion(logits, moved.targets)
+        value = loss.item()
+        if not math.isfinite(value):
+            names = [self.name(index) for index in batch.indices[:NAMED_PICTURES]]
+            more = len(batch.indices) - len(names)
+            raise NonFiniteLossError(
+                f"the loss is {value} at step {global_step + 1}; nothing was updated with it. "
+                f"The batch holds {', '.join(names)}{f' and {more} more' if more else ''}. "
+                "Try a lower lr, grad_clip_norm: 1.0 or precision: fp32; the checkpoints are from before."
+            )
+        self.scaler.scale(loss * share).backward()
+        totals.pictures += len(batch.indices)
+        totals.loss += value * len(batch.indices)
+        totals.correct += int((logits.detach().argmax(1) == moved.labels).sum())

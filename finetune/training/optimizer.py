@@ -1,0 +1,54 @@
+"""Optimizers over parameter groups, and their state by parameter name."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Joins a parameter's name and its state's name in a checkpoint; neither contains it.
+SEPARATOR = "|"
+
+
+def build_optimizer(
+    kind: str, groups: list[dict[str, Any]], *, momentum: float, device: torch.device
+) -> torch.optim.Optimizer:
+    """SGD or AdamW over the groups of :func:`finetune.model.param_groups.param_groups`.
+
+    Every group keeps its unscheduled rate as ``base_lr``. On CUDA the fused form is used.
+    """
+    groups = [{**group, "base_lr": group["lr"]} for group in groups]
+    fused = True if device.type == "cuda" else None
+    if kind == "adamw":
+        return torch.optim.AdamW(groups, fused=fused)
+    return torch.optim.SGD(groups, momentum=momentum, fused=fused)
+
+
+def named_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """All state tensors, keyed ``parameter|state`` (``layer4.0.conv1.weight|exp_avg``)."""
+    tensors = {}
+    for group in optimizer.param_groups:
+        for name, parameter in zip(group["param_names"], group["params"], strict=True):
+            for state, value in optimizer.state.get(parameter, {}).items():
+                if isinstance(value, Tensor):
+                    tensors[f"{name}{SEPARATOR}{state}"] = value
+    return tensors
+
+
+def load_named_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give every parameter of ``optimizer`` the state kept under its name; what has none starts afresh.
+
+    This is how momentum outlives a change of phase: a parameter that stays keeps it, a thawed one starts
+    at nothing, a frozen one loses it.
+    """
+    by_parameter: dict[str, dict[str, Tensor]] = {}
+    for full, value in tensors.items():
+        name, state = full.split(SEPARATOR)
+        by_parameter.setdefault(name, {})[state] = value
+    for group in optimizer.param_groups:
+        for name, parameter in zip(group["param_names"], group["params"], strict=True):
+            for state, value in by_parameter.get(name, {}).items():
+                # AdamW keeps its step count on the CPU unless fused.
+                on_cpu = state == "step" and not group.get("fused")
+                device = torch.device("cpu") if on_cpu else parameter.device
+                optimizer.state[parameter][state] = value.to(device, copy=True)

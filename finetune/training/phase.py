@@ -1,0 +1,214 @@
+"""One phase: freeze, group, train epoch by epoch, judge on val, save, and check that the freeze held."""
+
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from finetune.data.loaders import eval_batches
+from finetune.errors import Interrupted
+from finetune.evaluation.evaluate import collect_logits
+from finetune.evaluation.metrics import Metrics, classification_metrics
+from finetune.model.freeze import Freeze, resolve_freeze
+from finetune.model.param_groups import param_groups
+from finetune.training.checkpoint import CARD, MODEL, OPTIMIZER, RAW, STATE, save_checkpoint
+from finetune.training.loop import Stepper
+from finetune.training.optimizer import build_optimizer, load_named_state, named_state
+from finetune.training.plan import PhasePlan
+from finetune.training.position import Best, Position
+from finetune.training.progress import Progress
+from finetune.training.run_dir import METRICS, TIMING, RunDir
+from finetune.training.setup import Setup
+from finetune.training.signals import Signals
+
+
+def judge(setup: Setup, split_name: str, signals: Signals) -> Metrics:
+    """The metrics of the evaluated network (the moving average, where there is one) on a split."""
+    data, card = setup.recipe.data, setup.card
+    batches = eval_batches(
+        setup.source.splits[split_name],
+        card.preprocessing,
+        batch_size=setup.recipe.train.batch_size,
+        workers=setup.workers,
+        on_bad_image=data.on_bad_image,
+        pin_memory=setup.compute.device.type == "cuda",
+    )
+    collected = collect_logits(
+        setup.evaluated, signals.watch(batches), setup.compute.device, setup.compute.autocast()
+    )
+    return classification_metrics(collected.logits, collected.targets, card.classes)
+
+
+def train_phase(
+    plan: PhasePlan,
+    setup: Setup,
+    position: Position,
+    optimizer_state: dict[str, Tensor],
+    run: RunDir,
+    signals: Signals,
+    progress: Progress,
+) -> dict[str, Tensor]:
+    """Train one phase from where ``position`` stands in it; returns the optimizer's state for the next.
+
+    Raises:
+        Interrupted: a signal came; the state was saved.
+        FreezeBrokenError: something frozen changed.
+        FinetuneError: as the loop, the data and the checkpoints raise it.
+    """
+    recipe, section, network = setup.recipe, plan.section, setup.network
+    k = resolve_freeze(section.freeze, network.table)
+    freeze = Freeze(network.module, network.table, k, recipe.model.batchnorm)
+    freeze.apply()
+    optimizer = build_optimizer(
+        section.optimizer or recipe.train.optimizer,
+        param_groups(
+            network.module,
+            network.head_path,
+            lr=section.lr,
+            head_lr_mult=section.head_lr_mult,
+            weight_decay=section.weight_decay,
+            decay_bias_and_norm=recipe.train.decay_bias_and_norm,
+        ),
+        momentum=recipe.train.momentum,
+        device=setup.compute.device,
+    )
+    load_named_state(optimizer, optimizer_state)
+    if position.phase_step == 0:
+        position.frozen = freeze.fingerprint()
+    scaler = setup.compute.scaler()
+    if position.scaler:
+        scaler.load_state_dict(position.scaler)
+    stepper = Stepper(
+        model=network.module,
+        optimizer=optimizer,
+        criterion=setup.criterion,
+        schedule=plan.schedule,
+        compute=setup.compute,
+        scaler=scaler,
+        seed=recipe.seed,
+        name=setup.source.splits["train"].name,
+        accumulate=recipe.train.accumulate,
+        grad_clip_norm=recipe.train.grad_clip_norm,
+        ema=setup.ema,
+    )
+
+    def save() -> None:
+        position.scaler = scaler.state_dict()
+        position.ema_updates = int(setup.ema.n_averaged) if setup.ema is not None else 0
+        save_last(setup, run, position, named_state(optimizer))
+
+    progress.phase(_title(plan, k, setup, optimizer))
+    try:
+        while _under_way(plan, position, recipe.train.early_stopping):
+            began = time.perf_counter()
+            freeze.train_mode()
+            _train_epoch(plan, setup, stepper, position, signals, progress, save)
+            val = judge(setup, "val", signals)
+            _close_epoch(plan, setup, position, val, optimizer, run, progress, time.perf_counter() - began)
+            save()
+            signals.check()
+    except Interrupted:
+        save()
+        raise
+    freeze.verify(position.frozen)
+    return named_state(optimizer)
+
+
+def _under_way(plan: PhasePlan, position: Position, patience: int | None) -> bool:
+    if position.epoch_step:
+        return True
+    given_up = patience is not None and position.epochs_without_better >= patience
+    return position.phase_step < plan.steps and not given_up
+
+
+def _title(plan: PhasePlan, k: int, setup: Setup, optimizer: torch.optim.Optimizer) -> str:
+    section, body = plan.section, len(setup.network.table.body)
+    trained = sum(p.numel() for p in setup.network.module.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in setup.network.module.parameters())
+    rate = f"lr {section.lr:g}" if k < body else f"lr {section.lr * section.head_lr_mult:g}"  # type: ignore[operator]
+    head = f", head x{section.head_lr_mult:g}" if k < body else " (head)"
+    return (
+        f"{k} of {body} layers frozen, {trained:,} of {total:,} parameters train, "
+        f"{type(optimizer).__name__}, {rate}{head}, {plan.epochs} epochs"
+    )
+
+
+def _train_epoch(
+    plan: PhasePlan,
+    setup: Setup,
+    stepper: Stepper,
+    position: Position,
+    signals: Signals,
+    progress: Progress,
+    save: Any,
+) -> None:
+    """The steps of one epoch, or those left of it."""
+    every = setup.recipe.train.checkpoint_every_steps
+    accumulate = setup.recipe.train.accumulate
+    steps = min(plan.steps_per_epoch, plan.steps - position.phase_step + position.epoch_step)
+    if position.epoch_step == steps:
+        return
+    batches = setup.loader.epoch(position.epoch, start=position.epoch_step * accumulate)
+    made = stepper.epoch(batches, position.totals, position.phase_step, position.global_step)
+    for _ in made:
+        position.made_step()
+        progress.step(position.epoch + 1, position.epoch_step, steps)
+        if position.epoch_step == steps:
+            break
+        if every is not None and position.global_step % every == 0:
+            save()
+        signals.check()
+
+
+def _close_epoch(
+    plan: PhasePlan,
+    setup: Setup,
+    position: Position,
+    val: Metrics,
+    optimizer: torch.optim.Optimizer,
+    run: RunDir,
+    progress: Progress,
+    seconds: float,
+) -> None:
+    """Write the epoch down, and keep its weights if val likes them most."""
+    is_best = position.best is None or position.best.beaten_by(val.top1, val.loss)
+    position.epoch += 1
+    position.phase_epoch += 1
+    position.epochs_without_better = 0 if is_best else position.epochs_without_better + 1
+    entry = {
+        "epoch": position.epoch,
+        "phase": plan.number,
+        "step": position.global_step,
+        "lr": {group["name"]: group["lr"] for group in optimizer.param_groups},
+        **position.totals.metrics(),
+        "val_top1": val.top1,
+        "val_loss": val.loss,
+        "val_n": val.n,
+        "skipped": position.totals.skipped,
+    }
+    trained = position.totals.pictures
+    if is_best:
+        position.best = Best(position.epoch, val.top1, val.loss)
+        # No file of the one before is kept: this epoch's weights are in `last` too, a moment later.
+        save_checkpoint(
+            run.checkpoints,
+            "best",
+            {MODEL: setup.evaluated.state_dict()},
+            {CARD: setup.card.to_dict()},
+            keep_previous=False,
+        )
+    run.append(METRICS, entry)
+    run.append(TIMING, {"epoch": position.epoch, "seconds": round(seconds, 3), "pictures": trained})
+    position.metrics_lines += 1
+    position.begin_epoch()
+    progress.epoch(entry, seconds, is_best)
+
+
+def save_last(setup: Setup, run: RunDir, position: Position, optimizer_state: dict[str, Tensor]) -> None:
+    """Save all that a resume needs as checkpoint ``last``; the one before it stays."""
+    tensors: dict[str, Any] = {MODEL: setup.evaluated.state_dict(), OPTIMIZER: optimizer_state}
+    if setup.ema is not None:
+        tensors[RAW] = setup.network.module.state_dict()
+    documents = {CARD: setup.card.to_dict(), STATE: position.to_dict()}
+    save_checkpoint(run.checkpoints, "last", tensors, documents, keep_previous=True)

@@ -1,0 +1,80 @@
+"""Where a run stands: all that a resume needs beside tensors, as plain JSON."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+from finetune.errors import CheckpointError
+from finetune.training.loop import Totals
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Best:
+    """The epoch (1-based) that val liked most, and what val said: top-1 as a fraction, mean loss."""
+
+    epoch: int
+    val_top1: float
+    val_loss: float
+
+    def beaten_by(self, top1: float, loss: float) -> bool:
+        """A higher top-1 is better; on a small val set ties are common, and the lower loss decides them."""
+        return (top1, -loss) > (self.val_top1, -self.val_loss)
+
+
+@dataclass
+class Position:
+    """The point between two optimizer steps at which a run stands.
+
+    ``epoch`` counts the epochs finished in all phases, ``phase_epoch`` and ``phase_step`` those of the phase,
+    ``epoch_step`` the steps of the epoch under way. ``frozen`` fingerprints the frozen tensors as they were
+    when the phase began. ``metrics_lines`` is the length of ``metrics.jsonl``.
+    """
+
+    phase: int = 0
+    epoch: int = 0
+    phase_epoch: int = 0
+    phase_step: int = 0
+    epoch_step: int = 0
+    global_step: int = 0
+    totals: Totals = field(default_factory=Totals)
+    best: Best | None = None
+    epochs_without_better: int = 0
+    metrics_lines: int = 0
+    frozen: Any = None
+    ema_updates: int = 0
+    scaler: dict[str, Any] = field(default_factory=dict)
+    finished: bool = False
+
+    def begin_phase(self, number: int) -> None:
+        self.phase = number
+        self.phase_epoch = self.phase_step = self.epochs_without_better = 0
+
+    def begin_epoch(self) -> None:
+        self.epoch_step = 0
+        self.totals = Totals()
+
+    def made_step(self) -> None:
+        self.epoch_step += 1
+        self.phase_step += 1
+        self.global_step += 1
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"format": FORMAT, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, value: Any, where: str) -> Self:
+        """Read what :meth:`to_dict` wrote.
+
+        Raises:
+            CheckpointError: it is something else, or of a format that this version does not know.
+        """
+        try:
+            entries = dict(value)
+            if entries.pop("format") != FORMAT:
+                raise ValueError("of another format")
+            entries["totals"] = Totals(**entries["totals"])
+            entries["best"] = Best(**entries["best"]) if entries["best"] else None
+            return cls(**entries)
+        except (TypeError, ValueError, KeyError) as error:
+            raise CheckpointError(f"{where}: is not a training state of this version ({error}).") from None

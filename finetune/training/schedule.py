@@ -1,0 +1,46 @@
+"""The learning rate as a pure function of the step, so that a resumed run needs no schedule state."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+# As in torch's OneCycleLR: a rise over 30 % of the steps from 1/25, then down to 1/25/10^4.
+ONE_CYCLE_RISE = 0.3
+ONE_CYCLE_START = 1 / 25
+ONE_CYCLE_END = ONE_CYCLE_START / 1e4
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """One phase's schedule.
+
+    ``steps`` and ``warmup_steps`` count optimizer steps; ``drop_every`` (steps) and ``gamma`` belong to
+    ``kind="step"``. ``one_cycle`` is Smith & Topin 2018 with cosine annealing, ``cosine`` is Loshchilov &
+    Hutter 2017 without restarts.
+    """
+
+    kind: Literal["cosine", "one_cycle", "step", "constant"]
+    steps: int
+    warmup_steps: int = 0
+    drop_every: int = 1
+    gamma: float = 0.1
+
+    def factor(self, step: int) -> float:
+        """What the base rate is multiplied by at step ``step`` (0-based) of the phase; in [0, 1]."""
+        if step < self.warmup_steps:
+            return (step + 1) / (self.warmup_steps + 1)
+        done, steps = step - self.warmup_steps, self.steps - self.warmup_steps
+        if self.kind == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * done / steps))
+        if self.kind == "step":
+            return self.gamma ** (done // self.drop_every)
+        if self.kind == "one_cycle":
+            rise_end, last = ONE_CYCLE_RISE * steps - 1, steps - 1
+            if done <= rise_end:
+                return _anneal(ONE_CYCLE_START, 1.0, done / rise_end)
+            return _anneal(1.0, ONE_CYCLE_END, (done - rise_end) / max(last - rise_end, 1e-9))
+        return 1.0
+
+
+def _anneal(start: float, end: float, share: float) -> float:
+    return end + (start - end) / 2 * (1 + math.cos(math.pi * share))

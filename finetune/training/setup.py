@@ -1,0 +1,145 @@
+"""A recipe to the objects that training works on: pictures, network, transform, loader, loss."""
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from finetune.data.loaders import TrainLoader, default_workers
+from finetune.data.preprocessing import Preprocessing
+from finetune.data.sources import Source, Split, read_source
+from finetune.data.splits import carve
+from finetune.data.transforms import BatchMixer, TrainTransform
+from finetune.model.build import Network, build
+from finetune.model.weights import InputSpec
+from finetune.recipe.schema import DataSection, Recipe, TrainSection
+from finetune.training.card import ModelCard
+from finetune.training.ema import moving_average
+from finetune.training.precision import Compute
+
+
+@dataclass
+class Setup:
+    """What the recipe asked for, built.
+
+    ``recipe`` has the weights' own picture size filled in. ``ema`` is the averaged model, if one is kept.
+    """
+
+    recipe: Recipe
+    source: Source
+    network: Network
+    card: ModelCard
+    loader: TrainLoader
+    criterion: nn.Module
+    compute: Compute
+    workers: int
+    ema: AveragedModel | None
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network whose numbers count: the moving average where there is one."""
+        return self.ema.module if self.ema is not None else self.network.module
+
+
+def load_data(data: DataSection, seed: int) -> Source:
+    """Read the recipe's source and give it the splits that training needs.
+
+    Raises:
+        DataError: the source cannot be read or split.
+    """
+    return carve(
+        read_source(data.source), val_fraction=data.val_fraction, test_fraction=data.test_fraction, seed=seed
+    )
+
+
+def prepare(recipe: Recipe, source: Source, compute: Compute) -> Setup:
+    """Build everything. The data comes first, read already: its faults are found before a network is loaded.
+
+    Raises:
+        UserError: weights, freeze or sizes that cannot be.
+    """
+    data, train = recipe.data, recipe.train
+    network = build(
+        recipe.model,
+        len(source.classes),
+        seed=recipe.seed,
+        image_size=None if data.image_size == "auto" else data.image_size,
+    )
+    preprocessing = settle_preprocessing(data, network.input_spec)
+    network.module.to(compute.device)
+    workers = default_workers() if data.workers == "auto" else data.workers
+    augment = train.augment
+    mixing = bool(augment.mixup_alpha or augment.cutmix_alpha)
+    loader = TrainLoader(
+        source.splits["train"],
+        TrainTransform(augment, preprocessing),
+        batch_size=train.batch_size,
+        seed=recipe.seed,
+        sampler=train.sampler,
+        views=augment.views,
+        mixer=BatchMixer(augment.mixup_alpha, augment.cutmix_alpha, len(source.classes)) if mixing else None,
+        workers=workers,
+        on_bad_image=data.on_bad_image,
+        pin_memory=compute.device.type == "cuda",
+    )
+    return Setup(
+        recipe=with_preprocessing(recipe, preprocessing),
+        source=source,
+        network=network,
+        card=ModelCard(network.architecture, source.classes, preprocessing),
+        loader=loader,
+        criterion=loss_function(train, source.splits["train"], len(source.classes)).to(compute.device),
+        compute=compute,
+        workers=workers,
+        ema=moving_average(network.module, train.ema) if train.ema is not None else None,
+    )
+
+
+def settle_preprocessing(data: DataSection, spec: InputSpec) -> Preprocessing:
+    """The evaluation transform: the weights' own, where the recipe says nothing else.
+
+    Another ``image_size`` keeps the weights' own proportion between resize and crop.
+    """
+    size = spec.image_size if data.image_size == "auto" else data.image_size
+    resize = round(size * spec.resize / spec.image_size) if data.resize == "auto" else data.resize
+    return Preprocessing(
+        image_size=size,
+        resize=resize,
+        resize_mode="shorter" if data.resize_mode == "auto" else data.resize_mode,
+        interpolation=spec.interpolation if data.interpolation == "auto" else data.interpolation,
+        mean=spec.mean,
+        std=spec.std,
+    )
+
+
+def with_preprocessing(recipe: Recipe, preprocessing: Preprocessing) -> Recipe:
+    """``recipe`` with the settled picture size in place of each ``auto``."""
+    settled = {
+        "image_size": preprocessing.image_size,
+        "resize": preprocessing.resize,
+        "resize_mode": preprocessing.resize_mode,
+        "interpolation": preprocessing.interpolation,
+    }
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update=settled)})
+
+
+def loss_function(train: TrainSection, split: Split, num_classes: int) -> nn.Module:
+    """Cross-entropy; ``class_weights: balanced`` weighs a class of c of n pictures n / (num_classes c)."""
+    weight = None
+    if train.class_weights == "balanced":
+        counts = torch.from_numpy(split.class_counts(num_classes)).float()
+        weight = counts.sum() / (num_classes * counts)
+    return nn.CrossEntropyLoss(weight=weight, label_smoothing=train.label_smoothing)
+
+
+def fingerprint(source: Source) -> str:
+    """SHA-256 of classes, pictures' names and labels, split by split: which data this is, by name."""
+    digest = hashlib.sha256(repr(source.classes).encode())
+    for split_name, split in sorted(source.splits.items()):
+        digest.update(f"{split_name} {len(split)}\n".encode())
+        digest.update(split.targets.tobytes())
+        for index in range(len(split)):
+            digest.update(split.name(index).encode("utf-8", "surrogateescape") + b"\0")
+    return digest.hexdigest()

@@ -1,0 +1,50 @@
+"""Ctrl-C and SIGTERM: the first asks for an orderly stop, the second ends the process at once."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from types import FrameType, TracebackType
+from typing import Any, Self, TypeVar
+
+from finetune.errors import Interrupted
+
+T = TypeVar("T")
+
+
+class Signals:
+    """While entered (in the main thread), notes SIGINT and SIGTERM for :meth:`check` to act on."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        self.received = number
+
+    def check(self) -> None:
+        """Raise :class:`Interrupted` if a signal has come. Called only where the state can be saved."""
+        if self.received is not None:
+            name = signal.Signals(self.received).name
+            raise Interrupted(f"stopped by {name}; continue with --resume", 128 + self.received)
+
+    def watch(self, items: Iterable[T]) -> Iterator[T]:
+        """``items``, with a check before each."""
+        for item in items:
+            self.check()
+            yield item

@@ -1,0 +1,105 @@
+"""What all tests share: no network but loopback, one thread, a cache of their own."""
+
+import contextlib
+import io
+import logging
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the user's own caches is read or written."""
+    home = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("FINETUNE_CACHE", str(home / "finetune"))
+    monkeypatch.setenv("TORCH_HOME", str(home / "torch"))
+
+
+@pytest.fixture(autouse=True)
+def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that reaches out of this machine fails, instead of passing where there is a network."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1"):
+            raise OSError(f"the tests stay on loopback, not {address[0]}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_log() -> Iterator[None]:
+    """The command line's handler on the log does not outlive a test."""
+    logger = logging.getLogger("finetune")
+    before = (list(logger.handlers), logger.level, logger.propagate)
+    yield
+    logger.handlers, logger.level, logger.propagate = before
+
+
+@pytest.fixture
+def chdir_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended: exit code, stdout, stderr."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ended]:
+    """``cli("train", "recipe.yaml")``: the command line, in this process."""
+    from finetune.cli.main import main
+
+    def run(*words: str | Path) -> Ended:
+        out, err = io.StringIO(), io.StringIO()
+        monkeypatch.setattr(sys, "argv", ["finetune", *map(str, words)])
+        logging.getLogger("finetune").handlers.clear()
+        code: Any = 0
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                main()
+            except SystemExit as end:
+                code = end.code or 0
+        return Ended(int(code), out.getvalue(), err.getvalue())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two classes of drawn pictures, split in train, val and test: 16, 6 and 6 a class, 40 px."""
+    from PIL import Image, ImageDraw
+
+    root = tmp_path_factory.mktemp("shapes")
+    for split, count in {"train": 16, "val": 6, "test": 6}.items():
+        for name in ("disc", "square"):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                image = Image.new("RGB", (40, 40), (index * 9, 90, 200 - index * 5))
+                draw = ImageDraw.Draw(image)
+                box = (4 + index % 7, 5, 30 + index % 5, 33)
+                (draw.ellipse if name == "disc" else draw.rectangle)(box, fill=(250, 220 - index, 40))
+                image.save(folder / f"{name}_{index:02}.png")
+    return root

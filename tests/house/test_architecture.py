@@ -1,0 +1,114 @@
+"""The rooms and the one direction in which they import each other."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import finetune
+
+PACKAGE = Path(finetune.__file__).parent
+# Each room may import the rooms before it; data and model stand side by side.
+ROOMS = {
+    "errors": set(),
+    "recipe": {"errors"},
+    "data": {"errors", "recipe"},
+    "model": {"errors", "recipe"},
+    "features": {"errors", "recipe", "data", "model"},
+    "evaluation": {"errors", "recipe", "data", "model", "features"},
+    "training": {"errors", "recipe", "data", "model", "features", "evaluation"},
+    "strategy": {"errors", "recipe", "data", "model", "features", "evaluation", "training", "deploy"},
+    "deploy": {"errors", "recipe", "data", "model", "features", "evaluation", "training"},
+}
+ROOMS["cli"] = set(ROOMS)
+FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc", "tools"}
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room_of(path: Path) -> str:
+    relative = path.relative_to(PACKAGE)
+    return relative.parts[0] if len(relative.parts) > 1 else relative.stem
+
+
+def imported(tree: ast.AST) -> set[str]:
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in names if name.startswith("finetune.")}
+
+
+def violations(path: Path, tree: ast.AST) -> list[str]:
+    room = room_of(path)
+    if room not in ROOMS:  # finetune/__init__.py and __main__.py
+        return []
+    wrong = []
+    for name in imported(tree):
+        other = name.split(".")[1]
+        if other in ROOMS and other != room and other not in ROOMS[room]:
+            wrong.append(f"{path.relative_to(PACKAGE)} imports {name}")
+    return wrong
+
+
+def test_imports_point_one_way() -> None:
+    found = [line for path in SOURCES for line in violations(path, ast.parse(path.read_text()))]
+    assert found == []
+
+
+def test_a_wrong_import_would_be_found() -> None:
+    tree = ast.parse("def f():\n    from finetune.training.loop import Totals")
+    assert violations(PACKAGE / "data" / "loaders.py", tree) != []
+    tree = ast.parse("from finetune.data import keys")
+    assert violations(PACKAGE / "model" / "head.py", tree) != []
+
+
+def test_the_recipe_room_knows_no_torch() -> None:
+    for path in (PACKAGE / "recipe").glob("*.py"):
+        assert "torch" not in {
+            alias.name.split(".")[0]
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Import)
+            for alias in node.names
+        }, path
+
+
+def test_no_room_is_called_after_nothing() -> None:
+    assert [p for p in SOURCES if set(p.relative_to(PACKAGE).with_suffix("").parts) & FORBIDDEN_NAMES] == []
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if p.name == "__init__.py" and p.parent != PACKAGE])
+def test_a_room_says_what_it_is_for_and_imports_nothing(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree)
+    assert len(tree.body) == 1
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_every_file_says_what_it_is(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+def test_the_error_tree_in_the_docstring_is_the_tree() -> None:
+    from finetune import errors
+
+    drawn = {line.split("──")[-1].split()[0] for line in (errors.__doc__ or "").splitlines() if "──" in line}
+    real = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, errors.FinetuneError)
+    }
+    assert drawn | {"FinetuneError"} == real
+    lines = [line for line in (errors.__doc__ or "").splitlines() if "──" in line]
+    for line in lines:
+        words = line.split("──")[-1].split()
+        if len(words) > 1 and words[1].isdigit() and words[0] != "Interrupted":
+            assert getattr(errors, words[0]).exit_code == int(words[1])
+
+
+def test_public_names_are_there() -> None:
+    for name in finetune.__all__:
+        assert getattr(finetune, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = finetune.nothing

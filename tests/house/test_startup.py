@@ -1,0 +1,68 @@
+"""Help and usage errors answer at once: nothing heavy is imported for them."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = (
+    "torch", "torchvision", "numpy", "sklearn", "scipy", "matplotlib", "PIL", "pydantic", "onnxruntime", "yaml",
+    "finetune.recipe.schema",
+)  # fmt: skip
+
+PROBE = """
+import sys
+sys.argv = ["finetune", *sys.argv[1:]]
+from finetune.cli.main import main
+code = 0
+try:
+    main()
+except SystemExit as end:
+    code = end.code or 0
+heavy = [name for name in {heavy!r} if name in sys.modules]
+print("HEAVY", ",".join(heavy), "CODE", code)
+"""
+
+
+def run(*words: str) -> tuple[str, str]:
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE.format(heavy=HEAVY), *words], capture_output=True, text=True, check=True
+    )
+    return done.stdout.splitlines()[-1], done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--help",), ("--version",), ("train", "--help"), ("eval", "--help"), ("predict", "--help"),
+        ("export", "--help"), ("layers", "--help"), ("recipe", "--help"), ("recipe", "show", "--help"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_help_imports_nothing_heavy(words: tuple[str, ...]) -> None:
+    assert run(*words)[0] == "HEAVY  CODE 0"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("layers", "resnt18"), ("trian", "x.yaml"), ("train",), ("train", "a.yaml", "--resume", "--overwrite"),
+        ("eval", "runs/x", "--split", "tset"), ("export", "runs/x", "--format", "onx"),
+        ("backbones", "--sort", "colour"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_usage_errors_import_nothing_heavy_and_exit_2(words: tuple[str, ...]) -> None:
+    last, errors = run(*words)
+    assert last == "HEAVY  CODE 2"
+    assert "Traceback" not in errors
+
+
+def test_the_probe_sees_a_heavy_import() -> None:
+    script = PROBE.format(heavy=HEAVY).replace("code = 0\n", "code = 0\nimport yaml\n", 1)
+    done = subprocess.run([sys.executable, "-c", script, "--help"], capture_output=True, text=True, check=True)
+    assert "HEAVY yaml" in done.stdout
+
+
+def test_listing_backbones_needs_no_torch() -> None:
+    assert run("backbones", "--json")[0] == "HEAVY  CODE 0"

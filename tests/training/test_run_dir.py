@@ -1,0 +1,93 @@
+"""A run directory: who may have it, and what of it is ever removed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from finetune.errors import CheckpointError, RunDirError
+from finetune.training.run_dir import METRICS, RunDir
+
+HOLD = """
+import sys
+from pathlib import Path
+from finetune.training.run_dir import RunDir
+run = RunDir.open(Path(sys.argv[1]))
+run.begin(b"", "")
+print("taken", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def run_path(tmp_path: Path) -> Path:
+    path = tmp_path / "runs" / "one"
+    with RunDir.open(path) as run:
+        run.begin(b"data: {}\n", "resolved: true\n")
+    return path
+
+
+def test_a_run_is_kept_unless_asked(run_path: Path) -> None:
+    with pytest.raises(RunDirError, match="--resume .* --overwrite"):
+        RunDir.open(run_path)
+    with RunDir.open(run_path, resume=True):
+        assert (run_path / "recipe.yaml").read_text() == "data: {}\n"
+    with RunDir.open(run_path, overwrite=True) as run:
+        assert not run.begun
+
+
+def test_overwrite_removes_what_a_run_writes_and_nothing_else(run_path: Path) -> None:
+    (run_path / "my notes.txt").write_text("keep me")
+    (run_path / "checkpoints" / "best").mkdir(parents=True)
+    with RunDir.open(run_path, overwrite=True) as run:
+        assert not (run_path / "checkpoints").exists()
+        assert (run_path / "my notes.txt").read_text() == "keep me"
+        run.begin(b"", "")
+
+
+def test_a_folder_of_other_things_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(b"x")
+    for options in ({}, {"resume": True}, {"overwrite": True}):
+        with pytest.raises(RunDirError, match="holds files but no run"):
+            RunDir.open(tmp_path, **options)
+    assert [p.name for p in tmp_path.iterdir()] == ["photo.jpg"]
+
+
+def test_a_run_that_never_began_leaves_nothing(tmp_path: Path) -> None:
+    with RunDir.open(tmp_path / "run"):
+        assert (tmp_path / "run").is_dir()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    with pytest.raises(RunDirError, match="cannot be a run directory"):
+        RunDir.open(tmp_path / "run")
+
+
+def test_two_processes_cannot_share_one_and_a_kill_frees_it(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "taken\n"
+        for options in ({}, {"resume": True}, {"overwrite": True}):
+            with pytest.raises(RunDirError, match="another process"):
+                RunDir.open(path, **options)
+    finally:
+        holder.kill()
+        holder.communicate()
+    RunDir.open(path, resume=True).close()
+
+
+def test_metrics_are_cut_back(run_path: Path) -> None:
+    with RunDir.open(run_path, resume=True) as run:
+        for epoch in range(4):
+            run.append(METRICS, {"epoch": epoch})
+        run.cut_back(METRICS, 2)
+        assert (run_path / METRICS).read_text() == '{"epoch": 0}\n{"epoch": 1}\n'
+        with pytest.raises(CheckpointError, match="has 2 lines"):
+            run.cut_back(METRICS, 3)
