@@ -14,7 +14,7 @@ from finetune.cli.layers import layers
 from finetune.cli.predict import predict
 from finetune.cli.recipe import recipe_app
 from finetune.cli.train import train
-from finetune.errors import FinetuneError
+from finetune.errors import FinetuneError, RecipeError
 
 app = typer.Typer(
     help="Carry a pretrained network over to your own pictures, and know how good it really is.",
@@ -51,5 +51,6 @@ def main() -> None:
     try:
         app()
     except FinetuneError as error:
-        output.note(f"error: {error}")
+        # A recipe's lines begin with their place, FILE:LINE:COLUMN, which editors and terminals follow.
+        output.note(str(error) if isinstance(error, RecipeError) else f"error: {error}")
         sys.exit(error.exit_code)

@@ -1,6 +1,5 @@
 """``finetune recipe``: look at recipes without running them."""
 
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
@@ -68,6 +67,8 @@ def new(
     ] = None,
 ) -> None:
     """Print a commented starter recipe, or write it to a file that does not exist yet."""
+    from importlib.resources import files
+
     text = files("finetune.recipe").joinpath("starter.yaml").read_text(encoding="utf-8")
     if out is None:
         output.data(text.removesuffix("\n"))

@@ -43,20 +43,20 @@ def train(
     """Fine-tune a network as RECIPE says."""
     if resume and overwrite:
         raise UserError("--resume continues a run and --overwrite replaces it: choose one.")
-    # In this order: a faulty recipe or a taken directory is reported before torch is loaded.
-    from finetune.recipe.load import load_recipe
     from finetune.training.run_dir import RunDir
 
-    wanted = load_recipe(recipe, set_ or [])
-    name = recipe.stem
-    if smoke:
-        from finetune.training.smoke import shortened
-
-        wanted, name = shortened(wanted), f"{recipe.stem}-smoke"
-    path = run_dir or Path("runs") / name
+    path = run_dir or Path("runs") / (f"{recipe.stem}-smoke" if smoke else recipe.stem)
     # A trial replaces the trial before it; a place that the user names is never replaced unasked.
     replaces = overwrite or (smoke and not resume and run_dir is None)
+    # Cheapest first: a taken directory is reported before the recipe is read, that before torch is loaded.
     with RunDir.open(path, resume=resume, overwrite=replaces) as run:
+        from finetune.recipe.load import load_recipe
+
+        wanted = load_recipe(recipe, set_ or [])
+        if smoke:
+            from finetune.training.smoke import shortened
+
+            wanted = shortened(wanted)
         from finetune.cli.progress import open_progress
         from finetune.training.fit import fit
 

@@ -122,17 +122,17 @@ def walk(folder: str | Path, above: tuple[str | Path, ...] = ()) -> Iterator[str
     Raises:
         DataError: a folder that cannot be listed.
     """
-    seen = {_identity(path) for path in above}
+    seen = {identity(path) for path in above}
     stack: list[tuple[str, bool]] = [(os.fspath(folder), True)]
     while stack:
         path, is_folder = stack.pop()
         if not is_folder:
             yield path
             continue
-        identity = _identity(path)
-        if identity in seen:
+        this = identity(path)
+        if this in seen:
             continue
-        seen.add(identity)
+        seen.add(this)
         entries = [(entry.path, is_directory(entry)) for entry in scan(path)]
         stack.extend(reversed(entries))
 
@@ -161,7 +161,8 @@ def is_directory(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _identity(path: str | Path) -> tuple[int, int] | str:
+def identity(path: str | Path) -> tuple[int, int] | str:
+    """The same for two paths that lead to the same thing."""
     try:
         status = Path(path).stat()
     except OSError:

@@ -1,8 +1,8 @@
 """What an ONNX file says and which other files it names, read before any runtime opens it.
 
-Only the outline of the protocol buffer is walked (message fields by number, as in ``onnx.proto``); weights are
-skipped over. That needs no package, so it holds where ``onnxruntime`` alone is installed, and no file that the
-model names is touched.
+Only the outline of the protocol buffer is walked (message fields by number, as in ``onnx.proto``); weights
+are skipped over. That needs no package, so it holds where ``onnxruntime`` alone is installed, and no file
+that the model names is touched.
 """
 
 import mmap
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from finetune.errors import CheckpointError
 
-# Message -> field number -> the message that the field holds. What is not listed holds no message of interest.
+# Message -> field number -> the message that the field holds; what is not listed is of no interest.
 _FIELDS: dict[str, dict[int, str]] = {
     "model": {7: "graph", 14: "metadata", 20: "training", 25: "function"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
@@ -61,7 +61,7 @@ def check_locations(path: Path, locations: tuple[str, ...]) -> None:
         bare = location not in ("", ".", "..") and not any(letter in location for letter in "/\\:\0")
         if not bare or (folder / location).resolve().parent != folder:
             raise CheckpointError(
-                f"{path}: refused. It wants to read weights from {location!r}; only a file beside it may serve."
+                f"{path}: refused. It wants weights from {location!r}; only a file beside it may serve."
             )
         if not (folder / location).is_file():
             raise CheckpointError(f"{path}: its weights are in {location!r}, which is not beside it.")

@@ -6,13 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from finetune.data.sources import Source, Split
+from finetune.data.sources import Source, Split, listed
 from finetune.errors import DataError
 
 log = logging.getLogger("finetune")
-
-# Beyond so many, a message names the first and counts the rest.
-NAMED = 20
 
 
 def choose_split(source: Source, wanted: str | None, classes: Sequence[str]) -> tuple[str, Split]:
@@ -32,7 +29,9 @@ def choose_split(source: Source, wanted: str | None, classes: Sequence[str]) -> 
     name = wanted or next((name for name in ("test", "all", "val") if name in source.splits), None)
     if name is None or name not in source.splits:
         if "all" in source.splits:
-            raise DataError(f"{source.name}: it has no splits; without --split all its pictures are evaluated.")
+            raise DataError(
+                f"{source.name}: it has no splits; without --split all its pictures are evaluated."
+            )
         missing = f"'{wanted}' split" if wanted else "test split and no val split"
         raise DataError(
             f"{source.name}: there is no {missing}. Choose with --split among: {', '.join(source.splits)}."
@@ -62,9 +61,3 @@ def match_classes(split: Split, source: Source, classes: Sequence[str]) -> Split
     place = {name: index for index, name in enumerate(classes)}
     renumbered = np.array([place[name] for name in source.classes], dtype=np.int64)
     return dataclasses.replace(split, targets=renumbered[split.targets])
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names for a message, quoted; beyond :data:`NAMED` the rest is counted."""
-    shown = ", ".join(repr(name) for name in names[:NAMED])
-    return shown if len(names) <= NAMED else f"{shown} and {len(names) - NAMED} more"

@@ -85,7 +85,8 @@ def collect_logits(
     Raises:
         DataError: there is no readable picture.
     """
-    logits, targets, indices, bad = [], [], [], []
+    logits, targets, indices = [], [], []
+    bad: list[BadImageError] = []
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:

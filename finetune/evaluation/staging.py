@@ -25,6 +25,7 @@ def staging(target: Path) -> Iterator[Path]:
     if target.is_dir():
         raise UserError(f"{target} is a folder. Give the name of a file to write.")
     folder = target.parent
+    is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.glob(f".{_escaped(target.name)}.*{SUFFIX}"):
@@ -39,6 +40,9 @@ def staging(target: Path) -> Iterator[Path]:
         shutil.rmtree(stage, ignore_errors=True)
         if lock is not None:
             os.close(lock)
+        if is_new:
+            with contextlib.suppress(OSError):  # It holds what was published.
+                folder.rmdir()
 
 
 def publish(staged: Path, target: Path) -> None:
@@ -62,7 +66,7 @@ def _sync(path: Path) -> None:
 
 
 def _lock(folder: Path) -> int | None:
-    """A handle that holds the lock of ``folder``; None where it is held already or locks are not to be had."""
+    """A handle that holds the lock of ``folder``; None where another has it or there are no locks."""
     try:
         import fcntl
     except ModuleNotFoundError:

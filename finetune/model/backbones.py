@@ -23,6 +23,17 @@ def has_fixed_size(name: str) -> bool:
     return name.startswith(_FIXED_SIZE)
 
 
+def require(name: str) -> None:
+    """Make sure that the network can be created.
+
+    Raises:
+        UserError: an unknown name, or one that the installed torchvision does not have.
+    """
+    if name != efficientnet_lite.NAME and name not in models.list_models(module=models):
+        backbone(name)  # says what is near, for a name that nobody knows
+        raise UserError(f"the installed torchvision {torchvision.__version__} has no {name}; update it")
+
+
 def create(
     name: str, num_classes: int = 1000, *, image_size: int | None = None, auxiliary: bool = True
 ) -> nn.Module:
@@ -31,20 +42,20 @@ def create(
     Args:
         name: as `finetune backbones` lists it.
         num_classes: size of the last layer.
-        image_size: side of the pictures in pixels; only networks of a fixed size look at it (None: their own).
+        image_size: side of the pictures in pixels, which only networks of a fixed size look at; None: their
+            own.
         auxiliary: keep the auxiliary classifiers of GoogLeNet and Inception-v3.
 
-    GoogLeNet and Inception-v3 come without their ``transform_input``, which undoes ImageNet's normalisation for
-    another one: :func:`finetune.model.weights.input_spec` asks for the other one to begin with.
+    GoogLeNet and Inception-v3 come without their ``transform_input``, which trades ImageNet's normalisation
+    for another one: :func:`finetune.model.weights.input_spec` asks for the other one to begin with.
 
     Raises:
         UserError: an unknown name, or a picture size that the network cannot be built for.
     """
+    require(name)
     if name == efficientnet_lite.NAME:
-        return efficientnet_lite.efficientnet_lite0(num_classes)
-    if name not in models.list_models(module=models):
-        backbone(name)  # says what is near, for a name that nobody knows
-        raise UserError(f"the installed torchvision {torchvision.__version__} has no {name}; update it")
+        lite: nn.Module = efficientnet_lite.efficientnet_lite0(num_classes)
+        return lite
     options: dict[str, Any] = {"weights": None, "num_classes": num_classes}
     if name in AUXILIARY:
         options |= {"aux_logits": auxiliary, "transform_input": False, "init_weights": True}
@@ -57,7 +68,9 @@ def create(
     except (ValueError, AssertionError) as error:
         if image_size is None:
             raise
-        raise UserError(f"{name} cannot take pictures of {image_size} px: {error}") from None
+        raise UserError(
+            f"{name} cannot take pictures of {image_size} px: {str(error).splitlines()[0]}"
+        ) from None
     return module
 
 

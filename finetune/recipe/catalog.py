@@ -24,8 +24,8 @@ class WeightsInfo:
     """One set of pretrained weights.
 
     ``top1`` and ``top5`` are fractions on ImageNet-1K (None: not published), ``gflops`` is the cost of one
-    picture of ``image_size`` pixels, ``resize`` the size before the centre crop, ``megabytes`` the size of the
-    file. ``default`` marks the set that ``weights: default`` stands for.
+    picture of ``image_size`` pixels, ``resize`` the size before the centre crop, ``megabytes`` the size of
+    the file. ``default`` marks the set that ``weights: default`` stands for.
     """
 
     name: str

@@ -12,6 +12,7 @@ in a ``RecipeError``, in bounded time and memory.
 
 import codecs
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,6 +70,7 @@ def json_schema() -> str:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **Recipe.model_json_schema(),
         "title": "Recipe of finetune",
+        "description": "What to train, on which pictures, and how. `finetune recipe new` writes a starter.",
     }
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
@@ -83,13 +85,13 @@ def _read(path: Path) -> bytes:
         raise RecipeError([f"{name}: no such file; {hint}"]) from None
     except IsADirectoryError:
         inside = path / "recipe.yaml"
-        hint = f"give {_printable(str(inside))}" if inside.is_file() else "give the recipe file itself"
+        # Not is_file(), which raises where the folder may not be entered.
+        hint = f"give {_printable(str(inside))}" if os.access(inside, os.R_OK) else "give the file itself"
         raise RecipeError([f"{name}: a folder, not a recipe; {hint}"]) from None
     except OSError as error:
         reason = error.strerror or str(error)
-        raise RecipeError(
-            [f"{name}: cannot be read ({reason}); check the path and its permissions"]
-        ) from None
+        hint = "check the path and its permissions"
+        raise RecipeError([f"{name}: cannot be read ({reason}); {hint}"]) from None
     except ValueError as error:
         raise RecipeError([f"{name}: not a usable path ({error})"]) from None
 
@@ -100,9 +102,10 @@ def _parse(text: bytes | str, name: str, overrides: Sequence[str]) -> tuple[Reci
 
     settings, problems = parse_overrides(overrides)
     try:
-        tree, faults = read_tree(_decode(text), place_at)
+        decoded = _decode(text)
     except ValueError as error:
-        raise RecipeError([str(each) for each in [f"{name}: {error}", *sorted(problems)]]) from None
+        raise RecipeError([f"{name}: {error}", *_lines(problems)]) from None
+    tree, faults = read_tree(decoded, place_at)
     problems += faults
     if tree.value is None and not tree.faulty and not settings:
         problems.append(Problem(tree.place, "empty; `finetune recipe new` prints a starter to fill in"))
@@ -161,9 +164,8 @@ def _name_problems(tree: Tree) -> list[Problem]:
         return []
     name = node.value
     if name.startswith("timm:"):
-        return [
-            Problem(node.place, "model.backbone: timm: is not supported; `finetune backbones` lists what is")
-        ]
+        text = "timm backbones are not supported; `finetune backbones` lists what is"
+        return [Problem(node.place, f"model.backbone: {text}")]
     known = backbones()
     if name not in known:
         hint = suggest(name, known) if len(name) <= _MAX_NAME else ""

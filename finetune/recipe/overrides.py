@@ -52,8 +52,8 @@ def parse_overrides(flags: Sequence[str]) -> tuple[list[Override], list[Problem]
 def apply_override(tree: Tree, override: Override) -> Problem | None:
     """Put the value into the tree, in place. Missing sections are made; index == length adds an entry.
 
-    Returns what is wrong, where the path leads through a text or past the end of a list. Nothing happens below
-    a value that is faulty already.
+    Returns what is wrong, where the path leads through a text or past the end of a list. Nothing happens
+    below a value that is faulty already.
     """
     parent = node = tree
     parts: list[str | int] = []

@@ -29,6 +29,7 @@ def schema_problems(error: ValidationError, tree: Tree) -> list[Problem]:
     most ``MAX_PROBLEMS`` and one more, by place.
     """
     found: dict[Path, tuple[Place, str, str]] = {}  # path: (place, kind, what pydantic or a validator says)
+    known: list[Path] = []  # where reading has complained
     for fault in error.errors(include_url=False, include_input=False):
         kind, said = fault["type"], fault["msg"]
         misfit = fault.get("ctx", {}).get("error")
@@ -40,6 +41,7 @@ def schema_problems(error: ValidationError, tree: Tree) -> list[Problem]:
             continue
         node = tree.nearest(path)
         if _faulty(tree, path):
+            known.append(path)
             continue
         last = fault["loc"][-1] if fault["loc"] else ""
         if kind == "missing" and isinstance(last, str):
@@ -51,7 +53,7 @@ def schema_problems(error: ValidationError, tree: Tree) -> list[Problem]:
             found.setdefault(path, (node.place, "said", said.removeprefix("Value error, ")))
         else:
             found.setdefault(path, (node.place, "wrong", said))
-    inner = {path[:length] for path in found for length in range(len(path))}
+    inner = {path[:length] for path in (*found, *known) for length in range(len(path))}
     # A list whose items are wrong is not also too short: pydantic counts what is left of it.
     kept = [
         (place, path, kind, said)
@@ -210,7 +212,9 @@ def _describe_one(schema: _Schema) -> str:
             return f"a list [{', '.join(map(describe, schema['prefixItems']))}]"
         least = schema.get("minItems")
         return f"a list{f' of at least {least}' if least else ''}, each {describe(schema['items'])}"
-    plain = {"boolean": "true or false", "string": "a text", "null": "null"}
+    if kind == "string":
+        return "a text, not empty" if schema.get("minLength") else "a text"
+    plain = {"boolean": "true or false", "null": "null"}
     return plain.get(str(kind), "another value")
 
 

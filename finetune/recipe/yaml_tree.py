@@ -80,7 +80,7 @@ class _Builder:
 
     def document(self, text: str) -> Tree:
         self.text = text
-        self.events = _Events(text)
+        self.events: Any = _Events(text)
         self._next()  # start of stream
         event = self._next()
         if isinstance(event, yaml.StreamEndEvent):

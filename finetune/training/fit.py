@@ -1,6 +1,5 @@
 """A recipe to a finished run: the table of contents of training."""
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,13 +139,11 @@ def _begin(
     run: RunDir, setup: Setup, recipe_file: bytes | None, environment: Mapping[str, Any], position: Position
 ) -> None:
     """Write what describes the run, and cut its metrics back to where ``position`` stands."""
-    resolved = dump_recipe(setup.recipe)
-    clean(run.checkpoints)
     if position.global_step == 0:
-        # Without a state to go on from, an earlier start's files mean nothing.
-        shutil.rmtree(run.checkpoints, ignore_errors=True)
+        resolved = dump_recipe(setup.recipe)
         run.begin(resolved.encode() if recipe_file is None else recipe_file, resolved)
         run.write_environment(environment)
+    clean(run.checkpoints)
     run.cut_back(METRICS, position.metrics_lines)
     run.cut_back(TIMING, position.epoch)
 

@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 from finetune.data.keys import key
 from finetune.data.loaders import Batch
 from finetune.errors import NonFiniteLossError
+from finetune.training.diagnosis import first_non_finite
 from finetune.training.precision import Compute
 from finetune.training.schedule import Schedule
 
@@ -83,10 +84,7 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
         for batch in group:
             self._backward(batch, len(batch.indices) / pictures, totals, global_step)
-        if self.grad_clip_norm is not None:
-            self.scaler.unscale_(self.optimizer)
-            trained = [p for g in self.optimizer.param_groups for p in g["params"]]
-            nn.utils.clip_grad_norm_(trained, self.grad_clip_norm)
+        self._check_and_clip(group, global_step)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema is not None:
@@ -102,14 +100,38 @@ class Stepper:
             loss = self.criterion(logits, moved.targets)
         value = loss.item()
         if not math.isfinite(value):
-            names = [self.name(index) for index in batch.indices[:NAMED_PICTURES]]
-            more = len(batch.indices) - len(names)
-            raise NonFiniteLossError(
-                f"the loss is {value} at step {global_step + 1}; nothing was updated with it. "
-                f"The batch holds {', '.join(names)}{f' and {more} more' if more else ''}. "
-                "Try a lower lr, grad_clip_norm: 1.0 or precision: fp32; the checkpoints are from before."
-            )
+            raise self._spoiled(f"the loss is {value}", [batch], global_step)
         self.scaler.scale(loss * share).backward()
         totals.pictures += len(batch.indices)
         totals.loss += value * len(batch.indices)
         totals.correct += int((logits.detach().argmax(1) == moved.labels).sum())
+
+    def _check_and_clip(self, group: list[Batch], global_step: int) -> None:
+        """A finite loss can have a gradient that is not, and one such step would spoil every weight."""
+        if self.scaler.is_enabled():
+            # The scaler looks for overflows itself: under fp16 they are expected, and skipped.
+            if self.grad_clip_norm is None:
+                return
+            self.scaler.unscale_(self.optimizer)
+        trained = [p for g in self.optimizer.param_groups for p in g["params"]]
+        norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
+        if not self.scaler.is_enabled() and not bool(norm.isfinite()):
+            raise self._spoiled("the gradient is not finite", group, global_step)
+        if self.grad_clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(trained, self.grad_clip_norm, norm)
+
+    def _spoiled(self, what: str, group: list[Batch], global_step: int) -> NonFiniteLossError:
+        indices = [index for batch in group for index in batch.indices]
+        names = ", ".join(self.name(index) for index in indices[:NAMED_PICTURES])
+        more = f" and {len(indices) - NAMED_PICTURES} more" if len(indices) > NAMED_PICTURES else ""
+        with self.compute.autocast():
+            places = (first_non_finite(self.model, b.images.to(self.compute.device)) for b in group)
+            place = next((place for place in places if place is not None), None)
+        where = (
+            f"The first output that is not finite is that of {place}" if place else "Every layer is finite"
+        )
+        return NonFiniteLossError(
+            f"{what} at step {global_step + 1}; nothing was updated with it. {where}. The pictures of the "
+            f"batch: {names}{more}. Try a lower lr, grad_clip_norm: 1.0 or precision: fp32; the checkpoints "
+            "are from before."
+        )

@@ -25,7 +25,7 @@ class Compute:
         dtype = DTYPES[self.precision]
         if dtype is None:
             return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=dtype)  # type: ignore[return-value]
+        return torch.autocast(self.device.type, dtype=dtype)
 
     def scaler(self) -> torch.amp.GradScaler:
         """A gradient scaler: at work under fp16 alone, a pass-through otherwise."""

@@ -34,7 +34,7 @@ class RunDir:
 
     @classmethod
     def open(cls, path: Path, *, resume: bool = False, overwrite: bool = False) -> Self:
-        """Take ``path`` for a run.
+        """Take ``path`` for a run. What ``overwrite`` replaces stays until :meth:`begin`.
 
         Raises:
             RunDirError: another process trains there; it holds a run and neither ``resume`` nor ``overwrite``
@@ -61,15 +61,20 @@ class RunDir:
                     f"{path}: holds a run already. Add --resume to continue it, --overwrite to replace it, "
                     "or choose another --run-dir."
                 )
-            if overwrite:
-                run._clear()
         except BaseException:
             lock.close()
             raise
         return run
 
     def begin(self, recipe: bytes, resolved: str) -> None:
-        """Make this directory a run: the recipe as given, and with every default filled in."""
+        """Make this directory a new run: the recipe as given, and with every default filled in.
+
+        All that an earlier run wrote here is removed; what it did not write is left alone.
+        """
+        for name in OWN_FILES:
+            (self.path / name).unlink(missing_ok=True)
+        for name in OWN_FOLDERS:
+            shutil.rmtree(self.path / name, ignore_errors=True)
         (self.path / CHECKPOINTS).mkdir(exist_ok=True)
         (self.path / RECIPE).write_bytes(recipe)
         (self.path / RESOLVED).write_text(resolved, encoding="utf-8")
@@ -125,12 +130,6 @@ class RunDir:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _clear(self) -> None:
-        for name in OWN_FILES:
-            (self.path / name).unlink(missing_ok=True)
-        for name in OWN_FOLDERS:
-            shutil.rmtree(self.path / name, ignore_errors=True)
 
 
 def _is_run(path: Path) -> bool:

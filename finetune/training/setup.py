@@ -107,7 +107,7 @@ def settle_preprocessing(data: DataSection, spec: InputSpec) -> Preprocessing:
     return Preprocessing(
         image_size=size,
         resize=resize,
-        resize_mode="shorter" if data.resize_mode == "auto" else data.resize_mode,
+        resize_mode=spec.resize_mode if data.resize_mode == "auto" else data.resize_mode,
         interpolation=spec.interpolation if data.interpolation == "auto" else data.interpolation,
         mean=spec.mean,
         std=spec.std,

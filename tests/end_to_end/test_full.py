@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import Ended
+
+Cli = Any  # the fixture of tests/conftest.py
 
 RECIPE = """\
 # A comment that the run keeps.
@@ -109,13 +110,13 @@ def test_weight_files_hold_no_time_and_no_path(run: Path) -> None:
         assert "__metadata__" not in json.loads(path.read_bytes()[8 : 8 + size])
 
 
-def test_the_resolved_recipe_repeats_the_run(run: Path, cli: Callable[..., Ended]) -> None:
+def test_the_resolved_recipe_repeats_the_run(run: Path, cli: Cli) -> None:
     shown = cli("recipe", "show", "--resolved", run / "resolved.yaml")
     assert shown.code == 0
     assert "auto" not in [line.split(": ")[-1] for line in shown.out.splitlines() if "resize" in line]
 
 
-def test_a_finished_run_is_left_as_it_is(run: Path, recipe: Path, cli: Callable[..., Ended]) -> None:
+def test_a_finished_run_is_left_as_it_is(run: Path, recipe: Path, cli: Cli) -> None:
     before = files(run)
     ended = cli("train", recipe, "--run-dir", run, "--resume", "--device", "cpu")
     assert ended.code == 0, ended.err
@@ -127,13 +128,13 @@ def test_a_finished_run_is_left_as_it_is(run: Path, recipe: Path, cli: Callable[
     assert files(run) == before
 
 
-def test_a_changed_recipe_is_not_resumed(run: Path, recipe: Path, cli: Callable[..., Ended]) -> None:
+def test_a_changed_recipe_is_not_resumed(run: Path, recipe: Path, cli: Cli) -> None:
     ended = cli("train", recipe, "--run-dir", run, "--resume", "--set", "train.phases.1.lr=2e-3")
     assert ended.code == 2
     assert "train.phases[1].lr: 0.001 before, 0.002 now" in ended.err
 
 
-def test_eval_agrees_with_training(run: Path, cli: Callable[..., Ended], tmp_path: Path) -> None:
+def test_eval_agrees_with_training(run: Path, cli: Cli, tmp_path: Path) -> None:
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     ended = cli("eval", run, "--json", "--predictions", tmp_path / "p.csv")
     assert ended.code == 0, ended.err
@@ -147,7 +148,7 @@ def test_eval_agrees_with_training(run: Path, cli: Callable[..., Ended], tmp_pat
         assert cli("eval", run, "--min-top1", "1.0").code == 1
 
 
-def test_predictions_of_run_and_export_agree(run: Path, shapes: Path, cli: Callable[..., Ended]) -> None:
+def test_predictions_of_run_and_export_agree(run: Path, shapes: Path, cli: Cli) -> None:
     pytest.importorskip("onnxruntime")
     ended = cli("export", run, "--format", "onnx")
     assert ended.code == 0, ended.err
@@ -164,7 +165,9 @@ def test_predictions_of_run_and_export_agree(run: Path, shapes: Path, cli: Calla
     exported.parent.rmdir()
 
 
-def test_resumed_from_every_kind_of_stop_the_bits_are_the_same(run: Path, recipe: Path, tmp_path: Path) -> None:
+def test_resumed_from_every_kind_of_stop_the_bits_are_the_same(
+    run: Path, recipe: Path, tmp_path: Path
+) -> None:
     """SIGTERM in mid-epoch, then kill -9, then to the end."""
     path = tmp_path / "stopped"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

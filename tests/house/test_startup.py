@@ -6,8 +6,8 @@ import sys
 import pytest
 
 HEAVY = (
-    "torch", "torchvision", "numpy", "sklearn", "scipy", "matplotlib", "PIL", "pydantic", "onnxruntime", "yaml",
-    "finetune.recipe.schema",
+    "torch", "torchvision", "numpy", "sklearn", "scipy", "matplotlib", "PIL", "onnxruntime",
+    "yaml", "finetune.recipe.schema",
 )  # fmt: skip
 
 PROBE = """
@@ -46,9 +46,9 @@ def test_help_imports_nothing_heavy(words: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ("layers", "resnt18"), ("trian", "x.yaml"), ("train",), ("train", "a.yaml", "--resume", "--overwrite"),
-        ("eval", "runs/x", "--split", "tset"), ("export", "runs/x", "--format", "onx"),
-        ("backbones", "--sort", "colour"),
+        ("layers", "resnt18"), ("trian", "x.yaml"), ("train",), ("backbones", "--sort", "colour"),
+        ("train", "a.yaml", "--resume", "--overwrite"), ("eval", "runs/x", "--split", "tset"),
+        ("export", "runs/x", "--format", "onx"),
     ],
     ids=" ".join,
 )  # fmt: skip
@@ -60,7 +60,9 @@ def test_usage_errors_import_nothing_heavy_and_exit_2(words: tuple[str, ...]) ->
 
 def test_the_probe_sees_a_heavy_import() -> None:
     script = PROBE.format(heavy=HEAVY).replace("code = 0\n", "code = 0\nimport yaml\n", 1)
-    done = subprocess.run([sys.executable, "-c", script, "--help"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script, "--help"], capture_output=True, text=True, check=True
+    )
     assert "HEAVY yaml" in done.stdout
 
 

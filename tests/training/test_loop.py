@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from finetune.data.loaders import Batch
 from torch import nn
 
-from finetune.data.loaders import Batch
 from finetune.errors import NonFiniteLossError
 from finetune.training.loop import Stepper, Totals
 from finetune.training.precision import choose_compute
@@ -118,11 +118,40 @@ def test_a_loss_that_is_not_finite_stops_before_the_update() -> None:
         yield bad
 
     made = stepper(model, accumulate=2)
-    with pytest.raises(NonFiniteLossError, match="picture 5"):
+    with pytest.raises(NonFiniteLossError, match=r"that of the pictures\. .* picture 5"):
         list(made.epoch(spoiled(), Totals(), 0, 0))
     assert torch.equal(weights(model), before)
     list(stepper(model).epoch(batches([4]), Totals(), 0, 0))
     assert not torch.equal(weights(model), before)
+
+
+def test_the_first_layer_that_is_not_finite_is_named() -> None:
+    model = nn.Sequential(network(), nn.Linear(3, 3))
+    with torch.no_grad():
+        model[0][2].bias[1] = float("inf")
+    with pytest.raises(NonFiniteLossError, match=r"is that of 0\.2\."):
+        list(stepper(model).epoch(batches([4]), Totals(), 0, 0))
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_update() -> None:
+    class Cliff(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, x: torch.Tensor) -> torch.Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: object, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+            return gradient * float("inf")
+
+    class Spoiler(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return Cliff.apply(x)
+
+    model = nn.Sequential(network(), Spoiler())
+    before = weights(model)
+    with pytest.raises(NonFiniteLossError, match="the gradient is not finite at step 8"):
+        list(stepper(model).epoch(batches([4]), Totals(), 0, 7))
+    assert torch.equal(weights(model), before)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -24,11 +24,17 @@ def test_steps_epochs_and_schedules() -> None:
     first, second = plan_phases(train, batches_per_epoch=10)
     assert (first.steps_per_epoch, first.steps, first.epochs) == (3, 6, 2)
     assert first.schedule.warmup_steps == 2  # half of three, rounded to even
-    assert (second.number, second.steps, second.schedule.kind, second.schedule.drop_every) == (1, 9, "step", 30)
+    assert (second.number, second.steps, second.schedule.kind, second.schedule.drop_every) == (
+        1,
+        9,
+        "step",
+        30,
+    )
 
 
 @pytest.mark.parametrize(
-    ("most", "steps", "epochs"), [(1, [1], [1]), (20, [20], [2]), (25, [20, 5], [2, 1]), (999, [20, 30], [2, 3])]
+    ("most", "steps", "epochs"),
+    [(1, [1], [1]), (20, [20], [2]), (25, [20, 5], [2, 1]), (999, [20, 30], [2, 3])],
 )
 def test_max_steps_ends_the_run(most: int, steps: list[int], epochs: list[int]) -> None:
     plans = plan_phases(recipe(max_steps=most, phases=[{"epochs": 2}, {"epochs": 3}]).train, 10)
@@ -46,7 +52,9 @@ def test_best_prefers_top1_then_loss() -> None:
 
 
 def test_a_position_survives_json() -> None:
-    position = Position(epoch=3, totals=Totals(7, 0.1 + 0.2, 5, 1), best=Best(2, 1 / 3, 0.7), frozen={"a": "b"})
+    position = Position(
+        epoch=3, totals=Totals(7, 0.1 + 0.2, 5, 1), best=Best(2, 1 / 3, 0.7), frozen={"a": "b"}
+    )
     assert Position.from_dict(json.loads(json.dumps(position.to_dict())), "state.json") == position
 
 

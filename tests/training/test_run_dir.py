@@ -29,21 +29,26 @@ def run_path(tmp_path: Path) -> Path:
 
 
 def test_a_run_is_kept_unless_asked(run_path: Path) -> None:
-    with pytest.raises(RunDirError, match="--resume .* --overwrite"):
+    with pytest.raises(RunDirError, match=r"--resume .* --overwrite"):
         RunDir.open(run_path)
     with RunDir.open(run_path, resume=True):
         assert (run_path / "recipe.yaml").read_text() == "data: {}\n"
-    with RunDir.open(run_path, overwrite=True) as run:
-        assert not run.begun
+
+
+def test_what_is_replaced_stays_until_the_new_run_begins(run_path: Path) -> None:
+    with RunDir.open(run_path, overwrite=True):
+        pass
+    assert (run_path / "recipe.yaml").read_text() == "data: {}\n"
 
 
 def test_overwrite_removes_what_a_run_writes_and_nothing_else(run_path: Path) -> None:
     (run_path / "my notes.txt").write_text("keep me")
     (run_path / "checkpoints" / "best").mkdir(parents=True)
     with RunDir.open(run_path, overwrite=True) as run:
-        assert not (run_path / "checkpoints").exists()
-        assert (run_path / "my notes.txt").read_text() == "keep me"
-        run.begin(b"", "")
+        run.begin(b"new", "")
+    assert list((run_path / "checkpoints").iterdir()) == []
+    assert (run_path / "recipe.yaml").read_text() == "new"
+    assert (run_path / "my notes.txt").read_text() == "keep me"
 
 
 def test_a_folder_of_other_things_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -1,0 +1,106 @@
+"""``finetune predict RUN|MODEL.onnx PATH...``: class names and probabilities for pictures."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from finetune.cli import output
+from finetune.cli.run_options import Checkpoint, CheckpointOption, DeviceOption, check_run
+from finetune.errors import FinetuneError, UserError, printable
+
+if TYPE_CHECKING:
+    from finetune.deploy.predict import Classifier
+    from finetune.deploy.prediction_text import Writer
+
+
+def predict(
+    model: Annotated[
+        Path,
+        typer.Argument(metavar="RUN|MODEL.onnx", help="A run directory, or what `finetune export` wrote."),
+    ],
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH...", help="Pictures, folders (all below them), or quoted patterns: 'a/**/*.jpg'."
+        ),
+    ],
+    top: Annotated[int, typer.Option(min=1, help="How many of the best classes to give.")] = 5,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write a CSV file.", show_default=False)
+    ] = None,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="Print a JSON object a picture.")] = False,
+    checkpoint: CheckpointOption = Checkpoint.best,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 32,
+    device: DeviceOption = None,
+) -> None:
+    """Classify pictures. One that cannot be read is reported on its line; the others go on.
+
+    Exit code 1 if any could not be read.
+    """
+    _check_model(model)
+    from finetune.deploy.inputs import check_inputs, expand
+    from finetune.deploy.predict import predict as run_batches
+
+    check_inputs(paths)
+    classifier = _open(model, checkpoint, device)
+    done = failed = 0
+    with _writers(classifier, csv, jsonl, top) as writers:
+        for batch in run_batches(classifier, expand(paths), top=top, batch_size=batch_size):
+            for writer in writers:
+                writer.write(batch)
+            done += len(batch)
+            failed += sum(prediction.error is not None for prediction in batch)
+    if csv is not None:
+        output.note(f"{csv}: {done:,} pictures")
+    if failed:
+        raise FinetuneError(f"{failed:,} of {done:,} pictures could not be predicted; each line says why")
+
+
+def _check_model(model: Path) -> None:
+    if model.is_dir():
+        check_run(model)
+    elif not model.exists():
+        raise UserError(f"{printable(str(model))}: no such run directory or ONNX model.")
+    elif model.suffix.lower() != ".onnx":
+        raise UserError(f"{printable(str(model))}: neither a run directory nor an .onnx file.")
+
+
+def _open(model: Path, checkpoint: Checkpoint, device: str | None) -> "Classifier":
+    if not model.is_dir():
+        from finetune.deploy.onnx_classifier import OnnxClassifier
+
+        return OnnxClassifier(model, device)
+    from finetune.deploy.torch_classifier import TorchClassifier
+    from finetune.training.checkpoint import load_trained
+    from finetune.training.precision import pick_device
+
+    where = pick_device(device)
+    trained = load_trained(model, checkpoint.value, str(where))
+    return TorchClassifier(trained.module, trained.card, where)
+
+
+@contextlib.contextmanager
+def _writers(classifier: "Classifier", csv: Path | None, jsonl: bool, top: int) -> "Iterator[list[Writer]]":
+    """Where the predictions go: to the screen as a table or as JSON, to a CSV file, or both."""
+    from finetune.deploy.prediction_text import CsvWriter, JsonWriter, TableWriter
+    from finetune.evaluation.staging import publish, staging
+
+    classes = classifier.card.classes
+    writers: list[Writer] = []
+    if jsonl:
+        writers.append(JsonWriter(sys.stdout))
+    elif csv is None:
+        writers.append(TableWriter(sys.stdout, classes))
+    if csv is None:
+        yield writers
+        return
+    with staging(csv) as stage:
+        # File names need not be valid Unicode: what is not becomes an escape, and the file stays UTF-8.
+        with (stage / csv.name).open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            writers.append(CsvWriter(file, min(top, len(classes))))
+            yield writers
+        publish(stage / csv.name, csv)

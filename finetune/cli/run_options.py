@@ -1,0 +1,42 @@
+"""Arguments and options that the commands on a finished run share."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from finetune.errors import RunDirError, printable
+
+
+class Checkpoint(StrEnum):
+    """Which of a run's checkpoints."""
+
+    best = "best"
+    last = "last"
+
+
+Run = Annotated[
+    Path,
+    typer.Argument(metavar="RUN", help="A run directory, as `finetune train` made it.", show_default=False),
+]
+CheckpointOption = Annotated[Checkpoint, typer.Option(help="best: of the epoch that val liked most.")]
+DeviceOption = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1 or mps.", show_default="the best there is")
+]
+
+
+def check_run(run: Path) -> None:
+    """Find out that ``run`` is none before torch is loaded.
+
+    Raises:
+        RunDirError: there is no such folder, or it holds no run.
+    """
+    from finetune.training.run_dir import RESOLVED
+
+    if not run.is_dir():
+        raise RunDirError(
+            f"{printable(str(run))}: no such folder. Give the run directory that `finetune train` printed."
+        )
+    if not (run / RESOLVED).is_file():
+        raise RunDirError(f"{printable(str(run))}: not a run directory (it has no {RESOLVED}).")

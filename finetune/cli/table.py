@@ -1,0 +1,26 @@
+"""A table on stdout, as wide as the terminal is, or as it needs to be where there is none."""
+
+import sys
+from collections.abc import Sequence
+
+from finetune.cli import output
+
+# Wider than any table: a pipe has no edge, and a name cut short is no name.
+UNBOUNDED = 1000
+
+
+def show(columns: Sequence[tuple[str, bool]], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows under their headings; a column is a heading and whether it holds numbers."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading, numeric in columns:
+        table.add_column(heading, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
+    for row in rows:
+        table.add_row(*row)
+    console = Console(width=None if sys.stdout.isatty() else UNBOUNDED, markup=False, highlight=False)
+    with console.capture() as capture:
+        console.print(table)
+    for line in capture.get().splitlines():
+        output.data(line.rstrip())

@@ -1,0 +1,92 @@
+"""Unpacking a zip file without letting it write anywhere else, or for ever."""
+
+import os
+import shutil
+import stat
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from finetune.errors import DataError
+
+# The largest known archive unpacks to a fraction of this.
+MAX_BYTES = 2 << 30
+MAX_MEMBERS = 200_000
+CHUNK = 1 << 20
+
+
+def unpack(archive: Path, folder: Path, *, member: str, max_bytes: int = MAX_BYTES) -> None:
+    """Unpack the top folder ``member`` of a zip file to ``folder``, which appears complete or not at all.
+
+    It is unpacked beside ``folder`` under a temporary name and renamed at the end. If another process was
+    faster, its result stays.
+
+    Raises:
+        DataError: not a zip file or a damaged one, no such top folder; or, before anything is written: an
+            absolute path, a path with ``..``, a link or other special file, two members of one name, an
+            encrypted one, more than ``max_bytes`` or ``MAX_MEMBERS`` in total.
+    """
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            members = _checked(opened.infolist(), max_bytes)
+            temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+            try:
+                for info, path in members:
+                    _write(opened, info, temporary.joinpath(*path.parts))
+                if not (temporary / member).is_dir():
+                    raise DataError(f"no folder {member!r} in it")
+                if not folder.exists():
+                    (temporary / member).rename(folder)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+    except DataError as error:
+        raise DataError(f"{archive}: {error}. Nothing of it was used.") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise DataError(f"{archive}: not a sound zip file ({error}). Nothing of it was used.") from None
+    except OSError as error:
+        raise DataError(f"{archive}: cannot be unpacked: {error.strerror or error}") from None
+
+
+def _checked(infos: list[zipfile.ZipInfo], max_bytes: int) -> list[tuple[zipfile.ZipInfo, PurePosixPath]]:
+    if len(infos) > MAX_MEMBERS:
+        raise DataError(f"{len(infos)} members; at most {MAX_MEMBERS} are unpacked")
+    total = sum(info.file_size for info in infos)
+    if total > max_bytes:
+        raise DataError(f"{total} bytes when unpacked; at most {max_bytes} are")
+    checked, seen = [], set()
+    for info in infos:
+        path = PurePosixPath(info.filename)
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        if path.is_absolute() or ".." in path.parts or "\\" in info.filename or ":" in info.filename:
+            raise DataError(f"the member {info.filename!r} leads out of the folder")
+        if "\0" in info.orig_filename or not path.parts:
+            raise DataError(f"the member {info.orig_filename!r} has no proper name")
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise DataError(f"the member {info.filename!r} is a link or a special file")
+        if info.flag_bits & 1:
+            raise DataError(f"the member {info.filename!r} is encrypted")
+        if not info.is_dir():
+            if path in seen:
+                raise DataError(f"two members are called {info.filename!r}")
+            seen.add(path)
+        checked.append((info, path))
+    return checked
+
+
+def _write(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> None:
+    if info.is_dir():
+        path.mkdir(parents=True, exist_ok=True)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = 0
+    with archive.open(info) as source, open(path, "xb", opener=_private) as target:
+        while chunk := source.read(CHUNK):
+            written += len(chunk)
+            if written > info.file_size:
+                raise DataError(f"the member {info.filename!r} is larger than it says")
+            target.write(chunk)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o644)

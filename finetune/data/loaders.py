@@ -1,0 +1,162 @@
+"""Batches: read, transformed and put together, in this process or in others, always the same."""
+
+import dataclasses
+import logging
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from typing import Literal
+
+from torch.utils.data import DataLoader
+
+from finetune.data.batch import Batch as Batch
+from finetune.data.keys import key
+from finetune.data.order import balanced, repeats, shuffled
+from finetune.data.preprocessing import Preprocessing
+from finetune.data.reading import Agenda, Draw, OnBadImage, Reader, data_loader, running
+from finetune.data.reading import default_workers as default_workers
+from finetune.data.reading import worker_death as worker_death
+from finetune.data.sources import Split
+from finetune.data.transforms import BatchMixer, EvalTransform, TrainTransform
+from finetune.errors import BadImageError, DataError
+
+log = logging.getLogger("finetune")
+
+
+class TrainLoader:
+    """The training pictures, epoch after epoch.
+
+    ``sampler: shuffle`` takes every picture once an epoch; ``balanced`` makes as many draws, every class
+    equally often. The last batch may be smaller; one of a single picture, on which BatchNorm cannot train,
+    joins the batch before it.
+
+    How picture i looks in epoch e depends on (seed, e, i) and, where it is drawn several times, the number
+    of the draw; with ``views`` on e mod views in place of e. The order depends on (seed, e), the mixing on
+    (seed, e, number of the batch). Nothing depends on the number of workers, or on where an epoch is taken
+    up.
+
+    ``on_bad_image: skip`` leaves out what cannot be read: it is in :attr:`Batch.bad`, and named in the log
+    once. The batches stay as they are numbered. One of which a single picture is left is emptied, too.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        transform: TrainTransform,
+        *,
+        batch_size: int,
+        seed: int,
+        sampler: Literal["shuffle", "balanced"] = "shuffle",
+        views: int | None = None,
+        mixer: BatchMixer | None = None,
+        workers: int = 0,
+        on_bad_image: OnBadImage = "error",
+        pin_memory: bool = False,
+    ) -> None:
+        if not len(split):
+            raise DataError("there are no pictures to train on")
+        self._split = split
+        self._batch_size = batch_size
+        self._seed = seed
+        self._sampler = sampler
+        self._views = views
+        self._mixer = mixer
+        self._on_bad_image = on_bad_image
+        self._known_bad: set[str] = set()
+        self._reader = Reader(split, transform)
+        self._workers = workers
+        self._pin_memory = pin_memory
+        self._agenda = Agenda()
+        self._loader: DataLoader[Batch] | None = None
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """The same in every epoch."""
+        return len(self._bounds()) - 1
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of epoch ``epoch`` (from 0), from number ``start`` on: exactly those that a whole epoch
+        has there. One epoch at a time.
+
+        Raises:
+            BadImageError: a picture cannot be read and ``on_bad_image`` is error.
+            DataError: not one picture can be read.
+            FinetuneError: a loader process died.
+        """
+        self._agenda.batches = self._draws(epoch, start)
+        if self._loader is None:
+            self._loader = data_loader(
+                self._reader, self._agenda, self._workers, self._pin_memory, persistent=True
+            )
+        seen = 0
+        first_bad: BadImageError | None = None
+        for number, batch in enumerate(running(self._loader, self._on_bad_image), start):
+            self._tell(batch.bad)
+            first_bad = first_bad or next(iter(batch.bad), None)
+            seen += len(batch.indices)
+            if len(batch.indices) == 1 and batch.bad:
+                # BatchNorm cannot train on one picture; in another epoch it is in other company.
+                batch = Batch(batch.images[:0], batch.targets[:0], batch.labels[:0], (), batch.bad)
+            if self._mixer is not None:
+                mix_key = key(self._seed, "mix", epoch, number)
+                images, targets = self._mixer(batch.images, batch.labels, mix_key)
+                batch = dataclasses.replace(batch, images=images, targets=targets)
+            yield batch
+        if first_bad is not None and not seen and start == 0:
+            raise DataError(
+                f"none of the {len(self._split)} training pictures can be read; the first: {first_bad}"
+            )
+
+    def close(self) -> None:
+        """End the loader processes. A further epoch starts new ones."""
+        self._loader = None
+
+    def _bounds(self) -> list[int]:
+        count, size = len(self._split), self._batch_size
+        bounds = [*range(0, count, size), count]
+        if size > 1 and len(bounds) > 2 and count % size == 1:
+            del bounds[-2]
+        return bounds
+
+    def _draws(self, epoch: int, start: int) -> Iterator[list[Draw]]:
+        targets = self._split.targets
+        if self._sampler == "balanced":
+            order = balanced(targets, self._seed, epoch)
+        else:
+            order = shuffled(len(targets), self._seed, epoch)
+        view = epoch if self._views is None else epoch % self._views
+        draws = list(zip(order.tolist(), repeats(order).tolist(), strict=True))
+        bounds = self._bounds()[start:]
+        for first, end in pairwise(bounds):
+            yield [(i, key(self._seed, "picture", view, i, again)) for i, again in draws[first:end]]
+
+    def _tell(self, bad: Iterable[BadImageError]) -> None:
+        for error in bad:
+            if error.name not in self._known_bad:
+                self._known_bad.add(error.name)
+                log.warning("left out: %s", error)
+
+
+def eval_batches(
+    split: Split,
+    preprocessing: Preprocessing,
+    *,
+    batch_size: int,
+    workers: int = 0,
+    on_bad_image: OnBadImage = "error",
+    pin_memory: bool = False,
+) -> Iterator[Batch]:
+    """The pictures of a split in order, as evaluation sees them.
+
+    With ``on_bad_image: skip``, what cannot be read is left out and in :attr:`Batch.bad`.
+
+    Raises:
+        BadImageError: a picture cannot be read and ``on_bad_image`` is error.
+        FinetuneError: a loader process died.
+    """
+    agenda = Agenda()
+    places = range(len(split))
+    agenda.batches = ([(i, 0) for i in places[s : s + batch_size]] for s in range(0, len(split), batch_size))
+    reader = Reader(split, EvalTransform(preprocessing))
+    needed = -(-len(split) // batch_size)
+    loader = data_loader(reader, agenda, min(workers, needed), pin_memory, persistent=False)
+    yield from running(loader, on_bad_image)

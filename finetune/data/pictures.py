@@ -1,0 +1,125 @@
+"""Sequences of pictures, wherever they come from: files, arrays in memory, torchvision data sets."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from finetune.data.images import open_rgb
+from finetune.data.modes import to_rgb
+from finetune.errors import BadImageError
+
+
+class Pictures(Protocol):
+    """Pictures by number. Picklable, so that loader processes can be started in any way."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """What messages and tables call the picture: its path, where it has one."""
+        ...
+
+    def open(self, index: int) -> Image.Image:
+        """The picture, 8-bit RGB.
+
+        Raises:
+            BadImageError: it cannot be read.
+        """
+        ...
+
+
+class FilePictures:
+    """Files. A million paths take one block of memory, which loader processes share without copying."""
+
+    def __init__(self, paths: Iterable[str | Path]) -> None:
+        encoded = [os.fsencode(path) for path in paths]
+        self._ends = np.cumsum([len(path) for path in encoded], dtype=np.int64)
+        self._names = b"".join(encoded)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def name(self, index: int) -> str:
+        start = int(self._ends[index - 1]) if index else 0
+        return os.fsdecode(self._names[start : int(self._ends[index])])
+
+    def open(self, index: int) -> Image.Image:
+        return open_rgb(Path(self.name(index)))
+
+
+class ArrayPictures:
+    """Pictures in memory: uint8, shape (N, height, width) for grey or (N, height, width, 3) for RGB.
+
+    Picture 12 is called ``<prefix>/12``.
+    """
+
+    def __init__(self, pixels: npt.NDArray[np.uint8], prefix: str) -> None:
+        if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4) or pixels.shape[3:] not in ((), (3,)):
+            raise ValueError(f"uint8 (N, H, W) or (N, H, W, 3) is needed, not {pixels.dtype} {pixels.shape}")
+        self._pixels = pixels
+        self._prefix = prefix
+
+    def __len__(self) -> int:
+        return len(self._pixels)
+
+    def name(self, index: int) -> str:
+        return f"{self._prefix}/{index}"
+
+    def open(self, index: int) -> Image.Image:
+        return to_rgb(Image.fromarray(self._pixels[index]))
+
+
+class TorchvisionPictures:
+    """A torchvision data set whose items start with a PIL picture, for sets without files or arrays.
+
+    Picture 12 is called ``<prefix>/12``.
+    """
+
+    def __init__(self, dataset: Any, prefix: str) -> None:
+        self._dataset = dataset
+        self._prefix = prefix
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def name(self, index: int) -> str:
+        return f"{self._prefix}/{index}"
+
+    def open(self, index: int) -> Image.Image:
+        try:
+            image = self._dataset[index][0]
+            if not isinstance(image, Image.Image):
+                raise TypeError(f"a {type(image).__name__} instead of a picture")
+            return to_rgb(image)
+        except Exception as error:
+            # What goes wrong inside of someone else's data set can be anything.
+            raise BadImageError(self.name(index), f"{type(error).__name__}: {error}") from None
+
+
+class SomePictures:
+    """Those of ``pictures`` that ``indices`` (int64) names, in that order."""
+
+    def __init__(self, pictures: Pictures, indices: npt.NDArray[np.int64]) -> None:
+        self._pictures = pictures
+        self._indices = indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def name(self, index: int) -> str:
+        return self._pictures.name(int(self._indices[index]))
+
+    def open(self, index: int) -> Image.Image:
+        return self._pictures.open(int(self._indices[index]))
+
+
+def selected(pictures: Pictures, indices: Sequence[int] | npt.NDArray[np.int64]) -> Pictures:
+    """Those of ``pictures`` that ``indices`` names; a selection of a selection stays one step deep."""
+    wanted = np.asarray(indices, dtype=np.int64)
+    if isinstance(pictures, SomePictures):
+        return SomePictures(pictures._pictures, pictures._indices[wanted])
+    return SomePictures(pictures, wanted)

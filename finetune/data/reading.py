@@ -1,0 +1,144 @@
+"""Reading batches, here or in loader processes; what happens to those processes."""
+
+import os
+import shutil
+import signal
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from finetune.data.batch import Batch
+from finetune.data.sources import Split
+from finetune.data.transforms import EvalTransform, TrainTransform
+from finetune.errors import BadImageError, FinetuneError
+
+OnBadImage = Literal["error", "skip"]
+# A picture's place in the split, and the key of its augmentation.
+Draw = tuple[int, int]
+
+MOST_WORKERS = 8
+# So long does a loader process live after a SIGTERM: the run may have got it too, and finishes its step.
+LINGER_SECONDS = 10
+
+
+def default_workers() -> int:
+    """What ``workers: auto`` means here: none on up to two cores, else the cores minus two, at most 8."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return 0 if cores <= 2 else min(cores - 2, MOST_WORKERS)
+
+
+def worker_death(error: RuntimeError) -> FinetuneError | None:
+    """What to tell the user if ``error`` says that a loader process died; None if it says something else.
+
+    torch reports such a death from a signal handler, so that it can come up anywhere in the main thread.
+    """
+    text = " ".join(str(error).split())
+    if not text.startswith("DataLoader worker"):
+        return None
+    shm = "/dev/shm"
+    room = f" ({shutil.disk_usage(shm).free >> 20} MB free)" if os.path.isdir(shm) else ""  # noqa: PTH112
+    return FinetuneError(
+        f"a loader process died: {text.rstrip('.')}. Memory may have run out, or {shm}{room}, through which "
+        "the processes hand their pictures over (docker: --shm-size=1g). With data.workers: 0 there are none."
+    )
+
+
+class Reader(Dataset[Batch]):
+    """Reads and transforms one batch at a time, in whichever process.
+
+    What cannot be read is in :attr:`Batch.bad`: an error that leaves a loader process is rewritten by torch.
+    """
+
+    def __init__(self, split: Split, transform: TrainTransform | EvalTransform) -> None:
+        self.split = split
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitems__(self, draws: list[Draw]) -> Batch:
+        images, indices, bad = [], [], []
+        for index, picture_key in draws:
+            try:
+                picture = self.split.open(index)
+            except BadImageError as error:
+                bad.append(error)
+                continue
+            images.append(self.transform(picture, picture_key))
+            indices.append(index)
+        labels = torch.from_numpy(self.split.targets[np.asarray(indices, dtype=np.int64)])
+        size = self.transform.preprocessing.image_size
+        stacked = torch.stack(images) if images else torch.empty(0, 3, size, size)
+        return Batch(stacked, labels, labels, tuple(indices), tuple(bad))
+
+
+class Agenda:
+    """What a loader is to read next; torch asks for it in the main process each time an epoch begins."""
+
+    batches: Iterator[list[Draw]] = iter(())
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        return self.batches
+
+
+def data_loader(
+    reader: Reader, agenda: Agenda, workers: int, pin_memory: bool, *, persistent: bool
+) -> "DataLoader[Batch]":
+    with _quiet_start():
+        return DataLoader(
+            reader,
+            batch_sampler=agenda,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            pin_memory=pin_memory,
+            worker_init_fn=_start_worker,
+            # Its own, since it would draw from the global one.
+            generator=torch.Generator(),
+            persistent_workers=persistent and workers > 0,
+        )
+
+
+def running(loader: "DataLoader[Batch]", on_bad_image: OnBadImage) -> Iterator[Batch]:
+    try:
+        with _quiet_start():
+            batches = iter(loader)
+        for batch in batches:
+            if batch.bad and on_bad_image == "error":
+                raise batch.bad[0]
+            yield batch
+    except RuntimeError as error:
+        if (death := worker_death(error)) is not None:
+            raise death from None
+        raise
+
+
+@contextmanager
+def _quiet_start() -> Iterator[None]:
+    """No advice on the number of processes, which the user chooses, nor on forking, which is torch's way."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
+        warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
+        yield
+
+
+def _start_worker(_: int) -> None:
+    """Loader processes leave signals to the run, and cores to the network."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "alarm"):
+        signal.signal(signal.SIGTERM, _linger)
+    torch.set_num_threads(1)
+
+
+def _linger(_: int, __: FrameType | None) -> None:
+    signal.alarm(LINGER_SECONDS)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,101 @@
+"""Which pictures are held out: stratified, seeded, and never a class on one side only."""
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+
+from finetune.data.keys import key
+from finetune.data.sources import Source, listed
+from finetune.errors import DataError, printable
+from finetune.recipe.catalog import suggest
+
+Indices = npt.NDArray[np.int64]
+
+
+def stratified(targets: Indices, fraction: float, seed: int) -> tuple[Indices, Indices]:
+    """Divide pictures into (rest, held), both sorted; ``targets`` is (N,), ``fraction`` in 0..1 exclusive.
+
+    Each class gives its share, rounded so that the total is ``fraction`` of all as nearly as can be (largest
+    remainders first), and has at least one picture on each side. Which pictures depends on ``targets``,
+    ``fraction`` and ``seed`` alone.
+
+    Raises:
+        DataError: a class with fewer than two pictures.
+    """
+    targets = np.asarray(targets, dtype=np.int64)
+    classes, counts = np.unique(targets, return_counts=True)
+    if len(classes) and counts.min() < 2:
+        too_small = [str(each) for each in classes[counts < 2]]
+        raise DataError(f"classes with one picture cannot be on both sides of a split: {listed(too_small)}")
+    held_counts = _shares(counts, fraction)
+    # PCG64's raw stream is the same in every version of NumPy.
+    draw = np.random.PCG64(key(seed, "split")).random_raw(len(targets))
+    order = np.lexsort((draw, targets))
+    place_in_class = np.arange(len(targets)) - np.repeat(np.cumsum(counts) - counts, counts)
+    is_held = np.zeros(len(targets), dtype=bool)
+    is_held[order] = place_in_class < np.repeat(held_counts, counts)
+    return np.flatnonzero(~is_held).astype(np.int64), np.flatnonzero(is_held).astype(np.int64)
+
+
+def carve(source: Source, *, val_fraction: float, test_fraction: float, seed: int) -> Source:
+    """A source that has train and val, and test where it has one or had no splits at all.
+
+    What has splits keeps them: val is carved out of train only where there is none (``val_fraction`` of
+    train), and test never. What has none is divided into train, val and test; ``val_fraction`` counts what
+    test left. The same pictures, fractions and seed give the same splits.
+
+    Raises:
+        DataError: fewer than two classes, or a class with too few pictures to be on every side.
+    """
+    if len(source.classes) < 2:
+        raise DataError(
+            f"{source.name}: only one class ({listed(source.classes)}); a classifier needs two or more. "
+            "Is this the folder of one class, where the folder around it was meant?"
+        )
+    splits, notes = dict(source.splits), list(source.notes)
+    whole = "all" in splits
+    leading = splits.pop("all") if whole else splits["train"]
+    carved = ["test", "val"] if whole else [name for name in ("val",) if name not in splits]
+    _check_sizes(source, leading.class_counts(len(source.classes)), carved)
+    for name in carved:
+        fraction = test_fraction if name == "test" else val_fraction
+        rest, held = stratified(leading.targets, fraction, key(seed, name))
+        splits[name], leading = leading.subset(held), leading.subset(rest)
+        notes.append(f"{name}: {len(held)} pictures carved out, a share of every class (seed {seed})")
+    ordered = {"train": leading} | {name: splits[name] for name in ("val", "test") if name in splits}
+    return dataclasses.replace(source, splits=ordered, notes=tuple(notes))
+
+
+def _shares(counts: Indices, fraction: float) -> Indices:
+    """How many of each class are held: largest remainders, at least 1, at least 1 left."""
+    exact = counts * fraction
+    shares = np.floor(exact).astype(np.int64)
+    missing = round(float(exact.sum())) - int(shares.sum())
+    by_remainder = np.argsort(shares - exact, kind="stable")
+    shares[by_remainder[: max(missing, 0)]] += 1
+    clipped: Indices = np.clip(shares, 1, counts - 1)
+    return clipped
+
+
+def _check_sizes(source: Source, counts: Indices, carved: list[str]) -> None:
+    needed = 1 + len(carved)
+    # Nothing can be trained on a class without a picture, carved or not.
+    small = [index for index in range(len(counts)) if counts[index] < needed]
+    if not small:
+        return
+    what = " and ".join(["train", *reversed(carved)])
+    lines = []
+    for index in small[:10]:
+        name = source.classes[index]
+        larger = [other for other, count in zip(source.classes, counts, strict=True) if count >= needed]
+        number = "1 picture" if counts[index] == 1 else f"{counts[index]} pictures"
+        lines.append(f"  '{printable(name)}': {number}{suggest(name, larger).replace(' Did', '. Did')}")
+    if len(small) > 10:
+        lines.append(f"  and {len(small) - 10} more")
+    raise DataError(
+        f"{source.name}: every class needs at least {needed} pictures, one for each of {what}. Too small:\n"
+        + "\n".join(lines)
+        + "\nAdd pictures of these classes, leave the classes out, or give the splits yourself "
+        "(folders train/, val/, test/, or a CSV with a split column)."
+    )

@@ -1,0 +1,112 @@
+"""Whether an exported file computes what the model computes, on real pictures."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.deploy.predict import Classifier
+from finetune.errors import BadImageError, ExportError, UserError
+from finetune.training.checkpoint import Trained
+from finetune.training.setup import load_data
+
+log = logging.getLogger("finetune")
+
+# Largest difference between two logits, relative to the largest logit: far above fp32 rounding (1e-6), far
+# below what another resize, normalisation or a forgotten eval mode makes (1e-1).
+TOLERANCE = 1e-3
+# One picture at a time, and several: a batch size that tracing has baked in fails one of them.
+BATCHES = (1, 3)
+PICTURES = 12
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """``difference``: the largest between two logits; ``scale``: the largest logit; over ``n`` pictures."""
+
+    difference: float
+    scale: float
+    n: int
+
+
+def check_agreement(model: Classifier, exported: Classifier, images: NDArray[np.float32]) -> Agreement:
+    """Compare the logits of both on ``images``, in batches of each size of :data:`BATCHES` in turn.
+
+    Raises:
+        ExportError: the descriptions differ, a logit is not finite, a difference exceeds the tolerance, or
+            another class wins where the margin is more than twice the tolerance.
+    """
+    if exported.card != model.card:
+        raise ExportError("the exported file describes another model than the run")
+    expected, found = [], []
+    start = turn = 0
+    while start < len(images):
+        batch = images[start : start + BATCHES[turn % len(BATCHES)]]
+        expected.append(model.logits(batch))
+        found.append(exported.logits(batch))
+        start, turn = start + len(batch), turn + 1
+    return compare(np.concatenate(expected), np.concatenate(found))
+
+
+def compare(expected: NDArray[np.float32], found: NDArray[np.float32]) -> Agreement:
+    """Compare (N, C) logits; see :func:`check_agreement`.
+
+    Raises:
+        ExportError: they do not agree.
+    """
+    if expected.shape != found.shape or not np.isfinite(expected).all() or not np.isfinite(found).all():
+        raise ExportError(
+            "the exported file or the model computes logits of another shape, or not finite ones"
+        )
+    scale = float(np.abs(expected).max())
+    allowed = TOLERANCE * scale
+    difference = float(np.abs(expected.astype(np.float64) - found).max())
+    best = np.sort(expected, axis=1)
+    clear = best[:, -1] - best[:, -2] > 2 * allowed
+    changed = int((clear & (expected.argmax(axis=1) != found.argmax(axis=1))).sum())
+    if difference > allowed or changed:
+        raise ExportError(
+            f"the exported file does not compute what the model computes: logits differ by up to "
+            f"{difference:.3g}, where {allowed:.3g} is allowed (a thousandth of the largest, {scale:.3g}); "
+            f"{changed} of {len(expected)} pictures change their class. No file was written."
+        )
+    return Agreement(difference, scale, len(expected))
+
+
+def check_images(trained: Trained) -> tuple[NDArray[np.float32], str]:
+    """(:data:`PICTURES`, 3, S, S) preprocessed pictures to compare on, and where they are from.
+
+    They are spread over the run's own val split; where that cannot be had, seeded noise serves, and a warning
+    says so. The second value is ``val`` or ``random`` accordingly.
+    """
+    preprocessing = trained.card.preprocessing
+    try:
+        val = load_data(trained.recipe.data, trained.recipe.seed).splits["val"]
+    except UserError as error:
+        reason = str(error).splitlines()[0]
+    else:
+        images: list[NDArray[np.float32]] = []
+        for index in _spread(len(val)):
+            try:
+                images.append(preprocessing(val.open(index)))
+            except BadImageError as error:
+                log.warning("left out of the check: %s", error)
+            if len(images) == PICTURES:
+                break
+        if images:
+            repeated = [images[i % len(images)] for i in range(PICTURES)]
+            return np.stack(repeated), "val"
+        reason = "none of its pictures can be read"
+    log.warning("the run's val split cannot be had (%s); the export is checked on random pictures", reason)
+    size = preprocessing.image_size
+    noise = np.random.default_rng(0).standard_normal((PICTURES, 3, size, size), dtype=np.float32)
+    return noise, "random"
+
+
+def _spread(n: int) -> Sequence[int]:
+    """All of 0 to n - 1, evenly spaced ones first: the classes of a folder lie one after the other."""
+    first = list(dict.fromkeys(np.linspace(0, n - 1, min(n, PICTURES)).round().astype(int).tolist()))
+    taken = set(first)
+    return first + [index for index in range(n) if index not in taken]

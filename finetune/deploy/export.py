@@ -1,0 +1,108 @@
+"""A run -> one file to use elsewhere, which gets its name only after it was found to agree with the model."""
+
+import importlib.util
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from finetune.deploy.agreement import Agreement, check_agreement, check_images
+from finetune.deploy.onnx_classifier import OnnxClassifier, first_line
+from finetune.deploy.predict import Classifier
+from finetune.deploy.torch_classifier import TorchClassifier
+from finetune.deploy.write_onnx import write_onnx
+from finetune.deploy.write_torch import CONFIG, open_pt2, open_safetensors, write_pt2, write_safetensors
+from finetune.errors import CheckpointError, ExportError, FinetuneError, MissingExtraError, UserError
+from finetune.evaluation.staging import publish, staging
+from finetune.training.card import ModelCard
+from finetune.training.checkpoint import Trained
+
+Format = Literal["onnx", "pt2", "safetensors"]
+Write = Callable[[nn.Module, ModelCard, Path], None]
+Open = Callable[[Path], Classifier]
+
+FORMATS: dict[Format, tuple[Write, Open]] = {
+    "onnx": (write_onnx, OnnxClassifier),
+    "pt2": (write_pt2, open_pt2),
+    "safetensors": (write_safetensors, open_safetensors),
+}
+ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written (the model first), its size in bytes, and how well it agrees on which pictures."""
+
+    files: tuple[Path, ...]
+    size: int
+    agreement: Agreement
+    pictures: str
+
+
+def export(trained: Trained, format: Format, target: Path) -> Exported:
+    """Write ``trained`` (on the CPU) to ``target`` in ``format``, and check it before it gets that name.
+
+    Raises:
+        UserError: ``target`` cannot be written, or its ``config.json`` would replace someone else's.
+        MissingExtraError: the ONNX packages are not installed.
+        ExportError: the network cannot be exported, or the file disagrees with it; nothing is left behind.
+    """
+    if format == "onnx":
+        _require_onnx()
+    if format == "safetensors":
+        _check_config(target.with_name(CONFIG))
+    model = TorchClassifier(trained.module, trained.card, torch.device("cpu"))
+    with staging(target) as stage:
+        staged = stage / target.name
+        images, pictures = check_images(trained)
+        agreement = _write_and_check(model, trained, format, staged, images)
+        # The model comes last: until then nobody looks at what lies beside it.
+        files = sorted(stage.iterdir(), key=lambda file: file == staged)
+        size = sum(file.stat().st_size for file in files)
+        try:
+            for file in files:
+                publish(file, target.with_name(file.name))
+        except OSError as error:
+            raise ExportError(f"{target}: cannot be written ({error.strerror}).") from error
+    return Exported(tuple(target.with_name(file.name) for file in reversed(files)), size, agreement, pictures)
+
+
+def _write_and_check(
+    model: Classifier, trained: Trained, format: Format, staged: Path, images: NDArray[np.float32]
+) -> Agreement:
+    write, reopen = FORMATS[format]
+    try:
+        write(trained.module, trained.card, staged)
+        return check_agreement(model, reopen(staged), images)
+    except CheckpointError as error:
+        raise ExportError(f"the exported file cannot be used: {error}") from error
+    except FinetuneError:
+        raise
+    except OSError as error:
+        raise ExportError(f"{staged.name}: cannot be written ({error.strerror or error}).") from error
+    except Exception as error:
+        # torch's exporters and runtimes raise errors of many kinds for a network that they cannot take.
+        raise ExportError(f"this network cannot be exported to {format}: {first_line(error)}") from error
+
+
+def _require_onnx() -> None:
+    for package in ONNX_PACKAGES:
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError("Exporting to ONNX", package, "onnx")
+
+
+def _check_config(config: Path) -> None:
+    if not config.exists():
+        return
+    try:
+        ModelCard.from_dict(json.loads(config.read_text(encoding="utf-8")), str(config))
+    except (OSError, ValueError, CheckpointError):
+        raise UserError(
+            f"{config} is there already and does not describe a model of finetune. Choose another folder."
+        ) from None

@@ -1,0 +1,73 @@
+"""Predictions as a table, as JSON lines and as CSV, batch by batch. Torch-free."""
+
+import csv
+import json
+from collections.abc import Sequence
+from typing import Protocol, TextIO
+
+from finetune.deploy.predict import Prediction
+from finetune.errors import printable
+
+# A longer path pushes its own line to the right, not all others.
+WIDEST = 60
+# On the screen runners-up below this say nothing.
+SHOWN = 0.001
+
+
+class Writer(Protocol):
+    """Takes predictions as they come."""
+
+    def write(self, batch: Sequence[Prediction]) -> None: ...
+
+
+class JsonWriter:
+    """One JSON object a line, in ASCII, so that any name survives any terminal and pipe."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, batch: Sequence[Prediction]) -> None:
+        for prediction in batch:
+            self._stream.write(json.dumps(prediction.to_dict(), allow_nan=False) + "\n")
+        self._stream.flush()
+
+
+class CsvWriter:
+    """Columns path, class, probability, error, then class_2, probability_2 and so on up to ``top``."""
+
+    def __init__(self, stream: TextIO, top: int) -> None:
+        self._csv = csv.writer(stream)
+        self._top = top
+        more = [f"{name}_{rank}" for rank in range(2, top + 1) for name in ("class", "probability")]
+        self._csv.writerow(["path", "class", "probability", "error", *more])
+
+    def write(self, batch: Sequence[Prediction]) -> None:
+        for prediction in batch:
+            best = [value for entry in prediction.best for value in entry] or [""] * (2 * self._top)
+            self._csv.writerow([prediction.path, *best[:2], prediction.error or "", *best[2:]])
+
+
+class TableWriter:
+    """One line a picture: path, class, probability, runners-up. As wide as the paths seen so far ask for."""
+
+    def __init__(self, stream: TextIO, classes: Sequence[str]) -> None:
+        self._stream = stream
+        self._class_width = max(len(printable(name)) for name in classes)
+        self._path_width = 0
+
+    def write(self, batch: Sequence[Prediction]) -> None:
+        lengths = [len(printable(prediction.path)) for prediction in batch]
+        self._path_width = max(self._path_width, min(WIDEST, max(lengths, default=0)))
+        for prediction in batch:
+            self._stream.write(
+                f"{printable(prediction.path):<{self._path_width}}  {self._verdict(prediction)}\n"
+            )
+        self._stream.flush()
+
+    def _verdict(self, prediction: Prediction) -> str:
+        if prediction.error is not None:
+            return f"error: {printable(prediction.error)}"
+        (name, probability), *others = prediction.best
+        runners_up = ", ".join(f"{printable(n)} {100 * p:.1f} %" for n, p in others if p >= SHOWN)
+        line = f"{printable(name):<{self._class_width}}  {100 * probability:5.1f} %"
+        return f"{line}  ({runners_up})" if runners_up else line

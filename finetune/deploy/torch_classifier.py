@@ -1,0 +1,24 @@
+"""A torch network as ``predict`` uses it."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from finetune.training.card import ModelCard
+
+
+class TorchClassifier:
+    """A :class:`finetune.deploy.predict.Classifier` around a module that is on ``device``, in eval mode."""
+
+    def __init__(self, module: nn.Module, card: ModelCard, device: torch.device) -> None:
+        self._module = module
+        self._device = device
+        self.card = card
+
+    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N, 3, S, S) -> (N, C), in fp32."""
+        with torch.inference_mode():
+            logits = self._module(torch.from_numpy(images).to(self._device))
+        result: NDArray[np.float32] = logits.float().cpu().numpy()
+        return result

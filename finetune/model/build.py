@@ -1,0 +1,175 @@
+"""The network to train, from the recipe's ``model`` section: backbone, weights, layers, new head."""
+
+import contextlib
+import hashlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from finetune.errors import CheckpointError, FinetuneError, UserError
+from finetune.model.backbones import AUXILIARY, blueprint, create, has_fixed_size
+from finetune.model.head import swap_head
+from finetune.model.layers import LayerTable, find_layers, with_output_shapes
+from finetune.model.weights import InputSpec, LoadedWeights, input_spec, load_source_weights
+from finetune.recipe.catalog import backbone
+from finetune.recipe.schema import ModelSection
+
+SOURCE_CLASSES = 1000
+
+log = logging.getLogger("finetune")
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network ready to be trained.
+
+    Attributes:
+        module: pictures ``(N, 3, S, S)`` to logits ``(N, num_classes)``.
+        table: its layers, with the new head.
+        head_path: where the new head is.
+        input_spec: the preprocessing that its weights want.
+        weights: what was loaded; None where it starts from random weights.
+        architecture: what :func:`rebuild` needs, JSON-ready.
+    """
+
+    module: nn.Module
+    table: LayerTable
+    head_path: str
+    input_spec: InputSpec
+    weights: LoadedWeights | None
+    architecture: dict[str, Any]
+
+
+def build(section: ModelSection, num_classes: int, *, seed: int, image_size: int | None = None) -> Network:
+    """Create a backbone, load its source weights and give it a new head.
+
+    Args:
+        section: the recipe's.
+        num_classes: of the new head.
+        seed: the head's initial values depend on it alone, and so do a random backbone's.
+        image_size: of the pictures it will see, in pixels; None: the weights' own.
+
+    Raises:
+        UserError: an unknown backbone, or pictures of a size that it cannot take.
+        WeightsError: weights that cannot be had or matched.
+    """
+    name = section.backbone
+    spec = input_spec(name, section.weights)
+    size = spec.image_size if image_size is None else image_size
+    _check_size(name, section.weights, spec, size)
+    if name in AUXILIARY:
+        log.info("%s: trained without its auxiliary classifiers", name)
+    with _seeded(seed, "backbone"):
+        module = create(name, SOURCE_CLASSES, image_size=size, auxiliary=False)
+    source = find_layers(module)
+    weights = None
+    if section.weights != "none":
+        weights = load_source_weights(module, name, section.weights, source)
+        if weights.report is not None:
+            log.info("weights: %s: %s", weights.origin, weights.report.summary())
+    head = section.head
+    _check_init(module, source, head.init)
+    with _seeded(seed, "head"):
+        path = swap_head(module, source.head.name, num_classes, dropout=head.dropout, init=head.init)
+    architecture: dict[str, Any] = {
+        "backbone": name,
+        "auxiliary": False,
+        "head": {"path": path, "dropout": head.dropout},
+    }
+    if has_fixed_size(name):
+        architecture["image_size"] = size
+    return Network(module, find_layers(module, path), path, spec, weights, architecture)
+
+
+def rebuild(architecture: dict[str, Any], num_classes: int) -> nn.Module:
+    """The network that :func:`build` described, with random weights: something to load a checkpoint into.
+
+    Leaves torch's global generator as it was.
+
+    Raises:
+        CheckpointError: a description that :func:`build` did not write.
+        UserError: a backbone that this installation does not know.
+    """
+    try:
+        name, auxiliary = architecture["backbone"], architecture["auxiliary"]
+        path, dropout = architecture["head"]["path"], architecture["head"]["dropout"]
+        size = architecture.get("image_size")
+        if not (
+            isinstance(name, str)
+            and isinstance(auxiliary, bool)
+            and isinstance(path, str)
+            and isinstance(dropout, int | float)
+            and 0 <= dropout < 1
+            and (size is None or isinstance(size, int))
+        ):
+            raise TypeError("an entry of the wrong type")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"the checkpoint's architecture cannot be understood ({error!r})") from None
+    with _seeded(0, "rebuild"):
+        module = create(name, SOURCE_CLASSES, image_size=size, auxiliary=auxiliary)
+        try:
+            swap_head(module, path, num_classes, dropout=dropout, init="default")
+        except (AttributeError, FinetuneError) as error:
+            raise CheckpointError(f"the checkpoint's architecture has no such head ({error})") from None
+    return module
+
+
+def describe(name: str, image_size: int | None = None) -> LayerTable:
+    """The layers of a backbone as :func:`build` would number them, with their output shapes.
+
+    Computed on the meta device: no weights, no memory.
+
+    Args:
+        image_size: of the pictures, in pixels; None: the default weights' own.
+
+    Raises:
+        UserError: an unknown backbone, or pictures of a size that it cannot take.
+    """
+    own = backbone(name).image_size
+    size = own if image_size is None else image_size
+    network = blueprint(name, image_size=size, auxiliary=False)
+    try:
+        return with_output_shapes(network, find_layers(network), size)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise UserError(
+            f"{name} cannot take pictures of {size} px ({str(error).splitlines()[0]}); its weights' own are "
+            f"{own} px"
+        ) from None
+
+
+def _check_size(name: str, weights: str, spec: InputSpec, size: int) -> None:
+    """Refuse a picture size that would fail later, or that the weights are not laid out for."""
+    if size == spec.image_size:
+        return
+    if name.startswith("vit_") and weights != "none":
+        raise UserError(
+            f"data.image_size: {name} with weights {weights!r} takes pictures of {spec.image_size} px only, "
+            f"not {size}, since its position embeddings are laid out for that. Leave image_size out, or take "
+            f"another backbone."
+        )
+    describe(name, size)
+
+
+def _check_init(module: nn.Module, table: LayerTable, init: str) -> None:
+    after = [module.get_submodule(path) for path in table.head.modules if path != table.head.name]
+    if init == "zero" and any(isinstance(each, nn.ReLU) for each in after):
+        raise UserError(
+            "model.head.init: zero cannot train here: a ReLU follows the head, and passes no gradient at "
+            "zero. Choose xavier."
+        )
+
+
+@contextlib.contextmanager
+def _seeded(seed: int, purpose: str) -> Iterator[None]:
+    """Draw from a stream of this seed and purpose; the generator's state is as before afterwards."""
+    digest = hashlib.blake2b(f"{seed} {purpose}".encode(), digest_size=8).digest()
+    state = torch.get_rng_state()
+    try:
+        torch.default_generator.manual_seed(int.from_bytes(digest, "little"))
+        yield
+    finally:
+        torch.set_rng_state(state)

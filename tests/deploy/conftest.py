@@ -1,0 +1,71 @@
+"""A finished run without its training: a small random network, saved as `train` saves it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from finetune.data.preprocessing import Preprocessing
+from finetune.model.build import build
+from finetune.recipe.load import dump_recipe
+from finetune.recipe.schema import Recipe
+from finetune.training.card import ModelCard
+from finetune.training.checkpoint import CARD, MODEL, Trained, load_trained, save_checkpoint
+
+SIZE = 32
+MakeRun = Callable[..., Path]
+
+
+def make_run(run: Path, source: Path | str, classes: tuple[str, ...] = ("disc", "square")) -> Path:
+    """A run directory whose network tells bright pictures from dark ones, more or less."""
+    recipe = Recipe.model_validate(
+        {
+            "data": {"source": str(source), "workers": 0, "image_size": SIZE},
+            "model": {"backbone": "resnet18", "weights": "none"},
+            "train": {"batch_size": 5},
+        }
+    )
+    network = build(recipe.model, len(classes), seed=1, image_size=SIZE)
+    module = network.module.eval()
+    with torch.no_grad():
+        # Spread the random network's answers, so that they differ from picture to picture.
+        module.get_parameter("fc.weight").mul_(20)
+    preprocessing = Preprocessing(
+        image_size=SIZE,
+        resize=36,
+        resize_mode="shorter",
+        interpolation="bilinear",
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+    )
+    card = ModelCard(network.architecture, classes, preprocessing)
+    run.mkdir(parents=True)
+    (run / "resolved.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+    for name in ("best", "last"):
+        tensors, documents = {MODEL: module.state_dict()}, {CARD: card.to_dict()}
+        save_checkpoint(run / "checkpoints", name, tensors, documents, keep_previous=False)
+        with torch.no_grad():
+            module.get_parameter("fc.weight").neg_()
+    return run
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> Path:
+    """A run on ``shapes``, to be read only. Checkpoint last answers the opposite of best."""
+    return make_run(tmp_path_factory.mktemp("runs") / "shapes", shapes)
+
+
+@pytest.fixture(scope="session")
+def trained(run: Path) -> Trained:
+    return load_trained(run)
+
+
+@pytest.fixture(scope="session")
+def onnx_model(tmp_path_factory: pytest.TempPathFactory, trained: Trained) -> Path:
+    """The run as ``export`` writes it; exporting takes seconds, so once for all tests."""
+    from finetune.deploy.export import export
+
+    target = tmp_path_factory.mktemp("exported") / "model.onnx"
+    export(trained, "onnx", target)
+    return target

@@ -1,0 +1,99 @@
+"""The check before an export gets its name: what passes, what does not."""
+
+import dataclasses
+import logging
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from finetune.deploy.agreement import PICTURES, check_agreement, check_images, compare
+from finetune.deploy.torch_classifier import TorchClassifier
+from finetune.errors import ExportError
+from finetune.training.checkpoint import Trained, load_trained
+
+EXPECTED = np.array([[10.0, 2.0], [-4.0, 5.0], [3.0, 3.001]], dtype=np.float32)
+
+
+def test_rounding_passes_and_a_tie_may_fall_either_way() -> None:
+    found = EXPECTED + np.array([0.004, -0.004], dtype=np.float32)
+    assert found[2].argmax() != EXPECTED[2].argmax()
+    agreement = compare(EXPECTED, found)
+    assert agreement.scale == 10
+    assert agreement.difference == pytest.approx(0.004, rel=1e-3)
+    assert agreement.n == 3
+
+
+@pytest.mark.parametrize("shift", [0.0101, -0.02, 1.0])
+def test_more_than_a_thousandth_of_the_largest_logit_fails(shift: float) -> None:
+    found = EXPECTED.copy()
+    found[1, 0] += shift
+    with pytest.raises(ExportError, match="does not compute what the model computes"):
+        compare(EXPECTED, found)
+
+
+def test_another_class_fails() -> None:
+    with pytest.raises(ExportError, match="3 of 3 pictures"):
+        compare(np.array([[1.0, 2.0]] * 3), np.array([[2.0, 1.0]] * 3))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_values_that_are_not_finite_fail_on_either_side(value: float) -> None:
+    broken = EXPECTED.copy()
+    broken[0, 0] = value
+    for pair in ((broken, EXPECTED), (EXPECTED, broken), (broken, broken)):
+        with pytest.raises(ExportError, match="not finite"):
+            compare(*pair)
+
+
+def test_batches_of_one_and_three_are_both_tried(trained: Trained) -> None:
+    sizes = []
+
+    class Counting(TorchClassifier):
+        def logits(self, images: np.ndarray) -> np.ndarray:
+            sizes.append(len(images))
+            return super().logits(images)
+
+    model = TorchClassifier(trained.module, trained.card, torch.device("cpu"))
+    counting = Counting(trained.module, trained.card, torch.device("cpu"))
+    images, source = check_images(trained)
+    assert check_agreement(model, counting, images).n == PICTURES
+    assert source == "val"
+    assert sizes == [1, 3] * (PICTURES // 4)
+
+
+def test_another_description_fails(trained: Trained) -> None:
+    model = TorchClassifier(trained.module, trained.card, torch.device("cpu"))
+    other = dataclasses.replace(trained.card, classes=("square", "disc"))
+    swapped = TorchClassifier(trained.module, other, torch.device("cpu"))
+    with pytest.raises(ExportError, match="describes another model"):
+        check_agreement(model, swapped, np.zeros((4, 3, 32, 32), dtype=np.float32))
+
+
+def test_pictures_come_from_all_of_val(trained: Trained, shapes: Path) -> None:
+    images, source = check_images(trained)
+    size = trained.card.preprocessing.image_size
+    assert (images.shape, images.dtype, source) == ((PICTURES, 3, size, size), np.float32, "val")
+    # Six a class in val: each picture once.
+    assert len({image.tobytes() for image in images}) == 12
+
+
+def test_without_its_data_a_run_is_checked_on_noise_with_a_warning(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    resolved = copy / "resolved.yaml"
+    trained = load_trained(copy)
+    assert trained.recipe is not None
+    resolved.write_text(resolved.read_text().replace(trained.recipe.data.source, str(tmp_path / "gone")))
+    with caplog.at_level(logging.WARNING, logger="finetune"):
+        images, source = check_images(load_trained(copy))
+        again, _ = check_images(load_trained(copy))
+    assert source == "random"
+    assert np.array_equal(images, again)
+    assert "random pictures" in caplog.text
+    assert "gone" in caplog.text

@@ -1,0 +1,178 @@
+"""``finetune eval``: the run's own splits, other data, the CSV file, the gate."""
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from finetune.data.images import open_rgb
+from finetune.training.checkpoint import Trained
+
+Cli = Callable[..., Any]
+
+
+def by_hand(trained: Trained, folder: Path) -> np.ndarray:
+    """The confusion matrix of a folder of class folders, computed one picture at a time."""
+    confusion = np.zeros((2, 2), dtype=int)
+    for target, name in enumerate(trained.card.classes):
+        for path in sorted((folder / name).iterdir()):
+            image = torch.from_numpy(trained.card.preprocessing(open_rgb(path)))[None]
+            with torch.inference_mode():
+                confusion[target, int(trained.module(image).argmax())] += 1
+    return confusion
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_json(cli: Cli, run: Path, trained: Trained, shapes: Path, split: str) -> None:
+    ended = cli("eval", run, "--json", "--split", split)
+    assert ended.code == 0, ended.err
+    found = json.loads(ended.out)
+    expected = by_hand(trained, shapes / split)
+    assert found["confusion"] == expected.tolist()
+    assert found["n"] == expected.sum()
+    assert found["top1"] == pytest.approx(expected.trace() / expected.sum())
+    assert found["top1_low"] < found["top1"] < found["top1_high"]
+    assert (found["split"], found["checkpoint"], found["run"]) == (split, "best", str(run))
+    assert found["classes"] == ["disc", "square"]
+    assert found["skipped"] == []
+    assert set(found) == {
+        "top1", "top1_low", "top1_high", "n", "split", "loss", "balanced_accuracy", "macro_f1", "ece",
+        "classes", "per_class", "confusion", "checkpoint", "run", "skipped",
+    }  # fmt: skip
+
+
+def test_the_screen(cli: Cli, run: Path) -> None:
+    ended = cli("eval", run)
+    assert ended.code == 0
+    assert "split              test" in ended.out
+    assert "(n = 12)" in ended.out
+    assert "calibration error" in ended.out
+
+
+def test_the_last_checkpoint(cli: Cli, run: Path) -> None:
+    best, last = (
+        json.loads(cli("eval", run, "--json", "--checkpoint", name).out) for name in ("best", "last")
+    )
+    # Its head has the opposite sign.
+    assert last["top1"] == pytest.approx(1 - best["top1"])
+
+
+def test_predictions_file(cli: Cli, run: Path, tmp_path: Path, shapes: Path) -> None:
+    target = tmp_path / "out" / "predictions.csv"
+    ended = cli("eval", run, "--json", "--predictions", target)
+    assert ended.code == 0, ended.err
+    rows = list(csv.DictReader(target.read_text().splitlines()))
+    assert list(rows[0]) == [
+        "path",
+        "label",
+        "predicted",
+        "correct",
+        "probability",
+        "prob_disc",
+        "prob_square",
+    ]
+    assert sorted(row["path"] for row in rows) == sorted(str(p) for p in (shapes / "test").rglob("*.png"))
+    assert np.mean([int(row["correct"]) for row in rows]) == pytest.approx(json.loads(ended.out)["top1"])
+    assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.parametrize(("gate", "code"), [("0", 0), ("1.0", 1)])
+def test_the_gate(cli: Cli, run: Path, gate: str, code: int) -> None:
+    ended = cli("eval", run, "--json", "--min-top1", gate)
+    assert ended.code == code
+    assert "top1" in json.loads(ended.out)  # the numbers come either way
+    assert ("below --min-top1" in ended.err) == (code == 1)
+
+
+@pytest.mark.parametrize(
+    ("gate", "message"), [("93", "For 93 % write 0.93"), ("-1", "from 0 to 1"), ("nan", "from 0")]
+)
+def test_a_gate_that_is_no_fraction(cli: Cli, run: Path, gate: str, message: str) -> None:
+    ended = cli("eval", run, "--min-top1", gate)
+    assert ended.code == 2
+    assert message in ended.err
+
+
+@pytest.fixture
+def others(tmp_path: Path, shapes: Path) -> Path:
+    """Another folder of classes, without splits, whose order differs from the model's by a class in front."""
+    root = tmp_path / "others"
+    for name in ("disc", "square"):
+        shutil.copytree(shapes / "val" / name, root / name)
+    return root
+
+
+def test_other_data_is_used_whole(cli: Cli, run: Path, trained: Trained, others: Path) -> None:
+    ended = cli("eval", run, "--json", "--data", others)
+    assert ended.code == 0, ended.err
+    found = json.loads(ended.out)
+    assert found["split"] == "all"
+    assert found["confusion"] == by_hand(trained, others).tolist()
+
+
+def test_labels_in_another_order_are_matched_by_name(
+    cli: Cli, run: Path, trained: Trained, others: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "labels.csv"
+    lines = [f"{path},{path.parent.name}" for path in sorted(others.rglob("*.png"), reverse=True)]
+    table.write_text("\n".join(["path,label", *lines]))
+    found = json.loads(cli("eval", run, "--json", "--data", table).out)
+    assert found["confusion"] == by_hand(trained, others).tolist()
+
+
+def test_unknown_classes_are_exit_2_with_both_sides(cli: Cli, run: Path, others: Path) -> None:
+    (others / "square").rename(others / "Square")
+    ended = cli("eval", run, "--data", others)
+    assert ended.code == 2
+    assert "'Square'" in ended.err
+    assert "'disc', 'square'" in ended.err
+
+
+def test_a_bad_picture_stops_it_by_default(cli: Cli, run: Path, others: Path) -> None:
+    bad = others / "disc" / "zzz.png"
+    bad.write_bytes(b"")
+    ended = cli("eval", run, "--data", others)
+    assert ended.code == 2
+    assert "zzz.png: empty file" in ended.err
+
+
+def test_changed_data_is_said(cli: Cli, run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    (copy / "environment.json").write_text(json.dumps({"data_fingerprint": "of other pictures"}))
+    ended = cli("eval", copy, "--json")
+    assert ended.code == 0
+    assert "not those of the training" in ended.err
+    assert "not those of the training" not in cli("eval", run, "--json").err
+
+
+def test_a_run_without_test_pictures_is_judged_on_val_and_says_so(
+    cli: Cli, run: Path, shapes: Path, tmp_path: Path
+) -> None:
+    data, copy = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(shapes / "train", data / "train")
+    shutil.copytree(shapes / "val", data / "val")
+    shutil.copytree(run, copy)
+    resolved = copy / "resolved.yaml"
+    resolved.write_text(resolved.read_text().replace(str(shapes), str(data)))
+    ended = cli("eval", copy, "--json")
+    assert json.loads(ended.out)["split"] == "val"
+    assert "no test split; these numbers are on val" in ended.err
+    ended = cli("eval", copy, "--split", "test")
+    assert ended.code == 2
+    assert "there is no 'test' split" in ended.err
+
+
+def test_what_is_no_run(cli: Cli, chdir_tmp: Path) -> None:
+    Image.new("RGB", (4, 4)).save("x.png")
+    for name in ("gone", "x.png"):
+        ended = cli("eval", name)
+        assert ended.code == 2
+        assert "no such folder" in ended.err

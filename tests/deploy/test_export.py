@@ -1,0 +1,216 @@
+"""Exports: what is in the files, that they agree, and that nothing is left when they do not."""
+
+import copy
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import safetensors
+import torch
+from torch import nn
+
+from finetune.deploy import export as export_module
+from finetune.deploy import write_onnx as write_onnx_module
+from finetune.deploy.export import FORMATS, Format, export
+from finetune.deploy.onnx_classifier import CARD_KEY, OnnxClassifier
+from finetune.deploy.write_torch import open_pt2, open_safetensors
+from finetune.errors import ExportError, MissingExtraError, UserError
+from finetune.training.card import ModelCard
+from finetune.training.checkpoint import Trained
+
+
+def files_below(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def mentions(file: Path, text: bytes) -> bool:
+    return text in file.read_bytes()
+
+
+def logits_of(trained: Trained, n: int) -> tuple[np.ndarray, np.ndarray]:
+    images = torch.randn(n, 3, 32, 32, generator=torch.Generator().manual_seed(n))
+    with torch.inference_mode():
+        return images.numpy(), trained.module(images).numpy()
+
+
+def test_onnx_has_all_it_needs_inside_and_nothing_of_this_machine(onnx_model: Path, trained: Trained) -> None:
+    assert files_below(onnx_model.parent) == ["model.onnx"]
+    model = onnx.load(onnx_model)
+    onnx.checker.check_model(model)
+    assert [entry.name for entry in model.graph.input] == ["images"]
+    assert [entry.name for entry in model.graph.output] == ["logits"]
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+    assert {entry.key: json.loads(entry.value) for entry in model.metadata_props} == {
+        CARD_KEY: trained.card.to_dict()
+    }
+    assert mentions(onnx_model, b"images")  # the control
+    assert not mentions(onnx_model, os.fsencode(Path(torch.__file__).parent))
+    assert not mentions(onnx_model, b"stack_trace")
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 7])
+def test_onnx_takes_any_batch(onnx_model: Path, trained: Trained, batch: int) -> None:
+    images, expected = logits_of(trained, batch)
+    np.testing.assert_allclose(OnnxClassifier(onnx_model).logits(images), expected, atol=1e-4)
+
+
+def test_pt2(trained: Trained, tmp_path: Path) -> None:
+    exported = export(trained, "pt2", tmp_path / "model.pt2")
+    assert files_below(tmp_path) == ["model.pt2"]
+    assert exported.files == (tmp_path / "model.pt2",)
+    again = open_pt2(tmp_path / "model.pt2")
+    assert again.card == trained.card
+    for batch in (1, 5):
+        images, expected = logits_of(trained, batch)
+        np.testing.assert_allclose(again.logits(images), expected, atol=1e-5)
+    assert not mentions(tmp_path / "model.pt2", os.fsencode(Path(torch.__file__).parent))
+
+
+def test_safetensors(trained: Trained, tmp_path: Path) -> None:
+    target = tmp_path / "weights.safetensors"
+    first = export(trained, "safetensors", target)
+    content = target.read_bytes()
+    assert first.files == (target, tmp_path / "config.json")
+    assert first.agreement.difference == 0
+    assert files_below(tmp_path) == ["config.json", "weights.safetensors"]
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert ModelCard.from_dict(config, "config.json") == trained.card
+    with safetensors.safe_open(target, framework="np") as file:
+        assert set(file.keys()) == set(trained.module.state_dict())
+    images, expected = logits_of(trained, 2)
+    assert np.array_equal(open_safetensors(target).logits(images), expected)
+    # Once more over what is there: an export holds no time, so it is the same file.
+    export(trained, "safetensors", target)
+    assert target.read_bytes() == content
+
+
+def test_a_config_that_is_not_ours_is_not_replaced(trained: Trained, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"name": "my web site"}')
+    with pytest.raises(UserError, match="does not describe a model"):
+        export(trained, "safetensors", tmp_path / "model.safetensors")
+    assert files_below(tmp_path) == ["config.json"]
+
+
+def test_weights_beyond_the_limit_go_beside_the_model(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write_onnx_module, "SINGLE_FILE_BYTES", 1_000_000)
+    target = tmp_path / "big.onnx"
+    exported = export(trained, "onnx", target)
+    assert exported.files == (target, tmp_path / "big.onnx.data")
+    assert files_below(tmp_path) == ["big.onnx", "big.onnx.data"]
+    assert target.stat().st_size < 1_000_000
+    images, expected = logits_of(trained, 3)
+    np.testing.assert_allclose(OnnxClassifier(target).logits(images), expected, atol=1e-4)
+
+
+class Skewed(nn.Module):
+    """The network, and a little more on the first logit."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.module(images)
+        return logits * 1.01
+
+
+@pytest.mark.parametrize("format", ["pt2", "safetensors"])
+def test_a_file_that_disagrees_never_gets_its_name(
+    format: Format, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, reopen = FORMATS[format]
+
+    def write_another(module: nn.Module, card: ModelCard, path: Path) -> None:
+        if format == "pt2":
+            write(Skewed(module), card, path)
+            return
+        other = copy.deepcopy(module)
+        with torch.no_grad():
+            for parameter in other.parameters():
+                parameter.mul_(1.01)
+        write(other, card, path)
+
+    monkeypatch.setitem(FORMATS, format, (write_another, reopen))
+    before = tmp_path / "old" / f"model.{format}"
+    before.parent.mkdir()
+    before.write_text("the one before")
+    for target in (before, tmp_path / "new" / f"model.{format}"):
+        with pytest.raises(ExportError, match="does not compute"):
+            export(trained, format, target)
+    assert files_below(tmp_path) == ["old", f"old/model.{format}"]
+    assert before.read_text() == "the one before"
+
+
+def test_a_network_that_cannot_be_exported(trained: Trained, tmp_path: Path) -> None:
+    class DependsOnData(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.mean((2, 3))[:, :2] if images.sum() > 0 else images.amax((2, 3))[:, :2]
+
+    other = dataclasses.replace(trained, module=DependsOnData().eval())
+    with pytest.raises(ExportError, match="cannot be exported to pt2"):
+        export(other, "pt2", tmp_path / "export" / "model.pt2")
+    assert files_below(tmp_path) == []
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(module: nn.Module, card: ModelCard, path: Path) -> None:
+        path.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setitem(FORMATS, "pt2", (full, open_pt2))
+    with pytest.raises(ExportError, match="No space left"):
+        export(trained, "pt2", tmp_path / "model.pt2")
+    assert files_below(tmp_path) == []
+
+
+def test_onnx_is_an_extra(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export_module, "ONNX_PACKAGES", ("onnx", "no_such_package"))
+    with pytest.raises(MissingExtraError, match="no_such_package"):
+        export(trained, "onnx", tmp_path / "model.onnx")
+    assert files_below(tmp_path) == []
+
+
+def test_command_writes_into_the_run(cli: Callable[..., Any], trained: Trained, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained.run, run)
+    ended = cli("export", run, "--format", "safetensors")
+    assert ended.code == 0, ended.err
+    assert files_below(run / "export") == ["config.json", "model.safetensors"]
+    assert str(run / "export" / "model.safetensors") in ended.out
+    assert "12 val pictures" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--out", "model.pth"], "must end in one of .onnx, .pt2, .safetensors"),
+        (["--out", "model.pt2", "--format", "onnx"], "must end in .onnx"),
+        (["--format", "tensorrt"], "tensorrt"),
+    ],
+)
+def test_wrong_options_are_exit_2(
+    cli: Callable[..., Any], run: Path, chdir_tmp: Path, words: list[str], message: str
+) -> None:
+    ended = cli("export", run, *words)
+    assert ended.code == 2
+    assert message in ended.err
+    assert files_below(chdir_tmp) == []
+
+
+def test_what_is_no_run_is_exit_2(cli: Callable[..., Any], chdir_tmp: Path) -> None:
+    assert "no such folder" in cli("export", "nowhere").err
+    (chdir_tmp / "empty").mkdir()
+    ended = cli("export", "empty")
+    assert ended.code == 2
+    assert "not a run directory" in ended.err

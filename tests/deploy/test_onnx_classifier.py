@@ -1,0 +1,111 @@
+"""Models that are not ours, hostile ones, and those that contradict themselves, are refused."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from finetune.deploy.onnx_classifier import CARD_KEY, OnnxClassifier
+from finetune.errors import CheckpointError, MissingExtraError, UserError
+
+
+@pytest.fixture
+def altered(onnx_model: Path, tmp_path: Path) -> Callable[[Callable[[onnx.ModelProto], Any]], Path]:
+    """A copy of the exported model with a change made to it."""
+
+    def change(how: Callable[[onnx.ModelProto], Any]) -> Path:
+        model = onnx.load(onnx_model)
+        how(model)
+        path = tmp_path / "altered.onnx"
+        path.write_bytes(model.SerializeToString())
+        return path
+
+    return change
+
+
+def set_card(model: onnx.ModelProto, text: str) -> None:
+    del model.metadata_props[:]
+    model.metadata_props.add(key=CARD_KEY, value=text)
+
+
+def changed_card(model: onnx.ModelProto, **changes: Any) -> None:
+    set_card(model, json.dumps({**json.loads(model.metadata_props[0].value), **changes}))
+
+
+def rename_output(model: onnx.ModelProto) -> None:
+    for node in model.graph.node:
+        node.output[:] = ["other" if name == "logits" else name for name in node.output]
+    model.graph.output[0].name = "other"
+
+
+PREPROCESSING = {
+    "image_size": 64, "resize": 64, "resize_mode": "shorter", "interpolation": "bilinear",
+    "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        (lambda m: m.metadata_props.pop(), "without class names"),
+        (lambda m: set_card(m, "{"), "is not JSON"),
+        (lambda m: set_card(m, "[" * 100_000), "is not JSON"),
+        (lambda m: changed_card(m, format=99), "format"),
+        (lambda m: changed_card(m, classes=["a", "b", "c"]), "one logit for each class"),
+        (lambda m: changed_card(m, preprocessing=PREPROCESSING), "its input is not the 64 px"),
+        (rename_output, "its output"),
+        (lambda m: m.graph.node[0].input.pop(), "onnxruntime cannot load it"),
+        (lambda m: setattr(m.graph.node[0], "op_type", "Nonsense"), "onnxruntime cannot load it"),
+    ],
+)
+def test_a_model_that_contradicts_itself(altered: Any, how: Any, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message) as caught:
+        OnnxClassifier(altered(how)).logits(np.zeros((1, 3, 32, 32), dtype=np.float32))
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("location", ["../secret", "/etc/hostname"])
+def test_weights_from_elsewhere_are_refused_before_the_runtime_sees_the_file(
+    altered: Any, location: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def point_elsewhere(model: onnx.ModelProto) -> None:
+        tensor = model.graph.initializer[0]
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value=location)
+
+    import onnxruntime
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("opened")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", never)
+    with pytest.raises(CheckpointError, match="refused"):
+        OnnxClassifier(altered(point_elsewhere))
+
+
+def test_damaged_bytes_never_pass_for_the_model(onnx_model: Path, tmp_path: Path) -> None:
+    content = onnx_model.read_bytes()
+    for length in (0, 1, 100, len(content) // 2, len(content) - 1):
+        path = tmp_path / "short.onnx"
+        path.write_bytes(content[:length])
+        with pytest.raises(CheckpointError):
+            OnnxClassifier(path)
+
+
+def test_a_device_that_is_not_there(onnx_model: Path) -> None:
+    for device in ("cuda", "tpu"):
+        with pytest.raises(UserError, match=device):
+            OnnxClassifier(onnx_model, device)
+
+
+def test_onnxruntime_is_an_extra(onnx_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingExtraError, match=r"finetune-pictures\[onnx\]"):
+        OnnxClassifier(onnx_model)

@@ -1,0 +1,277 @@
+"""Predictions: the same from a run and its ONNX file, streamed, bad files on their own line."""
+
+import csv
+import io
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from finetune.data.preprocessing import Preprocessing
+from finetune.deploy.onnx_classifier import OnnxClassifier
+from finetune.deploy.predict import Prediction, predict
+from finetune.deploy.prediction_text import CsvWriter, JsonWriter, TableWriter
+from finetune.deploy.torch_classifier import TorchClassifier
+from finetune.training.card import ModelCard
+from finetune.training.checkpoint import Trained
+
+RAW = Preprocessing(
+    image_size=8,
+    resize=8,
+    resize_mode="squash",
+    interpolation="nearest",
+    mean=(0.0, 0.0, 0.0),
+    std=(1.0, 1.0, 1.0),
+)
+
+
+class Reddest:
+    """Its logits are the mean red, green and blue of a picture, times ten."""
+
+    card = ModelCard({}, ("red", "green", "blue"), RAW)
+
+    def __init__(self) -> None:
+        self.largest_batch = 0
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        self.largest_batch = max(self.largest_batch, len(images))
+        return images.mean(axis=(2, 3)) * 10
+
+
+def save(path: Path, colour: tuple[int, int, int]) -> str:
+    Image.new("RGB", (9, 8), colour).save(path)
+    return str(path)
+
+
+@pytest.fixture
+def four(tmp_path: Path) -> list[str]:
+    """A red, a broken, a blue and a green picture."""
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n")
+    return [
+        save(tmp_path / "red.png", (255, 0, 0)),
+        str(broken),
+        save(tmp_path / "blue.png", (0, 51, 255)),
+        save(tmp_path / "green.png", (0, 255, 0)),
+    ]
+
+
+def test_order_and_probabilities_and_bad_pictures(four: list[str]) -> None:
+    for batch_size in (1, 2, 3, 32):
+        found = [p for batch in predict(Reddest(), four, top=2, batch_size=batch_size) for p in batch]
+        assert [p.path for p in found] == four
+        assert [p.best[0][0] if p.best else None for p in found] == ["red", None, "blue", "green"]
+        assert found[1].error
+        expected = np.exp([10, 2, 0]) / np.exp([10, 2, 0]).sum()
+        assert [name for name, _ in found[2].best] == ["blue", "green"]
+        assert [p for _, p in found[2].best] == pytest.approx(expected[:2])
+
+
+def test_more_classes_asked_for_than_there_are(four: list[str]) -> None:
+    (batch,) = predict(Reddest(), four[:1], top=99, batch_size=4)
+    assert len(batch[0].best) == 3
+    assert sum(p for _, p in batch[0].best) == pytest.approx(1)
+
+
+def test_paths_are_drawn_as_they_are_needed(four: list[str]) -> None:
+    """An endless supply of pictures: nothing waits for the last one."""
+    drawn = 0
+
+    def endless() -> Iterator[str]:
+        nonlocal drawn
+        while True:
+            drawn += 1
+            yield four[0]
+
+    classifier = Reddest()
+    batches = predict(classifier, endless(), top=1, batch_size=4)
+    for count in range(1, 4):
+        assert len(next(batches)) == 4
+        assert drawn == 4 * count
+    assert classifier.largest_batch == 4
+
+
+def test_logits_that_are_not_finite_are_reported_on_the_line(four: list[str]) -> None:
+    class Broken(Reddest):
+        def logits(self, images: np.ndarray) -> np.ndarray:
+            logits = super().logits(images)
+            logits[0] = math.nan
+            return logits
+
+    (batch,) = predict(Broken(), [four[0], four[3]], top=1, batch_size=4)
+    assert "not finite" in (batch[0].error or "")
+    assert batch[1].best[0][0] == "green"
+
+
+ODD = [
+    Prediction("plain.jpg", (("cat", 0.75), ("dog", 0.2496), ("fox", 0.0004))),
+    Prediction('new\nline, "quoted" \x1b[31m.jpg', (("dog", 1.0), ("cat", 0.0), ("fox", 0.0))),
+    Prediction("surrogate\udcff.jpg", error="truncated: its end is missing"),
+]
+
+
+def test_json_lines() -> None:
+    stream = io.StringIO()
+    JsonWriter(stream).write(ODD)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 3
+    assert stream.getvalue().isascii()
+    assert [json.loads(line) for line in lines] == [p.to_dict() for p in ODD]
+    assert json.loads(lines[0]) == {
+        "path": "plain.jpg",
+        "class": "cat",
+        "probability": 0.75,
+        "top": [
+            {"class": "cat", "probability": 0.75},
+            {"class": "dog", "probability": 0.2496},
+            {"class": "fox", "probability": 0.0004},
+        ],
+    }
+    assert set(json.loads(lines[2])) == {"path", "error"}
+
+
+def test_csv() -> None:
+    stream = io.StringIO(newline="")
+    CsvWriter(stream, 3).write(ODD)
+    rows = list(csv.reader(io.StringIO(stream.getvalue(), newline="")))
+    assert rows[0] == [
+        "path",
+        "class",
+        "probability",
+        "error",
+        "class_2",
+        "probability_2",
+        "class_3",
+        "probability_3",
+    ]
+    assert rows[1] == ["plain.jpg", "cat", "0.75", "", "dog", "0.2496", "fox", "0.0004"]
+    assert rows[2][0] == ODD[1].path
+    assert rows[3] == [ODD[2].path, "", "", "truncated: its end is missing", "", "", "", ""]
+
+
+def test_table_is_one_line_a_picture() -> None:
+    stream = io.StringIO()
+    TableWriter(stream, ["cat", "dog", "fox"]).write(ODD)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 3
+    assert lines[0].split(maxsplit=1)[1] == "cat   75.0 %  (dog 25.0 %)"
+    assert "\x1b" not in stream.getvalue()
+    assert lines[2].endswith("error: truncated: its end is missing")
+    assert len({line.index(word) for line, word in zip(lines, ("cat", "dog", "error"), strict=True)}) == 1
+
+
+def all_predictions(classifier: Any, folder: Path) -> list[Prediction]:
+    paths = sorted(str(path) for path in folder.rglob("*.png"))
+    return [p for batch in predict(classifier, paths, top=2, batch_size=5) for p in batch]
+
+
+def test_a_run_and_its_onnx_file_agree(trained: Trained, onnx_model: Path, shapes: Path) -> None:
+    import torch
+
+    by_torch = all_predictions(TorchClassifier(trained.module, trained.card, torch.device("cpu")), shapes)
+    by_onnx = all_predictions(OnnxClassifier(onnx_model), shapes)
+    assert [p.path for p in by_torch] == [p.path for p in by_onnx]
+    for one, other in zip(by_torch, by_onnx, strict=True):
+        assert [name for name, _ in one.best] == [name for name, _ in other.best]
+        assert [p for _, p in one.best] == pytest.approx([p for _, p in other.best], abs=1e-4)
+    assert len({p.best[0][0] for p in by_torch}) == 2  # the control: not one class for everything
+    assert len({p.best[0][1] for p in by_torch}) > 10
+
+
+def test_command_as_json_lines(cli: Callable[..., Any], run: Path, shapes: Path) -> None:
+    ended = cli("predict", run, shapes / "test", shapes / "val/disc/disc_00.png", "--jsonl", "--top", "1")
+    assert ended.code == 0, ended.err
+    lines = [json.loads(line) for line in ended.out.splitlines()]
+    assert len(lines) == 13
+    assert lines[-1]["path"] == str(shapes / "val/disc/disc_00.png")
+    assert all(len(line["top"]) == 1 and line["class"] in ("disc", "square") for line in lines)
+
+
+def test_command_takes_the_checkpoint_asked_for(cli: Callable[..., Any], run: Path, shapes: Path) -> None:
+    picture = shapes / "val/disc/disc_00.png"
+    best, last = (
+        json.loads(cli("predict", run, picture, "--jsonl", "--checkpoint", name).out)
+        for name in ("best", "last")
+    )
+    assert best["class"] != last["class"]
+
+
+def test_command_goes_on_after_a_bad_file(
+    cli: Callable[..., Any], run: Path, four: list[str], tmp_path: Path
+) -> None:
+    ended = cli("predict", run, *four, "--csv", tmp_path / "out.csv", "--batch-size", "2")
+    assert ended.code == 1
+    assert "1 of 4 pictures" in ended.err
+    assert ended.out == ""
+    rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
+    assert [bool(row["error"]) for row in rows] == [False, True, False, False]
+    assert list(rows[0]) == ["path", "class", "probability", "error", "class_2", "probability_2"]
+
+    table = cli("predict", run, *four)
+    assert table.code == 1
+    assert len(table.out.splitlines()) == 4
+    assert "broken.png" in table.out.splitlines()[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["RUN", "gone.jpg"], "gone.jpg: no such file or folder"),
+        (["RUN", "*.gif"], "no picture matches"),
+        (["nowhere", "x.png"], "no such run directory or ONNX model"),
+        (["x.png", "x.png"], "neither a run directory nor an .onnx file"),
+        (["folder", "x.png"], "not a run directory"),
+        (["fake.onnx", "x.png"], "not an ONNX model"),
+        (["RUN", "x.png", "--csv", "folder"], "is a folder"),
+        (["RUN", "x.png", "--device", "abacus"], "no such device"),
+    ],
+)
+def test_wrong_input_is_exit_2(
+    cli: Callable[..., Any], run: Path, chdir_tmp: Path, words: list[str], message: str
+) -> None:
+    save(chdir_tmp / "x.png", (1, 2, 3))
+    (chdir_tmp / "folder").mkdir()
+    (chdir_tmp / "fake.onnx").write_text("hello")
+    ended = cli("predict", *[str(run) if word == "RUN" else word for word in words])
+    assert ended.code == 2
+    assert message in ended.err
+    assert "Traceback" not in ended.err
+    assert sorted(path.name for path in chdir_tmp.iterdir()) == ["fake.onnx", "folder", "x.png"]
+
+
+WITHOUT_TORCH = """
+import builtins, sys
+absent = {"torch", "torchvision", "sklearn", "scipy", "onnx", "onnxscript", "yaml", "safetensors"}
+real = builtins.__import__
+def guarded(name, *rest):
+    if name.split(".")[0] in absent:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+    return real(name, *rest)
+builtins.__import__ = guarded
+sys.argv = ["finetune", "predict", *sys.argv[1:]]
+from finetune.cli.main import main
+try:
+    main()
+finally:
+    assert not absent & set(sys.modules), absent & set(sys.modules)
+"""
+
+
+def test_an_onnx_file_needs_neither_torch_nor_onnx(onnx_model: Path, shapes: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, str(onnx_model), str(shapes / "test"), "--jsonl"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert len(ended.stdout.splitlines()) == 12

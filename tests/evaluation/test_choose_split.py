@@ -1,0 +1,73 @@
+"""Which split is evaluated, and classes that are matched by name and never by place."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from finetune.data.pictures import ArrayPictures
+from finetune.data.sources import Source, Split
+from finetune.errors import DataError
+from finetune.evaluation.choose_split import choose_split, match_classes
+
+CLASSES = ("ant", "bee", "cat")
+
+
+def source(
+    *names: str, classes: tuple[str, ...] = CLASSES, targets: tuple[int, ...] = (0, 1, 2, 1)
+) -> Source:
+    pixels = np.zeros((len(targets), 2, 2), dtype=np.uint8)
+    splits = {n: Split(ArrayPictures(pixels, n), np.array(targets, dtype=np.int64)) for n in names}
+    return Source("drawer", classes, splits)
+
+
+def test_test_is_the_default(caplog: pytest.LogCaptureFixture) -> None:
+    name, split = choose_split(source("train", "val", "test"), None, CLASSES)
+    assert (name, split.name(0)) == ("test", "test/0")
+    assert caplog.text == ""
+
+
+def test_val_where_there_is_no_test_and_it_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="finetune"):
+        name, split = choose_split(source("train", "val"), None, CLASSES)
+    assert (name, split.name(0)) == ("val", "val/0")
+    assert "no test split; these numbers are on val, which chose the checkpoint" in caplog.text
+
+
+def test_val_that_was_asked_for_needs_no_remark(caplog: pytest.LogCaptureFixture) -> None:
+    assert choose_split(source("train", "val"), "val", CLASSES)[0] == "val"
+    assert caplog.text == ""
+
+
+def test_a_split_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(DataError, match=r"no 'test' split.*train, val"):
+        choose_split(source("train", "val"), "test", CLASSES)
+    with pytest.raises(DataError, match="it has no splits"):
+        choose_split(source("all"), "test", CLASSES)
+    with pytest.raises(DataError, match="no test split and no val split"):
+        choose_split(source("train"), None, CLASSES)
+
+
+def test_pictures_without_splits_are_all_used() -> None:
+    name, split = choose_split(source("all"), None, CLASSES)
+    assert (name, len(split)) == ("all", 4)
+
+
+def test_another_order_is_renumbered_by_name() -> None:
+    shuffled = source("test", classes=("cat", "ant", "bee"))
+    assert match_classes(shuffled.splits["test"], shuffled, CLASSES).targets.tolist() == [2, 0, 1, 0]
+
+
+def test_classes_that_the_data_lacks_are_fine_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    fewer = source("test", classes=("bee",), targets=(0, 0))
+    with caplog.at_level(logging.INFO, logger="finetune"):
+        assert match_classes(fewer.splits["test"], fewer, CLASSES).targets.tolist() == [1, 1]
+    assert "'ant', 'cat'" in caplog.text
+
+
+def test_classes_that_the_model_lacks_are_an_error_with_both_sides() -> None:
+    other = source("test", classes=("ant", "Bee", "dog"))
+    with pytest.raises(DataError) as caught:
+        match_classes(other.splits["test"], other, CLASSES)
+    assert "'Bee', 'dog'" in str(caught.value)
+    assert "'ant', 'bee', 'cat'" in str(caught.value)

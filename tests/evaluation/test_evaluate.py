@@ -1,0 +1,141 @@
+"""A network and its pictures to an evaluation: the right numbers, in eval mode, with bad pictures counted."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from finetune.data.loaders import Batch
+from finetune.data.preprocessing import Preprocessing
+from finetune.data.sources import Split
+from finetune.errors import BadImageError, DataError
+from finetune.evaluation.evaluate import collect_logits, evaluate_split
+from finetune.evaluation.probabilities import softmax
+
+RAW = Preprocessing(
+    image_size=4,
+    resize=4,
+    resize_mode="squash",
+    interpolation="nearest",
+    mean=(0.0, 0.0, 0.0),
+    std=(1.0, 1.0, 1.0),
+)
+CLASSES = ("red", "green", "blue")
+CPU = torch.device("cpu")
+
+
+class Colours:
+    """Plain pictures; number ``bad`` cannot be read."""
+
+    colours = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (200, 100, 0), (0, 10, 5), (9, 0, 10), (70, 0, 0))
+
+    def __init__(self, bad: int | None = None) -> None:
+        self.bad = bad
+
+    def __len__(self) -> int:
+        return len(self.colours)
+
+    def name(self, index: int) -> str:
+        return f"picture {index}"
+
+    def open(self, index: int) -> Image.Image:
+        if index == self.bad:
+            raise BadImageError(self.name(index), "truncated")
+        return Image.new("RGB", (4, 4), self.colours[index])
+
+
+# The last one is labelled green, and is red.
+TARGETS = np.array([0, 1, 2, 0, 1, 2, 1], dtype=np.int64)
+
+
+class MeanColour(nn.Module):
+    """Logits are the mean of each channel; dropout, were it active, would spoil them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(0.9)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        assert not torch.is_grad_enabled()
+        means: torch.Tensor = self.dropout(images).mean((2, 3))
+        return means
+
+
+def split(bad: int | None = None) -> Split:
+    return Split(Colours(bad), TARGETS)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 99])
+def test_numbers_do_not_depend_on_the_batch_size(batch_size: int) -> None:
+    found = evaluate_split(
+        MeanColour().train(), split(), "val", CLASSES, RAW, device=CPU, batch_size=batch_size
+    )
+    assert found.metrics.n == 7
+    assert found.metrics.top1 == pytest.approx(6 / 7)
+    assert found.metrics.confusion.tolist() == [[2, 0, 0], [1, 2, 0], [0, 0, 2]]
+    np.testing.assert_allclose(found.collected.logits, np.array(Colours.colours) / 255, atol=1e-6)
+    assert found.to_dict()["split"] == "val"
+    assert found.to_dict()["skipped"] == []
+
+
+def test_a_network_in_training_gets_each_modes_back() -> None:
+    module = nn.Sequential(MeanColour(), nn.BatchNorm1d(3)).train()
+    module[1].eval()  # as a frozen part is
+    before = [part.training for part in module.modules()]
+    evaluate_split(module, split(), "val", CLASSES, RAW, device=CPU, batch_size=3)
+    assert [part.training for part in module.modules()] == before
+    assert before.count(False) == 1
+
+
+def test_a_bad_picture_is_an_error_or_is_skipped_and_named() -> None:
+    with pytest.raises(BadImageError, match="picture 2"):
+        evaluate_split(MeanColour(), split(2), "test", CLASSES, RAW, device=CPU, batch_size=3)
+    found = evaluate_split(
+        MeanColour(), split(2), "test", CLASSES, RAW, device=CPU, batch_size=3, on_bad_image="skip"
+    )
+    assert found.metrics.n == 6
+    assert found.collected.indices.tolist() == [0, 1, 3, 4, 5, 6]
+    assert found.to_dict()["skipped"] == [{"path": "picture 2", "reason": "truncated"}]
+
+
+def test_nothing_but_bad_pictures_is_an_error() -> None:
+    empty = torch.empty(0, 3, 4, 4)
+    none = torch.empty(0, dtype=torch.int64)
+    batch = Batch(empty, none, none, (), (BadImageError("a.jpg", "empty"),))
+    with pytest.raises(DataError, match=r"no picture to evaluate.*a\.jpg: empty"):
+        collect_logits(MeanColour(), [batch], CPU)
+    with pytest.raises(DataError, match="no picture to evaluate"):
+        collect_logits(MeanColour(), [], CPU)
+
+
+def test_predictions_table() -> None:
+    found = evaluate_split(
+        MeanColour(), split(1), "test", CLASSES, RAW, device=CPU, batch_size=2, on_bad_image="skip"
+    )
+    header, *rows = found.predictions()
+    assert header == [
+        "path", "label", "predicted", "correct", "probability", "prob_red", "prob_green", "prob_blue",
+    ]  # fmt: skip
+    assert [row[0] for row in rows] == [f"picture {i}" for i in (0, 2, 3, 4, 5, 6)]
+    assert rows[-1][1:4] == ["green", "red", 0]
+    assert rows[0][1:4] == ["red", "red", 1]
+    expected = softmax(found.collected.logits)
+    for row, probabilities in zip(rows, expected, strict=True):
+        assert row[5:] == pytest.approx(list(probabilities))
+        assert row[4] == max(row[5:])
+
+
+def test_under_autocast_logits_are_float32_still() -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
+    found = evaluate_split(
+        module,
+        split(),
+        "val",
+        CLASSES,
+        RAW,
+        device=CPU,
+        batch_size=3,
+        autocast=torch.autocast("cpu", torch.bfloat16),
+    )
+    assert found.collected.logits.dtype == np.float32
