@@ -16,7 +16,7 @@
     ├── NonFiniteLossError       1   the loss became infinite or not a number
     ├── ExportError              1   an exported file disagrees with the model
     ├── GateMissedError          1   a number fell short of what the command asked for
-    └── Interrupted              130 or 143   stopped by a signal, resumable
+    └── StoppedError              130 or 143   stopped by a signal, resumable
 """
 
 from collections.abc import Sequence
@@ -112,7 +112,7 @@ class GateMissedError(FinetuneError):
     """A measured number fell short of the one that the command asked for."""
 
 
-class Interrupted(FinetuneError):
+class StoppedError(FinetuneError):
     """Stopped by a signal after saving; ``--resume`` continues."""
 
     def __init__(self, message: str, exit_code: int) -> None:

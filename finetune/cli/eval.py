@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finetune.cli import output
-from finetune.cli.run_options import Checkpoint, CheckpointOption, DeviceOption, Run, check_run
+from finetune.cli.run_options import Checkpoint, CheckpointOption, DeviceOption, Run, check_run, show_progress
 from finetune.errors import GateMissedError, UserError
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ def _evaluate(
     trained = load_trained(run, checkpoint.value, str(where))
     name, pictures = _choose(trained, split, data)
     section = trained.recipe.data
+    size = batch_size or trained.recipe.train.batch_size
     return evaluate_split(
         trained.module,
         pictures,
@@ -113,9 +115,10 @@ def _evaluate(
         trained.card.classes,
         trained.card.preprocessing,
         device=where,
-        batch_size=batch_size or trained.recipe.train.batch_size,
+        batch_size=size,
         workers=default_workers() if section.workers == "auto" else section.workers,
         on_bad_image=section.on_bad_image,
+        watch=lambda batches: show_progress(batches, "batch", math.ceil(len(pictures) / size)),
     )
 
 

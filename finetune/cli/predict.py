@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finetune.cli import output
-from finetune.cli.run_options import Checkpoint, CheckpointOption, DeviceOption, check_run
+from finetune.cli.run_options import Checkpoint, CheckpointOption, DeviceOption, check_run, show_progress
 from finetune.errors import FinetuneError, UserError, printable
 
 if TYPE_CHECKING:
@@ -49,7 +49,10 @@ def predict(
     classifier = _open(model, checkpoint, device)
     done = failed = 0
     with _writers(classifier, csv, jsonl, top) as writers:
-        for batch in run_batches(classifier, expand(paths), top=top, batch_size=batch_size):
+        batches = run_batches(classifier, expand(paths), top=top, batch_size=batch_size)
+        # Lines on the terminal are progress enough, and a bar between them would be in the way.
+        silent = csv is None and sys.stdout.isatty()
+        for batch in batches if silent else show_progress(batches, "batch"):
             for writer in writers:
                 writer.write(batch)
             done += len(batch)

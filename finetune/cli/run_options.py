@@ -1,12 +1,16 @@
 """Arguments and options that the commands on a finished run share."""
 
+import sys
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
 from finetune.errors import RunDirError, printable
+
+T = TypeVar("T")
 
 
 class Checkpoint(StrEnum):
@@ -24,6 +28,16 @@ CheckpointOption = Annotated[Checkpoint, typer.Option(help="best: of the epoch t
 DeviceOption = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1 or mps.", show_default="the best there is")
 ]
+
+
+def show_progress(things: Iterable[T], unit: str, total: int | None = None) -> Iterator[T]:
+    """Pass ``things`` on, with a bar on stderr if that is a terminal."""
+    if not sys.stderr.isatty():
+        yield from things
+        return
+    from tqdm import tqdm
+
+    yield from tqdm(things, total=total, unit=unit, leave=False, file=sys.stderr)
 
 
 def check_run(run: Path) -> None:

@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from finetune.errors import DataError
@@ -37,6 +37,7 @@ class _SameSafety(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         if urlsplit(newurl).scheme not in self.schemes:
+            fp.close()
             raise _RefusedError(f"the server redirects to {newurl}, which is not https")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -117,6 +118,7 @@ def _fill(url: str, part: Path, schemes: tuple[str, ...], timeout: float, progre
                 return
             reason: Exception = ConnectionError("the connection ended early")
         except urllib.error.HTTPError as error:
+            error.close()
             if error.code == 416 and before:
                 # Nothing is left to send; the checksum will tell whether that is right.
                 return
@@ -159,11 +161,20 @@ def _receive(
         with part.open("ab" if goes_on else "wb") as file:
             arrived = start
             while chunk := answer.read(CHUNK):
-                file.write(chunk)
+                _write(file, chunk)
                 arrived += len(chunk)
                 if progress is not None:
                     progress(arrived, total)
     return total is None or arrived == total
+
+
+def _write(file: BinaryIO, chunk: bytes) -> None:
+    try:
+        file.write(chunk)
+        file.flush()
+    except OSError as error:
+        # Unlike a broken connection, a full disk is not cured by going on.
+        raise _RefusedError(f"cannot write {file.name}: {error.strerror or error}") from None
 
 
 @contextmanager

@@ -33,7 +33,11 @@ def read_known(name: str) -> Source:
     Raises:
         DataError: it has to be fetched and cannot be; the message says which file to put where.
     """
-    readers: dict[str, Callable[[], Source]] = {"digits": read_digits, "hotdog": read_hotdog}
+    readers: dict[str, Callable[[], Source]] = {
+        "digits": read_digits,
+        "drawn": drawn_source,
+        "hotdog": read_hotdog,
+    }
     source = readers[name]()
     if Path(name).exists():
         note = f"{name} is the known set of that name; for the file or folder here write ./{name}"

@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from itertools import pairwise
 from typing import Literal
 
@@ -67,6 +67,7 @@ class TrainLoader:
         self._pin_memory = pin_memory
         self._agenda = Agenda()
         self._loader: DataLoader[Batch] | None = None
+        self._running: Generator[Batch] | None = None
 
     @property
     def batches_per_epoch(self) -> int:
@@ -89,7 +90,8 @@ class TrainLoader:
             )
         seen = 0
         first_bad: BadImageError | None = None
-        for number, batch in enumerate(running(self._loader, self._on_bad_image), start):
+        self._running = running(self._loader, self._on_bad_image)
+        for number, batch in enumerate(self._running, start):
             self._tell(batch.bad)
             first_bad = first_bad or next(iter(batch.bad), None)
             seen += len(batch.indices)
@@ -107,8 +109,10 @@ class TrainLoader:
             )
 
     def close(self) -> None:
-        """End the loader processes. A further epoch starts new ones."""
-        self._loader = None
+        """End the loader processes, and an epoch that is under way. A further epoch starts new ones."""
+        if self._running is not None:
+            self._running.close()
+        self._running = self._loader = None
 
     def _bounds(self) -> list[int]:
         count, size = len(self._split), self._batch_size

@@ -3,10 +3,10 @@
 import os
 import shutil
 import signal
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any, Literal
 
 import numpy as np
@@ -23,8 +23,6 @@ OnBadImage = Literal["error", "skip"]
 Draw = tuple[int, int]
 
 MOST_WORKERS = 8
-# So long does a loader process live after a SIGTERM: the run may have got it too, and finishes its step.
-LINGER_SECONDS = 10
 
 
 def default_workers() -> int:
@@ -105,7 +103,7 @@ def data_loader(
         )
 
 
-def running(loader: "DataLoader[Batch]", on_bad_image: OnBadImage) -> Iterator[Batch]:
+def running(loader: "DataLoader[Batch]", on_bad_image: OnBadImage) -> Generator[Batch]:
     try:
         with _quiet_start():
             batches = iter(loader)
@@ -129,15 +127,22 @@ def _quiet_start() -> Iterator[None]:
 
 
 def _start_worker(_: int) -> None:
-    """Loader processes leave signals to the run, and cores to the network."""
+    """Loader processes leave signals to the run, and cores to the network.
+
+    Ctrl-C, and `kill` by a job scheduler, often reach all processes at once; the run still needs its batches
+    to finish its step. Only the run itself can end them.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "alarm"):
-        signal.signal(signal.SIGTERM, _linger)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_when_told, args=(os.getppid(),), daemon=True).start()
     torch.set_num_threads(1)
 
 
-def _linger(_: int, __: FrameType | None) -> None:
-    signal.alarm(LINGER_SECONDS)
+def _end_when_told(by: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != by:
+        pass
+    os._exit(0)
 
 
 def _as_it_is(batch: Any) -> Any:

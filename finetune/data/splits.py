@@ -13,22 +13,22 @@ from finetune.recipe.catalog import suggest
 Indices = npt.NDArray[np.int64]
 
 
-def stratified(targets: Indices, fraction: float, seed: int) -> tuple[Indices, Indices]:
+def stratified(targets: Indices, fraction: float, seed: int, *, leave: int = 1) -> tuple[Indices, Indices]:
     """Divide pictures into (rest, held), both sorted; ``targets`` is (N,), ``fraction`` in 0..1 exclusive.
 
     Each class gives its share, rounded so that the total is ``fraction`` of all as nearly as can be (largest
-    remainders first), and has at least one picture on each side. Which pictures depends on ``targets``,
-    ``fraction`` and ``seed`` alone.
+    remainders first), of at least one picture, and keeps at least ``leave``. Which pictures depends on these
+    arguments alone.
 
     Raises:
-        DataError: a class with fewer than two pictures.
+        DataError: a class with fewer than ``1 + leave`` pictures.
     """
     targets = np.asarray(targets, dtype=np.int64)
     classes, counts = np.unique(targets, return_counts=True)
-    if len(classes) and counts.min() < 2:
-        too_small = [str(each) for each in classes[counts < 2]]
-        raise DataError(f"classes with one picture cannot be on both sides of a split: {listed(too_small)}")
-    held_counts = _shares(counts, fraction)
+    if len(classes) and counts.min() < 1 + leave:
+        too_small = [str(each) for each in classes[counts < 1 + leave]]
+        raise DataError(f"a split needs at least {1 + leave} pictures of each class: {listed(too_small)}")
+    held_counts = _shares(counts, fraction, leave)
     # PCG64's raw stream is the same in every version of NumPy.
     draw = np.random.PCG64(key(seed, "split")).random_raw(len(targets))
     order = np.lexsort((draw, targets))
@@ -58,23 +58,23 @@ def carve(source: Source, *, val_fraction: float, test_fraction: float, seed: in
     leading = splits.pop("all") if whole else splits["train"]
     carved = ["test", "val"] if whole else [name for name in ("val",) if name not in splits]
     _check_sizes(source, leading.class_counts(len(source.classes)), carved)
-    for name in carved:
+    for sides_left, name in zip(range(len(carved), 0, -1), carved, strict=True):
         fraction = test_fraction if name == "test" else val_fraction
-        rest, held = stratified(leading.targets, fraction, key(seed, name))
+        rest, held = stratified(leading.targets, fraction, key(seed, name), leave=sides_left)
         splits[name], leading = leading.subset(held), leading.subset(rest)
         notes.append(f"{name}: {len(held)} pictures carved out, a share of every class (seed {seed})")
     ordered = {"train": leading} | {name: splits[name] for name in ("val", "test") if name in splits}
     return dataclasses.replace(source, splits=ordered, notes=tuple(notes))
 
 
-def _shares(counts: Indices, fraction: float) -> Indices:
-    """How many of each class are held: largest remainders, at least 1, at least 1 left."""
+def _shares(counts: Indices, fraction: float, leave: int) -> Indices:
+    """How many of each class are held: largest remainders, at least 1, at least ``leave`` left."""
     exact = counts * fraction
     shares = np.floor(exact).astype(np.int64)
     missing = round(float(exact.sum())) - int(shares.sum())
     by_remainder = np.argsort(shares - exact, kind="stable")
     shares[by_remainder[: max(missing, 0)]] += 1
-    clipped: Indices = np.clip(shares, 1, counts - 1)
+    clipped: Indices = np.clip(shares, 1, counts - leave)
     return clipped
 
 

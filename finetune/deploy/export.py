@@ -102,7 +102,7 @@ def _check_config(config: Path) -> None:
         return
     try:
         ModelCard.from_dict(json.loads(config.read_text(encoding="utf-8")), str(config))
-    except (OSError, ValueError, CheckpointError):
+    except (OSError, ValueError, RecursionError, CheckpointError):
         raise UserError(
             f"{config} is there already and does not describe a model of finetune. Choose another folder."
         ) from None

@@ -1,6 +1,7 @@
 """A network -> files for torch: a ``torch.export`` program, or safetensors; and back, to check them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import safetensors.torch
@@ -44,7 +45,10 @@ def write_safetensors(module: nn.Module, card: ModelCard, path: Path) -> None:
     # One entry only: the order of several is not the same from one file to the next.
     safetensors.torch.save_file(tensors, path, metadata={CARD_KEY: card_json(card)})
     text = json.dumps(card.to_dict(), indent=2, ensure_ascii=False) + "\n"
-    path.with_name(CONFIG).write_text(text, encoding="utf-8")
+    config = path.with_name(CONFIG)
+    config.write_text(text, encoding="utf-8")
+    # safetensors makes files that only their owner may read.
+    shutil.copymode(config, path)
 
 
 def open_safetensors(path: Path) -> TorchClassifier:

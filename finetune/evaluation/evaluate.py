@@ -1,6 +1,6 @@
 """A network and a split -> logits -> :class:`Evaluation`."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -120,11 +120,13 @@ def evaluate_split(
     workers: int = 0,
     on_bad_image: Literal["error", "skip"] = "error",
     autocast: AbstractContextManager[Any] | None = None,
+    watch: Callable[[Iterable[Batch]], Iterable[Batch]] = iter,
 ) -> Evaluation:
     """Evaluate ``module`` on ``pictures``, whose targets count in the order of ``classes``.
 
     Args:
         split: what the result is called: train, val, test or all.
+        watch: passes the batches on and may show how far they are.
 
     Raises:
         BadImageError: a picture cannot be read and ``on_bad_image`` is error.
@@ -134,6 +136,6 @@ def evaluate_split(
     batches = eval_batches(
         pictures, preprocessing, batch_size=batch_size, workers=workers, on_bad_image=on_bad_image
     )
-    collected = collect_logits(module, batches, device, autocast)
+    collected = collect_logits(module, watch(batches), device, autocast)
     metrics = classification_metrics(collected.logits, collected.targets, classes)
     return Evaluation(metrics, collected, pictures, split)

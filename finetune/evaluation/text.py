@@ -1,10 +1,11 @@
 """An evaluation as text for the screen: plain lines, whole class names whether piped or not. Torch-free."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finetune.errors import printable
+from finetune.errors import BadImageError, printable
 from finetune.evaluation.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 # A larger confusion matrix fits no screen; its largest entries are listed instead.
 LARGEST_MATRIX = 20
 MOST_CONFUSED = 10
+SKIPPED_SHOWN = 20
 
 
 def summary(evaluation: "Evaluation") -> str:
@@ -21,10 +23,7 @@ def summary(evaluation: "Evaluation") -> str:
     blocks = [_headline(evaluation), _per_class(metrics)]
     blocks.append(_matrix(metrics) if len(metrics.classes) <= LARGEST_MATRIX else _most_confused(metrics))
     if evaluation.collected.bad:
-        lines = [
-            f"{len(evaluation.collected.bad)} pictures could not be read and are in none of the numbers:"
-        ]
-        blocks.append("\n".join(lines + [f"  {printable(str(error))}" for error in evaluation.collected.bad]))
+        blocks.append(_skipped(evaluation.collected.bad))
     return "\n\n".join(blocks)
 
 
@@ -77,6 +76,14 @@ def _most_confused(metrics: Metrics) -> str:
             pair = [printable(metrics.classes[index]) for index in (true, predicted)]
             rows.append([*pair, str(errors[true, predicted])])
     return "most confused\n" + _columns(rows) if len(rows) > 1 else "no picture is in the wrong class"
+
+
+def _skipped(bad: Sequence[BadImageError]) -> str:
+    lines = [f"{len(bad):,} pictures could not be read and are in none of the numbers:"]
+    lines += [f"  {printable(str(error))}" for error in bad[:SKIPPED_SHOWN]]
+    if len(bad) > SKIPPED_SHOWN:
+        lines.append(f"  and {len(bad) - SKIPPED_SHOWN:,} more, which --json names")
+    return "\n".join(lines)
 
 
 def _columns(rows: list[list[str]]) -> str:

@@ -83,8 +83,11 @@ def blueprint(
     return module.to("meta")
 
 
+_FILLS = (torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.fill_, torch.Tensor.zero_)
+
+
 class _EmptyOnMeta(TorchFunctionMode):
-    """Allocate what ``torch.empty`` allocates on the meta device.
+    """Allocate what ``torch.empty`` allocates on the meta device, and initialise nothing there.
 
     ``torch.device("meta")`` would move every factory function there, and RegNet's constructor computes its
     widths with tensors whose values it needs.
@@ -94,4 +97,6 @@ class _EmptyOnMeta(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is torch.empty:
             kwargs = kwargs | {"device": "meta"}
+        elif func in _FILLS and args[0].is_meta:
+            return args[0]
         return func(*args, **kwargs)

@@ -150,7 +150,7 @@ def _resting_modules(module: nn.Module, table: LayerTable, k: int) -> dict[str, 
         first, last = table.spans[caller]
         if last <= k:
             resting[path] = each
-        elif first <= k and isinstance(each, _DIFFERS_IN_TRAINING):
+        elif first <= k and caller == path and isinstance(each, _DIFFERS_IN_TRAINING):
             raise FinetuneError(
                 f"{path} works in layers {first} to {last}, so it cannot be frozen in the first {k} alone"
             )

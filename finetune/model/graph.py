@@ -64,6 +64,7 @@ class ForwardGraph:
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
+        self.modules = dict(module.named_modules(remove_duplicate=False))
         self.canonical = {id(parameter): name for name, parameter in module.named_parameters()}
         self.order: list[fx.Node] = []
         # Parameters that a value not computed from the picture was made of, such as an expanded class token.
@@ -95,7 +96,7 @@ class ForwardGraph:
     def mixes(self, node: fx.Node) -> bool:
         """Whether the node is weight-bearing: a convolution, linear map, attention or the like."""
         if node.op == "call_module":
-            leaf = self.module.get_submodule(str(node.target))
+            leaf = self.modules[str(node.target)]
             light = isinstance(leaf, NORMS) or leaf.__class__.__module__ == "torch.nn.modules.activation"
             # Attention lives among the activations.
             light = light and not isinstance(leaf, nn.MultiheadAttention)
@@ -134,11 +135,11 @@ class ForwardGraph:
 
     def _may_be_head(self, index: int) -> bool:
         node = self.order[index]
-        return node.op == "call_module" and isinstance(self.module.get_submodule(str(node.target)), _HEADS)
+        return node.op == "call_module" and isinstance(self.modules[str(node.target)], _HEADS)
 
     def _direct(self, node: fx.Node) -> tuple[str, ...]:
         if node.op == "call_module":
-            own: Iterable[nn.Parameter] = self.module.get_submodule(str(node.target)).parameters()
+            own: Iterable[nn.Parameter] = self.modules[str(node.target)].parameters()
         elif node.op == "get_attr":
             value = operator.attrgetter(str(node.target))(self.module)
             own = [value] if isinstance(value, nn.Parameter) else []

@@ -162,15 +162,20 @@ def _group(graph: ForwardGraph, stop: int) -> list[_Group]:
         if groups and path and path == groups[-1].path:
             groups[-1].nodes.extend(stretch)
             continue
-        name = path or _common_path([graph.paths(node) for node in mixing]) or graph.parameters(mixing[0])[0]
-        taken = {group.name for group in groups}
-        if name in taken:
-            name = next(f"{name}#{i}" for i in range(2, len(groups) + 2) if f"{name}#{i}" not in taken)
-        groups.append(_Group(name, leading + stretch, path))
+        groups.append(_Group(_name(graph, path, mixing, groups), leading + stretch, path))
         leading = []
     if not groups:
         raise FinetuneError(f"{type(graph.module).__name__} has no layer before its head")
     return groups
+
+
+def _name(graph: ForwardGraph, path: str, mixing: Sequence[fx.Node], groups: Sequence[_Group]) -> str:
+    """The deepest module of a stretch, or of its weights, or the first weight's own; each name once."""
+    first = graph.parameters(mixing[0])[0]
+    name = path or _common_path([graph.paths(node) for node in mixing]) or first.rpartition(".")[0] or first
+    taken = {group.name for group in groups}
+    numbered = (f"{name}#{i}" for i in range(2, len(groups) + 2))
+    return name if name not in taken else next(each for each in numbered if each not in taken)
 
 
 def _common_path(stacks: Sequence[Sequence[str]]) -> str:

@@ -10,6 +10,7 @@ import http.client
 import pickle
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -66,13 +67,18 @@ def read_file(path: Path) -> Any:
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
     try:
-        yield
+        with warnings.catch_warnings():
+            # torch warns of what is odd about a file, and then reads it or not, which is what counts.
+            warnings.simplefilter("ignore")
+            yield
     except _UNREADABLE as error:
-        foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if foreign is not None:
+        # torch's own words advise to switch this protection off.
+        if "weights_only" in str(error) or "Weights only" in str(error):
+            foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
+            what = f" ({foreign.group(1)})" if foreign else ""
             raise WeightsError(
-                f"{path}: refused, since it holds more than tensors ({foreign.group(1)}), and reading that "
-                f"could run code. Save its state_dict alone, with safetensors or torch.save."
+                f"{path}: refused. It is damaged or holds more than tensors{what}, and reading that could run "
+                f"code. Save its state_dict alone, with safetensors or torch.save."
             ) from None
         raise WeightsError(f"{path}: cannot be read ({_first_line(error)})") from None
 

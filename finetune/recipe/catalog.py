@@ -14,7 +14,7 @@ from typing import Any
 
 from finetune.errors import UserError
 
-KNOWN_SETS: tuple[str, ...] = ("digits", "hotdog")
+KNOWN_SETS: tuple[str, ...] = ("digits", "drawn", "hotdog")
 
 TABLE = Path(__file__).with_name("backbones.json")
 

@@ -56,7 +56,7 @@ def fit(
 
     Raises:
         UserError: data, weights, freeze or run directory that cannot serve.
-        Interrupted: a signal came; everything was saved.
+        StoppedError: a signal came; everything was saved.
         FinetuneError: the run failed.
     """
     progress = progress or Silent()
@@ -83,7 +83,7 @@ def fit(
     if not position.finished:
         _begin(run, setup, recipe_file, environment, position)
         progress.started(_facts(setup, plans, momentum))
-        with Signals() as signals:
+        with Signals() as signals, setup.reading():
             for plan in plans[position.phase :]:
                 if plan.number != position.phase:
                     position.begin_phase(plan.number)
@@ -154,6 +154,7 @@ def _facts(setup: Setup, plans: list[PhasePlan], momentum: float | None) -> list
     size = setup.card.preprocessing
     facts = [
         ("data", f"{source.name}: {len(source.classes)} classes; {counts}"),
+        *(("", note) for note in source.notes),
         ("network", f"{setup.recipe.model.backbone}, {len(network.table.body)} layers and a head"),
         ("weights", network.weights.origin if network.weights is not None else "none: from scratch"),
         (

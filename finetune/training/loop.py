@@ -81,6 +81,9 @@ class Stepper:
             param_group["lr"] = param_group["base_lr"] * factor
         torch.manual_seed(key(self.seed, "step", global_step))
         pictures = sum(len(batch.indices) for batch in group)
+        totals.skipped += sum(len(batch.bad) for batch in group)
+        if not pictures:
+            return  # none could be read; the step is counted, so that the schedule stays as planned
         self.optimizer.zero_grad(set_to_none=True)
         for batch in group:
             self._backward(batch, len(batch.indices) / pictures, totals, global_step)
@@ -91,7 +94,6 @@ class Stepper:
             self.ema.update_parameters(self.model)
 
     def _backward(self, batch: Batch, share: float, totals: Totals, global_step: int) -> None:
-        totals.skipped += len(batch.bad)
         if not batch.indices:
             return
         moved = batch.to(self.compute.device, non_blocking=True)

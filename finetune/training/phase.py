@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from finetune.data.loaders import eval_batches
-from finetune.errors import Interrupted
+from finetune.errors import StoppedError
 from finetune.evaluation.evaluate import collect_logits
 from finetune.evaluation.metrics import Metrics, classification_metrics
 from finetune.model.freeze import Freeze, resolve_freeze
@@ -52,22 +52,22 @@ def train_phase(
     """Train one phase from where ``position`` stands in it; returns the optimizer's state for the next.
 
     Raises:
-        Interrupted: a signal came; the state was saved.
+        StoppedError: a signal came; the state was saved.
         FreezeBrokenError: something frozen changed.
         FinetuneError: as the loop, the data and the checkpoints raise it.
     """
-    recipe, section, network = setup.recipe, plan.section, setup.network
-    k = resolve_freeze(section.freeze, network.table)
+    recipe, network = setup.recipe, setup.network
+    k = resolve_freeze(plan.freeze, network.table)
     freeze = Freeze(network.module, network.table, k, recipe.model.batchnorm)
     freeze.apply()
     optimizer = build_optimizer(
-        section.optimizer or recipe.train.optimizer,
+        plan.optimizer,
         param_groups(
             network.module,
             network.head_path,
-            lr=section.lr,
-            head_lr_mult=section.head_lr_mult,
-            weight_decay=section.weight_decay,
+            lr=plan.lr,
+            head_lr_mult=plan.head_lr_mult,
+            weight_decay=plan.weight_decay,
             decay_bias_and_norm=recipe.train.decay_bias_and_norm,
         ),
         momentum=recipe.train.momentum,
@@ -108,7 +108,7 @@ def train_phase(
             _close_epoch(plan, setup, position, val, optimizer, run, progress, time.perf_counter() - began)
             save()
             signals.check()
-    except Interrupted:
+    except StoppedError:
         save()
         raise
     freeze.verify(position.frozen)
@@ -123,11 +123,11 @@ def _under_way(plan: PhasePlan, position: Position, patience: int | None) -> boo
 
 
 def _title(plan: PhasePlan, k: int, setup: Setup, optimizer: torch.optim.Optimizer) -> str:
-    section, body = plan.section, len(setup.network.table.body)
+    body = len(setup.network.table.body)
     trained = sum(p.numel() for p in setup.network.module.parameters() if p.requires_grad)
     total = sum(p.numel() for p in setup.network.module.parameters())
-    rate = f"lr {section.lr:g}" if k < body else f"lr {section.lr * section.head_lr_mult:g}"  # type: ignore[operator]
-    head = f", head x{section.head_lr_mult:g}" if k < body else " (head)"
+    rate = f"lr {plan.lr:g}" if k < body else f"lr {plan.lr * plan.head_lr_mult:g}"
+    head = f", head x{plan.head_lr_mult:g}" if k < body else " (head)"
     return (
         f"{k} of {body} layers frozen, {trained:,} of {total:,} parameters train, "
         f"{type(optimizer).__name__}, {rate}{head}, {plan.epochs} epochs"
@@ -176,11 +176,13 @@ def _close_epoch(
     position.epoch += 1
     position.phase_epoch += 1
     position.epochs_without_better = 0 if is_best else position.epochs_without_better + 1
+    # Of the last step made, which a resumed process may not have made itself.
+    factor = plan.schedule.factor(position.phase_step - 1)
     entry = {
         "epoch": position.epoch,
         "phase": plan.number,
         "step": position.global_step,
-        "lr": {group["name"]: group["lr"] for group in optimizer.param_groups},
+        "lr": {group["name"]: group["base_lr"] * factor for group in optimizer.param_groups},
         **position.totals.metrics(),
         "val_top1": val.top1,
         "val_loss": val.loss,

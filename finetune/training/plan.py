@@ -3,19 +3,23 @@
 import math
 from dataclasses import dataclass
 
-from finetune.recipe.schema import PhaseSection, TrainSection
+from finetune.recipe.schema import TrainSection
 from finetune.training.schedule import Schedule
 
 
 @dataclass(frozen=True)
 class PhasePlan:
-    """One phase: its place (0-based), its recipe section and its length in optimizer steps.
+    """One phase: its place (0-based), what the recipe settled for it, and its length in optimizer steps.
 
     The last epoch is partial where ``max_steps`` ends it.
     """
 
     number: int
-    section: PhaseSection
+    freeze: int | str
+    optimizer: str
+    lr: float
+    head_lr_mult: float
+    weight_decay: float
     steps: int
     steps_per_epoch: int
     schedule: Schedule
@@ -35,14 +39,33 @@ def plan_phases(train: TrainSection, batches_per_epoch: int) -> list[PhasePlan]:
         if steps == 0:
             break
         left -= steps
-        assert section.schedule is not None  # filled in by the recipe
-        assert section.warmup_epochs is not None
+        assert section.schedule is not None
+        assert section.optimizer is not None
+        warmup = round(_settled(section.warmup_epochs) * per_epoch)
         schedule = Schedule(
             section.schedule,
             steps,
-            warmup_steps=min(round(section.warmup_epochs * per_epoch), steps - 1),
+            warmup_steps=min(warmup, steps - 1),
             drop_every=train.step_epochs * per_epoch,
             gamma=train.step_gamma,
         )
-        plans.append(PhasePlan(number, section, steps, per_epoch, schedule))
+        plans.append(
+            PhasePlan(
+                number,
+                section.freeze,
+                section.optimizer,
+                _settled(section.lr),
+                _settled(section.head_lr_mult),
+                _settled(section.weight_decay),
+                steps,
+                per_epoch,
+                schedule,
+            )
+        )
     return plans
+
+
+def _settled(value: float | str | None) -> float:
+    # A recipe fills in every auto and null when it is made.
+    assert isinstance(value, float | int)
+    return float(value)

@@ -1,13 +1,15 @@
 """A recipe to the objects that training works on: pictures, network, transform, loader, loss."""
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from finetune.data.loaders import TrainLoader, default_workers
+from finetune.data.loaders import TrainLoader, default_workers, worker_death
 from finetune.data.preprocessing import Preprocessing
 from finetune.data.sources import Source, Split, read_source
 from finetune.data.splits import carve
@@ -36,6 +38,23 @@ class Setup:
     compute: Compute
     workers: int
     ema: AveragedModel | None
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Within, pictures are read; afterwards no loader process is left, however it ends.
+
+        Raises:
+            FinetuneError: a loader process died.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            # torch tells of such a death in the main thread, wherever that is just then.
+            if (death := worker_death(error)) is not None:
+                raise death from None
+            raise
+        finally:
+            self.loader.close()
 
     @property
     def evaluated(self) -> nn.Module:

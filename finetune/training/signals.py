@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar
 
-from finetune.errors import Interrupted
+from finetune.errors import StoppedError
 
 T = TypeVar("T")
 
@@ -38,10 +38,10 @@ class Signals:
         self.received = number
 
     def check(self) -> None:
-        """Raise :class:`Interrupted` if a signal has come. Called only where the state can be saved."""
+        """Raise :class:`StoppedError` if a signal has come. Called only where the state can be saved."""
         if self.received is not None:
             name = signal.Signals(self.received).name
-            raise Interrupted(f"stopped by {name}; continue with --resume", 128 + self.received)
+            raise StoppedError(f"stopped by {name}; continue with --resume", 128 + self.received)
 
     def watch(self, items: Iterable[T]) -> Iterator[T]:
         """``items``, with a check before each."""

@@ -82,6 +82,7 @@ def test_safetensors(trained: Trained, tmp_path: Path) -> None:
     assert files_below(tmp_path) == ["config.json", "weights.safetensors"]
     config = json.loads((tmp_path / "config.json").read_text())
     assert ModelCard.from_dict(config, "config.json") == trained.card
+    assert target.stat().st_mode == (tmp_path / "config.json").stat().st_mode
     with safetensors.safe_open(target, framework="np") as file:
         assert set(file.keys()) == set(trained.module.state_dict())
     images, expected = logits_of(trained, 2)

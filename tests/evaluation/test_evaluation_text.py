@@ -47,3 +47,6 @@ def test_skipped_pictures_are_counted_and_named_on_a_line_each() -> None:
     text = summary(evaluation(["a", "b"], [0], [0], bad=2))
     assert "2 pictures could not be read" in text
     assert text.splitlines()[-1] == "  1\\n.jpg: empty"
+    many = summary(evaluation(["a", "b"], [0], [0], bad=25)).splitlines()
+    assert many[-1] == "  and 5 more, which --json names"
+    assert many[-22] == "25 pictures could not be read and are in none of the numbers:"

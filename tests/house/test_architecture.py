@@ -103,7 +103,7 @@ def test_the_error_tree_in_the_docstring_is_the_tree() -> None:
     lines = [line for line in (errors.__doc__ or "").splitlines() if "──" in line]
     for line in lines:
         words = line.split("──")[-1].split()
-        if len(words) > 1 and words[1].isdigit() and words[0] != "Interrupted":
+        if len(words) > 1 and words[1].isdigit() and words[0] != "StoppedError":
             assert getattr(errors, words[0]).exit_code == int(words[1])
 
 

@@ -1,0 +1,38 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+Put = Callable[..., Path]
+
+
+@pytest.fixture
+def put(tmp_path: Path) -> Put:
+    """Writes small pictures below a folder ``data``, each of another colour; returns that folder."""
+    root = tmp_path / "data"
+    root.mkdir()
+    written = 0
+
+    def write(*names: str, size: tuple[int, int] = (10, 8)) -> Path:
+        nonlocal written
+        for name in names:
+            path = root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            written += 1
+            Image.new("RGB", size, (written % 256, (written * 7) % 256, 100)).save(path)
+        return root
+
+    return write
+
+
+@pytest.fixture
+def noise() -> Callable[[int, int], Image.Image]:
+    """An RGB picture (width, height) of noise; the same for the same size."""
+
+    def make(width: int, height: int) -> Image.Image:
+        rng = np.random.default_rng(width * 100_003 + height)
+        return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+    return make

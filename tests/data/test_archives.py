@@ -1,0 +1,107 @@
+import stat
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from finetune.data.archives import unpack
+from finetune.errors import DataError
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    path = tmp_path / "set.zip"
+    with zipfile.ZipFile(path, "w") as opened:
+        opened.writestr("set/", "")
+        opened.writestr("set/a/1.txt", "one")
+        opened.writestr("set/b/2.txt", "two" * 1000, zipfile.ZIP_DEFLATED)
+        opened.writestr("readme.txt", "beside")
+    return path
+
+
+def add(archive: Path, name: str, data: bytes = b"x", kind: int = stat.S_IFREG) -> None:
+    info = zipfile.ZipInfo(name)
+    info.create_system = 3
+    info.external_attr = (kind | 0o644) << 16
+    with zipfile.ZipFile(archive, "a") as opened:
+        opened.writestr(info, data)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def refused(archive: Path) -> str:
+    before = sorted(archive.parent.rglob("*"))
+    with pytest.raises(DataError) as caught:
+        unpack(archive, archive.parent / "set", member="set")
+    assert sorted(archive.parent.rglob("*")) == before
+    return str(caught.value)
+
+
+def test_the_folder_appears_whole(archive: Path, tmp_path: Path) -> None:
+    unpack(archive, tmp_path / "out", member="set")
+    assert contents(tmp_path / "out") == {"a/1.txt": "one", "b/2.txt": "two" * 1000}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "set.zip"]
+
+
+def test_what_is_there_stays(archive: Path, tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    unpack(archive, tmp_path / "set", member="set")
+    assert contents(tmp_path / "set") == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "said"),
+    [
+        ("/etc/evil", stat.S_IFREG, "leads out"),
+        ("set/../../evil", stat.S_IFREG, "leads out"),
+        ("..", stat.S_IFREG, "leads out"),
+        ("..\\evil", stat.S_IFREG, "leads out"),
+        ("C:/evil", stat.S_IFREG, "leads out"),
+        ("set/link", stat.S_IFLNK, "link"),
+        ("set/pipe", stat.S_IFIFO, "special"),
+        ("set/device", stat.S_IFCHR, "special"),
+    ],
+)
+def test_evil_members(name: str, kind: int, said: str, archive: Path) -> None:
+    add(archive, name, b"/etc/passwd", kind)
+    assert said in refused(archive)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_of_one_name(archive: Path) -> None:
+    add(archive, "set/a/1.txt", b"other")
+    assert "two members" in refused(archive)
+
+
+def test_a_bomb(archive: Path) -> None:
+    with zipfile.ZipFile(archive, "a", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr("set/bomb", b"\0" * 30_000_000)
+    assert archive.stat().st_size < 100_000
+    with pytest.raises(DataError, match="at most 1000000 are"):
+        unpack(archive, archive.parent / "set", member="set", max_bytes=1_000_000)
+    assert not (archive.parent / "set").exists()
+
+
+def test_a_member_that_lies_about_its_size(archive: Path) -> None:
+    data = bytearray(archive.read_bytes())
+    # The sizes in both headers of the compressed member: 3000 becomes 30.
+    assert data.count((3000).to_bytes(4, "little")) == 2
+    archive.write_bytes(data.replace((3000).to_bytes(4, "little"), (30).to_bytes(4, "little")))
+    assert refused(archive)
+
+
+def test_damage(archive: Path) -> None:
+    data = archive.read_bytes()
+    archive.write_bytes(data[: len(data) // 2])
+    assert "not a sound zip file" in refused(archive)
+    archive.write_bytes(data.replace(b"one", b"eno"))
+    assert "not a sound zip file" in refused(archive)
+    archive.write_bytes(b"<html>404</html>")
+    assert "not a sound zip file" in refused(archive)
+
+
+def test_another_archive(archive: Path) -> None:
+    with pytest.raises(DataError, match="no folder 'other'"):
+        unpack(archive, archive.parent / "out", member="other")

@@ -1,0 +1,160 @@
+import json
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision.transforms import v2
+
+from finetune.data import preprocessing as module
+from finetune.data.preprocessing import Interpolation, Preprocessing, ResizeMode
+
+Noise = Callable[[int, int], Image.Image]
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MODES = {
+    "nearest": v2.InterpolationMode.NEAREST,
+    "bilinear": v2.InterpolationMode.BILINEAR,
+    "bicubic": v2.InterpolationMode.BICUBIC,
+    "lanczos": v2.InterpolationMode.LANCZOS,
+}
+
+
+def preprocessing(
+    image_size: int = 24,
+    resize: int = 28,
+    resize_mode: ResizeMode = "shorter",
+    interpolation: Interpolation = "bilinear",
+) -> Preprocessing:
+    return Preprocessing(image_size, resize, resize_mode, interpolation, MEAN, STD)
+
+
+def reference(image: Image.Image, made: Preprocessing) -> Image.Image:
+    size = [made.resize, made.resize] if made.resize_mode == "squash" else [made.resize]
+    resized = v2.Resize(size, interpolation=MODES[made.interpolation], antialias=True)(image)
+    return v2.CenterCrop(made.image_size)(resized)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    width=st.integers(1, 120),
+    height=st.integers(1, 120),
+    image_size=st.integers(1, 60),
+    resize=st.integers(1, 70),
+    resize_mode=st.sampled_from(["shorter", "squash"]),
+    interpolation=st.sampled_from(sorted(MODES)),
+    whole_pixels=st.sampled_from([1, 1 << 24]),
+)
+def test_the_pixels_are_torchvisions(
+    width: int,
+    height: int,
+    image_size: int,
+    resize: int,
+    resize_mode: ResizeMode,
+    interpolation: Interpolation,
+    whole_pixels: int,
+) -> None:
+    """Also on the way that very elongated pictures take (``whole_pixels`` of 1)."""
+    rng = np.random.default_rng(width * 1000 + height)
+    image = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+    made = preprocessing(image_size, resize, resize_mode, interpolation)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "WHOLE_PIXELS", whole_pixels)
+        ours = made.geometry(image)
+    assert ours.size == (image_size, image_size)
+    assert ours.tobytes() == reference(image, made).tobytes()
+
+
+@pytest.mark.parametrize("interpolation", sorted(MODES))
+@pytest.mark.parametrize("size", [(1, 150), (150, 1), (3, 400), (640, 480), (480, 640), (224, 224)])
+def test_real_sizes(size: tuple[int, int], interpolation: Interpolation, noise: Noise) -> None:
+    made = preprocessing(224, 256, "shorter", interpolation)
+    assert made.geometry(noise(*size)).tobytes() == reference(noise(*size), made).tobytes()
+
+
+@pytest.mark.parametrize("size", [(1, 10_000), (10_000, 1), (2, 9_999)])
+@pytest.mark.parametrize("interpolation", sorted(MODES))
+def test_an_elongated_picture_takes_little_memory(
+    size: tuple[int, int], interpolation: Interpolation, noise: Noise
+) -> None:
+    """Resized whole, it would have 655 million pixels."""
+    made = preprocessing(224, 256, "shorter", interpolation)
+    tracemalloc.start()
+    square = made.geometry(noise(*size))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert square.size == (224, 224)
+    assert peak < 300e6
+
+
+def test_normalisation_is_torchvisions(noise: Noise) -> None:
+    image = noise(24, 24)
+    ours = preprocessing().normalize(image)
+    scaled = v2.functional.to_dtype(v2.functional.to_image(image), torch.float32, scale=True)
+    theirs = v2.functional.normalize(scaled, list(MEAN), list(STD))
+    assert (ours.dtype, ours.shape, ours.flags["C_CONTIGUOUS"]) == (np.float32, (3, 24, 24), True)
+    np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-5, atol=1e-6)
+    exact = (np.asarray(image).transpose(2, 0, 1) / 255 - np.reshape(MEAN, (3, 1, 1))) / np.reshape(STD, (3, 1, 1))
+    np.testing.assert_allclose(ours, exact, rtol=1e-5, atol=1e-6)
+
+
+def test_the_whole_is_its_two_parts(noise: Noise) -> None:
+    made, image = preprocessing(), noise(50, 31)
+    np.testing.assert_array_equal(made(image), made.normalize(made.geometry(image)))
+
+
+def test_the_picture_itself_is_not_changed(noise: Noise) -> None:
+    image = noise(24, 24)
+    before = image.tobytes()
+    preprocessing(24, 24)(image)
+    assert image.tobytes() == before
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
+def test_only_rgb(mode: str) -> None:
+    with pytest.raises(ValueError, match="RGB"):
+        preprocessing()(Image.new(mode, (30, 30)))
+
+
+def test_it_survives_json() -> None:
+    made = preprocessing(interpolation="lanczos", resize_mode="squash")
+    assert Preprocessing.from_dict(json.loads(json.dumps(made.to_dict()))) == made
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"image_size": 0}, "image_size"),
+        ({"image_size": 24.0}, "image_size"),
+        ({"image_size": True}, "image_size"),
+        ({"resize": "28"}, "resize"),
+        ({"resize_mode": "longer"}, "shorter, squash"),
+        ({"interpolation": None}, "bilinear"),
+        ({"mean": [0.5, 0.5]}, "mean"),
+        ({"mean": [0.5, 0.5, float("nan")]}, "mean"),
+        ({"mean": "abc"}, "mean"),
+        ({"std": [0.5, 0.5, 0.0]}, "std"),
+        ({"std": None}, "std"),
+        ({"extra": 1}, "extra"),
+    ],
+)
+def test_odd_values_are_refused(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Preprocessing.from_dict(preprocessing().to_dict() | change)
+
+
+@pytest.mark.parametrize("value", [None, [], 3, {}, {"image_size": 3}])
+def test_what_is_no_preprocessing_is_refused(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"mapping|lacks"):
+        Preprocessing.from_dict(value)
+
+
+def test_no_torch_is_needed() -> None:
+    code = "import sys, finetune.data.preprocessing, finetune.data.images; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,207 @@
+"""Foreign checkpoints: wrappers undone, names and shapes matched, everything accounted for."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from finetune.errors import WeightsError
+from finetune.model.backbones import create
+from finetune.model.layers import find_layers
+from finetune.model.matching import LoadReport, load_matching
+
+
+class Net(nn.Module):
+    def __init__(self, classes: int = 4, width: int = 6) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 5, 3)
+        self.norm = nn.BatchNorm2d(5)
+        self.deep = nn.Conv2d(5, width, 1)
+        self.fc = nn.Linear(width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.deep(self.norm(self.stem(x)).relu()).mean((2, 3)))
+
+
+def load(content: Any, network: nn.Module | None = None, **options: Any) -> tuple[nn.Module, LoadReport]:
+    network = network or Net()
+    settings = {"where": "file.pt", "min_share": 0.9} | options
+    return network, load_matching(network, find_layers(network), content, **settings)
+
+
+def body(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value for name, value in network.state_dict().items() if not name.startswith("fc")}
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(value, body(b)[name]) for name, value in body(a).items())
+
+
+def prefixed(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": value for name, value in state.items()}
+
+
+def test_a_plain_state_dict() -> None:
+    source, before = Net(), Net()
+    untouched = before.fc.weight.clone()
+    network, report = load(source.state_dict(), before)
+    assert same(network, source)
+    assert torch.equal(before.fc.weight, untouched)
+    assert report.share == 1.0
+    assert set(report.loaded) == set(body(source))
+    assert not report.kept
+    assert set(report.unused) == {"fc.weight", "fc.bias"}
+    assert "head" in report.unused["fc.weight"]
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["module.", "model.", "backbone.", "module.model.", "model.backbone.", "_orig_mod.module.", "ema."],
+)
+@pytest.mark.parametrize("wrapper", [(), ("state_dict",), ("model",), ("checkpoint", "ema", "module")])
+def test_wrappers_are_undone(prefix: str, wrapper: tuple[str, ...]) -> None:
+    source = Net()
+    content: Any = {**prefixed(prefix, source.state_dict()), "epoch": 3}
+    for key in reversed(wrapper):
+        content = {key: content, "optimizer": {"state": {0: {"step": torch.tensor(1.0)}}}, "epoch": 7}
+    network, report = load(content)
+    assert same(network, source)
+    assert report.wrapper == ".".join(wrapper)
+    assert f"{prefix}fc.weight" in report.unused
+
+
+def test_the_moving_average_is_taken_where_there_is_one() -> None:
+    raw, average = Net(), Net()
+    for content in (
+        {"model": raw.state_dict(), "model_ema": average.state_dict()},
+        {
+            "state_dict": raw.state_dict(),
+            "ema": {"module": average.state_dict(), "n_averaged": torch.tensor(3)},
+        },
+    ):
+        network, report = load(content)
+        assert same(network, average)
+        assert "ema" in report.wrapper
+
+
+def test_the_better_match_wins() -> None:
+    source = Net()
+    content = {"ema": {"stem.weight": torch.zeros(5, 3, 3, 3)}, "net": source.state_dict()}
+    assert same(load(content)[0], source)
+    both = prefixed("model.", source.state_dict()) | {"module.stem.weight": torch.zeros(5, 3, 3, 3)}
+    network, report = load(both)
+    assert same(network, source)
+    assert report.unused["module.stem.weight"] == "model.stem.weight was loaded in its place"
+
+
+def test_two_layers_of_the_wrong_shape() -> None:
+    source, kept = Net(width=7), Net()
+    before = kept.deep.weight.clone()
+    network, report = load(source.state_dict(), kept, min_share=0.5)
+    assert set(report.kept) == {"deep.weight", "deep.bias"}
+    assert report.kept["deep.weight"] == "its shape is (7, 5, 1, 1), the network's (6, 5, 1, 1)"
+    assert report.unused["deep.weight"] == report.kept["deep.weight"]
+    assert torch.equal(kept.deep.weight, before)
+    assert torch.equal(network.get_parameter("stem.weight"), source.stem.weight)
+    total = sum(p.numel() for n, p in kept.named_parameters() if not n.startswith("fc"))
+    assert report.share == pytest.approx(1 - (6 * 5 + 6) / total)
+    with pytest.raises(
+        WeightsError, match=r"does not fit.*2 kept .*its shape is \(7, 5, 1, 1\).*At least 90 %"
+    ):
+        load(source.state_dict())
+
+
+def test_a_refused_checkpoint_changes_nothing() -> None:
+    network = Net()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    poisoned = Net().state_dict()
+    poisoned["deep.weight"][0, 0] = float("nan")
+    for content in (Net(width=7).state_dict(), poisoned):
+        with pytest.raises(WeightsError):
+            load(content, network)
+    assert all(torch.equal(value, network.state_dict()[name]) for name, value in before.items())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite(value: float) -> None:
+    state = Net().state_dict()
+    state["norm.running_var"][2] = value
+    with pytest.raises(
+        WeightsError, match=r"1 entries hold values that are not finite, such as norm\.running_var"
+    ):
+        load(state)
+
+
+def test_kinds() -> None:
+    source = Net()
+    network, _ = load({name: value.half() for name, value in source.state_dict().items()})
+    torch.testing.assert_close(network.get_parameter("deep.weight"), source.deep.weight, atol=1e-3, rtol=1e-3)
+    state = source.state_dict()
+    state["stem.bias"] = torch.ones(5, dtype=torch.int64)
+    state["deep.bias"] = torch.ones(6).to_sparse()
+    report = load(state, min_share=0.5)[1]
+    assert report.kept["stem.bias"] == "it is int64, the network's float32"
+    assert report.kept["deep.bias"] == "not a plain dense tensor"
+
+
+@pytest.mark.parametrize(
+    "content", [None, [], torch.ones(2), {}, {"a": 1}, {"a": {"b": {}}}, {1: torch.ones(1)}]
+)
+def test_no_entries(content: Any) -> None:
+    with pytest.raises(WeightsError, match="holds no tensors by name"):
+        load(content)
+
+
+def test_entries_of_nothing() -> None:
+    with pytest.raises(WeightsError, match=r"0\.0 % of the body.*Is it a checkpoint of another backbone"):
+        load({"features.0.weight": torch.ones(3)})
+
+
+def test_batch_counters_are_not_missed() -> None:
+    state = {name: value for name, value in Net().state_dict().items() if "num_batches" not in name}
+    assert not load(state)[1].kept
+
+
+def test_with_the_head() -> None:
+    source = Net()
+    network, report = load(source.state_dict(), with_head=True)
+    assert torch.equal(network.get_parameter("fc.weight"), source.fc.weight)
+    assert not report.unused
+
+
+def test_names_that_torchvision_gave_up() -> None:
+    """The files of DenseNet and ViT still carry them."""
+    dense = create("densenet121")
+    old = {
+        name.replace("norm1.", "norm.1.").replace("norm2.", "norm.2.").replace("conv1.", "conv.1.")
+        .replace("conv2.", "conv.2.") if "denselayer" in name else name: value
+        for name, value in dense.state_dict().items()
+    }  # fmt: skip
+    assert old.keys() != dense.state_dict().keys()
+    network, report = load(old, create("densenet121"), with_head=True, min_share=1.0)
+    assert not report.unused
+    assert all(torch.equal(value, network.state_dict()[name]) for name, value in dense.state_dict().items())
+
+    vit = create("vit_b_16", 10, image_size=32)
+    old = {
+        name.replace(".mlp.0.", ".mlp.linear_1.").replace(".mlp.3.", ".mlp.linear_2."): value
+        for name, value in vit.state_dict().items()
+    }
+    report = load(old, create("vit_b_16", 10, image_size=32), min_share=1.0)[1]
+    assert set(report.unused) == {"heads.head.weight", "heads.head.bias"}
+
+
+def test_buffers_of_auxiliary_classifiers_belong_to_the_head() -> None:
+    source = create("googlenet", 10)
+    report = load(source.state_dict(), create("googlenet", 10), min_share=1.0)[1]
+    assert not any(name.startswith(("aux", "fc")) for name in report.loaded)
+    assert not report.kept
+    alone = load(source.state_dict(), create("googlenet", 10, auxiliary=False), min_share=1.0)[1]
+    assert alone.unused["aux1.fc1.weight"] == "the network has no such entry"
+
+
+def test_the_report_is_plain_data() -> None:
+    report = load(Net().state_dict())[1]
+    assert report.to_dict()["share"] == 1.0
+    assert report.summary().startswith("9 entries loaded, 100.0 % of the body's parameters; 2 of the file")
