@@ -78,6 +78,15 @@ def open_rgb(path: Path) -> Image.Image:
         raise BadImageError(name, _damaged(error)) from None
 
 
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Decode an opened picture to RGB, turned as its EXIF orientation says."""
+    image.load()
+    # After loading: a PNG may carry its EXIF data behind the pixels, and Pillow turns a TIFF by itself.
+    method = ORIENTATION.get(_orientation(image))
+    rgb = to_rgb(image)
+    return rgb if method is None else rgb.transpose(method)
+
+
 @dataclass(frozen=True)
 class Listing:
     """What a folder holds: its ``pictures``, sorted, and how many other files were ``passed_over``."""
@@ -206,11 +215,7 @@ def _decode(file: BinaryIO, name: str) -> Image.Image:
             raise BadImageError(name, f"{width} x {height} pixels; at most {MAX_PIXELS:,} are decoded")
         if max(width, height) > MAX_ELONGATION * min(width, height):
             raise BadImageError(name, f"{width} x {height} pixels: too elongated to be a picture")
-        image.load()
-        # After loading: a PNG may carry its EXIF data behind the pixels, and Pillow turns a TIFF by itself.
-        method = ORIENTATION.get(_orientation(image))
-        rgb = to_rgb(image)
-        return rgb if method is None else rgb.transpose(method)
+        return upright_rgb(image)
 
 
 def _orientation(image: Image.Image) -> Any:

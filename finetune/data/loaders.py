@@ -83,6 +83,8 @@ class TrainLoader:
             DataError: not one picture can be read.
             FinetuneError: a loader process died.
         """
+        if self._running is not None:
+            self._running.close()
         self._agenda.batches = self._draws(epoch, start)
         if self._loader is None:
             self._loader = data_loader(

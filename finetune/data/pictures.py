@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from finetune.data.images import open_rgb
+from finetune.data.images import open_rgb, upright_rgb
 from finetune.data.modes import to_rgb
 from finetune.errors import BadImageError
 
@@ -94,7 +94,7 @@ class TorchvisionPictures:
             image = self._dataset[index][0]
             if not isinstance(image, Image.Image):
                 raise TypeError(f"a {type(image).__name__} instead of a picture")
-            return to_rgb(image)
+            return upright_rgb(image)
         except Exception as error:
             # What goes wrong inside of someone else's data set can be anything.
             raise BadImageError(self.name(index), f"{type(error).__name__}: {error}") from None

@@ -56,6 +56,8 @@ def create(
     if name == efficientnet_lite.NAME:
         lite: nn.Module = efficientnet_lite.efficientnet_lite0(num_classes)
         return lite
+    if name.startswith("mnasnet"):
+        return _MNASNet(float(name.removeprefix("mnasnet").replace("_", ".")), num_classes)
     options: dict[str, Any] = {"weights": None, "num_classes": num_classes}
     if name in AUXILIARY:
         options |= {"aux_logits": auxiliary, "transform_input": False, "init_weights": True}
@@ -81,6 +83,15 @@ def blueprint(
     with _EmptyOnMeta():
         module = create(name, num_classes, image_size=image_size, auxiliary=auxiliary)
     return module.to("meta")
+
+
+class _MNASNet(models.MNASNet):  # type: ignore[misc]
+    """torchvision's refuses a plain mapping of names to tensors, which does not say which format it is."""
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, local_metadata: dict[str, Any], *rest: Any
+    ) -> None:
+        super()._load_from_state_dict(state_dict, prefix, {"version": 2} | local_metadata, *rest)
 
 
 _FILLS = (torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.fill_, torch.Tensor.zero_)

@@ -70,7 +70,13 @@ def build(section: ModelSection, num_classes: int, *, seed: int, image_size: int
     if section.weights != "none":
         weights = load_source_weights(module, name, section.weights, source)
         if weights.report is not None:
-            log.info("weights: %s: %s", weights.origin, weights.report.summary())
+            partial = bool(weights.report.kept)
+            log.log(
+                logging.WARNING if partial else logging.INFO,
+                "weights: %s: %s",
+                weights.origin,
+                weights.report.summary(),
+            )
     head = section.head
     _check_init(module, source, head.init)
     with _seeded(seed, "head"):

@@ -4,6 +4,7 @@ Read with safetensors or with torch's ``weights_only`` reader; a pickle that hol
 refused. Downloads go over https and are checked against the SHA-256 in their name.
 """
 
+import argparse
 import contextlib
 import hashlib
 import http.client
@@ -61,7 +62,9 @@ def read_file(path: Path) -> Any:
     with _reading(path):
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # Training scripts save their arguments along; a Namespace is attributes and nothing else.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
 
 
 @contextlib.contextmanager
@@ -77,8 +80,8 @@ def _reading(path: Path) -> Iterator[None]:
             foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
             what = f" ({foreign.group(1)})" if foreign else ""
             raise WeightsError(
-                f"{path}: refused. It is damaged or holds more than tensors{what}, and reading that could run "
-                f"code. Save its state_dict alone, with safetensors or torch.save."
+                f"{path}: refused. It is damaged or holds more than tensors{what}, and reading that could "
+                f"run code. Save its state_dict alone, with safetensors or torch.save."
             ) from None
         raise WeightsError(f"{path}: cannot be read ({_first_line(error)})") from None
 

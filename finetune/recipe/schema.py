@@ -18,6 +18,8 @@ NonNegative = Annotated[float, Field(ge=0.0)]
 DEFAULT_WEIGHT_DECAY = {"sgd": 1e-4, "adamw": 1e-2}
 # The body's rate; from scratch ten times as much, since no learned features are at risk.
 DEFAULT_LR = {"sgd": 1e-2, "adamw": 1e-4}
+# Where the head alone trains, no feature can be spoilt: AdamW may go faster.
+DEFAULT_HEAD_ONLY_LR = {"sgd": 1e-2, "adamw": 1e-3}
 FROM_SCRATCH_LR_FACTOR = 10.0
 DEFAULT_HEAD_LR_MULT = 10.0
 
@@ -164,7 +166,8 @@ class PhaseSection(Section):
     )
     epochs: Annotated[int, Field(ge=1)] = 5
     lr: Positive | Auto = Field(
-        "auto", description="the body's rate; auto: 1e-4 (adamw) or 1e-2 (sgd), ten times that from scratch"
+        "auto", description="the body's rate; auto: 1e-4 (adamw; 1e-3 under freeze: backbone) or 1e-2 (sgd), "
+        "ten times that from scratch"
     )
     head_lr_mult: Positive | Auto = Field(
         "auto", description="the head's rate is lr times this; auto: 10, or 1 with `weights: none`"
@@ -257,7 +260,8 @@ class Recipe(Section):
             optimizer = phase.optimizer or train.optimizer
             filled: dict[str, Any] = {"optimizer": optimizer}
             if phase.lr == "auto":
-                filled["lr"] = DEFAULT_LR[optimizer] * (FROM_SCRATCH_LR_FACTOR if from_scratch else 1.0)
+                rates = DEFAULT_HEAD_ONLY_LR if phase.freeze == "backbone" else DEFAULT_LR
+                filled["lr"] = rates[optimizer] * (FROM_SCRATCH_LR_FACTOR if from_scratch else 1.0)
             if phase.head_lr_mult == "auto":
                 filled["head_lr_mult"] = 1.0 if from_scratch else DEFAULT_HEAD_LR_MULT
             if phase.weight_decay is None:

@@ -61,6 +61,9 @@ def save_checkpoint(
             safetensors.torch.save_file(contiguous, temporary / file)
         for file, document in documents.items():
             (temporary / file).write_text(_json(document), encoding="utf-8")
+        for file in tensors:
+            # safetensors makes files that only their owner may read.
+            shutil.copymode(temporary / next(iter(documents)), temporary / file)
         digests = {path.name: _digest(path) for path in sorted(temporary.iterdir())}
         for path in temporary.iterdir():
             _sync(path)

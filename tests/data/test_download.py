@@ -52,7 +52,9 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
                 self.send_header("Location", state.location)
             body = state.content[start:] if status in (200, 206) else b""
             if status == 206:
-                self.send_header("Content-Range", f"bytes {start}-{len(state.content) - 1}/{len(state.content)}")
+                self.send_header(
+                    "Content-Range", f"bytes {start}-{len(state.content) - 1}/{len(state.content)}"
+                )
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             if body and state.breaks:
@@ -87,7 +89,11 @@ def test_a_file_and_its_progress(served: Served, tmp_path: Path) -> None:
     seen: list[tuple[int, int | None]] = []
     target = tmp_path / "deep" / "er" / "set.zip"
     fetch(
-        served.url, target, SHA1, schemes=("http",), progress=lambda arrived, total: seen.append((arrived, total))
+        served.url,
+        target,
+        SHA1,
+        schemes=("http",),
+        progress=lambda arrived, total: seen.append((arrived, total)),
     )
     assert target.read_bytes() == CONTENT
     assert seen[-1] == (len(CONTENT), len(CONTENT))

@@ -169,7 +169,9 @@ def test_nothing_at_all(tmp_path: Path) -> None:
 
 
 def test_hidden_and_stray_folders_are_no_classes(put: Put) -> None:
-    root = put("a/1.png", "b/1.png", ".ipynb_checkpoints/1.png", "__MACOSX/a/1.png", "a/.thumbs/2.png", "a/._1.png")
+    root = put(
+        "a/1.png", "b/1.png", ".ipynb_checkpoints/1.png", "__MACOSX/a/1.png", "a/.thumbs/2.png", "a/._1.png"
+    )
     assert layout(read_source(str(root))) == {"all": {"a": ["1.png"], "b": ["1.png"]}}
 
 

@@ -46,7 +46,12 @@ def png(width: int, height: int, *, data: bytes = b"\0" * 100) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(data))
+        + chunk(b"IEND", b"")
+    )
 
 
 def assert_near(one: Image.Image, other: Image.Image, tolerance: int = 12) -> None:
@@ -126,7 +131,9 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("order", ["<u2", ">u2"])
 def test_sixteen_bits_of_either_byte_order(order: str) -> None:
-    image = Image.frombytes("I;16" if order == "<u2" else "I;16B", (2, 1), np.array([514, 65535], order).tobytes())
+    image = Image.frombytes(
+        "I;16" if order == "<u2" else "I;16B", (2, 1), np.array([514, 65535], order).tobytes()
+    )
     assert [to_rgb(image).getpixel((x, 0)) for x in (0, 1)] == [(2, 2, 2), WHITE]
 
 
@@ -333,7 +340,16 @@ def test_pillows_own_state_stays(tmp_path: Path, noise: Noise, monkeypatch: pyte
 
 
 def test_a_folder_lists_pictures_and_counts_the_rest(tmp_path: Path) -> None:
-    for name in ["b.JPG", "a.png", "c/d.webp", "c/notes.txt", "labels.csv", ".hidden.jpg", "._a.png", "z.heic"]:
+    for name in [
+        "b.JPG",
+        "a.png",
+        "c/d.webp",
+        "c/notes.txt",
+        "labels.csv",
+        ".hidden.jpg",
+        "._a.png",
+        "z.heic",
+    ]:
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"x")
@@ -341,7 +357,12 @@ def test_a_folder_lists_pictures_and_counts_the_rest(tmp_path: Path) -> None:
         (tmp_path / stray).mkdir()
         (tmp_path / stray / "x.jpg").write_bytes(b"x")
     listing = list_images(tmp_path)
-    assert [str(path.relative_to(tmp_path)) for path in listing.pictures] == ["a.png", "b.JPG", "c/d.webp", "z.heic"]
+    assert [str(path.relative_to(tmp_path)) for path in listing.pictures] == [
+        "a.png",
+        "b.JPG",
+        "c/d.webp",
+        "z.heic",
+    ]
     assert listing.passed_over == 2
 
 

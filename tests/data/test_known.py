@@ -71,7 +71,11 @@ def test_hotdog_is_fetched_once(server: str, hotdog_zip: bytes) -> None:
         assert (source.name, source.classes) == ("hotdog", ("hotdog", "not-hotdog"))
         assert {name: len(split) for name, split in source.splits.items()} == {"train": 4, "test": 4}
         server = "http://127.0.0.1:9/gone"
-    assert sorted(path.name for path in cache_folder().iterdir()) == ["hotdog", "hotdog.zip", "hotdog.zip.lock"]
+    assert sorted(path.name for path in cache_folder().iterdir()) == [
+        "hotdog",
+        "hotdog.zip",
+        "hotdog.zip.lock",
+    ]
 
 
 def test_hotdog_put_there_by_hand(hotdog_zip: bytes) -> None:

@@ -100,7 +100,9 @@ def test_normalisation_is_torchvisions(noise: Noise) -> None:
     theirs = v2.functional.normalize(scaled, list(MEAN), list(STD))
     assert (ours.dtype, ours.shape, ours.flags["C_CONTIGUOUS"]) == (np.float32, (3, 24, 24), True)
     np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-5, atol=1e-6)
-    exact = (np.asarray(image).transpose(2, 0, 1) / 255 - np.reshape(MEAN, (3, 1, 1))) / np.reshape(STD, (3, 1, 1))
+    exact = (np.asarray(image).transpose(2, 0, 1) / 255 - np.reshape(MEAN, (3, 1, 1))) / np.reshape(
+        STD, (3, 1, 1)
+    )
     np.testing.assert_allclose(ours, exact, rtol=1e-5, atol=1e-6)
 
 

@@ -67,7 +67,9 @@ def test_ways_to_write_the_same(text: bytes, root: Path) -> None:
     assert labels(read(root, text)) == {"all": {"0.png": "a", "1.png": "b"}}
 
 
-@pytest.mark.parametrize("label", ["no", "007", "1e3", "null", "True", "1", "a,b", 'say "cheese"', "été", " x "])
+@pytest.mark.parametrize(
+    "label", ["no", "007", "1e3", "null", "True", "1", "a,b", 'say "cheese"', "été", " x "]
+)
 def test_labels_stay_as_they_are_written(label: str, root: Path) -> None:
     text = io.StringIO()
     csv.writer(text).writerows([["path", "label"], ["0.png", label], ["1.png", "other"]])
@@ -128,7 +130,9 @@ def test_faults_say_where_and_what(text: str | bytes, said: str, root: Path) -> 
 
 
 def test_a_field_over_several_lines_keeps_the_line_numbers(root: Path) -> None:
-    assert "table.csv:4: the label is empty" in refused(root, 'path,label,note\n0.png,a,"two\nlines"\n1.png,,x\n')
+    assert "table.csv:4: the label is empty" in refused(
+        root, 'path,label,note\n0.png,a,"two\nlines"\n1.png,,x\n'
+    )
 
 
 def test_all_faults_at_once_the_first_ten_in_full(root: Path) -> None:

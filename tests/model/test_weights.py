@@ -1,5 +1,6 @@
 """Where weights come from: each source, and each way in which it can fail."""
 
+import argparse
 import hashlib
 import json
 import pickle
@@ -124,6 +125,12 @@ def test_a_file(suffix: str, tmp_path: Path) -> None:
     assert loaded.report is not None
     assert loaded.report.unused.keys() == {"classifier.1.weight", "classifier.1.bias"}
     assert loaded.origin == str(path)
+
+
+def test_a_training_scripts_arguments_do_no_harm(tmp_path: Path) -> None:
+    source, path = network(), tmp_path / "model_9.pth"
+    torch.save({"model": source.state_dict(), "args": argparse.Namespace(lr=0.1)}, path)
+    assert same(load(path)[0], source, head=False)
 
 
 class Hostile:

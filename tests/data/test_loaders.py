@@ -1,0 +1,381 @@
+import dataclasses
+import logging
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from finetune.data import reading
+from finetune.data.batch import Batch
+from finetune.data.known import drawn_source
+from finetune.data.loaders import TrainLoader, default_workers, eval_batches, worker_death
+from finetune.data.pictures import FilePictures
+from finetune.data.preprocessing import Preprocessing
+from finetune.data.sources import Split
+from finetune.data.transforms import BatchMixer, TrainTransform
+from finetune.errors import BadImageError, DataError
+from finetune.recipe.schema import AugmentSection
+
+PREPROCESSING = Preprocessing(16, 18, "shorter", "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+MIXER = BatchMixer(1.0, 1.0, 3)
+
+
+@pytest.fixture(scope="module")
+def split() -> Split:
+    """21 drawn pictures of three classes."""
+    return drawn_source(3, 7, 24).splits["train"]
+
+
+@pytest.fixture
+def loader(split: Split) -> Iterator[Callable[..., TrainLoader]]:
+    made: list[TrainLoader] = []
+
+    def make(own: Split = split, **options: Any) -> TrainLoader:
+        augment = AugmentSection(crop="random_resized", flip=True, random_erasing=0.5)
+        settings = {"batch_size": 4, "seed": 5} | options
+        made.append(TrainLoader(own, TrainTransform(augment, PREPROCESSING), **settings))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def damaged(split: Split, bad: set[int], folder: Path) -> Split:
+    """The same pictures as files, of which ``bad`` ones cannot be read."""
+    paths = [folder / f"{index}.png" for index in range(len(split))]
+    for index, path in enumerate(paths):
+        split.open(index).save(path)
+        if index in bad:
+            path.write_bytes(b"gone bad")
+    return Split(FilePictures(paths), split.targets)
+
+
+def same(one: Batch, other: Batch) -> bool:
+    pairs = ((one.images, other.images), (one.targets, other.targets), (one.labels, other.labels))
+    return one.indices == other.indices and all(torch.equal(a, b) for a, b in pairs)
+
+
+def all_same(some: list[Batch], others: list[Batch]) -> bool:
+    return len(some) == len(others) and all(map(same, some, others))
+
+
+def looks(batches: list[Batch]) -> dict[int, list[bytes]]:
+    """Picture -> its looks."""
+    found: dict[int, list[bytes]] = {}
+    for batch in batches:
+        for place, index in enumerate(batch.indices):
+            found.setdefault(index, []).append(batch.images[place].numpy().tobytes())
+    return found
+
+
+def test_an_epoch_has_every_picture_once(loader: Callable[..., TrainLoader], split: Split) -> None:
+    batches = list(loader().epoch(0))
+    assert sorted(index for batch in batches for index in batch.indices) == list(range(21))
+    for batch in batches:
+        assert batch.images.shape == (len(batch.indices), 3, 16, 16)
+        assert batch.images.dtype == torch.float32
+        assert batch.labels.dtype == batch.targets.dtype == torch.int64
+        assert batch.labels.tolist() == [int(split.targets[index]) for index in batch.indices]
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "sizes"),
+    [
+        (21, 4, [4, 4, 4, 4, 5]),
+        (20, 4, [4] * 5),
+        (19, 4, [4, 4, 4, 4, 3]),
+        (5, 4, [5]),
+        (3, 4, [3]),
+        (1, 4, [1]),
+        (3, 1, [1, 1, 1]),
+        (3, 2, [3]),
+    ],
+)
+def test_the_last_batch_is_never_a_single_picture(
+    count: int, batch_size: int, sizes: list[int], loader: Callable[..., TrainLoader], split: Split
+) -> None:
+    made = loader(split.subset(np.arange(count)), batch_size=batch_size)
+    assert [len(batch.indices) for batch in made.epoch(0)] == sizes
+    assert made.batches_per_epoch == len(sizes)
+
+
+@pytest.mark.parametrize("sampler", ["shuffle", "balanced"])
+def test_the_same_bits_with_and_without_workers(sampler: str, loader: Callable[..., TrainLoader]) -> None:
+    plain, working = loader(sampler=sampler, mixer=MIXER), loader(sampler=sampler, mixer=MIXER, workers=2)
+    for epoch in (0, 3):
+        assert all_same(list(plain.epoch(epoch)), list(working.epoch(epoch)))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("sampler", ["shuffle", "balanced"])
+def test_an_epoch_taken_up_in_the_middle_goes_on_alike(
+    workers: int, sampler: str, loader: Callable[..., TrainLoader]
+) -> None:
+    whole = list(loader(sampler=sampler, mixer=MIXER).epoch(2))
+    resumed = loader(sampler=sampler, mixer=MIXER, workers=workers)
+    assert all_same(list(resumed.epoch(2, start=3)), whole[3:])
+    assert list(resumed.epoch(2, start=len(whole))) == []
+    assert all_same(list(resumed.epoch(2)), whole)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_left_early_leaves_no_trace(workers: int, loader: Callable[..., TrainLoader]) -> None:
+    made = loader(workers=workers)
+    left = made.epoch(0)
+    next(left)
+    assert all_same(list(made.epoch(1)), list(loader().epoch(1)))
+
+
+def test_nothing_depends_on_what_was_drawn_before(loader: Callable[..., TrainLoader]) -> None:
+    torch.manual_seed(1)
+    first = list(loader().epoch(1))
+    torch.manual_seed(2)
+    np.random.seed(3)  # noqa: NPY002
+    made = loader()
+    list(made.epoch(0))
+    state = torch.get_rng_state()
+    assert all_same(list(made.epoch(1)), first)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_pictures_look_does_not_depend_on_its_batch(loader: Callable[..., TrainLoader]) -> None:
+    assert looks(list(loader(batch_size=4).epoch(2))) == looks(list(loader(batch_size=7).epoch(2)))
+
+
+def test_epochs_and_seeds_differ(loader: Callable[..., TrainLoader]) -> None:
+    made = loader()
+    zero, one, other = (
+        looks(list(made.epoch(0))),
+        looks(list(made.epoch(1))),
+        looks(list(loader(seed=6).epoch(0))),
+    )
+    assert all(zero[i] != one[i] and zero[i] != other[i] for i in range(21))
+
+
+def test_views_come_again(loader: Callable[..., TrainLoader]) -> None:
+    made = loader(views=2)
+    seen = [list(made.epoch(epoch)) for epoch in range(4)]
+    assert looks(seen[0]) == looks(seen[2]) != looks(seen[1]) == looks(seen[3])
+    assert [batch.indices for batch in seen[0]] != [batch.indices for batch in seen[2]]
+
+
+def test_a_balanced_epoch(loader: Callable[..., TrainLoader], split: Split) -> None:
+    few = split.subset([*range(7), 7, 14, 15])
+    batches = list(loader(few, sampler="balanced").epoch(0))
+    labels = [label for batch in batches for label in batch.labels.tolist()]
+    assert sorted(labels.count(label) for label in range(3)) == [3, 3, 4]
+    # The one picture of class 1 is drawn several times, and looks different each time.
+    drawn = looks(batches)[7]
+    assert len(drawn) == len(set(drawn)) >= 3
+
+
+def test_mixed_targets(loader: Callable[..., TrainLoader]) -> None:
+    plain, mixed = list(loader().epoch(0)), list(loader(mixer=MIXER).epoch(0))
+    for one, other in zip(plain, mixed, strict=True):
+        assert one.indices == other.indices
+        assert torch.equal(one.labels, other.labels)
+        assert other.targets.shape == (len(other.indices), 3)
+        torch.testing.assert_close(other.targets.sum(1), torch.ones(len(other.indices)))
+        assert not torch.equal(one.images, other.images)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_evaluation_goes_in_order(workers: int, split: Split) -> None:
+    batches = list(eval_batches(split, PREPROCESSING, batch_size=5, workers=workers))
+    assert [index for batch in batches for index in batch.indices] == list(range(21))
+    assert [len(batch.indices) for batch in batches] == [5, 5, 5, 5, 1]
+    images = torch.cat([batch.images for batch in batches])
+    for index in range(21):
+        np.testing.assert_array_equal(images[index].numpy(), PREPROCESSING(split.open(index)))
+
+
+def test_an_empty_split(split: Split, loader: Callable[..., TrainLoader]) -> None:
+    assert list(eval_batches(split.subset([]), PREPROCESSING, batch_size=4, workers=2)) == []
+    with pytest.raises(DataError, match="no pictures"):
+        loader(split.subset([]))
+
+
+# Bad pictures.
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bad_picture_stops_with_its_own_error(
+    workers: int, split: Split, tmp_path: Path, loader: Callable[..., TrainLoader]
+) -> None:
+    pictures = damaged(split, {9}, tmp_path)
+    for batches in (
+        loader(pictures, workers=workers).epoch(0),
+        eval_batches(pictures, PREPROCESSING, batch_size=4, workers=workers),
+    ):
+        with pytest.raises(BadImageError) as caught:
+            list(batches)
+        assert type(caught.value) is BadImageError
+        assert caught.value.name == str(tmp_path / "9.png")
+        assert "text" in caught.value.reason
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_bad_pictures_left_out_are_told(
+    workers: int,
+    split: Split,
+    tmp_path: Path,
+    loader: Callable[..., TrainLoader],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pictures = damaged(split, {0, 9}, tmp_path)
+    made = loader(pictures, on_bad_image="skip", workers=workers)
+    plain = list(loader().epoch(0))
+    with caplog.at_level(logging.WARNING, "finetune"):
+        batches = list(made.epoch(0))
+        list(made.epoch(1))
+    told = {error.name for batch in batches for error in batch.bad}
+    assert told == {str(tmp_path / "0.png"), str(tmp_path / "9.png")}
+    assert sorted(index for batch in batches for index in batch.indices) == sorted({*range(21)} - {0, 9})
+    assert len(caplog.records) == 2
+    # The others are where they would have been, and look as they would have.
+    for with_bad, without in zip(batches, plain, strict=True):
+        assert with_bad.indices == tuple(i for i in without.indices if i not in (0, 9))
+    assert all(looks(batches)[i] == looks(plain)[i] for i in range(1, 9))
+
+
+def test_evaluation_leaves_out_and_tells(split: Split, tmp_path: Path) -> None:
+    bad = {0, 1, 2, 3, 9, 20}
+    batches = list(
+        eval_batches(damaged(split, bad, tmp_path), PREPROCESSING, batch_size=4, on_bad_image="skip")
+    )
+    assert [len(batch.indices) for batch in batches] == [0, 4, 3, 4, 4, 0]
+    assert batches[0].images.shape == (0, 3, 16, 16)
+    assert [Path(error.name).name for batch in batches for error in batch.bad] == [
+        f"{index}.png" for index in sorted(bad)
+    ]
+
+
+@pytest.mark.parametrize("mixer", [None, MIXER])
+def test_batches_of_bad_pictures_stay_numbered(
+    mixer: BatchMixer | None, split: Split, tmp_path: Path, loader: Callable[..., TrainLoader]
+) -> None:
+    order = [index for batch in loader().epoch(0) for index in batch.indices]
+    # All of the first batch, and all but one of the second.
+    pictures = damaged(split, set(order[:7]), tmp_path)
+    made = loader(pictures, on_bad_image="skip", mixer=mixer)
+    batches = list(made.epoch(0))
+    assert [len(batch.indices) for batch in batches] == [0, 0, 4, 4, 5]
+    assert [len(batch.bad) for batch in batches] == [4, 3, 0, 0, 0]
+    assert [len(batch.targets) for batch in batches] == [0, 0, 4, 4, 5]
+    assert all_same(list(made.epoch(0, start=1)), batches[1:])
+
+
+def test_nothing_but_bad_pictures(split: Split, tmp_path: Path, loader: Callable[..., TrainLoader]) -> None:
+    pictures = damaged(split, set(range(21)), tmp_path)
+    with pytest.raises(DataError, match="none of the 21 training pictures"):
+        list(loader(pictures, on_bad_image="skip").epoch(0))
+
+
+# Processes.
+
+
+def test_everything_survives_spawn(split: Split) -> None:
+    """What a loader process is given where processes do not fork."""
+    transform = TrainTransform(AugmentSection(flip=True), PREPROCESSING)
+    reader = reading.Reader(split, transform)
+    again = pickle.loads(pickle.dumps(reader))
+    draws = [(3, 17), (8, 18)]
+    assert same(reader.__getitems__(draws), again.__getitems__(draws))
+
+
+def test_processes_last_from_epoch_to_epoch_and_end_with_close(loader: Callable[..., TrainLoader]) -> None:
+    made = loader(workers=2)
+    before = set(multiprocessing.active_children())
+    running = made.epoch(0)
+    next(running)
+    first = set(multiprocessing.active_children()) - before
+    assert len(first) == 2
+    list(made.epoch(1))
+    assert set(multiprocessing.active_children()) - before == first
+    made.epoch(2)
+    made.close()
+    assert set(multiprocessing.active_children()) == before
+    assert len(list(made.epoch(0))) == 5
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="signals do not say who sent them here")
+def test_processes_leave_signals_to_the_run(loader: Callable[..., TrainLoader], split: Split) -> None:
+    made = loader(split.subset(np.tile(np.arange(21), 10)), workers=2)
+    before = set(multiprocessing.active_children())
+    batches = made.epoch(0)
+    count = len(next(batches).indices)
+    workers = set(multiprocessing.active_children()) - before
+    for worker in workers:
+        subprocess.run(["kill", "-INT", str(worker.pid)], check=True)
+        subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
+    count += sum(len(batch.indices) for batch in batches)
+    assert count == 210
+    assert all(worker.is_alive() for worker in workers)
+    made.close()
+    assert not any(worker.is_alive() for worker in workers)
+
+
+KILLED = """
+import multiprocessing, os, signal, time
+from finetune.data.known import drawn_source
+from finetune.data.loaders import TrainLoader, worker_death
+from finetune.data.preprocessing import Preprocessing
+from finetune.data.transforms import TrainTransform
+from finetune.errors import FinetuneError
+from finetune.recipe.schema import AugmentSection
+
+preprocessing = Preprocessing(16, 18, "shorter", "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+pictures = drawn_source(2, 300, 24).splits["train"]
+loader = TrainLoader(pictures, TrainTransform(AugmentSection(), preprocessing), batch_size=2, seed=0, workers=2)
+try:
+    for batch in loader.epoch(0):
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+        time.sleep(0.2)
+except FinetuneError as error:
+    print(error)
+except RuntimeError as error:
+    # torch tells of it wherever the main thread is.
+    print(worker_death(error))
+os._exit(0)
+"""
+
+
+def test_a_killed_process_ends_the_run_with_a_message() -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True, check=True, timeout=60)
+    assert "a loader process died" in done.stdout
+    assert "data.workers: 0" in done.stdout
+
+
+def test_other_errors_are_no_deaths() -> None:
+    assert worker_death(RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None
+    assert worker_death(RuntimeError("Caught RuntimeError in DataLoader worker process 0.")) is None
+
+
+@pytest.mark.parametrize(("cores", "workers"), [(1, 0), (2, 0), (3, 1), (8, 6), (64, 8)])
+def test_default_workers(cores: int, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    assert default_workers() == workers
+
+
+def test_a_batch_moves(split: Split) -> None:
+    (batch, *_) = eval_batches(split, PREPROCESSING, batch_size=2)
+    moved = batch.to("meta")
+    assert moved.images.device.type == moved.targets.device.type == moved.labels.device.type == "meta"
+    assert moved.indices == batch.indices
+    assert [field.name for field in dataclasses.fields(Batch)] == [
+        "images",
+        "targets",
+        "labels",
+        "indices",
+        "bad",
+    ]

@@ -1,0 +1,217 @@
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy import stats
+from torchvision.transforms import v2
+
+from finetune.data.preprocessing import Preprocessing
+from finetune.data.transforms import BatchMixer, EvalTransform, TrainTransform, seeded
+from finetune.recipe.schema import AugmentSection, ColorJitter, RandAugment
+
+Noise = Callable[[int, int], Image.Image]
+PREPROCESSING = Preprocessing(24, 28, "shorter", "bilinear", (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
+EVERYTHING: dict[str, Any] = {
+    "crop": "random_resized",
+    "flip": True,
+    "vertical_flip": True,
+    "rotation": 20.0,
+    "translate": 0.1,
+    "color_jitter": ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1),
+    "random_erasing": 0.5,
+}
+ONE_BY_ONE = [
+    *({name: value} for name, value in EVERYTHING.items()),
+    {"randaugment": RandAugment()},
+    {"trivial_augment": True},
+    EVERYTHING | {"randaugment": RandAugment(num_ops=3, magnitude=20)},
+]
+
+
+def transform(**augment: Any) -> TrainTransform:
+    return TrainTransform(AugmentSection(**augment), PREPROCESSING)
+
+
+@pytest.mark.parametrize("size", [(40, 30), (24, 24), (9, 50)])
+def test_with_everything_off_it_is_the_evaluations_own(size: tuple[int, int], noise: Noise) -> None:
+    image = noise(*size)
+    expected = PREPROCESSING(image)
+    for made in (transform()(image, 7), EvalTransform(PREPROCESSING)(image)):
+        assert made.dtype == torch.float32
+        np.testing.assert_array_equal(made.numpy(), expected)
+
+
+@pytest.mark.parametrize("augment", ONE_BY_ONE)
+def test_the_key_decides(augment: dict[str, Any], noise: Noise) -> None:
+    made, image = transform(**augment), noise(50, 40)
+    seen = set()
+    for key in range(12):
+        torch.manual_seed(key + 99)
+        first = made(image, key)
+        second = made(image, key)
+        assert first.shape == (3, 24, 24)
+        assert torch.equal(first, second)
+        seen.add(first.numpy().tobytes())
+    assert len(seen) >= 2
+
+
+@pytest.mark.parametrize("augment", ONE_BY_ONE)
+def test_it_is_the_same_in_another_process(augment: dict[str, Any], noise: Noise) -> None:
+    made, image = transform(**augment), noise(50, 40)
+    again = pickle.loads(pickle.dumps(made))
+    assert all(torch.equal(made(image, key), again(image, key)) for key in range(5))
+
+
+@pytest.mark.parametrize("augment", ONE_BY_ONE)
+def test_the_callers_randomness_is_not_disturbed(augment: dict[str, Any], noise: Noise) -> None:
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    transform(**augment)(noise(50, 40), 5)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_randomness_is_put_back_after_an_error() -> None:
+    before = torch.get_rng_state()
+    with pytest.raises(ValueError, match="RGB"):
+        transform(random_erasing=1.0)(Image.new("CMYK", (30, 30)), 1)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_pixels_are_normalised_as_in_evaluation(noise: Noise) -> None:
+    """A flip only moves pixels: the same values, mirrored."""
+    image = noise(24, 24)
+    upright, mirrored = PREPROCESSING(image), PREPROCESSING(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+    made = transform(flip=True)
+    results = [made(image, key).numpy() for key in range(20)]
+    flipped = [np.array_equal(result, mirrored) for result in results]
+    assert all(was or np.array_equal(result, upright) for was, result in zip(flipped, results, strict=True))
+    assert 3 < sum(flipped) < 17
+
+
+def test_vertical_flip(noise: Noise) -> None:
+    image = noise(24, 24)
+    upside_down = PREPROCESSING(image.transpose(Image.Transpose.FLIP_TOP_BOTTOM))
+    results = [transform(vertical_flip=True)(image, key).numpy() for key in range(20)]
+    assert any(np.array_equal(result, upside_down) for result in results)
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
+def test_random_resized_crop_is_torchvisions(interpolation: Any, noise: Noise) -> None:
+    preprocessing = Preprocessing(24, 28, "shorter", interpolation, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
+    augment = AugmentSection(crop="random_resized", scale=(0.2, 0.9), ratio=(0.5, 2.0))
+    reference = v2.RandomResizedCrop(
+        24,
+        scale=(0.2, 0.9),
+        ratio=(0.5, 2.0),
+        interpolation=v2.InterpolationMode(interpolation),
+        antialias=True,
+    )
+    image = noise(60, 45)
+    for key in range(5):
+        torch.manual_seed(key)
+        expected = preprocessing.normalize(reference(image))
+        np.testing.assert_array_equal(TrainTransform(augment, preprocessing)(image, key).numpy(), expected)
+
+
+def test_what_a_shift_uncovers_is_nothing_to_the_network() -> None:
+    """0 after normalisation, as near as 8 bits allow."""
+    made = transform(translate=0.5)
+    white = Image.new("RGB", (24, 24), (255, 255, 255))
+    uncovered = [result[:, result.amin(0) < 0.5] for result in (made(white, key) for key in range(10))]
+    pixels = torch.cat(uncovered, dim=1)
+    assert pixels.shape[1] > 100
+    assert pixels.abs().max() < 0.5 / 255 / 0.2 + 1e-6
+
+
+def test_a_rotation_turns_about_the_centre() -> None:
+    preprocessing = Preprocessing(25, 25, "shorter", "bilinear", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    image = Image.new("RGB", (25, 25))
+    image.paste((255, 255, 255), (10, 10, 15, 15))
+    made = TrainTransform(AugmentSection(rotation=180.0), preprocessing)
+    results = torch.stack([made(image, key)[0] for key in range(20)])
+    places = torch.arange(25.0)
+    for result in results:
+        mass = result.sum()
+        assert abs((result.sum(0) * places).sum() / mass - 12) < 0.3
+        assert abs((result.sum(1) * places).sum() / mass - 12) < 0.3
+    assert len({result.numpy().tobytes() for result in results}) > 10
+
+
+def test_erased_rectangles_are_nothing_to_the_network(noise: Noise) -> None:
+    made = transform(random_erasing=1.0)
+    image = noise(24, 24)
+    plain = torch.from_numpy(PREPROCESSING(image))
+    changed = made(image, 3)
+    erased = changed != plain
+    assert 10 < erased.sum() < erased.numel()
+    assert (changed[erased] == 0).all()
+
+
+# Mixing.
+
+
+def test_mixup_mixes_pictures_and_labels_alike() -> None:
+    images, targets = torch.rand(6, 3, 8, 8), torch.tensor([0, 1, 2, 0, 1, 2])
+    mixed, soft = BatchMixer(0.8, 0.0, 3)(images, targets, key=4)
+    share = soft[1, 1].item()
+    assert 0 < share < 1
+    torch.testing.assert_close(mixed, share * images + (1 - share) * images.roll(1, 0))
+    one_hot = torch.eye(3)[targets]
+    torch.testing.assert_close(soft, share * one_hot + (1 - share) * one_hot.roll(1, 0))
+    assert soft.dtype == torch.float32
+
+
+def test_cutmix_pastes_a_rectangle_and_counts_it() -> None:
+    images, targets = torch.rand(4, 3, 16, 16), torch.tensor([0, 1, 2, 3])
+    mixed, soft = BatchMixer(0.0, 1.0, 4)(images, targets, key=0)
+    from_other = (mixed == images.roll(1, 0)).all(1)
+    from_own = (mixed == images).all(1)
+    assert (from_other ^ from_own).all()
+    torch.testing.assert_close(soft[2, 2].item(), from_own[2].float().mean().item())
+
+
+def test_mixup_draws_from_its_beta_distribution() -> None:
+    images, targets = torch.zeros(2, 3, 2, 2), torch.tensor([0, 1])
+    mixer = BatchMixer(0.4, 0.0, 2)
+    shares = [mixer(images, targets, key)[1][0, 0].item() for key in range(400)]
+    assert stats.kstest(shares, stats.beta(0.4, 0.4).cdf).pvalue > 0.01
+
+
+def test_both_take_turns() -> None:
+    images, targets = torch.rand(4, 3, 16, 16), torch.arange(4)
+    mixer = BatchMixer(1.0, 1.0, 4)
+    cut = [
+        bool(((mixed == images) | (mixed == images.roll(1, 0))).all())
+        for mixed, _ in (mixer(images, targets, key) for key in range(60))
+    ]
+    assert 15 < sum(cut) < 45
+
+
+def test_the_key_decides_the_mix() -> None:
+    images, targets = torch.rand(4, 3, 8, 8), torch.arange(4)
+    mixer = BatchMixer(1.0, 1.0, 4)
+    before = torch.get_rng_state()
+    first, second, third = (mixer(images, targets, key)[0] for key in (5, 5, 6))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, third)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_batch_too_small_to_mix(count: int) -> None:
+    images, targets = torch.rand(count, 3, 8, 8), torch.full((count,), 2)
+    mixed, soft = BatchMixer(1.0, 1.0, 3)(images, targets, 1)
+    assert torch.equal(mixed, images)
+    assert soft.tolist() == [[0.0, 0.0, 1.0]] * count
+
+
+def test_seeded_draws_are_torchs() -> None:
+    with seeded(123):
+        drawn = torch.rand(4)
+    torch.manual_seed(123)
+    assert torch.equal(drawn, torch.rand(4))
