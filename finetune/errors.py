@@ -23,7 +23,7 @@ from collections.abc import Sequence
 
 
 def printable(text: str) -> str:
-    """``text`` on one line: control characters and undecodable bytes of a file name are written as escapes."""
+    """``text`` on one line: control characters and undecodable bytes of a file name become escapes."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
     )
@@ -86,7 +86,8 @@ class MissingExtraError(UserError):
 
     def __init__(self, purpose: str, package: str, extra: str) -> None:
         super().__init__(
-            f"{purpose} needs the package {package!r}. Install it with: pip install 'finetune-pictures[{extra}]'"
+            f"{purpose} needs the package {package!r}. "
+            f"Install it with: pip install 'finetune-pictures[{extra}]'"
         )
 
 

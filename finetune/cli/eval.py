@@ -104,7 +104,7 @@ def _evaluate(
     from finetune.training.precision import pick_device
 
     where = pick_device(device)
-    trained = load_trained(run, checkpoint.value, str(where))
+    trained = load_trained(run, checkpoint.value, where)
     name, pictures = _choose(trained, split, data)
     section = trained.recipe.data
     size = batch_size or trained.recipe.train.batch_size

@@ -82,7 +82,7 @@ def _open(model: Path, checkpoint: Checkpoint, device: str | None) -> "Classifie
     from finetune.training.precision import pick_device
 
     where = pick_device(device)
-    trained = load_trained(model, checkpoint.value, str(where))
+    trained = load_trained(model, checkpoint.value, where)
     return TorchClassifier(trained.module, trained.card, where)
 
 

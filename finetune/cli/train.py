@@ -1,5 +1,8 @@
 """``finetune train RECIPE``: a recipe to a run directory."""
 
+import shlex
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -84,6 +87,15 @@ def _conclude(result: "Result") -> None:
         output.data("test top-1   not measured: the data has no test split")
     output.data(f"run          {run}")
     output.note("\nNext:")
-    output.note(f"  finetune eval {run}")
-    output.note(f"  finetune predict {run} PICTURES...")
-    output.note(f"  finetune export {run} --format onnx")
+    for line in _next_commands(result):
+        output.note(f"  {line}")
+
+
+def _next_commands(result: "Result") -> list[str]:
+    """Three commands that can be typed as they stand."""
+    command = "finetune" if shutil.which("finetune") else sys.argv[0]
+    run = shlex.quote(str(result.run))
+    commands = [f"{command} eval {run}", f"{command} export {run} --format onnx"]
+    if result.example is not None:
+        return [*commands, f"{command} predict {run} {shlex.quote(result.example)}"]
+    return [*commands, f"{command} layers {result.backbone}"]

@@ -59,7 +59,7 @@ def read_folder(root: Path) -> Source:
         raise DataError(_nothing(name, folders, loose, others))
     notes = []
     if loose:
-        notes.append(f"{name}: {loose} pictures lie outside of the class folders and were left out")
+        notes.append(f"{name}: pictures outside of the class folders were left out ({loose})")
     if others:
         kinds = ", ".join(f"{kind} {count}" for kind, count in others.most_common(5))
         notes.append(f"{name}: files that are no pictures were passed over ({kinds})")
@@ -121,8 +121,8 @@ def _splits(name: str, folders: list[_Folder], notes: list[str]) -> dict[str, di
         taken[folder.split] = folder.name
         if folder.direct:
             notes.append(
-                f"{name}: {len(folder.direct)} pictures lie in {printable(folder.name)}/, outside of its "
-                "class folders, and were left out"
+                f"{name}/{printable(folder.name)}: pictures outside of the class folders were left out "
+                f"({len(folder.direct)})"
             )
         where = f"{name}/{printable(folder.name)}"
         found[folder.split] = _named(where, {each: folder.below[each] for each in folder.below})

@@ -90,31 +90,34 @@ class TrainLoader:
             self._loader = data_loader(
                 self._reader, self._agenda, self._workers, self._pin_memory, persistent=True
             )
-        seen = 0
-        first_bad: BadImageError | None = None
         self._running = running(self._loader, self._on_bad_image)
-        for number, batch in enumerate(self._running, start):
-            self._tell(batch.bad)
-            first_bad = first_bad or next(iter(batch.bad), None)
-            seen += len(batch.indices)
-            if len(batch.indices) == 1 and batch.bad:
-                # BatchNorm cannot train on one picture; in another epoch it is in other company.
-                batch = Batch(batch.images[:0], batch.targets[:0], batch.labels[:0], (), batch.bad)
-            if self._mixer is not None:
-                mix_key = key(self._seed, "mix", epoch, number)
-                images, targets = self._mixer(batch.images, batch.labels, mix_key)
-                batch = dataclasses.replace(batch, images=images, targets=targets)
-            yield batch
-        if first_bad is not None and not seen and start == 0:
-            raise DataError(
-                f"none of the {len(self._split)} training pictures can be read; the first: {first_bad}"
-            )
+        seen, bad = 0, ""
+        try:
+            for number, batch in enumerate(self._running, start):
+                self._tell(batch.bad)
+                seen += len(batch.indices)
+                bad = bad or "".join(map(str, batch.bad[:1]))
+                yield self._finished(batch, epoch, number)
+        except Exception:
+            self.close()
+            raise
+        if bad and not seen and start == 0:
+            raise DataError(f"none of the {len(self._split)} training pictures can be read; the first: {bad}")
 
     def close(self) -> None:
         """End the loader processes, and an epoch that is under way. A further epoch starts new ones."""
         if self._running is not None:
             self._running.close()
         self._running = self._loader = None
+
+    def _finished(self, batch: Batch, epoch: int, number: int) -> Batch:
+        if len(batch.indices) == 1 and batch.bad:
+            # BatchNorm cannot train on one picture; in another epoch it is in other company.
+            batch = Batch(batch.images[:0], batch.targets[:0], batch.labels[:0], (), batch.bad)
+        if self._mixer is None:
+            return batch
+        images, targets = self._mixer(batch.images, batch.labels, key(self._seed, "mix", epoch, number))
+        return dataclasses.replace(batch, images=images, targets=targets)
 
     def _bounds(self) -> list[int]:
         count, size = len(self._split), self._batch_size

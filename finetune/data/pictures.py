@@ -11,7 +11,7 @@ from PIL import Image
 
 from finetune.data.images import open_rgb, upright_rgb
 from finetune.data.modes import to_rgb
-from finetune.errors import BadImageError
+from finetune.errors import BadImageError, printable
 
 
 class Pictures(Protocol):
@@ -97,7 +97,8 @@ class TorchvisionPictures:
             return upright_rgb(image)
         except Exception as error:
             # What goes wrong inside of someone else's data set can be anything.
-            raise BadImageError(self.name(index), f"{type(error).__name__}: {error}") from None
+            text = printable(" ".join(str(error).split()))[:120]
+            raise BadImageError(self.name(index), f"{type(error).__name__}: {text}") from None
 
 
 class SomePictures:

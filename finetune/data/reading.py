@@ -1,5 +1,6 @@
 """Reading batches, here or in loader processes; what happens to those processes."""
 
+import multiprocessing
 import os
 import shutil
 import signal
@@ -80,7 +81,8 @@ class Reader(Dataset[Batch]):
 class Agenda:
     """What a loader is to read next; torch asks for it in the main process each time an epoch begins."""
 
-    batches: Iterator[list[Draw]] = iter(())
+    def __init__(self) -> None:
+        self.batches: Iterator[list[Draw]] = iter(())
 
     def __iter__(self) -> Iterator[list[Draw]]:
         return self.batches
@@ -89,6 +91,7 @@ class Agenda:
 def data_loader(
     reader: Reader, agenda: Agenda, workers: int, pin_memory: bool, *, persistent: bool
 ) -> "DataLoader[Batch]":
+    """torch's loader of the batches that ``agenda`` names; ``persistent``: its processes outlive an epoch."""
     with _quiet_start():
         return DataLoader(
             reader,
@@ -104,17 +107,27 @@ def data_loader(
 
 
 def running(loader: "DataLoader[Batch]", on_bad_image: OnBadImage) -> Generator[Batch]:
+    """What ``loader`` reads, batch by batch.
+
+    Raises:
+        BadImageError: a picture cannot be read and ``on_bad_image`` is error.
+        FinetuneError: a loader process died.
+    """
+    with _quiet_start():
+        batches = iter(loader)
     try:
-        with _quiet_start():
-            batches = iter(loader)
         for batch in batches:
             if batch.bad and on_bad_image == "error":
-                raise batch.bad[0]
+                # A new one: an error that this frame also refers to would keep the frame alive.
+                raise BadImageError(batch.bad[0].name, batch.bad[0].reason)
             yield batch
     except RuntimeError as error:
         if (death := worker_death(error)) is not None:
             raise death from None
         raise
+    finally:
+        # At once: torch does not end its processes well from within a garbage collection.
+        del batches
 
 
 @contextmanager
@@ -133,9 +146,10 @@ def _start_worker(_: int) -> None:
     to finish its step. Only the run itself can end them.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):
+    run = multiprocessing.parent_process()
+    if hasattr(signal, "sigwaitinfo") and run is not None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_when_told, args=(os.getppid(),), daemon=True).start()
+        threading.Thread(target=_end_when_told, args=(run.pid,), daemon=True).start()
     torch.set_num_threads(1)
 
 

@@ -131,7 +131,8 @@ def _rows(text: str, faults: _Faults) -> Iterator[_Row]:
             continue
         if len(cells) != width:
             more = "; put quotes around a field with a comma in it" if len(cells) > width else ""
-            faults.add(line, f"{len(cells)} fields, but the header has {width}{more}")
+            number = "1 field" if len(cells) == 1 else f"{len(cells)} fields"
+            faults.add(line, f"{number}, but the header has {width}{more}")
             continue
         row = _row(line, cells, columns, faults)
         if row is not None:
@@ -196,7 +197,7 @@ def _without_repeats(rows: list[_Row], folder: Path, faults: _Faults, notes: lis
         else:
             repeats += 1
     if repeats:
-        notes.append(f"{faults.name}: {repeats} rows repeat an earlier one and were left out")
+        notes.append(f"{faults.name}: rows that repeat an earlier one were left out ({repeats})")
     return list(kept.values())
 
 

@@ -166,8 +166,9 @@ class PhaseSection(Section):
     )
     epochs: Annotated[int, Field(ge=1)] = 5
     lr: Positive | Auto = Field(
-        "auto", description="the body's rate; auto: 1e-4 (adamw; 1e-3 under freeze: backbone) or 1e-2 (sgd), "
-        "ten times that from scratch"
+        "auto",
+        description="the body's rate; auto: 1e-4 (adamw; 1e-3 under freeze: backbone) or 1e-2 (sgd), "
+        "ten times that from scratch",
     )
     head_lr_mult: Positive | Auto = Field(
         "auto", description="the head's rate is lr times this; auto: 10, or 1 with `weights: none`"

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -23,6 +24,7 @@ from finetune.errors import CheckpointError, RunDirError
 from finetune.recipe.load import load_recipe
 from finetune.recipe.schema import Recipe
 from finetune.training.card import ModelCard
+from finetune.training.precision import place
 from finetune.training.run_dir import CHECKPOINTS, RESOLVED
 
 MODEL = "model.safetensors"
@@ -170,8 +172,13 @@ class Trained:
     recipe: Recipe
 
 
-def load_trained(run: Path, which: Literal["best", "last"] = "best", device: str = "cpu") -> Trained:
+def load_trained(
+    run: Path, which: Literal["best", "last"] = "best", device: torch.device | None = None
+) -> Trained:
     """Rebuild the network of a run and load a checkpoint into it.
+
+    With a ``device`` it is placed there to be run; without, it is on the CPU in torch's plain memory format,
+    as a file wants it.
 
     Raises:
         RunDirError: ``run`` is no run directory, or has no such checkpoint yet.
@@ -191,7 +198,9 @@ def load_trained(run: Path, which: Literal["best", "last"] = "best", device: str
     card = ModelCard.from_dict(read_document(folder / CARD), str(folder / CARD))
     module = rebuild(card.architecture, len(card.classes))
     load_weights(module, read_tensors(folder / MODEL), folder / MODEL)
-    return Trained(module.to(device).eval(), card, run, which, load_recipe(run / RESOLVED))
+    if device is not None:
+        place(module, device)
+    return Trained(module.eval(), card, run, which, load_recipe(run / RESOLVED))
 
 
 def load_weights(module: nn.Module, weights: Tensors, where: Path) -> None:

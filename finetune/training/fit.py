@@ -26,15 +26,19 @@ from finetune.training.signals import Signals
 
 @dataclass(frozen=True)
 class Result:
-    """What a run came to. ``test`` is of the best checkpoint; None where the data has no test split.
+    """What a run came to.
 
-    ``already_finished``: there was nothing left to do.
+    ``test`` is of the best checkpoint; None where the data has no test split. ``example`` is the path of a
+    picture that was not trained on, where the pictures are files. ``already_finished``: there was nothing
+    left to do.
     """
 
     run: Path
     best: Best
     epochs: int
     test: Metrics | None
+    backbone: str
+    example: str | None
     already_finished: bool = False
 
 
@@ -91,9 +95,18 @@ def fit(
             test = _final_test(setup, run, position, signals)
             position.finished = True
             save_last(setup, run, position, optimizer_state)
-        return Result(run.path, _best(position), position.epoch, test)
+        return _result(setup, run, position, test)
     test = _load_best_and_test(setup, run, Signals())
-    return Result(run.path, _best(position), position.epoch, test, already_finished=True)
+    return _result(setup, run, position, test, already_finished=True)
+
+
+def _result(
+    setup: Setup, run: RunDir, position: Position, test: Metrics | None, already_finished: bool = False
+) -> Result:
+    held = setup.source.splits.get("test", setup.source.splits["val"])
+    example = held.name(0) if Path(held.name(0)).is_file() else None
+    backbone = setup.recipe.model.backbone
+    return Result(run.path, _best(position), position.epoch, test, backbone, example, already_finished)
 
 
 def _best(position: Position) -> Best:

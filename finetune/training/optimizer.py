@@ -48,7 +48,12 @@ def load_named_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Ten
     for group in optimizer.param_groups:
         for name, parameter in zip(group["param_names"], group["params"], strict=True):
             for state, value in by_parameter.get(name, {}).items():
-                # AdamW keeps its step count on the CPU unless fused.
-                on_cpu = state == "step" and not group.get("fused")
-                device = torch.device("cpu") if on_cpu else parameter.device
-                optimizer.state[parameter][state] = value.to(device, copy=True)
+                optimizer.state[parameter][state] = _as_torch_keeps_it(state, value, parameter, group)
+
+
+def _as_torch_keeps_it(state: str, value: Tensor, parameter: Tensor, group: Mapping[str, Any]) -> Tensor:
+    if state != "step":
+        # In the parameter's own memory format, so that the same kernels run and give the same bits.
+        return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+    # AdamW's step count, which stays on the CPU unless the fused form is used.
+    return value.to(parameter.device if group.get("fused") else "cpu", copy=True)

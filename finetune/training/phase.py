@@ -1,5 +1,6 @@
 """One phase: freeze, group, train epoch by epoch, judge on val, save, and check that the freeze held."""
 
+import logging
 import time
 from typing import Any
 
@@ -22,6 +23,8 @@ from finetune.training.run_dir import METRICS, TIMING, RunDir
 from finetune.training.setup import Setup
 from finetune.training.signals import Signals
 
+log = logging.getLogger("finetune")
+
 
 def judge(setup: Setup, split_name: str, signals: Signals) -> Metrics:
     """The metrics of the evaluated network (the moving average, where there is one) on a split."""
@@ -37,6 +40,10 @@ def judge(setup: Setup, split_name: str, signals: Signals) -> Metrics:
     collected = collect_logits(
         setup.evaluated, signals.watch(batches), setup.compute.device, setup.compute.autocast()
     )
+    for error in collected.bad:
+        if error.name not in setup.left_out:
+            setup.left_out.add(error.name)
+            log.warning("left out of %s: %s", split_name, error)
     return classification_metrics(collected.logits, collected.targets, card.classes)
 
 
@@ -187,7 +194,8 @@ def _close_epoch(
         "val_top1": val.top1,
         "val_loss": val.loss,
         "val_n": val.n,
-        "skipped": position.totals.skipped,
+        "train_skipped": position.totals.skipped,
+        "val_skipped": len(setup.source.splits["val"]) - val.n,
     }
     trained = position.totals.pictures
     if is_best:

@@ -5,6 +5,7 @@ import os
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from finetune.errors import UserError
 
@@ -30,6 +31,17 @@ class Compute:
     def scaler(self) -> torch.amp.GradScaler:
         """A gradient scaler: at work under fp16 alone, a pass-through otherwise."""
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+
+
+def place(module: nn.Module, device: torch.device) -> nn.Module:
+    """Move ``module`` to ``device`` in the memory format in which convolutions are fastest there.
+
+    Channels-last on the CPU and on CUDA: no network measured was slower in it, and depthwise convolutions
+    are far faster. Their inputs follow by themselves.
+    """
+    if device.type == "mps":
+        return module.to(device)
+    return module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def pick_device(name: str | None) -> torch.device:

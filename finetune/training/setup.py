@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -19,7 +19,7 @@ from finetune.model.weights import InputSpec
 from finetune.recipe.schema import DataSection, Recipe, TrainSection
 from finetune.training.card import ModelCard
 from finetune.training.ema import moving_average
-from finetune.training.precision import Compute
+from finetune.training.precision import Compute, place
 
 
 @dataclass
@@ -27,6 +27,7 @@ class Setup:
     """What the recipe asked for, built.
 
     ``recipe`` has the weights' own picture size filled in. ``ema`` is the averaged model, if one is kept.
+    ``left_out`` names the pictures of val and test that could not be read and were told of.
     """
 
     recipe: Recipe
@@ -38,6 +39,7 @@ class Setup:
     compute: Compute
     workers: int
     ema: AveragedModel | None
+    left_out: set[str] = field(default_factory=set)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
@@ -87,7 +89,7 @@ def prepare(recipe: Recipe, source: Source, compute: Compute) -> Setup:
         image_size=None if data.image_size == "auto" else data.image_size,
     )
     preprocessing = settle_preprocessing(data, network.input_spec)
-    network.module.to(compute.device)
+    place(network.module, compute.device)
     workers = default_workers() if data.workers == "auto" else data.workers
     augment = train.augment
     mixing = bool(augment.mixup_alpha or augment.cutmix_alpha)

@@ -40,7 +40,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     monkeypatch.setattr(download.time, "sleep", lambda _: None)
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             wanted = self.headers.get("Range")
             state.asked.append(wanted)
             start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and state.ranges else 0
@@ -191,7 +191,7 @@ def test_no_redirect_from_https_to_http() -> None:
     request = urllib.request.Request("https://example.org/x")
     handler = download._SameSafety(("https",))
     assert handler.redirect_request(request, io.BytesIO(), 302, "", {}, "https://example.org/y") is not None
-    with pytest.raises(Exception, match="redirects to http://example.org/x, which is not https"):
+    with pytest.raises(Exception, match=r"redirects to http://example\.org/x, which is not https"):
         handler.redirect_request(request, io.BytesIO(), 302, "", {}, "http://example.org/x")
 
 

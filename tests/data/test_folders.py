@@ -1,12 +1,14 @@
 import os
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Put
 
 from finetune.data.sources import Source, read_source
 from finetune.errors import DataError
+
+Put = Callable[..., Path]
 
 
 def layout(source: Source) -> dict[str, dict[str, list[str]]]:
@@ -142,13 +144,13 @@ def test_pictures_without_folders(put: Put) -> None:
 
 def test_pictures_beside_the_folders_are_a_remark(put: Put) -> None:
     source = read_source(str(put("a/1.png", "b/1.png", "loose.png")))
-    assert any("1 pictures lie outside" in note for note in source.notes)
+    assert any("outside of the class folders were left out (1)" in note for note in source.notes)
 
 
 def test_pictures_directly_in_a_split_are_a_remark(put: Put) -> None:
     source = read_source(str(put("train/a/1.png", "train/b/1.png", "train/2.png")))
     assert len(source.splits["all"]) == 2
-    assert any("train/, outside of its class folders" in note for note in source.notes)
+    assert any(note.startswith(f"{source.name}/train: pictures outside") for note in source.notes)
 
 
 def test_other_files_are_a_remark(put: Put) -> None:

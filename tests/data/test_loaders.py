@@ -140,7 +140,7 @@ def test_nothing_depends_on_what_was_drawn_before(loader: Callable[..., TrainLoa
     torch.manual_seed(1)
     first = list(loader().epoch(1))
     torch.manual_seed(2)
-    np.random.seed(3)  # noqa: NPY002
+    np.random.seed(3)
     made = loader()
     list(made.epoch(0))
     state = torch.get_rng_state()
@@ -336,7 +336,8 @@ from finetune.recipe.schema import AugmentSection
 
 preprocessing = Preprocessing(16, 18, "shorter", "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 pictures = drawn_source(2, 300, 24).splits["train"]
-loader = TrainLoader(pictures, TrainTransform(AugmentSection(), preprocessing), batch_size=2, seed=0, workers=2)
+transform = TrainTransform(AugmentSection(), preprocessing)
+loader = TrainLoader(pictures, transform, batch_size=2, seed=0, workers=2)
 try:
     for batch in loader.epoch(0):
         os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
@@ -351,7 +352,9 @@ os._exit(0)
 
 
 def test_a_killed_process_ends_the_run_with_a_message() -> None:
-    done = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED], capture_output=True, text=True, check=True, timeout=60
+    )
     assert "a loader process died" in done.stdout
     assert "data.workers: 0" in done.stdout
 

@@ -1,14 +1,18 @@
+import contextlib
 import csv
 import io
+import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Put
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from finetune.data.sources import Source, is_class_name, read_source
 from finetune.errors import DataError
+
+Put = Callable[..., Path]
 
 
 @pytest.fixture
@@ -103,7 +107,7 @@ def test_the_order_of_the_rows_does_not_matter(root: Path) -> None:
         ("path,label\n0.png,a\n1.png,\n", "table.csv:3: the label is empty"),
         ("path,label\n0.png,a\n1.png,  \n", "table.csv:3: the label is empty"),
         ("path,label\n,a\n", "table.csv:2: the path is empty"),
-        ("path,label\n0.png\n", "table.csv:2: 1 fields, but the header has 2"),
+        ("path,label\n0.png\n", "table.csv:2: 1 field, but the header has 2"),
         ("path,label\n0.png,a,b\n", "put quotes around"),
         ('path,label\n0.png,"a\x07b"\n', "control characters"),
         ("path,label\n0.png,a\nnope.png,b\n", "table.csv:3: "),
@@ -147,7 +151,7 @@ def test_all_faults_at_once_the_first_ten_in_full(root: Path) -> None:
 def test_a_row_that_comes_twice_counts_once(root: Path) -> None:
     source = read(root, "path,label\n0.png,a\n1.png,b\n./0.png,a\n")
     assert len(source.splits["all"]) == 2
-    assert "1 rows repeat" in source.notes[0]
+    assert "left out (1)" in source.notes[0]
 
 
 def test_a_label_that_train_lacks(root: Path) -> None:
@@ -176,8 +180,6 @@ def test_only_train_rows(root: Path) -> None:
     st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]),
 )
 def test_what_csv_writes_is_what_is_read(root: Path, written: list[str], quoting: int) -> None:
-    import unicodedata
-
     folded = {" ".join(unicodedata.normalize("NFKC", label).casefold().split()) for label in written}
     assume(len(folded) == len(written))
     text = io.StringIO(newline="")
@@ -193,9 +195,5 @@ def test_what_csv_writes_is_what_is_read(root: Path, written: list[str], quoting
 @given(st.one_of(st.binary(max_size=200), st.text(alphabet='pathlbe,sit"\n\r\t;01.g\0 ', max_size=120)))
 def test_anything_else_is_refused_with_a_message(root: Path, content: bytes | str) -> None:
     data = content if isinstance(content, bytes) else b"path,label\n0.png,a\n" + content.encode()
-    try:
-        source = read(root, data)
-    except DataError as error:
-        assert str(error)
-    else:
-        assert sum(map(len, source.splits.values())) >= 1
+    with contextlib.suppress(DataError):
+        assert sum(map(len, read(root, data).splits.values())) >= 1

@@ -1,4 +1,4 @@
-"""On files made here, laid out as torchvision wants them; nothing is fetched but from loopback, which fails."""
+"""On files made here, laid out as torchvision wants them; a download is only tried, from loopback."""
 
 import csv
 import pickle
