@@ -228,7 +228,7 @@ def test_an_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     path = tmp_path / "recipe.yaml"
     path.write_text(LEAST)
     monkeypatch.setattr(Path, "open", refuse)  # root may read everything, so that no file mode would do
-    with pytest.raises(RecipeError, match="cannot be read .Permission denied.; check the path"):
+    with pytest.raises(RecipeError, match=r"cannot be read .Permission denied.; check the path"):
         load_recipe(path)
 
 
