@@ -173,6 +173,10 @@ class PhaseSection(Section):
     head_lr_mult: Positive | Auto = Field(
         "auto", description="the head's rate is lr times this; auto: 10, or 1 with `weights: none`"
     )
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
+        None,
+        description="a layer's rate is lr times this to the power of its distance from the body's last layer",
+    )
     optimizer: Literal["sgd", "adamw"] | None = None
     weight_decay: NonNegative | None = None
     schedule: Literal["cosine", "one_cycle", "step", "constant"] | None = None

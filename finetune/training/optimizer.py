@@ -8,6 +8,8 @@ from torch import Tensor
 
 # Joins a parameter's name and its state's name in a checkpoint; neither contains it.
 SEPARATOR = "|"
+ADAMW_STATE = {"step", "exp_avg", "exp_avg_sq"}
+SGD_STATE = {"momentum_buffer"}
 
 
 def build_optimizer(
@@ -39,15 +41,19 @@ def load_named_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Ten
     """Give every parameter of ``optimizer`` the state kept under its name; what has none starts afresh.
 
     This is how momentum outlives a change of phase: a parameter that stays keeps it, a thawed one starts
-    at nothing, a frozen one loses it.
+    at nothing, a frozen one loses it. The state of another kind of optimizer is no use, and left out.
     """
+    own = ADAMW_STATE if isinstance(optimizer, torch.optim.AdamW) else SGD_STATE
     by_parameter: dict[str, dict[str, Tensor]] = {}
     for full, value in tensors.items():
         name, state = full.split(SEPARATOR)
         by_parameter.setdefault(name, {})[state] = value
     for group in optimizer.param_groups:
         for name, parameter in zip(group["param_names"], group["params"], strict=True):
-            for state, value in by_parameter.get(name, {}).items():
+            kept = by_parameter.get(name, {})
+            if kept.keys() != own:
+                continue
+            for state, value in kept.items():
                 optimizer.state[parameter][state] = _as_torch_keeps_it(state, value, parameter, group)
 
 

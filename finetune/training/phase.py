@@ -71,10 +71,11 @@ def train_phase(
         plan.optimizer,
         param_groups(
             network.module,
-            network.head_path,
+            network.table,
             lr=plan.lr,
             head_lr_mult=plan.head_lr_mult,
             weight_decay=plan.weight_decay,
+            layer_decay=plan.layer_decay,
             decay_bias_and_norm=recipe.train.decay_bias_and_norm,
         ),
         momentum=recipe.train.momentum,
@@ -135,6 +136,8 @@ def _title(plan: PhasePlan, k: int, setup: Setup, optimizer: torch.optim.Optimiz
     total = sum(p.numel() for p in setup.network.module.parameters())
     rate = f"lr {plan.lr:g}" if k < body else f"lr {plan.lr * plan.head_lr_mult:g}"
     head = f", head x{plan.head_lr_mult:g}" if k < body else " (head)"
+    if plan.layer_decay is not None and k < body:
+        head = f", x{plan.layer_decay:g} a layer down{head}"
     return (
         f"{k} of {body} layers frozen, {trained:,} of {total:,} parameters train, "
         f"{type(optimizer).__name__}, {rate}{head}, {plan.epochs} epochs"

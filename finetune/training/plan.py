@@ -20,6 +20,7 @@ class PhasePlan:
     lr: float
     head_lr_mult: float
     weight_decay: float
+    layer_decay: float | None
     steps: int
     steps_per_epoch: int
     schedule: Schedule
@@ -57,6 +58,7 @@ def plan_phases(train: TrainSection, batches_per_epoch: int) -> list[PhasePlan]:
                 _settled(section.lr),
                 _settled(section.head_lr_mult),
                 _settled(section.weight_decay),
+                section.layer_decay,
                 steps,
                 per_epoch,
                 schedule,

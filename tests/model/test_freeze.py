@@ -26,7 +26,7 @@ def resnet18() -> LayerTable:
 
 def groups(network: nn.Module, table: LayerTable, weight_decay: float = 0.0) -> list[dict[str, Any]]:
     options: dict[str, Any] = {"weight_decay": weight_decay, "decay_bias_and_norm": True}
-    return param_groups(network, table.head.name, lr=0.05, head_lr_mult=2.0, **options)
+    return param_groups(network, table, lr=0.05, head_lr_mult=2.0, **options)
 
 
 def state(network: nn.Module) -> dict[str, Tensor]:
