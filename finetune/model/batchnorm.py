@@ -1,13 +1,15 @@
-"""BatchNorm's momentum, set for the length of the run.
+"""BatchNorm's statistics: a momentum for the length of the run, and computing them anew.
 
 A running statistic remembers about 1 / momentum steps. A source network's momentum may be meant for hundreds
 of thousands of steps (0.01 in TensorFlow's); in a run of a few hundred the statistics then lag behind the
 weights, and evaluation normalises by numbers that belong to no network.
 """
 
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 # Torch's own default, enough for any run.
 MOST = 0.1
@@ -41,3 +43,46 @@ def raise_batchnorm_momentum(
     if not changed:
         return None
     return least if setting == "auto" else setting
+
+
+@torch.no_grad()
+def recalibrate(module: nn.Module, paths: Sequence[str], batches: Iterable[Tensor]) -> int:
+    """Compute the running statistics of some BatchNorms anew, for the weights as they are now.
+
+    Each mean and variance becomes the plain average over ``batches`` (Izmailov et al. 2018; Wu and Johnson
+    2021 call it precise BatchNorm). The BatchNorms named normalise by their batch meanwhile, and all else
+    runs in eval mode: no dropout. Modes, momenta and step counts are as before afterwards.
+
+    Args:
+        paths: of the BatchNorms, which keep running statistics; all others keep theirs untouched.
+        batches: pictures ``(N, 3, S, S)`` on the module's device, all of one N where each is to count the
+            same. Batches of less than two pictures are left out.
+
+    Returns:
+        How many batches there were. Without one, or if reading them fails, the statistics stay as they were.
+    """
+    norms: list[Any] = [module.get_submodule(path) for path in paths]
+    before = [(n.momentum, {name: b.clone() for name, b in n.named_buffers()}) for n in norms]
+    modes = [(each, each.training) for each in module.modules()]
+    used = 0
+    whole = False
+    module.eval()
+    try:
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None
+            norm.training = True
+        for images in batches:
+            if len(images) > 1:
+                module(images)
+                used += 1
+        whole = used > 0
+    finally:
+        for each, mode in modes:
+            each.training = mode
+        for norm, (momentum, buffers) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            for name, buffer in buffers.items():
+                if not whole or name == "num_batches_tracked":
+                    getattr(norm, name).copy_(buffer)
+    return used

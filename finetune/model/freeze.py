@@ -97,6 +97,18 @@ class Freeze:
         if batchnorm == "frozen":
             self._batchnorms = {n: m for n, m in module.named_modules() if isinstance(m, _BATCHNORM)}
 
+    @property
+    def moving_batchnorms(self) -> tuple[str, ...]:
+        """Paths of the BatchNorms whose statistics training moves."""
+        return tuple(
+            path
+            for path, each in self.module.named_modules()
+            if isinstance(each, _BATCHNORM)
+            and each.track_running_stats
+            and path not in self._in_eval
+            and path not in self._batchnorms
+        )
+
     def apply(self) -> None:
         """Let the frozen parameters go without gradient, and all others with one."""
         frozen = set(self.frozen_names)

@@ -18,6 +18,7 @@ def param_groups(
     weight_decay: float,
     decay_bias_and_norm: bool,
     layer_decay: float | None = None,
+    head_weight_decay: float | None = None,
 ) -> list[dict[str, Any]]:
     """Groups for an optimizer; every parameter that takes a gradient is in exactly one.
 
@@ -30,6 +31,7 @@ def param_groups(
         layer_decay: above 0 and up to 1. Layer n of a body of L learns at ``lr * layer_decay ** (L - n)``, so
             that the earlier, the gentler (Howard and Ruder 2018 divide by 2.6 a layer). The last layer of
             the body learns at ``lr``, and the head as it does without. None: all layers at ``lr``.
+        head_weight_decay: the head's, where it has one of its own.
 
     Returns:
         Groups without the empty ones, from the first layer to the head: ``body/decay``, ``body/no_decay``,
@@ -48,7 +50,8 @@ def param_groups(
         rates["head"] = lr * head_lr_mult
     groups: dict[tuple[str, str], dict[str, Any]] = {}
     for part, rate in rates.items():
-        for kind, decay in (("decay", weight_decay), ("no_decay", 0.0)):
+        own = weight_decay if part != "head" or head_weight_decay is None else head_weight_decay
+        for kind, decay in (("decay", own), ("no_decay", 0.0)):
             groups[part, kind] = {
                 "name": f"{part}/{kind}", "params": [], "param_names": [], "lr": rate, "weight_decay": decay,
             }  # fmt: skip

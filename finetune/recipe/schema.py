@@ -107,6 +107,18 @@ class ModelSection(Section):
     batchnorm_momentum: Annotated[float, Field(gt=0.0, le=1.0)] | Literal["auto", "keep"] = Field(
         "auto", description="auto: raised, where needed, so that the statistics follow a run of this length"
     )
+    batchnorm_recalibrate: Annotated[int, Field(ge=2)] | None = Field(
+        None,
+        description="before each val, compute the statistics anew on so many training pictures; frozen layers' stay",
+    )
+
+    @model_validator(mode="after")
+    def _batchnorm_moves(self) -> Self:
+        if self.batchnorm == "frozen" and self.batchnorm_recalibrate is not None:
+            raise MisfitError(
+                (("batchnorm_recalibrate",), "batchnorm: frozen keeps every statistic; leave one of them out")
+            )
+        return self
 
 
 class ColorJitter(Section):
@@ -158,6 +170,13 @@ class AugmentSection(Section):
         return self
 
 
+class L2SPSection(Section):
+    """Holding on to the source (Li, Grandvalet and Davoine 2018), in place of weight decay."""
+
+    alpha: NonNegative = Field(0.1, description="how strongly the body decays toward its starting weights")
+    beta: NonNegative = Field(0.01, description="how strongly the head decays toward zero")
+
+
 class PhaseSection(Section):
     """One stretch of training with one freeze. What is null is taken from ``train``."""
 
@@ -193,6 +212,9 @@ class TrainSection(Section):
     decay_bias_and_norm: bool = Field(
         False, description="true: weight decay on all parameters, not on weight matrices and kernels only"
     )
+    l2_sp: L2SPSection | None = Field(
+        None, description="decay toward the starting weights in place of weight decay, which is then 0"
+    )
     schedule: Literal["cosine", "one_cycle", "step", "constant"] = "cosine"
     warmup_epochs: NonNegative = Field(
         0.0, description="linear rise at the start of each phase; not one_cycle"
@@ -225,6 +247,21 @@ class TrainSection(Section):
     )
     threads: Annotated[int, Field(ge=1)] | Auto = Field("auto", description="CPU threads; auto: torch's own")
     deterministic: bool = Field(False, description="refuse CUDA operations whose bits vary between runs")
+
+    @model_validator(mode="after")
+    def _one_decay(self) -> Self:
+        if self.l2_sp is None:
+            return self
+        faults: list[tuple[tuple[str | int, ...], str]] = []
+        message = "l2_sp takes the place of weight decay; leave this out, or l2_sp"
+        if self.weight_decay not in ("auto", 0.0):
+            faults.append((("weight_decay",), message))
+        for number, phase in enumerate(self.phases):
+            if phase.weight_decay:
+                faults.append((("phases", number, "weight_decay"), message))
+        if faults:
+            raise MisfitError(*faults)
+        return self
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> Self:
@@ -260,6 +297,8 @@ class Recipe(Section):
         train = self.train
         from_scratch = self.model.weights == "none"
         decay = DEFAULT_WEIGHT_DECAY[train.optimizer] if train.weight_decay == "auto" else train.weight_decay
+        if train.l2_sp is not None:
+            decay = 0.0
         phases = []
         for phase in train.phases:
             optimizer = phase.optimizer or train.optimizer
@@ -270,7 +309,7 @@ class Recipe(Section):
             if phase.head_lr_mult == "auto":
                 filled["head_lr_mult"] = 1.0 if from_scratch else DEFAULT_HEAD_LR_MULT
             if phase.weight_decay is None:
-                own = train.weight_decay == "auto"
+                own = train.weight_decay == "auto" and train.l2_sp is None
                 filled["weight_decay"] = DEFAULT_WEIGHT_DECAY[optimizer] if own else decay
             if phase.schedule is None:
                 filled["schedule"] = train.schedule

@@ -9,11 +9,15 @@ from typing import Any
 import torch
 
 import finetune
+from finetune.model import start
 from finetune.training.setup import Setup, fingerprint
 
 
 def describe_environment(setup: Setup) -> dict[str, Any]:
-    """Versions, machine, choices, data and weights of a run, as JSON: its ``environment.json``."""
+    """Versions, machine, choices, data and weights of a run, as JSON: its ``environment.json``.
+
+    The network must be as it is before the first step.
+    """
     compute, weights = setup.compute, setup.network.weights
     return {
         "versions": {
@@ -34,4 +38,5 @@ def describe_environment(setup: Setup) -> dict[str, Any]:
         "pictures": {name: len(split) for name, split in setup.source.splits.items()},
         "classes": list(setup.source.classes),
         "weights": weights.origin if weights is not None else "none",
+        "start_fingerprint": start.fingerprint(setup.network.module),
     }

@@ -13,6 +13,7 @@ from finetune.data.keys import key
 from finetune.data.loaders import Batch
 from finetune.errors import NonFiniteLossError
 from finetune.training.diagnosis import first_non_finite
+from finetune.training.l2_sp import Hold
 from finetune.training.precision import Compute
 from finetune.training.schedule import Schedule
 
@@ -55,6 +56,7 @@ class Stepper:
     accumulate: int = 1
     grad_clip_norm: float | None = None
     ema: AveragedModel | None = None
+    hold: Hold | None = None
 
     def epoch(
         self, batches: Iterable[Batch], totals: Totals, phase_step: int, global_step: int
@@ -87,7 +89,7 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
         for batch in group:
             self._backward(batch, len(batch.indices) / pictures, totals, global_step)
-        self._check_and_clip(group, global_step)
+        self._prepare_gradients(group, global_step)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema is not None:
@@ -108,11 +110,14 @@ class Stepper:
         totals.loss += value * len(batch.indices)
         totals.correct += int((logits.detach().argmax(1) == moved.labels).sum())
 
-    def _check_and_clip(self, group: list[Batch], global_step: int) -> None:
-        """A finite loss can have a gradient that is not, and one such step would spoil every weight."""
+    def _prepare_gradients(self, group: list[Batch], global_step: int) -> None:
+        """Check, clip, and hold on to the start.
+
+        A finite loss can have a gradient that is not, and one such step would spoil every weight.
+        """
         if self.scaler.is_enabled():
             # The scaler looks for overflows itself: under fp16 they are expected, and skipped.
-            if self.grad_clip_norm is None:
+            if self.grad_clip_norm is None and self.hold is None:
                 return
             self.scaler.unscale_(self.optimizer)
         trained = [p for g in self.optimizer.param_groups for p in g["params"]]
@@ -121,6 +126,9 @@ class Stepper:
             raise self._spoiled("the gradient is not finite", group, global_step)
         if self.grad_clip_norm is not None:
             nn.utils.clip_grads_with_norm_(trained, self.grad_clip_norm, norm)
+        # Where the scaler found an overflow it makes no step, and then nothing is pulled either.
+        if self.hold is not None and bool(norm.isfinite()):
+            self.hold.pull(self.optimizer)
 
     def _spoiled(self, what: str, group: list[Batch], global_step: int) -> NonFiniteLossError:
         indices = [index for batch in group for index in batch.indices]

@@ -14,11 +14,13 @@ from finetune.evaluation.metrics import Metrics, classification_metrics
 from finetune.model.freeze import Freeze, resolve_freeze
 from finetune.model.param_groups import param_groups
 from finetune.training.checkpoint import CARD, MODEL, OPTIMIZER, RAW, STATE, save_checkpoint
+from finetune.training.l2_sp import Hold
 from finetune.training.loop import Stepper
 from finetune.training.optimizer import build_optimizer, load_named_state, named_state
 from finetune.training.plan import PhasePlan
 from finetune.training.position import Best, Position
 from finetune.training.progress import Progress
+from finetune.training.recalibration import recalibrate_batchnorm
 from finetune.training.run_dir import METRICS, TIMING, RunDir
 from finetune.training.setup import Setup
 from finetune.training.signals import Signals
@@ -64,6 +66,7 @@ def train_phase(
         FinetuneError: as the loop, the data and the checkpoints raise it.
     """
     recipe, network = setup.recipe, setup.network
+    l2_sp = recipe.train.l2_sp
     k = resolve_freeze(plan.freeze, network.table)
     freeze = Freeze(network.module, network.table, k, recipe.model.batchnorm)
     freeze.apply()
@@ -76,6 +79,7 @@ def train_phase(
             head_lr_mult=plan.head_lr_mult,
             weight_decay=plan.weight_decay,
             layer_decay=plan.layer_decay,
+            head_weight_decay=None if l2_sp is None else l2_sp.beta,
             decay_bias_and_norm=recipe.train.decay_bias_and_norm,
         ),
         momentum=recipe.train.momentum,
@@ -99,6 +103,7 @@ def train_phase(
         accumulate=recipe.train.accumulate,
         grad_clip_norm=recipe.train.grad_clip_norm,
         ema=setup.ema,
+        hold=None if l2_sp is None else Hold(setup.start, l2_sp.alpha),
     )
 
     def save() -> None:
@@ -112,6 +117,7 @@ def train_phase(
             began = time.perf_counter()
             freeze.train_mode()
             _train_epoch(plan, setup, stepper, position, signals, progress, save)
+            recalibrate_batchnorm(setup, freeze, position, signals)
             val = judge(setup, "val", signals)
             _close_epoch(plan, setup, position, val, optimizer, run, progress, time.perf_counter() - began)
             save()

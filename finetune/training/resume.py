@@ -58,6 +58,9 @@ def refuse_changes(
     for name in PINNED:
         if known.get(name) != environment[name]:
             changed.append(f"{name}: {known.get(name)} before, {environment[name]} now")
+    name = "start_fingerprint"
+    if setup.start and known.get(name) != environment[name]:
+        changed.append("model.weights: not the weights that the run began with, which l2_sp holds on to")
     if changed:
         raise RunDirError(
             f"{run.path}: cannot go on, since this has changed:\n  "

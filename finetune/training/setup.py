@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from finetune.data.loaders import TrainLoader, default_workers, worker_death
@@ -15,6 +15,7 @@ from finetune.data.sources import Source, Split, read_source
 from finetune.data.splits import carve
 from finetune.data.transforms import BatchMixer, TrainTransform
 from finetune.model.build import Network, build
+from finetune.model.start import starting_weights
 from finetune.model.weights import InputSpec
 from finetune.recipe.schema import DataSection, Recipe, TrainSection
 from finetune.training.card import ModelCard
@@ -27,6 +28,7 @@ class Setup:
     """What the recipe asked for, built.
 
     ``recipe`` has the weights' own picture size filled in. ``ema`` is the averaged model, if one is kept.
+    ``start`` holds the body's weights before the run, where the recipe holds on to them (``train.l2_sp``).
     ``left_out`` names the pictures of val and test that could not be read and were told of.
     """
 
@@ -39,6 +41,7 @@ class Setup:
     compute: Compute
     workers: int
     ema: AveragedModel | None
+    start: dict[str, Tensor] = field(default_factory=dict)
     left_out: set[str] = field(default_factory=set)
 
     @contextlib.contextmanager
@@ -115,6 +118,7 @@ def prepare(recipe: Recipe, source: Source, compute: Compute) -> Setup:
         compute=compute,
         workers=workers,
         ema=moving_average(network.module, train.ema) if train.ema is not None else None,
+        start=starting_weights(network.module, network.table) if train.l2_sp is not None else {},
     )
 
 

@@ -1,11 +1,15 @@
-"""BatchNorm's momentum follows the length of the run."""
+"""BatchNorm's momentum follows the length of the run, and its statistics can be computed anew."""
+
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from torch import nn
 
-from finetune.model.batchnorm import raise_batchnorm_momentum
+from finetune.model.batchnorm import raise_batchnorm_momentum, recalibrate
 from finetune.model.efficientnet_lite import efficientnet_lite0
+from finetune.model.freeze import Freeze
+from finetune.model.layers import find_layers
 
 
 def norms(*momenta: float | None) -> nn.Sequential:
@@ -54,3 +58,82 @@ def test_statistics_keep_up_with_a_short_run() -> None:
         means[setting] = float(norm.running_mean.mean())
     assert means["auto"] > 4.7
     assert means["keep"] < 1.5
+
+
+def two() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.5), nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).train()
+
+
+def pictures(count: int, size: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(size, 3, 5, 5, generator=generator) * (i + 1) + i for i in range(count)]
+
+
+def test_recalibrated_statistics_are_the_averages_over_batches() -> None:
+    network, batches = two(), pictures(3, 4)
+    network[0].running_mean.fill_(7.0)
+    network[0].num_batches_tracked.fill_(11)
+    assert recalibrate(network, ["0", "3"], batches) == 3
+    means = torch.stack([b.mean((0, 2, 3)) for b in batches])
+    variances = torch.stack([b.var((0, 2, 3), correction=1) for b in batches])
+    torch.testing.assert_close(network[0].running_mean, means.mean(0))
+    torch.testing.assert_close(network[0].running_var, variances.mean(0))
+    # The second sees what the first makes of each batch by itself, without dropout.
+    inner = [network[2](nn.functional.batch_norm(b, None, None, training=True)) for b in batches]
+    torch.testing.assert_close(
+        network[3].running_mean, torch.stack([i.mean((0, 2, 3)) for i in inner]).mean(0).detach()
+    )
+    assert all(each.training for each in network.modules())
+    assert momenta(network) == [0.1, 0.1]
+    assert int(network[0].num_batches_tracked) == 11
+
+
+def test_what_is_not_named_is_left_alone() -> None:
+    network = two()
+    network[0].running_mean.fill_(7.0)
+    recalibrate(network, ["3"], pictures(2, 4))
+    assert bool((network[0].running_mean == 7).all())
+    assert bool(network[3].running_mean.any())
+
+
+def test_statistics_stay_where_there_is_nothing_to_compute_them_from() -> None:
+    network = two()
+    network[0].running_mean.fill_(7.0)
+    assert recalibrate(network, ["0"], pictures(2, 1)) == 0
+
+    def broken() -> Iterator[torch.Tensor]:
+        yield from pictures(2, 4)
+        raise OSError
+
+    with pytest.raises(OSError):
+        recalibrate(network, ["0"], broken())
+    assert bool((network[0].running_mean == 7).all())
+    assert momenta(network) == [0.1, 0.1]
+
+
+def test_which_statistics_move(small: Callable[..., nn.Module]) -> None:
+    network = small("resnet")
+    table = find_layers(network)
+    norms = [path for path, each in network.named_modules() if isinstance(each, nn.BatchNorm2d)]
+    assert list(Freeze(network, table, 0).moving_batchnorms) == norms
+    resting = {path for path in norms if path == "bn1" or path.startswith("layer1")}
+    assert set(Freeze(network, table, 2).moving_batchnorms) == set(norms) - resting
+    assert Freeze(network, table, len(table.body)).moving_batchnorms == ()
+    assert Freeze(network, table, 0, "frozen").moving_batchnorms == ()
+
+
+def test_frozen_statistics_stay_while_weights_move(small: Callable[..., nn.Module]) -> None:
+    network = small("resnet")
+    table = find_layers(network)
+    freeze = Freeze(network, table, 0, "frozen")
+    freeze.apply()
+    freeze.train_mode()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        network(torch.rand(4, 3, 32, 32)).square().sum().backward()
+        optimizer.step()
+    changed = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {name for name, _ in network.named_parameters()}

@@ -1,0 +1,44 @@
+"""BatchNorm statistics for the weights that are about to be judged, from training pictures."""
+
+from finetune.data.keys import key
+from finetune.data.loaders import eval_batches
+from finetune.data.order import shuffled
+from finetune.errors import DataError
+from finetune.model.batchnorm import recalibrate
+from finetune.model.freeze import Freeze
+from finetune.training.position import Position
+from finetune.training.setup import Setup
+from finetune.training.signals import Signals
+
+
+def recalibrate_batchnorm(setup: Setup, freeze: Freeze, position: Position, signals: Signals) -> None:
+    """Compute the statistics of the evaluated network (the moving average, where there is one) anew.
+
+    Over ``model.batchnorm_recalibrate`` training pictures, as evaluation sees them; does nothing where the
+    recipe has none, or where no BatchNorm moves. Which pictures depends on the seed and the epoch alone.
+    Only whole batches are used, so that each counts the same, unless there is no whole one.
+
+    Raises:
+        DataError: no picture can be read.
+    """
+    wanted, paths = setup.recipe.model.batchnorm_recalibrate, freeze.moving_batchnorms
+    if wanted is None or not paths:
+        return
+    train = setup.source.splits["train"]
+    size = setup.recipe.train.batch_size
+    count = min(wanted, len(train))
+    count -= count % size if count > size else 0
+    order = shuffled(len(train), key(setup.recipe.seed, "recalibrate"), position.epoch)
+    batches = eval_batches(
+        train.subset(order[:count]),
+        setup.card.preprocessing,
+        batch_size=max(size, 2),
+        workers=setup.workers,
+        on_bad_image=setup.recipe.data.on_bad_image,
+        pin_memory=setup.compute.device.type == "cuda",
+    )
+    images = (batch.images.to(setup.compute.device, non_blocking=True) for batch in signals.watch(batches))
+    with setup.compute.autocast():
+        used = recalibrate(setup.evaluated, paths, images)
+    if not used:
+        raise DataError("model.batchnorm_recalibrate: there are no two training pictures that can be read")
