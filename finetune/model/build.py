@@ -12,8 +12,9 @@ from torch import nn
 
 from finetune.errors import CheckpointError, FinetuneError, UserError
 from finetune.model.backbones import AUXILIARY, blueprint, create, has_fixed_size
-from finetune.model.head import swap_head
+from finetune.model.head import HeadDesign, swap_head
 from finetune.model.layers import LayerTable, find_layers, with_output_shapes
+from finetune.model.truncate import Cut, plan_cut, truncate, truncated_table
 from finetune.model.weights import InputSpec, LoadedWeights, input_spec, load_source_weights
 from finetune.recipe.catalog import backbone
 from finetune.recipe.schema import ModelSection
@@ -78,17 +79,26 @@ def build(section: ModelSection, num_classes: int, *, seed: int, image_size: int
                 weights.report.summary(),
             )
     head = section.head
-    _check_init(module, source, head.init)
+    design = HeadDesign(head.hidden, head.type, head.scale, head.learn_scale)
+    path, cut = source.head.name, None
+    if head.at is not None:
+        cut = plan_cut(module, source, head.at, size)
+        module, path = truncate(module, source, cut)
+    elif head.hidden is None:
+        _check_init(module, source, head.init)
     with _seeded(seed, "head"):
-        path = swap_head(module, source.head.name, num_classes, dropout=head.dropout, init=head.init)
+        swap_head(module, path, num_classes, dropout=head.dropout, init=head.init, design=design)
     architecture: dict[str, Any] = {
         "backbone": name,
         "auxiliary": False,
-        "head": {"path": path, "dropout": head.dropout},
+        "head": {"path": path, "dropout": head.dropout, **design.to_dict()},
     }
+    if cut is not None:
+        architecture["head"]["cut"] = cut.to_dict()
     if has_fixed_size(name):
         architecture["image_size"] = size
-    return Network(module, find_layers(module, path), path, spec, weights, architecture)
+    table = find_layers(module, path) if cut is None else truncated_table(module, source, cut, path)
+    return Network(module, table, path, spec, weights, architecture)
 
 
 def rebuild(architecture: dict[str, Any], num_classes: int) -> nn.Module:
@@ -113,12 +123,17 @@ def rebuild(architecture: dict[str, Any], num_classes: int) -> nn.Module:
             and (size is None or isinstance(size, int))
         ):
             raise TypeError("an entry of the wrong type")
+        head = architecture["head"]
+        design = HeadDesign.from_dict(head)
+        cut = Cut.from_dict(head["cut"]) if "cut" in head else None
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"the checkpoint's architecture cannot be understood ({error!r})") from None
     with _seeded(0, "rebuild"):
         module = create(name, SOURCE_CLASSES, image_size=size, auxiliary=auxiliary)
         try:
-            swap_head(module, path, num_classes, dropout=dropout, init="default")
+            if cut is not None:
+                module, path = truncate(module, find_layers(module), cut)
+            swap_head(module, path, num_classes, dropout=dropout, init="default", design=design)
         except (AttributeError, FinetuneError) as error:
             raise CheckpointError(f"the checkpoint's architecture has no such head ({error})") from None
     return module

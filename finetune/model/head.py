@@ -1,56 +1,168 @@
 """A new classification head in place of the source's."""
 
-from typing import Any, Literal
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, Self
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from finetune.errors import FinetuneError
+from finetune.errors import FinetuneError, UserError
 
 Init = Literal["xavier", "normal", "zero", "default"]
 # Small, so that the first logits are near each other and the first gradients do not tear at the body.
 NORMAL_STD = 0.01
 
 
-def swap_head(module: nn.Module, head_path: str, num_classes: int, *, dropout: float, init: str) -> str:
+@dataclass(frozen=True)
+class HeadDesign:
+    """What the new head is made of beside dropout; the default is one layer like the source's.
+
+    Attributes:
+        hidden: units of a hidden layer with ReLU; None: no such layer.
+        kind: of the last layer.
+        scale: a cosine classifier's, above 0.
+        learn_scale: whether the scale trains.
+    """
+
+    hidden: int | None = None
+    kind: Literal["linear", "cosine"] = "linear"
+    scale: float = 10.0
+    learn_scale: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a checkpoint needs to know, JSON-ready; nothing for the default."""
+        entries: dict[str, Any] = {} if self.hidden is None else {"hidden": self.hidden}
+        if self.kind == "cosine":
+            entries["cosine"] = {"learn_scale": self.learn_scale}
+        return entries
+
+    @classmethod
+    def from_dict(cls, entries: dict[str, Any]) -> Self:
+        """Read :meth:`to_dict` back; the scale itself is among the checkpoint's tensors.
+
+        Raises:
+            TypeError: entries of the wrong type.
+        """
+        hidden, cosine = entries.get("hidden"), entries.get("cosine")
+        if hidden is not None and (type(hidden) is not int or hidden < 1):
+            raise TypeError("hidden is no number of units")
+        if cosine is None:
+            return cls(hidden)
+        if not isinstance(cosine["learn_scale"], bool):
+            raise TypeError("learn_scale is neither true nor false")
+        return cls(hidden, "cosine", learn_scale=cosine["learn_scale"])
+
+
+class CosineLinear(nn.Module):
+    """A cosine classifier: logit c is ``scale`` times the cosine between the features and weight row c.
+
+    Gidaris and Komodakis 2018 (with the scale learned from 10 on); Chen et al. 2019 find it a strong baseline
+    where pictures are few, since rows of unlike length no longer favour classes. It takes features
+    ``(N, in_features)`` to logits ``(N, num_classes)`` within [-scale, scale].
+    """
+
+    def __init__(self, in_features: int, num_classes: int, scale: float, learn_scale: bool) -> None:
+        super().__init__()
+        self.in_features = in_features
+        self.weight = nn.Parameter(torch.empty(num_classes, in_features))
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))  # as nn.Linear does
+        value = torch.tensor(float(scale))
+        if learn_scale:
+            self.scale: Tensor = nn.Parameter(value)
+        else:
+            self.register_buffer("scale", value)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits."""
+        return self.scale * F.linear(F.normalize(features, dim=1), F.normalize(self.weight, dim=1))
+
+
+def swap_head(
+    module: nn.Module,
+    head_path: str,
+    num_classes: int,
+    *,
+    dropout: float,
+    init: str,
+    design: HeadDesign | None = None,
+) -> str:
     """Replace the linear layer or convolution at ``head_path`` by a new one for ``num_classes`` classes.
 
     The new one has the old one's inputs, geometry, device and type, and a bias if that had one. Its values
     are drawn from torch's global generator.
 
     Args:
-        dropout: in front of the new layer, 0 (none) up to 1.
-        init: of the weights: ``xavier`` (uniform; Glorot and Bengio 2010), ``normal`` (standard deviation
-            0.01), ``zero``, or ``default`` (torch's own, for the bias too). The bias is zero otherwise.
+        dropout: in front of each new layer, 0 (none) up to 1.
+        init: of the last layer's weights: ``xavier`` (uniform; Glorot and Bengio 2010), ``normal`` (standard
+            deviation 0.01), ``zero``, or ``default`` (torch's own, for the bias too). The bias is zero
+            otherwise. A hidden layer starts as He et al. 2015 have it before a ReLU, or at torch's own.
+        design: a hidden layer, a cosine classifier. None: neither.
 
     Returns:
         The path of the new head, which is the old one's.
+
+    Raises:
+        UserError: a cosine classifier in place of a convolution.
+        FinetuneError: there is something else than a linear layer or convolution at that path.
     """
+    design = design or HeadDesign()
     old = module.get_submodule(head_path)
-    layer = _like(old, head_path, num_classes)
+    parts: list[nn.Module] = []
+    if design.hidden is not None:
+        hidden = _hidden(old, head_path, design.hidden)
+        if init != "default":
+            nn.init.kaiming_uniform_(hidden.weight, nonlinearity="relu")
+            nn.init.zeros_(hidden.bias)  # type: ignore[arg-type]
+        parts = [*_dropout(dropout), hidden, nn.ReLU()]
+    layer = _like(old, head_path, num_classes, design)
     _initialise(layer, init)
-    new: nn.Module = nn.Sequential(nn.Dropout(dropout), layer) if dropout > 0 else layer
+    parts += [*_dropout(dropout), layer]
+    new = nn.Sequential(*parts) if len(parts) > 1 else layer
     parent, _, name = head_path.rpartition(".")
     setattr(module.get_submodule(parent), name, new)
     return head_path
 
 
-def _like(old: nn.Module, head_path: str, num_classes: int) -> nn.Linear | nn.Conv2d:
+def _dropout(share: float) -> list[nn.Module]:
+    return [nn.Dropout(share)] if share > 0 else []
+
+
+def _hidden(old: nn.Module, head_path: str, units: int) -> nn.Linear | nn.Conv2d:
     if isinstance(old, nn.Linear):
-        has_bias = old.bias is not None
-        return nn.Linear(
-            old.in_features, num_classes, has_bias, device=old.weight.device, dtype=old.weight.dtype
+        return nn.Linear(old.in_features, units, device=old.weight.device, dtype=old.weight.dtype)
+    if isinstance(old, nn.Conv2d):
+        # At every place by itself; the last layer keeps the old one's geometry.
+        return nn.Conv2d(old.in_channels, units, 1, device=old.weight.device, dtype=old.weight.dtype)
+    raise FinetuneError(f"the head {head_path} is a {type(old).__name__}, no linear layer or convolution")
+
+
+def _like(
+    old: nn.Module, head_path: str, num_classes: int, design: HeadDesign
+) -> nn.Linear | nn.Conv2d | CosineLinear:
+    if isinstance(old, nn.Linear):
+        options: dict[str, Any] = {"device": old.weight.device, "dtype": old.weight.dtype}
+        features = design.hidden or old.in_features
+        if design.kind == "cosine":
+            return CosineLinear(features, num_classes, design.scale, design.learn_scale).to(**options)
+        return nn.Linear(features, num_classes, old.bias is not None, **options)
+    if design.kind == "cosine" and isinstance(old, nn.Conv2d):
+        raise UserError(
+            f"model.head.type: cosine needs one feature vector a picture, and the head {head_path} is a "
+            f"convolution over a map. Cut the network before it with model.head.at, or take type: linear."
         )
     if isinstance(old, nn.Conv2d) and old.groups == 1:
-        options: dict[str, Any] = {
+        options = {
             name: getattr(old, name)
             for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode")
         }
         options |= {"bias": old.bias is not None, "device": old.weight.device, "dtype": old.weight.dtype}
-        return nn.Conv2d(old.in_channels, num_classes, **options)
+        return nn.Conv2d(design.hidden or old.in_channels, num_classes, **options)
     raise FinetuneError(f"the head {head_path} is a {type(old).__name__}, no linear layer or convolution")
 
 
-def _initialise(layer: nn.Linear | nn.Conv2d, init: str) -> None:
+def _initialise(layer: nn.Linear | nn.Conv2d | CosineLinear, init: str) -> None:
     if init == "default":
         return
     if init == "xavier":
@@ -61,5 +173,5 @@ def _initialise(layer: nn.Linear | nn.Conv2d, init: str) -> None:
         nn.init.zeros_(layer.weight)
     else:
         raise FinetuneError(f"unknown head init {init!r}")
-    if layer.bias is not None:
+    if not isinstance(layer, CosineLinear) and layer.bias is not None:
         nn.init.zeros_(layer.bias)

@@ -84,10 +84,30 @@ class DataSection(Section):
 class HeadSection(Section):
     """The new classification head."""
 
-    dropout: Fraction = Field(0.0, description="dropout before the new head")
+    type: Literal["linear", "cosine"] = Field(
+        "linear",
+        description="cosine: logits are the cosines between feature and class vectors, times a scale",
+    )
+    at: Annotated[int, Field(ge=2)] | Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="a layer's number or name (`finetune layers`): the new head, after pooling, replaces it "
+        "and all that follows; null: the last layer only",
+    )
+    hidden: Annotated[int, Field(ge=1, le=65536)] | None = Field(
+        None, description="units of a hidden layer with ReLU in the new head; null: none"
+    )
+    scale: Positive = Field(10.0, description="of type cosine: what the cosines are multiplied by at first")
+    learn_scale: bool = Field(True, description="of type cosine: false keeps the scale as it is")
+    dropout: Fraction = Field(0.0, description="dropout before each linear layer of the new head")
     init: Literal["xavier", "normal", "zero", "default"] = Field(
         "xavier", description="xavier: uniform; normal: std 0.01; zero; default: torch's own; biases are zero"
     )
+
+    @model_validator(mode="after")
+    def _has_directions(self) -> Self:
+        if self.type == "cosine" and self.init == "zero":
+            raise MisfitError((("init",), "type: cosine compares directions, and zero has none; try xavier"))
+        return self
 
 
 class ModelSection(Section):
@@ -109,7 +129,7 @@ class ModelSection(Section):
     )
     batchnorm_recalibrate: Annotated[int, Field(ge=2)] | None = Field(
         None,
-        description="before each val, compute the statistics anew on so many training pictures; frozen layers' stay",
+        description="before each val, compute the statistics that move anew, on so many training pictures",
     )
 
     @model_validator(mode="after")

@@ -3,8 +3,8 @@
 L2-SP (Li, Grandvalet and Davoine, "Explicit Inductive Bias for Transfer Learning with Convolutional
 Networks", ICML 2018) adds alpha / 2 * |w - w0|^2 over the body and beta / 2 * |w|^2 over the head to the
 loss, w0 being the weights before the run. Here it takes the place of weight decay, and comes in exactly as
-the optimizer's own weight decay does: SGD adds alpha * (w - w0) to the gradient, which is the paper's penalty;
-AdamW leaves the gradient alone and takes lr * alpha * (w - w0) off the weights (decoupled, after Loshchilov
+the optimizer's own weight decay does: SGD adds alpha * (w - w0) to the gradient, the paper's penalty; AdamW
+leaves the gradient alone and takes lr * alpha * (w - w0) off the weights (decoupled, after Loshchilov
 and Hutter 2019), so that Adam's scaling does not undo it. Both come after gradient clipping. The head's share
 is plain weight decay of strength beta. What has no weight decay (biases, norms) is not held either.
 """

@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from finetune.errors import FinetuneError
+from finetune.errors import FinetuneError, UserError
 from finetune.model.backbones import blueprint, create
-from finetune.model.head import swap_head
+from finetune.model.head import HeadDesign, swap_head
 from finetune.model.layers import find_layers
 
 
@@ -82,6 +83,62 @@ def test_initial_values(init: str, std: float) -> None:
     assert bool(new.bias.any()) is (init == "default")
     if init == "xavier":
         assert float(new.weight.detach().abs().max()) <= math.sqrt(6 / 700)
+
+
+def built(old: nn.Module, **design: Any) -> nn.Module:
+    network = nn.Sequential(nn.Identity(), old)
+    design = {"dropout": 0.0, "init": "xavier"} | design
+    options = {name: design.pop(name) for name in ("dropout", "init")}
+    swap_head(network, "1", 5, **options, design=HeadDesign(**design))
+    return network[1]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_a_hidden_layer(dropout: float) -> None:
+    new = built(nn.Linear(300, 9), hidden=200, dropout=dropout)
+    kinds = [nn.Linear, nn.ReLU, nn.Linear]
+    expected = [nn.Dropout, *kinds[:2], nn.Dropout, nn.Linear] if dropout else kinds
+    assert [type(each) for each in new.children()] == expected
+    first, last = (each for each in new.children() if isinstance(each, nn.Linear))
+    assert (first.in_features, first.out_features, last.in_features, last.out_features) == (300, 200, 200, 5)
+    assert float(first.weight.detach().std()) == pytest.approx(math.sqrt(2 / 300), rel=0.02)
+    assert not bool(first.bias.any())
+
+
+def test_a_hidden_layer_trains_though_the_last_is_zero() -> None:
+    new = built(nn.Linear(8, 9), hidden=6, init="zero")
+    optimizer = torch.optim.SGD(new.parameters(), lr=0.1)
+    before = [p.clone() for p in new.parameters()]
+    for _ in range(2):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(new(torch.randn(20, 8)), torch.arange(20) % 5).backward()
+        optimizer.step()
+    assert not any(torch.equal(a, b) for a, b in zip(before, new.parameters(), strict=True))
+
+
+def test_a_hidden_layer_of_a_convolutional_head_works_place_by_place() -> None:
+    new = built(nn.Conv2d(4, 9, 3, stride=2, padding=1), hidden=6)
+    assert isinstance(new, nn.Sequential)
+    assert [m.kernel_size for m in new if isinstance(m, nn.Conv2d)] == [(1, 1), (3, 3)]
+    assert new(torch.rand(2, 4, 8, 8)).shape == (2, 5, 4, 4)
+
+
+@pytest.mark.parametrize("learn_scale", [True, False])
+def test_a_cosine_classifier(learn_scale: bool) -> None:
+    new = built(nn.Linear(30, 9), kind="cosine", scale=7.0, learn_scale=learn_scale)
+    features = torch.randn(4, 30)
+    expected = 7 * nn.functional.cosine_similarity(
+        features[:, None], new.get_parameter("weight")[None], dim=2
+    )
+    torch.testing.assert_close(new(features), expected)
+    torch.testing.assert_close(new(100 * features), expected)
+    assert ("scale" in dict(new.named_parameters())) is learn_scale
+    assert set(new.state_dict()) == {"weight", "scale"}
+
+
+def test_a_convolution_cannot_be_a_cosine_classifier() -> None:
+    with pytest.raises(UserError, match=r"model\.head\.at"):
+        built(nn.Conv2d(4, 9, 1), kind="cosine")
 
 
 def test_what_cannot_be_a_head(small: Callable[..., nn.Module]) -> None:
