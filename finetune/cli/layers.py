@@ -2,29 +2,52 @@
 
 import json
 from itertools import accumulate
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from finetune.cli import output, table
+from finetune.cli.run_options import Checkpoint, CheckpointOption, check_run
+from finetune.errors import UserError
 from finetune.recipe import catalog
+
+BAR = 20
 
 
 def layers(
     name: Annotated[
-        str, typer.Argument(help="A backbone, as `finetune backbones` lists it.", metavar="NAME")
+        str,
+        typer.Argument(
+            help="A backbone, as `finetune backbones` lists it, or a run directory.", metavar="NAME or RUN"
+        ),
     ],
     image_size: Annotated[
         int | None,
         typer.Option(min=8, max=4096, help="Side of the pictures in pixels. [default: the weights' own]"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Of a run: draw how far each layer has moved.")
+    ] = None,
+    checkpoint: CheckpointOption = Checkpoint.best,
 ) -> None:
     """Print the numbered layers of a backbone, in the order in which they run, and its head.
 
     `freeze: 3` in a recipe holds the first three; so does the third one's name.
+
+    Of a run, print how far each of its layers has moved from the weights that it started from, relative to
+    their length.
     """
+    if name not in catalog.backbones() and Path(name).exists():
+        if image_size is not None:
+            raise UserError("--image-size: a run has its own picture size; leave this out")
+        check_run(Path(name))
+        _movement(Path(name), checkpoint, as_json, plot)
+        return
     catalog.backbone(name)  # an unknown name is answered before torch is loaded
+    if plot is not None:
+        raise UserError(f"--plot: {name} is a backbone, which has not moved; give a run directory")
 
     from finetune.model.build import describe
 
@@ -58,5 +81,41 @@ def layers(
                 " x ".join(map(str, layer.output_shape or ())),
             )
             for layer, share in zip(found, shares, strict=True)
+        ],
+    )
+
+
+def _movement(run: Path, checkpoint: Checkpoint, as_json: bool, plot: Path | None) -> None:
+    from finetune.training import movement
+
+    found = movement.movement(run, checkpoint.value)
+    if plot is not None:
+        movement.plot(found, f"{run} ({checkpoint.value})", plot)
+        output.note(f"drawn: {plot}")
+    if as_json:
+        rows = [
+            {
+                "number": each.number,
+                "name": each.name,
+                "parameters": each.num_parameters,
+                "moved": each.moved,
+                "head": each.is_head,
+            }
+            for each in found
+        ]
+        output.data(json.dumps(rows, indent=2))
+        return
+    most = max((each.moved for each in found if each.moved is not None and not each.is_head), default=0.0)
+    table.show(
+        [("#", True), ("layer", False), ("parameters", True), ("moved", True), ("", False)],
+        [
+            (
+                "head" if each.is_head else str(each.number),
+                each.name,
+                f"{each.num_parameters:,}",
+                "from zero" if each.moved is None else f"{each.moved:.4f}",
+                "" if each.is_head or not each.moved else "#" * max(1, round(BAR * each.moved / most)),
+            )
+            for each in found
         ],
     )
