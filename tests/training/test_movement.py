@@ -48,7 +48,7 @@ def test_it_is_the_closed_form(run: Path) -> None:
     assert [each.is_head for each in found] == [False] * 9 + [True]
     for each, layer in zip(found, start.table.layers, strict=True):
         w0, w = (
-            torch.cat([module.get_parameter(name).detach().flatten() for name in layer.parameters])
+            torch.cat([module.get_parameter(name).detach().flatten().double() for name in layer.parameters])
             for module in (start.module, now)
         )
         assert each.moved == pytest.approx(float((w - w0).norm() / w0.norm()), rel=1e-4)

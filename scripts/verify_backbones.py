@@ -1,0 +1,205 @@
+"""What is true of a backbone, found out by doing it; `scripts/backbones-table --verify` writes the table.
+
+Everything runs on random weights and random pictures, so nothing is downloaded.
+"""
+
+import copy
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torchvision
+from torch import nn
+from torchvision.ops import StochasticDepth
+
+from finetune.data.preprocessing import Preprocessing
+from finetune.deploy.agreement import check_agreement
+from finetune.deploy.onnx_classifier import OnnxClassifier
+from finetune.deploy.torch_classifier import TorchClassifier
+from finetune.deploy.write_onnx import write_onnx
+from finetune.deploy.write_torch import open_pt2, write_pt2
+from finetune.errors import FinetuneError, UserError
+from finetune.model.build import Network, build
+from finetune.model.freeze import Freeze
+from finetune.model.param_groups import param_groups
+from finetune.recipe.schema import ModelSection
+from finetune.training.card import ModelCard
+
+CLASSES = 7
+STEPS = 3
+PICTURES = 4
+TABLE = Path(__file__).resolve().parent.parent / "docs" / "backbones.md"
+HEAD = """\
+# Backbones that were checked
+
+Written by `scripts/backbones-table --verify NAME...`; do not edit. Each line was found out by running the
+backbone on random weights and pictures of so many px, with a new head for 7 classes:
+
+- *layers*: every parameter is in exactly one layer or in the head, and for every k `freeze: k` takes the
+  gradient from the parameters of the first k layers, and from no other.
+- *freeze k, trained*: for these k, after 3 steps of AdamW the frozen parameters and buffers are the same to
+  the bit, without gradient and optimizer state, and every other parameter got a gradient and moved
+  (stochastic depth off).
+- *ONNX*, *.pt2*: largest difference between a logit of the exported file and of the model, relative to the
+  largest logit.
+
+| backbone | parameters | layers | px | freeze k, trained | ONNX | .pt2 | torch, torchvision |
+|---|--:|--:|--:|---|--:|--:|---|
+"""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A line of the table. ``differences`` are by format."""
+
+    name: str
+    parameters: int
+    layers: int
+    px: int
+    trained: tuple[int, ...]
+    differences: dict[str, float]
+
+    def line(self) -> str:
+        """As Markdown."""
+        versions = f"{torch.__version__.split('+')[0]}, {torchvision.__version__.split('+')[0]}"
+        cells = [self.name, f"{self.parameters:,}", str(self.layers), str(self.px)]
+        cells += [", ".join(map(str, self.trained))]
+        cells += [f"{self.differences[name]:.1e}" for name in ("onnx", "pt2")]
+        return f"| {' | '.join([*cells, versions])} |"
+
+
+def verify(
+    name: str, px: int | None = None, formats: Iterable[str] = ("onnx", "pt2"), only: int | None = None
+) -> Verified:
+    """Check one backbone at ``px`` (None: its own size; its own too where it cannot take ``px``).
+
+    Args:
+        only: train with this many layers frozen; None: with one, half of them, and all.
+
+    Raises:
+        AssertionError, FinetuneError: something does not hold.
+    """
+    section = ModelSection(backbone=name, weights="none")
+    try:
+        network = build(section, CLASSES, seed=0, image_size=px)
+    except UserError:
+        network, px = build(section, CLASSES, seed=0), None
+    size = network.input_spec.image_size if px is None else px
+    check_structure(network)
+    depth = len(network.table.body)
+    trained = tuple(sorted({1, (depth + 1) // 2, depth})) if only is None else (only,)
+    last = network.module
+    for k in trained[::-1]:  # the last is the one in which most trains, and is exported
+        last = check_training(network, k, size)
+    parameters = sum(parameter.numel() for parameter in network.module.parameters())
+    return Verified(name, parameters, depth, size, trained, check_exports(network, last, size, formats))
+
+
+def check_structure(network: Network) -> None:
+    """Every parameter in one layer; for every k the first k layers frozen and nothing else."""
+    module, table = network.module, network.table
+    held = Counter(name for layer in table.layers for name in layer.parameters)
+    assert held == Counter(name for name, _ in module.named_parameters()), "parameters in no layer, or in two"
+    for k in range(len(table.body) + 1):
+        freeze = Freeze(module, table, k)
+        freeze.apply()
+        freeze.train_mode()
+        frozen = {name for layer in table.body[:k] for name in layer.parameters}
+        without = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
+        assert without == frozen, f"freeze: {k} freezes others than the first {k} layers"
+        for path, each in module.named_modules():
+            if isinstance(each, nn.modules.batchnorm._BatchNorm) and each.affine:
+                resting = f"{path}.weight" in frozen
+                assert each.training is not resting, f"freeze: {k}: {path} is in the wrong mode"
+
+
+def check_training(network: Network, k: int, size: int) -> nn.Module:
+    """Train a copy with the first ``k`` layers frozen; returns it."""
+    module = copy.deepcopy(network.module)
+    for each in module.modules():
+        if isinstance(each, StochasticDepth):
+            each.p = 0.0
+    freeze = Freeze(module, network.table, k)
+    freeze.apply()
+    groups = param_groups(
+        module, network.table, lr=1e-3, head_lr_mult=10, weight_decay=0.01, decay_bias_and_norm=False
+    )
+    optimizer = torch.optim.AdamW(groups)
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    held = freeze.fingerprint()
+    torch.manual_seed(0)
+    images, targets = torch.randn(PICTURES, 3, size, size), torch.arange(PICTURES) % CLASSES
+    got: set[str] = set()
+    freeze.train_mode()
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(module(images), targets).backward()
+        got |= {n for n, p in module.named_parameters() if p.grad is not None and bool(p.grad.any())}
+        optimizer.step()
+    freeze.verify(held)
+    frozen = set(freeze.frozen_names)
+    free = {name for name, _ in module.named_parameters()} - frozen
+    assert free <= got, f"freeze: {k}: no gradient reaches {sorted(free - got)[:5]}"
+    still = {name for name in free if torch.equal(module.get_parameter(name), before[name])}
+    assert not still, f"freeze: {k}: {sorted(still)[:5]} did not move"
+    for name in frozen:
+        parameter = module.get_parameter(name)
+        assert parameter.grad is None, f"freeze: {k}: {name} has a gradient"
+        assert parameter not in optimizer.state, f"freeze: {k}: {name} has optimizer state"
+        assert torch.equal(parameter, before[name]), f"freeze: {k}: {name} moved"
+    return module
+
+
+def check_exports(network: Network, module: nn.Module, size: int, formats: Iterable[str]) -> dict[str, float]:
+    """Export and compare; returns the largest difference by format, relative to the largest logit."""
+    spec = network.input_spec
+    preprocessing = Preprocessing(size, size, "shorter", spec.interpolation, spec.mean, spec.std)
+    card = ModelCard(network.architecture, tuple(f"class {i}" for i in range(CLASSES)), preprocessing)
+    module = copy.deepcopy(module).eval()
+    model = TorchClassifier(module, card, torch.device("cpu"))
+    images = np.random.default_rng(0).standard_normal((PICTURES, 3, size, size), dtype=np.float32)
+    ways: dict[str, tuple[Callable[..., None], Callable[[Path], object]]] = {
+        "onnx": (write_onnx, OnnxClassifier),
+        "pt2": (write_pt2, open_pt2),
+    }
+    differences = {}
+    for format in formats:
+        write, reopen = ways[format]
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"model.{format}"
+            write(module, card, path)
+            agreement = check_agreement(model, reopen(path), images)  # type: ignore[arg-type]
+            differences[format] = agreement.difference / agreement.scale
+    return differences
+
+
+def write_table(names: Iterable[str], px: int | None, tell: Callable[[str], None]) -> int:
+    """Verify backbones and put their lines into the table; returns how many failed, which have no line."""
+    failed = 0
+    for name in names:
+        lines = _lines()
+        try:
+            found = verify(name, px)
+        except (AssertionError, FinetuneError, RuntimeError) as error:
+            failed += 1
+            lines.pop(name, None)
+            tell(f"{name}: FAILED: {error}")
+        else:
+            lines[name] = found.line()
+            tell(f"{name}: {lines[name]}")
+        TABLE.parent.mkdir(exist_ok=True)
+        body = "\n".join(lines[each] for each in sorted(lines))
+        TABLE.write_text(f"{HEAD}{body}\n", encoding="utf-8")
+    return failed
+
+
+def _lines() -> dict[str, str]:
+    """The lines that the table has already, by backbone."""
+    if not TABLE.exists():
+        return {}
+    text = TABLE.read_text(encoding="utf-8").rpartition("|---|\n")[2]
+    return {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| ")}

@@ -1,0 +1,72 @@
+"""One small model a family, trained, frozen and exported; `scripts/backbones-table --verify` does more."""
+
+import copy
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from torch import nn
+
+from finetune.model.build import Network
+from finetune.model.head import swap_head
+from finetune.model.layers import find_layers
+from finetune.model.weights import InputSpec
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "verify_backbones.py"
+# The families of which no smaller member than torchvision's own is at hand.
+REAL = ["squeezenet1_1", "shufflenet_v2_x0_5", "mnasnet0_5", "regnet_y_400mf"]
+LARGE = ["alexnet", "googlenet", "inception_v3", "maxvit_t"]
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("verify_backbones", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["verify_backbones"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def small_network(module: nn.Module, script: ModuleType) -> Network:
+    path = swap_head(module, find_layers(module).head.name, script.CLASSES, dropout=0.0, init="xavier")
+    spec = InputSpec(image_size=32, resize=32, interpolation="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3)
+    return Network(module, find_layers(module, path), path, spec, None, {})
+
+
+def test_a_small_one(small: Callable[..., nn.Module], family: str, script: ModuleType) -> None:
+    network = small_network(small(family), script)
+    script.check_structure(network)
+    trained = script.check_training(network, max(1, len(network.table.body) // 2), 32)
+    assert script.check_exports(network, trained, 32, ["pt2"])["pt2"] < 1e-3
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_one_of_torchvisions(name: str, script: ModuleType) -> None:
+    assert set(script.verify(name, 64, ["pt2"], only=2).differences) == {"pt2"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REAL + LARGE)
+def test_onnx_too(name: str, script: ModuleType) -> None:
+    pytest.importorskip("onnxruntime")
+    assert script.verify(name, 96).px in (96, 224)
+
+
+def test_what_is_wrong_is_found(
+    small: Callable[..., nn.Module], script: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checks themselves: parameters that no gradient reaches, and one that is in no layer."""
+    network = small_network(small("resnet"), script)
+    dead = copy.deepcopy(network)
+    nn.init.zeros_(dead.module.get_parameter("fc.weight"))
+    monkeypatch.setattr(script, "STEPS", 1)
+    with pytest.raises(AssertionError, match="no gradient reaches"):
+        script.check_training(dead, 1, 32)
+    network.module.register_parameter("stray", nn.Parameter(network.module.get_parameter("fc.bias").clone()))
+    with pytest.raises(AssertionError, match="in no layer"):
+        script.check_structure(network)
