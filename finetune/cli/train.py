@@ -28,6 +28,9 @@ def train(
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="With --resume: go on although something has changed.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is there.")] = False,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1 or mps.", show_default="the best there is")
@@ -46,6 +49,8 @@ def train(
     """Fine-tune a network as RECIPE says."""
     if resume and overwrite:
         raise UserError("--resume continues a run and --overwrite replaces it: choose one.")
+    if force and not resume:
+        raise UserError("--force goes with --resume: it continues a run although something has changed.")
     from finetune.training.run_dir import RunDir
 
     path = run_dir or Path("runs") / (f"{recipe.stem}-smoke" if smoke else recipe.stem)
@@ -70,6 +75,7 @@ def train(
                 recipe_file=recipe.read_bytes(),
                 device=device,
                 resume=resume,
+                force=force,
                 progress=progress,
             )
     _conclude(result)
