@@ -28,6 +28,14 @@ OWN_FILES = (RECIPE, RESOLVED, ENVIRONMENT, METRICS, TIMING)
 OWN_FOLDERS = (CHECKPOINTS, EXPORT, TENSORBOARD)
 
 
+def place_of(recipe: str | Path, run_dir: str | Path | None, *, smoke: bool) -> Path:
+    """Where the run of a recipe goes: where the user says, or ``runs/NAME-OF-THE-RECIPE``."""
+    if run_dir is not None:
+        return Path(run_dir)
+    stem = Path(recipe).stem
+    return Path("runs") / (f"{stem}-smoke" if smoke else stem)
+
+
 class RunDir:
     """An open run directory, locked for this process until :meth:`close` or the process's end."""
 
@@ -37,13 +45,21 @@ class RunDir:
         self._created = created
 
     @classmethod
-    def open(cls, path: Path, *, resume: bool = False, overwrite: bool = False) -> Self:
+    def claim(cls, path: Path, *, resume: bool = False, overwrite: bool = False) -> "RunDir":
+        """As :meth:`open`, before it is known what the run is; :meth:`open` then gives what was claimed."""
+        run = _claimed[path, resume, overwrite] = cls.open(path, resume=resume, overwrite=overwrite)
+        return run
+
+    @classmethod
+    def open(cls, path: Path, *, resume: bool = False, overwrite: bool = False) -> "RunDir":
         """Take ``path`` for a run. What ``overwrite`` replaces stays until :meth:`begin`.
 
         Raises:
             RunDirError: another process trains there; it holds a run and neither ``resume`` nor ``overwrite``
                 is given; it holds something that is no run; it cannot be written.
         """
+        if (claimed := _claimed.pop((path, resume, overwrite), None)) is not None:
+            return claimed
         created = not path.exists()
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -153,6 +169,9 @@ class RunDir:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+_claimed: dict[tuple[Path, bool, bool], RunDir] = {}
 
 
 def write_whole(path: Path, content: bytes) -> None:
