@@ -11,6 +11,7 @@ from finetune.model.batchnorm import raise_batchnorm_momentum
 from finetune.model.freeze import resolve_freeze
 from finetune.recipe.load import dump_recipe
 from finetune.recipe.schema import Recipe
+from finetune.training.batch_of_one import refuse_batch_of_one
 from finetune.training.checkpoint import MODEL, load_weights, open_checkpoint, promote, read_tensors
 from finetune.training.environment import describe_environment
 from finetune.training.phase import judge, save_last, train_phase
@@ -77,6 +78,7 @@ def fit(
     for section in recipe.train.phases:
         resolve_freeze(section.freeze, setup.network.table)
     plans = plan_phases(setup.recipe.train, setup.loader.batches_per_epoch)
+    refuse_batch_of_one(setup, plans)
     total_steps = sum(plan.steps for plan in plans)
     momentum = raise_batchnorm_momentum(setup.network.module, recipe.model.batchnorm_momentum, total_steps)
 
