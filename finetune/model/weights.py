@@ -17,6 +17,7 @@ from finetune.errors import WeightsError
 from finetune.model.backbones import AUXILIARY, require
 from finetune.model.efficientnet_lite import NAME as LITE
 from finetune.model.layers import LayerTable, find_layers
+from finetune.model.manifest import fault
 from finetune.model.matching import LoadReport, load_matching
 from finetune.model.weight_files import PACKAGE, SUFFIXES, check_hash, fetch, packaged_file, read_file
 from finetune.recipe.catalog import backbone, suggest
@@ -168,6 +169,8 @@ def _run_file(run: Path) -> Path:
             f"{run}: is a folder, but no run directory with a best checkpoint ({_RUN_CHECKPOINT}/). Give the "
             f"folder that `finetune train` printed, or a checkpoint file."
         )
+    if (harm := fault(path.parent, (path.name, "card.json"))) is not None:
+        raise WeightsError(f"model.weights: {harm}")
     return path
 
 
