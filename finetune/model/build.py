@@ -14,9 +14,10 @@ from finetune.errors import CheckpointError, FinetuneError, UserError
 from finetune.model.backbones import AUXILIARY, blueprint, create, has_fixed_size
 from finetune.model.head import swap_head
 from finetune.model.layers import LayerTable, find_layers, with_output_shapes
+from finetune.model.matching import LoadReport
 from finetune.model.weights import InputSpec, LoadedWeights, input_spec, load_source_weights
 from finetune.recipe.catalog import backbone
-from finetune.recipe.schema import ModelSection
+from finetune.recipe.schema import ModelSection, WeightsFile
 
 SOURCE_CLASSES = 1000
 
@@ -70,13 +71,7 @@ def build(section: ModelSection, num_classes: int, *, seed: int, image_size: int
     if section.weights != "none":
         weights = load_source_weights(module, name, section.weights, source)
         if weights.report is not None:
-            partial = bool(weights.report.kept)
-            log.log(
-                logging.WARNING if partial else logging.INFO,
-                "weights: %s: %s",
-                weights.origin,
-                weights.report.summary(),
-            )
+            _tell(weights.origin, weights.report)
     head = section.head
     _check_init(module, source, head.init)
     with _seeded(seed, "head"):
@@ -147,7 +142,7 @@ def describe(name: str, image_size: int | None = None) -> LayerTable:
         ) from None
 
 
-def _check_size(name: str, weights: str, spec: InputSpec, size: int) -> None:
+def _check_size(name: str, weights: str | WeightsFile, spec: InputSpec, size: int) -> None:
     """Refuse a picture size that would fail later, or that the weights are not laid out for."""
     if size == spec.image_size:
         return
@@ -158,6 +153,14 @@ def _check_size(name: str, weights: str, spec: InputSpec, size: int) -> None:
             f"another backbone."
         )
     describe(name, size)
+
+
+def _tell(origin: str, report: LoadReport) -> None:
+    """A line where all is well, a table where something was kept or not used."""
+    lines = [f"weights: {origin}: {report.summary()}"]
+    if report.kept or report.unused:
+        lines += [f"  {line}" for line in report.lines()]
+    log.log(logging.WARNING if report.partial else logging.INFO, "%s", "\n".join(lines))
 
 
 def _check_init(module: nn.Module, table: LayerTable, init: str) -> None:

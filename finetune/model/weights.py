@@ -8,7 +8,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NoReturn, get_args
 
 from torch import nn
 from torchvision import models
@@ -20,10 +20,9 @@ from finetune.model.layers import LayerTable, find_layers
 from finetune.model.matching import LoadReport, load_matching
 from finetune.model.weight_files import PACKAGE, SUFFIXES, check_hash, fetch, packaged_file, read_file
 from finetune.recipe.catalog import backbone, suggest
+from finetune.recipe.schema import WeightsFile
 
 PACKAGED = "PACKAGED"
-# Under this share of the body's parameters, a checkpoint is taken for one of something else.
-MIN_SHARE = 0.9
 _RUN_CHECKPOINT = Path("checkpoints", "best")
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -72,7 +71,7 @@ class _Found:
     path: Path = Path()
 
 
-def input_spec(backbone_name: str, weights: str) -> InputSpec:
+def input_spec(backbone_name: str, weights: str | WeightsFile) -> InputSpec:
     """The preprocessing that goes with a backbone's weights; those of a file, or of none, are the default's.
 
     Raises:
@@ -99,7 +98,7 @@ def input_spec(backbone_name: str, weights: str) -> InputSpec:
 
 
 def load_source_weights(
-    module: nn.Module, backbone_name: str, weights: str, table: LayerTable | None = None
+    module: nn.Module, backbone_name: str, weights: str | WeightsFile, table: LayerTable | None = None
 ) -> LoadedWeights:
     """Load a recipe's ``weights`` into a network that still has its source's head.
 
@@ -107,7 +106,8 @@ def load_source_weights(
         module: as :func:`finetune.model.backbones.create` makes it, with 1000 classes.
         backbone_name: its name.
         weights: ``default``, ``none``, a name of torchvision's, a .pt, .pth or .safetensors file, or a run
-            directory. Of the last two the head's entries are left out: the new head starts afresh.
+            directory; the last two perhaps with rules for renaming and a least share. Of these two the
+            head's entries are left out: the new head starts afresh.
         table: the network's layers, where they are known already.
 
     Raises:
@@ -129,13 +129,22 @@ def load_source_weights(
     classes = None
     if found.kind == "run":
         classes = _run_card(found.path, backbone_name)[1]
-    content = read_file(found.path)
-    report = load_matching(module, table, content, where=str(found.path), min_share=MIN_SHARE)
+    asked = weights if isinstance(weights, WeightsFile) else WeightsFile(path=weights)
+    report = load_matching(
+        module,
+        table,
+        read_file(found.path),
+        where=str(found.path),
+        min_share=asked.min_share,
+        rename=asked.rename,
+    )
     return LoadedWeights(spec, classes, str(found.path), report)
 
 
-def _find(backbone_name: str, weights: str) -> _Found:
+def _find(backbone_name: str, weights: str | WeightsFile) -> _Found:
     require(backbone_name)
+    if isinstance(weights, WeightsFile):
+        return _find_path(weights.path) or _missing(weights.path, "model.weights.path")
     names = [each.name for each in backbone(backbone_name).weights]
     if weights == "none":
         return _Found("none")
@@ -147,18 +156,29 @@ def _find(backbone_name: str, weights: str) -> _Found:
             return _Found("torchvision", entry=known.DEFAULT)
         if weights in known.__members__:
             return _Found("torchvision", entry=known[weights])
-    path = Path(weights).expanduser()
+    if (found := _find_path(weights)) is not None:
+        return found
+    path = Path(weights)
+    if path.suffix in SUFFIXES or len(path.parts) > 1:
+        _missing(weights, "model.weights")
+    raise WeightsError(
+        f"model.weights: {backbone_name} has no {weights!r}.{suggest(weights, [*names, 'default', 'none'])} "
+        f"It has: default, none, {', '.join(names)}; or give a checkpoint file or a run directory."
+    )
+
+
+def _find_path(name: str) -> _Found | None:
+    path = Path(name).expanduser()
     with contextlib.suppress(OSError):  # a name too long for the file system is a name of nothing
         if path.is_dir():
             return _Found("run", path=_run_file(path))
         if path.is_file():
             return _Found("file", path=path)
-    if path.suffix in SUFFIXES or len(path.parts) > 1:
-        raise WeightsError(f"model.weights: there is no file or run directory {weights!r}")
-    raise WeightsError(
-        f"model.weights: {backbone_name} has no {weights!r}.{suggest(weights, [*names, 'default', 'none'])} "
-        f"It has: default, none, {', '.join(names)}; or give a checkpoint file or a run directory."
-    )
+    return None
+
+
+def _missing(name: str, key: str) -> NoReturn:
+    raise WeightsError(f"{key}: there is no file or run directory {name!r}")
 
 
 def _run_file(run: Path) -> Path:

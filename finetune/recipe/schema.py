@@ -90,15 +90,31 @@ class HeadSection(Section):
     )
 
 
+class WeightsFile(Section):
+    """A checkpoint or a run directory, with what it takes to read it."""
+
+    path: Annotated[str, Field(min_length=1)] = Field(
+        description="a .pt, .pth or .safetensors file, or a run directory"
+    )
+    rename: dict[str, str] = Field(
+        default_factory=dict,
+        description="prefixes of the file's names and what they become, applied in this order",
+    )
+    min_share: Probability = Field(
+        0.9, description="least share of the backbone's parameters (all but the head's) that must be loaded"
+    )
+
+
 class ModelSection(Section):
     """The source network."""
 
     backbone: Annotated[str, Field(min_length=1)] = Field(
         description="any name that `finetune backbones` lists"
     )
-    weights: Annotated[str, Field(min_length=1)] = Field(
+    weights: Annotated[str, Field(min_length=1)] | WeightsFile = Field(
         "default",
-        description="default | none | a torchvision name (IMAGENET1K_V2) | a checkpoint | a run directory",
+        description="default | none | a torchvision name (IMAGENET1K_V2) | a checkpoint | a run directory "
+        "| {path, rename, min_share}",
     )
     head: HeadSection = Field(default_factory=HeadSection)
     batchnorm: Literal["train", "frozen"] = Field(

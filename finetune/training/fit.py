@@ -156,6 +156,9 @@ def _begin(
         resolved = dump_recipe(setup.recipe)
         run.begin(resolved.encode() if recipe_file is None else recipe_file, resolved)
         run.write_environment(environment)
+        weights = setup.network.weights
+        if weights is not None and weights.report is not None:
+            run.write_weights({"origin": weights.origin, **weights.report.to_dict()})
     clean(run.checkpoints)
     run.cut_back(METRICS, position.metrics_lines)
     run.cut_back(TIMING, position.epoch)

@@ -13,6 +13,7 @@ from finetune.errors import CheckpointError, RunDirError
 RECIPE = "recipe.yaml"
 RESOLVED = "resolved.yaml"
 ENVIRONMENT = "environment.json"
+WEIGHTS = "weights.json"
 METRICS = "metrics.jsonl"
 TIMING = "timing.jsonl"
 CHECKPOINTS = "checkpoints"
@@ -20,7 +21,7 @@ EXPORT = "export"
 TENSORBOARD = "tensorboard"
 LOCK = ".lock"
 # All that a run ever writes: `--overwrite` removes these and nothing else.
-OWN_FILES = (RECIPE, RESOLVED, ENVIRONMENT, METRICS, TIMING)
+OWN_FILES = (RECIPE, RESOLVED, ENVIRONMENT, WEIGHTS, METRICS, TIMING)
 OWN_FOLDERS = (CHECKPOINTS, EXPORT, TENSORBOARD)
 
 
@@ -88,8 +89,15 @@ class RunDir:
         return self.path / CHECKPOINTS
 
     def write_environment(self, environment: Mapping[str, Any]) -> None:
-        text = json.dumps(environment, indent=2, ensure_ascii=False) + "\n"
-        (self.path / ENVIRONMENT).write_text(text, encoding="utf-8")
+        self._write(ENVIRONMENT, environment)
+
+    def write_weights(self, report: Mapping[str, Any]) -> None:
+        """What was loaded from the source's weights and what was not, and why."""
+        self._write(WEIGHTS, report)
+
+    def _write(self, file: str, document: Mapping[str, Any]) -> None:
+        text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+        (self.path / file).write_text(text, encoding="utf-8")
 
     def append(self, file: str, entry: Mapping[str, Any]) -> None:
         """Add a line to a ``.jsonl`` file; it is on disk when this returns."""

@@ -1,0 +1,109 @@
+"""Own checkpoints through the whole command: what was loaded is told, and written down."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from finetune.model.backbones import create
+
+Cli = Any  # the fixture of tests/conftest.py
+
+
+@pytest.fixture
+def recipe(shapes: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        f"""\
+data: {{source: {shapes}, image_size: 32, resize: 32, workers: 0}}
+model: {{backbone: squeezenet1_1}}
+train: {{batch_size: 16, phases: [{{freeze: backbone, epochs: 1, lr: 1e-4}}]}}
+"""
+    )
+    return path
+
+
+def state() -> dict[str, Tensor]:
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        return dict(create("squeezenet1_1").state_dict())
+
+
+def trained(run: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(run / "checkpoints" / "best" / "model.safetensors")
+
+
+def test_another_projects_partial_checkpoint(recipe: Path, tmp_path: Path, cli: Cli) -> None:
+    """Other names, an extra wrapper, a part of the layers, two of the wrong shape."""
+    source = state()
+    foreign = {
+        name.replace("features.", "module.basenet.slice1."): value
+        for name, value in source.items()
+        if not name.startswith(("classifier", "features.12"))
+    }
+    foreign["module.basenet.slice1.0.weight"] = torch.ones(64, 1, 3, 3)
+    foreign["module.basenet.slice1.0.bias"] = torch.ones(7)
+    foreign["module.conv_cls.weight"] = torch.ones(3)
+    torch.save({"craft": {"state_dict": foreign}, "epoch": 3}, tmp_path / "f.pth")
+    weights = f'{{path: {tmp_path / "f.pth"}, rename: {{"basenet.slice1.": "features."}}, min_share: %s}}'
+    setting = f"model.weights={weights}"
+    ended = cli("train", recipe, "--run-dir", tmp_path / "refused", "--set", setting % 0.9)
+    assert ended.code == 2
+    assert "At least 90 % are needed (min_share)" in ended.err
+    assert not (tmp_path / "refused").exists()
+
+    ended = cli("train", recipe, "--run-dir", tmp_path / "run", "--set", setting % 0.5)
+    assert ended.code == 0, ended.err
+    report = json.loads((tmp_path / "run" / "weights.json").read_text())
+    assert report["wrapper"] == "craft.state_dict"
+    assert report["origin"] == str(tmp_path / "f.pth")
+    assert 0.5 < report["share"] < 0.9
+    assert "shape" in report["kept"]["features.0.weight"]
+    assert report["kept"]["features.12.squeeze.weight"] == "not in the file"
+    assert report["unused"]["module.conv_cls.weight"] == "the network has no such entry"
+    assert report["head"] == ["classifier.1.weight", "classifier.1.bias"]
+    for part in (
+        "features.0.weight: its shape is (64, 1, 3, 3)",
+        "features.0.bias: its shape is (7,)",
+        "conv_cls",
+    ):
+        assert part in ended.err
+    after = trained(tmp_path / "run")
+    assert report["loaded"]
+    assert all(torch.equal(after[name], source[name]) for name in report["loaded"])
+
+    again = cli("train", recipe, "--run-dir", tmp_path / "run", "--resume", "--set", setting % 0.5)
+    assert again.code == 0, again.err
+    onward = cli(
+        "train",
+        recipe,
+        "--run-dir",
+        tmp_path / "next",
+        "--set",
+        f"model.weights={{path: {tmp_path / 'run'}}}",
+    )
+    assert onward.code == 0, onward.err
+    report = json.loads((tmp_path / "next" / "weights.json").read_text())
+    assert (report["share"], report["kept"]) == (1.0, {})
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ("{path: nowhere.pth}", "model.weights.path: there is no file or run directory 'nowhere.pth'"),
+        ("{path: default}", "model.weights.path: there is no file or run directory 'default'"),
+        ("{path: a.pth, renmae: {}}", "model.weights.renmae: unknown key. Did you mean 'rename'?"),
+        ("{path: a.pth, min_share: 2}", "model.weights.min_share: must be a number from 0 to 1"),
+        ("{rename: {}}", "model.weights.path: missing"),
+        ("{path: a.pth, rename: [a, b]}", "model.weights.rename: must be a mapping"),
+    ],
+)  # fmt: skip
+def test_a_mapping_that_is_wrong(recipe: Path, tmp_path: Path, weights: str, message: str, cli: Cli) -> None:
+    ended = cli("train", recipe, "--run-dir", tmp_path / "run", "--set", f"model.weights={weights}")
+    assert ended.code == 2
+    assert message in ended.err
