@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,11 +13,12 @@ from torch import nn
 from finetune.errors import CheckpointError, FinetuneError, UserError
 from finetune.model.backbones import AUXILIARY, blueprint, create, has_fixed_size
 from finetune.model.head import swap_head
+from finetune.model.inputs import COLOURS, adapter, repeated, set_in_channels
 from finetune.model.layers import LayerTable, find_layers, with_output_shapes
 from finetune.model.matching import LoadReport
 from finetune.model.weights import InputSpec, LoadedWeights, input_spec, load_source_weights
 from finetune.recipe.catalog import backbone
-from finetune.recipe.schema import ModelSection, WeightsFile
+from finetune.recipe.schema import ModelSection
 
 SOURCE_CLASSES = 1000
 
@@ -29,7 +30,7 @@ class Network:
     """A network ready to be trained.
 
     Attributes:
-        module: pictures ``(N, 3, S, S)`` to logits ``(N, num_classes)``.
+        module: pictures ``(N, in_channels, S, S)`` to logits ``(N, num_classes)``.
         table: its layers, with the new head.
         head_path: where the new head is.
         input_spec: the preprocessing that its weights want.
@@ -60,16 +61,20 @@ def build(section: ModelSection, num_classes: int, *, seed: int, image_size: int
     """
     name = section.backbone
     spec = input_spec(name, section.weights)
+    channels = section.in_channels
+    spec = replace(spec, mean=repeated(spec.mean, channels), std=repeated(spec.std, channels))
     size = spec.image_size if image_size is None else image_size
-    _check_size(name, section.weights, spec, size)
+    if size != spec.image_size:
+        describe(name, size)  # refuses one that would fail later
     if name in AUXILIARY:
         log.info("%s: trained without its auxiliary classifiers", name)
     with _seeded(seed, "backbone"):
         module = create(name, SOURCE_CLASSES, image_size=size, auxiliary=False)
+        first = set_in_channels(module, channels) if channels != COLOURS else None
     source = find_layers(module)
     weights = None
     if section.weights != "none":
-        weights = load_source_weights(module, name, section.weights, source)
+        weights = load_source_weights(module, name, section.weights, source, adapter(module, first))
         if weights.report is not None:
             _tell(weights.origin, weights.report)
     head = section.head
@@ -79,6 +84,7 @@ def build(section: ModelSection, num_classes: int, *, seed: int, image_size: int
     architecture: dict[str, Any] = {
         "backbone": name,
         "auxiliary": False,
+        "in_channels": channels,
         "head": {"path": path, "dropout": head.dropout},
     }
     if has_fixed_size(name):
@@ -98,7 +104,7 @@ def rebuild(architecture: dict[str, Any], num_classes: int) -> nn.Module:
     try:
         name, auxiliary = architecture["backbone"], architecture["auxiliary"]
         path, dropout = architecture["head"]["path"], architecture["head"]["dropout"]
-        size = architecture.get("image_size")
+        size, channels = architecture.get("image_size"), architecture.get("in_channels", COLOURS)
         if not (
             isinstance(name, str)
             and isinstance(auxiliary, bool)
@@ -106,12 +112,16 @@ def rebuild(architecture: dict[str, Any], num_classes: int) -> nn.Module:
             and isinstance(dropout, int | float)
             and 0 <= dropout < 1
             and (size is None or isinstance(size, int))
+            and isinstance(channels, int)
+            and channels > 0
         ):
             raise TypeError("an entry of the wrong type")
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"the checkpoint's architecture cannot be understood ({error!r})") from None
     with _seeded(0, "rebuild"):
         module = create(name, SOURCE_CLASSES, image_size=size, auxiliary=auxiliary)
+        if channels != COLOURS:
+            set_in_channels(module, channels)
         try:
             swap_head(module, path, num_classes, dropout=dropout, init="default")
         except (AttributeError, FinetuneError) as error:
@@ -140,19 +150,6 @@ def describe(name: str, image_size: int | None = None) -> LayerTable:
             f"{name} cannot take pictures of {size} px ({str(error).splitlines()[0]}); its weights' own are "
             f"{own} px"
         ) from None
-
-
-def _check_size(name: str, weights: str | WeightsFile, spec: InputSpec, size: int) -> None:
-    """Refuse a picture size that would fail later, or that the weights are not laid out for."""
-    if size == spec.image_size:
-        return
-    if name.startswith("vit_") and weights != "none":
-        raise UserError(
-            f"data.image_size: {name} with weights {weights!r} takes pictures of {spec.image_size} px only, "
-            f"not {size}, since its position embeddings are laid out for that. Leave image_size out, or take "
-            f"another backbone."
-        )
-    describe(name, size)
 
 
 def _tell(origin: str, report: LoadReport) -> None:

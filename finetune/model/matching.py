@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from finetune.errors import WeightsError
+from finetune.model.inputs import Adapt
 from finetune.model.layers import LayerTable
 
 # Prefixes that wrappers put before a network's own names.
@@ -48,6 +49,7 @@ class LoadReport:
         prefix: what stood before most of the names that were loaded, such as ``module.``.
         rename: the rules that were given, and how many entries each renamed.
         sizes: how many numbers each entry in ``loaded`` and ``kept`` holds.
+        adapted: entries in ``loaded`` that were fitted to other pictures than the source's, and how.
         head: the network's entries in the source's head, which a new one replaces.
     """
 
@@ -59,6 +61,7 @@ class LoadReport:
     prefix: str = ""
     rename: Mapping[str, int] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
+    adapted: Mapping[str, str] = field(default_factory=dict)
     head: tuple[str, ...] = ()
 
     @property
@@ -72,6 +75,8 @@ class LoadReport:
         places += [f"behind {self.prefix!r}"] * bool(self.prefix)
         where = f" (found {' and '.join(places)})" if places else ""
         text = f"{len(self.loaded)} entries loaded{where}, {100 * self.share:.1f} % of the body's parameters"
+        if self.adapted:
+            text += f"; {', '.join(f'{name}: {how}' for name, how in self.adapted.items())}"
         if self.kept:
             text += f"; {len(self.kept)} kept their initial value, such as {_example(self.kept)}"
         if self.unused:
@@ -86,12 +91,13 @@ class LoadReport:
         Entries with the same fate for the same reason share a row.
         """
         rows = [("loaded", str(len(self.loaded)), self._numbers(self.loaded), "")]
-        for fate, reasons in (("kept initial value", self.kept), ("unused", self.unused)):
+        fates = (("of it adapted", self.adapted), ("kept initial value", self.kept), ("unused", self.unused))
+        for fate, reasons in fates:
             together: dict[str, list[str]] = {}
             for name, reason in reasons.items():
                 together.setdefault(reason, []).append(name)
             for reason, names in sorted(together.items(), key=lambda each: "shape" not in each[0]):
-                numbers = self._numbers(names) if reasons is self.kept else ""
+                numbers = self._numbers(names) if reasons is not self.unused else ""
                 rows.append((fate, str(len(names)), numbers, f"{_some(names)}: {reason}"))
         if self.head:
             rows.append(("replaced", str(len(self.head)), "", f"{_some(self.head)}: the new head's"))
@@ -122,6 +128,7 @@ class LoadReport:
             "wrapper": self.wrapper,
             "prefix": self.prefix,
             "rename": dict(self.rename),
+            "adapted": dict(self.adapted),
             "head": list(self.head),
         }
 
@@ -146,6 +153,7 @@ def load_matching(
     min_share: float,
     with_head: bool = False,
     rename: Mapping[str, str] | None = None,
+    adapt: Adapt | None = None,
 ) -> LoadReport:
     """Load what matches from a checkpoint's content into ``module``: all that is accepted, or nothing.
 
@@ -157,6 +165,7 @@ def load_matching(
         with_head: load the head too (same classes); otherwise its entries are left out on purpose.
         rename: prefixes of the file's names and what they become. The rules are applied one after the
             other, to the name as it stands in the file or as it is behind a wrapper's usual prefix.
+        adapt: how an entry of another shape may become the network's.
 
     Raises:
         WeightsError: no entries, too small a share of them, or values that are not finite.
@@ -166,7 +175,7 @@ def load_matching(
         kind = type(content).__name__
         raise WeightsError(f"{where}: holds no tensors by name (it is a {kind}). A state_dict is needed.")
     rules = dict(rename or {})
-    plans = [_plan(module, table, path, entries, with_head, rules) for path, entries in candidates]
+    plans = [_plan(module, table, path, entries, with_head, rules, adapt) for path, entries in candidates]
     # The first of the best: moving averages come first, since they are what a run is judged by.
     plan = max(plans, key=lambda each: each.report.share)
     if plan.report.share < min_share:
@@ -220,6 +229,7 @@ def _plan(
     entries: Mapping[str, Tensor],
     with_head: bool,
     rules: Mapping[str, str],
+    adapt: Adapt | None,
 ) -> _Plan:
     own = module.state_dict()
     in_head = _head_entries(table, own)
@@ -231,6 +241,7 @@ def _plan(
     plan = _Plan()
     unused: dict[str, str] = {}
     differs: dict[str, str] = {}
+    adapted: dict[str, str] = {}
     # Of two entries for one name, the one among the larger family of names wins.
     for key in sorted(entries, key=lambda each: -usual[targets[each][1]]):
         name, tensor = targets[key][0], entries[key]
@@ -243,7 +254,12 @@ def _plan(
         elif name in plan.sources:
             unused[key] = f"{plan.sources[name][0]} was loaded in its place"
         elif reason := _mismatch(own[name], tensor):
-            unused[key] = differs[name] = reason
+            other = adapt(name, tensor, own[name]) if adapt is not None else None
+            if other is None or _mismatch(own[name], other[0]):
+                unused[key] = differs[name] = reason
+            else:
+                plan.sources[name] = key, other[0]
+                adapted[name] = other[1]
         else:
             plan.sources[name] = key, tensor
     expected = [name for name in own if (with_head or name not in in_head) and not name.endswith(_COUNTER)]
@@ -262,6 +278,7 @@ def _plan(
         prefix=prefixes.most_common(1)[0][0] if prefixes else "",
         rename=_uses(entries, rules),
         sizes={name: tensor.numel() for name, tensor in own.items()},
+        adapted=adapted,
         head=tuple(name for name in own if name in in_head),
     )
     return plan

@@ -16,6 +16,7 @@ from torchvision import models
 from finetune.errors import WeightsError
 from finetune.model.backbones import AUXILIARY, require
 from finetune.model.efficientnet_lite import NAME as LITE
+from finetune.model.inputs import Adapt
 from finetune.model.layers import LayerTable, find_layers
 from finetune.model.matching import LoadReport, load_matching
 from finetune.model.weight_files import PACKAGE, SUFFIXES, check_hash, fetch, packaged_file, read_file
@@ -34,14 +35,14 @@ class InputSpec:
     """What the weights want to see.
 
     ``image_size`` and ``resize`` (before the centre crop) in pixels, ``mean`` and ``std`` per channel of
-    values in 0..1.
+    values in 0..1: three of each, or one for a network of grey pictures, or more.
     """
 
     image_size: int
     resize: int
     interpolation: Interpolation
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     resize_mode: ResizeMode = "shorter"
 
 
@@ -98,7 +99,11 @@ def input_spec(backbone_name: str, weights: str | WeightsFile) -> InputSpec:
 
 
 def load_source_weights(
-    module: nn.Module, backbone_name: str, weights: str | WeightsFile, table: LayerTable | None = None
+    module: nn.Module,
+    backbone_name: str,
+    weights: str | WeightsFile,
+    table: LayerTable | None = None,
+    adapt: Adapt | None = None,
 ) -> LoadedWeights:
     """Load a recipe's ``weights`` into a network that still has its source's head.
 
@@ -109,6 +114,7 @@ def load_source_weights(
             directory; the last two perhaps with rules for renaming and a least share. Of these two the
             head's entries are left out: the new head starts afresh.
         table: the network's layers, where they are known already.
+        adapt: how entries for the source's pictures become the network's, where it is made for others.
 
     Raises:
         WeightsError: weights that cannot be had, read, or matched with the network.
@@ -119,12 +125,14 @@ def load_source_weights(
         return LoadedWeights(spec, None, "none", None)
     table = table or find_layers(module)
     if found.kind == "packaged":
-        report = _load_packaged(module, table)
+        report = _load_packaged(module, table, adapt)
         return LoadedWeights(spec, _imagenet_classes(), f"{PACKAGE} (packaged)", report)
     if found.kind == "torchvision":
         content = fetch(found.entry, backbone_name)
         origin = f"torchvision {found.entry.name}"
-        report = load_matching(module, table, content, where=origin, min_share=1.0, with_head=True)
+        report = load_matching(
+            module, table, content, where=origin, min_share=1.0, with_head=True, adapt=adapt
+        )
         return LoadedWeights(spec, tuple(found.entry.meta["categories"] or ()) or None, origin, report)
     classes = None
     if found.kind == "run":
@@ -137,6 +145,7 @@ def load_source_weights(
         where=str(found.path),
         min_share=asked.min_share,
         rename=asked.rename,
+        adapt=adapt,
     )
     return LoadedWeights(spec, classes, str(found.path), report)
 
@@ -197,7 +206,7 @@ def _run_card(path: Path, backbone_name: str) -> tuple[InputSpec, tuple[str, ...
     try:
         card = json.loads(where.read_text(encoding="utf-8"))
         given = card["preprocessing"]
-        mean, std = _triple(given["mean"]), _triple(given["std"])
+        mean, std = _finite(given["mean"]), _finite(given["std"])
         spec = InputSpec(
             int(given["image_size"]), int(given["resize"]), given["interpolation"], mean, std,
             given["resize_mode"],
@@ -206,6 +215,8 @@ def _run_card(path: Path, backbone_name: str) -> tuple[InputSpec, tuple[str, ...
         trained = card["architecture"]["backbone"]
         if (
             min(std) <= 0
+            or len(mean) != len(std)
+            or len(mean) == 2
             or min(spec.image_size, spec.resize) < 1
             or spec.interpolation not in get_args(Interpolation)
             or spec.resize_mode not in get_args(ResizeMode)
@@ -221,14 +232,14 @@ def _run_card(path: Path, backbone_name: str) -> tuple[InputSpec, tuple[str, ...
     return spec, classes
 
 
-def _triple(values: Any) -> tuple[float, float, float]:
-    red, green, blue = (float(value) for value in values)
-    if not all(map(math.isfinite, (red, green, blue))):
+def _finite(values: Any) -> tuple[float, ...]:
+    numbers = tuple(float(value) for value in values)
+    if not all(map(math.isfinite, numbers)):
         raise ValueError(f"{values} is not finite")
-    return red, green, blue
+    return numbers
 
 
-def _load_packaged(module: nn.Module, table: LayerTable) -> LoadReport:
+def _load_packaged(module: nn.Module, table: LayerTable, adapt: Adapt | None) -> LoadReport:
     """EfficientNet-Lite0's file names its entries otherwise, and has them in the same order."""
     path = packaged_file()
     check_hash(path)
@@ -238,7 +249,7 @@ def _load_packaged(module: nn.Module, table: LayerTable) -> LoadReport:
     if ends != [name.rpartition(".")[2] for name in own]:
         raise WeightsError(f"{path}: its entries are not those of {LITE}")
     renamed = {name: value for name, (_, value) in zip(own, given, strict=True)}
-    return load_matching(module, table, renamed, where=str(path), min_share=1.0, with_head=True)
+    return load_matching(module, table, renamed, where=str(path), min_share=1.0, with_head=True, adapt=adapt)
 
 
 def _imagenet_classes() -> tuple[str, ...]:

@@ -42,6 +42,12 @@ def _rising(value: tuple[float, float]) -> tuple[float, float]:
     return value
 
 
+def _not_two(value: int) -> int:
+    if value == 2:
+        raise ValueError("must be 1 (grey), 3 (colour) or more (the colours repeat); it is 2")
+    return value
+
+
 class Section(BaseModel):
     """Base of all sections: strict, frozen, no unknown keys, finite numbers."""
 
@@ -115,6 +121,9 @@ class ModelSection(Section):
         "default",
         description="default | none | a torchvision name (IMAGENET1K_V2) | a checkpoint | a run directory "
         "| {path, rename, min_share}",
+    )
+    in_channels: Annotated[int, Field(ge=1, le=64), AfterValidator(_not_two)] = Field(
+        3, description="1: pictures become grey; beyond 3 their colours repeat (R, G, B, R, ...)"
     )
     head: HeadSection = Field(default_factory=HeadSection)
     batchnorm: Literal["train", "frozen"] = Field(

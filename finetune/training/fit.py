@@ -175,7 +175,8 @@ def _facts(setup: Setup, plans: list[PhasePlan], momentum: float | None) -> list
         ("weights", network.weights.origin if network.weights is not None else "none: from scratch"),
         (
             "pictures",
-            f"{size.image_size} px ({size.resize_mode} side to {size.resize}, {size.interpolation})",
+            f"{size.image_size} px ({size.resize_mode} side to {size.resize}, {size.interpolation})"
+            f"{_channels(size.channels)}",
         ),
         (
             "machine",
@@ -190,3 +191,9 @@ def _facts(setup: Setup, plans: list[PhasePlan], momentum: float | None) -> list
     if momentum is not None:
         facts.append(("BatchNorm", f"momentum at least {momentum:.3g}, so that its statistics keep up"))
     return facts
+
+
+def _channels(count: int) -> str:
+    if count == 1:
+        return ", made grey"
+    return f", {count} channels: the colours repeat" if count > 3 else ""

@@ -107,3 +107,40 @@ def test_a_mapping_that_is_wrong(recipe: Path, tmp_path: Path, weights: str, mes
     ended = cli("train", recipe, "--run-dir", tmp_path / "run", "--set", f"model.weights={weights}")
     assert ended.code == 2
     assert message in ended.err
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_other_channels_from_training_to_use(shapes: Path, tmp_path: Path, channels: int, cli: Cli) -> None:
+    pytest.importorskip("onnxruntime")
+    recipe, run = tmp_path / "recipe.yaml", tmp_path / "run"
+    recipe.write_text(
+        f"""\
+data: {{source: {shapes}, image_size: 32, resize: 32, workers: 0}}
+model: {{backbone: efficientnet_lite0, in_channels: {channels}}}
+train:
+  batch_size: 16
+  augment: {{crop: random_resized, rotation: 5, color_jitter: {{brightness: 0.1}}}}
+  phases: [{{freeze: backbone, epochs: 1, lr: 1e-3}}]
+"""
+    )
+    ended = cli("train", recipe, "--run-dir", run)
+    assert ended.code == 0, ended.err
+    assert f"3 channels became {channels}" in ended.err
+    assert ("made grey" if channels == 1 else "the colours repeat") in ended.err
+    card = json.loads((run / "checkpoints" / "best" / "card.json").read_text())
+    assert card["architecture"]["in_channels"] == channels
+    assert len(card["preprocessing"]["mean"]) == channels
+    assert cli("eval", run).code == 0
+    for kind in ("onnx", "safetensors", "pt2"):
+        ended = cli("export", run, "--format", kind)
+        assert ended.code == 0, ended.err
+    for model in (run, run / "export" / "model.onnx"):
+        ended = cli("predict", model, shapes / "test", "--jsonl")
+        assert ended.code == 0, ended.err
+        assert len(ended.out.splitlines()) == 12
+
+
+def test_two_channels_are_refused(recipe: Path, tmp_path: Path, cli: Cli) -> None:
+    ended = cli("train", recipe, "--run-dir", tmp_path / "run", "--set", "model.in_channels=2")
+    assert ended.code == 2
+    assert "model.in_channels: must be 1 (grey), 3 (colour) or more" in ended.err

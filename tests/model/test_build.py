@@ -124,8 +124,6 @@ def test_another_picture_size() -> None:
         build(section("alexnet"), 2, seed=0, image_size=24)
     with pytest.raises(UserError, match="vit_b_16 cannot take pictures of 100 px"):
         build(section("vit_b_16"), 2, seed=0, image_size=100)
-    with pytest.raises(UserError, match="takes pictures of 224 px only, not 256"):
-        build(section("vit_b_16", "default"), 2, seed=0, image_size=256)
     with pytest.raises(UserError, match="maxvit_t cannot take pictures of 256 px"):
         build(section("maxvit_t"), 2, seed=0, image_size=256)
 
