@@ -59,7 +59,8 @@ class OnnxClassifier:
         outputs = {entry.name: (entry.type, entry.shape[1:]) for entry in self._session.get_outputs()}
         if inputs != {INPUT: ("tensor(float)", [channels, size, size])}:
             raise CheckpointError(
-                f"{self._path}: its input is not the {size} px pictures of {channels} channels that it describes."
+                f"{self._path}: its input is not the {size} px pictures of {channels} channels that it "
+                f"describes."
             )
         if outputs != {OUTPUT: ("tensor(float)", [len(self.card.classes)])}:
             raise CheckpointError(f"{self._path}: its output is not one logit for each class that it names.")

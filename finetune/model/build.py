@@ -3,19 +3,20 @@
 import contextlib
 import hashlib
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from finetune.errors import CheckpointError, FinetuneError, UserError
+from finetune.errors import CheckpointError, FinetuneError, UserError, WeightsError
 from finetune.model.backbones import AUXILIARY, blueprint, create, has_fixed_size
 from finetune.model.head import swap_head
 from finetune.model.inputs import COLOURS, adapter, repeated, set_in_channels
 from finetune.model.layers import LayerTable, find_layers, with_output_shapes
 from finetune.model.matching import LoadReport
+from finetune.model.reuse import choose_rows, take_over
 from finetune.model.weights import InputSpec, LoadedWeights, input_spec, load_source_weights
 from finetune.recipe.catalog import backbone
 from finetune.recipe.schema import ModelSection
@@ -36,6 +37,7 @@ class Network:
         input_spec: the preprocessing that its weights want.
         weights: what was loaded; None where it starts from random weights.
         architecture: what :func:`rebuild` needs, JSON-ready.
+        reused: classes that start from a source class, and which.
     """
 
     module: nn.Module
@@ -44,9 +46,17 @@ class Network:
     input_spec: InputSpec
     weights: LoadedWeights | None
     architecture: dict[str, Any]
+    reused: Mapping[str, str] = field(default_factory=dict)
 
 
-def build(section: ModelSection, num_classes: int, *, seed: int, image_size: int | None = None) -> Network:
+def build(
+    section: ModelSection,
+    num_classes: int,
+    *,
+    seed: int,
+    image_size: int | None = None,
+    classes: Sequence[str] | None = None,
+) -> Network:
     """Create a backbone, load its source weights and give it a new head.
 
     Args:
@@ -54,9 +64,11 @@ def build(section: ModelSection, num_classes: int, *, seed: int, image_size: int
         num_classes: of the new head.
         seed: the head's initial values depend on it alone, and so do a random backbone's.
         image_size: of the pictures it will see, in pixels; None: the weights' own.
+        classes: their names, which ``head.reuse`` goes by; None: their numbers.
 
     Raises:
-        UserError: an unknown backbone, or pictures of a size that it cannot take.
+        UserError: an unknown backbone, pictures of a size that it cannot take, or a class to reuse that
+            there is not.
         WeightsError: weights that cannot be had or matched.
     """
     name = section.backbone
@@ -81,6 +93,10 @@ def build(section: ModelSection, num_classes: int, *, seed: int, image_size: int
     _check_init(module, source, head.init)
     with _seeded(seed, "head"):
         path = swap_head(module, source.head.name, num_classes, dropout=head.dropout, init=head.init)
+    reused: dict[str, str] = {}
+    if head.reuse is not None:
+        names = [str(number) for number in range(num_classes)] if classes is None else classes
+        reused = _reuse(module.get_submodule(path), head.reuse, names, weights)
     architecture: dict[str, Any] = {
         "backbone": name,
         "auxiliary": False,
@@ -89,7 +105,7 @@ def build(section: ModelSection, num_classes: int, *, seed: int, image_size: int
     }
     if has_fixed_size(name):
         architecture["image_size"] = size
-    return Network(module, find_layers(module, path), path, spec, weights, architecture)
+    return Network(module, find_layers(module, path), path, spec, weights, architecture, reused)
 
 
 def rebuild(architecture: dict[str, Any], num_classes: int) -> nn.Module:
@@ -158,6 +174,29 @@ def _tell(origin: str, report: LoadReport) -> None:
     if report.kept or report.unused:
         lines += [f"  {line}" for line in report.lines()]
     log.log(logging.WARNING if report.partial else logging.INFO, "%s", "\n".join(lines))
+
+
+def _reuse(
+    head: nn.Module,
+    reuse: str | Mapping[str, str | int],
+    classes: Sequence[str],
+    weights: LoadedWeights | None,
+) -> dict[str, str]:
+    """Start classes from the source's, and say which; returns the pairs."""
+    source = weights.head if weights is not None else None
+    if source is None:
+        raise WeightsError("model.head.reuse: the weights come without a classifier to start from")
+    rows = choose_rows(reuse, classes, source)
+    if not rows:
+        log.warning("head.reuse: no class has the name of exactly one source class; the head starts afresh")
+        return {}
+    take_over(head, {list(classes).index(name): row for name, row in rows.items()}, source)
+    names = source.classes
+    pairs = {name: str(row) if names is None else f"{names[row]} ({row})" for name, row in rows.items()}
+    fresh = [name for name in classes if name not in rows]
+    rest = f"; {len(fresh)} of {len(classes)} classes start afresh" if fresh else ""
+    log.info("head.reuse: %s%s", ", ".join(f"{own} from {theirs}" for own, theirs in pairs.items()), rest)
+    return pairs
 
 
 def _check_init(module: nn.Module, table: LayerTable, init: str) -> None:

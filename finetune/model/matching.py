@@ -51,6 +51,7 @@ class LoadReport:
         sizes: how many numbers each entry in ``loaded`` and ``kept`` holds.
         adapted: entries in ``loaded`` that were fitted to other pictures than the source's, and how.
         head: the network's entries in the source's head, which a new one replaces.
+        source_head: what the file holds under the head's path, by the names behind that.
     """
 
     loaded: tuple[str, ...]
@@ -63,6 +64,7 @@ class LoadReport:
     sizes: Mapping[str, int] = field(default_factory=dict)
     adapted: Mapping[str, str] = field(default_factory=dict)
     head: tuple[str, ...] = ()
+    source_head: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def partial(self) -> bool:
@@ -247,7 +249,7 @@ def _plan(
         name, tensor = targets[key][0], entries[key]
         if name is None:
             unused[key] = "the network has no such entry"
-        elif name in in_head and not with_head:
+        elif not with_head and (name in in_head or name.startswith(f"{table.head.name}.")):
             unused[key] = "head: the new one starts afresh"
         elif name not in own:
             unused[key] = "the network has no such entry"
@@ -279,9 +281,20 @@ def _plan(
         rename=_uses(entries, rules),
         sizes={name: tensor.numel() for name, tensor in own.items()},
         adapted=adapted,
+        source_head=_below(table.head.name, targets, entries),
         head=tuple(name for name in own if name in in_head),
     )
     return plan
+
+
+def _below(
+    head: str, targets: Mapping[str, tuple[str | None, str]], entries: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for key, (name, _) in targets.items():
+        if name is not None and name.startswith(f"{head}."):
+            found.setdefault(name.removeprefix(f"{head}."), entries[key])
+    return found
 
 
 def _wrapping(entries: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:

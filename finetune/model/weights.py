@@ -19,6 +19,7 @@ from finetune.model.efficientnet_lite import NAME as LITE
 from finetune.model.inputs import Adapt
 from finetune.model.layers import LayerTable, find_layers
 from finetune.model.matching import LoadReport, load_matching
+from finetune.model.reuse import SourceHead
 from finetune.model.weight_files import PACKAGE, SUFFIXES, check_hash, fetch, packaged_file, read_file
 from finetune.recipe.catalog import backbone, suggest
 from finetune.recipe.schema import WeightsFile
@@ -55,12 +56,14 @@ class LoadedWeights:
         classes: names of the source's classes in the order of its logits, where they are known.
         origin: where the weights came from, for people.
         report: what was loaded and what was not; None for random weights.
+        head: the source's classifier, where there is one.
     """
 
     input_spec: InputSpec
     classes: tuple[str, ...] | None
     origin: str
     report: LoadReport | None
+    head: SourceHead | None = None
 
 
 @dataclass(frozen=True)
@@ -126,14 +129,16 @@ def load_source_weights(
     table = table or find_layers(module)
     if found.kind == "packaged":
         report = _load_packaged(module, table, adapt)
-        return LoadedWeights(spec, _imagenet_classes(), f"{PACKAGE} (packaged)", report)
+        names = _imagenet_classes()
+        return LoadedWeights(spec, names, f"{PACKAGE} (packaged)", report, _source_head(report, names))
     if found.kind == "torchvision":
         content = fetch(found.entry, backbone_name)
         origin = f"torchvision {found.entry.name}"
         report = load_matching(
             module, table, content, where=origin, min_share=1.0, with_head=True, adapt=adapt
         )
-        return LoadedWeights(spec, tuple(found.entry.meta["categories"] or ()) or None, origin, report)
+        classes = tuple(found.entry.meta["categories"] or ()) or None
+        return LoadedWeights(spec, classes, origin, report, _source_head(report, classes))
     classes = None
     if found.kind == "run":
         classes = _run_card(found.path, backbone_name)[1]
@@ -147,7 +152,22 @@ def load_source_weights(
         rename=asked.rename,
         adapt=adapt,
     )
-    return LoadedWeights(spec, classes, str(found.path), report)
+    return LoadedWeights(spec, classes, str(found.path), report, _source_head(report, classes))
+
+
+def _source_head(report: LoadReport, classes: tuple[str, ...] | None) -> SourceHead | None:
+    """The last linear map or convolution below the head's path; its classes, if they are as many."""
+    weights = [
+        name for name, value in report.source_head.items() if name.endswith("weight") and value.ndim > 1
+    ]
+    if not weights:
+        return None
+    weight = report.source_head[weights[-1]].float()
+    bias = report.source_head.get(weights[-1].removesuffix("weight") + "bias")
+    if not weight.isfinite().all():
+        return None
+    named = classes if classes is not None and len(classes) == len(weight) else None
+    return SourceHead(weight, None if bias is None else bias.float(), named)
 
 
 def _find(backbone_name: str, weights: str | WeightsFile) -> _Found:

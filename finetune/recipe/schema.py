@@ -94,6 +94,11 @@ class HeadSection(Section):
     init: Literal["xavier", "normal", "zero", "default"] = Field(
         "xavier", description="xavier: uniform; normal: std 0.01; zero; default: torch's own; biases are zero"
     )
+    reuse: Auto | dict[str, str | Annotated[int, Field(ge=0)]] | None = Field(
+        None,
+        description="classes that start from a source class: auto (those of the same name), "
+        "or {class: the source's class, or its number}",
+    )
 
 
 class WeightsFile(Section):
@@ -132,6 +137,12 @@ class ModelSection(Section):
     batchnorm_momentum: Annotated[float, Field(gt=0.0, le=1.0)] | Literal["auto", "keep"] = Field(
         "auto", description="auto: raised, where needed, so that the statistics follow a run of this length"
     )
+
+    @model_validator(mode="after")
+    def _something_to_reuse(self) -> Self:
+        if self.head.reuse is not None and self.weights == "none":
+            raise MisfitError((("head", "reuse"), "`weights: none` has no classifier to start from"))
+        return self
 
 
 class ColorJitter(Section):

@@ -158,7 +158,8 @@ def _begin(
         run.write_environment(environment)
         weights = setup.network.weights
         if weights is not None and weights.report is not None:
-            run.write_weights({"origin": weights.origin, **weights.report.to_dict()})
+            report = weights.report.to_dict() | {"reused": dict(setup.network.reused)}
+            run.write_weights({"origin": weights.origin, **report})
     clean(run.checkpoints)
     run.cut_back(METRICS, position.metrics_lines)
     run.cut_back(TIMING, position.epoch)

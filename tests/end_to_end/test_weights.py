@@ -144,3 +144,26 @@ def test_two_channels_are_refused(recipe: Path, tmp_path: Path, cli: Cli) -> Non
     ended = cli("train", recipe, "--run-dir", tmp_path / "run", "--set", "model.in_channels=2")
     assert ended.code == 2
     assert "model.in_channels: must be 1 (grey), 3 (colour) or more" in ended.err
+
+
+def test_a_runs_classes_are_reused(recipe: Path, tmp_path: Path, cli: Cli) -> None:
+    """From one run to the next, by name, through a head with dropout."""
+    lite = ("--set", "model.backbone=efficientnet_lite0")
+    ended = cli("train", recipe, "--run-dir", tmp_path / "a", *lite, "--set", "model.head.dropout=0.1")
+    assert ended.code == 0, ended.err
+    onward = (*lite, "--set", f"model.weights={tmp_path / 'a'}", "--set")
+    ended = cli("train", recipe, "--run-dir", tmp_path / "b", *onward, "model.head.reuse=auto")
+    assert ended.code == 0, ended.err
+    assert "head.reuse: disc from disc (0), square from square (1)" in ended.err
+    report = json.loads((tmp_path / "b" / "weights.json").read_text())
+    assert report["reused"] == {"disc": "disc (0)", "square": "square (1)"}
+    for reuse, message in (
+        ("{dics: square}", "the data has no class 'dics'. Did you mean 'disc'?"),
+        ("yes", "model.head.reuse: must be auto, or a mapping, or null"),
+        ("{disc: -1}", "model.head.reuse.disc"),
+    ):
+        ended = cli("train", recipe, "--run-dir", tmp_path / "c", *onward, f"model.head.reuse={reuse}")
+        assert ended.code == 2
+        assert message in ended.err
+    ended = cli("train", recipe, "--run-dir", tmp_path / "d", *onward, "model.head.reuse=auto", "--smoke")
+    assert ended.code == 0, ended.err
