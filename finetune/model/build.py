@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from finetune.errors import CheckpointError, FinetuneError, UserError, WeightsError
+from finetune.model.auxiliary import has_room, swap_auxiliary
 from finetune.model.backbones import AUXILIARY, blueprint, create, has_fixed_size
 from finetune.model.head import swap_head
 from finetune.model.inputs import COLOURS, adapter, repeated, set_in_channels
@@ -78,10 +79,15 @@ def build(
     size = spec.image_size if image_size is None else image_size
     if size != spec.image_size:
         describe(name, size)  # refuses one that would fail later
-    if name in AUXILIARY:
-        log.info("%s: trained without its auxiliary classifiers", name)
+    auxiliary = has_room(name, size)
+    if name in AUXILIARY and not auxiliary:
+        log.warning(
+            "%s: pictures of %d px are too small for its auxiliary classifiers, which are left out",
+            name,
+            size,
+        )
     with _seeded(seed, "backbone"):
-        module = create(name, SOURCE_CLASSES, image_size=size, auxiliary=False)
+        module = create(name, SOURCE_CLASSES, image_size=size, auxiliary=auxiliary)
         first = set_in_channels(module, channels) if channels != COLOURS else None
     source = find_layers(module)
     weights = None
@@ -93,13 +99,15 @@ def build(
     _check_init(module, source, head.init)
     with _seeded(seed, "head"):
         path = swap_head(module, source.head.name, num_classes, dropout=head.dropout, init=head.init)
+        if auxiliary:
+            swap_auxiliary(module, name, num_classes, init=head.init)
     reused: dict[str, str] = {}
     if head.reuse is not None:
         names = [str(number) for number in range(num_classes)] if classes is None else classes
         reused = _reuse(module.get_submodule(path), head.reuse, names, weights)
     architecture: dict[str, Any] = {
         "backbone": name,
-        "auxiliary": False,
+        "auxiliary": auxiliary,
         "in_channels": channels,
         "head": {"path": path, "dropout": head.dropout},
     }
@@ -140,6 +148,8 @@ def rebuild(architecture: dict[str, Any], num_classes: int) -> nn.Module:
             set_in_channels(module, channels)
         try:
             swap_head(module, path, num_classes, dropout=dropout, init="default")
+            if auxiliary and name in AUXILIARY:
+                swap_auxiliary(module, name, num_classes, init="default")
         except (AttributeError, FinetuneError) as error:
             raise CheckpointError(f"the checkpoint's architecture has no such head ({error})") from None
     return module
@@ -158,7 +168,7 @@ def describe(name: str, image_size: int | None = None) -> LayerTable:
     """
     own = backbone(name).image_size
     size = own if image_size is None else image_size
-    network = blueprint(name, image_size=size, auxiliary=False)
+    network = blueprint(name, image_size=size)
     try:
         return with_output_shapes(network, find_layers(network), size)
     except (RuntimeError, ValueError, AssertionError) as error:

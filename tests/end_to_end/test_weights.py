@@ -167,3 +167,15 @@ def test_a_runs_classes_are_reused(recipe: Path, tmp_path: Path, cli: Cli) -> No
         assert message in ended.err
     ended = cli("train", recipe, "--run-dir", tmp_path / "d", *onward, "model.head.reuse=auto", "--smoke")
     assert ended.code == 0, ended.err
+
+
+def test_auxiliary_classifiers_through_training_and_export(recipe: Path, tmp_path: Path, cli: Cli) -> None:
+    pytest.importorskip("onnxruntime")
+    run, settings = tmp_path / "run", ("model.backbone=googlenet", "model.weights=none", "train.ema=0.9")
+    ended = cli("train", recipe, "--run-dir", run, *(word for one in settings for word in ("--set", one)))
+    assert ended.code == 0, ended.err
+    assert trained(run)["aux1.fc2.weight"].shape == (2, 1024)
+    assert cli("eval", run).code == 0
+    for kind in ("onnx", "pt2"):
+        ended = cli("export", run, "--format", kind)
+        assert ended.code == 0, ended.err

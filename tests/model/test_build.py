@@ -133,14 +133,6 @@ def test_a_head_of_zeros_before_a_relu_cannot_train() -> None:
         made(backbone="squeezenet1_1", head={"init": "zero"})
 
 
-def test_auxiliary_classifiers_are_left_out_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "finetune"):
-        network = made(backbone="googlenet")
-    assert "without its auxiliary classifiers" in caplog.text
-    assert isinstance(network.module.train()(torch.rand(2, 3, 64, 64)), torch.Tensor)
-    assert not any(name.startswith("aux") for name in network.module.state_dict())
-
-
 def test_what_was_loaded_is_said(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     path = tmp_path / "own.pt"
     torch.save(made(seed=9).module.state_dict(), path)
