@@ -78,8 +78,9 @@ class Reader(Dataset[Batch]):
             images.append(self.transform(picture, picture_key))
             indices.append(index)
         labels = torch.from_numpy(self.split.targets[np.asarray(indices, dtype=np.int64)])
-        size = self.transform.preprocessing.image_size
-        stacked = torch.stack(images) if images else torch.empty(0, 3, size, size)
+        preprocessing = self.transform.preprocessing
+        size = preprocessing.image_size
+        stacked = torch.stack(images) if images else torch.empty(0, preprocessing.channels, size, size)
         return Batch(stacked, labels, labels, tuple(indices), tuple(bad))
 
 

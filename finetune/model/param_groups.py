@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import nn
 
+from finetune.model.backbones import AUXILIARY_HEADS
 from finetune.model.graph import NORMS
 
 
@@ -23,7 +24,7 @@ def param_groups(
 
     Args:
         module: the network, with ``requires_grad`` as it is to be trained.
-        head_path: path of the head; what is below it belongs to it.
+        head_path: path of the head; what is below it belongs to it, and so do auxiliary classifiers.
 
     Returns:
         Up to four groups, ``body/decay``, ``body/no_decay``, ``head/decay`` and ``head/no_decay``, without
@@ -38,7 +39,8 @@ def param_groups(
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
-        part = "head" if name == head_path or name.startswith(f"{head_path}.") else "body"
+        heads = (head_path, *AUXILIARY_HEADS)
+        part = "head" if any(name == head or name.startswith(f"{head}.") for head in heads) else "body"
         decays = decay_bias_and_norm or _is_matrix(module, name)
         group = groups[part, "decay" if decays else "no_decay"]
         group["params"].append(parameter)

@@ -161,13 +161,18 @@ def _load_best_and_test(setup: Setup, run: RunDir, signals: Signals) -> Metrics 
 
 
 def _describe(
-    write: Callable[[bytes, str, Mapping[str, Any]], None],
+    write: Callable[[bytes, str, Mapping[str, Any], Mapping[str, Any] | None], None],
     setup: Setup,
     recipe_file: bytes | None,
     environment: Mapping[str, Any],
 ) -> None:
     resolved = dump_recipe(setup.recipe)
-    write(resolved.encode() if recipe_file is None else recipe_file, resolved, environment)
+    weights = setup.network.weights
+    report = None
+    if weights is not None and weights.report is not None:
+        reused = {"reused": dict(setup.network.reused)}
+        report = {"origin": weights.origin, **weights.report.to_dict(), **reused}
+    write(resolved.encode() if recipe_file is None else recipe_file, resolved, environment, report)
 
 
 def _take_up(run: RunDir, setup: Setup, saved: Path, position: Position, changed: list[str]) -> None:
@@ -189,7 +194,8 @@ def _facts(setup: Setup, plans: list[PhasePlan], momentum: float | None) -> list
         ("weights", network.weights.origin if network.weights is not None else "none: from scratch"),
         (
             "pictures",
-            f"{size.image_size} px ({size.resize_mode} side to {size.resize}, {size.interpolation})",
+            f"{size.image_size} px ({size.resize_mode} side to {size.resize}, {size.interpolation})"
+            f"{_channels(size.channels)}",
         ),
         (
             "machine",
@@ -204,3 +210,9 @@ def _facts(setup: Setup, plans: list[PhasePlan], momentum: float | None) -> list
     if momentum is not None:
         facts.append(("BatchNorm", f"momentum at least {momentum:.3g}, so that its statistics keep up"))
     return facts
+
+
+def _channels(count: int) -> str:
+    if count == 1:
+        return ", made grey"
+    return f", {count} channels: the colours repeat" if count > 3 else ""

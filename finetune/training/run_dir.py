@@ -15,6 +15,7 @@ from finetune.errors import CheckpointError, RunDirError, SaveError
 RECIPE = "recipe.yaml"
 RESOLVED = "resolved.yaml"
 ENVIRONMENT = "environment.json"
+WEIGHTS = "weights.json"
 METRICS = "metrics.jsonl"
 TIMING = "timing.jsonl"
 CHECKPOINTS = "checkpoints"
@@ -24,7 +25,7 @@ LOCK = ".lock"
 # What is being written has a name that begins so, until it is whole.
 TEMPORARY = ".tmp-"
 # All that a run ever writes: `--overwrite` removes these and nothing else.
-OWN_FILES = (RECIPE, RESOLVED, ENVIRONMENT, METRICS, TIMING)
+OWN_FILES = (RECIPE, RESOLVED, ENVIRONMENT, WEIGHTS, METRICS, TIMING)
 OWN_FOLDERS = (CHECKPOINTS, EXPORT, TENSORBOARD)
 
 
@@ -90,13 +91,20 @@ class RunDir:
         _sweep(path / CHECKPOINTS)
         return run
 
-    def begin(self, recipe: bytes, resolved: str, environment: Mapping[str, Any]) -> None:
+    def begin(
+        self,
+        recipe: bytes,
+        resolved: str,
+        environment: Mapping[str, Any],
+        weights: Mapping[str, Any] | None = None,
+    ) -> None:
         """Make this directory a new run; all that an earlier one wrote here is removed, and nothing else.
 
         Args:
             recipe: as it was given.
             resolved: with every default filled in.
             environment: what else a reader has to know, JSON-ready.
+            weights: what was loaded from the source's weights and what was not, and why.
 
         Raises:
             SaveError: the disk is full or cannot be written.
@@ -108,13 +116,21 @@ class RunDir:
             for name in OWN_FOLDERS:
                 shutil.rmtree(self.path / name, ignore_errors=True)
             (self.path / CHECKPOINTS).mkdir(exist_ok=True)
-        self.describe(recipe, resolved, environment)
+        self.describe(recipe, resolved, environment, weights)
 
-    def describe(self, recipe: bytes, resolved: str, environment: Mapping[str, Any]) -> None:
+    def describe(
+        self,
+        recipe: bytes,
+        resolved: str,
+        environment: Mapping[str, Any],
+        weights: Mapping[str, Any] | None = None,
+    ) -> None:
         """Write down what the run is, as :meth:`begin` does, and leave all the rest."""
-        text = json.dumps(environment, indent=2, ensure_ascii=False) + "\n"
         with _saving(self.path):
-            write_whole(self.path / ENVIRONMENT, text.encode("utf-8", "surrogateescape"))
+            for name, document in ((ENVIRONMENT, environment), (WEIGHTS, weights)):
+                if document is not None:
+                    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+                    write_whole(self.path / name, text.encode("utf-8", "surrogateescape"))
             write_whole(self.path / RECIPE, recipe)
             write_whole(self.path / RESOLVED, resolved.encode())
 

@@ -86,6 +86,7 @@ def prepare(recipe: Recipe, source: Source, compute: Compute) -> Setup:
         len(source.classes),
         seed=recipe.seed,
         image_size=None if data.image_size == "auto" else data.image_size,
+        classes=source.classes,
     )
     preprocessing = settle_preprocessing(data, network.input_spec)
     place(network.module, compute.device)
