@@ -1,6 +1,6 @@
 """``python -m finetune`` is the command ``finetune``."""
 
-from finetune.cli.main import main
+from finetune.cli.start import main
 
 if __name__ == "__main__":
     main()

@@ -12,6 +12,7 @@
     │   ├── RunDirError              a run directory that is taken, missing or not a run
     │   └── MissingExtraError        an optional package that a command needs
     ├── CheckpointError          2   a checkpoint that is torn, altered or foreign
+    ├── SaveError                1   a file of the run cannot be written: the disk is full or failing
     ├── FreezeBrokenError        1   a frozen parameter or buffer changed
     ├── NonFiniteLossError       1   the loss became infinite or not a number
     ├── ExportError              1   an exported file disagrees with the model
@@ -95,6 +96,10 @@ class CheckpointError(FinetuneError):
     """A checkpoint is torn, altered or does not belong to this run."""
 
     exit_code = 2
+
+
+class SaveError(FinetuneError):
+    """A file of the run cannot be written; what was saved before is intact."""
 
 
 class FreezeBrokenError(FinetuneError):

@@ -23,6 +23,7 @@ from finetune.deploy.torch_classifier import TorchClassifier
 from finetune.deploy.write_onnx import write_onnx
 from finetune.deploy.write_torch import open_pt2, write_pt2
 from finetune.errors import FinetuneError, UserError
+from finetune.model.auxiliary import loss_and_logits
 from finetune.model.build import Network, build
 from finetune.model.freeze import Freeze
 from finetune.model.param_groups import param_groups
@@ -137,7 +138,7 @@ def check_training(network: Network, k: int, size: int) -> nn.Module:
     freeze.train_mode()
     for _ in range(STEPS):
         optimizer.zero_grad()
-        nn.functional.cross_entropy(module(images), targets).backward()
+        loss_and_logits(nn.CrossEntropyLoss(), module(images), targets)[0].backward()
         got |= {n for n, p in module.named_parameters() if p.grad is not None and bool(p.grad.any())}
         optimizer.step()
     freeze.verify(held)

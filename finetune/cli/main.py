@@ -1,5 +1,6 @@
 """The command ``finetune``: its sub-commands, and how an error ends it."""
 
+import os
 import sys
 from typing import Annotated
 
@@ -48,6 +49,9 @@ def _options(
 
 def main() -> None:
     """Run the command line. An expected error is one message on stderr and its exit code, no traceback."""
+    # Before torch is loaded. OpenMP's threads otherwise spin while they wait for each other, and where other
+    # programs share the cores they spin most of the time: a run then takes many times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except FinetuneError as error:

@@ -28,6 +28,9 @@ def train(
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="With --resume: go on although something has changed.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is there.")] = False,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1 or mps.", show_default="the best there is")
@@ -46,9 +49,11 @@ def train(
     """Fine-tune a network as RECIPE says."""
     if resume and overwrite:
         raise UserError("--resume continues a run and --overwrite replaces it: choose one.")
-    from finetune.training.run_dir import RunDir
+    if force and not resume:
+        raise UserError("--force goes with --resume: it continues a run although something has changed.")
+    from finetune.training.run_dir import RunDir, place_of
 
-    path = run_dir or Path("runs") / (f"{recipe.stem}-smoke" if smoke else recipe.stem)
+    path = place_of(recipe, run_dir, smoke=smoke)
     # A trial replaces the trial before it; a place that the user names is never replaced unasked.
     replaces = overwrite or (smoke and not resume and run_dir is None)
     # Cheapest first: a taken directory is reported before the recipe is read, that before torch is loaded.
@@ -70,6 +75,7 @@ def train(
                 recipe_file=recipe.read_bytes(),
                 device=device,
                 resume=resume,
+                force=force,
                 progress=progress,
             )
     _conclude(result)

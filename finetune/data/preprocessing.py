@@ -34,18 +34,32 @@ class Preprocessing:
 
     ``image_size`` is the side of the square that comes out; ``resize`` the size before the crop, of the
     shorter side (``shorter``) or of both (``squash``), all in pixels. A picture that is smaller than the
-    crop gets a black border. ``mean`` and ``std`` are per channel (R, G, B), of values in 0..1.
+    crop gets a black border. ``mean`` and ``std`` are per channel, of values in 0..1. There are as many
+    channels as they have entries: three are R, G, B; one is grey (ITU-R 601 luma, as Pillow computes it);
+    beyond three the colours repeat: R, G, B, R, ...
 
     Raises:
-        ValueError: a size below 1, an unknown name, a mean that is not finite or a std that is not positive.
+        ValueError: a size below 1, an unknown name, a mean that is not finite or a std that is not positive,
+            two channels, or not as many means as stds.
     """
 
     image_size: int
     resize: int
     resize_mode: ResizeMode
     interpolation: Interpolation
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def channels(self) -> int:
+        """Of what comes out."""
+        return len(self.mean)
+
+    @property
+    def mean_colour(self) -> tuple[int, int, int]:
+        """What becomes zero, as a colour of 8 bits."""
+        red, green, blue = (self.mean * 3)[:3] if self.channels == 1 else self.mean[:3]
+        return _byte(red), _byte(green), _byte(blue)
 
     def __post_init__(self) -> None:
         for name in ("image_size", "resize"):
@@ -62,10 +76,11 @@ class Preprocessing:
             values = getattr(self, name)
             if (
                 not isinstance(values, tuple)
-                or len(values) != 3
+                or len(values) in (0, 2)
+                or len(values) != len(self.mean)
                 or not all(_finite(value) for value in values)
             ):
-                raise ValueError(f"{name} must be three finite numbers, not {values!r}")
+                raise ValueError(f"{name} must be one or three finite numbers or more, not {values!r}")
         if min(self.std) <= 0:
             raise ValueError(f"std must be positive, not {self.std!r}")
 
@@ -83,18 +98,22 @@ class Preprocessing:
         return _centre_crop(image, self.image_size)
 
     def normalize(self, image: Image.Image) -> npt.NDArray[np.float32]:
-        """``(x / 255 - mean) / std`` as float32, shape (3, height, width), C-contiguous."""
+        """``(x / 255 - mean) / std`` of an RGB picture: float32 (channels, height, width), C-contiguous."""
         pixels = np.asarray(image, dtype=np.uint8)
         if pixels.ndim != 3 or pixels.shape[2] != 3:
             raise ValueError(f"an RGB picture is needed, not {image.mode}")
+        if self.channels == 1:
+            pixels = np.asarray(image.convert("L"), dtype=np.uint8)[:, :, None]
+        elif self.channels > 3:
+            pixels = pixels[:, :, np.arange(self.channels) % 3]
         scaled = np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32)
         scaled /= np.float32(255)
-        scaled -= np.asarray(self.mean, dtype=np.float32).reshape(3, 1, 1)
-        scaled /= np.asarray(self.std, dtype=np.float32).reshape(3, 1, 1)
+        scaled -= np.asarray(self.mean, dtype=np.float32).reshape(-1, 1, 1)
+        scaled /= np.asarray(self.std, dtype=np.float32).reshape(-1, 1, 1)
         return scaled
 
     def __call__(self, image: Image.Image) -> npt.NDArray[np.float32]:
-        """The network's input: float32, shape (3, image_size, image_size), C-contiguous."""
+        """The network's input: float32, shape (channels, image_size, image_size), C-contiguous."""
         return self.normalize(self.geometry(image))
 
     def to_dict(self) -> dict[str, Any]:
@@ -145,6 +164,10 @@ def _centre_crop(image: Image.Image, side: int) -> Image.Image:
     padded = Image.new("RGB", (side, side))
     padded.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
     return padded
+
+
+def _byte(value: float) -> int:
+    return min(255, max(0, round(255 * value)))
 
 
 def _finite(value: Any) -> bool:

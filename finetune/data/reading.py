@@ -1,9 +1,12 @@
 """Reading batches, here or in loader processes; what happens to those processes."""
 
+import contextlib
+import ctypes
 import multiprocessing
 import os
 import shutil
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Generator, Iterator
@@ -24,6 +27,8 @@ OnBadImage = Literal["error", "skip"]
 Draw = tuple[int, int]
 
 MOST_WORKERS = 8
+# Of Linux's prctl.
+PR_SET_PDEATHSIG = 1
 
 
 def default_workers() -> int:
@@ -73,8 +78,9 @@ class Reader(Dataset[Batch]):
             images.append(self.transform(picture, picture_key))
             indices.append(index)
         labels = torch.from_numpy(self.split.targets[np.asarray(indices, dtype=np.int64)])
-        size = self.transform.preprocessing.image_size
-        stacked = torch.stack(images) if images else torch.empty(0, 3, size, size)
+        preprocessing = self.transform.preprocessing
+        size = preprocessing.image_size
+        stacked = torch.stack(images) if images else torch.empty(0, preprocessing.channels, size, size)
         return Batch(stacked, labels, labels, tuple(indices), tuple(bad))
 
 
@@ -150,7 +156,19 @@ def _start_worker(_: int) -> None:
     if hasattr(signal, "sigwaitinfo") and run is not None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_when_told, args=(run.pid,), daemon=True).start()
+        if run.pid is not None:
+            _end_with(run.pid)
     torch.set_num_threads(1)
+
+
+def _end_with(run: int) -> None:
+    """Have the kernel end this process when the run dies, in whichever way, and not seconds later."""
+    if not sys.platform.startswith("linux"):
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != run and multiprocessing.get_start_method() != "forkserver":
+        os._exit(0)  # it died before that
 
 
 def _end_when_told(by: int) -> None:

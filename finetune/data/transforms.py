@@ -31,7 +31,7 @@ class EvalTransform:
         self.preprocessing = preprocessing
 
     def __call__(self, image: Image.Image, key: int = 0) -> Tensor:
-        """float32, shape (3, S, S). The key plays no part."""
+        """float32, shape (channels, S, S). The key plays no part."""
         return torch.from_numpy(self.preprocessing(image))
 
 
@@ -51,7 +51,7 @@ class TrainTransform:
         self._erase = v2.RandomErasing(p=augment.random_erasing) if augment.random_erasing else None
 
     def __call__(self, image: Image.Image, key: int) -> Tensor:
-        """An RGB picture of any size -> float32, shape (3, S, S)."""
+        """An RGB picture of any size -> float32, shape (channels, S, S)."""
         with seeded(key):
             image = self._crop(image) if self._crop else self.preprocessing.geometry(image)
             for transform in self._pixels:
@@ -110,7 +110,7 @@ def _crop(augment: AugmentSection, preprocessing: Preprocessing) -> v2.Transform
 
 
 def _pixel_transforms(augment: AugmentSection, preprocessing: Preprocessing) -> list[v2.Transform]:
-    mean_colour = [min(255, max(0, round(255 * value))) for value in preprocessing.mean]
+    mean_colour = list(preprocessing.mean_colour)
     # Pillow has no Lanczos filter for anything but resizing.
     nearest = preprocessing.interpolation == "nearest"
     interpolation = v2.InterpolationMode.NEAREST if nearest else v2.InterpolationMode.BILINEAR

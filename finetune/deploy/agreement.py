@@ -76,7 +76,7 @@ def compare(expected: NDArray[np.float32], found: NDArray[np.float32]) -> Agreem
 
 
 def check_images(trained: Trained) -> tuple[NDArray[np.float32], str]:
-    """(:data:`PICTURES`, 3, S, S) preprocessed pictures to compare on, and where they are from.
+    """(:data:`PICTURES`, channels, S, S) preprocessed pictures to compare on, and where they are from.
 
     They are spread over the run's own val split; where that cannot be had, seeded noise serves, and a warning
     says so. The second value is ``val`` or ``random`` accordingly.
@@ -100,8 +100,8 @@ def check_images(trained: Trained) -> tuple[NDArray[np.float32], str]:
             return np.stack(repeated), "val"
         reason = "none of its pictures can be read"
     log.warning("the run's val split cannot be had (%s); the export is checked on random pictures", reason)
-    size = preprocessing.image_size
-    noise = np.random.default_rng(0).standard_normal((PICTURES, 3, size, size), dtype=np.float32)
+    shape = (PICTURES, preprocessing.channels, preprocessing.image_size, preprocessing.image_size)
+    noise = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     return noise, "random"
 
 

@@ -39,7 +39,7 @@ class OnnxClassifier:
         self._check_shapes()
 
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(N, 3, S, S) -> (N, C).
+        """(N, channels, S, S) -> (N, C).
 
         Raises:
             CheckpointError: the model cannot be run.
@@ -54,11 +54,14 @@ class OnnxClassifier:
         return result
 
     def _check_shapes(self) -> None:
-        size = self.card.preprocessing.image_size
+        size, channels = self.card.preprocessing.image_size, self.card.preprocessing.channels
         inputs = {entry.name: (entry.type, entry.shape[1:]) for entry in self._session.get_inputs()}
         outputs = {entry.name: (entry.type, entry.shape[1:]) for entry in self._session.get_outputs()}
-        if inputs != {INPUT: ("tensor(float)", [3, size, size])}:
-            raise CheckpointError(f"{self._path}: its input is not the {size} px pictures that it describes.")
+        if inputs != {INPUT: ("tensor(float)", [channels, size, size])}:
+            raise CheckpointError(
+                f"{self._path}: its input is not the {size} px pictures of {channels} channels that it "
+                f"describes."
+            )
         if outputs != {OUTPUT: ("tensor(float)", [len(self.card.classes)])}:
             raise CheckpointError(f"{self._path}: its output is not one logit for each class that it names.")
 

@@ -25,7 +25,7 @@ class Classifier(Protocol):
     def card(self) -> ModelCard: ...
 
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(N, 3, S, S) preprocessed pictures -> (N, C)."""
+        """(N, channels, S, S) preprocessed pictures -> (N, C)."""
         ...
 
 

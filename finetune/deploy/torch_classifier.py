@@ -17,7 +17,7 @@ class TorchClassifier:
         self.card = card
 
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(N, 3, S, S) -> (N, C), in fp32."""
+        """(N, channels, S, S) -> (N, C), in fp32."""
         with torch.inference_mode():
             logits = self._module(torch.from_numpy(images).to(self._device))
         result: NDArray[np.float32] = logits.float().cpu().numpy()

@@ -22,8 +22,8 @@ EXAMPLE_BATCH = 2
 def write_onnx(module: nn.Module, card: ModelCard, path: Path) -> None:
     """Write ``module`` (eval mode, on the CPU) to ``path``; beyond 2 GB the weights go into a file beside it.
 
-    Input ``images``: float32 (batch, 3, S, S); output ``logits``: float32 (batch, C); any batch. The card is
-    in the metadata, as JSON. No time and no path of this machine goes into the file.
+    Input ``images``: float32 (batch, channels, S, S); output ``logits``: float32 (batch, C); any batch. The
+    card is in the metadata, as JSON. No time and no path of this machine goes into the file.
     """
     with warnings.catch_warnings():
         # Deprecations inside torch and onnxscript are between the two of them.
@@ -48,8 +48,8 @@ def write_onnx(module: nn.Module, card: ModelCard, path: Path) -> None:
 
 def example(card: ModelCard) -> torch.Tensor:
     """Input to trace with; its values don't matter."""
-    size = card.preprocessing.image_size
-    return torch.zeros(EXAMPLE_BATCH, 3, size, size)
+    size, channels = card.preprocessing.image_size, card.preprocessing.channels
+    return torch.zeros(EXAMPLE_BATCH, channels, size, size)
 
 
 def card_json(card: ModelCard) -> str:

@@ -16,6 +16,8 @@ from finetune.recipe.catalog import backbone
 _FIXED_SIZE = ("vit_", "maxvit_")
 # Networks with extra classifiers on the way, which serve training only.
 AUXILIARY = frozenset({"googlenet", "inception_v3"})
+# Where those are.
+AUXILIARY_HEADS = ("aux1", "aux2", "AuxLogits")
 
 
 def has_fixed_size(name: str) -> bool:

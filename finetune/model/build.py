@@ -3,17 +3,21 @@
 import contextlib
 import hashlib
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from finetune.errors import CheckpointError, FinetuneError, UserError
+from finetune.errors import CheckpointError, FinetuneError, UserError, WeightsError
+from finetune.model.auxiliary import has_room, swap_auxiliary
 from finetune.model.backbones import AUXILIARY, blueprint, create, has_fixed_size
 from finetune.model.head import HeadDesign, swap_head
+from finetune.model.inputs import COLOURS, adapter, repeated, set_in_channels
 from finetune.model.layers import LayerTable, find_layers, with_output_shapes
+from finetune.model.matching import LoadReport
+from finetune.model.reuse import choose_rows, take_over
 from finetune.model.truncate import Cut, plan_cut, truncate, truncated_table
 from finetune.model.weights import InputSpec, LoadedWeights, input_spec, load_source_weights
 from finetune.recipe.catalog import backbone
@@ -29,12 +33,13 @@ class Network:
     """A network ready to be trained.
 
     Attributes:
-        module: pictures ``(N, 3, S, S)`` to logits ``(N, num_classes)``.
+        module: pictures ``(N, in_channels, S, S)`` to logits ``(N, num_classes)``.
         table: its layers, with the new head.
         head_path: where the new head is.
         input_spec: the preprocessing that its weights want.
         weights: what was loaded; None where it starts from random weights.
         architecture: what :func:`rebuild` needs, JSON-ready.
+        reused: classes that start from a source class, and which.
     """
 
     module: nn.Module
@@ -43,9 +48,17 @@ class Network:
     input_spec: InputSpec
     weights: LoadedWeights | None
     architecture: dict[str, Any]
+    reused: Mapping[str, str] = field(default_factory=dict)
 
 
-def build(section: ModelSection, num_classes: int, *, seed: int, image_size: int | None = None) -> Network:
+def build(
+    section: ModelSection,
+    num_classes: int,
+    *,
+    seed: int,
+    image_size: int | None = None,
+    classes: Sequence[str] | None = None,
+) -> Network:
     """Create a backbone, load its source weights and give it a new head.
 
     Args:
@@ -53,31 +66,37 @@ def build(section: ModelSection, num_classes: int, *, seed: int, image_size: int
         num_classes: of the new head.
         seed: the head's initial values depend on it alone, and so do a random backbone's.
         image_size: of the pictures it will see, in pixels; None: the weights' own.
+        classes: their names, which ``head.reuse`` goes by; None: their numbers.
 
     Raises:
-        UserError: an unknown backbone, or pictures of a size that it cannot take.
+        UserError: an unknown backbone, pictures of a size that it cannot take, or a class to reuse that
+            there is not.
         WeightsError: weights that cannot be had or matched.
     """
     name = section.backbone
     spec = input_spec(name, section.weights)
+    channels = section.in_channels
+    spec = replace(spec, mean=repeated(spec.mean, channels), std=repeated(spec.std, channels))
     size = spec.image_size if image_size is None else image_size
-    _check_size(name, section.weights, spec, size)
-    if name in AUXILIARY:
-        log.info("%s: trained without its auxiliary classifiers", name)
+    if size != spec.image_size:
+        describe(name, size)  # refuses one that would fail later
+    whole = section.head.at is None
+    auxiliary = whole and has_room(name, size)
+    if name in AUXILIARY and whole and not auxiliary:
+        log.warning(
+            "%s: pictures of %d px are too small for its auxiliary classifiers, which are left out",
+            name,
+            size,
+        )
     with _seeded(seed, "backbone"):
-        module = create(name, SOURCE_CLASSES, image_size=size, auxiliary=False)
+        module = create(name, SOURCE_CLASSES, image_size=size, auxiliary=auxiliary)
+        first = set_in_channels(module, channels) if channels != COLOURS else None
     source = find_layers(module)
     weights = None
     if section.weights != "none":
-        weights = load_source_weights(module, name, section.weights, source)
+        weights = load_source_weights(module, name, section.weights, source, adapter(module, first))
         if weights.report is not None:
-            partial = bool(weights.report.kept)
-            log.log(
-                logging.WARNING if partial else logging.INFO,
-                "weights: %s: %s",
-                weights.origin,
-                weights.report.summary(),
-            )
+            _tell(weights.origin, weights.report)
     head = section.head
     design = HeadDesign(head.hidden, head.type, head.scale, head.learn_scale)
     path, cut = source.head.name, None
@@ -88,9 +107,16 @@ def build(section: ModelSection, num_classes: int, *, seed: int, image_size: int
         _check_init(module, source, head.init)
     with _seeded(seed, "head"):
         swap_head(module, path, num_classes, dropout=head.dropout, init=head.init, design=design)
+        if auxiliary:
+            swap_auxiliary(module, name, num_classes, init=head.init)
+    reused: dict[str, str] = {}
+    if head.reuse is not None:
+        names = [str(number) for number in range(num_classes)] if classes is None else classes
+        reused = _reuse(module.get_submodule(path), head.reuse, names, weights)
     architecture: dict[str, Any] = {
         "backbone": name,
-        "auxiliary": False,
+        "auxiliary": auxiliary,
+        "in_channels": channels,
         "head": {"path": path, "dropout": head.dropout, **design.to_dict()},
     }
     if cut is not None:
@@ -98,7 +124,7 @@ def build(section: ModelSection, num_classes: int, *, seed: int, image_size: int
     if has_fixed_size(name):
         architecture["image_size"] = size
     table = find_layers(module, path) if cut is None else truncated_table(module, source, cut, path)
-    return Network(module, table, path, spec, weights, architecture)
+    return Network(module, table, path, spec, weights, architecture, reused)
 
 
 def rebuild(architecture: dict[str, Any], num_classes: int) -> nn.Module:
@@ -113,7 +139,7 @@ def rebuild(architecture: dict[str, Any], num_classes: int) -> nn.Module:
     try:
         name, auxiliary = architecture["backbone"], architecture["auxiliary"]
         path, dropout = architecture["head"]["path"], architecture["head"]["dropout"]
-        size = architecture.get("image_size")
+        size, channels = architecture.get("image_size"), architecture.get("in_channels", COLOURS)
         if not (
             isinstance(name, str)
             and isinstance(auxiliary, bool)
@@ -121,6 +147,8 @@ def rebuild(architecture: dict[str, Any], num_classes: int) -> nn.Module:
             and isinstance(dropout, int | float)
             and 0 <= dropout < 1
             and (size is None or isinstance(size, int))
+            and isinstance(channels, int)
+            and channels > 0
         ):
             raise TypeError("an entry of the wrong type")
         head = architecture["head"]
@@ -130,10 +158,14 @@ def rebuild(architecture: dict[str, Any], num_classes: int) -> nn.Module:
         raise CheckpointError(f"the checkpoint's architecture cannot be understood ({error!r})") from None
     with _seeded(0, "rebuild"):
         module = create(name, SOURCE_CLASSES, image_size=size, auxiliary=auxiliary)
+        if channels != COLOURS:
+            set_in_channels(module, channels)
         try:
             if cut is not None:
                 module, path = truncate(module, find_layers(module), cut)
             swap_head(module, path, num_classes, dropout=dropout, init="default", design=design)
+            if auxiliary and name in AUXILIARY:
+                swap_auxiliary(module, name, num_classes, init="default")
         except (AttributeError, FinetuneError) as error:
             raise CheckpointError(f"the checkpoint's architecture has no such head ({error})") from None
     return module
@@ -152,7 +184,7 @@ def describe(name: str, image_size: int | None = None) -> LayerTable:
     """
     own = backbone(name).image_size
     size = own if image_size is None else image_size
-    network = blueprint(name, image_size=size, auxiliary=False)
+    network = blueprint(name, image_size=size)
     try:
         return with_output_shapes(network, find_layers(network), size)
     except (RuntimeError, ValueError, AssertionError) as error:
@@ -162,17 +194,35 @@ def describe(name: str, image_size: int | None = None) -> LayerTable:
         ) from None
 
 
-def _check_size(name: str, weights: str, spec: InputSpec, size: int) -> None:
-    """Refuse a picture size that would fail later, or that the weights are not laid out for."""
-    if size == spec.image_size:
-        return
-    if name.startswith("vit_") and weights != "none":
-        raise UserError(
-            f"data.image_size: {name} with weights {weights!r} takes pictures of {spec.image_size} px only, "
-            f"not {size}, since its position embeddings are laid out for that. Leave image_size out, or take "
-            f"another backbone."
-        )
-    describe(name, size)
+def _tell(origin: str, report: LoadReport) -> None:
+    """A line where all is well, a table where something was kept or not used."""
+    lines = [f"weights: {origin}: {report.summary()}"]
+    if report.kept or report.unused:
+        lines += [f"  {line}" for line in report.lines()]
+    log.log(logging.WARNING if report.partial else logging.INFO, "%s", "\n".join(lines))
+
+
+def _reuse(
+    head: nn.Module,
+    reuse: str | Mapping[str, str | int],
+    classes: Sequence[str],
+    weights: LoadedWeights | None,
+) -> dict[str, str]:
+    """Start classes from the source's, and say which; returns the pairs."""
+    source = weights.head if weights is not None else None
+    if source is None:
+        raise WeightsError("model.head.reuse: the weights come without a classifier to start from")
+    rows = choose_rows(reuse, classes, source)
+    if not rows:
+        log.warning("head.reuse: no class has the name of exactly one source class; the head starts afresh")
+        return {}
+    take_over(head, {list(classes).index(name): row for name, row in rows.items()}, source)
+    names = source.classes
+    pairs = {name: str(row) if names is None else f"{names[row]} ({row})" for name, row in rows.items()}
+    fresh = [name for name in classes if name not in rows]
+    rest = f"; {len(fresh)} of {len(classes)} classes start afresh" if fresh else ""
+    log.info("head.reuse: %s%s", ", ".join(f"{own} from {theirs}" for own, theirs in pairs.items()), rest)
+    return pairs
 
 
 def _check_init(module: nn.Module, table: LayerTable, init: str) -> None:

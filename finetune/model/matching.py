@@ -6,7 +6,7 @@ what was not used, and why; too small a share is an error.
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from finetune.errors import WeightsError
+from finetune.model.inputs import Adapt
 from finetune.model.layers import LayerTable
 
 # Prefixes that wrappers put before a network's own names.
@@ -25,9 +26,14 @@ _FORMER_NAMES = (
     (re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\."), r"\1\2."),
     (re.compile(r"\.mlp\.linear_1\."), ".mlp.0."),
     (re.compile(r"\.mlp\.linear_2\."), ".mlp.3."),
+    # A part that was trained on several devices, or compiled, within a network that was not.
+    (re.compile(r"\.(?:module|_orig_mod)\."), "."),
 )
 _DEEPEST_WRAPPER = 4
 _COUNTER = "num_batches_tracked"
+# How much of a report is shown at the start of a run; all of it is in the run directory.
+_NAMED = 3
+_MOST_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,12 @@ class LoadReport:
         unused: the checkpoint's entries that were not used, with the reason.
         share: of the parameters outside the head, how many of the numbers were loaded, 0 to 1.
         wrapper: where in the file the entries were, such as ``state_dict``; "" for the top.
+        prefix: what stood before most of the names that were loaded, such as ``module.``.
+        rename: the rules that were given, and how many entries each renamed.
+        sizes: how many numbers each entry in ``loaded`` and ``kept`` holds.
+        adapted: entries in ``loaded`` that were fitted to other pictures than the source's, and how.
+        head: the network's entries in the source's head, which a new one replaces.
+        source_head: what the file holds under the head's path, by the names behind that.
     """
 
     loaded: tuple[str, ...]
@@ -47,16 +59,66 @@ class LoadReport:
     unused: Mapping[str, str]
     share: float
     wrapper: str = ""
+    prefix: str = ""
+    rename: Mapping[str, int] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    adapted: Mapping[str, str] = field(default_factory=dict)
+    head: tuple[str, ...] = ()
+    source_head: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def partial(self) -> bool:
+        """Whether something is amiss: entries of the body that were not loaded, or rules without effect."""
+        return bool(self.kept) or 0 in self.rename.values()
 
     def summary(self) -> str:
         """The gist in one line."""
-        where = f" (found under {self.wrapper!r})" if self.wrapper else ""
+        places = [f"under {self.wrapper!r}"] * bool(self.wrapper)
+        places += [f"behind {self.prefix!r}"] * bool(self.prefix)
+        where = f" (found {' and '.join(places)})" if places else ""
         text = f"{len(self.loaded)} entries loaded{where}, {100 * self.share:.1f} % of the body's parameters"
+        if self.adapted:
+            text += f"; {', '.join(f'{name}: {how}' for name, how in self.adapted.items())}"
         if self.kept:
             text += f"; {len(self.kept)} kept their initial value, such as {_example(self.kept)}"
         if self.unused:
             text += f"; {len(self.unused)} of the file were not used, such as {_example(self.unused)}"
+        if idle := [rule for rule, count in self.rename.items() if not count]:
+            text += f"; nothing in the file begins with {', '.join(map(repr, idle))} (rename)"
         return text
+
+    def rows(self) -> list[tuple[str, str, str, str]]:
+        """The report as a table, condensed: what became of it, entries, numbers, which and why.
+
+        Entries with the same fate for the same reason share a row.
+        """
+        rows = [("loaded", str(len(self.loaded)), self._numbers(self.loaded), "")]
+        fates = (("of it adapted", self.adapted), ("kept initial value", self.kept), ("unused", self.unused))
+        for fate, reasons in fates:
+            together: dict[str, list[str]] = {}
+            for name, reason in reasons.items():
+                together.setdefault(reason, []).append(name)
+            for reason, names in sorted(together.items(), key=lambda each: "shape" not in each[0]):
+                numbers = self._numbers(names) if reasons is not self.unused else ""
+                rows.append((fate, str(len(names)), numbers, f"{_some(names)}: {reason}"))
+        if self.head:
+            rows.append(("replaced", str(len(self.head)), "", f"{_some(self.head)}: the new head's"))
+        return rows
+
+    def lines(self) -> list[str]:
+        """:meth:`rows` under headings, in columns, at most ``_MOST_ROWS`` of them."""
+        shown = [("fate", "entries", "numbers", "which and why"), *self.rows()]
+        more = len(shown) - 1 - _MOST_ROWS
+        if more > 0:
+            shown = shown[: _MOST_ROWS + 1]
+        widths = [max(len(row[column]) for row in shown) for column in range(3)]
+        lines = [
+            f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d}".rstrip() for a, b, c, d in shown
+        ]
+        return [*lines, f"and {more} rows more"] if more > 0 else lines
+
+    def _numbers(self, names: Iterable[str]) -> str:
+        return f"{sum(self.sizes.get(name, 0) for name in names):,}"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -66,7 +128,16 @@ class LoadReport:
             "unused": dict(self.unused),
             "share": self.share,
             "wrapper": self.wrapper,
+            "prefix": self.prefix,
+            "rename": dict(self.rename),
+            "adapted": dict(self.adapted),
+            "head": list(self.head),
         }
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_NAMED])
+    return f"{shown} and {len(names) - _NAMED} more" if len(names) > _NAMED else shown
 
 
 def _example(reasons: Mapping[str, str]) -> str:
@@ -83,6 +154,8 @@ def load_matching(
     where: str,
     min_share: float,
     with_head: bool = False,
+    rename: Mapping[str, str] | None = None,
+    adapt: Adapt | None = None,
 ) -> LoadReport:
     """Load what matches from a checkpoint's content into ``module``: all that is accepted, or nothing.
 
@@ -92,6 +165,9 @@ def load_matching(
         where: names the file in errors.
         min_share: the least share of the body's parameters that must be loaded.
         with_head: load the head too (same classes); otherwise its entries are left out on purpose.
+        rename: prefixes of the file's names and what they become. The rules are applied one after the
+            other, to the name as it stands in the file or as it is behind a wrapper's usual prefix.
+        adapt: how an entry of another shape may become the network's.
 
     Raises:
         WeightsError: no entries, too small a share of them, or values that are not finite.
@@ -100,13 +176,15 @@ def load_matching(
     if not candidates:
         kind = type(content).__name__
         raise WeightsError(f"{where}: holds no tensors by name (it is a {kind}). A state_dict is needed.")
-    plans = [_plan(module, table, path, entries, with_head) for path, entries in candidates]
+    rules = dict(rename or {})
+    plans = [_plan(module, table, path, entries, with_head, rules, adapt) for path, entries in candidates]
     # The first of the best: moving averages come first, since they are what a run is judged by.
     plan = max(plans, key=lambda each: each.report.share)
     if plan.report.share < min_share:
         raise WeightsError(
-            f"{where}: does not fit. {plan.report.summary()}. At least {100 * min_share:g} % are needed. "
-            f"Is it a checkpoint of another backbone?"
+            f"{where}: does not fit. {plan.report.summary()}. At least {100 * min_share:g} % are needed "
+            f"(min_share). Is it a checkpoint of another backbone?"
+            + "".join(f"\n  {line}" for line in plan.report.lines())
         )
     if bad := [source for source, tensor in plan.sources.values() if not _finite(tensor)]:
         raise WeightsError(
@@ -147,28 +225,43 @@ class _Plan:
 
 
 def _plan(
-    module: nn.Module, table: LayerTable, wrapper: str, entries: Mapping[str, Tensor], with_head: bool
+    module: nn.Module,
+    table: LayerTable,
+    wrapper: str,
+    entries: Mapping[str, Tensor],
+    with_head: bool,
+    rules: Mapping[str, str],
+    adapt: Adapt | None,
 ) -> _Plan:
     own = module.state_dict()
     in_head = _head_entries(table, own)
-    targets = {key: _target(key, own, table.head.name) for key in entries}
+    targets = {key: _target(key, own, table.head.name, rules) for key in entries}
+    if not any(name in own for name, _ in targets.values()) and (foreign := _wrapping(entries, own)):
+        rules = {foreign: "", **rules}
+        targets = {key: _target(key, own, table.head.name, rules) for key in entries}
     usual = Counter(prefix for name, prefix in targets.values() if name is not None)
     plan = _Plan()
     unused: dict[str, str] = {}
     differs: dict[str, str] = {}
+    adapted: dict[str, str] = {}
     # Of two entries for one name, the one among the larger family of names wins.
     for key in sorted(entries, key=lambda each: -usual[targets[each][1]]):
         name, tensor = targets[key][0], entries[key]
         if name is None:
             unused[key] = "the network has no such entry"
-        elif name in in_head and not with_head:
+        elif not with_head and (name in in_head or name.startswith(f"{table.head.name}.")):
             unused[key] = "head: the new one starts afresh"
         elif name not in own:
             unused[key] = "the network has no such entry"
         elif name in plan.sources:
             unused[key] = f"{plan.sources[name][0]} was loaded in its place"
         elif reason := _mismatch(own[name], tensor):
-            unused[key] = differs[name] = reason
+            other = adapt(name, tensor, own[name]) if adapt is not None else None
+            if other is None or _mismatch(own[name], other[0]):
+                unused[key] = differs[name] = reason
+            else:
+                plan.sources[name] = key, other[0]
+                adapted[name] = other[1]
         else:
             plan.sources[name] = key, tensor
     expected = [name for name in own if (with_head or name not in in_head) and not name.endswith(_COUNTER)]
@@ -177,8 +270,77 @@ def _plan(
     total = sum(own[name].numel() for name in body)
     share = sum(own[name].numel() for name in body & plan.sources.keys()) / total
     loaded = tuple(name for name in own if name in plan.sources)
-    plan.report = LoadReport(loaded, kept, unused, share, wrapper)
+    prefixes = Counter(targets[key][1] for key, _ in plan.sources.values())
+    plan.report = LoadReport(
+        loaded,
+        kept,
+        unused,
+        share,
+        wrapper,
+        prefix=prefixes.most_common(1)[0][0] if prefixes else "",
+        rename=_uses(entries, rules),
+        sizes={name: tensor.numel() for name, tensor in own.items()},
+        adapted=adapted,
+        source_head=_below(table.head.name, targets, entries),
+        head=tuple(name for name in own if name in in_head),
+    )
     return plan
+
+
+def _below(
+    head: str, targets: Mapping[str, tuple[str | None, str]], entries: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for key, (name, _) in targets.items():
+        if name is not None and name.startswith(f"{head}."):
+            found.setdefault(name.removeprefix(f"{head}."), entries[key])
+    return found
+
+
+def _wrapping(entries: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """What stands before the network's own names where no known wrapper does; the commonest such prefix."""
+    found: Counter[str] = Counter()
+    for key, tensor in entries.items():
+        start = key.find(".") + 1
+        while start:
+            name = key[start:]
+            if name in own and own[name].shape == tensor.shape:
+                found[key[:start]] += 1
+                break
+            start = key.find(".", start) + 1
+    return found.most_common(1)[0][0] if found else ""
+
+
+def _uses(entries: Iterable[str], rules: Mapping[str, str]) -> dict[str, int]:
+    """How many entries each rule renames."""
+    uses = dict.fromkeys(rules, 0)
+    for key in entries:
+        for rule in _renamed(key, rules)[1]:
+            uses[rule] += 1
+    return uses
+
+
+def _renamed(key: str, rules: Mapping[str, str]) -> tuple[str, list[str]]:
+    """A name after the rules, and the rules that applied; behind a wrapper's prefix if need be."""
+    for name in _behind_wrappers(key):
+        applied = []
+        for rule, replacement in rules.items():
+            if name.startswith(rule):
+                name = replacement + name.removeprefix(rule)
+                applied.append(rule)
+        if applied:
+            return name, applied
+    return key, []
+
+
+def _behind_wrappers(key: str) -> Iterator[str]:
+    """The name, and what is left of it behind each known wrapper's prefix, from the outside inwards."""
+    while True:
+        yield key
+        prefix = next((each for each in _PREFIXES if key.startswith(each)), None)
+        if prefix is None:
+            return
+        key = key.removeprefix(prefix)
 
 
 def _head_entries(table: LayerTable, own: Mapping[str, Tensor]) -> set[str]:
@@ -193,19 +355,20 @@ def _head_entries(table: LayerTable, own: Mapping[str, Tensor]) -> set[str]:
     return {name for name in own if name in table.head.parameters or not belongs(name)}
 
 
-def _target(key: str, own: Mapping[str, Tensor], head: str) -> tuple[str | None, str]:
+def _target(
+    key: str, own: Mapping[str, Tensor], head: str, rules: Mapping[str, str]
+) -> tuple[str | None, str]:
     """The network's name for a file's entry, with the prefix that had to go; a name below the head stays."""
-    stripped, prefix = key, ""
-    while True:
+    renamed, _ = _renamed(key, rules)
+    prefix = ""
+    for stripped in _behind_wrappers(renamed):
+        prefix = renamed.removesuffix(stripped)
         name = stripped
         for pattern, replacement in _FORMER_NAMES:
             name = pattern.sub(replacement, name)
         if name in own or name.startswith(f"{head}."):
             return name, prefix
-        wrapped = next((each for each in _PREFIXES if stripped.startswith(each)), None)
-        if wrapped is None:
-            return None, prefix
-        stripped, prefix = stripped.removeprefix(wrapped), prefix + wrapped
+    return None, prefix
 
 
 def _mismatch(own: Tensor, found: Tensor) -> str | None:

@@ -8,7 +8,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NoReturn, get_args
 
 from torch import nn
 from torchvision import models
@@ -16,14 +16,16 @@ from torchvision import models
 from finetune.errors import WeightsError
 from finetune.model.backbones import AUXILIARY, require
 from finetune.model.efficientnet_lite import NAME as LITE
+from finetune.model.inputs import Adapt
 from finetune.model.layers import LayerTable, find_layers
+from finetune.model.manifest import fault
 from finetune.model.matching import LoadReport, load_matching
+from finetune.model.reuse import SourceHead
 from finetune.model.weight_files import PACKAGE, SUFFIXES, check_hash, fetch, packaged_file, read_file
 from finetune.recipe.catalog import backbone, suggest
+from finetune.recipe.schema import WeightsFile
 
 PACKAGED = "PACKAGED"
-# Under this share of the body's parameters, a checkpoint is taken for one of something else.
-MIN_SHARE = 0.9
 _RUN_CHECKPOINT = Path("checkpoints", "best")
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -35,14 +37,14 @@ class InputSpec:
     """What the weights want to see.
 
     ``image_size`` and ``resize`` (before the centre crop) in pixels, ``mean`` and ``std`` per channel of
-    values in 0..1.
+    values in 0..1: three of each, or one for a network of grey pictures, or more.
     """
 
     image_size: int
     resize: int
     interpolation: Interpolation
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     resize_mode: ResizeMode = "shorter"
 
 
@@ -55,12 +57,14 @@ class LoadedWeights:
         classes: names of the source's classes in the order of its logits, where they are known.
         origin: where the weights came from, for people.
         report: what was loaded and what was not; None for random weights.
+        head: the source's classifier, where there is one.
     """
 
     input_spec: InputSpec
     classes: tuple[str, ...] | None
     origin: str
     report: LoadReport | None
+    head: SourceHead | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class _Found:
     path: Path = Path()
 
 
-def input_spec(backbone_name: str, weights: str) -> InputSpec:
+def input_spec(backbone_name: str, weights: str | WeightsFile) -> InputSpec:
     """The preprocessing that goes with a backbone's weights; those of a file, or of none, are the default's.
 
     Raises:
@@ -99,7 +103,11 @@ def input_spec(backbone_name: str, weights: str) -> InputSpec:
 
 
 def load_source_weights(
-    module: nn.Module, backbone_name: str, weights: str, table: LayerTable | None = None
+    module: nn.Module,
+    backbone_name: str,
+    weights: str | WeightsFile,
+    table: LayerTable | None = None,
+    adapt: Adapt | None = None,
 ) -> LoadedWeights:
     """Load a recipe's ``weights`` into a network that still has its source's head.
 
@@ -107,8 +115,10 @@ def load_source_weights(
         module: as :func:`finetune.model.backbones.create` makes it, with 1000 classes.
         backbone_name: its name.
         weights: ``default``, ``none``, a name of torchvision's, a .pt, .pth or .safetensors file, or a run
-            directory. Of the last two the head's entries are left out: the new head starts afresh.
+            directory; the last two perhaps with rules for renaming and a least share. Of these two the
+            head's entries are left out: the new head starts afresh.
         table: the network's layers, where they are known already.
+        adapt: how entries for the source's pictures become the network's, where it is made for others.
 
     Raises:
         WeightsError: weights that cannot be had, read, or matched with the network.
@@ -119,23 +129,52 @@ def load_source_weights(
         return LoadedWeights(spec, None, "none", None)
     table = table or find_layers(module)
     if found.kind == "packaged":
-        report = _load_packaged(module, table)
-        return LoadedWeights(spec, _imagenet_classes(), f"{PACKAGE} (packaged)", report)
+        report = _load_packaged(module, table, adapt)
+        names = _imagenet_classes()
+        return LoadedWeights(spec, names, f"{PACKAGE} (packaged)", report, _source_head(report, names))
     if found.kind == "torchvision":
         content = fetch(found.entry, backbone_name)
         origin = f"torchvision {found.entry.name}"
-        report = load_matching(module, table, content, where=origin, min_share=1.0, with_head=True)
-        return LoadedWeights(spec, tuple(found.entry.meta["categories"] or ()) or None, origin, report)
+        report = load_matching(
+            module, table, content, where=origin, min_share=1.0, with_head=True, adapt=adapt
+        )
+        classes = tuple(found.entry.meta["categories"] or ()) or None
+        return LoadedWeights(spec, classes, origin, report, _source_head(report, classes))
     classes = None
     if found.kind == "run":
         classes = _run_card(found.path, backbone_name)[1]
-    content = read_file(found.path)
-    report = load_matching(module, table, content, where=str(found.path), min_share=MIN_SHARE)
-    return LoadedWeights(spec, classes, str(found.path), report)
+    asked = weights if isinstance(weights, WeightsFile) else WeightsFile(path=weights)
+    report = load_matching(
+        module,
+        table,
+        read_file(found.path),
+        where=str(found.path),
+        min_share=asked.min_share,
+        rename=asked.rename,
+        adapt=adapt,
+    )
+    return LoadedWeights(spec, classes, str(found.path), report, _source_head(report, classes))
 
 
-def _find(backbone_name: str, weights: str) -> _Found:
+def _source_head(report: LoadReport, classes: tuple[str, ...] | None) -> SourceHead | None:
+    """The last linear map or convolution below the head's path; its classes, if they are as many."""
+    weights = [
+        name for name, value in report.source_head.items() if name.endswith("weight") and value.ndim > 1
+    ]
+    if not weights:
+        return None
+    weight = report.source_head[weights[-1]].float()
+    bias = report.source_head.get(weights[-1].removesuffix("weight") + "bias")
+    if not weight.isfinite().all():
+        return None
+    named = classes if classes is not None and len(classes) == len(weight) else None
+    return SourceHead(weight, None if bias is None else bias.float(), named)
+
+
+def _find(backbone_name: str, weights: str | WeightsFile) -> _Found:
     require(backbone_name)
+    if isinstance(weights, WeightsFile):
+        return _find_path(weights.path) or _missing(weights.path, "model.weights.path")
     names = [each.name for each in backbone(backbone_name).weights]
     if weights == "none":
         return _Found("none")
@@ -147,18 +186,29 @@ def _find(backbone_name: str, weights: str) -> _Found:
             return _Found("torchvision", entry=known.DEFAULT)
         if weights in known.__members__:
             return _Found("torchvision", entry=known[weights])
-    path = Path(weights).expanduser()
+    if (found := _find_path(weights)) is not None:
+        return found
+    path = Path(weights)
+    if path.suffix in SUFFIXES or len(path.parts) > 1:
+        _missing(weights, "model.weights")
+    raise WeightsError(
+        f"model.weights: {backbone_name} has no {weights!r}.{suggest(weights, [*names, 'default', 'none'])} "
+        f"It has: default, none, {', '.join(names)}; or give a checkpoint file or a run directory."
+    )
+
+
+def _find_path(name: str) -> _Found | None:
+    path = Path(name).expanduser()
     with contextlib.suppress(OSError):  # a name too long for the file system is a name of nothing
         if path.is_dir():
             return _Found("run", path=_run_file(path))
         if path.is_file():
             return _Found("file", path=path)
-    if path.suffix in SUFFIXES or len(path.parts) > 1:
-        raise WeightsError(f"model.weights: there is no file or run directory {weights!r}")
-    raise WeightsError(
-        f"model.weights: {backbone_name} has no {weights!r}.{suggest(weights, [*names, 'default', 'none'])} "
-        f"It has: default, none, {', '.join(names)}; or give a checkpoint file or a run directory."
-    )
+    return None
+
+
+def _missing(name: str, key: str) -> NoReturn:
+    raise WeightsError(f"{key}: there is no file or run directory {name!r}")
 
 
 def _run_file(run: Path) -> Path:
@@ -168,6 +218,8 @@ def _run_file(run: Path) -> Path:
             f"{run}: is a folder, but no run directory with a best checkpoint ({_RUN_CHECKPOINT}/). Give the "
             f"folder that `finetune train` printed, or a checkpoint file."
         )
+    if (harm := fault(path.parent, (path.name, "card.json"))) is not None:
+        raise WeightsError(f"model.weights: {harm}")
     return path
 
 
@@ -177,7 +229,7 @@ def _run_card(path: Path, backbone_name: str) -> tuple[InputSpec, tuple[str, ...
     try:
         card = json.loads(where.read_text(encoding="utf-8"))
         given = card["preprocessing"]
-        mean, std = _triple(given["mean"]), _triple(given["std"])
+        mean, std = _finite(given["mean"]), _finite(given["std"])
         spec = InputSpec(
             int(given["image_size"]), int(given["resize"]), given["interpolation"], mean, std,
             given["resize_mode"],
@@ -186,6 +238,8 @@ def _run_card(path: Path, backbone_name: str) -> tuple[InputSpec, tuple[str, ...
         trained = card["architecture"]["backbone"]
         if (
             min(std) <= 0
+            or len(mean) != len(std)
+            or len(mean) == 2
             or min(spec.image_size, spec.resize) < 1
             or spec.interpolation not in get_args(Interpolation)
             or spec.resize_mode not in get_args(ResizeMode)
@@ -201,14 +255,14 @@ def _run_card(path: Path, backbone_name: str) -> tuple[InputSpec, tuple[str, ...
     return spec, classes
 
 
-def _triple(values: Any) -> tuple[float, float, float]:
-    red, green, blue = (float(value) for value in values)
-    if not all(map(math.isfinite, (red, green, blue))):
+def _finite(values: Any) -> tuple[float, ...]:
+    numbers = tuple(float(value) for value in values)
+    if not all(map(math.isfinite, numbers)):
         raise ValueError(f"{values} is not finite")
-    return red, green, blue
+    return numbers
 
 
-def _load_packaged(module: nn.Module, table: LayerTable) -> LoadReport:
+def _load_packaged(module: nn.Module, table: LayerTable, adapt: Adapt | None) -> LoadReport:
     """EfficientNet-Lite0's file names its entries otherwise, and has them in the same order."""
     path = packaged_file()
     check_hash(path)
@@ -218,7 +272,7 @@ def _load_packaged(module: nn.Module, table: LayerTable) -> LoadReport:
     if ends != [name.rpartition(".")[2] for name in own]:
         raise WeightsError(f"{path}: its entries are not those of {LITE}")
     renamed = {name: value for name, (_, value) in zip(own, given, strict=True)}
-    return load_matching(module, table, renamed, where=str(path), min_share=1.0, with_head=True)
+    return load_matching(module, table, renamed, where=str(path), min_share=1.0, with_head=True, adapt=adapt)
 
 
 def _imagenet_classes() -> tuple[str, ...]:

@@ -42,6 +42,12 @@ def _rising(value: tuple[float, float]) -> tuple[float, float]:
     return value
 
 
+def _not_two(value: int) -> int:
+    if value == 2:
+        raise ValueError("must be 1 (grey), 3 (colour) or more (the colours repeat); it is 2")
+    return value
+
+
 class Section(BaseModel):
     """Base of all sections: strict, frozen, no unknown keys, finite numbers."""
 
@@ -102,12 +108,36 @@ class HeadSection(Section):
     init: Literal["xavier", "normal", "zero", "default"] = Field(
         "xavier", description="xavier: uniform; normal: std 0.01; zero; default: torch's own; biases are zero"
     )
+    reuse: Auto | dict[str, str | Annotated[int, Field(ge=0)]] | None = Field(
+        None,
+        description="classes that start from a source class: auto (those of the same name), "
+        "or {class: the source's class, or its number}",
+    )
 
     @model_validator(mode="after")
-    def _has_directions(self) -> Self:
+    def _fits(self) -> Self:
         if self.type == "cosine" and self.init == "zero":
             raise MisfitError((("init",), "type: cosine compares directions, and zero has none; try xavier"))
+        if self.reuse is not None and (self.type == "cosine" or self.hidden or self.at is not None):
+            raise MisfitError(
+                (("reuse",), "a source class's row fits a head like the source's: no at, hidden or cosine")
+            )
         return self
+
+
+class WeightsFile(Section):
+    """A checkpoint or a run directory, with what it takes to read it."""
+
+    path: Annotated[str, Field(min_length=1)] = Field(
+        description="a .pt, .pth or .safetensors file, or a run directory"
+    )
+    rename: dict[str, str] = Field(
+        default_factory=dict,
+        description="prefixes of the file's names and what they become, applied in this order",
+    )
+    min_share: Probability = Field(
+        0.9, description="least share of the backbone's parameters (all but the head's) that must be loaded"
+    )
 
 
 class ModelSection(Section):
@@ -116,9 +146,13 @@ class ModelSection(Section):
     backbone: Annotated[str, Field(min_length=1)] = Field(
         description="any name that `finetune backbones` lists"
     )
-    weights: Annotated[str, Field(min_length=1)] = Field(
+    weights: Annotated[str, Field(min_length=1)] | WeightsFile = Field(
         "default",
-        description="default | none | a torchvision name (IMAGENET1K_V2) | a checkpoint | a run directory",
+        description="default | none | a torchvision name (IMAGENET1K_V2) | a checkpoint | a run directory "
+        "| {path, rename, min_share}",
+    )
+    in_channels: Annotated[int, Field(ge=1, le=64), AfterValidator(_not_two)] = Field(
+        3, description="1: pictures become grey; beyond 3 their colours repeat (R, G, B, R, ...)"
     )
     head: HeadSection = Field(default_factory=HeadSection)
     batchnorm: Literal["train", "frozen"] = Field(
@@ -138,6 +172,12 @@ class ModelSection(Section):
             raise MisfitError(
                 (("batchnorm_recalibrate",), "batchnorm: frozen keeps every statistic; leave one of them out")
             )
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_reuse(self) -> Self:
+        if self.head.reuse is not None and self.weights == "none":
+            raise MisfitError((("head", "reuse"), "`weights: none` has no classifier to start from"))
         return self
 
 

@@ -206,6 +206,8 @@ def _describe_one(schema: _Schema) -> str:
         return ("a whole number" if kind == "integer" else "a number") + _range(schema)
     if kind == "object":
         keys = list(schema.get("properties", {}))
+        if not keys:
+            return "a mapping"
         return f"a section ({', '.join(keys[:3])}{', …' if len(keys) > 3 else ''})"
     if kind == "array":
         if "prefixItems" in schema:

@@ -5,10 +5,8 @@ folder is built under a temporary name beside its final one, flushed to disk and
 replaces stays as ``NAME.previous`` where that is asked for.
 """
 
-import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,21 +18,23 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from finetune.errors import CheckpointError, RunDirError
+from finetune.errors import CheckpointError, RunDirError, SaveError
+from finetune.model.manifest import MANIFEST, digest, fault
 from finetune.recipe.load import load_recipe
 from finetune.recipe.schema import Recipe
 from finetune.training.card import ModelCard
 from finetune.training.precision import place
-from finetune.training.run_dir import CHECKPOINTS, RESOLVED
+from finetune.training.run_dir import CHECKPOINTS, RESOLVED, TEMPORARY, sync
 
 MODEL = "model.safetensors"
 CARD = "card.json"
 STATE = "state.json"
 OPTIMIZER = "optimizer.safetensors"
 RAW = "raw.safetensors"
-MANIFEST = "manifest.json"
+SCORE = "score.json"
 PREVIOUS = ".previous"
-TEMPORARY = ".tmp-"
+# What every checkpoint has.
+NEEDED = (MODEL, CARD)
 
 log = logging.getLogger("finetune")
 
@@ -52,7 +52,7 @@ def save_checkpoint(
     """Write checkpoint ``name`` below ``folder``: each of ``tensors`` a safetensors file, each document JSON.
 
     Raises:
-        CheckpointError: the disk is full or cannot be written; what was there before still is.
+        SaveError: the disk is full or cannot be written; what was there before still is.
     """
     final, temporary = folder / name, folder / f"{TEMPORARY}{name}"
     try:
@@ -66,17 +66,17 @@ def save_checkpoint(
         for file in tensors:
             # safetensors makes files that only their owner may read.
             shutil.copymode(temporary / next(iter(documents)), temporary / file)
-        digests = {path.name: _digest(path) for path in sorted(temporary.iterdir())}
+        digests = {path.name: digest(path) for path in sorted(temporary.iterdir())}
         for path in temporary.iterdir():
-            _sync(path)
+            sync(path)
         (temporary / MANIFEST).write_text(_json({"sha256": digests}), encoding="utf-8")
-        _sync(temporary / MANIFEST)
-        _sync(temporary)
+        sync(temporary / MANIFEST)
+        sync(temporary)
         _swap(temporary, final, keep_previous)
-        _sync(folder)
+        sync(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise CheckpointError(
+        raise SaveError(
             f"{final}: cannot be saved ({error}). The checkpoint before it is intact; make room and --resume."
         ) from error
     return final
@@ -93,10 +93,24 @@ def _swap(temporary: Path, final: Path, keep_previous: bool) -> None:
         shutil.rmtree(previous, ignore_errors=True)
 
 
-def clean(folder: Path) -> None:
-    """Remove what a save that was killed left behind."""
-    for stray in folder.glob(f"{TEMPORARY}*"):
-        shutil.rmtree(stray, ignore_errors=True)
+def promote(opened: Path) -> None:
+    """Let a checkpoint that :func:`open_checkpoint` fell back to take the place of the harmed one.
+
+    Otherwise the next save would keep the harmed one, and remove the only whole one.
+
+    Raises:
+        SaveError: the disk cannot be written.
+    """
+    final = opened.with_name(opened.name.removesuffix(PREVIOUS))
+    if opened == final or not final.exists():
+        return
+    try:
+        harmed = final.rename(final.with_name(f"{TEMPORARY}harmed-{final.name}"))
+        opened.rename(final)
+        sync(final.parent)
+    except OSError as error:
+        raise SaveError(f"{final}: cannot be replaced by the one before it ({error}).") from error
+    shutil.rmtree(harmed, ignore_errors=True)
 
 
 def open_checkpoint(folder: Path, name: str) -> Path | None:
@@ -108,32 +122,18 @@ def open_checkpoint(folder: Path, name: str) -> Path | None:
         CheckpointError: there is one, and neither it nor the one before it is whole.
     """
     final = folder / name
-    fault = None
+    found = None
     for path in (final, final.with_name(name + PREVIOUS)):
         if not path.is_dir():
             continue
-        problem = _fault(path)
+        problem = fault(path, NEEDED)
         if problem is None:
-            if fault is not None:
-                log.warning("%s; using the checkpoint before it, %s", fault, path)
+            if found is not None:
+                log.warning("%s; using the checkpoint before it, %s", found, path)
             return path
-        fault = fault or problem
-    if fault is not None:
-        raise CheckpointError(f"{fault}, and there is no whole one before it.")
-    return None
-
-
-def _fault(path: Path) -> str | None:
-    """What is wrong with the checkpoint at ``path``; None if each file is the one that was saved."""
-    try:
-        digests = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["sha256"]
-        for file, digest in digests.items():
-            if Path(file).name != file or _digest(path / file) != digest:
-                return f"{path / file}: is not the file that was saved (its SHA-256 differs)"
-    except FileNotFoundError as error:
-        return f"{path}: the checkpoint is incomplete ({Path(error.filename).name} is missing)"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"{path}: the checkpoint cannot be read ({error})"
+        found = found or problem
+    if found is not None:
+        raise CheckpointError(f"{found}, and there is no whole one before it.")
     return None
 
 
@@ -145,7 +145,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     try:
         return safetensors.torch.load_file(path)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError, MemoryError) as error:
         raise CheckpointError(f"{path}: cannot be read as safetensors ({error}).") from None
 
 
@@ -157,7 +157,7 @@ def read_document(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read as JSON ({error}).") from None
 
 
@@ -227,18 +227,3 @@ def load_weights(module: nn.Module, weights: Tensors, where: Path) -> None:
 
 def _json(document: Any) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():
-        return  # Windows cannot open a folder to flush it
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,7 +10,8 @@ import torch
 
 import finetune
 from finetune.model import start
-from finetune.training.setup import Setup, fingerprint
+from finetune.training.fingerprint import contents, fingerprint
+from finetune.training.setup import Setup
 
 
 def describe_environment(setup: Setup) -> dict[str, Any]:
@@ -27,6 +28,8 @@ def describe_environment(setup: Setup) -> dict[str, Any]:
         },
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
+        # Which vector instructions torch uses: they decide the last bits.
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "command": sys.argv,
         "device": str(compute.device),
         "device_name": torch.cuda.get_device_name(compute.device) if compute.device.type == "cuda" else None,
@@ -35,6 +38,7 @@ def describe_environment(setup: Setup) -> dict[str, Any]:
         "threads": compute.threads,
         "workers": setup.workers,
         "data_fingerprint": fingerprint(setup.source),
+        "data_contents": contents(setup.source),
         "pictures": {name: len(split) for name, split in setup.source.splits.items()},
         "classes": list(setup.source.classes),
         "weights": weights.origin if weights is not None else "none",

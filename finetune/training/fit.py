@@ -1,6 +1,6 @@
 """A recipe to a finished run: the table of contents of training."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,15 @@ from finetune.model.batchnorm import raise_batchnorm_momentum
 from finetune.model.freeze import resolve_freeze
 from finetune.recipe.load import dump_recipe
 from finetune.recipe.schema import Recipe
-from finetune.training.checkpoint import MODEL, clean, load_weights, open_checkpoint, read_tensors
+from finetune.training.batch_of_one import refuse_batch_of_one
+from finetune.training.checkpoint import MODEL, load_weights, open_checkpoint, promote, read_tensors
 from finetune.training.environment import describe_environment
 from finetune.training.phase import judge, save_last, train_phase
 from finetune.training.plan import PhasePlan, plan_phases
 from finetune.training.position import Best, Position
 from finetune.training.precision import choose_compute, pick_device
 from finetune.training.progress import Progress, Silent
-from finetune.training.resume import recorded, refuse_changes, restore
+from finetune.training.resume import recorded, refuse_changes, restore, settle_best
 from finetune.training.run_dir import METRICS, TIMING, RunDir
 from finetune.training.setup import Setup, load_data, prepare
 from finetune.training.signals import Signals
@@ -49,6 +50,7 @@ def fit(
     recipe_file: bytes | None = None,
     device: str | None = None,
     resume: bool = False,
+    force: bool = False,
     progress: Progress | None = None,
 ) -> Result:
     """Train ``recipe`` in ``run``.
@@ -57,6 +59,7 @@ def fit(
         recipe_file: the recipe as the user wrote it, kept in the run; without it the resolved one serves.
         device: cpu, cuda, mps; None takes the best there is.
         resume: go on from the last checkpoint, if there is one.
+        force: resume although recipe, data or libraries have changed, where that is possible at all.
 
     Raises:
         UserError: data, weights, freeze or run directory that cannot serve.
@@ -75,17 +78,26 @@ def fit(
     for section in recipe.train.phases:
         resolve_freeze(section.freeze, setup.network.table)
     plans = plan_phases(setup.recipe.train, setup.loader.batches_per_epoch)
+    refuse_batch_of_one(setup, plans)
     total_steps = sum(plan.steps for plan in plans)
     momentum = raise_batchnorm_momentum(setup.network.module, recipe.model.batchnorm_momentum, total_steps)
 
     environment = describe_environment(setup)
+    changed: list[str] = []
     if saved:
-        refuse_changes(run, setup, known, environment)
+        changed = refuse_changes(run, setup, known, environment, force=force)
         position, optimizer_state = restore(saved, setup)
     else:
         position, optimizer_state = Position(), {}
     if not position.finished:
-        _begin(run, setup, recipe_file, environment, position)
+        if saved:
+            _take_up(run, setup, saved, position, changed)
+        if changed:
+            forced = [*known.get("forced", []), {"step": position.global_step, "changed": changed}]
+            _describe(run.describe, setup, recipe_file, {**environment, "forced": forced})
+            position.frozen = None
+        elif not saved:
+            _describe(run.begin, setup, recipe_file, environment)
         progress.started(_facts(setup, plans, momentum))
         with Signals() as signals, setup.reading():
             for plan in plans[position.phase :]:
@@ -148,15 +160,25 @@ def _load_best_and_test(setup: Setup, run: RunDir, signals: Signals) -> Metrics 
         setup.evaluated.load_state_dict(kept)
 
 
-def _begin(
-    run: RunDir, setup: Setup, recipe_file: bytes | None, environment: Mapping[str, Any], position: Position
+def _describe(
+    write: Callable[[bytes, str, Mapping[str, Any], Mapping[str, Any] | None], None],
+    setup: Setup,
+    recipe_file: bytes | None,
+    environment: Mapping[str, Any],
 ) -> None:
-    """Write what describes the run, and cut its metrics back to where ``position`` stands."""
-    if position.global_step == 0:
-        resolved = dump_recipe(setup.recipe)
-        run.begin(resolved.encode() if recipe_file is None else recipe_file, resolved)
-        run.write_environment(environment)
-    clean(run.checkpoints)
+    resolved = dump_recipe(setup.recipe)
+    weights = setup.network.weights
+    report = None
+    if weights is not None and weights.report is not None:
+        reused = {"reused": dict(setup.network.reused)}
+        report = {"origin": weights.origin, **weights.report.to_dict(), **reused}
+    write(resolved.encode() if recipe_file is None else recipe_file, resolved, environment, report)
+
+
+def _take_up(run: RunDir, setup: Setup, saved: Path, position: Position, changed: list[str]) -> None:
+    """Bring everything in the run's directory back to where ``position`` stands."""
+    promote(saved)
+    settle_best(run, setup, position, changed=bool(changed))
     run.cut_back(METRICS, position.metrics_lines)
     run.cut_back(TIMING, position.epoch)
 
@@ -172,7 +194,8 @@ def _facts(setup: Setup, plans: list[PhasePlan], momentum: float | None) -> list
         ("weights", network.weights.origin if network.weights is not None else "none: from scratch"),
         (
             "pictures",
-            f"{size.image_size} px ({size.resize_mode} side to {size.resize}, {size.interpolation})",
+            f"{size.image_size} px ({size.resize_mode} side to {size.resize}, {size.interpolation})"
+            f"{_channels(size.channels)}",
         ),
         (
             "machine",
@@ -187,3 +210,9 @@ def _facts(setup: Setup, plans: list[PhasePlan], momentum: float | None) -> list
     if momentum is not None:
         facts.append(("BatchNorm", f"momentum at least {momentum:.3g}, so that its statistics keep up"))
     return facts
+
+
+def _channels(count: int) -> str:
+    if count == 1:
+        return ", made grey"
+    return f", {count} channels: the colours repeat" if count > 3 else ""

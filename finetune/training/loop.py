@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 from finetune.data.keys import key
 from finetune.data.loaders import Batch
 from finetune.errors import NonFiniteLossError
+from finetune.model.auxiliary import loss_and_logits
 from finetune.training.diagnosis import first_non_finite
 from finetune.training.l2_sp import Hold
 from finetune.training.precision import Compute
@@ -100,12 +101,11 @@ class Stepper:
             return
         moved = batch.to(self.compute.device, non_blocking=True)
         with self.compute.autocast():
-            logits = self.model(moved.images)
-            loss = self.criterion(logits, moved.targets)
+            loss, logits = loss_and_logits(self.criterion, self.model(moved.images), moved.targets)
         value = loss.item()
         if not math.isfinite(value):
             raise self._spoiled(f"the loss is {value}", [batch], global_step)
-        self.scaler.scale(loss * share).backward()
+        self.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
         totals.pictures += len(batch.indices)
         totals.loss += value * len(batch.indices)
         totals.correct += int((logits.detach().argmax(1) == moved.labels).sum())

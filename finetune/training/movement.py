@@ -64,7 +64,9 @@ def _start(trained: Trained) -> Network:
     recipe, card = trained.recipe, trained.card
     size = card.preprocessing.image_size
     try:
-        network = build(recipe.model, len(card.classes), seed=recipe.seed, image_size=size)
+        network = build(
+            recipe.model, len(card.classes), seed=recipe.seed, image_size=size, classes=card.classes
+        )
     except FinetuneError as error:
         raise RunDirError(
             f"{trained.run}: the weights that it started from cannot be had any more, so nothing can be "
@@ -77,8 +79,8 @@ def _start(trained: Trained) -> Network:
         known = None  # nothing to hold the start against
     if known is not None and known != fingerprint(network.module):
         raise RunDirError(
-            f"{trained.run}: model.weights ({recipe.model.weights}) are not what they were when it started, "
-            f"so nothing can be compared with them."
+            f"{trained.run}: model.weights are not what they were when it started, so there is nothing to "
+            f"compare with."
         )
     return network
 

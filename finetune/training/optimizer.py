@@ -6,10 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from finetune.errors import CheckpointError
+
 # Joins a parameter's name and its state's name in a checkpoint; neither contains it.
 SEPARATOR = "|"
-ADAMW_STATE = {"step", "exp_avg", "exp_avg_sq"}
-SGD_STATE = {"momentum_buffer"}
+# What each optimizer keeps for a parameter.
+STATES = {"AdamW": {"step", "exp_avg", "exp_avg_sq"}, "SGD": {"momentum_buffer"}}
 
 
 def build_optimizer(
@@ -41,23 +43,30 @@ def load_named_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Ten
     """Give every parameter of ``optimizer`` the state kept under its name; what has none starts afresh.
 
     This is how momentum outlives a change of phase: a parameter that stays keeps it, a thawed one starts
-    at nothing, a frozen one loses it. The state of another kind of optimizer is no use, and left out.
+    at nothing, a frozen one loses it. Another kind of optimizer starts afresh.
+
+    Raises:
+        CheckpointError: state of another shape than its parameter's, or not finite.
     """
-    own = ADAMW_STATE if isinstance(optimizer, torch.optim.AdamW) else SGD_STATE
     by_parameter: dict[str, dict[str, Tensor]] = {}
     for full, value in tensors.items():
-        name, state = full.split(SEPARATOR)
+        name, _, state = full.rpartition(SEPARATOR)
         by_parameter.setdefault(name, {})[state] = value
+    own = STATES[type(optimizer).__name__]
     for group in optimizer.param_groups:
         for name, parameter in zip(group["param_names"], group["params"], strict=True):
             kept = by_parameter.get(name, {})
-            if kept.keys() != own:
-                continue
+            if set(kept) != own:
+                continue  # another kind of optimizer's
             for state, value in kept.items():
                 optimizer.state[parameter][state] = _as_torch_keeps_it(state, value, parameter, group)
 
 
 def _as_torch_keeps_it(state: str, value: Tensor, parameter: Tensor, group: Mapping[str, Any]) -> Tensor:
+    if value.shape != (parameter.shape if state != "step" else ()) or not bool(value.isfinite().all()):
+        raise CheckpointError(
+            f"the optimizer's {state} does not fit its parameter of {tuple(parameter.shape)}"
+        )
     if state != "step":
         # In the parameter's own memory format, so that the same kernels run and give the same bits.
         return torch.empty_like(parameter, dtype=value.dtype).copy_(value)

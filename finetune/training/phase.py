@@ -2,6 +2,7 @@
 
 import logging
 import time
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from finetune.evaluation.evaluate import collect_logits
 from finetune.evaluation.metrics import Metrics, classification_metrics
 from finetune.model.freeze import Freeze, resolve_freeze
 from finetune.model.param_groups import param_groups
-from finetune.training.checkpoint import CARD, MODEL, OPTIMIZER, RAW, STATE, save_checkpoint
+from finetune.training.checkpoint import CARD, MODEL, OPTIMIZER, RAW, SCORE, STATE, save_checkpoint
 from finetune.training.l2_sp import Hold
 from finetune.training.loop import Stepper
 from finetune.training.optimizer import build_optimizer, load_named_state, named_state
@@ -86,7 +87,7 @@ def train_phase(
         device=setup.compute.device,
     )
     load_named_state(optimizer, optimizer_state)
-    if position.phase_step == 0:
+    if position.phase_step == 0 or position.frozen is None:
         position.frozen = freeze.fingerprint()
     scaler = setup.compute.scaler()
     if position.scaler:
@@ -119,8 +120,16 @@ def train_phase(
             _train_epoch(plan, setup, stepper, position, signals, progress, save)
             recalibrate_batchnorm(setup, freeze, position, signals)
             val = judge(setup, "val", signals)
-            _close_epoch(plan, setup, position, val, optimizer, run, progress, time.perf_counter() - began)
+            entry, is_best = _close_epoch(plan, setup, position, val, optimizer)
+            seconds, pictures = round(time.perf_counter() - began, 3), position.totals.pictures
+            run.append(METRICS, entry)
+            run.append(TIMING, {"epoch": position.epoch, "seconds": seconds, "pictures": pictures})
+            position.begin_epoch()
+            # Before `best`, which a resume can then make good from it.
             save()
+            if is_best:
+                save_best(setup, run, position)
+            progress.epoch(entry, seconds, is_best)
             signals.check()
     except StoppedError:
         save()
@@ -163,14 +172,14 @@ def _train_epoch(
     every = setup.recipe.train.checkpoint_every_steps
     accumulate = setup.recipe.train.accumulate
     steps = min(plan.steps_per_epoch, plan.steps - position.phase_step + position.epoch_step)
-    if position.epoch_step == steps:
+    if position.epoch_step >= steps:
         return
     batches = setup.loader.epoch(position.epoch, start=position.epoch_step * accumulate)
     made = stepper.epoch(batches, position.totals, position.phase_step, position.global_step)
     for _ in made:
         position.made_step()
         progress.step(position.epoch + 1, position.epoch_step, steps)
-        if position.epoch_step == steps:
+        if position.epoch_step >= steps:
             break
         if every is not None and position.global_step % every == 0:
             save()
@@ -183,11 +192,8 @@ def _close_epoch(
     position: Position,
     val: Metrics,
     optimizer: torch.optim.Optimizer,
-    run: RunDir,
-    progress: Progress,
-    seconds: float,
-) -> None:
-    """Write the epoch down, and keep its weights if val likes them most."""
+) -> tuple[dict[str, Any], bool]:
+    """The epoch's line in the metrics, and whether val likes its weights most so far."""
     is_best = position.best is None or position.best.beaten_by(val.top1, val.loss)
     position.epoch += 1
     position.phase_epoch += 1
@@ -206,22 +212,23 @@ def _close_epoch(
         "train_skipped": position.totals.skipped,
         "val_skipped": len(setup.source.splits["val"]) - val.n,
     }
-    trained = position.totals.pictures
+    position.metrics_lines += 1
     if is_best:
         position.best = Best(position.epoch, val.top1, val.loss)
-        # No file of the one before is kept: this epoch's weights are in `last` too, a moment later.
-        save_checkpoint(
-            run.checkpoints,
-            "best",
-            {MODEL: setup.evaluated.state_dict()},
-            {CARD: setup.card.to_dict()},
-            keep_previous=False,
-        )
-    run.append(METRICS, entry)
-    run.append(TIMING, {"epoch": position.epoch, "seconds": round(seconds, 3), "pictures": trained})
-    position.metrics_lines += 1
-    position.begin_epoch()
-    progress.epoch(entry, seconds, is_best)
+    return entry, is_best
+
+
+def save_best(setup: Setup, run: RunDir, position: Position) -> None:
+    """Keep the weights of the epoch that is just over, which is the best so far, as checkpoint ``best``."""
+    assert position.best is not None
+    # The one before is not kept: this epoch's weights are in `last` too.
+    save_checkpoint(
+        run.checkpoints,
+        "best",
+        {MODEL: setup.evaluated.state_dict()},
+        {CARD: setup.card.to_dict(), SCORE: asdict(position.best)},
+        keep_previous=False,
+    )
 
 
 def save_last(setup: Setup, run: RunDir, position: Position, optimizer_state: dict[str, Tensor]) -> None:

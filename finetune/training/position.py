@@ -59,6 +59,18 @@ class Position:
         self.phase_step += 1
         self.global_step += 1
 
+    def _check(self) -> None:
+        numbers = {name: value for name, value in vars(self).items() if type(value) is int}
+        for name, default in vars(Position()).items():
+            if type(default) is int and numbers.get(name, -1) < 0:
+                raise ValueError(f"{name} is no count")
+        for each in (self.totals, *([self.best] if self.best else [])):
+            for name, value in vars(each).items():
+                if type(value) not in (int, float) or value < 0:
+                    raise ValueError(f"{name} is no number")
+        if type(self.finished) is not bool or not isinstance(self.scaler, dict):
+            raise ValueError("an entry of the wrong type")
+
     def to_dict(self) -> dict[str, Any]:
         return {"format": FORMAT, **asdict(self)}
 
@@ -75,6 +87,8 @@ class Position:
                 raise ValueError("of another format")
             entries["totals"] = Totals(**entries["totals"])
             entries["best"] = Best(**entries["best"]) if entries["best"] else None
-            return cls(**entries)
+            position = cls(**entries)
+            position._check()
+            return position
         except (TypeError, ValueError, KeyError) as error:
             raise CheckpointError(f"{where}: is not a training state of this version ({error}).") from None

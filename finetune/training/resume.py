@@ -1,28 +1,42 @@
 """Going on from the last checkpoint, or refusing to."""
 
+import logging
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from finetune.errors import RunDirError
+from finetune.errors import CheckpointError, RunDirError
 from finetune.recipe.load import load_recipe
 from finetune.training.checkpoint import (
     MODEL,
     OPTIMIZER,
     RAW,
+    SCORE,
     STATE,
     load_weights,
+    open_checkpoint,
     read_document,
     read_tensors,
 )
+from finetune.training.phase import save_best
 from finetune.training.position import Position
 from finetune.training.run_dir import ENVIRONMENT, RECIPE, RESOLVED, RunDir
 from finetune.training.setup import Setup
 
+log = logging.getLogger("finetune")
+
 # What an environment.json must agree on for the bits to be those of one run.
-PINNED = ("data_fingerprint", "threads", "device", "precision", "versions")
+PINNED = ("threads", "device", "precision", "cpu_capability", "versions")
+DATA = {
+    "pictures": "data set: number of pictures",
+    "data_fingerprint": "data set: names, labels or splits of the pictures",
+    "data_contents": "data set: contents of the pictures",
+}
+# With these, checkpoints of before and after have not the same tensors.
+NEVER = ("classes", "recipe model.backbone", "recipe train.ema")
 
 
 def restore(saved: Path, setup: Setup) -> tuple[Position, dict[str, Tensor]]:
@@ -40,37 +54,94 @@ def restore(saved: Path, setup: Setup) -> tuple[Position, dict[str, Tensor]]:
 
 
 def recorded(run: RunDir) -> dict[str, Any]:
-    """The environment that the run began in."""
+    """The environment that the run began in.
+
+    Raises:
+        CheckpointError: its file is gone or is something else.
+    """
     document = read_document(run.path / ENVIRONMENT)
-    return document if isinstance(document, dict) else {}
+    threads = document.get("threads") if isinstance(document, dict) else None
+    if type(threads) is not int or threads < 1:
+        raise CheckpointError(f"{run.path / ENVIRONMENT}: is not the description of a run's environment.")
+    return document  # type: ignore[no-any-return]
 
 
 def refuse_changes(
-    run: RunDir, setup: Setup, known: Mapping[str, Any], environment: Mapping[str, Any]
-) -> None:
+    run: RunDir, setup: Setup, known: Mapping[str, Any], environment: Mapping[str, Any], *, force: bool
+) -> list[str]:
     """Refuse to go on under another recipe, data set or library: the bits would not be those of one run.
+
+    Args:
+        known: the environment that the run began in.
+        environment: the present one.
+        force: go on in spite of what has changed, where that is possible at all.
+
+    Returns:
+        What has changed; empty unless ``force``.
 
     Raises:
         RunDirError: anything differs; each difference is listed.
     """
     before, now = load_recipe(run.path / RESOLVED).model_dump(), setup.recipe.model_dump()
     changed = [f"recipe {line}" for line in _differences(before, now)]
-    for name in PINNED:
+    for name, what in DATA.items():
         if known.get(name) != environment[name]:
-            changed.append(f"{name}: {known.get(name)} before, {environment[name]} now")
-    name = "start_fingerprint"
-    if setup.start and known.get(name) != environment[name]:
+            telling = name == "pictures"
+            changed.append(f"{what}: {known.get(name)} before, {environment[name]} now" if telling else what)
+    for name in ("classes", *PINNED):
+        changed.extend(_differences(known.get(name), environment[name], name))
+    if setup.start and known.get("start_fingerprint") != environment["start_fingerprint"]:
         changed.append("model.weights: not the weights that the run began with, which l2_sp holds on to")
-    if changed:
-        raise RunDirError(
-            f"{run.path}: cannot go on, since this has changed:\n  "
-            + "\n  ".join(changed)
-            + f"\nPut it back (the recipe is in {run.path / RECIPE}), or start over with --overwrite."
-        )
+    if not changed:
+        return []
+    listed = "\n  ".join(changed)
+    lost = [name for name in NEVER if any(line.startswith(name) for line in changed)]
+    if force and not lost:
+        log.warning("%s: going on, although this has changed:\n  %s", run.path, listed)
+        return changed
+    choice = (
+        f"--force does not help where {' and '.join(lost)} changed"
+        if lost
+        else "--force goes on in spite of it, and gives the bits of neither run"
+    )
+    raise RunDirError(
+        f"{run.path}: cannot go on, since this has changed:\n  {listed}\n"
+        f"Put it back (the recipe is in {run.path / RECIPE}), start over with --overwrite, or choose another "
+        f"--run-dir; {choice}."
+    )
+
+
+def settle_best(run: RunDir, setup: Setup, position: Position, *, changed: bool) -> None:
+    """See to it, after :func:`restore`, that checkpoint ``best`` is the one that ``position`` tells of.
+
+    A kill between the two saves of an epoch leaves an older one, and the weights in ``last``, from which it
+    is made good. A newer one is left where nothing has ``changed``: the epoch is about to come again.
+
+    Raises:
+        CheckpointError: it is missing, harmed or another one.
+    """
+    best = position.best
+    if best is None:
+        return
+    fresh = position.epoch == best.epoch and position.epoch_step == 0
+    try:
+        found = open_checkpoint(run.checkpoints, "best")
+        score = read_document(found / SCORE) if found is not None else None
+        fault = f"{run.checkpoints / 'best'}: is missing or of another epoch than {best.epoch}"
+    except CheckpointError as error:
+        score, fault = None, str(error)
+    if score == asdict(best):
+        return
+    if fresh:
+        save_best(setup, run, position)
+        return
+    newer = isinstance(score, dict) and isinstance(score.get("epoch"), int) and score["epoch"] > best.epoch
+    if not newer or changed:
+        raise CheckpointError(f"{fault}. The best weights are lost: start over with --overwrite.")
 
 
 def _differences(before: Any, now: Any, path: str = "") -> list[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
+    if isinstance(before, dict) and isinstance(now, dict) and (before.keys() <= now.keys()):
         return [
             line
             for name in now

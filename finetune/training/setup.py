@@ -1,7 +1,6 @@
 """A recipe to the objects that training works on: pictures, network, transform, loader, loss."""
 
 import contextlib
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -90,6 +89,7 @@ def prepare(recipe: Recipe, source: Source, compute: Compute) -> Setup:
         len(source.classes),
         seed=recipe.seed,
         image_size=None if data.image_size == "auto" else data.image_size,
+        classes=source.classes,
     )
     preprocessing = settle_preprocessing(data, network.input_spec)
     place(network.module, compute.device)
@@ -157,14 +157,3 @@ def loss_function(train: TrainSection, split: Split, num_classes: int) -> nn.Mod
         counts = torch.from_numpy(split.class_counts(num_classes)).float()
         weight = counts.sum() / (num_classes * counts)
     return nn.CrossEntropyLoss(weight=weight, label_smoothing=train.label_smoothing)
-
-
-def fingerprint(source: Source) -> str:
-    """SHA-256 of classes, pictures' names and labels, split by split: which data this is, by name."""
-    digest = hashlib.sha256(repr(source.classes).encode())
-    for split_name, split in sorted(source.splits.items()):
-        digest.update(f"{split_name} {len(split)}\n".encode())
-        digest.update(split.targets.tobytes())
-        for index in range(len(split)):
-            digest.update(split.name(index).encode("utf-8", "surrogateescape") + b"\0")
-    return digest.hexdigest()

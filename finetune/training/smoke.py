@@ -14,6 +14,7 @@ def shortened(recipe: Recipe) -> Recipe:
     train = recipe.train.model_copy(
         update={"batch_size": SMOKE_BATCH_SIZE, "phases": phases, "warmup_epochs": 0.0}
     )
-    model = recipe.model.model_copy(update={"weights": "none"})
+    head = recipe.model.head.model_copy(update={"reuse": None})
+    model = recipe.model.model_copy(update={"weights": "none", "head": head})
     data = recipe.data.model_copy(update={"source": "drawn", "workers": 0})
     return recipe.model_copy(update={"train": train, "model": model, "data": data})

@@ -160,3 +160,23 @@ def test_what_is_no_preprocessing_is_refused(value: Any) -> None:
 def test_no_torch_is_needed() -> None:
     code = "import sys, finetune.data.preprocessing, finetune.data.images; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_one_channel_is_pillows_grey(noise: Noise) -> None:
+    image = noise(40, 30)
+    grey = Preprocessing(24, 28, "shorter", "bilinear", (0.4,), (0.2,))
+    expected = (np.asarray(grey.geometry(image).convert("L"), np.float32) / np.float32(255) - 0.4) / 0.2
+    assert grey(image).shape == (1, 24, 24)
+    np.testing.assert_allclose(grey(image)[0], expected, rtol=1e-5, atol=1e-6)
+    assert Preprocessing.from_dict(grey.to_dict()) == grey
+    assert grey.mean_colour == (102, 102, 102)
+
+
+def test_beyond_three_the_colours_repeat(noise: Noise) -> None:
+    image = noise(40, 30)
+    many = Preprocessing(24, 28, "shorter", "bilinear", (*MEAN, *MEAN[:2]), (*STD, *STD[:2]))
+    assert np.array_equal(many(image), preprocessing()(image)[[0, 1, 2, 0, 1]])
+    assert many.mean_colour == preprocessing().mean_colour
+    for mean, std in (((0.5, 0.5), (0.5, 0.5)), ((), ()), ((0.5,), STD)):
+        with pytest.raises(ValueError, match="must be one or three finite numbers or more"):
+            Preprocessing(24, 28, "shorter", "bilinear", mean, std)

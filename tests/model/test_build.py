@@ -124,8 +124,6 @@ def test_another_picture_size() -> None:
         build(section("alexnet"), 2, seed=0, image_size=24)
     with pytest.raises(UserError, match="vit_b_16 cannot take pictures of 100 px"):
         build(section("vit_b_16"), 2, seed=0, image_size=100)
-    with pytest.raises(UserError, match="takes pictures of 224 px only, not 256"):
-        build(section("vit_b_16", "default"), 2, seed=0, image_size=256)
     with pytest.raises(UserError, match="maxvit_t cannot take pictures of 256 px"):
         build(section("maxvit_t"), 2, seed=0, image_size=256)
 
@@ -133,14 +131,6 @@ def test_another_picture_size() -> None:
 def test_a_head_of_zeros_before_a_relu_cannot_train() -> None:
     with pytest.raises(UserError, match="a ReLU follows the head"):
         made(backbone="squeezenet1_1", head={"init": "zero"})
-
-
-def test_auxiliary_classifiers_are_left_out_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "finetune"):
-        network = made(backbone="googlenet")
-    assert "without its auxiliary classifiers" in caplog.text
-    assert isinstance(network.module.train()(torch.rand(2, 3, 64, 64)), torch.Tensor)
-    assert not any(name.startswith("aux") for name in network.module.state_dict())
 
 
 def test_what_was_loaded_is_said(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:

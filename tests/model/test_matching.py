@@ -207,3 +207,81 @@ def test_the_report_is_plain_data() -> None:
     report = load(Net().state_dict())[1]
     assert report.to_dict()["share"] == 1.0
     assert report.summary().startswith("9 entries loaded, 100.0 % of the body's parameters; 2 of the file")
+
+
+def renamed(**prefixes: str) -> dict[str, Tensor]:
+    """The state of a Net, under other names."""
+    state = {}
+    for name, value in Net().state_dict().items():
+        first, _, rest = name.partition(".")
+        state[f"{prefixes.get(first, first)}.{rest}"] = value
+    return state
+
+
+def test_other_names() -> None:
+    state = renamed(stem="basenet.slice1", norm="basenet.slice2", deep="basenet.slice3")
+    with pytest.raises(WeightsError, match=r"0\.0 % of the body"):
+        load(state, min_share=0.5)
+    rules = {"basenet.slice1.": "stem.", "basenet.slice2.": "norm.", "basenet.slice": "x", "x3": "deep"}
+    for prefix in ("", "module."):  # rules may speak of what is behind a wrapper, or of the wrapper too
+        report = load({prefix + name: value for name, value in state.items()}, rename=rules)[1]
+        assert report.share == 1.0
+        assert report.rename == {
+            "basenet.slice1.": 2, "basenet.slice2.": 5, "basenet.slice": 2, "x3": 2,
+        }  # fmt: skip
+        assert not report.partial
+    whole = {f"module.{name}": value for name, value in state.items()}
+    rules = {f"module.{old}" if "." in old else old: new for old, new in rules.items()}
+    assert load(whole, rename=rules)[1].share == 1.0
+
+
+def test_a_rule_without_effect_is_told() -> None:
+    report = load(Net().state_dict(), rename={"basement.": "stem."})[1]
+    assert report.partial
+    assert "nothing in the file begins with 'basement.' (rename)" in report.summary()
+
+
+def test_a_wrapper_that_nobody_knows() -> None:
+    """Even within a known one, and with a head of another name beside it."""
+    for prefix in ("encoder.", "module.trunk.main."):
+        state = {f"{prefix}{name}": value for name, value in Net().state_dict().items()}
+        state["projector.0.weight"] = torch.ones(3)
+        network, report = load(state)
+        assert report.share == 1.0
+        assert report.rename == {prefix: 11}
+        assert report.unused["projector.0.weight"] == "the network has no such entry"
+        assert torch.equal(network.get_parameter("stem.weight"), state[f"{prefix}stem.weight"])
+
+
+def test_a_part_that_was_trained_on_several_devices() -> None:
+    source = Net()
+    state = {name.replace("deep.", "deep.module."): value for name, value in source.state_dict().items()}
+    network, report = load(state)
+    assert same(network, source)
+    assert not report.kept
+
+
+def test_layers_of_the_wrong_shape_are_named() -> None:
+    state = Net().state_dict()
+    state["stem.weight"], state["deep.weight"] = torch.ones(5, 1, 3, 3), torch.ones(7, 5, 1, 1)
+    network = Net()
+    before = network.stem.weight.detach().clone()
+    report = load(state, network, min_share=0.05)[1]
+    assert torch.equal(network.stem.weight, before)
+    text = "\n".join(report.lines())
+    for part in (
+        "stem.weight: its shape is (5, 1, 3, 3), the network's (5, 3, 3, 3)",
+        "deep.weight: its shape is (7, 5, 1, 1), the network's (6, 5, 1, 1)",
+        "fc.weight, fc.bias: the new head's",
+    ):
+        assert part in text
+    with pytest.raises(WeightsError, match=r"(?s)min_share.*stem\.weight: its shape"):
+        load(state)
+
+
+def test_a_long_table_is_cut() -> None:
+    network, source = create("densenet121"), create("densenet121")
+    state = {name: value[..., None] for name, value in source.state_dict().items() if value.ndim}
+    lines = load(state, network, min_share=0.0)[1].lines()
+    assert len(lines) == 18
+    assert lines[-1].endswith("rows more")

@@ -212,6 +212,8 @@ def run_directory(root: Path, **changed: Any) -> Path:
     }
     (folder / "card.json").write_text(json.dumps(card))
     safetensors.torch.save_file(network().state_dict(), folder / "model.safetensors")
+    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+    (folder / "manifest.json").write_text(json.dumps({"sha256": digests}))
     return root / "run"
 
 
@@ -220,6 +222,16 @@ def test_a_run(tmp_path: Path) -> None:
     assert same(module, network(), head=False)
     assert loaded.classes == ("cat", "dog")
     assert loaded.input_spec == InputSpec(96, 110, "bicubic", (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), "squash")
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "card.json", "manifest.json"])
+def test_a_run_that_was_harmed(file: str, tmp_path: Path) -> None:
+    path = run_directory(tmp_path) / "checkpoints" / "best" / file
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"not the file that was saved|cannot be read|manifest|incomplete"):
+        load(tmp_path / "run")
 
 
 def test_a_run_of_another_backbone(tmp_path: Path) -> None:

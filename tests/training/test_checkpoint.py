@@ -10,10 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from finetune.errors import CheckpointError
+from finetune.errors import CheckpointError, SaveError
 from finetune.training.checkpoint import (
     MODEL,
-    clean,
     load_weights,
     open_checkpoint,
     read_tensors,
@@ -23,9 +22,8 @@ from finetune.training.checkpoint import (
 
 def save(folder: Path, value: float, keep_previous: bool = True) -> Path:
     tensors = {MODEL: {"weight": torch.full((3, 2), value), "count": torch.tensor(7)}}
-    return save_checkpoint(
-        folder, "last", tensors, {"state.json": {"value": value}}, keep_previous=keep_previous
-    )
+    documents = {"card.json": {}, "state.json": {"value": value}}
+    return save_checkpoint(folder, "last", tensors, documents, keep_previous=keep_previous)
 
 
 def value_of(path: Path | None) -> float:
@@ -101,7 +99,7 @@ def test_a_save_that_fails_leaves_the_one_before(tmp_path: Path, monkeypatch: py
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(CheckpointError, match="No space left"):
+    with pytest.raises(SaveError, match="No space left"):
         save(tmp_path, 2.0)
     monkeypatch.undo()
     assert [p.name for p in tmp_path.iterdir()] == ["last"]
@@ -111,7 +109,7 @@ def test_a_save_that_fails_leaves_the_one_before(tmp_path: Path, monkeypatch: py
 def test_what_a_killed_save_left_is_swept_away(tmp_path: Path) -> None:
     save(tmp_path, 1.0)
     shutil.copytree(tmp_path / "last", tmp_path / ".tmp-last")
-    clean(tmp_path)
+    save(tmp_path, 2.0, keep_previous=False)
     assert [p.name for p in tmp_path.iterdir()] == ["last"]
 
 

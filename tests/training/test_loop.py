@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from finetune.data.loaders import Batch
 from torch import nn
 
+from finetune.data.loaders import Batch
 from finetune.errors import NonFiniteLossError
 from finetune.training.loop import Stepper, Totals
 from finetune.training.precision import choose_compute

@@ -61,21 +61,6 @@ def test_a_thawed_parameter_starts_at_nothing_and_one_that_stays_keeps_its_momen
     assert set(named_state(everything)) == {"2.weight|momentum_buffer", "2.bias|momentum_buffer"}
 
 
-@pytest.mark.parametrize(("before", "after"), [("sgd", "adamw"), ("adamw", "sgd")])
-def test_another_kind_of_optimizer_starts_afresh(before: str, after: str) -> None:
-    model, twin = network(), network()
-    first = build_optimizer(before, groups(model), momentum=0.9, device=CPU)
-    step(model, first)
-    twin.load_state_dict(model.state_dict())
-    second, fresh = (build_optimizer(after, groups(each), momentum=0.9, device=CPU) for each in (model, twin))
-    load_named_state(second, named_state(first))
-    step(model, second)
-    step(twin, fresh)
-    assert named_state(second).keys() == named_state(fresh).keys()
-    for a, b in zip(model.parameters(), twin.parameters(), strict=True):
-        assert torch.equal(a, b)
-
-
 def test_sgd_without_momentum_has_no_state() -> None:
     model = network()
     optimizer = build_optimizer("sgd", groups(model), momentum=0.0, device=CPU)

@@ -1,0 +1,81 @@
+"""Where the command begins: signals, and a run directory that is taken, before anything else is loaded.
+
+Of many trainings started at once in one directory all but one are refused; loading the command line first
+would take each of them ten times as long.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+from finetune.errors import RunDirError
+from finetune.training.run_dir import RunDir, place_of
+
+VALUED = ("--run-dir", "--set", "--device")
+FLAGS = ("--resume", "--force", "--overwrite", "--smoke", "--tensorboard")
+
+
+def main() -> None:
+    """Run the command line; Ctrl-C and SIGTERM end it with 130 and 143."""
+    signal.signal(signal.SIGTERM, _stop)
+    claimed = None
+    try:
+        claimed = _claim(sys.argv[1:])
+        from finetune.cli.main import main as command_line
+
+        command_line()
+    except RunDirError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    finally:
+        if claimed is not None:
+            claimed.close()
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    # A third party may hold this up; the next one does not ask.
+    signal.signal(number, signal.SIG_DFL)
+    sys.exit(128 + number)
+
+
+def _claim(words: Sequence[str]) -> RunDir | None:
+    """Take the run directory that a plain ``train`` command names; None where the words need more reading."""
+    options = _options(words)
+    if options is None:
+        return None
+    path = place_of(options["recipe"], options.get("--run-dir"), smoke="--smoke" in options)
+    overwrite = "--overwrite" in options or (
+        "--smoke" in options and not options.keys() & {"--resume", "--run-dir"}
+    )
+    return RunDir.claim(path, resume="--resume" in options, overwrite=overwrite)
+
+
+def _options(words: Sequence[str]) -> dict[str, str] | None:
+    """The options of a ``train`` command in its plainest spelling; None for any other."""
+    if not words or words[0] != "train":
+        return None
+    found: dict[str, str] = {}
+    rest = iter(words[1:])
+    for word in rest:
+        name, equals, value = word.partition("=")
+        if name in VALUED:
+            value = value if equals else next(rest, "")
+            if not value or (name == "--run-dir" and name in found):
+                return None
+            found[name] = value
+        elif word in FLAGS:
+            found[word] = word
+        elif word.startswith("-") or "recipe" in found:
+            return None
+        else:
+            found["recipe"] = word
+    usable = "recipe" in found and os.path.isfile(found["recipe"])  # noqa: PTH113
+    sensible = not ("--resume" in found and "--overwrite" in found) and not (
+        "--force" in found and "--resume" not in found
+    )
+    return found if usable and sensible else None

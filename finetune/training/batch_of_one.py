@@ -1,0 +1,37 @@
+"""BatchNorm cannot train on one value a channel: said before training, not by torch in the midst of it."""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+
+from finetune.errors import UserError
+from finetune.model.freeze import Freeze, resolve_freeze
+from finetune.training.plan import PhasePlan
+from finetune.training.setup import Setup
+
+
+def refuse_batch_of_one(setup: Setup, plans: Sequence[PhasePlan]) -> None:
+    """Try ``batch_size: 1`` out on a copy of the network; larger batches never shrink to one picture.
+
+    Raises:
+        UserError: a BatchNorm that trains would see one value a channel.
+    """
+    if setup.recipe.train.batch_size > 1:
+        return
+    network, size = setup.network, setup.card.preprocessing.image_size
+    for plan in plans:
+        trial = copy.deepcopy(network.module)
+        k = resolve_freeze(plan.freeze, network.table)
+        Freeze(trial, network.table, k, setup.recipe.model.batchnorm).train_mode()
+        try:
+            with torch.random.fork_rng(devices=[]), torch.no_grad(), setup.compute.autocast():
+                trial(torch.zeros(1, 3, size, size, device=setup.compute.device))
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise UserError(
+                f"train.batch_size: 1 gives a BatchNorm of {setup.recipe.model.backbone} a single value a "
+                f"channel at {size} px, and it can learn nothing of that. Take batch_size 2 or more, larger "
+                "pictures (data.image_size), or model.batchnorm: frozen."
+            ) from None

@@ -1,0 +1,165 @@
+"""Killed at any moment and resumed in a new process, a run ends in the bits of an uninterrupted one.
+
+The kills here fall on chosen points; `scripts/kill-storm` lets them fall at random, on any recipe.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RECIPE = """\
+seed: 5
+data: {source: SOURCE, image_size: 32, resize: 36, workers: 2}
+model: {backbone: BACKBONE, weights: none, head: {dropout: 0.2}}
+train:
+  batch_size: 8
+  checkpoint_every_steps: 2
+  augment: {crop: random_resized, flip: true, mixup_alpha: 0.2}
+"""
+
+# Each recipe is trained whole, and again with kills. Stochastic depth is in both of the backbones.
+RECIPES = {
+    "phases, EMA, accumulation, warm-up, two optimizers": (
+        "efficientnet_lite0",
+        """\
+  ema: 0.9
+  accumulate: 2
+  warmup_epochs: 0.4
+  phases:
+    - {freeze: backbone, epochs: 1}
+    - {freeze: 6, epochs: 1}
+    - {freeze: none, epochs: 2, optimizer: sgd}
+""",
+    ),
+    "one cycle, early stopping": (
+        "resnet18",
+        """\
+  optimizer: sgd
+  schedule: one_cycle
+  early_stopping: 1
+  phases: [{freeze: layer2.0, epochs: 5, lr: 1e-2}]
+""",
+    ),
+    "balanced, clipping, smoothing": (
+        "convnext_tiny",
+        """\
+  sampler: balanced
+  grad_clip_norm: 1.0
+  label_smoothing: 0.1
+  phases: [{freeze: none, epochs: 2, lr: 1e-3}]
+""",
+    ),
+}
+
+# Where a kill falls: the n-th call of a function within the process.
+POINTS = {
+    "in a save, at a flush": ("os", "fsync", 14),
+    "between the renames": ("finetune.training.checkpoint", "_swap", 3),
+    "between last and best": ("finetune.training.phase", "save_best", 1),
+    "in a step": ("finetune.training.loop", "key", 3),
+    "in val": ("finetune.training.phase", "judge", 1),
+    "while the metrics are cut back": ("finetune.training.run_dir", "write_whole", 1),
+    "at a flush of the folder": ("finetune.training.checkpoint", "sync", 9),
+    "in test": ("finetune.training.fit", "judge", 1),
+}
+
+# A fork for each part of a run, from one process that has imported torch and computed nothing yet.
+DRIVER = """
+import importlib, json, os, signal, sys
+from finetune.cli.main import main
+import finetune.training.fit
+
+def killed_at(module, name, count):
+    owner = importlib.import_module(module)
+    real, calls = getattr(owner, name), []
+
+    def counted(*words, **options):
+        calls.append(None)
+        if len(calls) == count:
+            if name == "_swap":  # half of it
+                words[1].rename(words[1].with_name(words[1].name + ".previous")) if not words[1].with_name(
+                    words[1].name + ".previous").exists() and words[1].exists() else None
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*words, **options)
+
+    setattr(owner, name, counted)
+
+results = []
+for argv, point in json.loads(sys.stdin.read()):
+    child = os.fork()
+    if not child:
+        sys.argv = ["finetune", *argv]
+        if point:
+            killed_at(*point)
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+            code = 70
+        sys.stderr.flush()
+        os._exit(code)
+    results.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+print("CODES", json.dumps(results))
+"""
+
+
+def codes(parts: list[tuple[list[str], tuple[str, str, int] | None]]) -> tuple[list[int], str]:
+    """Exit codes of the parts, run one after the other, and what they wrote on stderr."""
+    ended = subprocess.run(
+        [sys.executable, "-c", DRIVER],
+        input=json.dumps(parts),
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout.rpartition("CODES")[2]), ended.stderr
+
+
+def promised_bits(run: Path) -> dict[str, str]:
+    files = (run / "metrics.jsonl", *run.glob("checkpoints/best/*"), *run.glob("checkpoints/last/*"))
+    return {str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def check(recipe_name: str, points: list[str], source: Path, folder: Path) -> None:
+    backbone, more = RECIPES[recipe_name]
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(RECIPE.replace("SOURCE", str(source)).replace("BACKBONE", backbone) + more)
+
+    def train(run: str) -> list[str]:
+        return ["train", str(recipe), "--run-dir", str(folder / run), "--resume", "--device", "cpu"]
+
+    ended, err = codes(
+        [
+            (train("whole"), None),
+            *((train("killed"), POINTS[name]) for name in points),
+            (train("killed"), None),
+        ]
+    )
+    assert (ended[0], ended[-1]) == (0, 0), err
+    assert set(ended[1:-1]) <= {-9, 0}, err
+    assert ended[1] == -9
+    assert promised_bits(folder / "killed") == promised_bits(folder / "whole")
+    assert len(promised_bits(folder / "whole")) >= 10
+    assert not list((folder / "killed").rglob(".tmp-*"))
+
+
+def test_killed_in_a_save_and_between_saves(shapes: Path, tmp_path: Path) -> None:
+    points = ["in a save, at a flush", "between last and best", "in a step"]
+    check("phases, EMA, accumulation, warm-up, two optimizers", points, shapes, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_killed_everywhere(recipe: str, shapes: Path, tmp_path: Path) -> None:
+    check(recipe, [*POINTS, *POINTS], shapes, tmp_path)

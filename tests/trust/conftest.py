@@ -1,0 +1,53 @@
+"""Runs of the real command in processes of their own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+RECIPE = """\
+data: {source: SOURCE, image_size: 32, resize: 32, workers: WORKERS}
+model: {backbone: resnet18, weights: none}
+train: {batch_size: 8, checkpoint_every_steps: 1, phases: [{freeze: backbone, epochs: EPOCHS}]}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, shapes: Path) -> Callable[..., Path]:
+    """``recipe(workers=2, epochs=500)`` writes a recipe; without words one of a single short epoch."""
+
+    def write(workers: int = 0, epochs: int = 1, source: Path | None = None, more: str = "") -> Path:
+        path = tmp_path / "recipe.yaml"
+        text = RECIPE.replace("SOURCE", str(source or shapes)).replace("WORKERS", str(workers))
+        path.write_text(text.replace("EPOCHS", str(epochs)) + more)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def start() -> Any:
+    """``start("train", recipe)``: the command in a process of its own, which does not outlive the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(*words: str | Path) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [sys.executable, "-m", "finetune", *map(str, words)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()

@@ -1,0 +1,106 @@
+"""One run, one directory: of many starts at once one trains, the others are refused at once."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from finetune.cli.main import app
+from finetune.cli.start import FLAGS, VALUED, _options
+
+
+def starts_at_once(count: int, recipe: Path, run: Path, start: Any) -> list[float]:
+    """Seconds from its start that each refused process took."""
+    began = {}
+    for _ in range(count):
+        process = start("train", recipe, "--run-dir", run, "--device", "cpu")
+        began[process] = time.monotonic()
+    took = []
+    while len(took) < count - 1:
+        for process in [each for each in began if each.poll() is not None]:
+            assert process.returncode == 2
+            took.append(time.monotonic() - began.pop(process))
+            assert "another process" in process.stderr.read()
+        time.sleep(0.001)
+    (winner,) = began
+    assert winner.poll() is None
+    _until((run / "checkpoints" / "last").is_dir)
+    winner.kill()
+    winner.communicate()
+    # A kill -9 leaves nothing that blocks the next one.
+    again = start("train", recipe, "--run-dir", run, "--resume", "--device", "cpu")
+    before = (run / "checkpoints" / "last").stat().st_ino
+    _until(lambda: _inode(run) not in (before, None))
+    assert again.poll() is None
+    return took
+
+
+def test_of_a_few_starts_one_runs(recipe: Callable[..., Path], tmp_path: Path, start: Any) -> None:
+    starts_at_once(5, recipe(epochs=500), tmp_path / "run", start)
+
+
+@pytest.mark.slow
+def test_of_fifty_starts_one_runs(recipe: Callable[..., Path], tmp_path: Path, start: Any) -> None:
+    took = starts_at_once(50, recipe(epochs=500), tmp_path / "run", start)
+    print(f"refused within {sorted(took)[25]:.2f} s (median), {max(took):.2f} s (the last)")
+    # Fifty processes share the cores with the one that trains.
+    assert max(took) < 1 + 4 / (os.cpu_count() or 1)
+
+
+def test_the_start_knows_the_options_of_train() -> None:
+    command = typer.main.get_command(app).commands["train"]  # type: ignore[attr-defined]
+    options = {name for each in command.params for name in each.opts if name.startswith("--")}
+    valued = {each.opts[0] for each in command.params if each.opts[0] in options and not each.is_flag}
+    assert set(VALUED) == valued
+    assert set(FLAGS) == options - valued
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["train", "R"], {"recipe": "R"}),
+        (["train", "--run-dir", "x", "R"], {"recipe": "R", "--run-dir": "x"}),
+        (["train", "R", "--smoke"], {"recipe": "R", "--smoke": "--smoke"}),
+        (["train", "R", "--run-dir=x", "--set", "a=1"], {"recipe": "R", "--run-dir": "x", "--set": "a=1"}),
+        (["train", "R", "R"], None),
+        (["train", "R", "--help"], None),
+        (["train", "R", "--resume", "--overwrite"], None),
+        (["train", "R", "--force"], None),
+        (["train", "R", "--run-dir"], None),
+        (["train", "nothing.yaml"], None),
+        (["eval", "R"], None),
+        ([], None),
+    ],
+)  # fmt: skip
+def test_what_is_not_plain_is_left_to_the_command_line(
+    words: list[str], expected: dict[str, str] | None, recipe: Callable[..., Path]
+) -> None:
+    path = str(recipe())
+    place = [path if word == "R" else word for word in words]
+    assert _options(place) == (expected and {k: path if v == "R" else v for k, v in expected.items()})
+
+
+def test_a_run_that_never_begins_leaves_no_folder(tmp_path: Path, start: Any) -> None:
+    (tmp_path / "bad.yaml").write_text("data: {}\n")
+    process = start("train", tmp_path / "bad.yaml", "--run-dir", tmp_path / "run")
+    _, err = process.communicate()
+    assert process.returncode == 2, err
+    assert not (tmp_path / "run").exists()
+
+
+def _inode(run: Path) -> int | None:
+    try:
+        return (run / "checkpoints" / "last").stat().st_ino
+    except FileNotFoundError:
+        return None
+
+
+def _until(true: Callable[[], bool], seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)

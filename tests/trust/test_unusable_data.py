@@ -1,0 +1,141 @@
+"""Data that cannot work says so before a network is loaded: exit 2, what is wrong, nothing left behind."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune.training import setup
+
+
+@pytest.fixture
+def album(shapes: Path, tmp_path: Path) -> Path:
+    """A copy of the pictures: train, val and test of discs and squares."""
+    return Path(shutil.copytree(shapes, tmp_path / "album"))
+
+
+@pytest.fixture
+def refused(cli: Any, recipe: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    def train(source: Path, *words: str) -> str:
+        def loaded(*_: Any, **__: Any) -> None:
+            raise AssertionError("the network was loaded")
+
+        monkeypatch.setattr(setup, "build", loaded)
+        ended = cli("train", recipe(source=source), "--run-dir", tmp_path / "run", "--device", "cpu", *words)
+        assert ended.code == 2, ended.err
+        assert ended.err.startswith("error: ")
+        assert ended.out == ""
+        assert not (tmp_path / "run").exists()
+        return str(ended.err)
+
+    return train
+
+
+def test_one_class(album: Path, refused: Any) -> None:
+    for split in ("train", "val", "test"):
+        shutil.rmtree(album / split / "disc")
+    said = refused(album)
+    assert "only one class ('square')" in said
+
+
+def test_one_picture_in_a_class(album: Path, refused: Any) -> None:
+    for path in sorted((album / "train" / "disc").iterdir())[1:]:
+        path.unlink()
+    said = refused(album / "train")
+    assert "'disc': 1 picture" in said
+
+
+def test_an_empty_class(album: Path, refused: Any) -> None:
+    (album / "train" / "circle").mkdir()
+    said = refused(album)
+    assert "circle" in said
+
+
+def test_val_with_other_classes_lists_both_sides(album: Path, refused: Any) -> None:
+    (album / "val" / "disc").rename(album / "val" / "disk")
+    said = refused(album)
+    assert "only in val: 'disk'" in said
+    assert "in train: 'disc', 'square'" in said
+
+
+def test_a_label_that_the_csv_misspells(album: Path, refused: Any, tmp_path: Path) -> None:
+    rows = [
+        f"{path},{'dics' if split == 'val' and index == 0 else name},{split}"
+        for split in ("train", "val", "test")
+        for name in ("disc", "square")
+        for index, path in enumerate(sorted((album / split / name).iterdir()))
+    ]
+    (tmp_path / "table.csv").write_text("path,label,split\n" + "\n".join(rows) + "\n")
+    said = refused(tmp_path / "table.csv")
+    assert "dics" in said
+    assert "Did you mean 'disc'" in said
+
+
+def test_a_label_that_the_csv_misspells_without_splits(album: Path, refused: Any, tmp_path: Path) -> None:
+    rows = [
+        f"{path},{'dics' if name == 'disc' and index == 0 else name}"
+        for name in ("disc", "square")
+        for index, path in enumerate(sorted((album / "train" / name).iterdir()))
+    ]
+    (tmp_path / "table.csv").write_text("path,label\n" + "\n".join(rows) + "\n")
+    said = refused(tmp_path / "table.csv")
+    assert "'dics': 1 picture. Did you mean 'disc'" in said
+
+
+def test_nothing_there(tmp_path: Path, refused: Any) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "empty" in refused(tmp_path / "empty")
+
+
+def test_a_read_only_place_for_the_run(
+    recipe: Callable[..., Path], tmp_path: Path, cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", forbidden)
+    ended = cli("train", recipe(), "--run-dir", tmp_path / "run")
+    assert ended.code == 2
+    assert "cannot be a run directory (Permission denied)" in ended.err
+    monkeypatch.undo()
+    (tmp_path / "run").mkdir()
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK | os.X_OK and real(path, mode))
+    ended = cli("train", recipe(), "--run-dir", tmp_path / "run")
+    assert ended.code == 2
+    assert "cannot be a run directory (Permission denied)" in ended.err
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [
+        ([], 2),
+        (["--set", "model.batchnorm=frozen"], 0),
+        (["--set", "train.phases.0.freeze=backbone"], 0),
+        (["--set", "data.image_size=64", "--set", "train.max_steps=3"], 0),
+    ],
+)
+def test_a_batch_of_one_in_batchnorm(
+    more: list[str], code: int, recipe: Callable[..., Path], tmp_path: Path, cli: Any
+) -> None:
+    settings = ("train.batch_size=1", "train.phases.0.freeze=layer4.0", "train.max_steps=2")
+    words = [word for each in settings for word in ("--set", each)]
+    ended = cli("train", recipe(), "--run-dir", tmp_path / "run", "--device", "cpu", *words, *more)
+    assert ended.code == code, ended.err
+    if code:
+        assert "train.batch_size: 1" in ended.err
+        assert "model.batchnorm: frozen" in ended.err
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_last_single_picture_joins_the_batch_before(
+    recipe: Callable[..., Path], tmp_path: Path, cli: Any
+) -> None:
+    """32 pictures in batches of 31."""
+    words = ["--set", "train.batch_size=31", "--set", "train.phases.0.freeze=none"]
+    ended = cli("train", recipe(), "--run-dir", tmp_path / "run", "--device", "cpu", *words)
+    assert ended.code == 0, ended.err
