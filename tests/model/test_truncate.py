@@ -8,13 +8,14 @@ import torch
 from torch import nn
 from torchvision import models
 
-from finetune.errors import CheckpointError, UserError
+from finetune.errors import CheckpointError, RecipeError, UserError
 from finetune.model.build import Network, build, rebuild
 from finetune.model.freeze import Freeze, resolve_freeze
 from finetune.model.head import swap_head
 from finetune.model.layers import find_layers, with_output_shapes
 from finetune.model.param_groups import param_groups
 from finetune.model.truncate import Cut, plan_cut, truncate, truncated_table
+from finetune.recipe.load import parse_recipe
 from finetune.recipe.schema import HeadSection, ModelSection
 
 SIZE = 32
@@ -181,3 +182,25 @@ def test_a_strange_architecture_is_refused(changed: dict[str, Any]) -> None:
     architecture["head"] |= changed
     with pytest.raises(CheckpointError):
         rebuild(architecture, 4)
+
+
+@pytest.mark.parametrize(
+    "head", ["{reuse: auto, at: 5}", "{reuse: auto, hidden: 8}", "{reuse: auto, type: cosine}"]
+)
+def test_a_row_of_the_source_fits_a_head_like_the_sources(head: str) -> None:
+    with pytest.raises(RecipeError, match=r"model\.head\.reuse: a source class's row"):
+        parse_recipe(
+            f"data: {{source: digits}}\nmodel: {{backbone: resnet18, head: {head}}}\n", "recipe.yaml"
+        )
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("head: {type: cosine, init: zero}", r"model\.head\.init: type: cosine"),
+        ("batchnorm: frozen, batchnorm_recalibrate: 64", r"model\.batchnorm_recalibrate: batchnorm: frozen"),
+    ],
+)
+def test_what_does_not_go_together(model: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        parse_recipe(f"data: {{source: digits}}\nmodel: {{backbone: resnet18, {model}}}\n", "recipe.yaml")
