@@ -34,6 +34,8 @@ _COUNTER = "num_batches_tracked"
 # How much of a report is shown at the start of a run; all of it is in the run directory.
 _NAMED = 3
 _MOST_ROWS = 16
+# How the reason begins why whole numbers do not serve as weights.
+_OTHER_KIND = "it is"
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,7 @@ def load_matching(
         adapt: how an entry of another shape may become the network's.
 
     Raises:
-        WeightsError: no entries, too small a share of them, or values that are not finite.
+        WeightsError: no entries, too small a share of them, or values of another kind or not finite.
     """
     candidates = list(_entries(content))
     if not candidates:
@@ -186,12 +188,19 @@ def load_matching(
             f"(min_share). Is it a checkpoint of another backbone?"
             + "".join(f"\n  {line}" for line in plan.report.lines())
         )
-    if bad := [source for source, tensor in plan.sources.values() if not _finite(tensor)]:
+    if wrong := [name for name, reason in plan.report.kept.items() if reason.startswith(_OTHER_KIND)]:
+        raise WeightsError(
+            f"{where}: {wrong[0]} cannot be loaded: {plan.report.kept[wrong[0]]}. Is the file damaged?"
+        )
+    own = module.state_dict()
+    # As the network will hold them: a number that is finite in 64 bits need not be so in 32.
+    if bad := [
+        source for name, (source, tensor) in plan.sources.items() if not _finite(tensor.to(own[name].dtype))
+    ]:
         raise WeightsError(
             f"{where}: {len(bad)} entries hold values that are not finite, such as {bad[0]}. Such weights "
             f"cannot be trained."
         )
-    own = module.state_dict()
     with torch.no_grad():
         for name, (_, tensor) in plan.sources.items():
             own[name].copy_(tensor)
@@ -377,7 +386,7 @@ def _mismatch(own: Tensor, found: Tensor) -> str | None:
     if own.shape != found.shape:
         return f"its shape is {tuple(found.shape)}, the network's {tuple(own.shape)}"
     if own.is_floating_point() != found.is_floating_point() or own.is_complex() != found.is_complex():
-        return f"it is {_kind(found)}, the network's {_kind(own)}"
+        return f"{_OTHER_KIND} {_kind(found)}, the network's {_kind(own)}"
     return None
 
 

@@ -4,7 +4,6 @@ import contextlib
 import errno
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -114,7 +113,7 @@ class RunDir:
             for name in (RESOLVED, *OWN_FILES):
                 (self.path / name).unlink(missing_ok=True)
             for name in OWN_FOLDERS:
-                shutil.rmtree(self.path / name, ignore_errors=True)
+                _remove(self.path / name)
             (self.path / CHECKPOINTS).mkdir(exist_ok=True)
         self.describe(recipe, resolved, environment, weights)
 
@@ -174,7 +173,7 @@ class RunDir:
         if self._lock is None:
             return
         if self._created and not self.begun:
-            shutil.rmtree(self.path, ignore_errors=True)
+            _remove(self.path)
         self._lock.close()
         self._lock = None
 
@@ -231,11 +230,18 @@ def _saving(path: Path) -> Iterator[None]:
         ) from error
 
 
+def _remove(folder: Path) -> None:
+    # Late: a refusal, of which there may be many at once, does not need it.
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def _sweep(folder: Path) -> None:
     """Remove what writes that were killed left behind."""
     for stray in folder.glob(f"{TEMPORARY}*"):
         if stray.is_dir() and not stray.is_symlink():
-            shutil.rmtree(stray, ignore_errors=True)
+            _remove(stray)
         else:
             stray.unlink(missing_ok=True)
 

@@ -139,11 +139,17 @@ def test_kinds() -> None:
     network, _ = load({name: value.half() for name, value in source.state_dict().items()})
     torch.testing.assert_close(network.get_parameter("deep.weight"), source.deep.weight, atol=1e-3, rtol=1e-3)
     state = source.state_dict()
-    state["stem.bias"] = torch.ones(5, dtype=torch.int64)
     state["deep.bias"] = torch.ones(6).to_sparse()
     report = load(state, min_share=0.5)[1]
-    assert report.kept["stem.bias"] == "it is int64, the network's float32"
     assert report.kept["deep.bias"] == "not a plain dense tensor"
+    state["stem.bias"] = torch.ones(5, dtype=torch.int64)
+    with pytest.raises(
+        WeightsError, match=r"stem\.bias cannot be loaded: it is int64, the network's float32"
+    ):
+        load(state, min_share=0.5)
+    state["stem.bias"] = torch.full((5,), 1e300, dtype=torch.float64)
+    with pytest.raises(WeightsError, match="not finite"):
+        load(state, min_share=0.5)
 
 
 @pytest.mark.parametrize(
