@@ -24,7 +24,8 @@ def layers(
 
     `freeze: 3` in a recipe holds the first three; so does the third one's name.
     """
-    catalog.backbone(name)  # an unknown name is answered before torch is loaded
+    if not name.startswith(catalog.TIMM):
+        catalog.backbone(name)  # an unknown name is answered before torch is loaded
 
     from finetune.model.build import describe
 
