@@ -45,7 +45,8 @@ def layers(
         check_run(Path(name))
         _movement(Path(name), checkpoint, as_json, plot)
         return
-    catalog.backbone(name)  # an unknown name is answered before torch is loaded
+    if not name.startswith(catalog.TIMM):
+        catalog.backbone(name)  # an unknown name is answered before torch is loaded
     if plot is not None:
         raise UserError(f"--plot: {name} is a backbone, which has not moved; give a run directory")
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchvision.models.googlenet import GoogLeNetOutputs
 from torchvision.models.inception import InceptionOutputs
 
+from finetune.errors import FinetuneError
 from finetune.model.backbones import AUXILIARY, blueprint
 from finetune.model.head import swap_head
 
@@ -47,6 +48,10 @@ def loss_and_logits(
     """The loss of what a network in train mode returns, auxiliary ones weighed in; and the main logits."""
     if isinstance(output, Tensor):
         return criterion(output, targets), output
+    if type(output) not in LOSS_WEIGHTS:
+        raise FinetuneError(
+            f"the network returns a {type(output).__name__} in training, not its logits alone"
+        )
     logits, *others = output
     loss = criterion(logits, targets)
     for each in others:

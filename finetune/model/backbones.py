@@ -9,19 +9,21 @@ from torch.overrides import TorchFunctionMode
 from torchvision import models
 
 from finetune.errors import UserError
-from finetune.model import efficientnet_lite
-from finetune.recipe.catalog import backbone
+from finetune.model import efficientnet_lite, timm_backbones
+from finetune.recipe.catalog import TIMM, backbone
 
 # Networks that are laid out for one picture size.
 _FIXED_SIZE = ("vit_", "maxvit_")
 # Networks with extra classifiers on the way, which serve training only.
 AUXILIARY = frozenset({"googlenet", "inception_v3"})
-# Where those are.
-AUXILIARY_HEADS = ("aux1", "aux2", "AuxLogits")
+# Where those are; the last two are second classifiers of timm's.
+AUXILIARY_HEADS = ("aux1", "aux2", "AuxLogits", "head_dist", "aux_head")
 
 
 def has_fixed_size(name: str) -> bool:
     """Whether the network is built for one picture size (ViT, MaxViT) and takes no other."""
+    if name.startswith(TIMM):
+        return bool(timm_backbones.config(name).fixed_input_size)
     return name.startswith(_FIXED_SIZE)
 
 
@@ -31,7 +33,9 @@ def require(name: str) -> None:
     Raises:
         UserError: an unknown name, or one that the installed torchvision does not have.
     """
-    if name != efficientnet_lite.NAME and name not in models.list_models(module=models):
+    if name.startswith(TIMM):
+        timm_backbones.config(name)
+    elif name != efficientnet_lite.NAME and name not in models.list_models(module=models):
         backbone(name)  # says what is near, for a name that nobody knows
         raise UserError(f"the installed torchvision {torchvision.__version__} has no {name}; update it")
 
@@ -42,7 +46,7 @@ def create(
     """The network of that name with random weights, drawn from torch's global generator.
 
     Args:
-        name: as `finetune backbones` lists it.
+        name: as `finetune backbones` lists it, or ``timm:NAME``.
         num_classes: size of the last layer.
         image_size: side of the pictures in pixels, which only networks of a fixed size look at; None: their
             own.
@@ -55,6 +59,8 @@ def create(
         UserError: an unknown name, or a picture size that the network cannot be built for.
     """
     require(name)
+    if name.startswith(TIMM):
+        return timm_backbones.create(name, num_classes, image_size)
     if name == efficientnet_lite.NAME:
         lite: nn.Module = efficientnet_lite.efficientnet_lite0(num_classes)
         return lite

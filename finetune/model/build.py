@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from finetune.errors import CheckpointError, FinetuneError, UserError, WeightsError
+from finetune.model import timm_backbones
 from finetune.model.auxiliary import has_room, swap_auxiliary
 from finetune.model.backbones import AUXILIARY, blueprint, create, has_fixed_size
 from finetune.model.head import HeadDesign, swap_head
@@ -20,7 +21,7 @@ from finetune.model.matching import LoadReport
 from finetune.model.reuse import choose_rows, take_over
 from finetune.model.truncate import Cut, plan_cut, truncate, truncated_table
 from finetune.model.weights import InputSpec, LoadedWeights, input_spec, load_source_weights
-from finetune.recipe.catalog import backbone
+from finetune.recipe.catalog import TIMM
 from finetune.recipe.schema import ModelSection
 
 SOURCE_CLASSES = 1000
@@ -91,7 +92,7 @@ def build(
     with _seeded(seed, "backbone"):
         module = create(name, SOURCE_CLASSES, image_size=size, auxiliary=auxiliary)
         first = set_in_channels(module, channels) if channels != COLOURS else None
-    source = find_layers(module)
+    source = _layers(name, module)
     weights = None
     if section.weights != "none":
         weights = load_source_weights(module, name, section.weights, source, adapter(module, first))
@@ -106,7 +107,8 @@ def build(
     elif head.hidden is None:
         _check_init(module, source, head.init)
     with _seeded(seed, "head"):
-        swap_head(module, path, num_classes, dropout=head.dropout, init=head.init, design=design)
+        for each in _heads(name, path, cut):
+            swap_head(module, each, num_classes, dropout=head.dropout, init=head.init, design=design)
         if auxiliary:
             swap_auxiliary(module, name, num_classes, init=head.init)
     reused: dict[str, str] = {}
@@ -123,7 +125,7 @@ def build(
         architecture["head"]["cut"] = cut.to_dict()
     if has_fixed_size(name):
         architecture["image_size"] = size
-    table = find_layers(module, path) if cut is None else truncated_table(module, source, cut, path)
+    table = _layers(name, module, path) if cut is None else truncated_table(module, source, cut, path)
     return Network(module, table, path, spec, weights, architecture, reused)
 
 
@@ -163,7 +165,8 @@ def rebuild(architecture: dict[str, Any], num_classes: int) -> nn.Module:
         try:
             if cut is not None:
                 module, path = truncate(module, find_layers(module), cut)
-            swap_head(module, path, num_classes, dropout=dropout, init="default", design=design)
+            for each in _heads(name, path, cut):
+                swap_head(module, each, num_classes, dropout=dropout, init="default", design=design)
             if auxiliary and name in AUXILIARY:
                 swap_auxiliary(module, name, num_classes, init="default")
         except (AttributeError, FinetuneError) as error:
@@ -182,11 +185,16 @@ def describe(name: str, image_size: int | None = None) -> LayerTable:
     Raises:
         UserError: an unknown backbone, or pictures of a size that it cannot take.
     """
-    own = backbone(name).image_size
+    own = input_spec(name, "none").image_size
     size = own if image_size is None else image_size
-    network = blueprint(name, image_size=size)
+    # timm's constructors may compute with values, which the meta device has not.
+    build_plan = create if name.startswith(TIMM) else blueprint
+    network = build_plan(name, image_size=size)
+    table = _layers(name, network)
+    if table.body[0].cut is None:
+        return table
     try:
-        return with_output_shapes(network, find_layers(network), size)
+        return with_output_shapes(network, table, size)
     except (RuntimeError, ValueError, AssertionError) as error:
         raise UserError(
             f"{name} cannot take pictures of {size} px ({str(error).splitlines()[0]}); its weights' own are "
@@ -200,6 +208,17 @@ def _tell(origin: str, report: LoadReport) -> None:
     if report.kept or report.unused:
         lines += [f"  {line}" for line in report.lines()]
     log.log(logging.WARNING if report.partial else logging.INFO, "%s", "\n".join(lines))
+
+
+def _heads(name: str, path: str, cut: Cut | None) -> tuple[str, ...]:
+    """Where new heads go: some of timm's networks have two, of which the logits are averaged."""
+    return timm_backbones.classifiers(name) if name.startswith(TIMM) and cut is None else (path,)
+
+
+def _layers(name: str, module: nn.Module, head_path: str | None = None) -> LayerTable:
+    if name.startswith(TIMM):
+        return timm_backbones.layers(name, module, tell=head_path is None)
+    return find_layers(module, head_path)
 
 
 def _reuse(

@@ -1,7 +1,9 @@
 """The forward graph of a network, traced symbolically, with what the definition of a layer asks of it."""
 
+import inspect
 import operator
 from collections.abc import Iterable
+from typing import Any
 
 from torch import fx, nn
 from torchvision.ops import StochasticDepth
@@ -41,13 +43,19 @@ def trace(module: nn.Module) -> fx.Graph:
     modes = {each: each.training for each in module.modules()}
     module.eval()
     try:
-        return Tracer().trace(module)
+        return Tracer().trace(module, concrete_args=_defaults(module))
     except (fx.proxy.TraceError, TypeError) as error:
         name = type(module).__name__
         raise FinetuneError(f"{name} cannot be traced, so it has no numbered layers: {error}") from error
     finally:
         for each, training in modes.items():
             each.training = training
+
+
+def _defaults(module: nn.Module) -> dict[str, Any] | None:
+    """What a forward takes beside the picture, where it is left out; a traced value is never ``None``."""
+    given = inspect.signature(module.forward).parameters.values()
+    return {each.name: each.default for each in given if each.default is not each.empty} or None
 
 
 class ForwardGraph:

@@ -14,6 +14,7 @@ from torch import nn
 from torchvision import models
 
 from finetune.errors import WeightsError
+from finetune.model import timm_backbones
 from finetune.model.backbones import AUXILIARY, require
 from finetune.model.efficientnet_lite import NAME as LITE
 from finetune.model.inputs import Adapt
@@ -21,8 +22,9 @@ from finetune.model.layers import LayerTable, find_layers
 from finetune.model.manifest import fault
 from finetune.model.matching import LoadReport, load_matching
 from finetune.model.reuse import SourceHead
+from finetune.model.timm_backbones import SOURCE_CLASSES
 from finetune.model.weight_files import PACKAGE, SUFFIXES, check_hash, fetch, packaged_file, read_file
-from finetune.recipe.catalog import backbone, suggest
+from finetune.recipe.catalog import TIMM, backbone, suggest
 from finetune.recipe.schema import WeightsFile
 
 PACKAGED = "PACKAGED"
@@ -71,7 +73,7 @@ class LoadedWeights:
 class _Found:
     """What a recipe's ``weights`` turned out to be."""
 
-    kind: Literal["none", "torchvision", "packaged", "file", "run"]
+    kind: Literal["none", "torchvision", "timm", "packaged", "file", "run"]
     entry: Any = None
     path: Path = Path()
 
@@ -86,6 +88,8 @@ def input_spec(backbone_name: str, weights: str | WeightsFile) -> InputSpec:
     found = _find(backbone_name, weights)
     if found.kind == "run":
         return _run_card(found.path, backbone_name)[0]
+    if backbone_name.startswith(TIMM):
+        return _timm_spec(backbone_name)
     if backbone_name == LITE:
         half = (0.5, 0.5, 0.5)
         return InputSpec(image_size=224, resize=256, interpolation="bicubic", mean=half, std=half)
@@ -132,6 +136,19 @@ def load_source_weights(
         report = _load_packaged(module, table, adapt)
         names = _imagenet_classes()
         return LoadedWeights(spec, names, f"{PACKAGE} (packaged)", report, _source_head(report, names))
+    if found.kind == "timm":
+        count = timm_backbones.config(backbone_name).num_classes
+        report = load_matching(
+            module,
+            table,
+            timm_backbones.pretrained(backbone_name, SOURCE_CLASSES if count is None else count),
+            where=backbone_name,
+            min_share=1.0,
+            with_head=count == SOURCE_CLASSES,
+            adapt=adapt,
+        )
+        classes = _imagenet_classes() if count == SOURCE_CLASSES else None
+        return LoadedWeights(spec, classes, backbone_name, report, _source_head(report, classes))
     if found.kind == "torchvision":
         content = fetch(found.entry, backbone_name)
         origin = f"torchvision {found.entry.name}"
@@ -175,9 +192,13 @@ def _find(backbone_name: str, weights: str | WeightsFile) -> _Found:
     require(backbone_name)
     if isinstance(weights, WeightsFile):
         return _find_path(weights.path) or _missing(weights.path, "model.weights.path")
-    names = [each.name for each in backbone(backbone_name).weights]
     if weights == "none":
         return _Found("none")
+    if backbone_name.startswith(TIMM):
+        if weights == "default":
+            return _Found("timm")
+        return _find_path(weights) or _missing(weights, "model.weights")
+    names = [each.name for each in backbone(backbone_name).weights]
     if backbone_name == LITE and weights in {"default", PACKAGED}:
         return _Found("packaged")
     if backbone_name != LITE:
@@ -194,6 +215,19 @@ def _find(backbone_name: str, weights: str | WeightsFile) -> _Found:
     raise WeightsError(
         f"model.weights: {backbone_name} has no {weights!r}.{suggest(weights, [*names, 'default', 'none'])} "
         f"It has: default, none, {', '.join(names)}; or give a checkpoint file or a run directory."
+    )
+
+
+def _timm_spec(backbone_name: str) -> InputSpec:
+    config = timm_backbones.config(backbone_name)
+    size = int(config.input_size[-1])
+    return InputSpec(
+        image_size=size,
+        resize=math.floor(size / config.crop_pct),
+        interpolation=config.interpolation if config.interpolation in get_args(Interpolation) else "bicubic",
+        mean=tuple(config.mean),
+        std=tuple(config.std),
+        resize_mode="squash" if config.crop_mode == "squash" else "shorter",
     )
 
 

@@ -16,6 +16,9 @@ from finetune.errors import UserError
 
 KNOWN_SETS: tuple[str, ...] = ("digits", "drawn", "hotdog")
 
+# What a backbone of that library begins with.
+TIMM = "timm:"
+
 TABLE = Path(__file__).with_name("backbones.json")
 
 

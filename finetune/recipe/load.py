@@ -22,7 +22,7 @@ import yaml
 from pydantic import ValidationError
 
 from finetune.errors import RecipeError
-from finetune.recipe.catalog import backbones, suggest
+from finetune.recipe.catalog import TIMM, backbones, suggest
 from finetune.recipe.overrides import apply_override, parse_overrides
 from finetune.recipe.scalars import resolve_plain
 from finetune.recipe.schema import Recipe
@@ -163,9 +163,8 @@ def _name_problems(tree: Tree) -> list[Problem]:
     if model is None or node is None or not isinstance(node.value, str) or not node.value:
         return []
     name = node.value
-    if name.startswith("timm:"):
-        text = "timm backbones are not supported; `finetune backbones` lists what is"
-        return [Problem(node.place, f"model.backbone: {text}")]
+    if name.startswith(TIMM):
+        return []  # timm itself knows its names
     known = backbones()
     if name not in known:
         hint = suggest(name, known) if len(name) <= _MAX_NAME else ""

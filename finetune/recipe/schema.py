@@ -144,7 +144,7 @@ class ModelSection(Section):
     """The source network."""
 
     backbone: Annotated[str, Field(min_length=1)] = Field(
-        description="any name that `finetune backbones` lists"
+        description="any name that `finetune backbones` lists, or timm:NAME where timm is installed"
     )
     weights: Annotated[str, Field(min_length=1)] | WeightsFile = Field(
         "default",

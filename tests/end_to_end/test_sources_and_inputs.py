@@ -179,3 +179,27 @@ def test_auxiliary_classifiers_through_training_and_export(recipe: Path, tmp_pat
     for kind in ("onnx", "pt2"):
         ended = cli("export", run, "--format", kind)
         assert ended.code == 0, ended.err
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("mobilenetv1_100", 32), pytest.param("crossvit_tiny_240", 240, marks=pytest.mark.slow)],
+)
+def test_timm_from_training_to_use(recipe: Path, tmp_path: Path, name: str, size: int, cli: Cli) -> None:
+    """One that can be traced, and one that cannot."""
+    pytest.importorskip("timm")
+    pytest.importorskip("onnxruntime")
+    run = tmp_path / "run"
+    settings = (
+        f"model.backbone=timm:{name}",
+        "model.weights=none",
+        f"data.image_size={size}",
+        "data.resize=auto",
+    )
+    words = [word for one in settings for word in ("--set", one)]
+    ended = cli("train", recipe, "--run-dir", run, *words)
+    assert ended.code == 0, ended.err
+    assert ("cannot be traced" in ended.err) == (name != "mobilenetv1_100")
+    ended = cli("export", run, "--format", "onnx")
+    assert ended.code == 0, ended.err
+    assert cli("layers", f"timm:{name}").code == 0

@@ -1,0 +1,132 @@
+"""Networks of timm through the same head, layers and freeze code, traced or not."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from finetune.errors import MissingExtraError, UserError, WeightsError
+from finetune.model import timm_backbones
+from finetune.model.build import Network, build, describe, rebuild
+from finetune.model.freeze import Freeze
+from finetune.model.param_groups import param_groups
+from finetune.recipe.schema import ModelSection
+
+timm = pytest.importorskip("timm")
+
+# The second and third cannot be traced, or have two heads.
+SMALL = {"mobilenetv1_100": 64, "crossvit_tiny_240": 240, "deit_tiny_distilled_patch16_224": 224}
+
+
+def made(name: str, **section: Any) -> Network:
+    size = section.pop("image_size", SMALL.get(name))
+    given = {"backbone": f"timm:{name}", "weights": "none"} | section
+    return build(ModelSection(**given), 3, seed=0, image_size=size)
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_head_layers_freeze_and_rates(name: str) -> None:
+    network = made(name)
+    module, table = network.module, network.table
+    names = [each for layer in table.layers for each in layer.parameters]
+    assert sorted(names) == sorted(each for each, _ in module.named_parameters())
+    k = len(table.body) // 2
+    freeze = Freeze(module, table, k)
+    freeze.apply()
+    before = freeze.fingerprint()
+    assert set(freeze.frozen_names) == {each for layer in table.body[:k] for each in layer.parameters}
+    freeze.train_mode()
+    groups = param_groups(
+        module, network.head_path, lr=1e-3, head_lr_mult=10, weight_decay=0.1, decay_bias_and_norm=False
+    )
+    head = {each for g in groups if g["name"].startswith("head") for each in g["param_names"]}
+    assert head == set(table.head.parameters)
+    optimizer = torch.optim.AdamW(groups)
+    pictures = torch.randn(2, 3, SMALL[name], SMALL[name])
+    logits = module(pictures)
+    assert logits.shape == (2, 3)
+    logits.square().sum().backward()
+    optimizer.step()
+    freeze.verify(before)
+    assert all(p.grad is not None for p in module.parameters() if p.requires_grad)
+    again = rebuild(network.architecture, 3)
+    again.load_state_dict(module.state_dict())
+    torch.testing.assert_close(again.eval()(pictures), module.eval()(pictures))
+
+
+def test_what_cannot_be_traced_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "finetune"):
+        network = made("crossvit_tiny_240")
+    assert caplog.text.count("cannot be traced: timm's own groups") == 1
+    assert "are not available" in caplog.text
+    assert all(layer.cut is None for layer in network.table.layers)
+    assert describe("timm:crossvit_tiny_240").body[0].output_shape is None
+
+
+def test_forwards_with_more_than_a_picture_are_traced() -> None:
+    """A ViT of timm takes an optional mask; it has one layer a block."""
+    names = [layer.name for layer in describe("timm:vit_tiny_patch16_224").body]
+    assert names == ["patch_embed.proj", *(f"blocks.{i}" for i in range(12))]
+
+
+def test_other_sizes_and_channels() -> None:
+    network = made("vit_tiny_patch16_224", image_size=64, in_channels=1)
+    assert network.architecture["image_size"] == 64
+    assert network.module.eval()(torch.rand(1, 1, 64, 64)).shape == (1, 3)
+    again = rebuild(network.architecture, 3)
+    again.load_state_dict(network.module.state_dict())
+
+
+def test_own_checkpoints(tmp_path: Path) -> None:
+    source = timm.create_model("mobilenetv1_100", num_classes=7)
+    torch.save({"state_dict": source.state_dict()}, tmp_path / "own.pth")
+    network = made("mobilenetv1_100", weights=str(tmp_path / "own.pth"))
+    assert torch.equal(network.module.get_parameter("conv_stem.weight"), source.conv_stem.weight)
+    assert network.weights is not None
+    assert network.weights.report is not None
+    assert network.weights.report.share == 1.0
+    assert network.input_spec.image_size == 224
+
+
+def test_pretrained_weights_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: Any, **options: Any) -> nn.Module:
+        if options["pretrained"]:
+            raise OSError("no such host")
+        return create(*_, **options)
+
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(WeightsError, match=r"could not be had from timm's hub \(no such host\)"):
+        made("mobilenetv1_100", weights="default")
+
+
+def test_pretrained_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the hub would give them: a network that is filled, with its classifier."""
+    source = timm.create_model("mobilenetv1_100")
+
+    def online(*_: Any, **options: Any) -> nn.Module:
+        return source if options["pretrained"] else create(*_, **options)
+
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", online)
+    network = made("mobilenetv1_100", weights="default", head={"reuse": {"1": "hotdog"}})
+    assert torch.equal(network.module.get_parameter("conv_stem.weight"), source.conv_stem.weight)
+    assert network.reused == {"1": "hotdog (934)"}
+
+
+def test_names() -> None:
+    with pytest.raises(UserError, match=r"timm .* has no 'mobilenetv1_10'\. Did you mean 'mobilenetv1_100'"):
+        made("mobilenetv1_10")
+    with pytest.raises(WeightsError, match="there is no file or run directory 'IMAGENET1K_V1'"):
+        made("mobilenetv1_100", weights="IMAGENET1K_V1")
+
+
+def test_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(MissingExtraError, match=r"finetune-pictures\[timm\]"):
+        timm_backbones.library()
