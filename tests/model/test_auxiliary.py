@@ -50,7 +50,7 @@ def test_googlenet() -> None:
     freeze.apply()
     freeze.train_mode()
     groups = param_groups(
-        module, "fc", lr=1.0, head_lr_mult=10.0, weight_decay=0.1, decay_bias_and_norm=False
+        module, network.table, lr=1.0, head_lr_mult=10.0, weight_decay=0.1, decay_bias_and_norm=False
     )
     assert {group["name"] for group in groups} == {"head/decay", "head/no_decay"}
     assert {n.split(".")[0] for group in groups for n in group["param_names"]} == {"aux1", "aux2", "fc"}

@@ -16,6 +16,7 @@ from finetune.model.backbones import blueprint, create
 from finetune.model.build import Network, build, rebuild
 from finetune.model.inputs import adapter, first_convolution, repeated, set_in_channels, with_channels
 from finetune.model.layers import find_layers
+from finetune.model.manifest import MANIFEST, digest
 from finetune.model.matching import LoadReport, load_matching
 from finetune.model.weights import input_spec
 from finetune.recipe.catalog import backbones
@@ -93,6 +94,8 @@ def test_a_run_of_grey_pictures_goes_on_in_grey(tmp_path: Path) -> None:
     card = {"architecture": before.architecture, "classes": ["a", "b"], "preprocessing": preprocessing}
     (folder / "card.json").write_text(json.dumps(card))
     safetensors.torch.save_file(before.module.state_dict(), folder / "model.safetensors")
+    digests = {path.name: digest(path) for path in folder.iterdir()}
+    (folder / MANIFEST).write_text(json.dumps({"sha256": digests}))
     assert input_spec("efficientnet_lite0", str(tmp_path)).mean == spec.mean
     after = made(1, weights=str(tmp_path))
     name = f"{first_convolution(create('efficientnet_lite0'))}.weight"

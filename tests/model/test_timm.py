@@ -40,7 +40,7 @@ def test_head_layers_freeze_and_rates(name: str) -> None:
     assert set(freeze.frozen_names) == {each for layer in table.body[:k] for each in layer.parameters}
     freeze.train_mode()
     groups = param_groups(
-        module, network.head_path, lr=1e-3, head_lr_mult=10, weight_decay=0.1, decay_bias_and_norm=False
+        module, table, lr=1e-3, head_lr_mult=10, weight_decay=0.1, decay_bias_and_norm=False
     )
     head = {each for g in groups if g["name"].startswith("head") for each in g["param_names"]}
     assert head == set(table.head.parameters)
