@@ -1,6 +1,7 @@
 """Runs of the real command in processes of their own."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -31,6 +32,11 @@ def recipe(tmp_path: Path, shapes: Path) -> Callable[..., Path]:
     return write
 
 
+def _heed_ctrl_c() -> None:
+    # A shell starts what runs in its background with SIGINT ignored, and children inherit that.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def start() -> Any:
     """``start("train", recipe)``: the command in a process of its own, which does not outlive the test."""
@@ -43,6 +49,7 @@ def start() -> Any:
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
+            preexec_fn=_heed_ctrl_c if os.name == "posix" else None,
         )
         started.append(process)
         return process
