@@ -22,7 +22,7 @@ SOURCE_CLASSES = 1000
 log = logging.getLogger("finetune")
 
 
-def library() -> Any:
+def require_timm() -> Any:
     """The module ``timm``.
 
     Raises:
@@ -42,7 +42,7 @@ def config(name: str) -> Any:
         MissingExtraError: timm is not installed.
         UserError: it has no network of that name.
     """
-    timm = library()
+    timm = require_timm()
     own = name.removeprefix(TIMM)
     if not timm.is_model(own):
         raise UserError(f"timm {timm.__version__} has no {own!r}.{suggest(own, timm.list_models())}")
@@ -66,7 +66,7 @@ def create(name: str, num_classes: int, image_size: int | None) -> nn.Module:
     if given.fixed_input_size and image_size is not None and image_size != given.input_size[-1]:
         options["img_size"] = image_size
     try:
-        module: nn.Module = library().create_model(name.removeprefix(TIMM), **options)
+        module: nn.Module = require_timm().create_model(name.removeprefix(TIMM), **options)
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         raise UserError(f"{name} cannot be built ({str(error).splitlines()[0]})") from None
     return module
@@ -82,7 +82,7 @@ def pretrained(name: str, num_classes: int) -> dict[str, Any]:
     try:
         # What is announced on stdout would be taken for data.
         with contextlib.redirect_stdout(sys.stderr):
-            module = library().create_model(own, pretrained=True, num_classes=num_classes)
+            module = require_timm().create_model(own, pretrained=True, num_classes=num_classes)
     except Exception as error:
         # The hub's client has errors of its own, of many kinds.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]

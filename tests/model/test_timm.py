@@ -129,4 +129,4 @@ def test_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(MissingExtraError, match=r"finetune-pictures\[timm\]"):
-        timm_backbones.library()
+        timm_backbones.require_timm()
