@@ -17,7 +17,7 @@ from finetune.model.backbones import AUXILIARY, blueprint, create, has_fixed_siz
 from finetune.model.head import HeadDesign, swap_head
 from finetune.model.inputs import COLOURS, adapter, repeated, set_in_channels
 from finetune.model.layers import LayerTable, find_layers, with_output_shapes
-from finetune.model.matching import LoadReport
+from finetune.model.load_report import LoadReport
 from finetune.model.reuse import choose_rows, take_over
 from finetune.model.truncate import Cut, plan_cut, truncate, truncated_table
 from finetune.model.weights import InputSpec, LoadedWeights, input_spec, load_source_weights

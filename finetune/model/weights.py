@@ -19,8 +19,9 @@ from finetune.model.backbones import AUXILIARY, require
 from finetune.model.efficientnet_lite import NAME as LITE
 from finetune.model.inputs import Adapt
 from finetune.model.layers import LayerTable, find_layers
+from finetune.model.load_report import LoadReport
 from finetune.model.manifest import fault
-from finetune.model.matching import LoadReport, load_matching
+from finetune.model.matching import load_matching
 from finetune.model.reuse import SourceHead
 from finetune.model.timm_backbones import SOURCE_CLASSES
 from finetune.model.weight_files import PACKAGE, SUFFIXES, check_hash, fetch, packaged_file, read_file

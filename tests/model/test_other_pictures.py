@@ -16,8 +16,9 @@ from finetune.model.backbones import blueprint, create
 from finetune.model.build import Network, build, rebuild
 from finetune.model.inputs import adapter, first_convolution, repeated, set_in_channels, with_channels
 from finetune.model.layers import find_layers
+from finetune.model.load_report import LoadReport
 from finetune.model.manifest import MANIFEST, digest
-from finetune.model.matching import LoadReport, load_matching
+from finetune.model.matching import load_matching
 from finetune.model.weights import input_spec
 from finetune.recipe.catalog import backbones
 from finetune.recipe.schema import ModelSection
