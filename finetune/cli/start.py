@@ -12,7 +12,7 @@ from types import FrameType
 from typing import NoReturn
 
 from finetune.errors import RunDirError
-from finetune.training.run_dir import RunDir, place_of
+from finetune.training.run_dir import RunDir, give_up_all, place_of
 
 VALUED = ("--run-dir", "--set", "--device")
 FLAGS = ("--resume", "--force", "--overwrite", "--smoke", "--tensorboard")
@@ -20,7 +20,8 @@ FLAGS = ("--resume", "--force", "--overwrite", "--smoke", "--tensorboard")
 
 def main() -> None:
     """Run the command line; Ctrl-C and SIGTERM end it with 130 and 143."""
-    signal.signal(signal.SIGTERM, _stop)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     claimed = None
     try:
         claimed = _claim(sys.argv[1:])
@@ -30,15 +31,19 @@ def main() -> None:
     except RunDirError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
     finally:
         if claimed is not None:
             claimed.close()
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    # A third party may hold this up; the next one does not ask.
+    if give_up_all():
+        # A run that has not begun to train has nothing to save, and an exception may come up in an import
+        # that swallows it.
+        os._exit(128 + number)
+    # What is half written is removed on the way out. A third party may hold that up; the next signal does
+    # not ask. Not a KeyboardInterrupt: where one comes up in an import, Python may end by SIGINT though it
+    # is caught.
     signal.signal(number, signal.SIG_DFL)
     sys.exit(128 + number)
 

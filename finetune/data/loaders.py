@@ -14,7 +14,6 @@ from finetune.data.order import balanced, repeats, shuffled
 from finetune.data.preprocessing import Preprocessing
 from finetune.data.reading import Agenda, Draw, OnBadImage, Reader, data_loader, running
 from finetune.data.reading import default_workers as default_workers
-from finetune.data.reading import worker_death as worker_death
 from finetune.data.sources import Split
 from finetune.data.transforms import BatchMixer, EvalTransform, TrainTransform
 from finetune.errors import BadImageError, DataError

@@ -39,10 +39,7 @@ def default_workers() -> int:
 
 
 def worker_death(error: RuntimeError) -> FinetuneError | None:
-    """What to tell the user if ``error`` says that a loader process died; None if it says something else.
-
-    torch reports such a death from a signal handler, so that it can come up anywhere in the main thread.
-    """
+    """What to tell the user if ``error`` says that a loader process died; None if it says something else."""
     text = " ".join(str(error).split())
     if not text.startswith("DataLoader worker"):
         return None
@@ -119,9 +116,10 @@ def running(loader: "DataLoader[Batch]", on_bad_image: OnBadImage) -> Generator[
         BadImageError: a picture cannot be read and ``on_bad_image`` is error.
         FinetuneError: a loader process died.
     """
-    with _quiet_start():
-        batches = iter(loader)
+    batches = None
     try:
+        with _quiet_start(), _deaths_in_order():
+            batches = iter(loader)
         for batch in batches:
             if batch.bad and on_bad_image == "error":
                 # A new one: an error that this frame also refers to would keep the frame alive.
@@ -134,6 +132,23 @@ def running(loader: "DataLoader[Batch]", on_bad_image: OnBadImage) -> Generator[
     finally:
         # At once: torch does not end its processes well from within a garbage collection.
         del batches
+
+
+@contextmanager
+def _deaths_in_order() -> Iterator[None]:
+    """The death of a loader process is told where its batch is waited for, at most five seconds later.
+
+    torch also raises an error from a handler of SIGCHLD, in whatever code the main thread is in just then,
+    be it a destructor or a fork, where Python can do no more than print it. That handler is taken out.
+    """
+    if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None else before)
 
 
 @contextmanager

@@ -43,6 +43,7 @@ class RunDir:
         self.path = path
         self._lock: IO[bytes] | None = lock
         self._created = created
+        _open.append(self)
 
     @classmethod
     def claim(cls, path: Path, *, resume: bool = False, overwrite: bool = False) -> "RunDir":
@@ -72,7 +73,6 @@ class RunDir:
             raise RunDirError(
                 f"{path}: cannot be a run directory ({error.strerror}). Choose another with --run-dir."
             ) from None
-        run = cls(path, lock, created)
         try:
             if not _try_lock(lock) or not _is_at(lock, path / LOCK):
                 raise RunDirError(
@@ -86,6 +86,7 @@ class RunDir:
         except BaseException:
             lock.close()
             raise
+        run = cls(path, lock, created)
         _sweep(path)
         _sweep(path / CHECKPOINTS)
         return run
@@ -176,6 +177,7 @@ class RunDir:
             _remove(self.path)
         self._lock.close()
         self._lock = None
+        _open.remove(self)
 
     def __enter__(self) -> Self:
         return self
@@ -187,6 +189,15 @@ class RunDir:
 
 
 _claimed: dict[tuple[Path, bool, bool], RunDir] = {}
+_open: list[RunDir] = []
+
+
+def give_up_all() -> bool:
+    """Close every run directory that this process has open; whether there was one."""
+    runs = list(_open)
+    for run in runs:
+        run.close()
+    return bool(runs)
 
 
 def write_whole(path: Path, content: bytes) -> None:

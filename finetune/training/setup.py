@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from finetune.data.loaders import TrainLoader, default_workers, worker_death
+from finetune.data.loaders import TrainLoader, default_workers
 from finetune.data.preprocessing import Preprocessing
 from finetune.data.sources import Source, Split, read_source
 from finetune.data.splits import carve
@@ -45,18 +45,9 @@ class Setup:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
-        """Within, pictures are read; afterwards no loader process is left, however it ends.
-
-        Raises:
-            FinetuneError: a loader process died.
-        """
+        """Within, pictures are read; afterwards no loader process is left, however it ends."""
         try:
             yield
-        except RuntimeError as error:
-            # torch tells of such a death in the main thread, wherever that is just then.
-            if (death := worker_death(error)) is not None:
-                raise death from None
-            raise
         finally:
             self.loader.close()
 

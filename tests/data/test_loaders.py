@@ -17,9 +17,10 @@ import torch
 from finetune.data import reading
 from finetune.data.batch import Batch
 from finetune.data.known import drawn_source
-from finetune.data.loaders import TrainLoader, default_workers, eval_batches, worker_death
+from finetune.data.loaders import TrainLoader, default_workers, eval_batches
 from finetune.data.pictures import FilePictures
 from finetune.data.preprocessing import Preprocessing
+from finetune.data.reading import worker_death
 from finetune.data.sources import Split
 from finetune.data.transforms import BatchMixer, TrainTransform
 from finetune.errors import BadImageError, DataError
@@ -328,7 +329,7 @@ def test_processes_leave_signals_to_the_run(loader: Callable[..., TrainLoader], 
 KILLED = """
 import multiprocessing, os, signal, time
 from finetune.data.known import drawn_source
-from finetune.data.loaders import TrainLoader, worker_death
+from finetune.data.loaders import TrainLoader
 from finetune.data.preprocessing import Preprocessing
 from finetune.data.transforms import TrainTransform
 from finetune.errors import FinetuneError
@@ -344,9 +345,6 @@ try:
         time.sleep(0.2)
 except FinetuneError as error:
     print(error)
-except RuntimeError as error:
-    # torch tells of it wherever the main thread is.
-    print(worker_death(error))
 os._exit(0)
 """
 
