@@ -1,6 +1,6 @@
 """A recipe to a finished run: the table of contents of training."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from finetune.training.position import Best, Position
 from finetune.training.precision import choose_compute, pick_device
 from finetune.training.progress import Progress, Silent
 from finetune.training.resume import recorded, refuse_changes, restore, settle_best
-from finetune.training.run_dir import METRICS, TIMING, RunDir
+from finetune.training.run_dir import METRICS, TIMING, Description, RunDir
 from finetune.training.setup import Setup, load_data, prepare
 from finetune.training.signals import Signals
 
@@ -94,10 +94,10 @@ def fit(
             _take_up(run, setup, saved, position, changed)
         if changed:
             forced = [*known.get("forced", []), {"step": position.global_step, "changed": changed}]
-            _describe(run.describe, setup, recipe_file, {**environment, "forced": forced})
+            run.describe(_description(setup, recipe_file, {**environment, "forced": forced}))
             position.frozen = None
         elif not saved:
-            _describe(run.begin, setup, recipe_file, environment)
+            run.begin(_description(setup, recipe_file, environment))
         progress.started(_facts(setup, plans, momentum))
         with Signals() as signals, setup.reading():
             for plan in plans[position.phase :]:
@@ -160,19 +160,16 @@ def _load_best_and_test(setup: Setup, run: RunDir, signals: Signals) -> Metrics 
         setup.evaluated.load_state_dict(kept)
 
 
-def _describe(
-    write: Callable[[bytes, str, Mapping[str, Any], Mapping[str, Any] | None], None],
-    setup: Setup,
-    recipe_file: bytes | None,
-    environment: Mapping[str, Any],
-) -> None:
+def _description(setup: Setup, recipe_file: bytes | None, environment: Mapping[str, Any]) -> Description:
     resolved = dump_recipe(setup.recipe)
     weights = setup.network.weights
     report = None
     if weights is not None and weights.report is not None:
         reused = {"reused": dict(setup.network.reused)}
         report = {"origin": weights.origin, **weights.report.to_dict(), **reused}
-    write(resolved.encode() if recipe_file is None else recipe_file, resolved, environment, report)
+    return Description(
+        resolved.encode() if recipe_file is None else recipe_file, resolved, environment, report
+    )
 
 
 def _take_up(run: RunDir, setup: Setup, saved: Path, position: Position, changed: list[str]) -> None:

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -34,6 +35,21 @@ def place_of(recipe: str | Path, run_dir: str | Path | None, *, smoke: bool) -> 
         return Path(run_dir)
     stem = Path(recipe).stem
     return Path("runs") / (f"{stem}-smoke" if smoke else stem)
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a run is, for its readers and for ``--resume``.
+
+    ``recipe`` is as it was given, ``resolved`` has every default filled in. ``environment`` is what else a
+    reader has to know, ``weights`` what was loaded from the source's weights and what was not, and why; both
+    are JSON-ready.
+    """
+
+    recipe: bytes
+    resolved: str
+    environment: Mapping[str, Any]
+    weights: Mapping[str, Any] | None = None
 
 
 class RunDir:
@@ -91,20 +107,8 @@ class RunDir:
         _sweep(path / CHECKPOINTS)
         return run
 
-    def begin(
-        self,
-        recipe: bytes,
-        resolved: str,
-        environment: Mapping[str, Any],
-        weights: Mapping[str, Any] | None = None,
-    ) -> None:
+    def begin(self, what: "Description") -> None:
         """Make this directory a new run; all that an earlier one wrote here is removed, and nothing else.
-
-        Args:
-            recipe: as it was given.
-            resolved: with every default filled in.
-            environment: what else a reader has to know, JSON-ready.
-            weights: what was loaded from the source's weights and what was not, and why.
 
         Raises:
             SaveError: the disk is full or cannot be written.
@@ -116,23 +120,17 @@ class RunDir:
             for name in OWN_FOLDERS:
                 _remove(self.path / name)
             (self.path / CHECKPOINTS).mkdir(exist_ok=True)
-        self.describe(recipe, resolved, environment, weights)
+        self.describe(what)
 
-    def describe(
-        self,
-        recipe: bytes,
-        resolved: str,
-        environment: Mapping[str, Any],
-        weights: Mapping[str, Any] | None = None,
-    ) -> None:
+    def describe(self, what: "Description") -> None:
         """Write down what the run is, as :meth:`begin` does, and leave all the rest."""
         with _saving(self.path):
-            for name, document in ((ENVIRONMENT, environment), (WEIGHTS, weights)):
+            for name, document in ((ENVIRONMENT, what.environment), (WEIGHTS, what.weights)):
                 if document is not None:
                     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
                     write_whole(self.path / name, text.encode("utf-8", "surrogateescape"))
-            write_whole(self.path / RECIPE, recipe)
-            write_whole(self.path / RESOLVED, resolved.encode())
+            write_whole(self.path / RECIPE, what.recipe)
+            write_whole(self.path / RESOLVED, what.resolved.encode())
 
     @property
     def begun(self) -> bool:
