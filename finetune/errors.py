@@ -20,7 +20,10 @@
     └── StoppedError              130 or 143   stopped by a signal, resumable
 """
 
-from collections.abc import Sequence
+# What `typing` would say too; importing that, or `collections`, takes longer than refusing a run may.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def printable(text: str) -> str:
@@ -45,7 +48,7 @@ class UserError(FinetuneError):
 class RecipeError(UserError):
     """All faults of one recipe, each a line such as ``recipe.yaml:12:3: train.phases[0].lr: ...``."""
 
-    def __init__(self, problems: Sequence[str]) -> None:
+    def __init__(self, problems: "Sequence[str]") -> None:
         self.problems = list(problems)
         super().__init__("\n".join(self.problems))
 

@@ -147,7 +147,7 @@ def _has_changed(run: Path, source: "Source") -> bool:
     """Whether names, labels or splits differ from what the run wrote down."""
     from finetune.training.checkpoint import read_document
     from finetune.training.fingerprint import fingerprint
-    from finetune.training.run_dir import ENVIRONMENT
+    from finetune.training.run_files import ENVIRONMENT
 
     path = run / ENVIRONMENT
     recorded = read_document(path).get("data_fingerprint") if path.is_file() else None

@@ -51,9 +51,10 @@ def train(
         raise UserError("--resume continues a run and --overwrite replaces it: choose one.")
     if force and not resume:
         raise UserError("--force goes with --resume: it continues a run although something has changed.")
-    from finetune.training.run_dir import RunDir, place_of
+    from finetune.training.claim import place_of
+    from finetune.training.run_dir import RunDir
 
-    path = place_of(recipe, run_dir, smoke=smoke)
+    path = Path(place_of(str(recipe), None if run_dir is None else str(run_dir), smoke=smoke))
     # A trial replaces the trial before it; a place that the user names is never replaced unasked.
     replaces = overwrite or (smoke and not resume and run_dir is None)
     # Cheapest first: a taken directory is reported before the recipe is read, that before torch is loaded.

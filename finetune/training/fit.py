@@ -20,7 +20,8 @@ from finetune.training.position import Best, Position
 from finetune.training.precision import choose_compute, pick_device
 from finetune.training.progress import Progress, Silent
 from finetune.training.resume import recorded, refuse_changes, restore, settle_best
-from finetune.training.run_dir import METRICS, TIMING, Description, RunDir
+from finetune.training.run_dir import Description, RunDir
+from finetune.training.run_files import METRICS, TIMING
 from finetune.training.setup import Setup, load_data, prepare
 from finetune.training.signals import Signals
 

@@ -22,7 +22,8 @@ from finetune.training.plan import PhasePlan
 from finetune.training.position import Best, Position
 from finetune.training.progress import Progress
 from finetune.training.recalibration import recalibrate_batchnorm
-from finetune.training.run_dir import METRICS, TIMING, RunDir
+from finetune.training.run_dir import RunDir
+from finetune.training.run_files import METRICS, TIMING
 from finetune.training.setup import Setup
 from finetune.training.signals import Signals
 

@@ -23,7 +23,8 @@ from finetune.training.checkpoint import (
 )
 from finetune.training.phase import save_best
 from finetune.training.position import Position
-from finetune.training.run_dir import ENVIRONMENT, RECIPE, RESOLVED, RunDir
+from finetune.training.run_dir import RunDir
+from finetune.training.run_files import ENVIRONMENT, RECIPE, RESOLVED
 from finetune.training.setup import Setup
 
 log = logging.getLogger("finetune")

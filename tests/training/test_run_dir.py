@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from finetune.errors import CheckpointError, RunDirError
-from finetune.training.run_dir import METRICS, Description, RunDir
+from finetune.training.run_dir import Description, RunDir
+from finetune.training.run_files import METRICS
 
 HOLD = """
 import sys

@@ -31,7 +31,8 @@ from finetune.training.checkpoint import (
     read_document,
     save_checkpoint,
 )
-from finetune.training.run_dir import METRICS, Description, RunDir
+from finetune.training.run_dir import Description, RunDir
+from finetune.training.run_files import METRICS
 
 
 @contextmanager
