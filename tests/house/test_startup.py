@@ -35,7 +35,8 @@ def run(*words: str) -> tuple[str, str]:
     "words",
     [
         ("--help",), ("--version",), ("train", "--help"), ("eval", "--help"), ("predict", "--help"),
-        ("export", "--help"), ("layers", "--help"), ("doctor", "--help"), ("recipe", "--help"), ("recipe", "show", "--help"),
+        ("export", "--help"), ("layers", "--help"), ("recipe", "--help"), ("recipe", "show", "--help"),
+        ("doctor", "--help"),
     ],
     ids=" ".join,
 )  # fmt: skip

@@ -1,6 +1,5 @@
 """One look at each picture: what it is, whether it can be read, and a thumbnail to compare it by."""
 
-import contextlib
 import hashlib
 import multiprocessing
 import os
@@ -113,8 +112,7 @@ def _look_at(image: Image.Image, name: str) -> Look:
     if turned in (5, 6, 7, 8):
         width, height = height, width
     found = image.format
-    with contextlib.suppress(AttributeError):
-        image.draft(image.mode, (DRAFT, DRAFT))
+    image.draft(None, (DRAFT, DRAFT))
     rgb = upright_rgb(image)
     transparent = is_transparent(image)
     small = rgb.resize((THUMB, THUMB), Image.Resampling.BILINEAR, reducing_gap=2.0)

@@ -27,7 +27,7 @@ LEAST_COSINE = 0.65
 SURE = 0.002
 # What is left of copies that were harmed more, if it is at most this share of what strangers leave.
 MOST = 0.03
-SHARE_OF_STRANGERS = 0.06
+SHARE_OF_STRANGERS = 0.08
 # Which of the neighbours counts as a stranger (from 0); the nearer ones may be copies.
 STRANGER = 3
 # Where even that one is a copy: strangers are at least this share of what they are elsewhere in the set.
