@@ -14,7 +14,7 @@ from finetune.cli.run_options import Checkpoint, CheckpointOption, DeviceOption,
 from finetune.errors import GateMissedError, UserError
 
 if TYPE_CHECKING:
-    from finetune.data.sources import Source, Split
+    from finetune.data.sources import Split
     from finetune.evaluation.evaluate import Evaluation
     from finetune.training.checkpoint import Trained
 
@@ -98,26 +98,20 @@ def _evaluate(
     device: str | None,
     batch_size: int | None,
 ) -> "Evaluation":
-    from finetune.data.loaders import default_workers
-    from finetune.evaluation.evaluate import evaluate_split
     from finetune.training.checkpoint import load_trained
     from finetune.training.precision import pick_device
+    from finetune.training.trained import evaluate_trained
 
     where = pick_device(device)
     trained = load_trained(run, checkpoint.value, where)
     name, pictures = _choose(trained, split, data)
-    section = trained.recipe.data
     size = batch_size or trained.recipe.train.batch_size
-    return evaluate_split(
-        trained.module,
-        pictures,
+    return evaluate_trained(
+        trained,
         name,
-        trained.card.classes,
-        trained.card.preprocessing,
-        device=where,
-        batch_size=size,
-        workers=default_workers() if section.workers == "auto" else section.workers,
-        on_bad_image=section.on_bad_image,
+        pictures,
+        where,
+        size,
         watch=lambda batches: show_progress(batches, "batch", math.ceil(len(pictures) / size)),
     )
 
@@ -126,12 +120,13 @@ def _choose(trained: "Trained", split: SplitName | None, data: str | None) -> "t
     from finetune.data.sources import read_source
     from finetune.evaluation.choose_split import choose_split
     from finetune.training.setup import load_data
+    from finetune.training.trained import data_has_changed
 
     recipe = trained.recipe
     # The run's own data is split as it was for training, also when it is named: carved, test stays test.
     if data is None or data == recipe.data.source:
         source = load_data(recipe.data, recipe.seed)
-        if _has_changed(trained.run, source):
+        if data_has_changed(trained.run, source):
             output.warn(
                 f"{source.name}: the pictures are not those of the training. Where the splits are carved "
                 "out of them, some that were trained on may now be in test."
@@ -141,17 +136,6 @@ def _choose(trained: "Trained", split: SplitName | None, data: str | None) -> "t
     for text in source.notes:
         output.note(text)
     return choose_split(source, split and split.value, trained.card.classes)
-
-
-def _has_changed(run: Path, source: "Source") -> bool:
-    """Whether names, labels or splits differ from what the run wrote down."""
-    from finetune.training.checkpoint import read_document
-    from finetune.training.fingerprint import fingerprint
-    from finetune.training.run_files import ENVIRONMENT
-
-    path = run / ENVIRONMENT
-    recorded = read_document(path).get("data_fingerprint") if path.is_file() else None
-    return recorded is not None and recorded != fingerprint(source)
 
 
 def _write(evaluation: "Evaluation", staged: Path, target: Path) -> None:

@@ -9,6 +9,8 @@ import typer
 import finetune
 from finetune.cli import output
 from finetune.cli.backbones import backbones
+from finetune.cli.compare import compare
+from finetune.cli.doctor import doctor
 from finetune.cli.eval import evaluate
 from finetune.cli.export import export
 from finetune.cli.layers import layers
@@ -29,6 +31,8 @@ app.command()(predict)
 app.command()(export)
 app.command()(layers)
 app.command()(backbones)
+app.command()(doctor)
+app.command()(compare)
 app.add_typer(recipe_app, name="recipe")
 
 

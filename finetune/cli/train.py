@@ -45,16 +45,32 @@ def train(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write curves to RUN/tensorboard as well.")
     ] = False,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Train N times, with the recipe's seed and the next ones, in RUN/seed-0, RUN/seed-1, ...",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Fine-tune a network as RECIPE says."""
     if resume and overwrite:
         raise UserError("--resume continues a run and --overwrite replaces it: choose one.")
     if force and not resume:
         raise UserError("--force goes with --resume: it continues a run although something has changed.")
+    if seeds is not None:
+        if smoke or tensorboard or force:
+            raise UserError("--seeds goes with --resume and --overwrite; leave out the other options.")
+        from finetune.cli.seeds import train_several
+
+        train_several(recipe, run_dir, set_ or [], seeds, device, resume=resume, overwrite=overwrite)
+        return
     from finetune.training.claim import place_of
     from finetune.training.run_dir import RunDir
 
-    path = Path(place_of(str(recipe), None if run_dir is None else str(run_dir), smoke=smoke))
+    path = Path(place_of(recipe, run_dir, smoke=smoke))
     # A trial replaces the trial before it; a place that the user names is never replaced unasked.
     replaces = overwrite or (smoke and not resume and run_dir is None)
     # Cheapest first: a taken directory is reported before the recipe is read, that before torch is loaded.

@@ -8,17 +8,19 @@ import os
 import stat
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO, TypeVar
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from finetune.data.modes import to_rgb as to_rgb
 from finetune.errors import BadImageError, DataError, printable
+
+T = TypeVar("T")
 
 # Looked at by folder scans only: a file that is named outright is read whatever its name ends in.
 IMAGE_EXTENSIONS = frozenset(
@@ -59,10 +61,19 @@ def open_rgb(path: Path) -> Image.Image:
             more than ``MAX_PIXELS`` pixels (known before anything is decoded), or one side more than
             ``MAX_ELONGATION`` times the other.
     """
+    return read_image(path, upright_rgb)
+
+
+def read_image(path: Path, read: Callable[[Image.Image], T]) -> T:
+    """What ``read`` makes of the picture at ``path``, which is opened but not decoded yet.
+
+    Raises:
+        BadImageError: as :func:`open_rgb`; whatever ``read`` raises means that the picture is damaged.
+    """
     name = str(path)
     try:
         with _open_regular(path) as file, _quiet():
-            return _decode(file, name)
+            return _decode(file, name, read)
     except BadImageError:
         raise
     except UnidentifiedImageError:
@@ -82,7 +93,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     """Decode an opened picture to RGB, turned as its EXIF orientation says."""
     image.load()
     # After loading: a PNG may carry its EXIF data behind the pixels, and Pillow turns a TIFF by itself.
-    method = ORIENTATION.get(_orientation(image))
+    method = ORIENTATION.get(orientation(image))
     rgb = to_rgb(image)
     return rgb if method is None else rgb.transpose(method)
 
@@ -206,7 +217,7 @@ def _check_regular(name: str, status: os.stat_result) -> None:
         raise BadImageError(name, "empty file (0 bytes)")
 
 
-def _decode(file: BinaryIO, name: str) -> Image.Image:
+def _decode(file: BinaryIO, name: str, read: Callable[[Image.Image], T]) -> T:
     with Image.open(file, formats=_formats()) as image:
         width, height = image.size
         if width < 1 or height < 1:
@@ -215,10 +226,11 @@ def _decode(file: BinaryIO, name: str) -> Image.Image:
             raise BadImageError(name, f"{width} x {height} pixels; at most {MAX_PIXELS:,} are decoded")
         if max(width, height) > MAX_ELONGATION * min(width, height):
             raise BadImageError(name, f"{width} x {height} pixels: too elongated to be a picture")
-        return upright_rgb(image)
+        return read(image)
 
 
-def _orientation(image: Image.Image) -> Any:
+def orientation(image: Image.Image) -> int:
+    """What a picture's EXIF data says of how it is turned: 1 to 8, as a rule; 1 where it says nothing."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:

@@ -17,7 +17,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """
     if image.mode.startswith("I") or image.mode == "F":
         return _from_numbers(image)
-    if _is_transparent(image):
+    if is_transparent(image):
         rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         white = Image.new("RGB", image.size, (255, 255, 255))
         white.paste(rgba, mask=rgba.getchannel("A"))
@@ -27,7 +27,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _is_transparent(image: Image.Image) -> bool:
+def is_transparent(image: Image.Image) -> bool:
+    """Whether a picture carries transparency, in a channel of its own or as a colour that counts as none."""
     if image.mode != "RGB":
         return image.has_transparency_data
     colour = image.info.get("transparency")

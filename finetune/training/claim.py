@@ -11,10 +11,12 @@ from finetune.errors import RunDirError
 from finetune.training.run_files import LOCK, OWN_FILES, OWN_FOLDERS, RESOLVED, TEMPORARY
 
 
-def place_of(recipe: str, run_dir: str | None, *, smoke: bool) -> str:
+def place_of(
+    recipe: "str | os.PathLike[str]", run_dir: "str | os.PathLike[str] | None", *, smoke: bool = False
+) -> str:
     """Where the run of a recipe goes: where the user says, or ``runs/NAME-OF-THE-RECIPE``."""
     if run_dir is not None:
-        return run_dir
+        return os.fspath(run_dir)
     stem = os.path.splitext(os.path.basename(recipe))[0]
     return os.path.join("runs", f"{stem}-smoke" if smoke else stem)
 

@@ -1,0 +1,167 @@
+"""``finetune compare A B``: runs or recipes on the same test pictures."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from finetune.cli import output, table
+from finetune.cli.run_options import DeviceOption
+from finetune.errors import UserError, printable
+
+if TYPE_CHECKING:
+    from finetune.strategy.compare import Comparison
+    from finetune.strategy.repeat import Options
+
+
+class Against(StrEnum):
+    """What a recipe can be held against."""
+
+    scratch = "scratch"
+
+
+def compare(
+    what: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN or RECIPE...",
+            help="Two or more; a recipe is trained first, in runs/NAME, or taken up there.",
+            show_default=False,
+        ),
+    ],
+    against: Annotated[
+        Against | None,
+        typer.Option(
+            help="scratch: train the one RECIPE from random weights too, in runs/NAME-scratch.",
+            show_default=False,
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Where the curves go.", show_default="runs/compare-A-B.png"),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of every recipe. Repeatable."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    device: DeviceOption = None,
+) -> None:
+    """Compare on the same pictures: accuracy, difference and its interval, McNemar's test, curves, cost."""
+    _check(what, against, set_ or [])
+    from finetune.strategy.compare import compare as compare_all
+    from finetune.strategy.compare import measure
+    from finetune.strategy.curves import draw
+    from finetune.strategy.repeat import Options
+    from finetune.training.precision import pick_device
+
+    options = Options(device, resume=True)
+    places = [each if each.is_dir() else _train(each, set_ or [], options) for each in what]
+    labels = [place.name for place in places]
+    if against is not None:
+        places.append(_train_from_scratch(places[0], options))
+        labels = ["pretrained", "from scratch"]
+    where = pick_device(device)
+    comparison = compare_all([measure(place, where) for place in places])
+    target = plot or Path("runs") / f"compare-{'-'.join(place.name for place in places)}.png"
+    draw(comparison.contestants, labels, target)
+    if as_json:
+        output.data(json.dumps(comparison.to_dict() | {"plot": str(target)}, allow_nan=False))
+    else:
+        _show(comparison)
+        output.data(f"\ncurves  {target}")
+
+
+def _check(what: list[Path], against: Against | None, overrides: list[str]) -> None:
+    """What can be told before torch is loaded."""
+    if against is not None and (len(what) != 1 or what[0].is_dir()):
+        raise UserError("--against scratch takes one recipe, and trains it both ways")
+    if against is None and len(what) < 2:
+        raise UserError("there is nothing to compare with: give two or more, or --against scratch")
+    if len({str(each) for each in what}) < len(what):
+        raise UserError("the same is given twice")
+    recipes = [each for each in what if not each.is_dir()]
+    if overrides and not recipes:
+        raise UserError("--set changes recipes, and only runs are given")
+    from finetune.cli.run_options import check_run
+    from finetune.recipe.load import load_recipe
+
+    for each in what:
+        if each.is_dir():
+            check_run(each)
+        else:
+            load_recipe(each, overrides)
+    if len({each.stem for each in recipes}) < len(recipes):
+        raise UserError("two recipes have the same name, and would be trained in the same place")
+
+
+def _train(recipe: Path, overrides: list[str], options: "Options") -> Path:
+    from finetune.cli.progress import open_progress
+    from finetune.recipe.load import load_recipe
+    from finetune.strategy.repeat import train_in_place
+    from finetune.training.claim import place_of
+
+    place = Path(place_of(recipe, None))
+    output.note(f"\n{printable(str(place))}")
+    with open_progress(None) as progress:
+        result = train_in_place(
+            load_recipe(recipe, overrides), place, options, progress, recipe_file=recipe.read_bytes()
+        )
+    if result.already_finished:
+        output.note("finished before; nothing was done")
+    return place
+
+
+def _train_from_scratch(pretrained: Path, options: "Options") -> Path:
+    """The scratch run beside the pretrained one, on pictures of the same size and all."""
+    from finetune.cli.progress import open_progress
+    from finetune.recipe.load import load_recipe
+    from finetune.strategy.repeat import train_in_place
+    from finetune.strategy.scratch import from_scratch
+    from finetune.training.run_files import RESOLVED
+
+    place = pretrained.with_name(f"{pretrained.name}-scratch")
+    recipe = from_scratch(load_recipe(pretrained / RESOLVED))
+    output.note(f"\n{printable(str(place))}")
+    with open_progress(None) as progress:
+        result = train_in_place(recipe, place, options, progress)
+    if result.already_finished:
+        output.note("finished before; nothing was done")
+    return place
+
+
+def _show(comparison: "Comparison") -> None:
+    rows = []
+    for each in comparison.contestants:
+        metrics = each.metrics
+        rows.append(
+            (
+                printable(each.name),
+                each.split,
+                output.interval(metrics.top1, metrics.top1_low, metrics.top1_high, metrics.n),
+                f"{metrics.loss:.4f}",
+                f"{each.seconds:,.0f}",
+                str(each.epochs),
+                f"{each.pictures:,}",
+            )
+        )
+    headings: tuple[str, ...] = ("run", "split", "top-1", "loss", "seconds", "epochs", "pictures seen")
+    table.show([(heading, place > 2) for place, heading in enumerate(headings)], rows)
+    names = [printable(each.name) for each in comparison.contestants]
+    output.data("")
+    headings = ("second less first", "points", "only first right", "only second right", "McNemar p")
+    table.show(
+        [(heading, place > 1) for place, heading in enumerate(headings)],
+        [
+            (
+                f"{names[j]} - {names[i]}",
+                f"{100 * pair.difference:+.1f} [{100 * pair.low:+.1f} to {100 * pair.high:+.1f}]",
+                str(pair.only_first),
+                str(pair.only_second),
+                f"{pair.p:.3g}",
+            )
+            for i, j, pair in comparison.pairs
+        ],
+    )

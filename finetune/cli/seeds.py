@@ -1,0 +1,78 @@
+"""``finetune train RECIPE --seeds N``: the same recipe several times, and how far the results lie apart."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune.cli import output, table
+
+if TYPE_CHECKING:
+    from finetune.strategy.spread import Spread
+    from finetune.training.fit import Result
+    from finetune.training.progress import Progress
+
+
+def train_several(
+    recipe: Path,
+    run_dir: Path | None,
+    overrides: Sequence[str],
+    number: int,
+    device: str | None,
+    *,
+    resume: bool,
+    overwrite: bool,
+) -> None:
+    """Train, and print each run's numbers, their mean, range and interval."""
+    from finetune.recipe.load import load_recipe
+    from finetune.training.claim import place_of
+
+    place = Path(place_of(recipe, run_dir))
+    wanted = load_recipe(recipe, overrides)
+    from finetune.cli.progress import open_progress
+    from finetune.strategy.repeat import Options, train_seeds
+
+    options = Options(device, resume, overwrite)
+    with open_progress(None) as progress:
+
+        def telling(own: Path) -> "Progress":
+            output.note(f"\n{own}")
+            return progress
+
+        results = list(train_seeds(wanted, place, number, options, telling))
+    show_results(results)
+
+
+def show_results(results: "Sequence[Result]") -> None:
+    """A row a run, then the spread of what counts: test, or val where there is no test split."""
+    from finetune.strategy.spread import of_repeats
+
+    rows = [
+        (
+            result.run.name,
+            str(result.best.epoch),
+            output.percent(result.best.val_top1),
+            "-" if result.test is None else output.percent(result.test.top1),
+            "" if result.test is None else f"{result.test.n:,}",
+        )
+        for result in results
+    ]
+    columns = [("run", False), ("best epoch", True), ("val top-1", True), ("test top-1", True), ("n", True)]
+    table.show(columns, rows)
+    tested = [result.test.top1 for result in results if result.test is not None]
+    measured = "test" if tested else "val"
+    output.data(spread_line(measured, of_repeats(tested or [result.best.val_top1 for result in results])))
+    if not tested:
+        output.warn("no test split; these numbers are on val, which chose the checkpoints")
+    output.data(f"runs         {results[0].run.parent}")
+
+
+def spread_line(measured: str, spread: "Spread") -> str:
+    """``test top-1   93.1 %, range 92.0 to 94.2, 95 % interval of the mean [90.4 to 95.8] (5 runs)``."""
+    line = f"{measured} top-1".ljust(13) + output.percent(spread.mean)
+    if spread.mean_low is None or spread.mean_high is None:
+        return f"{line} (1 run: no range)"
+    low, high = 100 * max(spread.mean_low, 0.0), 100 * min(spread.mean_high, 1.0)
+    return (
+        f"{line}, range {100 * spread.low:.1f} to {100 * spread.high:.1f}, 95 % interval of the mean "
+        f"[{low:.1f} to {high:.1f}] ({spread.n} runs)"
+    )

@@ -1,0 +1,165 @@
+"""Several runs on the same test pictures: who is better, by how much, and at what cost."""
+
+import itertools
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from finetune.data.sources import listed
+from finetune.errors import CheckpointError, DataError
+from finetune.evaluation.choose_split import choose_split
+from finetune.evaluation.evaluate import Evaluation
+from finetune.evaluation.metrics import Metrics
+from finetune.evaluation.paired import Paired, paired
+from finetune.training.checkpoint import Trained, load_trained
+from finetune.training.run_files import METRICS, TIMING
+from finetune.training.setup import load_data
+from finetune.training.trained import data_has_changed, evaluate_trained
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One run: its numbers on the pictures that all share, and how it came to them.
+
+    Attributes:
+        name: the run directory.
+        split: test, or val where the data has no test split.
+        metrics: of the best checkpoint.
+        correct: picture's name -> whether its class was found.
+        labels: picture's name -> its class.
+        history: the entries of ``metrics.jsonl``, one an epoch.
+        seconds, pictures: what training took, and how many pictures it saw, repeats counted.
+    """
+
+    name: str
+    split: str
+    metrics: Metrics
+    correct: dict[str, bool]
+    labels: dict[str, str]
+    history: tuple[dict[str, Any], ...]
+    seconds: float
+    pictures: int
+
+    @property
+    def epochs(self) -> int:
+        return len(self.history)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All contestants, and each pair of them: places of the two, and the second against the first."""
+
+    contestants: tuple[Contestant, ...]
+    pairs: tuple[tuple[int, int, Paired], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        names = [each.name for each in self.contestants]
+        runs = [
+            {
+                "run": each.name,
+                "split": each.split,
+                **{key: getattr(each.metrics, key) for key in ("top1", "top1_low", "top1_high", "n", "loss")},
+                "seconds": each.seconds,
+                "epochs": each.epochs,
+                "pictures": each.pictures,
+            }
+            for each in self.contestants
+        ]
+        pairs = [{"first": names[i], "second": names[j], **each.to_dict()} for i, j, each in self.pairs]
+        return {"runs": runs, "pairs": pairs}
+
+
+def compare(contestants: Sequence[Contestant]) -> Comparison:
+    """Compare runs pair by pair.
+
+    Raises:
+        DataError: they were not measured on the same pictures, or with other classes.
+    """
+    first = contestants[0]
+    for other in contestants[1:]:
+        _refuse_others(first, other)
+    order = sorted(first.correct)
+    columns = [_column(each, order) for each in contestants]
+    places = itertools.combinations(range(len(contestants)), 2)
+    return Comparison(tuple(contestants), tuple((i, j, paired(columns[i], columns[j])) for i, j in places))
+
+
+def measure(run: Path, device: torch.device) -> Contestant:
+    """Evaluate the best checkpoint of a run on its test pictures, or on val where there is no test split.
+
+    Raises:
+        RunDirError, CheckpointError: it is no run, has no checkpoint, or that is harmed.
+        DataError: its pictures are not those of its training any more.
+    """
+    trained = load_trained(run, "best", device)
+    evaluation = _evaluate(trained, device)
+    classes = trained.card.classes
+    found = evaluation.collected
+    names = [_full(evaluation.pictures.name(int(index))) for index in found.indices]
+    correct = (found.logits.argmax(axis=1) == found.targets).tolist()
+    timing = _lines(run / TIMING)
+    return Contestant(
+        name=str(run),
+        split=evaluation.split,
+        metrics=evaluation.metrics,
+        correct=dict(zip(names, correct, strict=True)),
+        labels=dict(zip(names, (classes[int(target)] for target in found.targets), strict=True)),
+        history=tuple(entry for entry in _lines(run / METRICS) if "train_loss" in entry),
+        seconds=round(sum(float(entry["seconds"]) for entry in timing), 3),
+        pictures=sum(int(entry["pictures"]) for entry in timing),
+    )
+
+
+def _evaluate(trained: Trained, device: torch.device) -> Evaluation:
+    recipe = trained.recipe
+    source = load_data(recipe.data, recipe.seed)
+    if data_has_changed(trained.run, source):
+        raise DataError(
+            f"{trained.run}: the pictures of {source.name} are not those of its training any more; where "
+            "test is carved out of them, it may hold what was trained on. Put them back, or train again."
+        )
+    name, pictures = choose_split(source, None, trained.card.classes)
+    return evaluate_trained(trained, name, pictures, device)
+
+
+def _refuse_others(first: Contestant, other: Contestant) -> None:
+    if set(first.metrics.classes) != set(other.metrics.classes):
+        raise DataError(
+            f"{first.name} and {other.name} do not tell the same classes apart.\n"
+            f"  only the first: {listed(sorted(set(first.metrics.classes) - set(other.metrics.classes)))}\n"
+            f"  only the second: {listed(sorted(set(other.metrics.classes) - set(first.metrics.classes)))}"
+        )
+    if first.labels == other.labels:
+        return
+    shared = first.labels.keys() & other.labels.keys()
+    raise DataError(
+        f"{first.name} and {other.name} were not held against the same pictures: the {first.split} split of "
+        f"the one has {len(first.labels)}, the {other.split} split of the other {len(other.labels)}, and "
+        f"{len(shared)} are in both. Where test is carved out of the data, that needs the same seed, "
+        "test_fraction and val_fraction."
+    )
+
+
+def _column(contestant: Contestant, order: Iterable[str]) -> npt.NDArray[np.bool_]:
+    return np.asarray([contestant.correct[name] for name in order], dtype=np.bool_)
+
+
+def _full(name: str) -> str:
+    """A picture's path from the root, so that sources that are named differently can be the same."""
+    return os.path.realpath(name) if os.path.exists(name) else name  # noqa: PTH110
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        return [dict(json.loads(line)) for line in text.splitlines()]
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}).") from None

@@ -1,0 +1,131 @@
+"""A source to the doctor's report: the table of contents."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from finetune.data.sources import Source
+from finetune.data.splits import carve
+from finetune.errors import DataError
+from finetune.strategy.doctor.checks import Seen, check_classes, check_copies, check_files, class_counts
+from finetune.strategy.doctor.findings import Finding, in_order
+from finetune.strategy.doctor.inventory import take_inventory
+from finetune.strategy.doctor.look import Look, look_at_all
+from finetune.strategy.doctor.similar import Twin, near_duplicates
+
+# What a recipe carves where it says nothing else.
+VAL_FRACTION, TEST_FRACTION = 0.1, 0.2
+
+Watch = Callable[[Iterable[Look], int], Iterable[Look]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the doctor says of a source.
+
+    Attributes:
+        source: its name.
+        classes: split -> class -> pictures that can be read.
+        facts: JSON-ready: pictures, sizes in pixels (smallest, median and largest width and height), aspect
+            ratios (width to height), formats, and shares (0 to 1) of grey, transparent and turned pictures.
+        findings: what harms most first.
+    """
+
+    source: str
+    classes: dict[str, dict[str, int]]
+    facts: dict[str, Any]
+    findings: tuple[Finding, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "source": self.source,
+            "classes": self.classes,
+            "facts": self.facts,
+            "findings": [finding.to_dict() for finding in self.findings],
+        }
+
+
+def examine(source: str, watch: Watch = lambda looks, total: looks) -> Report:
+    """Look at every picture of ``source``, anything that a recipe's ``data.source`` may be.
+
+    Args:
+        watch: passes the looks on, of so many in all, and may show how far they are.
+
+    Raises:
+        DataError: there is no such source, or not one picture in it.
+    """
+    inventory = take_inventory(source)
+    seen = list(_see(inventory.source, watch))
+    findings = [*inventory.findings, *check_files(seen)]
+    findings += check_classes(inventory.source.classes, seen)
+    if inventory.usable:
+        findings += _check_splits(inventory.source, seen)
+    findings += check_copies(seen, _twins(seen))
+    counts = class_counts(inventory.source.classes, seen)
+    return Report(inventory.source.name, counts, _facts(seen), tuple(in_order(findings)))
+
+
+def _see(source: Source, watch: Watch) -> Iterator[Seen]:
+    total = sum(map(len, source.splits.values()))
+
+    def looks() -> Iterator[Look]:
+        for split in source.splits.values():
+            yield from look_at_all(split.pictures)
+
+    places = (
+        (name, source.classes[int(target)])
+        for name, split in source.splits.items()
+        for target in split.targets
+    )
+    for look, (split_name, label) in zip(watch(looks(), total), places, strict=True):
+        yield Seen(look, split_name, label)
+
+
+def _twins(seen: list[Seen]) -> list[Twin]:
+    """Near-duplicates, by their place in ``seen``."""
+    whole = [index for index, each in enumerate(seen) if not each.look.fault]
+    twins = near_duplicates([seen[index].look for index in whole])
+    return [Twin(whole[twin.first], whole[twin.second], twin.mirrored) for twin in twins]
+
+
+def _check_splits(source: Source, seen: list[Seen]) -> list[Finding]:
+    """Whether what can be read suffices for train, val and test."""
+    splits, start = {}, 0
+    for name, split in source.splits.items():
+        part = seen[start : start + len(split)]
+        splits[name] = split.subset([index for index, each in enumerate(part) if not each.look.fault])
+        start += len(split)
+    try:
+        carve(
+            Source(source.name, source.classes, splits),
+            val_fraction=VAL_FRACTION,
+            test_fraction=TEST_FRACTION,
+            seed=0,
+        )
+    except DataError as error:
+        return [Finding("too-few", (), str(error))]
+    return []
+
+
+def _facts(seen: list[Seen]) -> dict[str, Any]:
+    looks = [each.look for each in seen if not each.look.fault]
+    facts: dict[str, Any] = {"pictures": len(seen), "readable": len(looks)}
+    if not looks:
+        return facts
+    sizes = np.asarray([look.size for look in looks], dtype=np.float64)
+    aspects = sizes[:, 0] / sizes[:, 1]
+    for name, values in (("width", sizes[:, 0]), ("height", sizes[:, 1]), ("aspect", aspects)):
+        spread = (values.min(), np.median(values), values.max())
+        facts[name] = dict(zip(("min", "median", "max"), (round(float(v), 3) for v in spread), strict=True))
+    facts["formats"] = dict(Counter(look.format for look in looks if look.format).most_common())
+    for name, count in (
+        ("grey_share", sum(look.is_grey for look in looks)),
+        ("alpha_share", sum(look.has_alpha for look in looks)),
+        ("exif_rotated_share", sum(look.orientation != 1 for look in looks)),
+    ):
+        facts[name] = round(count / len(looks), 4)
+    return facts

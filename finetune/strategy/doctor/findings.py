@@ -1,0 +1,54 @@
+"""What the doctor can find."""
+
+from dataclasses import dataclass
+from typing import Any
+
+# Each kind of finding, and what it means. The order is that of the report: what harms most comes first.
+KINDS = {
+    "unusable": "training refuses the data as it is",
+    "empty-file": "a file of 0 bytes",
+    "truncated": "a picture whose end is missing",
+    "unreadable": "a file that cannot be read as a picture",
+    "leakage": "the same picture in train and in val or test, or in val and test",
+    "contradiction": "the same picture in two classes",
+    "missing-class": "a class that has no pictures in one of the splits",
+    "too-few": "too few pictures to train on, or to judge by",
+    "duplicate": "files that are byte for byte the same",
+    "near-duplicate": "a picture that is there again: resized, recompressed, cropped, brighter or mirrored",
+    "imbalance": "a class many times as large as another",
+    "mislabelled": "a file that is not what its name ends in",
+    "stray-folder": "a hidden folder, or one that tools leave behind, that no class is made of",
+    "stray-file": "a file among the pictures that is no part of the data set",
+    "empty-folder": "a folder without a file",
+    "exif-rotated": "a picture that is stored turned, with an EXIF entry that says how",
+    "grey": "grey pictures among colour ones",
+    "alpha": "pictures with transparency among opaque ones",
+    "small": "pictures of few pixels",
+    "elongated": "pictures many times as long as wide",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault or remark: its kind (of ``KINDS``), the files that it is about, and what it says of them.
+
+    ``files`` is empty where the finding is about classes, or so many pictures that it is the set's nature.
+    """
+
+    kind: str
+    files: tuple[str, ...]
+    message: str
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"unknown kind of finding: {self.kind}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {"kind": self.kind, "files": list(self.files), "message": self.message}
+
+
+def in_order(findings: list[Finding]) -> list[Finding]:
+    """What harms most first; within a kind, as found."""
+    rank = {kind: place for place, kind in enumerate(KINDS)}
+    return sorted(findings, key=lambda finding: rank[finding.kind])

@@ -1,0 +1,122 @@
+"""What lies where: pictures of a source, even one that training would refuse, and what is beside them."""
+
+import os
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from finetune.data.folders import SPLIT_NAMES
+from finetune.data.images import is_image_name, is_stray, read_image, walk
+from finetune.data.pictures import FilePictures
+from finetune.data.sources import Source, Split, read_source
+from finetune.errors import BadImageError, DataError, printable
+from finetune.strategy.doctor.findings import Finding
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """A source, and what reading it found; ``usable`` unless training would refuse it."""
+
+    source: Source
+    findings: tuple[Finding, ...]
+    usable: bool
+
+
+def take_inventory(source: str) -> Inventory:
+    """Read ``source``, anything that a recipe's ``data.source`` may be.
+
+    A folder that training would refuse is read as well as can be: whatever lies below a folder is of its
+    class, in the split that a folder around that is named after.
+
+    Raises:
+        DataError: there is no such source, or not one picture in it.
+    """
+    root = Path(source).expanduser()
+    try:
+        found, refusal = read_source(source), None
+    except DataError as error:
+        refusal = Finding("unusable", (), f"training refuses this: {error}")
+        anyway = _read_anyway(root) if root.is_dir() else None
+        if anyway is None:
+            raise
+        found = anyway
+    findings = [refusal] if refusal else []
+    if root.is_dir():
+        findings.extend(
+            _beside(root, {split.name(i) for split in found.splits.values() for i in range(len(split))})
+        )
+    return Inventory(found, tuple(findings), refusal is None)
+
+
+def _read_anyway(root: Path) -> Source | None:
+    paths: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for path in walk(root):
+        parts = Path(path).relative_to(root).parts
+        if not is_image_name(path) or len(parts) < 2:
+            continue
+        split = SPLIT_NAMES.get(parts[0].lower()) if len(parts) > 2 else None
+        paths[split or "all"].append((parts[1] if split else parts[0], path))
+    if not paths:
+        return None
+    classes = tuple(sorted({name for entries in paths.values() for name, _ in entries}))
+    place = {name: index for index, name in enumerate(classes)}
+    splits = {
+        split: Split(
+            FilePictures(path for _, path in entries),
+            np.asarray([place[name] for name, _ in entries], dtype=np.int64),
+        )
+        for split, entries in paths.items()
+    }
+    return Source(printable(str(root)), classes, splits)
+
+
+def _beside(root: Path, known: set[str]) -> list[Finding]:
+    """Findings on all that lies below ``root`` and is no picture of the data set."""
+    hidden: list[str] = []
+    strays: list[str] = []
+    empty: list[str] = []
+    disguised: dict[str, list[str]] = defaultdict(list)
+    for folder, folders, files in os.walk(root):
+        # As the readers write their paths, to compare with: not through Path, which is slow and tidies up.
+        below = folder.rstrip(os.sep) + os.sep
+        hidden.extend(below + name for name in folders if is_stray(name))
+        folders[:] = sorted(name for name in folders if not is_stray(name))
+        if not folders and not files:
+            empty.append(folder)
+        for name in sorted(files):
+            path = below + name
+            if path in known or name.lower() in (".ds_store", "thumbs.db", "desktop.ini"):
+                continue
+            is_picture = is_image_name(name)
+            if not is_picture and (Path(folder) == root or is_stray(name)):
+                continue  # a README or a licence beside the folders is nothing to remark on
+            contents = None if is_picture else _contents(path)
+            if contents is None:
+                strays.append(path)
+            else:
+                disguised[contents].append(path)
+    findings = []
+    for path in sorted(hidden):
+        pictures = sum(is_image_name(name) for _, _, names in os.walk(path) for name in names)
+        what = f"{pictures} pictures in it are left out" if pictures else "it holds no pictures"
+        findings.append(Finding("stray-folder", (path,), f"hidden or left behind by a tool; {what}"))
+    if strays:
+        findings.append(
+            Finding("stray-file", tuple(strays), "left out: no picture, hidden, or in no class's folder")
+        )
+    for contents, paths in sorted(disguised.items()):
+        message = f"contains {contents}, but is not named like a picture, and is left out"
+        findings.append(Finding("mislabelled", tuple(paths), message))
+    if empty:
+        findings.append(Finding("empty-folder", tuple(empty), "no files in it"))
+    return findings
+
+
+def _contents(path: str) -> str | None:
+    """Pillow's name of the picture that a file contains; None if it contains none."""
+    try:
+        return read_image(Path(path), lambda image: image.format)
+    except BadImageError:
+        return None

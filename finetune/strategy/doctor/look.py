@@ -1,0 +1,169 @@
+"""One look at each picture: what it is, whether it can be read, and a thumbnail to compare it by."""
+
+import hashlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from finetune.data.images import orientation, read_image, upright_rgb
+from finetune.data.modes import is_transparent
+from finetune.data.pictures import Pictures
+from finetune.errors import BadImageError
+
+THUMB = 64
+CHROMA = 4
+# JPEGs are decoded at the smallest of their reduced sizes that is not below this: twice the thumbnail.
+DRAFT = 2 * THUMB
+# Channels that differ by less are grey that went through JPEG.
+GREY_TOLERANCE = 10
+# Fewer pictures are looked at sooner than processes start.
+WORTH_PROCESSES = 400
+CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one look at a picture tells.
+
+    Attributes:
+        name: its path, or its place in a set without files.
+        fault: why it cannot be read; None if it can. The rest then has no meaning but ``digest``.
+        digest: of the file's bytes (of the pixels, where there is no file); empty if that cannot be read.
+        size: width and height in pixels, upright.
+        format: Pillow's name of what the file contains, such as JPEG; None where there is no file.
+        is_grey: all channels agree.
+        has_alpha: it carries transparency.
+        orientation: of the EXIF data; 1 is upright.
+        thumb: ``THUMB`` x ``THUMB`` bytes of luma, the whole picture squashed to a square.
+        chroma: its colour in ``CHROMA`` x ``CHROMA`` places: Cb and Cr, two bytes each.
+    """
+
+    name: str
+    fault: str | None = None
+    digest: bytes = b""
+    size: tuple[int, int] = (0, 0)
+    format: str | None = None
+    is_grey: bool = False
+    has_alpha: bool = False
+    orientation: int = 1
+    thumb: bytes = b""
+    chroma: bytes = b""
+
+    @property
+    def luma(self) -> npt.NDArray[np.uint8]:
+        """The thumbnail as an array: uint8, shape (THUMB, THUMB)."""
+        return np.frombuffer(self.thumb, dtype=np.uint8).reshape(THUMB, THUMB)
+
+
+def look(pictures: Pictures, index: int) -> Look:
+    """Look at picture ``index``; a picture that cannot be read is told by its ``fault``, never raised."""
+    name = pictures.name(index)
+    path = Path(name)
+    try:
+        if path.is_absolute() or os.path.exists(name):  # noqa: PTH110  (a Path raises on odd names)
+            facts = read_image(path, lambda image: _look_at(image, name))
+            return _with_digest(facts, _digest_of_file(path))
+        # Not a file: a set in memory, or one of torchvision's.
+        image = pictures.open(index)
+        facts = _look_at(image, name)
+        return _with_digest(facts, hashlib.blake2b(image.tobytes(), digest_size=16).digest())
+    except BadImageError as error:
+        return Look(name, fault=error.reason, digest=_digest_of_file(path))
+
+
+def look_at_all(pictures: Pictures, processes: int | None = None) -> Iterator[Look]:
+    """A :class:`Look` for each picture, in order; in ``processes`` (None: as many as there are cores)."""
+    count = len(pictures)
+    processes = usable_cores() if processes is None else processes
+    if processes < 2 or count < WORTH_PROCESSES:
+        yield from (look(pictures, index) for index in range(count))
+        return
+    # Started anew and not forked: whoever calls may have threads.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes, context, initializer=_start_worker, initargs=(pictures,))
+    try:
+        chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
+        for looks in pool.map(_look_at_chunk, chunks):
+            yield from looks
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _look_at(image: Image.Image, name: str) -> Look:
+    turned = orientation(image)
+    width, height = image.size
+    if turned in (5, 6, 7, 8):
+        width, height = height, width
+    found = image.format
+    image.draft(None, (DRAFT, DRAFT))
+    rgb = upright_rgb(image)
+    transparent = is_transparent(image)
+    small = rgb.resize((THUMB, THUMB), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    pixels = np.asarray(small, dtype=np.int16)
+    spread = int((pixels.max(axis=2) - pixels.min(axis=2)).max())
+    luma, *colours = small.convert("YCbCr").split()
+    chroma = [np.asarray(each.resize((CHROMA, CHROMA), Image.Resampling.BOX)) for each in colours]
+    return Look(
+        name,
+        size=(width, height),
+        format=found,
+        is_grey=spread <= GREY_TOLERANCE,
+        has_alpha=transparent,
+        orientation=turned,
+        thumb=luma.tobytes(),
+        chroma=np.stack(chroma, axis=2).tobytes(),
+    )
+
+
+def _with_digest(facts: Look, digest: bytes) -> Look:
+    return Look(**{**vars(facts), "digest": digest})
+
+
+def _digest_of_file(path: Path) -> bytes:
+    try:
+        if not path.is_file():
+            return b""
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
+    except (OSError, ValueError):
+        return b""
+
+
+_pictures: Sequence[Pictures] = ()
+
+
+def _start_worker(pictures: Pictures) -> None:
+    """Ctrl-C is the command's to act on; a command that dies takes its workers along."""
+    global _pictures
+    _pictures = (pictures,)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    wait([sentinel])
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def _look_at_chunk(indices: range) -> list[Look]:
+    return [look(_pictures[0], index) for index in indices]

@@ -1,0 +1,49 @@
+"""A trained network on pictures: its own data as it was split for it, and the numbers there."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+
+from finetune.data.batch import Batch
+from finetune.data.loaders import default_workers
+from finetune.data.sources import Source, Split
+from finetune.evaluation.evaluate import Evaluation, evaluate_split
+from finetune.training.checkpoint import Trained, read_document
+from finetune.training.fingerprint import fingerprint
+from finetune.training.run_files import ENVIRONMENT
+
+
+def evaluate_trained(
+    trained: Trained,
+    split_name: str,
+    pictures: Split,
+    device: torch.device,
+    batch_size: int | None = None,
+    watch: Callable[[Iterable[Batch]], Iterable[Batch]] = iter,
+) -> Evaluation:
+    """Evaluate a trained network, which must be on ``device``, as its recipe reads pictures.
+
+    ``pictures`` must have their targets in the order of its classes, ``batch_size`` None is the recipe's;
+    raises as :func:`finetune.evaluation.evaluate.evaluate_split`.
+    """
+    section = trained.recipe.data
+    return evaluate_split(
+        trained.module,
+        pictures,
+        split_name,
+        trained.card.classes,
+        trained.card.preprocessing,
+        device=device,
+        batch_size=batch_size or trained.recipe.train.batch_size,
+        workers=default_workers() if section.workers == "auto" else section.workers,
+        on_bad_image=section.on_bad_image,
+        watch=watch,
+    )
+
+
+def data_has_changed(run: Path, source: Source) -> bool:
+    """Whether names, labels or splits of ``source`` differ from what the run wrote down."""
+    path = run / ENVIRONMENT
+    recorded = read_document(path).get("data_fingerprint") if path.is_file() else None
+    return recorded is not None and recorded != fingerprint(source)
