@@ -33,6 +33,11 @@ def printable(text: str) -> str:
     )
 
 
+def first_line(error: BaseException) -> str:
+    """What a foreign exception says, fit for the middle of a message: one line, never empty or long."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
 class FinetuneError(Exception):
     """Base of all errors below; ``exit_code`` is what the command line ends with."""
 

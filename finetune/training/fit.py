@@ -1,5 +1,6 @@
 """A recipe to a finished run: the table of contents of training."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from finetune.errors import RunDirError
 from finetune.evaluation.metrics import Metrics
 from finetune.model.batchnorm import raise_batchnorm_momentum
-from finetune.model.freeze import resolve_freeze
+from finetune.model.freeze import fresh_layers, resolve_freeze, shortened
 from finetune.recipe.load import dump_recipe
 from finetune.recipe.schema import Recipe
 from finetune.training.batch_of_one import refuse_batch_of_one
@@ -24,6 +25,8 @@ from finetune.training.run_dir import Description, RunDir
 from finetune.training.run_files import METRICS, TIMING
 from finetune.training.setup import Setup, load_data, prepare
 from finetune.training.signals import Signals
+
+log = logging.getLogger("finetune")
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,7 @@ def fit(
         pick_device(device), recipe.train.precision, threads, deterministic=recipe.train.deterministic
     )
     setup = prepare(recipe, load_data(recipe.data, recipe.seed), compute)
-    for section in recipe.train.phases:
-        resolve_freeze(section.freeze, setup.network.table)
+    _check_freezes(setup)
     plans = plan_phases(setup.recipe.train, setup.loader.batches_per_epoch)
     refuse_batch_of_one(setup, plans)
     total_steps = sum(plan.steps for plan in plans)
@@ -111,6 +113,23 @@ def fit(
         return _result(setup, run, position, test)
     test = _load_best_and_test(setup, run, Signals())
     return _result(setup, run, position, test, already_finished=True)
+
+
+def _check_freezes(setup: Setup) -> None:
+    """Refuse a freeze that cannot be, and tell of one that holds on to random values."""
+    network = setup.network
+    weights = network.weights
+    kept = None if weights is None or weights.report is None else weights.report.kept
+    ks = [resolve_freeze(section.freeze, network.table) for section in setup.recipe.train.phases]
+    fresh = fresh_layers(network.table, max(ks), kept)
+    if fresh:
+        log.warning(
+            "freeze: %d of the first %d layers hold initial values, which no weights were loaded into and "
+            "freezing keeps (%s)",
+            len(fresh),
+            max(ks),
+            shortened(fresh),
+        )
 
 
 def _result(
