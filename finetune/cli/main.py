@@ -10,6 +10,7 @@ import finetune
 from finetune.cli import output
 from finetune.cli.backbones import backbones
 from finetune.cli.compare import compare
+from finetune.cli.cv import cv
 from finetune.cli.doctor import doctor
 from finetune.cli.eval import evaluate
 from finetune.cli.export import export
@@ -33,6 +34,7 @@ app.command()(layers)
 app.command()(backbones)
 app.command()(doctor)
 app.command()(compare)
+app.command()(cv)
 app.add_typer(recipe_app, name="recipe")
 
 

@@ -118,6 +118,29 @@ class SomePictures:
         return self._pictures.open(int(self._indices[index]))
 
 
+class JoinedPictures:
+    """The pictures of ``parts``, one after the other."""
+
+    def __init__(self, parts: Sequence[Pictures]) -> None:
+        self._parts = tuple(parts)
+        self._ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def name(self, index: int) -> str:
+        part, place = self._find(index)
+        return part.name(place)
+
+    def open(self, index: int) -> Image.Image:
+        part, place = self._find(index)
+        return part.open(place)
+
+    def _find(self, index: int) -> tuple[Pictures, int]:
+        which = int(np.searchsorted(self._ends, index, side="right"))
+        return self._parts[which], index - (int(self._ends[which - 1]) if which else 0)
+
+
 def selected(pictures: Pictures, indices: Sequence[int] | npt.NDArray[np.int64]) -> Pictures:
     """Those of ``pictures`` that ``indices`` names; a selection of a selection stays one step deep."""
     wanted = np.asarray(indices, dtype=np.int64)

@@ -21,10 +21,14 @@ NAMES_SHOWN = 20
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Pictures with their classes: ``targets`` is int64, shape (N,), each in 0..num_classes-1."""
+    """Pictures with their classes: ``targets`` is int64, shape (N,), each in 0..num_classes-1.
+
+    ``groups``, where pictures belong together in groups, says to which each does; int64, shape (N,).
+    """
 
     pictures: Pictures
     targets: npt.NDArray[np.int64]
+    groups: npt.NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         if len(self.pictures) != len(self.targets):
@@ -44,7 +48,8 @@ class Split:
     def subset(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> "Split":
         """The pictures that ``indices`` names, in that order."""
         wanted = np.asarray(indices, dtype=np.int64)
-        return Split(selected(self.pictures, wanted), self.targets[wanted])
+        groups = None if self.groups is None else self.groups[wanted]
+        return Split(selected(self.pictures, wanted), self.targets[wanted], groups)
 
     def class_counts(self, num_classes: int) -> npt.NDArray[np.int64]:
         """How many pictures each class has; int64, shape (num_classes,)."""

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
+from finetune.data.groups import grouped
 from finetune.data.keys import key
 from finetune.data.sources import Source, listed
 from finetune.errors import DataError, printable
@@ -43,10 +44,11 @@ def carve(source: Source, *, val_fraction: float, test_fraction: float, seed: in
 
     What has splits keeps them: val is carved out of train only where there is none (``val_fraction`` of
     train), and test never. What has none is divided into train, val and test; ``val_fraction`` counts what
-    test left. The same pictures, fractions and seed give the same splits.
+    test left. Where the pictures have groups, none of these is divided. The same pictures, fractions and seed
+    give the same splits.
 
     Raises:
-        DataError: fewer than two classes, or a class with too few pictures to be on every side.
+        DataError: fewer than two classes, or a class with too few pictures or groups to be on every side.
     """
     if len(source.classes) < 2:
         raise DataError(
@@ -60,9 +62,14 @@ def carve(source: Source, *, val_fraction: float, test_fraction: float, seed: in
     _check_sizes(source, leading.class_counts(len(source.classes)), carved)
     for sides_left, name in zip(range(len(carved), 0, -1), carved, strict=True):
         fraction = test_fraction if name == "test" else val_fraction
-        rest, held = stratified(leading.targets, fraction, key(seed, name), leave=sides_left)
+        if leading.groups is None:
+            rest, held = stratified(leading.targets, fraction, key(seed, name), leave=sides_left)
+            how = "a share of every class"
+        else:
+            rest, held = grouped(leading.targets, leading.groups, fraction, key(seed, name), source.classes)
+            how = f"whole groups ({len(np.unique(leading.groups[held]))})"
         splits[name], leading = leading.subset(held), leading.subset(rest)
-        notes.append(f"{name}: {len(held)} pictures carved out, a share of every class (seed {seed})")
+        notes.append(f"{name}: {len(held)} pictures carved out, {how} (seed {seed})")
     ordered = {"train": leading} | {name: splits[name] for name in ("val", "test") if name in splits}
     return dataclasses.replace(source, splits=ordered, notes=tuple(notes))
 

@@ -88,6 +88,27 @@ def read_table(table: Path) -> Source:
     return source_of_files(name, {split: found[split] for split in order}, notes)
 
 
+def column_values(table: Path, column: str) -> dict[str, str]:
+    """Of a file that :func:`read_table` takes: a picture's path -> what the row says in another ``column``.
+
+    Raises:
+        DataError: there is no such column, or a picture's rows say different things.
+    """
+    name = printable(str(table))
+    rows = list(csv.reader(io.StringIO(_text(table, name), newline=""), strict=True))
+    full = [row for row in rows if any(cell.strip() for cell in row)]
+    header = [cell.strip().lower() for cell in full[0]]
+    if header.count(column.strip().lower()) != 1:
+        raise DataError(f"{name}: there must be one column '{printable(column)}'; it has {listed(full[0])}")
+    place, path = header.index(column.strip().lower()), header.index("path")
+    values: dict[str, str] = {}
+    for row in full[1:]:
+        picture, value = os.path.normpath(table.parent / row[path]), row[place].strip()
+        if values.setdefault(picture, value) != value:
+            raise DataError(f"{name}: {printable(row[path])} has two values in column '{printable(column)}'")
+    return values
+
+
 def _text(table: Path, name: str) -> str:
     try:
         data = table.read_bytes()

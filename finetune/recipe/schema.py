@@ -5,6 +5,7 @@ frozen. ``"auto"`` stands for a value that follows from something else; where th
 it is filled in here, so that a resolved recipe shows a number.
 """
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -54,6 +55,31 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
+class FoldSection(Section):
+    """One fold of a cross-validation: what is held out as test, of train and val together."""
+
+    number: Annotated[int, Field(ge=0)] = Field(description="which fold is held out, from 0")
+    of: Annotated[int, Field(ge=2, le=1000)] = Field(description="how many folds there are")
+
+    @model_validator(mode="after")
+    def _is_there(self) -> Self:
+        if self.number >= self.of:
+            raise MisfitError((("number",), f"must be less than `of` ({self.of}): folds are counted from 0"))
+        return self
+
+
+def _one_group(value: str) -> str:
+    if "(" not in value:
+        return value
+    try:
+        groups = re.compile(value).groups
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"is no pattern (regular expression): {error}") from None
+    if groups != 1:
+        raise ValueError(f"must have one capture group, which tells the group; it has {groups}")
+    return value
+
+
 class DataSection(Section):
     """Which pictures, how they are split and how they are brought to size."""
 
@@ -66,6 +92,14 @@ class DataSection(Section):
     )
     test_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         0.2, description="share that becomes test, stratified, only where the source has no splits at all"
+    )
+    group_by: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_group)] | None = Field(
+        None,
+        description="keep together what belongs together (a patient, a scene) when val, test or folds are "
+        "carved out: a column of the CSV file, or a pattern over file names with one capture group",
+    )
+    fold: FoldSection | None = Field(
+        None, description="of a cross-validation, which `finetune cv` fills in: the fold that becomes test"
     )
     image_size: Annotated[int, Field(ge=8, le=4096)] | Auto = Field(
         "auto", description="side of the square that the network sees, in pixels; auto: the weights' own"

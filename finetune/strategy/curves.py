@@ -19,6 +19,7 @@ def draw(contestants: Sequence[Contestant], labels: Sequence[str], path: Path) -
 
     matplotlib.use("Agg")
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     accuracy, loss = figure.subplots(1, 2)
@@ -44,6 +45,7 @@ def draw(contestants: Sequence[Contestant], labels: Sequence[str], path: Path) -
     loss.set_ylim(bottom=0)
     for axes in (accuracy, loss):
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
     accuracy.legend(fontsize="small")
     try:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from finetune.data.folds import folded
+from finetune.data.groups import with_groups
 from finetune.data.loaders import TrainLoader, default_workers
 from finetune.data.preprocessing import Preprocessing
 from finetune.data.sources import Source, Split, read_source
@@ -58,14 +60,17 @@ class Setup:
 
 
 def load_data(data: DataSection, seed: int) -> Source:
-    """Read the recipe's source and give it the splits that training needs.
+    """Read the recipe's source and give it the splits that training needs: its fold, if it names one.
 
     Raises:
         DataError: the source cannot be read or split.
     """
-    return carve(
-        read_source(data.source), val_fraction=data.val_fraction, test_fraction=data.test_fraction, seed=seed
-    )
+    source = read_source(data.source)
+    if data.group_by is not None:
+        source = with_groups(source, data.source, data.group_by)
+    if data.fold is not None:
+        source = folded(source, data.fold.number, data.fold.of, seed)
+    return carve(source, val_fraction=data.val_fraction, test_fraction=data.test_fraction, seed=seed)
 
 
 def prepare(recipe: Recipe, source: Source, compute: Compute) -> Setup:

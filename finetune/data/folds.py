@@ -1,0 +1,60 @@
+"""The folds of a cross-validation."""
+
+import dataclasses
+import warnings
+
+import numpy as np
+
+from finetune.data.keys import key
+from finetune.data.pictures import JoinedPictures
+from finetune.data.sources import Source, Split
+from finetune.errors import DataError
+
+
+def folded(source: Source, number: int, of: int, seed: int) -> Source:
+    """``source`` with fold ``number`` (from 0) of ``of`` as test, and all the others as train.
+
+    The folds are made of all pictures but those of a test split of the source's own, which is left out of
+    the whole cross-validation. Every class is spread evenly over the folds; where pictures have groups, none
+    is divided. The same pictures, number of folds and seed give the same folds.
+
+    Raises:
+        DataError: a class or the groups are too few for so many folds.
+    """
+    # Late: most recipes have no folds.
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    whole = _joined([source.splits[name] for name in ("all", "train", "val") if name in source.splits])
+    counts = whole.class_counts(len(source.classes))
+    groups = len(whole) if whole.groups is None else len(np.unique(whole.groups))
+    if of > groups or of > counts.max():
+        what = "pictures" if whole.groups is None else "groups"
+        raise DataError(
+            f"{source.name}: {of} folds are too many for {groups} {what} and {counts.max()} pictures of the "
+            "largest class"
+        )
+    kind = StratifiedKFold if whole.groups is None else StratifiedGroupKFold
+    folds = kind(of, shuffle=True, random_state=key(seed, "folds") % 2**32)
+    with warnings.catch_warnings():
+        # Of a class with fewer pictures than folds; some folds then have none of it.
+        warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
+        sides = list(folds.split(np.zeros(len(whole)), whole.targets, whole.groups))
+    rest, held = (np.sort(side) for side in sides[number])
+    if not len(held):
+        raise DataError(f"{source.name}: of {of} folds, fold {number} has no group; take fewer folds")
+    notes = [*source.notes, f"test: fold {number} of {of}, {len(held)} pictures (seed {seed})"]
+    if "test" in source.splits:
+        notes.append("the source's own test split is left out of the folds")
+    splits = {"train": whole.subset(rest), "test": whole.subset(held)}
+    return dataclasses.replace(source, splits=splits, notes=tuple(notes))
+
+
+def _joined(splits: list[Split]) -> Split:
+    if len(splits) == 1:
+        return splits[0]
+    groups = [split.groups for split in splits if split.groups is not None]
+    return Split(
+        JoinedPictures([split.pictures for split in splits]),
+        np.concatenate([split.targets for split in splits]),
+        np.concatenate(groups) if groups else None,
+    )

@@ -1,0 +1,158 @@
+"""Pictures that belong together, of one patient or one scene, and splits that leave them together.
+
+A network recognises the patient. With pictures of one in train and in test, test says how well it does that.
+"""
+
+import dataclasses
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from finetune.data.keys import key
+from finetune.data.sources import Source, listed
+from finetune.data.tables import column_values
+from finetune.errors import DataError, printable
+
+Indices = npt.NDArray[np.int64]
+
+
+def with_groups(source: Source, given: str, group_by: str) -> Source:
+    """``source`` with the group of each picture.
+
+    Args:
+        given: what the recipe names as its source.
+        group_by: with a bracket in it, a pattern (regular expression) with one capture group, searched in
+            each file's name, or in its whole path if there is a slash in the pattern; what the capture group
+            matches is the picture's group. Else the name of a column of the CSV file.
+
+    Raises:
+        DataError: a name that the pattern does not match, no such column, an empty cell, or a source of which
+            pictures have no file names.
+    """
+    label = _by_pattern(source, group_by) if "(" in group_by else _by_column(source, given, group_by)
+    numbers: dict[str, int] = {}
+    splits, seen = {}, {}
+    for name, split in source.splits.items():
+        labels = [label(split.name(index)) for index in range(len(split))]
+        groups = np.asarray([numbers.setdefault(each, len(numbers)) for each in labels], dtype=np.int64)
+        splits[name] = dataclasses.replace(split, groups=groups)
+        seen[name] = set(labels)
+    notes = [*source.notes, f"{len(numbers)} groups by {printable(group_by)}"]
+    for name in ("val", "test"):
+        if name in seen and (both := seen["train"] & seen[name]):
+            notes.append(f"{len(both)} groups are in train and in {name} too: {name} flatters the network")
+    return dataclasses.replace(source, splits=splits, notes=tuple(notes))
+
+
+def grouped(
+    targets: Indices, groups: Indices, fraction: float, seed: int, classes: Sequence[str]
+) -> tuple[Indices, Indices]:
+    """Divide pictures into (rest, held), both sorted, without dividing a group.
+
+    ``targets`` and ``groups`` are (N,), ``fraction`` of the pictures is to be held, 0..1 exclusive.
+    Groups are taken in random order, each if it brings the held share of the classes nearer to ``fraction``.
+    Every class is on both sides. Which groups depends on these arguments alone.
+
+    Raises:
+        DataError: a class cannot be on both sides, since too few groups have it.
+    """
+    _, group = np.unique(groups, return_inverse=True)
+    counts = np.zeros((int(group.max(initial=-1)) + 1, int(targets.max(initial=-1)) + 1))
+    np.add.at(counts, (group, targets), 1.0)
+    present = counts.sum(axis=0) > 0
+    shares = counts[:, present] / counts[:, present].sum(axis=0)
+    draw = np.random.PCG64(key(seed, "groups")).random_raw(len(shares))
+    held = np.zeros(len(shares), dtype=bool)
+    share = np.zeros(shares.shape[1])
+    for index in np.argsort(draw, kind="stable"):
+        if _distance(share + shares[index], fraction) < _distance(share, fraction):
+            held[index] = True
+            share = share + shares[index]
+    names = [name for name, there in zip(classes, present.tolist(), strict=False) if there]
+    for missing in range(shares.shape[1]):
+        # A class of few large groups may have been passed over, or taken whole.
+        for side in (True, False):
+            if not _has(shares, held == side, missing):
+                _move(shares, held, missing, side, fraction, names)
+    is_held = held[group]
+    return np.flatnonzero(~is_held).astype(np.int64), np.flatnonzero(is_held).astype(np.int64)
+
+
+def _move(
+    shares: npt.NDArray[np.float64],
+    held: npt.NDArray[np.bool_],
+    missing: int,
+    side: bool,
+    fraction: float,
+    classes: Sequence[str],
+) -> None:
+    """Bring one group with class ``missing`` to ``side`` (True: held), the one that disturbs least."""
+    best, least = None, np.inf
+    for index in np.flatnonzero((shares[:, missing] > 0) & (held != side)):
+        moved = held.copy()
+        moved[index] = side
+        others = [place for place in range(shares.shape[1]) if place != missing]
+        kept = all(_has(shares, moved != side, place) for place in (*others, missing))
+        distance = _distance(shares[moved].sum(axis=0), fraction)
+        if kept and distance < least:
+            best, least = index, distance
+    if best is None:
+        count = int((shares[:, missing] > 0).sum())
+        number = "1 group" if count == 1 else f"{count} groups"
+        raise DataError(
+            f"class {listed([classes[missing]])} is in {number}, which cannot be put so that every class is "
+            "on every side. Add groups, give the splits yourself, or leave out data.group_by."
+        )
+    held[best] = side
+
+
+def _has(shares: npt.NDArray[np.float64], on: npt.NDArray[np.bool_], place: int) -> bool:
+    return bool((shares[on, place] > 0).any())
+
+
+def _distance(share: npt.NDArray[np.float64], fraction: float) -> float:
+    return float(((share - fraction) ** 2).sum())
+
+
+def _by_pattern(source: Source, pattern: str) -> Callable[[str], str]:
+    compiled = re.compile(pattern)
+    whole = "/" in pattern
+
+    def label(name: str) -> str:
+        if not os.path.exists(name):  # noqa: PTH110  (a Path for each of a million names is slow)
+            raise DataError(
+                f"{source.name}: data.group_by is a pattern over file names, and these pictures have none"
+            )
+        found = compiled.search(name.replace(os.sep, "/") if whole else os.path.basename(name))  # noqa: PTH119
+        if found is None or found[1] is None:
+            where = "path" if whole else "name"
+            raise DataError(
+                f"{printable(name)}: data.group_by ({printable(pattern)}) finds no group in this {where}"
+            )
+        return found[1]
+
+    return label
+
+
+def _by_column(source: Source, given: str, column: str) -> Callable[[str], str]:
+    table = Path(given).expanduser()
+    if not table.is_file():
+        raise DataError(
+            f"{source.name}: data.group_by is the name of a column ('{printable(column)}'), and this is no "
+            "CSV file. For files, give a pattern with one capture group, such as '^(patient[0-9]+)_'."
+        )
+    values = column_values(table, column)
+
+    def label(name: str) -> str:
+        value = values[name]
+        if not value:
+            raise DataError(
+                f"{printable(given)}: {printable(name)} has nothing in column '{printable(column)}'"
+            )
+        return value
+
+    return label

@@ -1,0 +1,199 @@
+"""Groups stay together, in val, test and folds; every class is on every side, or the error says why not."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune.data.folds import folded
+from finetune.data.groups import grouped, with_groups
+from finetune.data.pictures import ArrayPictures, FilePictures, JoinedPictures
+from finetune.data.sources import Source, Split, read_source
+from finetune.data.splits import carve
+from finetune.errors import DataError
+from finetune.recipe.load import parse_recipe
+from finetune.training.setup import load_data
+
+Put = Callable[..., Path]
+
+
+@st.composite
+def pictures(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    """Targets and groups; each group is of one class, or of several."""
+    classes, groups = draw(st.integers(2, 5)), draw(st.integers(4, 40))
+    targets, members = [], []
+    for group in range(groups):
+        for _ in range(draw(st.integers(1, 6))):
+            targets.append(draw(st.integers(0, classes - 1)) if group % 3 == 0 else group % classes)
+            members.append(group)
+    return np.asarray(targets), np.asarray(members)
+
+
+@given(pictures(), st.floats(0.05, 0.95), st.integers(0, 2**32 - 1))
+def test_no_group_is_divided(data: tuple[np.ndarray, np.ndarray], fraction: float, seed: int) -> None:
+    targets, groups = data
+    try:
+        rest, held = grouped(targets, groups, fraction, seed, [f"c{n}" for n in range(5)])
+    except DataError:
+        # Then some class is in few groups.
+        assert min(len(set(groups[targets == each])) for each in set(targets)) <= 3
+        return
+    assert sorted([*rest, *held]) == list(range(len(targets)))
+    assert not set(groups[rest]) & set(groups[held])
+    assert set(targets[rest]) == set(targets[held]) == set(targets)
+    again = grouped(targets, groups, fraction, seed, [f"c{n}" for n in range(5)])
+    np.testing.assert_array_equal(held, again[1])
+
+
+def test_many_small_groups_are_divided_as_asked() -> None:
+    targets, groups = np.repeat([0, 1, 2], [600, 300, 90]), np.arange(990) // 3
+    _, held = grouped(targets, groups, 0.2, 0, ["a", "b", "c"])
+    assert np.bincount(targets[held]) == pytest.approx([120, 60, 18], abs=3)
+    assert len({grouped(targets, groups, 0.2, seed, ["a", "b", "c"])[1].tobytes() for seed in range(5)}) == 5
+
+
+def test_the_split_never_changes() -> None:
+    # Recorded: a run that is resumed with a newer version must find its val pictures again.
+    targets, groups = np.repeat([0, 1], 12), np.arange(24) // 2
+    assert grouped(targets, groups, 0.25, 0, ["a", "b"])[1].tolist() == [2, 3, 4, 5, 14, 15, 20, 21]
+
+
+def test_a_class_in_one_group_cannot_be_on_both_sides() -> None:
+    targets, groups = np.repeat([0, 1], 6), np.asarray([0] * 6 + [1, 1, 2, 2, 3, 3])
+    with pytest.raises(DataError, match="class 'a' is in 1 group"):
+        grouped(targets, groups, 0.3, 0, ["a", "b"])
+
+
+def test_groups_by_file_name_and_by_path(put: Put) -> None:
+    names = [
+        f"{name}/s{scene}_{shot}.png" for name in ("cat", "dog") for scene in range(5) for shot in range(3)
+    ]
+    root = put(*names)
+    source = with_groups(read_source(str(root)), str(root), r"^(s\d+)_")
+    assert source.notes[-1].startswith("5 groups")
+    ready = carve(source, val_fraction=0.2, test_fraction=0.2, seed=0)
+    scenes = {
+        name: {Path(split.name(i)).name.split("_")[0] for i in range(len(split))}
+        for name, split in ready.splits.items()
+    }
+    assert not scenes["train"] & scenes["val"]
+    assert not scenes["train"] & scenes["test"]
+    assert not scenes["val"] & scenes["test"]
+    assert "whole groups" in " ".join(ready.notes)
+    by_path = with_groups(read_source(str(root)), str(root), r"/(cat|dog)/")
+    groups = by_path.splits["all"].groups
+    assert groups is not None
+    np.testing.assert_array_equal(groups, by_path.splits["all"].targets)
+
+
+def test_groups_by_a_column(put: Put, tmp_path: Path) -> None:
+    root = put(*(f"{number}.png" for number in range(24)))
+    rows = [f"{number}.png,{'ab'[number % 2]},p{number // 4}" for number in range(24)]
+    (root / "set.csv").write_text("path,label,Patient\n" + "\n".join(rows))
+    table = str(root / "set.csv")
+    recipe = parse_recipe(
+        f"data: {{source: '{table}', group_by: patient}}\nmodel: {{backbone: resnet18}}", "r.yaml"
+    )
+    ready = load_data(recipe.data, 0)
+    patients = {
+        name: {int(Path(split.name(i)).stem) // 4 for i in range(len(split))}
+        for name, split in ready.splits.items()
+    }
+    assert sum(map(len, patients.values())) == 6
+
+
+def test_groups_on_both_sides_of_given_splits_are_told(put: Put) -> None:
+    root = put("train/a/s1_1.png", "train/b/s2_1.png", "test/a/s1_2.png", "test/b/s3_1.png")
+    source = with_groups(read_source(str(root)), str(root), r"^(s\d)_")
+    assert any("1 groups are in train and in test too" in note for note in source.notes)
+
+
+def test_groups_that_cannot_be_told(put: Put) -> None:
+    root = put("a/s1_1.png", "a/odd.png", "b/s2_1.png")
+    source = read_source(str(root))
+    with pytest.raises(DataError, match=r"odd\.png: data\.group_by .* finds no group"):
+        with_groups(source, str(root), r"^(s\d)_")
+    with pytest.raises(DataError, match="no CSV file"):
+        with_groups(source, str(root), "patient")
+    with pytest.raises(DataError, match="have none"):
+        with_groups(read_source("digits"), "digits", r"^(\d)")
+    (root / "set.csv").write_text("path,label,patient\na/s1_1.png,a,1\nb/s2_1.png,b,\n")
+    table = str(root / "set.csv")
+    with pytest.raises(DataError, match="nothing in column"):
+        with_groups(read_source(table), table, "patient")
+    with pytest.raises(DataError, match="one column 'scene'"):
+        with_groups(read_source(table), table, "scene")
+
+
+def set_of(sizes: dict[str, list[int]], groups: int | None = None) -> Source:
+    splits = {}
+    for name, own in sizes.items():
+        targets = np.repeat(np.arange(len(own)), own)
+        pixels = np.zeros((len(targets), 1, 1), np.uint8)
+        members = None if groups is None else np.arange(len(targets)) // groups
+        splits[name] = Split(ArrayPictures(pixels, name), targets, members)
+    return Source("set", tuple(f"c{n}" for n in range(len(next(iter(sizes.values()))))), splits)
+
+
+def names(split: Split) -> list[str]:
+    return [split.name(i) for i in range(len(split))]
+
+
+@given(st.integers(2, 7), st.integers(0, 1000))
+def test_folds_hold_every_picture_once(of: int, seed: int) -> None:
+    source = set_of({"train": [20, 12, 9], "val": [5, 5, 3], "test": [2, 2, 2]})
+    folds = [folded(source, number, of, seed).splits for number in range(of)]
+    everything = sorted(names(source.splits["train"]) + names(source.splits["val"]))
+    assert sorted(name for fold in folds for name in names(fold["test"])) == everything
+    for fold in folds:
+        assert sorted(names(fold["train"]) + names(fold["test"])) == everything
+        counts = fold["test"].class_counts(3)
+        assert np.abs(counts - np.asarray([25, 17, 12]) / of).max() < 1 + 1e-9
+
+
+def test_grouped_folds_divide_no_group() -> None:
+    source = set_of({"all": [30, 30]}, groups=3)
+    seen: set[int] = set()
+    for number in range(4):
+        splits = folded(source, number, 4, 0).splits
+        held, rest = splits["test"].groups, splits["train"].groups
+        assert held is not None
+        assert rest is not None
+        assert not set(held) & set(rest)
+        assert not set(held) & seen
+        seen |= set(held)
+    assert len(seen) == 20
+
+
+def test_too_many_folds() -> None:
+    with pytest.raises(DataError, match="too many"):
+        folded(set_of({"all": [3, 3]}), 0, 9, 0)
+    with pytest.raises(DataError, match="groups"):
+        folded(set_of({"all": [30, 30]}, groups=30), 0, 5, 0)
+
+
+def test_joined_pictures(put: Put) -> None:
+    root = put("1.png", "2.png", "3.png")
+    paths = [str(root / f"{number}.png") for number in (1, 2, 3)]
+    joined = JoinedPictures([FilePictures(paths[:1]), FilePictures([]), FilePictures(paths[1:])])
+    assert [joined.name(index) for index in range(len(joined))] == paths
+    assert joined.open(2).size == (10, 8)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("group_by: '('", "pattern"),
+        ("group_by: '(a)(b)'", "one capture group"),
+        ("group_by: '(?:a)'", "one capture group"),
+        ("fold: {number: 5, of: 5}", "less than"),
+    ],
+)
+def test_recipes_that_cannot_be(text: str, words: str) -> None:
+    from finetune.errors import RecipeError
+
+    with pytest.raises(RecipeError, match=words):
+        parse_recipe(f"data: {{source: digits, {text}}}\nmodel: {{backbone: resnet18}}", "r.yaml")
