@@ -9,6 +9,7 @@ import typer
 import finetune
 from finetune.cli import output
 from finetune.cli.backbones import backbones
+from finetune.cli.cache import cache_app
 from finetune.cli.eval import evaluate
 from finetune.cli.export import export
 from finetune.cli.layers import layers
@@ -30,6 +31,7 @@ app.command()(export)
 app.command()(layers)
 app.command()(backbones)
 app.add_typer(recipe_app, name="recipe")
+app.add_typer(cache_app, name="cache")
 
 
 def _version(asked: bool) -> None:
