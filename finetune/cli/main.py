@@ -9,6 +9,7 @@ import typer
 import finetune
 from finetune.cli import output
 from finetune.cli.backbones import backbones
+from finetune.cli.cache import cache_app
 from finetune.cli.compare import compare
 from finetune.cli.cv import cv
 from finetune.cli.doctor import doctor
@@ -36,6 +37,7 @@ app.command()(doctor)
 app.command()(compare)
 app.command()(cv)
 app.add_typer(recipe_app, name="recipe")
+app.add_typer(cache_app, name="cache")
 
 
 def _version(asked: bool) -> None:

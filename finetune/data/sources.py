@@ -45,6 +45,10 @@ class Split:
         """Picture ``index`` as RGB; BadImageError if it cannot be read."""
         return self.pictures.open(index)
 
+    def digest(self, index: int) -> bytes:
+        """SHA-256 of what picture ``index`` is made of; BadImageError if it cannot be read."""
+        return self.pictures.digest(index)
+
     def subset(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> "Split":
         """The pictures that ``indices`` names, in that order."""
         wanted = np.asarray(indices, dtype=np.int64)

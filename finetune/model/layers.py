@@ -96,15 +96,20 @@ def with_output_shapes(
     Raises:
         RuntimeError: the network cannot take pictures of that size (torch's own message).
     """
-    # Copying with this memo gives meta parameters without holding the real ones twice.
-    own = [*module.parameters(), *module.buffers()]
-    shadow = copy.deepcopy(module, {id(tensor): _on_meta(tensor) for tensor in own})
+    shadow = on_meta(module)
     with torch.no_grad():
         recorder = _ShapeRecorder(fx.GraphModule(shadow, trace(shadow)))
         output = recorder.run(torch.empty(1, in_channels, image_size, image_size, device="meta"))
     shapes = recorder.shapes
     body = tuple(replace(layer, output_shape=shapes[layer.cut or ""]) for layer in table.body)
     return replace(table, body=body, head=replace(table.head, output_shape=tuple(output.shape[1:])))
+
+
+def on_meta(module: nn.Module) -> nn.Module:
+    """A copy of ``module`` on the meta device: shapes, and no numbers."""
+    # Copying with this memo gives meta parameters without holding the real ones twice.
+    own = [*module.parameters(), *module.buffers()]
+    return copy.deepcopy(module, {id(tensor): _on_meta(tensor) for tensor in own})
 
 
 def _on_meta(tensor: torch.Tensor) -> torch.Tensor:

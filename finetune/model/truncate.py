@@ -13,7 +13,7 @@ from typing import Any, Self
 from torch import Tensor, fx, nn
 
 from finetune.errors import UserError
-from finetune.model.graph import Tracer, trace
+from finetune.model.graph import Tracer, call_of, trace
 from finetune.model.layers import Layer, LayerTable, with_output_shapes
 from finetune.recipe.catalog import suggest
 
@@ -239,17 +239,8 @@ def _refuse_modes(module: nn.Module, graph: fx.Graph, last: fx.Node, at: str) ->
         for each, training in modes.items():
             each.training = training
     for ours, theirs in zip(_up_to(graph, last), other.nodes, strict=False):
-        if _call(ours) != _call(theirs):
+        if call_of(ours) != call_of(theirs):
             raise UserError(
                 f"{KEY}: before {at} the network does something in training that it does not in evaluation "
                 f"({theirs.format_node()}), so it cannot be cut there."
             )
-
-
-def _call(node: fx.Node) -> tuple[str, ...]:
-    """What a node does, without the mode where that makes no difference: where nothing is dropped."""
-    arguments: dict[str, Any] = dict(node.kwargs)
-    chances = [value for name, value in arguments.items() if name == "p" or name.endswith("dropout")]
-    if chances and not any(chances):
-        arguments.pop("training", None)
-    return (node.op, str(node.target), str(node.args), str(arguments))

@@ -21,6 +21,7 @@ DEFAULT_WEIGHT_DECAY = {"sgd": 1e-4, "adamw": 1e-2}
 DEFAULT_LR = {"sgd": 1e-2, "adamw": 1e-4}
 # Where the head alone trains, no feature can be spoilt: AdamW may go faster.
 DEFAULT_HEAD_ONLY_LR = {"sgd": 1e-2, "adamw": 1e-3}
+SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT])B")
 FROM_SCRATCH_LR_FACTOR = 10.0
 DEFAULT_HEAD_LR_MULT = 10.0
 
@@ -257,6 +258,20 @@ class AugmentSection(Section):
         None, description="how many looks a picture has: epoch e shows view e mod views; null: a new one each"
     )
 
+    @property
+    def changes_pictures(self) -> bool:
+        """Whether a training picture can look another way than in evaluation, mixing aside."""
+        strengths = (self.rotation, self.translate, self.random_erasing)
+        policies = (self.color_jitter, self.randaugment)
+        return (
+            self.crop != "none"
+            or self.flip
+            or self.vertical_flip
+            or self.trivial_augment
+            or any(strengths)
+            or any(policy is not None for policy in policies)
+        )
+
     @model_validator(mode="after")
     def _one_policy(self) -> Self:
         if self.randaugment is not None and self.trivial_augment:
@@ -377,6 +392,31 @@ class TrainSection(Section):
         return self
 
 
+def _size(value: str) -> str:
+    if SIZE.fullmatch(value) is None:
+        raise ValueError(f"must be a size such as 500MB or 4GB; it is {value!r}")
+    return value
+
+
+class CacheSection(Section):
+    """Where the features of frozen layers are kept. It never changes what is trained."""
+
+    where: Literal["auto", "memory", "disk", "off"] = Field(
+        "auto",
+        description="auto: on disk, or in memory, where reading is cheaper than computing anew; off: nowhere",
+    )
+    limit: Annotated[str, AfterValidator(_size)] = Field(
+        "4GB", description="of memory, or of the disk that all kept features take: KB, MB, GB or TB"
+    )
+
+    @property
+    def limit_bytes(self) -> int:
+        """``limit`` as a number of bytes, of 1000 to the KB."""
+        found = SIZE.fullmatch(self.limit)
+        assert found is not None
+        return int(float(found[1]) * 1000 ** (1 + "KMGT".index(found[2])))
+
+
 class Recipe(Section):
     """A whole recipe. Construct it from a file with :func:`finetune.recipe.load.load_recipe`."""
 
@@ -384,6 +424,7 @@ class Recipe(Section):
     data: DataSection
     model: ModelSection
     train: TrainSection = Field(default_factory=TrainSection)
+    cache: CacheSection = Field(default_factory=CacheSection)
 
     @model_validator(mode="after")
     def _fill_in(self) -> Self:

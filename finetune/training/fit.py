@@ -15,6 +15,7 @@ from finetune.recipe.schema import Recipe
 from finetune.training.batch_of_one import refuse_batch_of_one
 from finetune.training.checkpoint import MODEL, load_weights, open_checkpoint, promote, read_tensors
 from finetune.training.environment import describe_environment
+from finetune.training.frozen import FeaturePlan, plan_features
 from finetune.training.phase import judge, save_last, train_phase
 from finetune.training.plan import PhasePlan, plan_phases
 from finetune.training.position import Best, Position
@@ -85,7 +86,9 @@ def fit(
     total_steps = sum(plan.steps for plan in plans)
     momentum = raise_batchnorm_momentum(setup.network.module, recipe.model.batchnorm_momentum, total_steps)
 
+    features = plan_features(setup, plans)
     environment = describe_environment(setup)
+    environment["features"] = {number: plan.describe() for number, plan in features.items()}
     changed: list[str] = []
     if saved:
         changed = refuse_changes(run, setup, known, environment, force=force)
@@ -101,12 +104,14 @@ def fit(
             position.frozen = None
         elif not saved:
             run.begin(_description(setup, recipe_file, environment))
-        progress.started(_facts(setup, plans, momentum))
+        progress.started(_facts(setup, plans, momentum, features))
         with Signals() as signals, setup.reading():
             for plan in plans[position.phase :]:
                 if plan.number != position.phase:
                     position.begin_phase(plan.number)
-                optimizer_state = train_phase(plan, setup, position, optimizer_state, run, signals, progress)
+                optimizer_state = train_phase(
+                    plan, setup, position, optimizer_state, run, signals, progress, features.get(plan.number)
+                )
             test = _final_test(setup, run, position, signals)
             position.finished = True
             save_last(setup, run, position, optimizer_state)
@@ -200,7 +205,9 @@ def _take_up(run: RunDir, setup: Setup, saved: Path, position: Position, changed
     run.cut_back(TIMING, position.epoch)
 
 
-def _facts(setup: Setup, plans: list[PhasePlan], momentum: float | None) -> list[tuple[str, str]]:
+def _facts(
+    setup: Setup, plans: list[PhasePlan], momentum: float | None, features: Mapping[int, FeaturePlan]
+) -> list[tuple[str, str]]:
     compute, source, network = setup.compute, setup.source, setup.network
     counts = ", ".join(f"{len(split):,} {name}" for name, split in source.splits.items())
     size = setup.card.preprocessing
@@ -224,6 +231,11 @@ def _facts(setup: Setup, plans: list[PhasePlan], momentum: float | None) -> list
             f"{sum(plan.steps for plan in plans):,} steps of {setup.recipe.train.batch_size} pictures",
         ),
     ]
+    if features and not setup.recipe.train.augment.changes_pictures:
+        facts.append(("looks", "one a picture: training pictures are not augmented"))
+    for number, plan in features.items():
+        place = f"phase {number + 1}: " if len(plans) > 1 else ""
+        facts.append(("features", f"{place}{plan.k} frozen layers, {plan.describe()}"))
     if momentum is not None:
         facts.append(("BatchNorm", f"momentum at least {momentum:.3g}, so that its statistics keep up"))
     return facts

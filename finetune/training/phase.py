@@ -12,9 +12,11 @@ from finetune.data.loaders import eval_batches
 from finetune.errors import StoppedError
 from finetune.evaluation.evaluate import collect_logits
 from finetune.evaluation.metrics import Metrics, classification_metrics
+from finetune.features.split import NoSplitError
 from finetune.model.freeze import Freeze, resolve_freeze
 from finetune.model.param_groups import param_groups
 from finetune.training.checkpoint import CARD, MODEL, OPTIMIZER, RAW, SCORE, STATE, save_checkpoint
+from finetune.training.frozen import FeaturePlan, Frozen
 from finetune.training.l2_sp import Hold
 from finetune.training.loop import Stepper
 from finetune.training.optimizer import build_optimizer, load_named_state, named_state
@@ -30,20 +32,26 @@ from finetune.training.signals import Signals
 log = logging.getLogger("finetune")
 
 
-def judge(setup: Setup, split_name: str, signals: Signals) -> Metrics:
-    """The metrics of the evaluated network (the moving average, where there is one) on a split."""
+def judge(setup: Setup, split_name: str, signals: Signals, frozen: Frozen | None = None) -> Metrics:
+    """The metrics of the evaluated network (the moving average, where there is one) on a split.
+
+    Args:
+        frozen: on val, in a phase with frozen layers: what those compute, in place of pictures.
+    """
     data, card = setup.recipe.data, setup.card
-    batches = eval_batches(
-        setup.source.splits[split_name],
-        card.preprocessing,
-        batch_size=setup.recipe.train.batch_size,
-        workers=setup.workers,
-        on_bad_image=data.on_bad_image,
-        pin_memory=setup.compute.device.type == "cuda",
-    )
-    collected = collect_logits(
-        setup.evaluated, signals.watch(batches), setup.compute.device, setup.compute.autocast()
-    )
+    if frozen is not None and frozen.judges_val:
+        module, batches = frozen.evaluated, frozen.val()
+    else:
+        module = setup.evaluated
+        batches = eval_batches(
+            setup.source.splits[split_name],
+            card.preprocessing,
+            batch_size=setup.recipe.train.batch_size,
+            workers=setup.workers,
+            on_bad_image=data.on_bad_image,
+            pin_memory=setup.compute.device.type == "cuda",
+        )
+    collected = collect_logits(module, signals.watch(batches), setup.compute.device, setup.compute.autocast())
     for error in collected.bad:
         if error.name not in setup.left_out:
             setup.left_out.add(error.name)
@@ -59,8 +67,12 @@ def train_phase(
     run: RunDir,
     signals: Signals,
     progress: Progress,
+    features: FeaturePlan | None = None,
 ) -> dict[str, Tensor]:
     """Train one phase from where ``position`` stands in it; returns the optimizer's state for the next.
+
+    Args:
+        features: what is to become of what frozen layers compute; None where none are frozen.
 
     Raises:
         StoppedError: a signal came; the state was saved.
@@ -115,12 +127,15 @@ def train_phase(
 
     progress.phase(_title(plan, k, setup, optimizer))
     try:
+        frozen = _open_frozen(plan, setup, position, features, freeze, signals, progress)
+        if frozen is not None:
+            stepper.suffix = frozen.suffix
         while _under_way(plan, position, recipe.train.early_stopping):
             began = time.perf_counter()
             freeze.train_mode()
-            _train_epoch(plan, setup, stepper, position, signals, progress, save)
+            _train_epoch(plan, setup, stepper, position, signals, progress, save, frozen)
             recalibrate_batchnorm(setup, freeze, position, signals)
-            val = judge(setup, "val", signals)
+            val = judge(setup, "val", signals, frozen)
             entry, is_best = _close_epoch(plan, setup, position, val, optimizer)
             seconds, pictures = round(time.perf_counter() - began, 3), position.totals.pictures
             run.append(METRICS, entry)
@@ -137,6 +152,29 @@ def train_phase(
         raise
     freeze.verify(position.frozen)
     return named_state(optimizer)
+
+
+def _open_frozen(
+    plan: PhasePlan,
+    setup: Setup,
+    position: Position,
+    features: FeaturePlan | None,
+    freeze: Freeze,
+    signals: Signals,
+    progress: Progress,
+) -> Frozen | None:
+    """The frozen layers, cut off, with what is to be kept of them; None where the network runs whole."""
+    if features is None or features.whole is not None:
+        return None
+    freeze.train_mode()  # the suffix is traced as it trains
+    first = position.epoch - position.phase_epoch
+    try:
+        frozen = Frozen(setup, features, range(first, first + plan.epochs), freeze)
+    except NoSplitError as error:
+        log.info("the network runs whole: %s", error)
+        return None
+    frozen.fill(signals, progress.features)
+    return frozen
 
 
 def _under_way(plan: PhasePlan, position: Position, patience: int | None) -> bool:
@@ -168,6 +206,7 @@ def _train_epoch(
     signals: Signals,
     progress: Progress,
     save: Any,
+    frozen: Frozen | None,
 ) -> None:
     """The steps of one epoch, or those left of it."""
     every = setup.recipe.train.checkpoint_every_steps
@@ -175,7 +214,8 @@ def _train_epoch(
     steps = min(plan.steps_per_epoch, plan.steps - position.phase_step + position.epoch_step)
     if position.epoch_step >= steps:
         return
-    batches = setup.loader.epoch(position.epoch, start=position.epoch_step * accumulate)
+    source = setup.loader if frozen is None else frozen
+    batches = source.epoch(position.epoch, start=position.epoch_step * accumulate)
     made = stepper.epoch(batches, position.totals, position.phase_step, position.global_step)
     for _ in made:
         position.made_step()
