@@ -27,13 +27,18 @@ from finetune.model.auxiliary import loss_and_logits
 from finetune.model.build import Network, build
 from finetune.model.freeze import Freeze
 from finetune.model.param_groups import param_groups
+from finetune.recipe.catalog import backbones
 from finetune.recipe.schema import ModelSection
 from finetune.training.card import ModelCard
 
 CLASSES = 7
 STEPS = 3
 PICTURES = 4
-TABLE = Path(__file__).resolve().parent.parent / "docs" / "backbones.md"
+ROOT = Path(__file__).resolve().parent.parent
+TABLE = ROOT / "docs" / "backbones.md"
+README = ROOT / "README.md"
+# Between these the README holds what :func:`summary` gives.
+BEGIN, END = "<!-- backbones: written by scripts/backbones-table -->\n", "<!-- end of backbones -->\n"
 HEAD = """\
 # Backbones that were checked
 
@@ -195,7 +200,30 @@ def write_table(names: Iterable[str], px: int | None, tell: Callable[[str], None
         TABLE.parent.mkdir(exist_ok=True)
         body = "\n".join(lines[each] for each in sorted(lines))
         TABLE.write_text(f"{HEAD}{body}\n", encoding="utf-8")
+        README.write_text(with_summary(README.read_text(encoding="utf-8")), encoding="utf-8")
     return failed
+
+
+def with_summary(text: str) -> str:
+    """The README with the table's short form as it is now."""
+    before, _, rest = text.partition(BEGIN)
+    return f"{before}{BEGIN}{summary()}{END}{rest.partition(END)[2]}"
+
+
+def summary() -> str:
+    """The table's short form, a line a family: how many were checked, and the largest differences."""
+    known = backbones()
+    checked: dict[str, list[list[str]]] = {each.family: [] for each in known.values()}
+    for name, line in _lines().items():
+        checked[known[name].family].append([cell.strip() for cell in line.split("|")[1:-1]])
+    rows = ["| family | checked | layers | ONNX | .pt2 |", "|---|--:|--:|--:|--:|"]
+    for family, lines in sorted(checked.items()):
+        total = sum(each.family == family for each in known.values())
+        depths = [int(line[2]) for line in lines]
+        span = f"{min(depths)} to {max(depths)}" if len(set(depths)) > 1 else "".join(map(str, set(depths)))
+        worst = [f"{max(float(line[column]) for line in lines):.1e}" if lines else "" for column in (5, 6)]
+        rows.append(f"| {' | '.join([family, f'{len(lines)} of {total}', span, *worst])} |")
+    return "\n".join(rows) + "\n"
 
 
 def _lines() -> dict[str, str]:

@@ -29,6 +29,8 @@ _FORMER_NAMES = (
     (re.compile(r"\.(?:module|_orig_mod)\."), "."),
 )
 _DEEPEST_WRAPPER = 4
+# What a moving average of the weights is called; a self-distilling network's teacher is one.
+_AVERAGES = ("ema", "averag", "teacher")
 _COUNTER = "num_batches_tracked"
 _UNKNOWN = "the network has no such entry"
 _ABSENT = "not in the file"
@@ -116,7 +118,7 @@ def _entries(content: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, di
     if not isinstance(content, Mapping) or len(path) > _DEEPEST_WRAPPER:
         return
     inner = [key for key, value in content.items() if isinstance(key, str) and isinstance(value, Mapping)]
-    for key in sorted(inner, key=lambda each: "ema" not in each.lower()):
+    for key in sorted(inner, key=lambda each: not any(word in each.lower() for word in _AVERAGES)):
         yield from _entries(content[key], (*path, key))
     tensors = {
         key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)
@@ -146,6 +148,7 @@ def _plan(
     own = module.state_dict()
     in_head = _head_entries(table, own)
     targets = {key: _target(key, own, table.head.name, rules) for key in entries}
+    foreign = ""
     if not any(name in own for name, _ in targets.values()) and (foreign := wrapping(entries, own)):
         rules = {foreign: "", **rules}
         targets = {key: _target(key, own, table.head.name, rules) for key in entries}
@@ -187,7 +190,7 @@ def _plan(
         unused,
         share,
         wrapper,
-        prefix=prefixes.most_common(1)[0][0] if prefixes else "",
+        prefix=foreign or (prefixes.most_common(1)[0][0] if prefixes else ""),
         rename=uses(entries, rules),
         sizes={name: tensor.numel() for name, tensor in own.items()},
         adapted=adapted,

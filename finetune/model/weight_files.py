@@ -58,7 +58,10 @@ def read_file(path: Path) -> Any:
         WeightsError: not such a file, damaged, or holding more than tensors and plain values.
     """
     if path.suffix not in SUFFIXES:
-        raise WeightsError(f"{path}: a checkpoint must be a {', '.join(SUFFIXES)} file")
+        raise WeightsError(
+            f"{path}: a checkpoint must be a {', '.join(SUFFIXES)} file. A .ckpt, .bin or .pth.tar file is "
+            f"often one of these under another name: call it .pth then."
+        )
     with _reading(path):
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)

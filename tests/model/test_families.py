@@ -57,6 +57,12 @@ def test_onnx_too(name: str, script: ModuleType) -> None:
     assert script.verify(name, 96).px in (96, 224)
 
 
+def test_the_readme_shows_the_table(script: ModuleType) -> None:
+    text = script.README.read_text(encoding="utf-8")
+    assert script.BEGIN in text
+    assert text == script.with_summary(text), "run scripts/backbones-table --verify with some backbone"
+
+
 def test_what_is_wrong_is_found(
     small: Callable[..., nn.Module], script: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -317,3 +317,15 @@ def test_a_part_is_told_how_to_load() -> None:
     said = re.search(r"min_share to (0\.\d+)\.", str(caught.value))
     assert said is not None
     assert load(part, min_share=float(said.group(1)))[1].kept.keys() == {"deep.weight", "deep.bias"}
+
+
+def test_averages_come_first_and_foreign_prefixes_are_named() -> None:
+    source, other = Net(), Net()
+    student = prefixed("module.backbone.", body(other))
+    network, report = load({"student": student, "teacher": prefixed("backbone.", body(source))})
+    assert same(network, source)
+    assert report.wrapper == "teacher"
+    both = prefixed("module.encoder_q.", body(source)) | prefixed("module.encoder_k.", body(other))
+    network, report = load({"state_dict": both})
+    assert same(network, source)
+    assert "behind 'module.encoder_q.'" in report.summary()
