@@ -107,6 +107,7 @@ class Freeze:
         batchnorm: Literal["train", "frozen"] = "train",
     ) -> None:
         self.module = module
+        self.k = k
         frozen = {name for layer in table.body[:k] for name in layer.parameters}
         self.frozen_names = tuple(name for name, _ in module.named_parameters() if name in frozen)
         self._in_eval = _resting_modules(module, table, k)

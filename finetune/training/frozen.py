@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import math
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from finetune.features.looks import Looks
 from finetune.features.split import NoSplitError, split, suffix_graph
 from finetune.features.store import Store
 from finetune.model.freeze import Freeze, resolve_freeze
-from finetune.training.plan import PhasePlan
+from finetune.training.plan import SOLVER, PhasePlan
 from finetune.training.precision import DTYPES
 from finetune.training.setup import Setup
 from finetune.training.signals import Signals
@@ -42,10 +43,12 @@ FORMAT = 1
 class FeaturePlan:
     """What is to become of the features of one phase's frozen layers.
 
-    ``whole`` says why the network cannot be cut and runs whole; None where it can.
+    ``views`` is how many looks of each training picture are kept. ``whole`` says why the network cannot be
+    cut and runs whole; None where it can.
     """
 
     k: int
+    views: int
     train: Verdict
     val: Verdict
     whole: str | None = None
@@ -72,17 +75,21 @@ def plan_features(setup: Setup, plans: Sequence[PhasePlan]) -> dict[int, Feature
         priced = costs[k]
         if isinstance(priced, str):
             nowhere = Verdict(None, priced)
-            found[plan.number] = FeaturePlan(k, nowhere, nowhere, priced)
+            found[plan.number] = FeaturePlan(k, 0, nowhere, nowhere, priced)
             continue
         train, val = setup.source.splits["train"], setup.source.splits["val"]
         views = 1 if _plain(setup) else setup.recipe.train.augment.views
         refusal = _refusal(setup)
         if refusal is not None or views is None:
-            on_train = Verdict(None, refusal or "")
+            views, on_train = 0, Verdict(None, refusal or "")
+        elif plan.optimizer == SOLVER:
+            on_train = _decide(setup, priced, views * len(train), math.inf)
+            if on_train.where is None:
+                on_train = Verdict("memory", f"they are solved at once; {on_train.why}")
         else:
             views = min(views, plan.epochs)
             on_train = _decide(setup, priced, views * len(train), plan.epochs / views)
-        found[plan.number] = FeaturePlan(k, on_train, _decide(setup, priced, len(val), plan.epochs))
+        found[plan.number] = FeaturePlan(k, views, on_train, _decide(setup, priced, len(val), plan.epochs))
     return found
 
 
@@ -174,6 +181,7 @@ class Frozen:
         self._stores: dict[tuple[str, bool], Store] = {}
         self._train: Looks | None = None
         self._val: Looks | None = None
+        self._draws: list[tuple[int, int]] = []
 
     @property
     def judges_val(self) -> bool:
@@ -190,14 +198,13 @@ class Frozen:
         loader, source = self._setup.loader, self._setup.source
         if self._plan.train.where is not None:
             plain = _plain(self._setup)
-            views = 1 if plain else self._setup.recipe.train.augment.views
-            assert views is not None
             # An epoch shows one view of every picture.
-            epochs = self._epochs if len(self._epochs) < views else range(views)
+            epochs = range(self._epochs.start, self._epochs.start + self._plan.views)
             draws = [draw for epoch in epochs for batch in loader.draws(epoch) for draw in batch]
             store = self._store(self._plan.train, plain)
             self._train = Looks(store, self._extract, loader.split, loader.transform, plain=plain)
-            self._fill(self._train, sorted(draws), signals, tell)
+            self._draws = sorted(draws)
+            self._fill(self._train, self._draws, signals, tell)
         if self._plan.val.where is not None and self.judges_val:
             val, transform = source.splits["val"], EvalTransform(self._setup.card.preprocessing)
             store = self._store(self._plan.val, True)
@@ -220,6 +227,13 @@ class Frozen:
         for batch in loader.epoch(epoch, start):
             rows = compute(batch.images)
             yield dataclasses.replace(batch, images=self._extract.spec.features(rows))
+
+    def train_set(self) -> Batch:
+        """The features of all looks of the training pictures, which must have been kept, as one batch."""
+        assert self._train is not None
+        batch = self._train.batch(self._draws)
+        self._setup.loader.tell(batch.bad)
+        return batch
 
     def val(self) -> Iterator[Batch]:
         """Val's features in order, in batches of the training's size."""

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -20,7 +21,7 @@ from finetune.training.frozen import FeaturePlan, Frozen
 from finetune.training.l2_sp import Hold
 from finetune.training.loop import Stepper
 from finetune.training.optimizer import build_optimizer, load_named_state, named_state
-from finetune.training.plan import PhasePlan
+from finetune.training.plan import SOLVER, PhasePlan
 from finetune.training.position import Best, Position
 from finetune.training.progress import Progress
 from finetune.training.recalibration import recalibrate_batchnorm
@@ -28,6 +29,7 @@ from finetune.training.run_dir import RunDir
 from finetune.training.run_files import METRICS, TIMING
 from finetune.training.setup import Setup
 from finetune.training.signals import Signals
+from finetune.training.solved import solve_head
 
 log = logging.getLogger("finetune")
 
@@ -84,6 +86,13 @@ def train_phase(
     k = resolve_freeze(plan.freeze, network.table)
     freeze = Freeze(network.module, network.table, k, recipe.model.batchnorm)
     freeze.apply()
+    if position.phase_step == 0 or position.frozen is None:
+        position.frozen = freeze.fingerprint()
+    if plan.optimizer == SOLVER:
+        _solve_phase(plan, setup, position, run, signals, progress, features, freeze)
+        freeze.verify(position.frozen)
+        return {}
+    assert plan.weight_decay is not None  # left open for a solver alone
     optimizer = build_optimizer(
         plan.optimizer,
         param_groups(
@@ -100,8 +109,6 @@ def train_phase(
         device=setup.compute.device,
     )
     load_named_state(optimizer, optimizer_state)
-    if position.phase_step == 0 or position.frozen is None:
-        position.frozen = freeze.fingerprint()
     scaler = setup.compute.scaler()
     if position.scaler:
         scaler.load_state_dict(position.scaler)
@@ -136,22 +143,74 @@ def train_phase(
             _train_epoch(plan, setup, stepper, position, signals, progress, save, frozen)
             recalibrate_batchnorm(setup, freeze, position, signals)
             val = judge(setup, "val", signals, frozen)
-            entry, is_best = _close_epoch(plan, setup, position, val, optimizer)
-            seconds, pictures = round(time.perf_counter() - began, 3), position.totals.pictures
-            run.append(METRICS, entry)
-            run.append(TIMING, {"epoch": position.epoch, "seconds": seconds, "pictures": pictures})
-            position.begin_epoch()
-            # Before `best`, which a resume can then make good from it.
-            save()
-            if is_best:
-                save_best(setup, run, position)
-            progress.epoch(entry, seconds, is_best)
+            factor = plan.schedule.factor(position.phase_step - 1)  # of the last step made
+            rates = {group["name"]: group["base_lr"] * factor for group in optimizer.param_groups}
+            _end_epoch(plan, setup, position, val, rates, began, run, progress, save)
             signals.check()
     except StoppedError:
         save()
         raise
     freeze.verify(position.frozen)
     return named_state(optimizer)
+
+
+def _solve_phase(
+    plan: PhasePlan,
+    setup: Setup,
+    position: Position,
+    run: RunDir,
+    signals: Signals,
+    progress: Progress,
+    features: FeaturePlan | None,
+    freeze: Freeze,
+) -> None:
+    """Put the linear head that L-BFGS finds in place; one epoch of one step."""
+
+    def save() -> None:
+        save_last(setup, run, position, {})
+
+    if position.phase_step >= plan.steps:
+        return
+    progress.phase(
+        f"{freeze.k} of {len(setup.network.table.body)} layers frozen, the head is solved (L-BFGS)"
+    )
+    began = time.perf_counter()
+    try:
+        frozen = _open_frozen(plan, setup, position, features, freeze, signals, progress)
+        solve_head(plan, setup, frozen, position.totals)
+        position.made_step()
+        val = judge(setup, "val", signals, frozen)
+        _end_epoch(plan, setup, position, val, {}, began, run, progress, save)
+        signals.check()
+    except StoppedError:
+        if not position.phase_step:
+            position.begin_epoch()
+        save()
+        raise
+
+
+def _end_epoch(
+    plan: PhasePlan,
+    setup: Setup,
+    position: Position,
+    val: Metrics,
+    rates: dict[str, float],
+    began: float,
+    run: RunDir,
+    progress: Progress,
+    save: Callable[[], None],
+) -> None:
+    """Write an epoch down, save it, and tell of it."""
+    entry, is_best = _close_epoch(plan, setup, position, val, rates)
+    seconds, pictures = round(time.perf_counter() - began, 3), position.totals.pictures
+    run.append(METRICS, entry)
+    run.append(TIMING, {"epoch": position.epoch, "seconds": seconds, "pictures": pictures})
+    position.begin_epoch()
+    # Before `best`, which a resume can then make good from it.
+    save()
+    if is_best:
+        save_best(setup, run, position)
+    progress.epoch(entry, seconds, is_best)
 
 
 def _open_frozen(
@@ -232,20 +291,18 @@ def _close_epoch(
     setup: Setup,
     position: Position,
     val: Metrics,
-    optimizer: torch.optim.Optimizer,
+    rates: dict[str, float],
 ) -> tuple[dict[str, Any], bool]:
     """The epoch's line in the metrics, and whether val likes its weights most so far."""
     is_best = position.best is None or position.best.beaten_by(val.top1, val.loss)
     position.epoch += 1
     position.phase_epoch += 1
     position.epochs_without_better = 0 if is_best else position.epochs_without_better + 1
-    # Of the last step made, which a resumed process may not have made itself.
-    factor = plan.schedule.factor(position.phase_step - 1)
     entry = {
         "epoch": position.epoch,
         "phase": plan.number,
         "step": position.global_step,
-        "lr": {group["name"]: group["base_lr"] * factor for group in optimizer.param_groups},
+        "lr": rates,
         **position.totals.metrics(),
         "val_top1": val.top1,
         "val_loss": val.loss,

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from finetune.errors import UserError
 from finetune.features import kept
 from finetune.features.split import NoSplitError
 from finetune.recipe.load import parse_recipe
@@ -187,3 +188,40 @@ def test_networks_that_cannot_be_cut_run_whole(
     monkeypatch.setattr(frozen, "split", refuse)
     run(tmp_path / "late", shapes, text)
     assert bits(tmp_path / "early") == bits(tmp_path / "late")
+
+
+SOLVED = """\
+train:
+  batch_size: 6
+  phases: [{freeze: backbone, optimizer: lbfgs}, {freeze: 9, epochs: 1, lr: 1e-3}]
+"""
+
+
+def test_a_solved_head_starts_the_next_phase(shapes: Path, tmp_path: Path) -> None:
+    for where in ("off", "disk"):
+        run(tmp_path / where, shapes, SOLVED, "model.head.dropout=0", "train.ema=0.9", f"cache.where={where}")
+    assert bits(tmp_path / "off") == bits(tmp_path / "disk")
+    lines = [json.loads(line) for line in (tmp_path / "off" / "metrics.jsonl").read_text().splitlines()]
+    assert (lines[0]["epoch"], lines[0]["step"], lines[0]["lr"]) == (1, 1, {})
+    assert lines[0]["train_loss"] < 0.6932  # that of a head of zeros is log 2
+    assert lines[1]["step"] == 7
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["model.head.dropout=0.2"], "model.head.dropout: dropout draws at random"),
+        (["model.head.dropout=0", "train.augment.mixup_alpha=0.2"], "mixup_alpha draws at random"),
+        (["model.head.dropout=0", "train.phases.0.freeze=none"], "solves a linear head on frozen"),
+        (["model.head.dropout=0", "train.phases.0.weight_decay=0"], "needs a weight_decay above 0"),
+        (["model.head.dropout=0", "train.phases.0.epochs=3"], "at once"),
+        (["model.head.dropout=0", "train.augment.flip=true"], "give augment.views"),
+        (["model.head.dropout=0", "train.phases.0.freeze=17"], "is more than that"),
+        (["model.backbone=squeezenet1_1", "data.image_size=64", "model.head.dropout=0"], "more than that"),
+    ],
+)
+def test_what_cannot_be_solved_is_refused(
+    overrides: list[str], says: str, shapes: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=says):
+        run(tmp_path / "r", shapes, SOLVED, *overrides)
