@@ -23,6 +23,7 @@ from finetune.training.position import Best, Position
 from finetune.training.progress import Progress
 from finetune.training.recalibration import recalibrate_batchnorm
 from finetune.training.run_dir import METRICS, TIMING, RunDir
+from finetune.training.schedule import Rates
 from finetune.training.setup import Setup
 from finetune.training.signals import Signals
 
@@ -50,21 +51,11 @@ def judge(setup: Setup, split_name: str, signals: Signals) -> Metrics:
     return classification_metrics(collected.logits, collected.targets, card.classes)
 
 
-def train_phase(
-    plan: PhasePlan,
-    setup: Setup,
-    position: Position,
-    optimizer_state: dict[str, Tensor],
-    run: RunDir,
-    signals: Signals,
-    progress: Progress,
-) -> dict[str, Tensor]:
-    """Train one phase from where ``position`` stands in it; returns the optimizer's state for the next.
+def freeze_and_optimizer(plan: PhasePlan, setup: Setup) -> tuple[Freeze, torch.optim.Optimizer]:
+    """Freeze what the phase freezes, and the optimizer over what it trains.
 
     Raises:
-        StoppedError: a signal came; the state was saved.
-        FreezeBrokenError: something frozen changed.
-        FinetuneError: as the loop, the data and the checkpoints raise it.
+        FreezeError: the freeze names no layer.
     """
     recipe, network = setup.recipe, setup.network
     l2_sp = recipe.train.l2_sp
@@ -86,32 +77,62 @@ def train_phase(
         momentum=recipe.train.momentum,
         device=setup.compute.device,
     )
+    return freeze, optimizer
+
+
+def make_stepper(
+    setup: Setup, optimizer: torch.optim.Optimizer, schedule: Rates, scaler: torch.amp.GradScaler
+) -> Stepper:
+    """What makes the optimizer's steps as the recipe says."""
+    train = setup.recipe.train
+    return Stepper(
+        model=setup.network.module,
+        optimizer=optimizer,
+        criterion=setup.criterion,
+        schedule=schedule,
+        compute=setup.compute,
+        scaler=scaler,
+        seed=setup.recipe.seed,
+        name=setup.source.splits["train"].name,
+        accumulate=train.accumulate,
+        grad_clip_norm=train.grad_clip_norm,
+        ema=setup.ema,
+        hold=None if train.l2_sp is None else Hold(setup.start, train.l2_sp.alpha),
+    )
+
+
+def train_phase(
+    plan: PhasePlan,
+    setup: Setup,
+    position: Position,
+    optimizer_state: dict[str, Tensor],
+    run: RunDir,
+    signals: Signals,
+    progress: Progress,
+) -> dict[str, Tensor]:
+    """Train one phase from where ``position`` stands in it; returns the optimizer's state for the next.
+
+    Raises:
+        StoppedError: a signal came; the state was saved.
+        FreezeBrokenError: something frozen changed.
+        FinetuneError: as the loop, the data and the checkpoints raise it.
+    """
+    recipe = setup.recipe
+    freeze, optimizer = freeze_and_optimizer(plan, setup)
     load_named_state(optimizer, optimizer_state)
     if position.phase_step == 0 or position.frozen is None:
         position.frozen = freeze.fingerprint()
     scaler = setup.compute.scaler()
     if position.scaler:
         scaler.load_state_dict(position.scaler)
-    stepper = Stepper(
-        model=network.module,
-        optimizer=optimizer,
-        criterion=setup.criterion,
-        schedule=plan.schedule,
-        compute=setup.compute,
-        scaler=scaler,
-        seed=recipe.seed,
-        name=setup.source.splits["train"].name,
-        accumulate=recipe.train.accumulate,
-        grad_clip_norm=recipe.train.grad_clip_norm,
-        ema=setup.ema,
-        hold=None if l2_sp is None else Hold(setup.start, l2_sp.alpha),
-    )
+    stepper = make_stepper(setup, optimizer, plan.schedule, scaler)
 
     def save() -> None:
         position.scaler = scaler.state_dict()
         position.ema_updates = int(setup.ema.n_averaged) if setup.ema is not None else 0
         save_last(setup, run, position, named_state(optimizer))
 
+    k = resolve_freeze(plan.freeze, setup.network.table)
     progress.phase(_title(plan, k, setup, optimizer))
     try:
         while _under_way(plan, position, recipe.train.early_stopping):
