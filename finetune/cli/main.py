@@ -16,6 +16,7 @@ from finetune.cli.doctor import doctor
 from finetune.cli.eval import evaluate
 from finetune.cli.export import export
 from finetune.cli.layers import layers
+from finetune.cli.lr import lr
 from finetune.cli.predict import predict
 from finetune.cli.recipe import recipe_app
 from finetune.cli.train import train
@@ -36,6 +37,7 @@ app.command()(backbones)
 app.command()(doctor)
 app.command()(compare)
 app.command()(cv)
+app.command()(lr)
 app.add_typer(recipe_app, name="recipe")
 app.add_typer(cache_app, name="cache")
 

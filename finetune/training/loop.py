@@ -16,7 +16,7 @@ from finetune.model.auxiliary import loss_and_logits
 from finetune.training.diagnosis import first_non_finite
 from finetune.training.l2_sp import Hold
 from finetune.training.precision import Compute
-from finetune.training.schedule import Schedule
+from finetune.training.schedule import Rates
 
 NAMED_PICTURES = 8
 
@@ -50,7 +50,7 @@ class Stepper:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     criterion: nn.Module
-    schedule: Schedule
+    schedule: Rates
     compute: Compute
     scaler: torch.amp.GradScaler
     seed: int

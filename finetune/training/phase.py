@@ -27,6 +27,7 @@ from finetune.training.progress import Progress
 from finetune.training.recalibration import recalibrate_batchnorm
 from finetune.training.run_dir import RunDir
 from finetune.training.run_files import METRICS, TIMING
+from finetune.training.schedule import Rates
 from finetune.training.setup import Setup
 from finetune.training.signals import Signals
 from finetune.training.solved import solve_head
@@ -61,6 +62,62 @@ def judge(setup: Setup, split_name: str, signals: Signals, frozen: Frozen | None
     return classification_metrics(collected.logits, collected.targets, card.classes)
 
 
+def freeze_layers(plan: PhasePlan, setup: Setup) -> Freeze:
+    """Freeze what the phase freezes.
+
+    Raises:
+        FreezeError: the freeze names no layer.
+    """
+    network = setup.network
+    k = resolve_freeze(plan.freeze, network.table)
+    freeze = Freeze(network.module, network.table, k, setup.recipe.model.batchnorm)
+    freeze.apply()
+    return freeze
+
+
+def make_optimizer(plan: PhasePlan, setup: Setup) -> torch.optim.Optimizer:
+    """The optimizer over what the phase trains, once the rest is frozen."""
+    recipe, network = setup.recipe, setup.network
+    l2_sp = recipe.train.l2_sp
+    assert plan.weight_decay is not None  # left open for a solver alone
+    return build_optimizer(
+        plan.optimizer,
+        param_groups(
+            network.module,
+            network.table,
+            lr=plan.lr,
+            head_lr_mult=plan.head_lr_mult,
+            weight_decay=plan.weight_decay,
+            layer_decay=plan.layer_decay,
+            head_weight_decay=None if l2_sp is None else l2_sp.beta,
+            decay_bias_and_norm=recipe.train.decay_bias_and_norm,
+        ),
+        momentum=recipe.train.momentum,
+        device=setup.compute.device,
+    )
+
+
+def make_stepper(
+    setup: Setup, optimizer: torch.optim.Optimizer, schedule: Rates, scaler: torch.amp.GradScaler
+) -> Stepper:
+    """What makes the optimizer's steps as the recipe says."""
+    train = setup.recipe.train
+    return Stepper(
+        model=setup.network.module,
+        optimizer=optimizer,
+        criterion=setup.criterion,
+        schedule=schedule,
+        compute=setup.compute,
+        scaler=scaler,
+        seed=setup.recipe.seed,
+        name=setup.source.splits["train"].name,
+        accumulate=train.accumulate,
+        grad_clip_norm=train.grad_clip_norm,
+        ema=setup.ema,
+        hold=None if train.l2_sp is None else Hold(setup.start, train.l2_sp.alpha),
+    )
+
+
 def train_phase(
     plan: PhasePlan,
     setup: Setup,
@@ -81,63 +138,31 @@ def train_phase(
         FreezeBrokenError: something frozen changed.
         FinetuneError: as the loop, the data and the checkpoints raise it.
     """
-    recipe, network = setup.recipe, setup.network
-    l2_sp = recipe.train.l2_sp
-    k = resolve_freeze(plan.freeze, network.table)
-    freeze = Freeze(network.module, network.table, k, recipe.model.batchnorm)
-    freeze.apply()
+    freeze = freeze_layers(plan, setup)
     if position.phase_step == 0 or position.frozen is None:
         position.frozen = freeze.fingerprint()
     if plan.optimizer == SOLVER:
         _solve_phase(plan, setup, position, run, signals, progress, features, freeze)
         freeze.verify(position.frozen)
         return {}
-    assert plan.weight_decay is not None  # left open for a solver alone
-    optimizer = build_optimizer(
-        plan.optimizer,
-        param_groups(
-            network.module,
-            network.table,
-            lr=plan.lr,
-            head_lr_mult=plan.head_lr_mult,
-            weight_decay=plan.weight_decay,
-            layer_decay=plan.layer_decay,
-            head_weight_decay=None if l2_sp is None else l2_sp.beta,
-            decay_bias_and_norm=recipe.train.decay_bias_and_norm,
-        ),
-        momentum=recipe.train.momentum,
-        device=setup.compute.device,
-    )
+    optimizer = make_optimizer(plan, setup)
     load_named_state(optimizer, optimizer_state)
     scaler = setup.compute.scaler()
     if position.scaler:
         scaler.load_state_dict(position.scaler)
-    stepper = Stepper(
-        model=network.module,
-        optimizer=optimizer,
-        criterion=setup.criterion,
-        schedule=plan.schedule,
-        compute=setup.compute,
-        scaler=scaler,
-        seed=recipe.seed,
-        name=setup.source.splits["train"].name,
-        accumulate=recipe.train.accumulate,
-        grad_clip_norm=recipe.train.grad_clip_norm,
-        ema=setup.ema,
-        hold=None if l2_sp is None else Hold(setup.start, l2_sp.alpha),
-    )
+    stepper = make_stepper(setup, optimizer, plan.schedule, scaler)
 
     def save() -> None:
         position.scaler = scaler.state_dict()
         position.ema_updates = int(setup.ema.n_averaged) if setup.ema is not None else 0
         save_last(setup, run, position, named_state(optimizer))
 
-    progress.phase(_title(plan, k, setup, optimizer))
+    progress.phase(_title(plan, freeze.k, setup, optimizer))
     try:
         frozen = _open_frozen(plan, setup, position, features, freeze, signals, progress)
         if frozen is not None:
             stepper.suffix = frozen.suffix
-        while _under_way(plan, position, recipe.train.early_stopping):
+        while _under_way(plan, position, setup.recipe.train.early_stopping):
             began = time.perf_counter()
             freeze.train_mode()
             _train_epoch(plan, setup, stepper, position, signals, progress, save, frozen)

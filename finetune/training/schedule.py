@@ -2,12 +2,20 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 # As in torch's OneCycleLR: a rise over 30 % of the steps from 1/25, then down to 1/25/10^4.
 ONE_CYCLE_RISE = 0.3
 ONE_CYCLE_START = 1 / 25
 ONE_CYCLE_END = ONE_CYCLE_START / 1e4
+
+
+class Rates(Protocol):
+    """What sets the rate of each step."""
+
+    def factor(self, step: int) -> float:
+        """What the base rate is multiplied by at step ``step`` (0-based) of the phase."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,230 @@
+"""The learning-rate range test: a short run in which the rate rises until the loss explodes.
+
+Smith 2017, "Cyclical learning rates for training neural networks". The rate rises exponentially, as in
+fastai's `lr_find`, and the suggestion is taken from the loss's longest fall.
+"""
+
+import bisect
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+from finetune.data.batch import Batch
+from finetune.errors import FinetuneError, NonFiniteLossError, UserError
+from finetune.recipe.schema import Recipe
+from finetune.training.loop import Totals
+from finetune.training.phase import freeze_layers, make_optimizer, make_stepper
+from finetune.training.plan import SOLVER, plan_phases
+from finetune.training.precision import choose_compute, pick_device
+from finetune.training.setup import Setup, load_data, prepare
+
+# Rates of the body from which and up to which the test goes.
+RANGE = {"adamw": (1e-6, 1.0), "sgd": (1e-5, 10.0)}
+# Weight of what came before in the smoothed loss.
+SMOOTHING = 0.9
+# The test ends when the smoothed loss is so many times its least.
+EXPLODED = 4.0
+# How far into the longest fall the suggestion lies: past its start, and before it levels out.
+INTO_THE_FALL = 2 / 3
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """What the test measured, a value a step.
+
+    Attributes:
+        lr: the body's rate (the head's is ``head_lr_mult`` times that).
+        loss: of the step's batch, before the update.
+        smoothed: its exponential mean, corrected for the start.
+        suggestion: the body's rate to train with: two thirds into the longest fall of the smoothed loss.
+    """
+
+    lr: tuple[float, ...]
+    loss: tuple[float, ...]
+    smoothed: tuple[float, ...]
+    suggestion: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Rise:
+    """The schedule of the test: from ``low`` to ``high`` in ``steps`` steps, each by the same factor, for an
+    optimizer whose base rate is ``base``.
+    """
+
+    low: float
+    high: float
+    steps: int
+    base: float
+
+    def lr(self, step: int) -> float:
+        """The rate at step ``step``, from 0."""
+        return float(self.low * (self.high / self.low) ** (step / (self.steps - 1)))
+
+    def factor(self, step: int) -> float:
+        """The same in base rates, as an optimizer's step wants it."""
+        return self.lr(step) / self.base
+
+
+def range_test(
+    recipe: Recipe,
+    *,
+    steps: int = 100,
+    low: float | None = None,
+    high: float | None = None,
+    device: str | None = None,
+    watch: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> RangeTest:
+    """Test the first phase of ``recipe``; nothing is written.
+
+    Args:
+        steps: optimizer steps if the loss does not explode before; at least 10.
+        low, high: the body's rate at the first and the last step; None: 1e-6 to 1 (AdamW), 1e-5 to 10 (SGD).
+        watch: passes the numbers of the steps on, and may show how far they are.
+
+    Raises:
+        UserError: data, weights, freeze or range that cannot serve.
+        FinetuneError: the loss never fell.
+    """
+    compute = choose_compute(
+        pick_device(device),
+        recipe.train.precision,
+        None if recipe.train.threads == "auto" else recipe.train.threads,
+        deterministic=recipe.train.deterministic,
+    )
+    optimizer = recipe.train.phases[0].optimizer or recipe.train.optimizer
+    if optimizer == SOLVER:
+        raise UserError(
+            "train.phases[0] solves the head with lbfgs, which has no learning rate to test; "
+            "--set train.phases.0.optimizer=adamw tests one"
+        )
+    first, last = (given or usual for given, usual in zip((low, high), RANGE[optimizer], strict=True))
+    if not 0 < first < last:
+        raise UserError(f"--low {first:g} and --high {last:g}: the first must be less than the second")
+    setup = prepare(recipe, load_data(recipe.data, recipe.seed), compute)
+    plan = plan_phases(setup.recipe.train, setup.loader.batches_per_epoch)[0]
+    rise = Rise(first, last, max(steps, 10), plan.lr)
+    with setup.reading():
+        return measure(setup, rise, watch)
+
+
+def measure(setup: Setup, rise: Rise, watch: Callable[[Iterable[int]], Iterable[int]] = iter) -> RangeTest:
+    """Run the test on what was set up; the network is afterwards what it was, bit for bit."""
+    module = setup.network.module
+    kept = {name: value.clone() for name, value in module.state_dict().items()}
+    wanted = {name: parameter.requires_grad for name, parameter in module.named_parameters()}
+    modes = [(part, part.training) for part in module.modules()]
+    plan = plan_phases(setup.recipe.train, setup.loader.batches_per_epoch)[0]
+    try:
+        freeze, optimizer = freeze_layers(plan, setup), make_optimizer(plan, setup)
+        freeze.train_mode()
+        stepper = make_stepper(setup, optimizer, rise, setup.compute.scaler())
+        stepper.ema = None  # an average of such a run says nothing
+        losses: list[float] = []
+        smooth: list[float] = []
+        batches = _batches(setup)
+        for step in watch(range(rise.steps)):
+            totals = Totals()
+            try:
+                stepper.step(list(islice(batches, stepper.accumulate)), totals, step, step)
+            except NonFiniteLossError:
+                break
+            if not totals.pictures:
+                continue
+            losses.append(totals.loss / totals.pictures)
+            smooth = smoothed(losses)
+            if smooth[-1] > EXPLODED * min(smooth):
+                break
+    finally:
+        module.load_state_dict(kept)
+        module.zero_grad(set_to_none=True)
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(wanted[name])
+        for part, mode in modes:
+            part.training = mode
+    rates = [rise.lr(step) for step in range(len(losses))]
+    return RangeTest(tuple(rates), tuple(losses), tuple(smooth), suggest(rates, smooth))
+
+
+def suggest(rates: Sequence[float], losses: Sequence[float]) -> float:
+    """The rate to train with, from smoothed losses: the place two thirds into their longest fall.
+
+    Raises:
+        FinetuneError: the losses never fall.
+    """
+    fall = longest_fall(losses)
+    if len(fall) < 3:
+        raise FinetuneError(
+            "the loss never fell, so there is no rate to suggest. Try a smaller --low, more --steps, or a "
+            "larger train.batch_size."
+        )
+    return rates[fall[int(INTO_THE_FALL * (len(fall) - 1))]]
+
+
+def longest_fall(values: Sequence[float]) -> list[int]:
+    """Places of the longest strictly falling subsequence (patience sorting; Fredman 1975)."""
+    heads: list[float] = []
+    ends: list[int] = []
+    before: list[int] = []
+    for place, value in enumerate(values):
+        pile = bisect.bisect_left(heads, -value)
+        before.append(ends[pile - 1] if pile else -1)
+        if pile == len(heads):
+            heads.append(-value)
+            ends.append(place)
+        else:
+            heads[pile], ends[pile] = -value, place
+    place, found = (ends[-1] if ends else -1), []
+    while place >= 0:
+        found.append(place)
+        place = before[place]
+    return found[::-1]
+
+
+def smoothed(losses: Sequence[float]) -> list[float]:
+    """The exponential mean of the losses so far, corrected for its start at zero (as in Adam)."""
+    mean, found = 0.0, []
+    for step, loss in enumerate(losses, 1):
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
+        found.append(mean / (1 - SMOOTHING**step))
+    return found
+
+
+def _batches(setup: Setup) -> Iterator[Batch]:
+    for epoch in count():
+        yield from setup.loader.epoch(epoch)
+
+
+def draw(test: RangeTest, title: str, path: Path) -> None:
+    """Draw loss against rate, with the suggestion; the format follows from the file's ending.
+
+    Raises:
+        UserError: the file cannot be written, or its ending is none that matplotlib knows.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(test.lr, test.loss, color="C0", alpha=0.3, linewidth=1, label="loss of the batch")
+    axes.plot(test.lr, test.smoothed, color="C0", linewidth=2, label="smoothed")
+    axes.axvline(test.suggestion, color="C1", linestyle="--", label=f"suggestion: {test.suggestion:.1e}")
+    axes.set_xscale("log")
+    # What comes after the explosion would flatten all the rest.
+    axes.set_ylim(0, 1.2 * max(test.smoothed[0], *test.smoothed[: max(len(test.smoothed) // 2, 1)]))
+    axes.set_xlabel("learning rate of the body")
+    axes.set_ylabel("loss")
+    axes.set_title(title)
+    axes.legend(fontsize="small")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=120)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be written ({error})") from None
