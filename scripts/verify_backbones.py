@@ -23,7 +23,8 @@ from finetune.deploy.torch_classifier import TorchClassifier
 from finetune.deploy.write_onnx import write_onnx
 from finetune.deploy.write_torch import open_pt2, write_pt2
 from finetune.errors import FinetuneError, UserError
-from finetune.model.auxiliary import loss_and_logits
+from finetune.model.auxiliary import has_room, loss_and_logits
+from finetune.model.backbones import AUXILIARY
 from finetune.model.build import Network, build
 from finetune.model.freeze import Freeze
 from finetune.model.param_groups import param_groups
@@ -81,7 +82,7 @@ class Verified:
 def verify(
     name: str, px: int | None = None, formats: Iterable[str] = ("onnx", "pt2"), only: int | None = None
 ) -> Verified:
-    """Check one backbone at ``px`` (None: its own size; its own too where it cannot take ``px``).
+    """Check one backbone at ``px`` (None: its own size; its own too where ``px`` are too few).
 
     Args:
         only: train with this many layers frozen; None: with one, half of them, and all.
@@ -90,6 +91,8 @@ def verify(
         AssertionError, FinetuneError: something does not hold.
     """
     section = ModelSection(backbone=name, weights="none")
+    if px is not None and name in AUXILIARY and not has_room(name, px):
+        px = None  # its auxiliary classifiers would be left out
     try:
         network = build(section, CLASSES, seed=0, image_size=px)
     except UserError:

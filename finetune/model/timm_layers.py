@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from finetune.errors import FinetuneError
+from finetune.errors import FinetuneError, UserError, first_line
 from finetune.model.layers import Layer, LayerTable, find_layers
 from finetune.model.timm_backbones import classifiers
 
@@ -29,16 +29,16 @@ def layers(name: str, module: nn.Module, *, tell: bool) -> LayerTable:
         tell: log which of the two it came to be, where it is the latter.
 
     Raises:
-        FinetuneError: neither can be had.
+        UserError: neither can be had.
     """
     paths = classifiers(name)
     try:
         return find_layers(module, _head_path(paths))
     except (FinetuneError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         if not hasattr(module, "group_matcher"):
-            raise FinetuneError(
-                f"{name}: cannot be traced, and timm has no groups for it: {error}"
-            ) from error
+            raise UserError(
+                f"{name} cannot be used: it cannot be traced ({first_line(error)}), and timm has no groups"
+            ) from None
     if tell:
         log.warning(
             "%s cannot be traced: timm's own groups of parameters are its layers. freeze, layer_decay and "
@@ -118,7 +118,9 @@ def _by_groups(module: nn.Module, heads: Sequence[str]) -> LayerTable:
             Layer(number, label, tuple(parameters), modules, sum(sizes[each] for each in parameters))
         )
     if sum(layer.num_parameters for layer in found) != sum(sizes.values()) or not body:
-        raise FinetuneError(f"timm's groups of {type(module).__name__} do not cover its parameters")
+        raise UserError(
+            f"timm's groups of {type(module).__name__} do not cover its parameters, so it cannot be used"
+        )
     return LayerTable(tuple(found[:-1]), found[-1], spans)
 
 

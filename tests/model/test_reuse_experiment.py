@@ -28,9 +28,9 @@ def test_both_heads_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     lines = script.TABLE.read_text().removeprefix(script.HEAD).splitlines()
     cells = [[cell.strip() for cell in line.split("|")] for line in lines]
     assert [(cell[3], cell[4], cell[5]) for cell in cells] == [
-        ("1 of 3", "backbone", "as usual"),
-        ("1 of 3", "backbone", "from the source's"),
-        ("1 of 3", "none", "as usual"),
-        ("1 of 3", "none", "from the source's"),
+        ("1 of 3, by alias", "backbone", "as usual"),
+        ("1 of 3, by alias", "backbone", "from the source's"),
+        ("1 of 3, by alias", "none", "as usual"),
+        ("1 of 3, by alias", "none", "from the source's"),
     ]
     assert all(cell[8].endswith("]") and cell[9].endswith("]") for cell in cells)
