@@ -14,6 +14,7 @@ from finetune.cli.eval import evaluate
 from finetune.cli.export import export
 from finetune.cli.layers import layers
 from finetune.cli.predict import predict
+from finetune.cli.probe import probe
 from finetune.cli.recipe import recipe_app
 from finetune.cli.train import train
 from finetune.errors import FinetuneError, RecipeError
@@ -29,6 +30,7 @@ app.command("eval")(evaluate)
 app.command()(predict)
 app.command()(export)
 app.command()(layers)
+app.command()(probe)
 app.command()(backbones)
 app.add_typer(recipe_app, name="recipe")
 app.add_typer(cache_app, name="cache")

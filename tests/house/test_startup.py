@@ -36,7 +36,7 @@ def run(*words: str) -> tuple[str, str]:
     [
         ("--help",), ("--version",), ("train", "--help"), ("eval", "--help"), ("predict", "--help"),
         ("export", "--help"), ("layers", "--help"), ("recipe", "--help"), ("recipe", "show", "--help"),
-        ("cache", "--help"), ("cache", "info"), ("cache", "clear"),
+        ("probe", "--help"), ("cache", "--help"), ("cache", "info"), ("cache", "clear"),
     ],
     ids=" ".join,
 )  # fmt: skip
