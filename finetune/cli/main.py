@@ -18,6 +18,7 @@ from finetune.cli.export import export
 from finetune.cli.layers import layers
 from finetune.cli.lr import lr
 from finetune.cli.predict import predict
+from finetune.cli.probe import probe
 from finetune.cli.recipe import recipe_app
 from finetune.cli.train import train
 from finetune.errors import FinetuneError, RecipeError
@@ -33,6 +34,7 @@ app.command("eval")(evaluate)
 app.command()(predict)
 app.command()(export)
 app.command()(layers)
+app.command()(probe)
 app.command()(backbones)
 app.command()(doctor)
 app.command()(compare)

@@ -100,10 +100,10 @@ def fit(
             _take_up(run, setup, saved, position, changed)
         if changed:
             forced = [*known.get("forced", []), {"step": position.global_step, "changed": changed}]
-            run.describe(_description(setup, recipe_file, {**environment, "forced": forced}))
+            run.describe(description(setup, recipe_file, {**environment, "forced": forced}))
             position.frozen = None
         elif not saved:
-            run.begin(_description(setup, recipe_file, environment))
+            run.begin(description(setup, recipe_file, environment))
         progress.started(_facts(setup, plans, momentum, features))
         with Signals() as signals, setup.reading():
             for plan in plans[position.phase :]:
@@ -112,7 +112,7 @@ def fit(
                 optimizer_state = train_phase(
                     plan, setup, position, optimizer_state, run, signals, progress, features.get(plan.number)
                 )
-            test = _final_test(setup, run, position, signals)
+            test = final_test(setup, run, position, signals)
             position.finished = True
             save_last(setup, run, position, optimizer_state)
         return _result(setup, run, position, test)
@@ -151,7 +151,7 @@ def _best(position: Position) -> Best:
     return position.best
 
 
-def _final_test(setup: Setup, run: RunDir, position: Position, signals: Signals) -> Metrics | None:
+def final_test(setup: Setup, run: RunDir, position: Position, signals: Signals) -> Metrics | None:
     """Judge the best checkpoint on test, once, and write that down as the last line of the metrics."""
     test = _load_best_and_test(setup, run, signals)
     if test is not None:
@@ -185,7 +185,8 @@ def _load_best_and_test(setup: Setup, run: RunDir, signals: Signals) -> Metrics 
         setup.evaluated.load_state_dict(kept)
 
 
-def _description(setup: Setup, recipe_file: bytes | None, environment: Mapping[str, Any]) -> Description:
+def description(setup: Setup, recipe_file: bytes | None, environment: Mapping[str, Any]) -> Description:
+    """What the run's directory says of it; without ``recipe_file`` the resolved recipe serves."""
     resolved = dump_recipe(setup.recipe)
     weights = setup.network.weights
     report = None

@@ -21,7 +21,7 @@ from torch import nn
 from finetune.data.batch import Batch
 from finetune.data.loaders import eval_batches
 from finetune.data.transforms import EvalTransform
-from finetune.features.decide import Verdict, decide
+from finetune.features.decide import Verdict, Where, decide
 from finetune.features.extract import Cost, Extractor, cost
 from finetune.features.kept import features_folder, make_room
 from finetune.features.looks import Looks
@@ -177,7 +177,6 @@ class Frozen:
             setup.compute.autocast,
             setup.recipe.train.batch_size,
         )
-        self._fingerprint = self._extract.fingerprint()
         self._stores: dict[tuple[str, bool], Store] = {}
         self._train: Looks | None = None
         self._val: Looks | None = None
@@ -267,19 +266,28 @@ class Frozen:
     def _store(self, verdict: Verdict, plain: bool) -> Store:
         assert verdict.where is not None
         if (verdict.where, plain) not in self._stores:
-            folder = None
-            about = _about(self._setup, self._plan.k, plain)
-            if verdict.where == "disk":
-                text = json.dumps([self._fingerprint, self._extract.spec.to_dict(), about], sort_keys=True)
-                folder = features_folder() / hashlib.sha256(text.encode()).hexdigest()[:32]
-                rows = sum(len(each) for each in self._setup.source.splits.values())
-                gone = make_room(
-                    rows * self._extract.spec.nbytes, self._setup.recipe.cache.limit_bytes, folder
-                )
-                if gone:
-                    log.info("cache: %d older set%s of features made room", gone, "s" if gone > 1 else "")
-            self._stores[verdict.where, plain] = Store(self._extract.spec, folder, about)
+            self._stores[verdict.where, plain] = open_store(
+                self._setup, self._extract, self._plan.k, verdict.where, plain=plain
+            )
         return self._stores[verdict.where, plain]
+
+
+def open_store(setup: Setup, extract: Extractor, k: int, where: Where, *, plain: bool) -> Store:
+    """The store of what ``extract``, the first ``k`` layers, computes under the recipe's transform.
+
+    On disk the folder's name is a hash of all that the rows depend on beside the pictures, and older folders
+    make room within ``cache.limit``.
+    """
+    about = _about(setup, k, plain)
+    if where == "memory":
+        return Store(extract.spec, None, about)
+    text = json.dumps([extract.fingerprint(), extract.spec.to_dict(), about], sort_keys=True)
+    folder = features_folder() / hashlib.sha256(text.encode()).hexdigest()[:32]
+    rows = sum(len(each) for each in setup.source.splits.values())
+    gone = make_room(rows * extract.spec.nbytes, setup.recipe.cache.limit_bytes, folder)
+    if gone:
+        log.info("cache: %d older set%s of features made room", gone, "s" if gone > 1 else "")
+    return Store(extract.spec, folder, about)
 
 
 def _about(setup: Setup, k: int, plain: bool) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def run(*words: str) -> tuple[str, str]:
     [
         ("--help",), ("--version",), ("train", "--help"), ("eval", "--help"), ("predict", "--help"),
         ("export", "--help"), ("layers", "--help"), ("recipe", "--help"), ("recipe", "show", "--help"),
-        ("doctor", "--help"), ("compare", "--help"), ("cv", "--help"), ("lr", "--help"),
+        ("doctor", "--help"), ("compare", "--help"), ("cv", "--help"), ("lr", "--help"), ("probe", "--help"),
         ("cache", "--help"), ("cache", "info"), ("cache", "clear"),
     ],
     ids=" ".join,
