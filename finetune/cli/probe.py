@@ -11,7 +11,7 @@ import typer
 
 from finetune.cli import output, table
 from finetune.cli.run_options import DeviceOption
-from finetune.errors import UserError
+from finetune.errors import UserError, printable
 
 if TYPE_CHECKING:
     from finetune.recipe.schema import Recipe
@@ -78,7 +78,7 @@ def probe(
                 found = strategy.probe(recipe, wanted, device=device, tell=progress.features)
                 _show(found, as_json)
                 best = max(found, key=lambda depth: depth.winner.cv_top1)
-                command = " ".join(["finetune", *map(shlex.quote, sys.argv[1:])])
+                command = printable(" ".join(["finetune", *map(shlex.quote, sys.argv[1:])]))
                 _conclude(best, run_dir, *strategy.save(best, run, command))
     if plot is not None:
         rows = [row for depth in found for row in depth.rows]

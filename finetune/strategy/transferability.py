@@ -1,5 +1,7 @@
 """How well features would transfer to labels, without training: LogME and the H-score. NumPy only."""
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -26,12 +28,12 @@ def log_me(features: npt.NDArray[np.floating], targets: npt.NDArray[np.integer])
         ValueError: fewer than two classes, or arrays that do not fit.
     """
     f, y = _checked(features, targets)
-    n, d = f.shape
+    n, d = len(f), int(f.shape[1])
     u, s, _ = np.linalg.svd(f, full_matrices=False)
     rank = int((s > s.max(initial=0.0) * max(n, d) * np.finfo(np.float64).eps).sum())
     u, squares = u[:, :rank], s[:rank] ** 2
     evidences = [_evidence(u, squares, (y == each).astype(np.float64), d) for each in np.unique(y)]
-    return float(np.mean(evidences) / n)
+    return float(np.mean(evidences)) / len(f)
 
 
 def log_evidence(features: npt.NDArray[np.floating], labels: Floats, alpha: float, beta: float) -> float:
@@ -41,17 +43,17 @@ def log_evidence(features: npt.NDArray[np.floating], labels: Floats, alpha: floa
     ``alpha`` is the precision of the weights' prior, ``beta`` that of the noise, both positive.
     """
     f = np.asarray(features, dtype=np.float64)
-    n, d = f.shape
+    n, d = len(f), int(f.shape[1])
     precision = alpha * np.eye(d) + beta * f.T @ f
     mean = beta * np.linalg.solve(precision, f.T @ labels)
     misfit = float(((labels - f @ mean) ** 2).sum())
-    return 0.5 * float(
-        d * np.log(alpha)
-        + n * np.log(beta)
+    return 0.5 * (
+        d * math.log(alpha)
+        + n * math.log(beta)
         - beta * misfit
         - alpha * float(mean @ mean)
         - float(np.linalg.slogdet(precision)[1])
-        - n * np.log(2 * np.pi)
+        - n * math.log(2 * math.pi)
     )
 
 
@@ -106,14 +108,14 @@ def _evidence(u: Floats, squares: Floats, labels: Floats, d: int) -> float:
     length = float((beta**2 * squares * projected / (alpha + beta * squares) ** 2).sum())
     misfit = outside + float((projected * (alpha / (alpha + beta * squares)) ** 2).sum())
     # Directions beyond the rank add log(alpha) once to each side.
-    log_det = float(np.log(alpha + beta * squares).sum()) + (d - len(squares)) * np.log(alpha)
-    return 0.5 * float(
-        d * np.log(alpha)
-        + n * np.log(beta)
+    log_det = float(np.log(alpha + beta * squares).sum()) + (d - len(squares)) * math.log(alpha)
+    return 0.5 * (
+        d * math.log(alpha)
+        + n * math.log(beta)
         - beta * misfit
         - alpha * length
         - log_det
-        - n * np.log(2 * np.pi)
+        - n * math.log(2 * math.pi)
     )
 
 
