@@ -6,7 +6,7 @@ Everything runs on random weights and random pictures, so nothing is downloaded.
 import copy
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -201,10 +201,17 @@ def write_table(names: Iterable[str], px: int | None, tell: Callable[[str], None
             lines[name] = found.line()
             tell(f"{name}: {lines[name]}")
         TABLE.parent.mkdir(exist_ok=True)
-        body = "\n".join(lines[each] for each in sorted(lines))
-        TABLE.write_text(f"{HEAD}{body}\n", encoding="utf-8")
+        TABLE.write_text(as_text(lines), encoding="utf-8")
         README.write_text(with_summary(README.read_text(encoding="utf-8")), encoding="utf-8")
     return failed
+
+
+def as_text(lines: Mapping[str, str]) -> str:
+    """The whole table, and what is not in it."""
+    body = "\n".join(lines[each] for each in sorted(lines))
+    missing = sorted(backbones().keys() - lines.keys())
+    rest = f"\nNot checked yet: {', '.join(missing)}.\n" if missing else ""
+    return f"{HEAD}{body}\n{rest}"
 
 
 def with_summary(text: str) -> str:

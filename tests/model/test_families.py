@@ -59,6 +59,7 @@ def test_onnx_too(name: str, script: ModuleType) -> None:
 
 def test_the_readme_shows_the_table(script: ModuleType) -> None:
     text = script.README.read_text(encoding="utf-8")
+    assert script.TABLE.read_text(encoding="utf-8") == script.as_text(script._lines())
     assert script.BEGIN in text
     assert text == script.with_summary(text), "run scripts/backbones-table --verify with some backbone"
 
