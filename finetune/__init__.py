@@ -3,9 +3,6 @@
 Importing this package imports nothing heavy: the public names below are loaded when first used.
 """
 
-from importlib import import_module
-from typing import Any
-
 __version__ = "0.1.0"
 
 _PUBLIC = {
@@ -19,8 +16,10 @@ _PUBLIC = {
 __all__ = ["FinetuneError", "Recipe", "__version__", "fit", "load_recipe", "load_trained"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name in _PUBLIC:
+        from importlib import import_module
+
         return getattr(import_module(_PUBLIC[name]), name)
     raise AttributeError(f"module 'finetune' has no attribute {name!r}")
 

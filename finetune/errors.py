@@ -20,7 +20,10 @@
     └── StoppedError              130 or 143   stopped by a signal, resumable
 """
 
-from collections.abc import Sequence
+# What `typing` would say too; importing that, or `collections`, takes longer than refusing a run may.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def printable(text: str) -> str:
@@ -28,6 +31,11 @@ def printable(text: str) -> str:
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
     )
+
+
+def first_line(error: BaseException) -> str:
+    """What a foreign exception says, fit for the middle of a message: one line, never empty or long."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 class FinetuneError(Exception):
@@ -45,7 +53,7 @@ class UserError(FinetuneError):
 class RecipeError(UserError):
     """All faults of one recipe, each a line such as ``recipe.yaml:12:3: train.phases[0].lr: ...``."""
 
-    def __init__(self, problems: Sequence[str]) -> None:
+    def __init__(self, problems: "Sequence[str]") -> None:
         self.problems = list(problems)
         super().__init__("\n".join(self.problems))
 

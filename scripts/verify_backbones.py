@@ -23,17 +23,23 @@ from finetune.deploy.torch_classifier import TorchClassifier
 from finetune.deploy.write_onnx import write_onnx
 from finetune.deploy.write_torch import open_pt2, write_pt2
 from finetune.errors import FinetuneError, UserError
-from finetune.model.auxiliary import loss_and_logits
+from finetune.model.auxiliary import has_room, loss_and_logits
+from finetune.model.backbones import AUXILIARY
 from finetune.model.build import Network, build
 from finetune.model.freeze import Freeze
 from finetune.model.param_groups import param_groups
+from finetune.recipe.catalog import backbones
 from finetune.recipe.schema import ModelSection
 from finetune.training.card import ModelCard
 
 CLASSES = 7
 STEPS = 3
 PICTURES = 4
-TABLE = Path(__file__).resolve().parent.parent / "docs" / "backbones.md"
+ROOT = Path(__file__).resolve().parent.parent
+TABLE = ROOT / "docs" / "backbones.md"
+README = ROOT / "README.md"
+# Between these the README holds what :func:`summary` gives.
+BEGIN, END = "<!-- backbones: written by scripts/backbones-table -->\n", "<!-- end of backbones -->\n"
 HEAD = """\
 # Backbones that were checked
 
@@ -76,7 +82,7 @@ class Verified:
 def verify(
     name: str, px: int | None = None, formats: Iterable[str] = ("onnx", "pt2"), only: int | None = None
 ) -> Verified:
-    """Check one backbone at ``px`` (None: its own size; its own too where it cannot take ``px``).
+    """Check one backbone at ``px`` (None: its own size; its own too where ``px`` are too few).
 
     Args:
         only: train with this many layers frozen; None: with one, half of them, and all.
@@ -85,6 +91,8 @@ def verify(
         AssertionError, FinetuneError: something does not hold.
     """
     section = ModelSection(backbone=name, weights="none")
+    if px is not None and name in AUXILIARY and not has_room(name, px):
+        px = None  # its auxiliary classifiers would be left out
     try:
         network = build(section, CLASSES, seed=0, image_size=px)
     except UserError:
@@ -195,7 +203,30 @@ def write_table(names: Iterable[str], px: int | None, tell: Callable[[str], None
         TABLE.parent.mkdir(exist_ok=True)
         body = "\n".join(lines[each] for each in sorted(lines))
         TABLE.write_text(f"{HEAD}{body}\n", encoding="utf-8")
+        README.write_text(with_summary(README.read_text(encoding="utf-8")), encoding="utf-8")
     return failed
+
+
+def with_summary(text: str) -> str:
+    """The README with the table's short form as it is now."""
+    before, _, rest = text.partition(BEGIN)
+    return f"{before}{BEGIN}{summary()}{END}{rest.partition(END)[2]}"
+
+
+def summary() -> str:
+    """The table's short form, a line a family: how many were checked, and the largest differences."""
+    known = backbones()
+    checked: dict[str, list[list[str]]] = {each.family: [] for each in known.values()}
+    for name, line in _lines().items():
+        checked[known[name].family].append([cell.strip() for cell in line.split("|")[1:-1]])
+    rows = ["| family | checked | layers | ONNX | .pt2 |", "|---|--:|--:|--:|--:|"]
+    for family, lines in sorted(checked.items()):
+        total = sum(each.family == family for each in known.values())
+        depths = [int(line[2]) for line in lines]
+        span = f"{min(depths)} to {max(depths)}" if len(set(depths)) > 1 else "".join(map(str, set(depths)))
+        worst = [f"{max(float(line[column]) for line in lines):.1e}" if lines else "" for column in (5, 6)]
+        rows.append(f"| {' | '.join([family, f'{len(lines)} of {total}', span, *worst])} |")
+    return "\n".join(rows) + "\n"
 
 
 def _lines() -> dict[str, str]:

@@ -101,9 +101,9 @@ def _train(recipe: Path, overrides: list[str], options: "Options") -> Path:
     from finetune.cli.progress import open_progress
     from finetune.recipe.load import load_recipe
     from finetune.strategy.repeat import train_in_place
-    from finetune.training.run_dir import place_of
+    from finetune.training.claim import place_of
 
-    place = place_of(recipe, None, smoke=False)
+    place = Path(place_of(recipe, None))
     output.note(f"\n{printable(str(place))}")
     with open_progress(None) as progress:
         result = train_in_place(
@@ -120,7 +120,7 @@ def _train_from_scratch(pretrained: Path, options: "Options") -> Path:
     from finetune.recipe.load import load_recipe
     from finetune.strategy.repeat import train_in_place
     from finetune.strategy.scratch import from_scratch
-    from finetune.training.run_dir import RESOLVED
+    from finetune.training.run_files import RESOLVED
 
     place = pretrained.with_name(f"{pretrained.name}-scratch")
     recipe = from_scratch(load_recipe(pretrained / RESOLVED))

@@ -9,6 +9,7 @@ import typer
 import finetune
 from finetune.cli import output
 from finetune.cli.backbones import backbones
+from finetune.cli.cache import cache_app
 from finetune.cli.compare import compare
 from finetune.cli.cv import cv
 from finetune.cli.doctor import doctor
@@ -17,6 +18,7 @@ from finetune.cli.export import export
 from finetune.cli.layers import layers
 from finetune.cli.lr import lr
 from finetune.cli.predict import predict
+from finetune.cli.probe import probe
 from finetune.cli.recipe import recipe_app
 from finetune.cli.train import train
 from finetune.errors import FinetuneError, RecipeError
@@ -32,12 +34,14 @@ app.command("eval")(evaluate)
 app.command()(predict)
 app.command()(export)
 app.command()(layers)
+app.command()(probe)
 app.command()(backbones)
 app.command()(doctor)
 app.command()(compare)
 app.command()(cv)
 app.command()(lr)
 app.add_typer(recipe_app, name="recipe")
+app.add_typer(cache_app, name="cache")
 
 
 def _version(asked: bool) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ class Console:
         self._bars = sys.stderr.isatty()
         self._bar: tqdm[Any] | None = None
         self._curves = curves
+        self._began: float | None = None
 
     def started(self, facts: Sequence[tuple[str, str]]) -> None:
         for line in output.aligned(facts):
@@ -26,6 +28,18 @@ class Console:
 
     def phase(self, title: str) -> None:
         output.note(f"\n{title}")
+
+    def features(self, done: int, pictures: int) -> None:
+        if self._began is None:
+            self._began = time.monotonic()
+        if self._bars and self._bar is None:
+            self._bar = tqdm(total=pictures, desc="features", unit="picture", leave=False, file=sys.stderr)
+        if self._bar is not None:
+            self._bar.update(done - self._bar.n)
+        if done == pictures:
+            self.close()
+            seconds, self._began = time.monotonic() - self._began, None
+            output.note(f"features: {pictures:,} pictures through the frozen layers, once, {seconds:.1f} s")
 
     def step(self, epoch: int, done: int, steps: int) -> None:
         if not self._bars:

@@ -46,7 +46,7 @@ def check_run(run: Path) -> None:
     Raises:
         RunDirError: there is no such folder, or it holds no run.
     """
-    from finetune.training.run_dir import RESOLVED
+    from finetune.training.run_files import RESOLVED
 
     if not run.is_dir():
         raise RunDirError(

@@ -24,9 +24,9 @@ def train_several(
 ) -> None:
     """Train, and print each run's numbers, their mean, range and interval."""
     from finetune.recipe.load import load_recipe
-    from finetune.training.run_dir import place_of
+    from finetune.training.claim import place_of
 
-    place = place_of(recipe, run_dir, smoke=False)
+    place = Path(place_of(recipe, run_dir))
     wanted = load_recipe(recipe, overrides)
     from finetune.cli.progress import open_progress
     from finetune.strategy.repeat import Options, train_seeds

@@ -1,18 +1,20 @@
-"""Where the command begins: signals, and a run directory that is taken, before anything else is loaded.
+"""Where the command begins: a run directory that is taken, then signals, before anything else is loaded.
 
-Of many trainings started at once in one directory all but one are refused; loading the command line first
-would take each of them ten times as long.
+Of many trainings started at once in one directory all but one are refused; loading the command line first,
+or even ``re`` or ``pathlib``, would take each of them several times as long.
 """
 
 import os
-import signal
 import sys
-from collections.abc import Sequence
-from types import FrameType
-from typing import NoReturn
 
 from finetune.errors import RunDirError
-from finetune.training.run_dir import RunDir, give_up_all, place_of
+from finetune.training.claim import Claim, claim_early, place_of, release_all
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+    from typing import NoReturn
 
 VALUED = ("--run-dir", "--set", "--device")
 FLAGS = ("--resume", "--force", "--overwrite", "--smoke", "--tensorboard")
@@ -20,24 +22,31 @@ FLAGS = ("--resume", "--force", "--overwrite", "--smoke", "--tensorboard")
 
 def main() -> None:
     """Run the command line; Ctrl-C and SIGTERM end it with 130 and 143."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
     claimed = None
     try:
         claimed = _claim(sys.argv[1:])
+        import signal
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _stop)
         from finetune.cli.main import main as command_line
 
         command_line()
     except RunDirError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        # Before the handler above was there.
+        sys.exit(130)
     finally:
         if claimed is not None:
-            claimed.close()
+            claimed.release()
 
 
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    if give_up_all():
+def _stop(number: int, frame: "FrameType | None") -> "NoReturn":
+    import signal
+
+    if release_all():
         # A run that has not begun to train has nothing to save, and an exception may come up in an import
         # that swallows it.
         os._exit(128 + number)
@@ -48,7 +57,7 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
     sys.exit(128 + number)
 
 
-def _claim(words: Sequence[str]) -> RunDir | None:
+def _claim(words: "Sequence[str]") -> Claim | None:
     """Take the run directory that a plain ``train`` command names; None where the words need more reading."""
     options = _options(words)
     if options is None:
@@ -57,10 +66,10 @@ def _claim(words: Sequence[str]) -> RunDir | None:
     overwrite = "--overwrite" in options or (
         "--smoke" in options and not options.keys() & {"--resume", "--run-dir"}
     )
-    return RunDir.claim(path, resume="--resume" in options, overwrite=overwrite)
+    return claim_early(path, resume="--resume" in options, overwrite=overwrite)
 
 
-def _options(words: Sequence[str]) -> dict[str, str] | None:
+def _options(words: "Sequence[str]") -> dict[str, str] | None:
     """The options of a ``train`` command in its plainest spelling; None for any other."""
     if not words or words[0] != "train":
         return None
@@ -79,7 +88,7 @@ def _options(words: Sequence[str]) -> dict[str, str] | None:
             return None
         else:
             found["recipe"] = word
-    usable = "recipe" in found and os.path.isfile(found["recipe"])  # noqa: PTH113
+    usable = "recipe" in found and os.path.isfile(found["recipe"])
     sensible = not ("--resume" in found and "--overwrite" in found) and not (
         "--force" in found and "--resume" not in found
     )

@@ -67,9 +67,10 @@ def train(
 
         train_several(recipe, run_dir, set_ or [], seeds, device, resume=resume, overwrite=overwrite)
         return
-    from finetune.training.run_dir import RunDir, place_of
+    from finetune.training.claim import place_of
+    from finetune.training.run_dir import RunDir
 
-    path = place_of(recipe, run_dir, smoke=smoke)
+    path = Path(place_of(recipe, run_dir, smoke=smoke))
     # A trial replaces the trial before it; a place that the user names is never replaced unasked.
     replaces = overwrite or (smoke and not resume and run_dir is None)
     # Cheapest first: a taken directory is reported before the recipe is read, that before torch is loaded.

@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -69,6 +69,16 @@ class TrainLoader:
         self._running: Generator[Batch] | None = None
 
     @property
+    def split(self) -> Split:
+        """The pictures."""
+        return self._split
+
+    @property
+    def transform(self) -> TrainTransform | EvalTransform:
+        """What they go through."""
+        return self._reader.transform
+
+    @property
     def batches_per_epoch(self) -> int:
         """The same in every epoch."""
         return len(self._bounds()) - 1
@@ -84,7 +94,7 @@ class TrainLoader:
         """
         if self._running is not None:
             self._running.close()
-        self._agenda.batches = self._draws(epoch, start)
+        self._agenda.batches = self.draws(epoch, start)
         if self._loader is None:
             self._loader = data_loader(
                 self._reader, self._agenda, self._workers, self._pin_memory, persistent=True
@@ -93,7 +103,7 @@ class TrainLoader:
         seen, bad = 0, ""
         try:
             for number, batch in enumerate(self._running, start):
-                self._tell(batch.bad)
+                self.tell(batch.bad)
                 seen += len(batch.indices)
                 bad = bad or "".join(map(str, batch.bad[:1]))
                 yield self._finished(batch, epoch, number)
@@ -125,7 +135,8 @@ class TrainLoader:
             del bounds[-2]
         return bounds
 
-    def _draws(self, epoch: int, start: int) -> Iterator[list[Draw]]:
+    def draws(self, epoch: int, start: int = 0) -> Iterator[list[Draw]]:
+        """For each batch of :meth:`epoch` the places of its pictures, and the keys of their augmentation."""
         targets = self._split.targets
         if self._sampler == "balanced":
             order = balanced(targets, self._seed, epoch)
@@ -137,7 +148,8 @@ class TrainLoader:
         for first, end in pairwise(bounds):
             yield [(i, key(self._seed, "picture", view, i, again)) for i, again in draws[first:end]]
 
-    def _tell(self, bad: Iterable[BadImageError]) -> None:
+    def tell(self, bad: Iterable[BadImageError]) -> None:
+        """Name pictures that cannot be read in the log, each once."""
         for error in bad:
             if error.name not in self._known_bad:
                 self._known_bad.add(error.name)
@@ -161,10 +173,34 @@ def eval_batches(
         BadImageError: a picture cannot be read and ``on_bad_image`` is error.
         FinetuneError: a loader process died.
     """
+    yield from read_draws(
+        split,
+        EvalTransform(preprocessing),
+        [(index, 0) for index in range(len(split))],
+        batch_size=batch_size,
+        workers=workers,
+        on_bad_image=on_bad_image,
+        pin_memory=pin_memory,
+    )
+
+
+def read_draws(
+    split: Split,
+    transform: TrainTransform | EvalTransform,
+    draws: Sequence[Draw],
+    *,
+    batch_size: int,
+    workers: int = 0,
+    on_bad_image: OnBadImage = "error",
+    pin_memory: bool = False,
+) -> Iterator[Batch]:
+    """The pictures that ``draws`` names, each with the key of its augmentation, in that order.
+
+    Raises:
+        BadImageError, FinetuneError: as :func:`eval_batches`.
+    """
     agenda = Agenda()
-    places = range(len(split))
-    agenda.batches = ([(i, 0) for i in places[s : s + batch_size]] for s in range(0, len(split), batch_size))
-    reader = Reader(split, EvalTransform(preprocessing))
-    needed = -(-len(split) // batch_size)
-    loader = data_loader(reader, agenda, min(workers, needed), pin_memory, persistent=False)
+    agenda.batches = (list(draws[s : s + batch_size]) for s in range(0, len(draws), batch_size))
+    needed = -(-len(draws) // batch_size)
+    loader = data_loader(Reader(split, transform), agenda, min(workers, needed), pin_memory, persistent=False)
     yield from running(loader, on_bad_image)

@@ -1,5 +1,6 @@
 """Sequences of pictures, wherever they come from: files, arrays in memory, torchvision data sets."""
 
+import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -31,6 +32,14 @@ class Pictures(Protocol):
         """
         ...
 
+    def digest(self, index: int) -> bytes:
+        """SHA-256 of what the picture is made of: its file's bytes, or its pixels where it has no file.
+
+        Raises:
+            BadImageError: it cannot be read.
+        """
+        ...
+
 
 class FilePictures:
     """Files. A million paths take one block of memory, which loader processes share without copying."""
@@ -49,6 +58,12 @@ class FilePictures:
 
     def open(self, index: int) -> Image.Image:
         return open_rgb(Path(self.name(index)))
+
+    def digest(self, index: int) -> bytes:
+        try:
+            return hashlib.sha256(Path(self.name(index)).read_bytes()).digest()
+        except OSError as error:
+            raise BadImageError(self.name(index), error.strerror or str(error)) from None
 
 
 class ArrayPictures:
@@ -71,6 +86,9 @@ class ArrayPictures:
 
     def open(self, index: int) -> Image.Image:
         return to_rgb(Image.fromarray(self._pixels[index]))
+
+    def digest(self, index: int) -> bytes:
+        return _digest_of_pixels(self.open(index))
 
 
 class TorchvisionPictures:
@@ -100,6 +118,9 @@ class TorchvisionPictures:
             text = printable(" ".join(str(error).split()))[:120]
             raise BadImageError(self.name(index), f"{type(error).__name__}: {text}") from None
 
+    def digest(self, index: int) -> bytes:
+        return _digest_of_pixels(self.open(index))
+
 
 class SomePictures:
     """Those of ``pictures`` that ``indices`` (int64) names, in that order."""
@@ -116,6 +137,9 @@ class SomePictures:
 
     def open(self, index: int) -> Image.Image:
         return self._pictures.open(int(self._indices[index]))
+
+    def digest(self, index: int) -> bytes:
+        return self._pictures.digest(int(self._indices[index]))
 
 
 class JoinedPictures:
@@ -136,6 +160,10 @@ class JoinedPictures:
         part, place = self._find(index)
         return part.open(place)
 
+    def digest(self, index: int) -> bytes:
+        part, place = self._find(index)
+        return part.digest(place)
+
     def _find(self, index: int) -> tuple[Pictures, int]:
         which = int(np.searchsorted(self._ends, index, side="right"))
         return self._parts[which], index - (int(self._ends[which - 1]) if which else 0)
@@ -147,3 +175,7 @@ def selected(pictures: Pictures, indices: Sequence[int] | npt.NDArray[np.int64])
     if isinstance(pictures, SomePictures):
         return SomePictures(pictures._pictures, pictures._indices[wanted])
     return SomePictures(pictures, wanted)
+
+
+def _digest_of_pixels(image: Image.Image) -> bytes:
+    return hashlib.sha256(f"{image.mode} {image.size}\n".encode() + image.tobytes()).digest()

@@ -45,6 +45,10 @@ class Split:
         """Picture ``index`` as RGB; BadImageError if it cannot be read."""
         return self.pictures.open(index)
 
+    def digest(self, index: int) -> bytes:
+        """SHA-256 of what picture ``index`` is made of; BadImageError if it cannot be read."""
+        return self.pictures.digest(index)
+
     def subset(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> "Split":
         """The pictures that ``indices`` names, in that order."""
         wanted = np.asarray(indices, dtype=np.int64)
@@ -168,9 +172,17 @@ def listed(names: Sequence[str]) -> str:
 
 def _no_such(source: str) -> str:
     looked_at = Path(source).expanduser().absolute()
-    hint = "" if "/" in source else suggest(source, KNOWN_SETS)
+    hint = suggest(looked_at.name, [*_names(looked_at.parent), *([] if "/" in source else KNOWN_SETS)])
     return (
         f"{printable(source)}: no such file or folder (looked at {printable(str(looked_at))}).{hint} "
         f"A source is a folder, a CSV file, a known set ({', '.join(KNOWN_SETS)}) "
         f"or a torchvision set ({TORCHVISION_PREFIX}CIFAR10)."
     )
+
+
+def _names(folder: Path) -> list[str]:
+    """What there is in a folder, as far as it can be seen."""
+    try:
+        return [entry.name for entry in folder.iterdir()]
+    except OSError:
+        return []

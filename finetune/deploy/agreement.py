@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.deploy.predict import Classifier
-from finetune.errors import BadImageError, ExportError, UserError
+from finetune.errors import BadImageError, ExportError, UserError, first_line
 from finetune.training.checkpoint import Trained
 from finetune.training.setup import load_data
 
@@ -85,7 +85,7 @@ def check_images(trained: Trained) -> tuple[NDArray[np.float32], str]:
     try:
         val = load_data(trained.recipe.data, trained.recipe.seed).splits["val"]
     except UserError as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
     else:
         images: list[NDArray[np.float32]] = []
         for index in _spread(len(val)):

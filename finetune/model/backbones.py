@@ -8,10 +8,12 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torchvision import models
 
-from finetune.errors import UserError
+from finetune.errors import UserError, first_line
 from finetune.model import efficientnet_lite, timm_backbones
 from finetune.recipe.catalog import TIMM, backbone
 
+# How many the classifiers of the source have, unless timm says otherwise.
+SOURCE_CLASSES = 1000
 # Networks that are laid out for one picture size.
 _FIXED_SIZE = ("vit_", "maxvit_")
 # Networks with extra classifiers on the way, which serve training only.
@@ -41,7 +43,7 @@ def require(name: str) -> None:
 
 
 def create(
-    name: str, num_classes: int = 1000, *, image_size: int | None = None, auxiliary: bool = True
+    name: str, num_classes: int = SOURCE_CLASSES, *, image_size: int | None = None, auxiliary: bool = True
 ) -> nn.Module:
     """The network of that name with random weights, drawn from torch's global generator.
 
@@ -78,14 +80,12 @@ def create(
     except (ValueError, AssertionError) as error:
         if image_size is None:
             raise
-        raise UserError(
-            f"{name} cannot take pictures of {image_size} px: {str(error).splitlines()[0]}"
-        ) from None
+        raise UserError(f"{name} cannot take pictures of {image_size} px: {first_line(error)}") from None
     return module
 
 
 def blueprint(
-    name: str, num_classes: int = 1000, *, image_size: int | None = None, auxiliary: bool = True
+    name: str, num_classes: int = SOURCE_CLASSES, *, image_size: int | None = None, auxiliary: bool = True
 ) -> nn.Module:
     """As :func:`create`, on the meta device: shapes and structure without memory, in well under a second."""
     with _EmptyOnMeta():

@@ -10,21 +10,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from finetune.errors import CheckpointError, FinetuneError, UserError, WeightsError
-from finetune.model import timm_backbones
+from finetune.errors import CheckpointError, FinetuneError, UserError, WeightsError, first_line
+from finetune.model import timm_backbones, timm_layers
 from finetune.model.auxiliary import has_room, swap_auxiliary
-from finetune.model.backbones import AUXILIARY, blueprint, create, has_fixed_size
+from finetune.model.backbones import AUXILIARY, SOURCE_CLASSES, blueprint, create, has_fixed_size
 from finetune.model.head import HeadDesign, swap_head
-from finetune.model.inputs import COLOURS, adapter, repeated, set_in_channels
+from finetune.model.inputs import COLOURS, Adapt, adapter, repeated, set_in_channels
 from finetune.model.layers import LayerTable, find_layers, with_output_shapes
 from finetune.model.load_report import LoadReport
 from finetune.model.reuse import choose_rows, take_over
-from finetune.model.truncate import Cut, plan_cut, truncate, truncated_table
+from finetune.model.truncate import Cut, kept_part, plan_cut, truncate, truncated_table
 from finetune.model.weights import InputSpec, LoadedWeights, input_spec, load_source_weights
 from finetune.recipe.catalog import TIMM
 from finetune.recipe.schema import ModelSection
-
-SOURCE_CLASSES = 1000
 
 log = logging.getLogger("finetune")
 
@@ -80,7 +78,7 @@ def build(
     spec = replace(spec, mean=repeated(spec.mean, channels), std=repeated(spec.std, channels))
     size = spec.image_size if image_size is None else image_size
     if size != spec.image_size:
-        describe(name, size)  # refuses one that would fail later
+        describe(name, size, tell=False)  # refuses one that would fail later
     whole = section.head.at is None
     auxiliary = whole and has_room(name, size)
     if name in AUXILIARY and whole and not auxiliary:
@@ -92,17 +90,19 @@ def build(
     with _seeded(seed, "backbone"):
         module = create(name, SOURCE_CLASSES, image_size=size, auxiliary=auxiliary)
         first = set_in_channels(module, channels) if channels != COLOURS else None
-    source = _layers(name, module)
+    source = _layers(name, module, tell=True)
+    head = section.head
+    cut = None if head.at is None else plan_cut(module, source, head.at, size, channels)
     weights = None
     if section.weights != "none":
-        weights = load_source_weights(module, name, section.weights, source, adapter(module, first))
+        # What is cut off is not asked of the weights either.
+        wanted = source if cut is None else kept_part(source, cut)
+        weights = load_source_weights(module, name, section.weights, wanted, _adapter(name, module, first))
         if weights.report is not None:
             _tell(weights.origin, weights.report)
-    head = section.head
     design = HeadDesign(head.hidden, head.type, head.scale, head.learn_scale)
-    path, cut = source.head.name, None
-    if head.at is not None:
-        cut = plan_cut(module, source, head.at, size)
+    path = source.head.name
+    if cut is not None:
         module, path = truncate(module, source, cut)
     elif head.hidden is None:
         _check_init(module, source, head.init)
@@ -174,13 +174,14 @@ def rebuild(architecture: dict[str, Any], num_classes: int) -> nn.Module:
     return module
 
 
-def describe(name: str, image_size: int | None = None) -> LayerTable:
+def describe(name: str, image_size: int | None = None, *, tell: bool = True) -> LayerTable:
     """The layers of a backbone as :func:`build` would number them, with their output shapes.
 
     Computed on the meta device: no weights, no memory.
 
     Args:
         image_size: of the pictures, in pixels; None: the default weights' own.
+        tell: log where the layers are no cuts of a forward graph.
 
     Raises:
         UserError: an unknown backbone, or pictures of a size that it cannot take.
@@ -190,15 +191,13 @@ def describe(name: str, image_size: int | None = None) -> LayerTable:
     # timm's constructors may compute with values, which the meta device has not.
     build_plan = create if name.startswith(TIMM) else blueprint
     network = build_plan(name, image_size=size)
-    table = _layers(name, network)
-    if table.body[0].cut is None:
-        return table
+    table = _layers(name, network, tell=tell)
+    shaped = with_output_shapes if table.body[0].cut is not None else timm_layers.with_output_shapes
     try:
-        return with_output_shapes(network, table, size)
+        return shaped(network, table, size)
     except (RuntimeError, ValueError, AssertionError) as error:
         raise UserError(
-            f"{name} cannot take pictures of {size} px ({str(error).splitlines()[0]}); its weights' own are "
-            f"{own} px"
+            f"{name} cannot take pictures of {size} px ({first_line(error)}); its weights' own are {own} px"
         ) from None
 
 
@@ -210,14 +209,18 @@ def _tell(origin: str, report: LoadReport) -> None:
     log.log(logging.WARNING if report.partial else logging.INFO, "%s", "\n".join(lines))
 
 
+def _adapter(name: str, module: nn.Module, first: str | None) -> Adapt:
+    return adapter(module, first, timm_backbones.resizer(module) if name.startswith(TIMM) else None)
+
+
 def _heads(name: str, path: str, cut: Cut | None) -> tuple[str, ...]:
     """Where new heads go: some of timm's networks have two, of which the logits are averaged."""
     return timm_backbones.classifiers(name) if name.startswith(TIMM) and cut is None else (path,)
 
 
-def _layers(name: str, module: nn.Module, head_path: str | None = None) -> LayerTable:
+def _layers(name: str, module: nn.Module, head_path: str | None = None, *, tell: bool = False) -> LayerTable:
     if name.startswith(TIMM):
-        return timm_backbones.layers(name, module, tell=head_path is None)
+        return timm_layers.layers(name, module, tell=tell)
     return find_layers(module, head_path)
 
 

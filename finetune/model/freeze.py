@@ -5,7 +5,7 @@ and leaves them alone, dropout and stochastic depth do nothing.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import torch
@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from finetune.errors import FinetuneError, FreezeBrokenError, FreezeError
-from finetune.model.layers import LayerTable
+from finetune.model.layers import Layer, LayerTable
 from finetune.recipe.catalog import suggest
 
 _SHOWN = 5
 _BATCHNORM = nn.modules.batchnorm._BatchNorm
-_DIFFERS_IN_TRAINING = (_BATCHNORM, nn.modules.dropout._DropoutNd, StochasticDepth)
+_DROPOUTS = (nn.modules.dropout._DropoutNd, StochasticDepth)
 
 
 def resolve_freeze(freeze: int | str, table: LayerTable) -> int:
@@ -56,13 +56,30 @@ def resolve_freeze(freeze: int | str, table: LayerTable) -> int:
         )
     inside = [name for name in numbers if name.startswith(f"{freeze}.")]
     if inside:
-        hint = f" It holds {_some(inside)}; name the last layer to freeze, such as {inside[-1]!r}."
+        hint = f" It holds {shortened(inside)}; name the last layer to freeze, such as {inside[-1]!r}."
     else:
-        hint = f"{suggest(freeze, numbers)} The layers are {_some(list(numbers))} (`finetune layers`)."
+        hint = f"{suggest(freeze, numbers)} The layers are {shortened(list(numbers))} (`finetune layers`)."
     raise FreezeError(f"freeze: {freeze!r} is no layer.{hint}")
 
 
-def _some(names: list[str]) -> str:
+def fresh_layers(table: LayerTable, k: int, kept: Iterable[str] | None) -> list[str]:
+    """Those of the first ``k`` layers that hold initial values, to which freezing would hold on.
+
+    Args:
+        kept: the network's entries that no weights were loaded into; None: all.
+    """
+    entries = None if kept is None else set(kept)
+
+    def fresh(layer: Layer) -> bool:
+        if entries is None:
+            return True
+        return any(name in layer.parameters or name.rpartition(".")[0] in layer.modules for name in entries)
+
+    return [layer.name for layer in table.body[:k] if fresh(layer)]
+
+
+def shortened(names: list[str]) -> str:
+    """Names for a message: a few of them where there are many."""
     if len(names) <= _SHOWN:
         return ", ".join(names)
     return f"{', '.join(names[: _SHOWN - 1])}, ... {names[-1]}"
@@ -90,6 +107,7 @@ class Freeze:
         batchnorm: Literal["train", "frozen"] = "train",
     ) -> None:
         self.module = module
+        self.k = k
         frozen = {name for layer in table.body[:k] for name in layer.parameters}
         self.frozen_names = tuple(name for name, _ in module.named_parameters() if name in frozen)
         self._in_eval = _resting_modules(module, table, k)
@@ -139,7 +157,7 @@ class Freeze:
         if changed:
             raise FreezeBrokenError(
                 f"{len(changed)} of {len(now)} frozen parameters and buffers changed in training: "
-                f"{_some(changed)}. The trained weights cannot be trusted."
+                f"{shortened(changed)}. The trained weights cannot be trusted."
             )
 
     def _held(self) -> dict[str, Tensor]:
@@ -147,7 +165,9 @@ class Freeze:
         held: dict[str, Tensor] = {name: parameters[name] for name in self.frozen_names}
         for path, each in {**self._in_eval, **self._batchnorms}.items():
             for name, buffer in each.named_buffers(prefix=path, recurse=False):
-                held[name] = buffer
+                # One that no checkpoint keeps is worked out as it is needed, for pictures of this size.
+                if name.rpartition(".")[2] not in each._non_persistent_buffers_set:
+                    held[name] = buffer
         return held
 
 
@@ -162,11 +182,16 @@ def _resting_modules(module: nn.Module, table: LayerTable, k: int) -> dict[str, 
         first, last = table.spans[caller]
         if last <= k:
             resting[path] = each
-        elif first <= k and caller == path and isinstance(each, _DIFFERS_IN_TRAINING):
+        elif first <= k and caller == path and _differs_in_training(each):
             raise FinetuneError(
                 f"{path} works in layers {first} to {last}, so it cannot be frozen in the first {k} alone"
             )
     return resting
+
+
+def _differs_in_training(module: nn.Module) -> bool:
+    drops = isinstance(module, _DROPOUTS) and module.p > 0
+    return drops or isinstance(module, _BATCHNORM)
 
 
 def _digest(tensor: Tensor) -> str:

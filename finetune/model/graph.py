@@ -34,14 +34,20 @@ class Tracer(fx.Tracer):
         return isinstance(m, _LEAVES) or super().is_leaf_module(m, module_qualified_name)
 
 
-def trace(module: nn.Module) -> fx.Graph:
+def trace(module: nn.Module, *, as_it_stands: bool = False) -> fx.Graph:
     """The forward graph of a network in eval mode; the network's own modes are left as they were.
+
+    A graph is of one mode: what a forward does with ``self.training`` is settled when it is traced.
+
+    Args:
+        as_it_stands: in the mode that each module is in, in place of eval mode.
 
     Raises:
         FinetuneError: the forward depends on its input's values, so that there is no one graph.
     """
     modes = {each: each.training for each in module.modules()}
-    module.eval()
+    if not as_it_stands:
+        module.eval()
     try:
         return Tracer().trace(module, concrete_args=_defaults(module))
     except (fx.proxy.TraceError, TypeError) as error:
@@ -50,6 +56,18 @@ def trace(module: nn.Module) -> fx.Graph:
     finally:
         for each, training in modes.items():
             each.training = training
+
+
+def call_of(node: fx.Node) -> tuple[str, ...]:
+    """What a node does, without the mode where that makes no difference: where nothing is dropped.
+
+    Two graphs of one network do the same as far as the calls of their nodes are equal.
+    """
+    arguments: dict[str, Any] = dict(node.kwargs)
+    chances = [value for name, value in arguments.items() if name == "p" or name.endswith("dropout")]
+    if chances and not any(chances):
+        arguments.pop("training", None)
+    return (node.op, str(node.target), str(node.args), str(arguments))
 
 
 def _defaults(module: nn.Module) -> dict[str, Any] | None:

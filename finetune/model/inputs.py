@@ -6,7 +6,7 @@ colour's kernel is divided by the number of its copies: a picture whose colours 
 source answers the picture itself.
 
 Position embeddings are laid out for one picture size; for another they are resized bicubically as a picture
-(Dosovitskiy et al. 2021, section 3.2), all but the class token's.
+(Dosovitskiy et al. 2021, section 3.2), all but the class token's. timm resizes its networks' by itself.
 """
 
 from collections.abc import Callable
@@ -69,26 +69,32 @@ def repeated(values: tuple[float, ...], in_channels: int) -> tuple[float, ...]:
     return tuple(values[channel % len(values)] for channel in range(in_channels))
 
 
-def adapter(module: nn.Module, first: str | None) -> Adapt:
+def adapter(module: nn.Module, first: str | None, resize: Adapt | None = None) -> Adapt:
     """How entries of the source's shapes become ``module``'s.
 
     Args:
         module: the network, made for its own channels and size.
         first: path of its first convolution, where its number of channels is not the source's.
+        resize: what fits entries to another picture size; None: torchvision's way, for a ViT of its own.
     """
-    kernel = None if first is None else f"{first}.weight"
-    return partial(_adapt, kernel, isinstance(module, VisionTransformer))
+    if resize is None and isinstance(module, VisionTransformer):
+        resize = _interpolated
+    return partial(_adapt, None if first is None else f"{first}.weight", resize)
 
 
 def _adapt(
-    kernel: str | None, has_positions: bool, name: str, found: Tensor, own: Tensor
+    kernel: str | None, resize: Adapt | None, name: str, found: Tensor, own: Tensor
 ) -> tuple[Tensor, str] | None:
     if name == kernel and found.ndim == own.ndim == 4 and found.shape[1] == COLOURS:
         return with_channels(found, own.shape[1]), f"{COLOURS} channels became {own.shape[1]}"
-    if has_positions and name == _POSITIONS and found.ndim == own.ndim == 3:
-        before, after = (round((each.shape[1] - 1) ** 0.5) for each in (found, own))
-        if before < 1 or found.shape[1] != before**2 + 1 or found.shape[2] != own.shape[2]:
-            return None
-        state = interpolate_embeddings(after, 1, {name: found.float()})
-        return state[name], f"interpolated from {before} x {before} places to {after} x {after}"
-    return None
+    return None if resize is None else resize(name, found, own)
+
+
+def _interpolated(name: str, found: Tensor, own: Tensor) -> tuple[Tensor, str] | None:
+    if name != _POSITIONS or found.ndim != 3 or found.shape[2] != own.shape[2]:
+        return None
+    before, after = (round((each.shape[1] - 1) ** 0.5) for each in (found, own))
+    if before < 1 or found.shape[1] != before**2 + 1:
+        return None
+    state = interpolate_embeddings(after, 1, {name: found.float()})
+    return state[name], f"interpolated from {before} x {before} places to {after} x {after}"

@@ -86,7 +86,9 @@ def find_layers(module: nn.Module, head_path: str | None = None) -> LayerTable:
     return _tabulate(module, graph, groups)
 
 
-def with_output_shapes(module: nn.Module, table: LayerTable, image_size: int) -> LayerTable:
+def with_output_shapes(
+    module: nn.Module, table: LayerTable, image_size: int, in_channels: int = 3
+) -> LayerTable:
     """The table with each ``output_shape``, for one picture of ``image_size`` pixels a side.
 
     Runs on the meta device: no memory, no arithmetic, whatever device the network is on.
@@ -94,31 +96,25 @@ def with_output_shapes(module: nn.Module, table: LayerTable, image_size: int) ->
     Raises:
         RuntimeError: the network cannot take pictures of that size (torch's own message).
     """
-    # Copying with this memo gives meta parameters without holding the real ones twice.
-    own = [*module.parameters(), *module.buffers()]
-    shadow = copy.deepcopy(module, {id(tensor): _on_meta(tensor) for tensor in own})
+    shadow = on_meta(module)
     with torch.no_grad():
         recorder = _ShapeRecorder(fx.GraphModule(shadow, trace(shadow)))
-        output = recorder.run(torch.empty(1, _channels(recorder), image_size, image_size, device="meta"))
+        output = recorder.run(torch.empty(1, in_channels, image_size, image_size, device="meta"))
     shapes = recorder.shapes
     body = tuple(replace(layer, output_shape=shapes[layer.cut or ""]) for layer in table.body)
     return replace(table, body=body, head=replace(table.head, output_shape=tuple(output.shape[1:])))
 
 
+def on_meta(module: nn.Module) -> nn.Module:
+    """A copy of ``module`` on the meta device: shapes, and no numbers."""
+    # Copying with this memo gives meta parameters without holding the real ones twice.
+    own = [*module.parameters(), *module.buffers()]
+    return copy.deepcopy(module, {id(tensor): _on_meta(tensor) for tensor in own})
+
+
 def _on_meta(tensor: torch.Tensor) -> torch.Tensor:
     meta = tensor.detach().to("meta")
     return nn.Parameter(meta, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else meta
-
-
-def _channels(recorder: "_ShapeRecorder") -> int:
-    """How many channels a picture has: what the first convolution takes."""
-    graph: Any = recorder.module.graph
-    for node in graph.nodes:
-        if node.op == "call_module":
-            each = recorder.module.get_submodule(str(node.target))
-            if isinstance(each, nn.modules.conv._ConvNd):
-                return each.in_channels
-    return 3
 
 
 class _ShapeRecorder(fx.Interpreter):

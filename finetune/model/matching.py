@@ -4,9 +4,10 @@ Nothing is loaded in silence: a :class:`LoadReport` tells what was loaded, what 
 what was not used, and why; too small a share is an error.
 """
 
+import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,11 +18,8 @@ from finetune.errors import WeightsError
 from finetune.model.inputs import Adapt
 from finetune.model.layers import LayerTable
 from finetune.model.load_report import LoadReport
+from finetune.model.renaming import behind_wrappers, proposed, renamed, uses, wrapping
 
-# Prefixes that wrappers put before a network's own names.
-_PREFIXES = (
-    "module.", "model.", "backbone.", "ema.", "ema_model.", "_orig_mod.", "net.", "network.",
-)  # fmt: skip
 # Names that torchvision gave up since it published the files.
 _FORMER_NAMES = (
     (re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\."), r"\1\2."),
@@ -31,7 +29,11 @@ _FORMER_NAMES = (
     (re.compile(r"\.(?:module|_orig_mod)\."), "."),
 )
 _DEEPEST_WRAPPER = 4
+# What a moving average of the weights is called; a self-distilling network's teacher is one.
+_AVERAGES = ("ema", "averag", "teacher")
 _COUNTER = "num_batches_tracked"
+_UNKNOWN = "the network has no such entry"
+_ABSENT = "not in the file"
 # How the reason begins why whole numbers do not serve as weights.
 _OTHER_KIND = "it is"
 
@@ -70,17 +72,16 @@ def load_matching(
     plans = [_plan(module, table, path, entries, with_head, rules, adapt) for path, entries in candidates]
     # The first of the best: moving averages come first, since they are what a run is judged by.
     plan = max(plans, key=lambda each: each.report.share)
+    own = module.state_dict()
     if plan.report.share < min_share:
         raise WeightsError(
             f"{where}: does not fit. {plan.report.summary()}. At least {100 * min_share:g} % are needed "
-            f"(min_share). Is it a checkpoint of another backbone?"
-            + "".join(f"\n  {line}" for line in plan.report.lines())
+            f"(min_share). {_way_out(plan, own)}" + "".join(f"\n  {line}" for line in plan.report.lines())
         )
     if wrong := [name for name, reason in plan.report.kept.items() if reason.startswith(_OTHER_KIND)]:
         raise WeightsError(
             f"{where}: {wrong[0]} cannot be loaded: {plan.report.kept[wrong[0]]}. Is the file damaged?"
         )
-    own = module.state_dict()
     # As the network will hold them: a number that is finite in 64 bits need not be so in 32.
     if bad := [
         source for name, (source, tensor) in plan.sources.items() if not _finite(tensor.to(own[name].dtype))
@@ -95,6 +96,19 @@ def load_matching(
     return plan.report
 
 
+def _way_out(plan: "_Plan", own: Mapping[str, Tensor]) -> str:
+    """What to do about a file that does not fit."""
+    missing = {name: own[name] for name, reason in plan.report.kept.items() if reason == _ABSENT}
+    spare = {key: plan.entries[key] for key, reason in plan.report.unused.items() if reason == _UNKNOWN}
+    rules = proposed(spare, missing)
+    if not rules:
+        least = math.floor(100 * plan.report.share) / 100
+        part = f" If a part is meant to do, set model.weights.min_share to {least:g}." if least else ""
+        return f"Is it a checkpoint of another backbone?{part}"
+    text = ", ".join(f'"{prefix}": "{own_prefix}"' for prefix, own_prefix in rules)
+    return f"Does it use other names? Try model.weights: {{path: ..., rename: {{{text}}}}}."
+
+
 def _finite(tensor: Tensor) -> bool:
     return not tensor.is_floating_point() or bool(tensor.isfinite().all())
 
@@ -104,7 +118,7 @@ def _entries(content: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, di
     if not isinstance(content, Mapping) or len(path) > _DEEPEST_WRAPPER:
         return
     inner = [key for key, value in content.items() if isinstance(key, str) and isinstance(value, Mapping)]
-    for key in sorted(inner, key=lambda each: "ema" not in each.lower()):
+    for key in sorted(inner, key=lambda each: not any(word in each.lower() for word in _AVERAGES)):
         yield from _entries(content[key], (*path, key))
     tensors = {
         key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)
@@ -115,8 +129,9 @@ def _entries(content: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, di
 
 @dataclass
 class _Plan:
-    """Which entry of the file goes where; ``sources``: own name to the file's name and tensor."""
+    """Which of the file's ``entries`` goes where; ``sources``: own name to the file's name and tensor."""
 
+    entries: Mapping[str, Tensor]
     sources: dict[str, tuple[str, Tensor]] = field(default_factory=dict)
     report: LoadReport = field(default_factory=lambda: LoadReport((), {}, {}, 0.0))
 
@@ -133,11 +148,12 @@ def _plan(
     own = module.state_dict()
     in_head = _head_entries(table, own)
     targets = {key: _target(key, own, table.head.name, rules) for key in entries}
-    if not any(name in own for name, _ in targets.values()) and (foreign := _wrapping(entries, own)):
+    foreign = ""
+    if not any(name in own for name, _ in targets.values()) and (foreign := wrapping(entries, own)):
         rules = {foreign: "", **rules}
         targets = {key: _target(key, own, table.head.name, rules) for key in entries}
     usual = Counter(prefix for name, prefix in targets.values() if name is not None)
-    plan = _Plan()
+    plan = _Plan(entries)
     unused: dict[str, str] = {}
     differs: dict[str, str] = {}
     adapted: dict[str, str] = {}
@@ -145,11 +161,11 @@ def _plan(
     for key in sorted(entries, key=lambda each: -usual[targets[each][1]]):
         name, tensor = targets[key][0], entries[key]
         if name is None:
-            unused[key] = "the network has no such entry"
+            unused[key] = _UNKNOWN
         elif not with_head and (name in in_head or name.startswith(f"{table.head.name}.")):
             unused[key] = "head: the new one starts afresh"
         elif name not in own:
-            unused[key] = "the network has no such entry"
+            unused[key] = _UNKNOWN
         elif name in plan.sources:
             unused[key] = f"{plan.sources[name][0]} was loaded in its place"
         elif reason := _mismatch(own[name], tensor):
@@ -162,7 +178,7 @@ def _plan(
         else:
             plan.sources[name] = key, tensor
     expected = [name for name in own if (with_head or name not in in_head) and not name.endswith(_COUNTER)]
-    kept = {name: differs.get(name, "not in the file") for name in expected if name not in plan.sources}
+    kept = {name: differs.get(name, _ABSENT) for name in expected if name not in plan.sources}
     body = {name for layer in table.body for name in layer.parameters}
     total = sum(own[name].numel() for name in body)
     share = sum(own[name].numel() for name in body & plan.sources.keys()) / total
@@ -174,8 +190,8 @@ def _plan(
         unused,
         share,
         wrapper,
-        prefix=prefixes.most_common(1)[0][0] if prefixes else "",
-        rename=_uses(entries, rules),
+        prefix=foreign or (prefixes.most_common(1)[0][0] if prefixes else ""),
+        rename=uses(entries, rules),
         sizes={name: tensor.numel() for name, tensor in own.items()},
         adapted=adapted,
         source_head=_below(table.head.name, targets, entries),
@@ -194,52 +210,6 @@ def _below(
     return found
 
 
-def _wrapping(entries: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
-    """What stands before the network's own names where no known wrapper does; the commonest such prefix."""
-    found: Counter[str] = Counter()
-    for key, tensor in entries.items():
-        start = key.find(".") + 1
-        while start:
-            name = key[start:]
-            if name in own and own[name].shape == tensor.shape:
-                found[key[:start]] += 1
-                break
-            start = key.find(".", start) + 1
-    return found.most_common(1)[0][0] if found else ""
-
-
-def _uses(entries: Iterable[str], rules: Mapping[str, str]) -> dict[str, int]:
-    """How many entries each rule renames."""
-    uses = dict.fromkeys(rules, 0)
-    for key in entries:
-        for rule in _renamed(key, rules)[1]:
-            uses[rule] += 1
-    return uses
-
-
-def _renamed(key: str, rules: Mapping[str, str]) -> tuple[str, list[str]]:
-    """A name after the rules, and the rules that applied; behind a wrapper's prefix if need be."""
-    for name in _behind_wrappers(key):
-        applied = []
-        for rule, replacement in rules.items():
-            if name.startswith(rule):
-                name = replacement + name.removeprefix(rule)
-                applied.append(rule)
-        if applied:
-            return name, applied
-    return key, []
-
-
-def _behind_wrappers(key: str) -> Iterator[str]:
-    """The name, and what is left of it behind each known wrapper's prefix, from the outside inwards."""
-    while True:
-        yield key
-        prefix = next((each for each in _PREFIXES if key.startswith(each)), None)
-        if prefix is None:
-            return
-        key = key.removeprefix(prefix)
-
-
 def _head_entries(table: LayerTable, own: Mapping[str, Tensor]) -> set[str]:
     """Parameters of the head, and buffers of modules that the layers never call (auxiliary classifiers)."""
     body = {name for layer in table.body for name in layer.parameters}
@@ -256,10 +226,10 @@ def _target(
     key: str, own: Mapping[str, Tensor], head: str, rules: Mapping[str, str]
 ) -> tuple[str | None, str]:
     """The network's name for a file's entry, with the prefix that had to go; a name below the head stays."""
-    renamed, _ = _renamed(key, rules)
+    given, _ = renamed(key, rules)
     prefix = ""
-    for stripped in _behind_wrappers(renamed):
-        prefix = renamed.removesuffix(stripped)
+    for stripped in behind_wrappers(given):
+        prefix = given.removesuffix(stripped)
         name = stripped
         for pattern, replacement in _FORMER_NAMES:
             name = pattern.sub(replacement, name)

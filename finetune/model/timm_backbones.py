@@ -1,25 +1,17 @@
-"""Networks of timm, by the name ``timm:NAME``: created, described, and cut into layers.
+"""Networks of timm, by the name ``timm:NAME``: created, described, and filled with weights.
 
-timm is an extra. Its networks go through the same code as torchvision's. Where one cannot be traced, timm's
-own grouping of its parameters gives the layers: freezing and parameter groups stand on names alone then, and
-what needs a cut in the forward graph (output shapes, caching, a prefix that runs by itself) is not available.
+timm is an extra. Its networks go through the same code as torchvision's.
 """
 
 import contextlib
-import logging
 import sys
-from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from finetune.errors import FinetuneError, MissingExtraError, UserError, WeightsError
-from finetune.model.layers import Layer, LayerTable, find_layers
+from finetune.errors import MissingExtraError, UserError, WeightsError, first_line
+from finetune.model.inputs import Adapt
 from finetune.recipe.catalog import TIMM, suggest
-
-SOURCE_CLASSES = 1000
-
-log = logging.getLogger("finetune")
 
 
 def require_timm() -> Any:
@@ -68,7 +60,7 @@ def create(name: str, num_classes: int, image_size: int | None) -> nn.Module:
     try:
         module: nn.Module = require_timm().create_model(name.removeprefix(TIMM), **options)
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-        raise UserError(f"{name} cannot be built ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{name} cannot be built ({first_line(error)})") from None
     return module
 
 
@@ -85,13 +77,41 @@ def pretrained(name: str, num_classes: int) -> dict[str, Any]:
             module = require_timm().create_model(own, pretrained=True, num_classes=num_classes)
     except Exception as error:
         # The hub's client has errors of its own, of many kinds.
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise WeightsError(
-            f"the weights of {name} could not be had from timm's hub ({reason}). Fetch its checkpoint "
-            f"elsewhere and set model.weights to the file, or to none; or take the backbone "
-            f"efficientnet_lite0, whose weights need no download."
+            f"the weights of {name} could not be had from timm's hub ({first_line(error)}). Fetch its "
+            f"checkpoint elsewhere ({_address(name)}) and set model.weights to the file, or to none; or take "
+            f"the backbone efficientnet_lite0, whose weights need no download."
         ) from None
     return dict(module.state_dict())
+
+
+def _address(name: str) -> str:
+    """Where timm has the weights from."""
+    given = config(name)
+    return f"https://huggingface.co/{given.hf_hub_id}" if given.hf_hub_id else str(given.url or "no address")
+
+
+def resizer(module: nn.Module) -> Adapt | None:
+    """How timm fits a checkpoint's entries to the network's picture size; None where it has no way.
+
+    Position embeddings and tables of relative positions are resampled; kernels are left alone.
+    """
+    own_way = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
+    if own_way is None:
+        return None
+
+    def resize(name: str, found: Tensor, own: Tensor) -> tuple[Tensor, str] | None:
+        if name.endswith(".weight") or found.ndim != own.ndim:
+            return None
+        # Each architecture has its own code for this, which fails in its own way on what is not its own.
+        with contextlib.suppress(
+            RuntimeError, ValueError, TypeError, AssertionError, AttributeError, LookupError
+        ):
+            fitted = own_way({name: found.float()}, module)[name]
+            return fitted, f"resampled by timm from {tuple(found.shape)} to {tuple(own.shape)}"
+        return None
+
+    return resize
 
 
 def classifiers(name: str) -> tuple[str, ...]:
@@ -105,82 +125,3 @@ def classifiers(name: str) -> tuple[str, ...]:
     if not paths:
         raise UserError(f"{name}: timm names no classifier of it, so it has no head to swap")
     return paths
-
-
-def head_path(paths: Sequence[str]) -> str:
-    """What holds all of the last layers; the first where nothing smaller than the network does."""
-    parents = {path.rpartition(".")[0] for path in paths}
-    return next(iter(parents)) if len(paths) > 1 and len(parents) == 1 and "" not in parents else paths[0]
-
-
-def layers(name: str, module: nn.Module, *, tell: bool) -> LayerTable:
-    """The layers: by the forward graph where it can be traced, else by timm's own groups.
-
-    Args:
-        tell: log which of the two it came to be, where it is the latter.
-
-    Raises:
-        FinetuneError: neither can be had.
-    """
-    paths = classifiers(name)
-    try:
-        return find_layers(module, head_path(paths))
-    except (FinetuneError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-        if not hasattr(module, "group_matcher"):
-            raise FinetuneError(
-                f"{name}: cannot be traced, and timm has no groups for it: {error}"
-            ) from error
-    if tell:
-        log.warning(
-            "%s cannot be traced: timm's own groups of parameters are its layers. freeze and head_lr_mult "
-            "work; output shapes, and caching what a frozen prefix computes, are not available",
-            name,
-        )
-    return _by_groups(module, paths)
-
-
-def _by_groups(module: nn.Module, heads: Sequence[str]) -> LayerTable:
-    from timm.models import group_parameters
-
-    sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
-    in_head = {name for name in sizes if any(name.startswith(f"{path}.") for path in heads)}
-    grouped = group_parameters(module, module.group_matcher(coarse=False))  # type: ignore[operator]
-    body: list[list[str]] = []
-    for number, (_, names) in enumerate(sorted(grouped.items())):
-        own = [name for name in names if name in sizes and name not in in_head]
-        if own and body and number == len(grouped) - 1 and len(own) < len(names):
-            body[-1].extend(own)  # the norm before the head
-        elif own:
-            body.append(own)
-    number_of = {name: number for number, names in enumerate(body, start=1) for name in names}
-    spans: dict[str, tuple[int, int]] = {}
-    for name in sizes:
-        number = number_of.get(name, len(body) + 1)
-        path = name
-        while path:
-            path = path.rpartition(".")[0]
-            first, last = spans.get(path, (number, number))
-            spans[path] = min(first, number), max(last, number)
-    names = [_common(parameters) for parameters in body]
-    unique = [name if names.count(name) == 1 else f"{name}#{i}" for i, name in enumerate(names, start=1)]
-    rows = [*zip(unique, body, strict=True), (head_path(heads), [name for name in sizes if name in in_head])]
-    found = []
-    for number, (label, parameters) in enumerate(rows, start=1):
-        modules = tuple(path for path, span in spans.items() if path and span == (number, number))
-        found.append(
-            Layer(number, label, tuple(parameters), modules, sum(sizes[each] for each in parameters))
-        )
-    if sum(layer.num_parameters for layer in found) != sum(sizes.values()) or not body:
-        raise FinetuneError(f"timm's groups of {type(module).__name__} do not cover its parameters")
-    return LayerTable(tuple(found[:-1]), found[-1], spans)
-
-
-def _common(parameters: Sequence[str]) -> str:
-    """The deepest module that holds all of them, or that holds the first."""
-    split = [name.split(".")[:-1] for name in parameters]
-    common = [parts[0] for parts in zip(*split, strict=False) if len(set(parts)) == 1]
-    # A prefix only counts as far as it is unbroken.
-    length = next(
-        (i for i, parts in enumerate(zip(*split, strict=False)) if len(set(parts)) > 1), len(common)
-    )
-    return ".".join(split[0][:length] or split[0]) or parameters[0]

@@ -13,7 +13,7 @@ from typing import Any, Self
 from torch import Tensor, fx, nn
 
 from finetune.errors import UserError
-from finetune.model.graph import Tracer, trace
+from finetune.model.graph import Tracer, call_of, trace
 from finetune.model.layers import Layer, LayerTable, with_output_shapes
 from finetune.recipe.catalog import suggest
 
@@ -57,8 +57,10 @@ class Cut:
         return cls(at, pool, features)
 
 
-def plan_cut(module: nn.Module, table: LayerTable, at: int | str, image_size: int) -> Cut:
-    """Settle where to cut, for pictures of ``image_size`` pixels.
+def plan_cut(
+    module: nn.Module, table: LayerTable, at: int | str, image_size: int, in_channels: int = 3
+) -> Cut:
+    """Settle where to cut, for pictures ``(in_channels, image_size, image_size)``.
 
     Args:
         table: the whole network's.
@@ -68,11 +70,16 @@ def plan_cut(module: nn.Module, table: LayerTable, at: int | str, image_size: in
     a vector stays as it is (of VGG at ``classifier.0``: all 25,088 numbers).
 
     Raises:
-        UserError: it names no layer that the network can be cut at.
+        UserError: it names no layer that the network can be cut at, or the network has no graph to cut.
     """
+    if table.body[0].cut is None:
+        raise UserError(
+            f"{KEY}: {type(module).__name__} cannot be traced, so it cannot be cut. Leave `at` out: the last "
+            f"layer is replaced."
+        )
     number = _resolve(at, table)
     layer = table.body[number - 1]
-    shape = _shape(module, table, number, image_size)
+    shape = _shape(module, table, number, image_size, in_channels)
     if len(shape) == 1:
         return Cut(layer.name, (), shape[0])
     if len(shape) == 2:
@@ -82,7 +89,7 @@ def plan_cut(module: nn.Module, table: LayerTable, at: int | str, image_size: in
         if shape[0] == shape[1] == shape[2]:
             # A cube: in larger pictures only the channels stay as many.
             with contextlib.suppress(RuntimeError, ValueError, AssertionError):
-                other = _shape(module, table, number, 2 * image_size)
+                other = _shape(module, table, number, 2 * image_size, in_channels)
         # Pictures are square, so the axis of another length is that of the channels.
         if other[1] == other[2] != other[0]:
             return Cut(layer.name, (2, 3), shape[0])
@@ -93,6 +100,20 @@ def plan_cut(module: nn.Module, table: LayerTable, at: int | str, image_size: in
         f"{KEY}: what reaches {layer.name} is {described}, which cannot be told apart into places and "
         f"channels. Cut elsewhere, or change data.image_size."
     )
+
+
+def kept_part(table: LayerTable, cut: Cut) -> LayerTable:
+    """The whole network's table with the layers that a cut takes away counted to the head."""
+    number = _resolve(cut.at, table)
+    gone = table.layers[number - 1 :]
+    head = replace(
+        table.head,
+        number=number,
+        parameters=tuple(name for layer in gone for name in layer.parameters),
+        modules=tuple(path for layer in gone for path in layer.modules),
+        num_parameters=sum(layer.num_parameters for layer in gone),
+    )
+    return LayerTable(table.body[: number - 1], head, table.spans)
 
 
 def truncate(module: nn.Module, table: LayerTable, cut: Cut) -> tuple[nn.Module, str]:
@@ -172,9 +193,12 @@ class _Root(nn.Module):
             self.register_buffer(name, buffer, persistent=name not in module._non_persistent_buffers_set)
 
 
-def _shape(module: nn.Module, table: LayerTable, number: int, image_size: int) -> tuple[int, ...]:
+def _shape(
+    module: nn.Module, table: LayerTable, number: int, image_size: int, in_channels: int
+) -> tuple[int, ...]:
     """What reaches layer ``number`` from one picture."""
-    return with_output_shapes(module, table, image_size).body[number - 2].output_shape or ()
+    shaped = with_output_shapes(module, table, image_size, in_channels)
+    return shaped.body[number - 2].output_shape or ()
 
 
 def _resolve(at: int | str, table: LayerTable) -> int:
@@ -215,17 +239,8 @@ def _refuse_modes(module: nn.Module, graph: fx.Graph, last: fx.Node, at: str) ->
         for each, training in modes.items():
             each.training = training
     for ours, theirs in zip(_up_to(graph, last), other.nodes, strict=False):
-        if _call(ours) != _call(theirs):
+        if call_of(ours) != call_of(theirs):
             raise UserError(
                 f"{KEY}: before {at} the network does something in training that it does not in evaluation "
                 f"({theirs.format_node()}), so it cannot be cut there."
             )
-
-
-def _call(node: fx.Node) -> tuple[str, ...]:
-    """What a node does, without the mode where that makes no difference: where nothing is dropped."""
-    arguments: dict[str, Any] = dict(node.kwargs)
-    chances = [value for name, value in arguments.items() if name == "p" or name.endswith("dropout")]
-    if chances and not any(chances):
-        arguments.pop("training", None)
-    return (node.op, str(node.target), str(node.args), str(arguments))

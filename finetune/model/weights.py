@@ -15,7 +15,7 @@ from torchvision import models
 
 from finetune.errors import WeightsError
 from finetune.model import timm_backbones
-from finetune.model.backbones import AUXILIARY, require
+from finetune.model.backbones import AUXILIARY, SOURCE_CLASSES, require
 from finetune.model.efficientnet_lite import NAME as LITE
 from finetune.model.inputs import Adapt
 from finetune.model.layers import LayerTable, find_layers
@@ -23,7 +23,6 @@ from finetune.model.load_report import LoadReport
 from finetune.model.manifest import fault
 from finetune.model.matching import load_matching
 from finetune.model.reuse import SourceHead
-from finetune.model.timm_backbones import SOURCE_CLASSES
 from finetune.model.weight_files import PACKAGE, SUFFIXES, check_hash, fetch, packaged_file, read_file
 from finetune.recipe.catalog import TIMM, backbone, suggest
 from finetune.recipe.schema import WeightsFile

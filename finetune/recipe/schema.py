@@ -21,6 +21,7 @@ DEFAULT_WEIGHT_DECAY = {"sgd": 1e-4, "adamw": 1e-2}
 DEFAULT_LR = {"sgd": 1e-2, "adamw": 1e-4}
 # Where the head alone trains, no feature can be spoilt: AdamW may go faster.
 DEFAULT_HEAD_ONLY_LR = {"sgd": 1e-2, "adamw": 1e-3}
+SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT])B")
 FROM_SCRATCH_LR_FACTOR = 10.0
 DEFAULT_HEAD_LR_MULT = 10.0
 
@@ -257,6 +258,20 @@ class AugmentSection(Section):
         None, description="how many looks a picture has: epoch e shows view e mod views; null: a new one each"
     )
 
+    @property
+    def changes_pictures(self) -> bool:
+        """Whether a training picture can look another way than in evaluation, mixing aside."""
+        strengths = (self.rotation, self.translate, self.random_erasing)
+        policies = (self.color_jitter, self.randaugment)
+        return (
+            self.crop != "none"
+            or self.flip
+            or self.vertical_flip
+            or self.trivial_augment
+            or any(strengths)
+            or any(policy is not None for policy in policies)
+        )
+
     @model_validator(mode="after")
     def _one_policy(self) -> Self:
         if self.randaugment is not None and self.trivial_augment:
@@ -290,8 +305,10 @@ class PhaseSection(Section):
         None,
         description="a layer's rate is lr times this to the power of its distance from the body's last layer",
     )
-    optimizer: Literal["sgd", "adamw"] | None = None
-    weight_decay: NonNegative | None = None
+    optimizer: Literal["sgd", "adamw", "lbfgs"] | None = None
+    weight_decay: NonNegative | Auto | None = Field(
+        None, description="auto: as train's; under lbfgs chosen by cross-validation on train"
+    )
     schedule: Literal["cosine", "one_cycle", "step", "constant"] | None = None
     warmup_epochs: NonNegative | None = None
 
@@ -300,9 +317,14 @@ class TrainSection(Section):
     """How the network is trained."""
 
     batch_size: Annotated[int, Field(ge=1)] = 32
-    optimizer: Literal["sgd", "adamw"] = "adamw"
+    optimizer: Literal["sgd", "adamw", "lbfgs"] = Field(
+        "adamw",
+        description="lbfgs: under freeze: backbone, solves the linear head exactly, as softmax regression",
+    )
     momentum: Fraction = Field(0.9, description="of sgd")
-    weight_decay: NonNegative | Auto = Field("auto", description="auto: 1e-2 (adamw) or 1e-4 (sgd)")
+    weight_decay: NonNegative | Auto = Field(
+        "auto", description="auto: 1e-2 (adamw), 1e-4 (sgd), by cross-validation on train (lbfgs)"
+    )
     decay_bias_and_norm: bool = Field(
         False, description="true: weight decay on all parameters, not on weight matrices and kernels only"
     )
@@ -351,7 +373,7 @@ class TrainSection(Section):
         if self.weight_decay not in ("auto", 0.0):
             faults.append((("weight_decay",), message))
         for number, phase in enumerate(self.phases):
-            if phase.weight_decay:
+            if phase.weight_decay not in (None, 0.0, "auto"):
                 faults.append((("phases", number, "weight_decay"), message))
         if faults:
             raise MisfitError(*faults)
@@ -377,6 +399,31 @@ class TrainSection(Section):
         return self
 
 
+def _size(value: str) -> str:
+    if SIZE.fullmatch(value) is None:
+        raise ValueError(f"must be a size such as 500MB or 4GB; it is {value!r}")
+    return value
+
+
+class CacheSection(Section):
+    """Where the features of frozen layers are kept. It never changes what is trained."""
+
+    where: Literal["auto", "memory", "disk", "off"] = Field(
+        "auto",
+        description="auto: on disk, or in memory, where reading is cheaper than computing anew; off: nowhere",
+    )
+    limit: Annotated[str, AfterValidator(_size)] = Field(
+        "4GB", description="of memory, or of the disk that all kept features take: KB, MB, GB or TB"
+    )
+
+    @property
+    def limit_bytes(self) -> int:
+        """``limit`` as a number of bytes, of 1000 to the KB."""
+        found = SIZE.fullmatch(self.limit)
+        assert found is not None
+        return int(float(found[1]) * 1000 ** (1 + "KMGT".index(found[2])))
+
+
 class Recipe(Section):
     """A whole recipe. Construct it from a file with :func:`finetune.recipe.load.load_recipe`."""
 
@@ -384,27 +431,81 @@ class Recipe(Section):
     data: DataSection
     model: ModelSection
     train: TrainSection = Field(default_factory=TrainSection)
+    cache: CacheSection = Field(default_factory=CacheSection)
+
+    @model_validator(mode="after")
+    def _solvable(self) -> Self:
+        """What a phase under ``optimizer: lbfgs`` cannot be together with."""
+        faults: list[tuple[tuple[str | int, ...], str]] = []
+        train, head = self.train, self.model.head
+        solved = [
+            n for n, phase in enumerate(train.phases) if (phase.optimizer or train.optimizer) == "lbfgs"
+        ]
+        if not solved:
+            return self
+        for number in solved:
+            phase, where = train.phases[number], ("train", "phases", number)
+            if phase.freeze in ("none", 0):
+                faults.append(
+                    (where, "optimizer: lbfgs solves a linear head on frozen features: freeze: backbone")
+                )
+            if "epochs" in phase.model_fields_set and phase.epochs != 1:
+                faults.append(
+                    ((*where, "epochs"), "optimizer: lbfgs solves the head at once; leave this out")
+                )
+            if phase.weight_decay == 0 or (phase.weight_decay is None and train.weight_decay == 0):
+                faults.append(
+                    (where, "optimizer: lbfgs needs a weight_decay above 0, or auto (cross-validation)")
+                )
+        if not solved:
+            return self
+        for refused, path, what in (
+            (head.dropout, ("model", "head", "dropout"), "draws at random"),
+            (head.hidden, ("model", "head", "hidden"), "makes the head more than linear"),
+            (head.type == "cosine", ("model", "head", "type"), "makes the head more than linear"),
+            (train.augment.mixup_alpha, ("train", "augment", "mixup_alpha"), "draws at random"),
+            (train.augment.cutmix_alpha, ("train", "augment", "cutmix_alpha"), "draws at random"),
+            (train.label_smoothing, ("train", "label_smoothing"), "is not part of softmax regression"),
+            (train.sampler != "shuffle", ("train", "sampler"), "has no place; try class_weights: balanced"),
+            (train.l2_sp, ("train", "l2_sp"), "takes the place of weight decay, which it needs"),
+            (
+                train.augment.changes_pictures and train.augment.views is None,
+                ("train", "augment"),
+                "shows new looks without end; give augment.views",
+            ),
+        ):
+            if refused:
+                faults.append((path, f"{path[-1]} {what}: not together with optimizer: lbfgs"))
+        if faults:
+            raise MisfitError(*faults)
+        return self
 
     @model_validator(mode="after")
     def _fill_in(self) -> Self:
         """Resolve the ``auto`` and null values that follow from other keys."""
         train = self.train
         from_scratch = self.model.weights == "none"
-        decay = DEFAULT_WEIGHT_DECAY[train.optimizer] if train.weight_decay == "auto" else train.weight_decay
+        decay = (
+            DEFAULT_WEIGHT_DECAY.get(train.optimizer, "auto")
+            if train.weight_decay == "auto"
+            else train.weight_decay
+        )
         if train.l2_sp is not None:
             decay = 0.0
         phases = []
         for phase in train.phases:
             optimizer = phase.optimizer or train.optimizer
             filled: dict[str, Any] = {"optimizer": optimizer}
-            if phase.lr == "auto":
+            if optimizer == "lbfgs":
+                filled |= {"epochs": 1, "lr": 1.0}
+            elif phase.lr == "auto":
                 rates = DEFAULT_HEAD_ONLY_LR if phase.freeze == "backbone" else DEFAULT_LR
                 filled["lr"] = rates[optimizer] * (FROM_SCRATCH_LR_FACTOR if from_scratch else 1.0)
             if phase.head_lr_mult == "auto":
                 filled["head_lr_mult"] = 1.0 if from_scratch else DEFAULT_HEAD_LR_MULT
-            if phase.weight_decay is None:
+            if phase.weight_decay is None or (phase.weight_decay == "auto" and optimizer != "lbfgs"):
                 own = train.weight_decay == "auto" and train.l2_sp is None
-                filled["weight_decay"] = DEFAULT_WEIGHT_DECAY[optimizer] if own else decay
+                filled["weight_decay"] = DEFAULT_WEIGHT_DECAY.get(optimizer, "auto") if own else decay
             if phase.schedule is None:
                 filled["schedule"] = train.schedule
             if phase.warmup_epochs is None:

@@ -15,8 +15,8 @@ from finetune.data.batch import Batch
 from finetune.errors import FinetuneError, NonFiniteLossError, UserError
 from finetune.recipe.schema import Recipe
 from finetune.training.loop import Totals
-from finetune.training.phase import freeze_and_optimizer, make_stepper
-from finetune.training.plan import plan_phases
+from finetune.training.phase import freeze_layers, make_optimizer, make_stepper
+from finetune.training.plan import SOLVER, plan_phases
 from finetune.training.precision import choose_compute, pick_device
 from finetune.training.setup import Setup, load_data, prepare
 
@@ -98,6 +98,11 @@ def range_test(
         deterministic=recipe.train.deterministic,
     )
     optimizer = recipe.train.phases[0].optimizer or recipe.train.optimizer
+    if optimizer == SOLVER:
+        raise UserError(
+            "train.phases[0] solves the head with lbfgs, which has no learning rate to test; "
+            "--set train.phases.0.optimizer=adamw tests one"
+        )
     first, last = (given or usual for given, usual in zip((low, high), RANGE[optimizer], strict=True))
     if not 0 < first < last:
         raise UserError(f"--low {first:g} and --high {last:g}: the first must be less than the second")
@@ -116,7 +121,7 @@ def measure(setup: Setup, rise: Rise, watch: Callable[[Iterable[int]], Iterable[
     modes = [(part, part.training) for part in module.modules()]
     plan = plan_phases(setup.recipe.train, setup.loader.batches_per_epoch)[0]
     try:
-        freeze, optimizer = freeze_and_optimizer(plan, setup)
+        freeze, optimizer = freeze_layers(plan, setup), make_optimizer(plan, setup)
         freeze.train_mode()
         stepper = make_stepper(setup, optimizer, rise, setup.compute.scaler())
         stepper.ema = None  # an average of such a run says nothing

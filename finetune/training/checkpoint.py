@@ -24,7 +24,8 @@ from finetune.recipe.load import load_recipe
 from finetune.recipe.schema import Recipe
 from finetune.training.card import ModelCard
 from finetune.training.precision import place
-from finetune.training.run_dir import CHECKPOINTS, RESOLVED, TEMPORARY, sync
+from finetune.training.run_dir import sync
+from finetune.training.run_files import CHECKPOINTS, RESOLVED, TEMPORARY
 
 MODEL = "model.safetensors"
 CARD = "card.json"

@@ -1,6 +1,7 @@
 """A recipe to a finished run: the table of contents of training."""
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,21 +9,25 @@ from typing import Any
 from finetune.errors import RunDirError
 from finetune.evaluation.metrics import Metrics
 from finetune.model.batchnorm import raise_batchnorm_momentum
-from finetune.model.freeze import resolve_freeze
+from finetune.model.freeze import fresh_layers, resolve_freeze, shortened
 from finetune.recipe.load import dump_recipe
 from finetune.recipe.schema import Recipe
 from finetune.training.batch_of_one import refuse_batch_of_one
 from finetune.training.checkpoint import MODEL, load_weights, open_checkpoint, promote, read_tensors
 from finetune.training.environment import describe_environment
+from finetune.training.frozen import FeaturePlan, plan_features
 from finetune.training.phase import judge, save_last, train_phase
 from finetune.training.plan import PhasePlan, plan_phases
 from finetune.training.position import Best, Position
 from finetune.training.precision import choose_compute, pick_device
 from finetune.training.progress import Progress, Silent
 from finetune.training.resume import recorded, refuse_changes, restore, settle_best
-from finetune.training.run_dir import METRICS, TIMING, RunDir
+from finetune.training.run_dir import Description, RunDir
+from finetune.training.run_files import METRICS, TIMING
 from finetune.training.setup import Setup, load_data, prepare
 from finetune.training.signals import Signals
+
+log = logging.getLogger("finetune")
 
 
 @dataclass(frozen=True)
@@ -75,14 +80,15 @@ def fit(
         pick_device(device), recipe.train.precision, threads, deterministic=recipe.train.deterministic
     )
     setup = prepare(recipe, load_data(recipe.data, recipe.seed), compute)
-    for section in recipe.train.phases:
-        resolve_freeze(section.freeze, setup.network.table)
+    _check_freezes(setup)
     plans = plan_phases(setup.recipe.train, setup.loader.batches_per_epoch)
     refuse_batch_of_one(setup, plans)
     total_steps = sum(plan.steps for plan in plans)
     momentum = raise_batchnorm_momentum(setup.network.module, recipe.model.batchnorm_momentum, total_steps)
 
+    features = plan_features(setup, plans)
     environment = describe_environment(setup)
+    environment["features"] = {number: plan.describe() for number, plan in features.items()}
     changed: list[str] = []
     if saved:
         changed = refuse_changes(run, setup, known, environment, force=force)
@@ -94,22 +100,41 @@ def fit(
             _take_up(run, setup, saved, position, changed)
         if changed:
             forced = [*known.get("forced", []), {"step": position.global_step, "changed": changed}]
-            _describe(run.describe, setup, recipe_file, {**environment, "forced": forced})
+            run.describe(description(setup, recipe_file, {**environment, "forced": forced}))
             position.frozen = None
         elif not saved:
-            _describe(run.begin, setup, recipe_file, environment)
-        progress.started(_facts(setup, plans, momentum))
+            run.begin(description(setup, recipe_file, environment))
+        progress.started(_facts(setup, plans, momentum, features))
         with Signals() as signals, setup.reading():
             for plan in plans[position.phase :]:
                 if plan.number != position.phase:
                     position.begin_phase(plan.number)
-                optimizer_state = train_phase(plan, setup, position, optimizer_state, run, signals, progress)
-            test = _final_test(setup, run, position, signals)
+                optimizer_state = train_phase(
+                    plan, setup, position, optimizer_state, run, signals, progress, features.get(plan.number)
+                )
+            test = final_test(setup, run, position, signals)
             position.finished = True
             save_last(setup, run, position, optimizer_state)
         return _result(setup, run, position, test)
     test = _load_best_and_test(setup, run, Signals())
     return _result(setup, run, position, test, already_finished=True)
+
+
+def _check_freezes(setup: Setup) -> None:
+    """Refuse a freeze that cannot be, and tell of one that holds on to random values."""
+    network = setup.network
+    weights = network.weights
+    kept = None if weights is None or weights.report is None else weights.report.kept
+    ks = [resolve_freeze(section.freeze, network.table) for section in setup.recipe.train.phases]
+    fresh = fresh_layers(network.table, max(ks), kept)
+    if fresh:
+        log.warning(
+            "freeze: %d of the first %d layers hold initial values, which no weights were loaded into and "
+            "freezing keeps (%s)",
+            len(fresh),
+            max(ks),
+            shortened(fresh),
+        )
 
 
 def _result(
@@ -126,7 +151,7 @@ def _best(position: Position) -> Best:
     return position.best
 
 
-def _final_test(setup: Setup, run: RunDir, position: Position, signals: Signals) -> Metrics | None:
+def final_test(setup: Setup, run: RunDir, position: Position, signals: Signals) -> Metrics | None:
     """Judge the best checkpoint on test, once, and write that down as the last line of the metrics."""
     test = _load_best_and_test(setup, run, signals)
     if test is not None:
@@ -160,19 +185,17 @@ def _load_best_and_test(setup: Setup, run: RunDir, signals: Signals) -> Metrics 
         setup.evaluated.load_state_dict(kept)
 
 
-def _describe(
-    write: Callable[[bytes, str, Mapping[str, Any], Mapping[str, Any] | None], None],
-    setup: Setup,
-    recipe_file: bytes | None,
-    environment: Mapping[str, Any],
-) -> None:
+def description(setup: Setup, recipe_file: bytes | None, environment: Mapping[str, Any]) -> Description:
+    """What the run's directory says of it; without ``recipe_file`` the resolved recipe serves."""
     resolved = dump_recipe(setup.recipe)
     weights = setup.network.weights
     report = None
     if weights is not None and weights.report is not None:
         reused = {"reused": dict(setup.network.reused)}
         report = {"origin": weights.origin, **weights.report.to_dict(), **reused}
-    write(resolved.encode() if recipe_file is None else recipe_file, resolved, environment, report)
+    return Description(
+        resolved.encode() if recipe_file is None else recipe_file, resolved, environment, report
+    )
 
 
 def _take_up(run: RunDir, setup: Setup, saved: Path, position: Position, changed: list[str]) -> None:
@@ -183,7 +206,9 @@ def _take_up(run: RunDir, setup: Setup, saved: Path, position: Position, changed
     run.cut_back(TIMING, position.epoch)
 
 
-def _facts(setup: Setup, plans: list[PhasePlan], momentum: float | None) -> list[tuple[str, str]]:
+def _facts(
+    setup: Setup, plans: list[PhasePlan], momentum: float | None, features: Mapping[int, FeaturePlan]
+) -> list[tuple[str, str]]:
     compute, source, network = setup.compute, setup.source, setup.network
     counts = ", ".join(f"{len(split):,} {name}" for name, split in source.splits.items())
     size = setup.card.preprocessing
@@ -207,6 +232,11 @@ def _facts(setup: Setup, plans: list[PhasePlan], momentum: float | None) -> list
             f"{sum(plan.steps for plan in plans):,} steps of {setup.recipe.train.batch_size} pictures",
         ),
     ]
+    if features and not setup.recipe.train.augment.changes_pictures:
+        facts.append(("looks", "one a picture: training pictures are not augmented"))
+    for number, plan in features.items():
+        place = f"phase {number + 1}: " if len(plans) > 1 else ""
+        facts.append(("features", f"{place}{plan.k} frozen layers, {plan.describe()}"))
     if momentum is not None:
         facts.append(("BatchNorm", f"momentum at least {momentum:.3g}, so that its statistics keep up"))
     return facts

@@ -43,7 +43,8 @@ class Stepper:
     ``optimizer``'s groups carry their unscheduled rate as ``base_lr``. A step is made of ``accumulate``
     batches (fewer at the end of an epoch), whose losses are weighted by their number of pictures: the
     gradient is that of one large batch. ``seed`` and the step's number alone decide dropout and stochastic
-    depth. ``name`` gives a picture's name for messages.
+    depth. ``name`` gives a picture's name for messages. ``suffix`` is the part of ``model`` that batches go
+    through where they hold the features of its first layers in place of pictures; None: all of it.
     """
 
     model: nn.Module
@@ -58,6 +59,12 @@ class Stepper:
     grad_clip_norm: float | None = None
     ema: AveragedModel | None = None
     hold: Hold | None = None
+    suffix: nn.Module | None = None
+
+    @property
+    def forward(self) -> nn.Module:
+        """What batches go through."""
+        return self.model if self.suffix is None else self.suffix
 
     def epoch(
         self, batches: Iterable[Batch], totals: Totals, phase_step: int, global_step: int
@@ -101,7 +108,7 @@ class Stepper:
             return
         moved = batch.to(self.compute.device, non_blocking=True)
         with self.compute.autocast():
-            loss, logits = loss_and_logits(self.criterion, self.model(moved.images), moved.targets)
+            loss, logits = loss_and_logits(self.criterion, self.forward(moved.images), moved.targets)
         value = loss.item()
         if not math.isfinite(value):
             raise self._spoiled(f"the loss is {value}", [batch], global_step)
@@ -135,7 +142,7 @@ class Stepper:
         names = ", ".join(self.name(index) for index in indices[:NAMED_PICTURES])
         more = f" and {len(indices) - NAMED_PICTURES} more" if len(indices) > NAMED_PICTURES else ""
         with self.compute.autocast():
-            places = (first_non_finite(self.model, b.images.to(self.compute.device)) for b in group)
+            places = (first_non_finite(self.forward, b.images.to(self.compute.device)) for b in group)
             place = next((place for place in places if place is not None), None)
         where = (
             f"The first output that is not finite is that of {place}" if place else "Every layer is finite"

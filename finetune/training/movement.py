@@ -14,7 +14,7 @@ from finetune.errors import FinetuneError, RunDirError, UserError
 from finetune.model.build import Network, build
 from finetune.model.start import fingerprint
 from finetune.training.checkpoint import Trained, load_trained
-from finetune.training.run_dir import ENVIRONMENT
+from finetune.training.run_files import ENVIRONMENT
 
 
 @dataclass(frozen=True)

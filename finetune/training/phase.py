@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -12,38 +13,48 @@ from finetune.data.loaders import eval_batches
 from finetune.errors import StoppedError
 from finetune.evaluation.evaluate import collect_logits
 from finetune.evaluation.metrics import Metrics, classification_metrics
+from finetune.features.split import NoSplitError
 from finetune.model.freeze import Freeze, resolve_freeze
 from finetune.model.param_groups import param_groups
 from finetune.training.checkpoint import CARD, MODEL, OPTIMIZER, RAW, SCORE, STATE, save_checkpoint
+from finetune.training.frozen import FeaturePlan, Frozen
 from finetune.training.l2_sp import Hold
 from finetune.training.loop import Stepper
 from finetune.training.optimizer import build_optimizer, load_named_state, named_state
-from finetune.training.plan import PhasePlan
+from finetune.training.plan import SOLVER, PhasePlan
 from finetune.training.position import Best, Position
 from finetune.training.progress import Progress
 from finetune.training.recalibration import recalibrate_batchnorm
-from finetune.training.run_dir import METRICS, TIMING, RunDir
+from finetune.training.run_dir import RunDir
+from finetune.training.run_files import METRICS, TIMING
 from finetune.training.schedule import Rates
 from finetune.training.setup import Setup
 from finetune.training.signals import Signals
+from finetune.training.solved import solve_head
 
 log = logging.getLogger("finetune")
 
 
-def judge(setup: Setup, split_name: str, signals: Signals) -> Metrics:
-    """The metrics of the evaluated network (the moving average, where there is one) on a split."""
+def judge(setup: Setup, split_name: str, signals: Signals, frozen: Frozen | None = None) -> Metrics:
+    """The metrics of the evaluated network (the moving average, where there is one) on a split.
+
+    Args:
+        frozen: on val, in a phase with frozen layers: what those compute, in place of pictures.
+    """
     data, card = setup.recipe.data, setup.card
-    batches = eval_batches(
-        setup.source.splits[split_name],
-        card.preprocessing,
-        batch_size=setup.recipe.train.batch_size,
-        workers=setup.workers,
-        on_bad_image=data.on_bad_image,
-        pin_memory=setup.compute.device.type == "cuda",
-    )
-    collected = collect_logits(
-        setup.evaluated, signals.watch(batches), setup.compute.device, setup.compute.autocast()
-    )
+    if frozen is not None and frozen.judges_val:
+        module, batches = frozen.evaluated, frozen.val()
+    else:
+        module = setup.evaluated
+        batches = eval_batches(
+            setup.source.splits[split_name],
+            card.preprocessing,
+            batch_size=setup.recipe.train.batch_size,
+            workers=setup.workers,
+            on_bad_image=data.on_bad_image,
+            pin_memory=setup.compute.device.type == "cuda",
+        )
+    collected = collect_logits(module, signals.watch(batches), setup.compute.device, setup.compute.autocast())
     for error in collected.bad:
         if error.name not in setup.left_out:
             setup.left_out.add(error.name)
@@ -51,18 +62,25 @@ def judge(setup: Setup, split_name: str, signals: Signals) -> Metrics:
     return classification_metrics(collected.logits, collected.targets, card.classes)
 
 
-def freeze_and_optimizer(plan: PhasePlan, setup: Setup) -> tuple[Freeze, torch.optim.Optimizer]:
-    """Freeze what the phase freezes, and the optimizer over what it trains.
+def freeze_layers(plan: PhasePlan, setup: Setup) -> Freeze:
+    """Freeze what the phase freezes.
 
     Raises:
         FreezeError: the freeze names no layer.
     """
+    network = setup.network
+    k = resolve_freeze(plan.freeze, network.table)
+    freeze = Freeze(network.module, network.table, k, setup.recipe.model.batchnorm)
+    freeze.apply()
+    return freeze
+
+
+def make_optimizer(plan: PhasePlan, setup: Setup) -> torch.optim.Optimizer:
+    """The optimizer over what the phase trains, once the rest is frozen."""
     recipe, network = setup.recipe, setup.network
     l2_sp = recipe.train.l2_sp
-    k = resolve_freeze(plan.freeze, network.table)
-    freeze = Freeze(network.module, network.table, k, recipe.model.batchnorm)
-    freeze.apply()
-    optimizer = build_optimizer(
+    assert plan.weight_decay is not None  # left open for a solver alone
+    return build_optimizer(
         plan.optimizer,
         param_groups(
             network.module,
@@ -77,7 +95,6 @@ def freeze_and_optimizer(plan: PhasePlan, setup: Setup) -> tuple[Freeze, torch.o
         momentum=recipe.train.momentum,
         device=setup.compute.device,
     )
-    return freeze, optimizer
 
 
 def make_stepper(
@@ -109,19 +126,27 @@ def train_phase(
     run: RunDir,
     signals: Signals,
     progress: Progress,
+    features: FeaturePlan | None = None,
 ) -> dict[str, Tensor]:
     """Train one phase from where ``position`` stands in it; returns the optimizer's state for the next.
+
+    Args:
+        features: what is to become of what frozen layers compute; None where none are frozen.
 
     Raises:
         StoppedError: a signal came; the state was saved.
         FreezeBrokenError: something frozen changed.
         FinetuneError: as the loop, the data and the checkpoints raise it.
     """
-    recipe = setup.recipe
-    freeze, optimizer = freeze_and_optimizer(plan, setup)
-    load_named_state(optimizer, optimizer_state)
+    freeze = freeze_layers(plan, setup)
     if position.phase_step == 0 or position.frozen is None:
         position.frozen = freeze.fingerprint()
+    if plan.optimizer == SOLVER:
+        _solve_phase(plan, setup, position, run, signals, progress, features, freeze)
+        freeze.verify(position.frozen)
+        return {}
+    optimizer = make_optimizer(plan, setup)
+    load_named_state(optimizer, optimizer_state)
     scaler = setup.compute.scaler()
     if position.scaler:
         scaler.load_state_dict(position.scaler)
@@ -132,31 +157,108 @@ def train_phase(
         position.ema_updates = int(setup.ema.n_averaged) if setup.ema is not None else 0
         save_last(setup, run, position, named_state(optimizer))
 
-    k = resolve_freeze(plan.freeze, setup.network.table)
-    progress.phase(_title(plan, k, setup, optimizer))
+    progress.phase(_title(plan, freeze.k, setup, optimizer))
     try:
-        while _under_way(plan, position, recipe.train.early_stopping):
+        frozen = _open_frozen(plan, setup, position, features, freeze, signals, progress)
+        if frozen is not None:
+            stepper.suffix = frozen.suffix
+        while _under_way(plan, position, setup.recipe.train.early_stopping):
             began = time.perf_counter()
             freeze.train_mode()
-            _train_epoch(plan, setup, stepper, position, signals, progress, save)
+            _train_epoch(plan, setup, stepper, position, signals, progress, save, frozen)
             recalibrate_batchnorm(setup, freeze, position, signals)
-            val = judge(setup, "val", signals)
-            entry, is_best = _close_epoch(plan, setup, position, val, optimizer)
-            seconds, pictures = round(time.perf_counter() - began, 3), position.totals.pictures
-            run.append(METRICS, entry)
-            run.append(TIMING, {"epoch": position.epoch, "seconds": seconds, "pictures": pictures})
-            position.begin_epoch()
-            # Before `best`, which a resume can then make good from it.
-            save()
-            if is_best:
-                save_best(setup, run, position)
-            progress.epoch(entry, seconds, is_best)
+            val = judge(setup, "val", signals, frozen)
+            factor = plan.schedule.factor(position.phase_step - 1)  # of the last step made
+            rates = {group["name"]: group["base_lr"] * factor for group in optimizer.param_groups}
+            _end_epoch(plan, setup, position, val, rates, began, run, progress, save)
             signals.check()
     except StoppedError:
         save()
         raise
     freeze.verify(position.frozen)
     return named_state(optimizer)
+
+
+def _solve_phase(
+    plan: PhasePlan,
+    setup: Setup,
+    position: Position,
+    run: RunDir,
+    signals: Signals,
+    progress: Progress,
+    features: FeaturePlan | None,
+    freeze: Freeze,
+) -> None:
+    """Put the linear head that L-BFGS finds in place; one epoch of one step."""
+
+    def save() -> None:
+        save_last(setup, run, position, {})
+
+    if position.phase_step >= plan.steps:
+        return
+    progress.phase(
+        f"{freeze.k} of {len(setup.network.table.body)} layers frozen, the head is solved (L-BFGS)"
+    )
+    began = time.perf_counter()
+    try:
+        frozen = _open_frozen(plan, setup, position, features, freeze, signals, progress)
+        solve_head(plan, setup, frozen, position.totals)
+        position.made_step()
+        val = judge(setup, "val", signals, frozen)
+        _end_epoch(plan, setup, position, val, {}, began, run, progress, save)
+        signals.check()
+    except StoppedError:
+        if not position.phase_step:
+            position.begin_epoch()
+        save()
+        raise
+
+
+def _end_epoch(
+    plan: PhasePlan,
+    setup: Setup,
+    position: Position,
+    val: Metrics,
+    rates: dict[str, float],
+    began: float,
+    run: RunDir,
+    progress: Progress,
+    save: Callable[[], None],
+) -> None:
+    """Write an epoch down, save it, and tell of it."""
+    entry, is_best = _close_epoch(plan, setup, position, val, rates)
+    seconds, pictures = round(time.perf_counter() - began, 3), position.totals.pictures
+    run.append(METRICS, entry)
+    run.append(TIMING, {"epoch": position.epoch, "seconds": seconds, "pictures": pictures})
+    position.begin_epoch()
+    # Before `best`, which a resume can then make good from it.
+    save()
+    if is_best:
+        save_best(setup, run, position)
+    progress.epoch(entry, seconds, is_best)
+
+
+def _open_frozen(
+    plan: PhasePlan,
+    setup: Setup,
+    position: Position,
+    features: FeaturePlan | None,
+    freeze: Freeze,
+    signals: Signals,
+    progress: Progress,
+) -> Frozen | None:
+    """The frozen layers, cut off, with what is to be kept of them; None where the network runs whole."""
+    if features is None or features.whole is not None:
+        return None
+    freeze.train_mode()  # the suffix is traced as it trains
+    first = position.epoch - position.phase_epoch
+    try:
+        frozen = Frozen(setup, features, range(first, first + plan.epochs), freeze)
+    except NoSplitError as error:
+        log.info("the network runs whole: %s", error)
+        return None
+    frozen.fill(signals, progress.features)
+    return frozen
 
 
 def _under_way(plan: PhasePlan, position: Position, patience: int | None) -> bool:
@@ -188,6 +290,7 @@ def _train_epoch(
     signals: Signals,
     progress: Progress,
     save: Any,
+    frozen: Frozen | None,
 ) -> None:
     """The steps of one epoch, or those left of it."""
     every = setup.recipe.train.checkpoint_every_steps
@@ -195,7 +298,8 @@ def _train_epoch(
     steps = min(plan.steps_per_epoch, plan.steps - position.phase_step + position.epoch_step)
     if position.epoch_step >= steps:
         return
-    batches = setup.loader.epoch(position.epoch, start=position.epoch_step * accumulate)
+    source = setup.loader if frozen is None else frozen
+    batches = source.epoch(position.epoch, start=position.epoch_step * accumulate)
     made = stepper.epoch(batches, position.totals, position.phase_step, position.global_step)
     for _ in made:
         position.made_step()
@@ -212,20 +316,18 @@ def _close_epoch(
     setup: Setup,
     position: Position,
     val: Metrics,
-    optimizer: torch.optim.Optimizer,
+    rates: dict[str, float],
 ) -> tuple[dict[str, Any], bool]:
     """The epoch's line in the metrics, and whether val likes its weights most so far."""
     is_best = position.best is None or position.best.beaten_by(val.top1, val.loss)
     position.epoch += 1
     position.phase_epoch += 1
     position.epochs_without_better = 0 if is_best else position.epochs_without_better + 1
-    # Of the last step made, which a resumed process may not have made itself.
-    factor = plan.schedule.factor(position.phase_step - 1)
     entry = {
         "epoch": position.epoch,
         "phase": plan.number,
         "step": position.global_step,
-        "lr": {group["name"]: group["base_lr"] * factor for group in optimizer.param_groups},
+        "lr": rates,
         **position.totals.metrics(),
         "val_top1": val.top1,
         "val_loss": val.loss,

@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from finetune.recipe.schema import TrainSection
 from finetune.training.schedule import Schedule
 
+# The optimizer that makes no steps.
+SOLVER = "lbfgs"
+
 
 @dataclass(frozen=True)
 class PhasePlan:
     """One phase: its place (0-based), what the recipe settled for it, and its length in optimizer steps.
 
-    The last epoch is partial where ``max_steps`` ends it.
+    The last epoch is partial where ``max_steps`` ends it. A phase that is solved (``optimizer: lbfgs``) is
+    one step long; its ``weight_decay`` is None where cross-validation is to choose it.
     """
 
     number: int
@@ -19,7 +23,7 @@ class PhasePlan:
     optimizer: str
     lr: float
     head_lr_mult: float
-    weight_decay: float
+    weight_decay: float | None
     layer_decay: float | None
     steps: int
     steps_per_epoch: int
@@ -32,10 +36,11 @@ class PhasePlan:
 
 def plan_phases(train: TrainSection, batches_per_epoch: int) -> list[PhasePlan]:
     """Count out ``train``'s phases; those that ``max_steps`` leaves no step are left out."""
-    per_epoch = math.ceil(batches_per_epoch / train.accumulate)
+    steps_per_epoch = math.ceil(batches_per_epoch / train.accumulate)
     left = train.max_steps if train.max_steps is not None else math.inf
     plans = []
     for number, section in enumerate(train.phases):
+        per_epoch = 1 if section.optimizer == SOLVER else steps_per_epoch
         steps = int(min(section.epochs * per_epoch, left))
         if steps == 0:
             break
@@ -57,7 +62,7 @@ def plan_phases(train: TrainSection, batches_per_epoch: int) -> list[PhasePlan]:
                 section.optimizer,
                 _settled(section.lr),
                 _settled(section.head_lr_mult),
-                _settled(section.weight_decay),
+                None if section.weight_decay == "auto" else _settled(section.weight_decay),
                 section.layer_decay,
                 steps,
                 per_epoch,

@@ -13,6 +13,9 @@ class Progress(Protocol):
     def phase(self, title: str) -> None:
         """A phase begins."""
 
+    def features(self, done: int, pictures: int) -> None:
+        """``done`` of ``pictures`` have gone through the frozen layers, to be kept."""
+
     def step(self, epoch: int, done: int, steps: int) -> None:
         """``done`` of ``steps`` optimizer steps of ``epoch`` (1-based) are made."""
 
@@ -26,6 +29,8 @@ class Silent:
     def started(self, facts: Sequence[tuple[str, str]]) -> None: ...
 
     def phase(self, title: str) -> None: ...
+
+    def features(self, done: int, pictures: int) -> None: ...
 
     def step(self, epoch: int, done: int, steps: int) -> None: ...
 

@@ -23,7 +23,8 @@ from finetune.training.checkpoint import (
 )
 from finetune.training.phase import save_best
 from finetune.training.position import Position
-from finetune.training.run_dir import ENVIRONMENT, RECIPE, RESOLVED, RunDir
+from finetune.training.run_dir import RunDir
+from finetune.training.run_files import ENVIRONMENT, RECIPE, RESOLVED
 from finetune.training.setup import Setup
 
 log = logging.getLogger("finetune")
@@ -82,7 +83,10 @@ def refuse_changes(
     Raises:
         RunDirError: anything differs; each difference is listed.
     """
-    before, now = load_recipe(run.path / RESOLVED).model_dump(), setup.recipe.model_dump()
+    # Where features are kept changes no bit.
+    before, now = (
+        each.model_dump(exclude={"cache"}) for each in (load_recipe(run.path / RESOLVED), setup.recipe)
+    )
     changed = [f"recipe {line}" for line in _differences(before, now)]
     for name, what in DATA.items():
         if known.get(name) != environment[name]:

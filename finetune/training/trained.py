@@ -11,7 +11,7 @@ from finetune.data.sources import Source, Split
 from finetune.evaluation.evaluate import Evaluation, evaluate_split
 from finetune.training.checkpoint import Trained, read_document
 from finetune.training.fingerprint import fingerprint
-from finetune.training.run_dir import ENVIRONMENT
+from finetune.training.run_files import ENVIRONMENT
 
 
 def evaluate_trained(

@@ -19,8 +19,8 @@ model: {backbone: BACKBONE, weights: none, head: {dropout: 0.2}}
 train:
   batch_size: 8
   checkpoint_every_steps: 2
-  augment: {crop: random_resized, flip: true, mixup_alpha: 0.2}
 """
+AUGMENT = "  augment: {crop: random_resized, flip: true, mixup_alpha: 0.2}\n"
 
 # Each recipe is trained whole, and again with kills. Stochastic depth is in both of the backbones.
 RECIPES = {
@@ -52,6 +52,13 @@ RECIPES = {
   grad_clip_norm: 1.0
   label_smoothing: 0.1
   phases: [{freeze: none, epochs: 2, lr: 1e-3}]
+""",
+    ),
+    "features kept, two views": (
+        "shufflenet_v2_x0_5",
+        """  augment: {crop: random_resized, flip: true, views: 2}
+  phases: [{freeze: backbone, epochs: 4, lr: 1e-2}, {freeze: 9, epochs: 3}]
+cache: {where: memory}
 """,
     ),
 }
@@ -134,7 +141,8 @@ def promised_bits(run: Path) -> dict[str, str]:
 def check(recipe_name: str, points: list[str], source: Path, folder: Path) -> None:
     backbone, more = RECIPES[recipe_name]
     recipe = folder / "recipe.yaml"
-    recipe.write_text(RECIPE.replace("SOURCE", str(source)).replace("BACKBONE", backbone) + more)
+    given = more if "augment" in more else AUGMENT + more
+    recipe.write_text(RECIPE.replace("SOURCE", str(source)).replace("BACKBONE", backbone) + given)
 
     def train(run: str) -> list[str]:
         return ["train", str(recipe), "--run-dir", str(folder / run), "--resume", "--device", "cpu"]
@@ -157,6 +165,10 @@ def check(recipe_name: str, points: list[str], source: Path, folder: Path) -> No
 def test_killed_in_a_save_and_between_saves(shapes: Path, tmp_path: Path) -> None:
     points = ["in a save, at a flush", "between last and best", "in a step"]
     check("phases, EMA, accumulation, warm-up, two optimizers", points, shapes, tmp_path)
+
+
+def test_killed_with_features_kept(shapes: Path, tmp_path: Path) -> None:
+    check("features kept, two views", ["in a save, at a flush", "in val"], shapes, tmp_path)
 
 
 @pytest.mark.slow

@@ -1,9 +1,13 @@
 """Help and usage errors answer at once: nothing heavy is imported for them."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import finetune
 
 HEAVY = (
     "torch", "torchvision", "numpy", "sklearn", "scipy", "matplotlib", "PIL", "onnxruntime",
@@ -36,7 +40,8 @@ def run(*words: str) -> tuple[str, str]:
     [
         ("--help",), ("--version",), ("train", "--help"), ("eval", "--help"), ("predict", "--help"),
         ("export", "--help"), ("layers", "--help"), ("recipe", "--help"), ("recipe", "show", "--help"),
-        ("doctor", "--help"), ("compare", "--help"), ("cv", "--help"), ("lr", "--help"),
+        ("doctor", "--help"), ("compare", "--help"), ("cv", "--help"), ("lr", "--help"), ("probe", "--help"),
+        ("cache", "--help"), ("cache", "info"), ("cache", "clear"),
     ],
     ids=" ".join,
 )  # fmt: skip
@@ -69,3 +74,30 @@ def test_the_probe_sees_a_heavy_import() -> None:
 
 def test_listing_backbones_needs_no_torch() -> None:
     assert run("backbones", "--json")[0] == "HEAVY  CODE 0"
+
+
+def test_a_refused_start_loads_next_to_nothing(tmp_path: Path) -> None:
+    """Of fifty starts in one directory 49 are refused; each loads what the interpreter has loaded anyway."""
+    (tmp_path / "recipe.yaml").touch()
+    (tmp_path / "runs" / "recipe").mkdir(parents=True)
+    (tmp_path / "runs" / "recipe" / "resolved.yaml").touch()
+    script = """
+import sys
+before = set(sys.modules)
+from finetune.cli.start import main
+sys.argv = ["finetune", "train", "recipe.yaml"]
+try:
+    main()
+except SystemExit as end:
+    print(end.code, *sorted({name.partition(".")[0] for name in set(sys.modules) - before}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", "import os\n" + script],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(finetune.__file__).parent.parent)},
+    )
+    assert "holds a run already" in done.stderr
+    assert done.stdout.split() == ["2", "errno", "fcntl", "finetune"]

@@ -54,7 +54,13 @@ def test_one_of_torchvisions(name: str, script: ModuleType) -> None:
 @pytest.mark.parametrize("name", REAL + LARGE)
 def test_onnx_too(name: str, script: ModuleType) -> None:
     pytest.importorskip("onnxruntime")
-    assert script.verify(name, 96).px in (96, 224)
+    assert script.verify(name, 96).px in (96, 224, 299)
+
+
+def test_the_readme_shows_the_table(script: ModuleType) -> None:
+    text = script.README.read_text(encoding="utf-8")
+    assert script.BEGIN in text
+    assert text == script.with_summary(text), "run scripts/backbones-table --verify with some backbone"
 
 
 def test_what_is_wrong_is_found(

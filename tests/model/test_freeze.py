@@ -10,7 +10,7 @@ from torchvision.ops import StochasticDepth
 
 from finetune.errors import FinetuneError, FreezeBrokenError, FreezeError
 from finetune.model.backbones import blueprint
-from finetune.model.freeze import Freeze, resolve_freeze
+from finetune.model.freeze import Freeze, fresh_layers, resolve_freeze
 from finetune.model.layers import LayerTable, find_layers
 from finetune.model.param_groups import param_groups
 
@@ -241,3 +241,41 @@ def test_resolve(resnet18: LayerTable) -> None:
 def test_resolve_refuses(resnet18: LayerTable, freeze: int | str, message: str) -> None:
     with pytest.raises(FreezeError, match=message):
         resolve_freeze(freeze, resnet18)
+
+
+class Reuses(nn.Module):
+    """One dropout for two layers, and a buffer that is worked out when it is first needed."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.one, self.two, self.fc = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(4, 5)
+        self.drop = nn.Dropout(p)
+        self.one.register_buffer("places", torch.zeros(1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.one.places = torch.arange(3.0)
+        return self.fc(self.drop(self.two(self.drop(self.one(x)))).mean((2, 3)))
+
+
+def test_what_is_worked_out_anew_is_not_held() -> None:
+    network = Reuses(0.0)
+    freeze = Freeze(network, find_layers(network), 1)
+    freeze.apply()
+    before = freeze.fingerprint()
+    assert set(before) == {"one.weight", "one.bias"}
+    freeze.train_mode()
+    network(torch.rand(1, 3, 8, 8))
+    freeze.verify(before)
+
+
+def test_a_dropout_on_both_sides() -> None:
+    network = Reuses(0.5)
+    with pytest.raises(FinetuneError, match="drop works in layers 1 to 2"):
+        Freeze(network, find_layers(network), 1)
+
+
+def test_layers_that_nothing_was_loaded_into(resnet18: LayerTable) -> None:
+    kept = ["layer1.0.conv1.weight", "layer2.0.bn1.running_mean", "layer4.1.conv2.weight"]
+    assert fresh_layers(resnet18, 5, kept) == ["layer1.0", "layer2.0"]
+    assert fresh_layers(resnet18, 1, kept) == []
+    assert fresh_layers(resnet18, 2, None) == ["conv1", "layer1.0"]

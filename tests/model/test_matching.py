@@ -1,5 +1,6 @@
 """Foreign checkpoints: wrappers undone, names and shapes matched, everything accounted for."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -292,3 +293,39 @@ def test_a_long_table_is_cut() -> None:
     lines = load(state, network, min_share=0.0)[1].lines()
     assert len(lines) == 18
     assert lines[-1].endswith("rows more")
+
+
+def test_other_names_are_recognised() -> None:
+    """A file that does not fit for its names alone: the message says which rules would help, and they do."""
+    source = Net()
+    renamed = {
+        name.replace("stem.", "a.first.").replace("norm.", "a.second."): t for name, t in body(source).items()
+    }
+    with pytest.raises(WeightsError) as caught:
+        load(renamed)
+    for rule in ('"a.first.": "stem."', '"a.second.": "norm."'):
+        assert rule in str(caught.value)
+    network, report = load(renamed, rename={"a.first.": "stem.", "a.second.": "norm."})
+    assert same(network, source)
+    assert not report.kept
+
+
+def test_a_part_is_told_how_to_load() -> None:
+    part = {name: value for name, value in body(Net()).items() if not name.startswith("deep")}
+    with pytest.raises(WeightsError, match=r"set model\.weights\.min_share to 0\.(\d+)\.") as caught:
+        load(part)
+    said = re.search(r"min_share to (0\.\d+)\.", str(caught.value))
+    assert said is not None
+    assert load(part, min_share=float(said.group(1)))[1].kept.keys() == {"deep.weight", "deep.bias"}
+
+
+def test_averages_come_first_and_foreign_prefixes_are_named() -> None:
+    source, other = Net(), Net()
+    student = prefixed("module.backbone.", body(other))
+    network, report = load({"student": student, "teacher": prefixed("backbone.", body(source))})
+    assert same(network, source)
+    assert report.wrapper == "teacher"
+    both = prefixed("module.encoder_q.", body(source)) | prefixed("module.encoder_k.", body(other))
+    network, report = load({"state_dict": both})
+    assert same(network, source)
+    assert "behind 'module.encoder_q.'" in report.summary()

@@ -1,10 +1,12 @@
 """Networks of timm through the same head, layers and freeze code, traced or not."""
 
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -63,7 +65,18 @@ def test_what_cannot_be_traced_is_told_once(caplog: pytest.LogCaptureFixture) ->
     assert caplog.text.count("cannot be traced: timm's own groups") == 1
     assert "are not available" in caplog.text
     assert all(layer.cut is None for layer in network.table.layers)
-    assert describe("timm:crossvit_tiny_240").body[0].output_shape is None
+    assert [layer.output_shape for layer in describe("timm:crossvit_tiny_240").layers] == [
+        None,
+        None,
+        None,
+        None,
+        (1000,),
+    ]
+    shapes = {layer.name: layer.output_shape for layer in describe("timm:test_vit").body}
+    assert shapes["blocks.4"] == (101, 64)
+    assert next(iter(shapes)) == "patch_embed.proj"
+    with pytest.raises(UserError, match=r"model\.head\.at: CrossVit cannot be traced"):
+        made("crossvit_tiny_240", head={"at": 2})
 
 
 def test_forwards_with_more_than_a_picture_are_traced() -> None:
@@ -78,6 +91,31 @@ def test_other_sizes_and_channels() -> None:
     assert network.module.eval()(torch.rand(1, 1, 64, 64)).shape == (1, 3)
     again = rebuild(network.architecture, 3)
     again.load_state_dict(network.module.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "fitted"),
+    [
+        ("test_vit", 128, "pos_embed"),
+        ("test_vit_relpos", 128, ""),
+        ("deit3_small_patch16_224", 96, "pos_embed"),
+    ],
+)
+def test_positions_are_resampled_as_timm_does(name: str, size: int, fitted: str, tmp_path: Path) -> None:
+    source = timm.create_model(name, num_classes=7)
+    torch.save(source.state_dict(), tmp_path / "own.pth")
+    network = made(name, weights=str(tmp_path / "own.pth"), image_size=size)
+    reference = timm.create_model(name, num_classes=7, img_size=size)
+    whole = sys.modules[type(source).__module__].checkpoint_filter_fn(source.state_dict(), reference)
+    reference.load_state_dict(whole)
+    assert network.weights is not None
+    assert network.weights.report is not None
+    assert network.weights.report.share == 1.0
+    assert not network.weights.report.kept
+    assert set(network.weights.report.adapted) == ({fitted} if fitted else set())
+    head = set(network.table.head.parameters)
+    for key, value in network.module.named_parameters():
+        assert key in head or torch.equal(value, reference.get_parameter(key)), key
 
 
 def test_own_checkpoints(tmp_path: Path) -> None:
@@ -117,6 +155,27 @@ def test_pretrained_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     assert network.reused == {"1": "hotdog (934)"}
 
 
+def test_pretrained_weights_by_timms_own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the hub's cache, without a network: read by timm, at another picture size too."""
+    hub = pytest.importorskip("huggingface_hub")
+    source = timm.create_model("test_vit")
+    folder = tmp_path / f"models--{source.pretrained_cfg['hf_hub_id'].replace('/', '--')}"
+    for path, text in (("refs/main", "abc"), ("snapshots/abc/none", "")):
+        (folder / path).parent.mkdir(parents=True)
+        (folder / path).write_text(text)
+    safetensors.torch.save_file(source.state_dict(), folder / "snapshots" / "abc" / "model.safetensors")
+    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    network = made("test_vit", weights="default", image_size=128, head={"reuse": {"0": "hotdog"}})
+    assert torch.equal(network.module.get_parameter("cls_token"), source.cls_token)
+    assert network.reused == {"0": "hotdog (934)"}
+    assert network.weights is not None
+    assert network.weights.report is not None
+    assert list(network.weights.report.adapted) == ["pos_embed"]
+    with pytest.raises(WeightsError, match=r"elsewhere \(https://huggingface\.co/timm/test_vit2"):
+        made("test_vit2", weights="default")
+
+
 def test_names() -> None:
     with pytest.raises(UserError, match=r"timm .* has no 'mobilenetv1_10'\. Did you mean 'mobilenetv1_100'"):
         made("mobilenetv1_10")
@@ -125,8 +184,6 @@ def test_names() -> None:
 
 
 def test_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(MissingExtraError, match=r"finetune-pictures\[timm\]"):
         timm_backbones.require_timm()

@@ -1,6 +1,7 @@
 """Cutting the last layers off: the same values up to there, the same names, and every count true."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +9,8 @@ import torch
 from torch import nn
 from torchvision import models
 
-from finetune.errors import CheckpointError, RecipeError, UserError
+from finetune.errors import CheckpointError, RecipeError, UserError, WeightsError
+from finetune.model.backbones import create
 from finetune.model.build import Network, build, rebuild
 from finetune.model.freeze import Freeze, resolve_freeze
 from finetune.model.head import swap_head
@@ -16,7 +18,7 @@ from finetune.model.layers import find_layers, with_output_shapes
 from finetune.model.param_groups import param_groups
 from finetune.model.truncate import Cut, plan_cut, truncate, truncated_table
 from finetune.recipe.load import parse_recipe
-from finetune.recipe.schema import HeadSection, ModelSection
+from finetune.recipe.schema import HeadSection, ModelSection, WeightsFile
 
 SIZE = 32
 
@@ -204,3 +206,26 @@ def test_a_row_of_the_source_fits_a_head_like_the_sources(head: str) -> None:
 def test_what_does_not_go_together(model: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         parse_recipe(f"data: {{source: digits}}\nmodel: {{backbone: resnet18, {model}}}\n", "recipe.yaml")
+
+
+def test_weights_are_asked_for_what_stays_alone(tmp_path: Path) -> None:
+    """A file with the first layers only, as another project's detector holds them: whole, up to a cut."""
+    first = {
+        name: value
+        for name, value in create("squeezenet1_1").state_dict().items()
+        if int(name.split(".")[1]) < 9 and name.startswith("features")
+    }
+    torch.save(
+        {name.replace("features.", "base."): value for name, value in first.items()}, tmp_path / "f.pth"
+    )
+    weights = WeightsFile(path=str(tmp_path / "f.pth"), rename={"base.": "features."})
+    section = ModelSection(backbone="squeezenet1_1", weights=weights)
+    with pytest.raises(WeightsError, match="does not fit"):
+        build(section, 3, seed=0)
+    cut = section.model_copy(update={"head": HeadSection(at="features.9.squeeze")})
+    network = build(cut, 3, seed=0)
+    assert network.weights is not None
+    assert network.weights.report is not None
+    assert network.weights.report.share == 1.0
+    assert not network.weights.report.kept
+    assert all(torch.equal(network.module.get_parameter(name), value) for name, value in first.items())

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.errors import FinetuneError
+from finetune.errors import FinetuneError, UserError
 from finetune.recipe.load import parse_recipe
-from finetune.strategy.lr_range import Rise, longest_fall, measure, smoothed, suggest
+from finetune.strategy.lr_range import Rise, longest_fall, measure, range_test, smoothed, suggest
 from finetune.training.precision import choose_compute
 from finetune.training.setup import load_data, prepare
 
@@ -104,3 +104,9 @@ def test_what_cannot_be(shapes: Path, chdir_tmp: Path, cli: Any) -> None:
     assert ended.code == 2
     assert "--low" in ended.err
     assert not Path("runs").exists()
+
+
+def test_a_solved_head_has_no_rate_to_test(tmp_path: Path) -> None:
+    text = RECIPE.format(source=tmp_path, freeze="backbone").replace("lr: 1e-3", "optimizer: lbfgs")
+    with pytest.raises(UserError, match="no learning rate"):
+        range_test(parse_recipe(text, "recipe.yaml"))

@@ -75,3 +75,16 @@ def test_the_kind_of_optimizer_may_change_with_the_phase(shapes: Path, tmp_path:
     _, state = run(tmp_path / "run", text)
     assert {name.split("|")[1] for name in state} == {"step", "exp_avg", "exp_avg_sq"}
     assert {int(t) for name, t in state.items() if name.endswith("|step")} == {STEPS}
+
+
+def test_freezing_what_nothing_was_loaded_into_is_told(
+    shapes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = f"""
+data: {{source: {shapes}, image_size: 32, workers: 0}}
+model: {{backbone: squeezenet1_1, weights: none}}
+train: {{max_steps: 1, phases: [{{freeze: 2, epochs: 1}}]}}
+"""
+    run(tmp_path / "run", text)
+    assert "2 of the first 2 layers hold initial values" in caplog.text
+    assert "features.0, features.3.squeeze" in caplog.text

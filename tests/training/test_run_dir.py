@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 
 from finetune.errors import CheckpointError, RunDirError
-from finetune.training.run_dir import METRICS, RunDir
+from finetune.training.run_dir import Description, RunDir
+from finetune.training.run_files import METRICS
 
 HOLD = """
 import sys
 from pathlib import Path
-from finetune.training.run_dir import RunDir
+from finetune.training.run_dir import Description, RunDir
 run = RunDir.open(Path(sys.argv[1]))
-run.begin(b"", "", {})
+run.begin(Description(b"", "", {}))
 print("taken", flush=True)
 sys.stdin.read()
 """
@@ -24,7 +25,7 @@ sys.stdin.read()
 def run_path(tmp_path: Path) -> Path:
     path = tmp_path / "runs" / "one"
     with RunDir.open(path) as run:
-        run.begin(b"data: {}\n", "resolved: true\n", {})
+        run.begin(Description(b"data: {}\n", "resolved: true\n", {}))
     return path
 
 
@@ -45,7 +46,7 @@ def test_overwrite_removes_what_a_run_writes_and_nothing_else(run_path: Path) ->
     (run_path / "my notes.txt").write_text("keep me")
     (run_path / "checkpoints" / "best").mkdir(parents=True)
     with RunDir.open(run_path, overwrite=True) as run:
-        run.begin(b"new", "", {})
+        run.begin(Description(b"new", "", {}))
     assert list((run_path / "checkpoints").iterdir()) == []
     assert (run_path / "recipe.yaml").read_text() == "new"
     assert (run_path / "my notes.txt").read_text() == "keep me"

@@ -31,7 +31,8 @@ from finetune.training.checkpoint import (
     read_document,
     save_checkpoint,
 )
-from finetune.training.run_dir import METRICS, RunDir
+from finetune.training.run_dir import Description, RunDir
+from finetune.training.run_files import METRICS
 
 
 @contextmanager
@@ -73,7 +74,7 @@ def one_epoch(run: RunDir, number: int) -> None:
 def test_full_at_any_write_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def three_epochs(path: Path) -> None:
         with RunDir.open(path, resume=True) as run:
-            run.begin(b"given", "resolved", {"threads": 1})
+            run.begin(Description(b"given", "resolved", {"threads": 1}))
             for number in (1, 2, 3):
                 one_epoch(run, number)
             run.cut_back(METRICS, 2)
@@ -101,7 +102,7 @@ def _goes_on(path: Path) -> None:
         last = open_checkpoint(run.checkpoints, "last")
         if last is None:
             if not run.begun:
-                run.begin(b"given", "resolved", {"threads": 1})
+                run.begin(Description(b"given", "resolved", {"threads": 1}))
             number = 0
         else:
             number = read_document(last / STATE)

@@ -1,0 +1,164 @@
+"""``finetune probe``: what frozen features are worth, without training the network."""
+
+import json
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from finetune.cli import output, table
+from finetune.cli.run_options import DeviceOption
+from finetune.errors import UserError
+
+if TYPE_CHECKING:
+    from finetune.recipe.schema import Recipe
+    from finetune.strategy.probe import Depth, Row
+
+
+def probe(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE or SOURCE or RUN",
+            help="A recipe, pictures (as data.source names them), or a run: before and after.",
+            show_default=False,
+        ),
+    ],
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="all or 3,5,9",
+            help="Probe after these layers (`finetune layers`).",
+            show_default="the last",
+        ),
+    ] = None,
+    backbone: Annotated[str, typer.Option(help="Of pictures: the source network.")] = "efficientnet_lite0",
+    run_dir: Annotated[
+        Path | None,
+        typer.Option(help="Save the best linear classifier there, as a run.", show_default="nowhere"),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is there.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Draw accuracy against depth.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe. Repeatable."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects.")] = False,
+    device: DeviceOption = None,
+) -> None:
+    """Linear SVM, logistic regression, nearest class mean and nearest neighbours on a network's features.
+
+    All is chosen by cross-validation on train; val is shown. With --run-dir the best linear one is saved as a
+    run, which eval, predict and export take.
+    """
+    from finetune.training.run_dir import RunDir
+    from finetune.training.run_files import RESOLVED
+
+    if (Path(what) / RESOLVED).is_file():
+        if layers is not None or run_dir is not None or set_:
+            raise UserError("a run is probed as it is: leave --layers, --run-dir and --set out.")
+        _compare(Path(what), device, as_json)
+        return
+    recipe = _recipe(what, backbone, set_ or [])
+    from finetune.cli.progress import open_progress
+    from finetune.strategy import probe as strategy
+
+    wanted = _numbers(layers, recipe)
+    with open_progress(None) as progress:
+        if run_dir is None:
+            found = strategy.probe(recipe, wanted, device=device, tell=progress.features)
+            _show(found, as_json)
+        else:
+            with RunDir.open(run_dir, overwrite=overwrite) as run:
+                found = strategy.probe(recipe, wanted, device=device, tell=progress.features)
+                _show(found, as_json)
+                best = max(found, key=lambda depth: depth.winner.cv_top1)
+                command = " ".join(["finetune", *map(shlex.quote, sys.argv[1:])])
+                _conclude(best, run_dir, *strategy.save(best, run, command))
+    if plot is not None:
+        rows = [row for depth in found for row in depth.rows]
+        strategy.plot(rows, f"{recipe.model.backbone} on {recipe.data.source}", plot)
+        output.note(f"drawn: {plot}")
+
+
+def _recipe(what: str, backbone: str, overrides: list[str]) -> "Recipe":
+    from finetune.recipe.load import load_recipe, parse_recipe
+
+    if Path(what).is_file() and Path(what).suffix in (".yaml", ".yml"):
+        return load_recipe(Path(what), overrides)
+    text = f"data: {{source: {json.dumps(what)}}}\nmodel: {{backbone: {json.dumps(backbone)}}}\n"
+    return parse_recipe(text, "probe", overrides)
+
+
+def _numbers(layers: str | None, recipe: "Recipe") -> list[int] | None:
+    from finetune.strategy.probe import layer_count
+
+    if layers is None:
+        return None
+    if layers == "all":
+        return list(range(1, layer_count(recipe) + 1))
+    try:
+        return sorted({int(each) for each in layers.split(",")})
+    except ValueError:
+        raise UserError(f"--layers {layers}: write all, or numbers such as 3,5,9.") from None
+
+
+def _show(found: "list[Depth]", as_json: bool) -> None:
+    rows = [row for depth in found for row in depth.rows]
+    if as_json:
+        output.data(json.dumps([asdict(row) for row in rows], indent=2))
+    else:
+        _table([(f"{row.layer} {row.name}", row) for row in rows], "layer")
+
+
+def _table(rows: "list[tuple[str, Row]]", heading: str) -> None:
+    columns = [(heading, False), ("classifier", False), ("chosen", False), ("cv top-1", True)]
+    table.show(
+        [*columns, ("val top-1", True), ("95 % interval", False)],
+        [
+            (
+                place,
+                row.classifier,
+                row.setting,
+                output.percent(row.cv_top1),
+                output.percent(row.val_top1),
+                f"{100 * row.val_low:.1f} to {100 * row.val_high:.1f}",
+            )
+            for place, row in rows
+        ],
+    )
+
+
+def _compare(run: Path, device: str | None, as_json: bool) -> None:
+    from finetune.cli.progress import open_progress
+    from finetune.strategy.probe import before_and_after
+    from finetune.training.checkpoint import load_trained
+
+    with open_progress(None) as progress:
+        before, after = before_and_after(load_trained(run), device=device, tell=progress.features)
+    if as_json:
+        rows = [
+            {"when": when, **asdict(row)}
+            for when, depth in (("before", before), ("after", after))
+            for row in depth.rows
+        ]
+        output.data(json.dumps(rows, indent=2))
+        return
+    pairs = zip(before.rows, after.rows, strict=True)
+    rows_of = [(when, row) for pair in pairs for when, row in zip(("before", "after"), pair, strict=True)]
+    _table(rows_of, "fine-tuning")
+
+
+def _conclude(best: "Depth", run: Path, val: object, test: object) -> None:
+    from finetune.evaluation.metrics import Metrics
+
+    output.note(f"saved: {best.winner.name} after layer {best.layer}, {best.name}")
+    if isinstance(test, Metrics):
+        number = output.interval(test.top1, test.top1_low, test.top1_high, test.n)
+        output.note(f"test top-1   {number}")
+    output.note(f"run          {run}")

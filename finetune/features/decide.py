@@ -1,0 +1,110 @@
+"""Whether features are kept, and where: by a fixed rule, never by a timing.
+
+Keeping pays where a row is read more than once, and where reading it takes less time than reading, decoding
+and computing the picture anew. Both times are estimated from counts (bytes, pixels, operations) and nominal
+speeds, so that a recipe is decided the same way each time it runs on a machine.
+"""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from finetune.features.kept import features_folder
+
+# Nominal speeds. A row from a disk mostly comes out of the system's file cache.
+BYTES_PER_SECOND = {"memory": 4e9, "disk": 1e9}
+FLOPS_PER_THREAD = 5e10
+FLOPS_OF_A_GPU = 1e13
+SECONDS_PER_PIXEL = 5e-8
+# Of the machine's memory, `auto` takes no more than this share.
+MEMORY_SHARE = 0.25
+
+Where = Literal["memory", "disk"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Where features are kept, None for nowhere; ``why`` in words."""
+
+    where: Where | None
+    why: str
+
+    def __str__(self) -> str:
+        place = {"memory": "kept in memory", "disk": "kept on disk", None: "computed anew each time"}
+        return f"{place[self.where]} ({self.why})"
+
+
+def decide(
+    wanted: Literal["auto", "memory", "disk", "off"],
+    limit: int,
+    *,
+    rows: int,
+    uses: float,
+    row_bytes: int,
+    flops: int,
+    pixels: int,
+    threads: int,
+    on_gpu: bool,
+) -> Verdict:
+    """Settle where ``rows`` features are kept.
+
+    Args:
+        wanted: the recipe's ``cache.where``; auto prefers the disk, which the next run finds filled.
+        limit: the recipe's, in bytes.
+        uses: how often a row is read.
+        row_bytes: of one picture's features.
+        flops: floating-point operations of one picture in the frozen layers.
+        pixels: of one picture as the network sees it.
+    """
+    if wanted == "off":
+        return Verdict(None, "cache.where: off")
+    total = rows * row_bytes
+    size = f"{rows:,} x {amount(row_bytes)}"
+    if total > limit:
+        return Verdict(None, f"{size} = {amount(total)} is over cache.limit, {amount(limit)}")
+    place: Where | None = wanted if wanted != "auto" else _auto(total)
+    if place is None:
+        return Verdict(None, f"{size} = {amount(total)} has room neither on disk nor in memory")
+    reading = row_bytes / BYTES_PER_SECOND[place]
+    computing = (
+        flops / (FLOPS_OF_A_GPU if on_gpu else threads * FLOPS_PER_THREAD) + pixels * SECONDS_PER_PIXEL
+    )
+    times = f"{amount(row_bytes)} a picture; reading {_ms(reading)}, computing {_ms(computing)}"
+    if wanted == "auto" and uses <= 1:
+        return Verdict(None, "each look is used once only")
+    if wanted == "auto" and reading >= computing:
+        return Verdict(None, times)
+    return Verdict(place, times)
+
+
+def amount(count: int) -> str:
+    """Bytes as ``2.0 KB``, ``1.3 GB``, of 1000 to the KB."""
+    size, unit = float(count), "B"
+    for larger in ("KB", "MB", "GB", "TB"):
+        if size < 1000:
+            break
+        size, unit = size / 1000, larger
+    return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def _ms(seconds: float) -> str:
+    return f"{1000 * seconds:.2g} ms"
+
+
+def _auto(total: int) -> Where | None:
+    folder = features_folder()
+    existing = next((each for each in (folder, *folder.parents) if each.is_dir()), Path("/"))
+    # As much again stays free.
+    if os.access(existing, os.W_OK) and shutil.disk_usage(existing).free >= 2 * total:
+        return "disk"
+    return "memory" if total <= MEMORY_SHARE * _memory() else None
+
+
+def _memory() -> int:
+    """Bytes of memory that the machine has; 0 where that cannot be told."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return 0

@@ -1,0 +1,83 @@
+"""What the feature cache holds on disk, and making room in it. Torch-free, for ``finetune cache``.
+
+``CACHE/features/KEY/`` holds the features that one frozen prefix computes under one preprocessing, in files
+called by their own SHA-256 (see :mod:`finetune.features.store`), and ``about.json``, which says in words what
+they are. A folder is removed whole; the one that was used longest ago goes first.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune.data.cache import cache_folder
+
+ABOUT = "about.json"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One folder of features: its bytes on disk, when it was last used (seconds since 1970), what it is."""
+
+    folder: Path
+    nbytes: int
+    used: float
+    about: dict[str, Any]
+
+
+def features_folder() -> Path:
+    """Where features are kept on disk; it need not exist."""
+    return cache_folder() / "features"
+
+
+def list_kept() -> list[Kept]:
+    """All that is there, what was used last first."""
+    root = features_folder()
+    folders = [each for each in root.iterdir() if each.is_dir()] if root.is_dir() else []
+    return sorted((_look(each) for each in folders), key=lambda kept: -kept.used)
+
+
+def clear() -> int:
+    """Remove everything; returns how many bytes that were.
+
+    A training that reads them at the moment goes on: its files live until it closes them.
+    """
+    total = sum(each.nbytes for each in list_kept())
+    shutil.rmtree(features_folder(), ignore_errors=True)
+    return total
+
+
+def make_room(needed: int, limit: int, spare: Path) -> int:
+    """Remove what was used longest ago until ``needed`` more bytes stay within ``limit``.
+
+    Args:
+        spare: the folder that is about to be used; it is never removed, and its own bytes do not count.
+
+    Returns:
+        How many folders went.
+    """
+    others = [each for each in list_kept() if each.folder != spare]
+    total, gone = sum(each.nbytes for each in others), 0
+    while others and total + needed > limit:
+        oldest = others.pop()
+        shutil.rmtree(oldest.folder, ignore_errors=True)
+        total -= oldest.nbytes
+        gone += 1
+    return gone
+
+
+def _look(folder: Path) -> Kept:
+    nbytes = 0
+    for path in folder.iterdir():
+        with contextlib.suppress(OSError):
+            nbytes += path.stat().st_size
+    used = 0.0
+    with contextlib.suppress(OSError):
+        used = os.stat(folder).st_mtime  # noqa: PTH116
+    about: Any = None
+    with contextlib.suppress(OSError, ValueError):
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    return Kept(folder, nbytes, used, about if isinstance(about, dict) else {})

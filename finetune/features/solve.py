@@ -1,0 +1,151 @@
+"""A linear head, solved exactly: L2-regularised softmax regression on features, by L-BFGS.
+
+The objective is the one that SGD on the same phase would lower: the mean cross-entropy over the pictures
+(weighted by class where the recipe says so) plus ``decay / 2`` times the squared weights; the bias is free.
+It is convex, and has one minimum. scikit-learn finds it (Liu and Nocedal 1989).
+"""
+
+import logging
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Features = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+Targets = npt.NDArray[np.int64]
+
+log = logging.getLogger("finetune")
+
+FOLDS = 3
+# What cross-validation tries, as shares of the features' total variance, so that their scale plays no part.
+GRID = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
+MAX_ITERATIONS = 2000
+# While strengths are compared, a rough minimum tells as much.
+ROUGH = 100
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """``weight`` (C, D) and ``bias`` (C,), float64: logits are ``features @ weight.T + bias``.
+
+    ``decay`` is the strength that it was solved with.
+    """
+
+    weight: npt.NDArray[np.float64]
+    bias: npt.NDArray[np.float64]
+    decay: float
+
+    def logits(self, features: Features) -> npt.NDArray[np.float64]:
+        """(N, C)."""
+        result: npt.NDArray[np.float64] = features @ self.weight.T + self.bias
+        return result
+
+
+def solve(
+    features: Features,
+    targets: Targets,
+    num_classes: int,
+    decay: float,
+    class_weights: Sequence[float] | None = None,
+) -> LinearHead:
+    """The minimum of mean cross-entropy + ``decay / 2 * |weight|^2``.
+
+    Args:
+        features: (N, D).
+        targets: (N,), in 0..num_classes-1; every class is there at least once.
+        decay: above 0.
+        class_weights: (num_classes,), or None for equal ones.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    # Of unit variance, in which L-BFGS gets on best; the minimum is the same one.
+    scale = math.sqrt(total_variance(features))
+    model = LogisticRegression(tol=1e-6, max_iter=MAX_ITERATIONS)
+    rows = features.astype(np.float64) / scale
+    if not _fit(model, rows, targets, num_classes, decay / scale**2, class_weights):
+        log.warning("the linear head is not at its minimum after %d iterations", MAX_ITERATIONS)
+    weight, bias = rows_of(model.coef_, model.intercept_)
+    return LinearHead(weight / scale, bias, decay)
+
+
+def choose_decay(
+    features: Features,
+    targets: Targets,
+    num_classes: int,
+    seed: int,
+    class_weights: Sequence[float] | None = None,
+) -> float:
+    """The strength with the least held-out cross-entropy, by stratified cross-validation.
+
+    Those of ``GRID`` are tried from the strongest on, each from the minimum of the one before it, until the
+    held-out loss rises. Of a class with fewer pictures than folds there are so many folds; of one with a
+    single picture, it is the middle of the grid.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold
+
+    total = total_variance(features)
+    folds = min(FOLDS, int(np.bincount(targets, minlength=num_classes).min()))
+    if folds < 2:
+        return GRID[len(GRID) // 2] * total
+    rows = features.astype(np.float32) / np.float32(math.sqrt(total))
+    parts = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(rows, targets))
+    models = [LogisticRegression(tol=1e-3, max_iter=ROUGH, warm_start=True) for _ in parts]
+    best, least = GRID[0], np.inf
+    for share in GRID:
+        loss = 0.0
+        for model, (train, held) in zip(models, parts, strict=True):
+            _fit(model, rows[train], targets[train], num_classes, share, class_weights)
+            head = LinearHead(*rows_of(model.coef_, model.intercept_), share)
+            loss += float(cross_entropy(head.logits(rows[held]), targets[held]).sum())
+        if loss > least:
+            break
+        best, least = share, loss
+    return best * total
+
+
+def _fit(
+    model: Any,
+    features: Features,
+    targets: Targets,
+    num_classes: int,
+    decay: float,
+    class_weights: Sequence[float] | None,
+) -> bool:
+    """Fit scikit-learn's ``model`` to the objective above; whether it came to the minimum."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    weights = None if class_weights is None else np.asarray(class_weights, dtype=np.float64)[targets]
+    total = len(targets) if weights is None else float(weights.sum())
+    # Of two classes scikit-learn fits one row w, which stands for -w/2 and +w/2: half the squared length.
+    model.C = (2.0 if num_classes == 2 else 1.0) / (decay * total)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.fit(features, targets, sample_weight=weights)
+    return not any(issubclass(each.category, ConvergenceWarning) for each in caught)
+
+
+def total_variance(features: Features) -> float:
+    """The sum of the variances of all features; 1 where they are all constant."""
+    return float(features.var(axis=0, dtype=np.float64).sum()) or 1.0
+
+
+def rows_of(
+    weight: npt.NDArray[np.float64], bias: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """scikit-learn's coefficients with a row for each class: the one row w of two classes as -w/2, +w/2."""
+    if len(weight) > 1:
+        return weight, bias
+    return np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+
+
+def cross_entropy(logits: npt.NDArray[np.float64], targets: Targets) -> npt.NDArray[np.float64]:
+    """Of each row: (N,)."""
+    from scipy.special import logsumexp
+
+    result: npt.NDArray[np.float64] = logsumexp(logits, axis=1) - logits[np.arange(len(targets)), targets]
+    return result

@@ -1,0 +1,180 @@
+"""Features that were computed once: rows by the identity of their picture, in memory or on disk.
+
+On disk a store is a folder of *blocks*: safetensors files of up to ``BLOCK_ROWS`` rows and the identities of
+their pictures. A block is called by the SHA-256 of its bytes. It appears under that name only when it is
+whole, and is hashed when the store is opened: a torn, altered or foreign file is removed, with a warning, and
+its rows are computed again. An interrupted filling goes on after the blocks that are there, and several
+processes may fill one folder, since none ever changes a file of another.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from finetune.features.extract import RowSpec
+from finetune.features.kept import ABOUT
+
+log = logging.getLogger("finetune")
+
+# An interrupted filling loses at most one block.
+BLOCK_ROWS = 512
+BLOCK_BYTES = 64 << 20
+SUFFIX = ".safetensors"
+TEMPORARY = ".tmp-"
+# What a killed process left behind; one that is alive writes a block within this many seconds.
+ABANDONED = 3600.0
+
+Bytes = npt.NDArray[np.uint8]
+Places = npt.NDArray[np.int64]
+
+
+class Store:
+    """Rows of one :class:`~finetune.features.extract.RowSpec`, by a picture's 32-byte identity.
+
+    Args:
+        folder: on disk; it is made where needed. None: in memory.
+        about: what it holds, in words, for ``finetune cache info``.
+
+    A disk that cannot be written is no error: what does not go there stays in memory, with a warning.
+    """
+
+    def __init__(
+        self, spec: RowSpec, folder: Path | None = None, about: Mapping[str, Any] | None = None
+    ) -> None:
+        self.spec = spec
+        self.folder = folder
+        self._blocks: list[Bytes] = []
+        self._place: dict[bytes, tuple[int, int]] = {}
+        self._new_ids: list[bytes] = []
+        self._new_rows: list[Bytes] = []
+        if folder is not None:
+            self._open(folder, dict(about or {}))
+
+    def __len__(self) -> int:
+        return len(self._place)
+
+    def __contains__(self, identity: bytes) -> bool:
+        return identity in self._place
+
+    def add(self, identities: Sequence[bytes], rows: Tensor) -> None:
+        """Keep ``rows`` (N, ...), one for each identity; :meth:`flush` makes the last of them readable."""
+        flat = rows.detach().cpu().contiguous().reshape(len(identities), -1).view(torch.uint8).numpy()
+        self._new_ids.extend(identities)
+        self._new_rows.extend(flat)
+        # Exactly so many a block: which rows share one does not depend on who interrupted whom.
+        most = max(1, min(BLOCK_ROWS, BLOCK_BYTES // self.spec.nbytes))
+        while len(self._new_ids) >= most:
+            self._write(most)
+
+    def flush(self) -> None:
+        """Put what was added into a block of its own."""
+        if self._new_ids:
+            self._write(len(self._new_ids))
+
+    def locate(self, identities: Sequence[bytes]) -> Places:
+        """Where the rows are: int64 (N, 2), for :meth:`read`; KeyError for one that is not there."""
+        return np.array([self._place[each] for each in identities], dtype=np.int64).reshape(-1, 2)
+
+    def read(self, places: Places) -> Tensor:
+        """The rows at ``places``: (N, ...), in memory of its own."""
+        out = np.empty((len(places), self.spec.nbytes), dtype=np.uint8)
+        for target, (block, row) in zip(out, places.tolist(), strict=True):
+            target[:] = self._blocks[block][row]
+        return torch.from_numpy(out).view(self.spec.dtype).reshape(len(places), *self.spec.shape)
+
+    def _write(self, count: int) -> None:
+        identities, self._new_ids = self._new_ids[:count], self._new_ids[count:]
+        rows, self._new_rows = np.stack(self._new_rows[:count]), self._new_rows[count:]
+        if self.folder is not None:
+            names = np.frombuffer(b"".join(identities), dtype=np.uint8).reshape(count, 32)
+            content = safetensors.numpy.save({"identities": names, "rows": rows})
+            path = self.folder / f"{hashlib.sha256(content).hexdigest()}{SUFFIX}"
+            try:
+                _write_whole(path, content)
+                rows = _map(path)[1]
+            except OSError as error:
+                log.warning("%s: cannot be written (%s); these features stay in memory", path, error)
+        self._take(identities, rows)
+
+    def _take(self, identities: Sequence[bytes], rows: Bytes) -> None:
+        self._blocks.append(rows)
+        for row, identity in enumerate(identities):
+            self._place.setdefault(identity, (len(self._blocks) - 1, row))
+
+    def _open(self, folder: Path, about: dict[str, Any]) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
+            _write_whole(folder / ABOUT, text.encode("utf-8", "surrogateescape"))
+            os.utime(folder)
+        except OSError as error:
+            log.warning("%s: cannot be written (%s); features are kept in memory", folder, error)
+            self.folder = None
+            return
+        for path in sorted(folder.iterdir()):
+            if path.name.startswith(TEMPORARY):
+                with contextlib.suppress(OSError):
+                    if time.time() - path.stat().st_mtime > ABANDONED:
+                        path.unlink()
+            elif path.name != ABOUT:
+                self._take_up(path)
+
+    def _take_up(self, path: Path) -> None:
+        try:
+            with path.open("rb") as file:
+                whole = hashlib.file_digest(file, "sha256").hexdigest()
+            if f"{whole}{SUFFIX}" != path.name:
+                raise ValueError("it is not what was written")
+            identities, rows = _map(path)
+            if rows.shape[1] != self.spec.nbytes:
+                raise ValueError("of another size")
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            log.warning("%s: %s; its features are computed again", path, error)
+            with contextlib.suppress(OSError):
+                path.unlink()
+            return
+        self._take(identities, rows)
+
+
+def _map(path: Path) -> tuple[list[bytes], Bytes]:
+    """Identities and rows of a block; the rows are mapped, not read."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > 1 << 16:
+            raise ValueError("no block of features")
+        header = json.loads(file.read(length))
+        names, rows = header["identities"], header["rows"]
+        start, stop = names["data_offsets"]
+        file.seek(8 + length + start)
+        packed = file.read(stop - start)
+    identities = [packed[at : at + 32] for at in range(0, len(packed), 32)]
+    mapped = np.memmap(path, np.uint8, "r", 8 + length + rows["data_offsets"][0], tuple(rows["shape"]))
+    if len(identities) != len(mapped):
+        raise ValueError("not as many rows as pictures")
+    return identities, mapped
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    # The process is in the name: several may write the same file, and each its own.
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

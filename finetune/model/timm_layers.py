@@ -1,0 +1,138 @@
+"""The layers of a timm network: by its forward graph, or else by timm's own groups of parameters.
+
+Where a network cannot be traced, freezing and parameter groups stand on the names of its parameters alone,
+and what needs a cut in the forward graph (``head.at``, caching, a prefix that runs by itself) is not
+available.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import takewhile
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from finetune.errors import FinetuneError, UserError, first_line
+from finetune.model.layers import Layer, LayerTable, find_layers
+from finetune.model.timm_backbones import classifiers
+
+log = logging.getLogger("finetune")
+
+
+def layers(name: str, module: nn.Module, *, tell: bool) -> LayerTable:
+    """The layers: by the forward graph where it can be traced, else by timm's own groups.
+
+    Args:
+        tell: log which of the two it came to be, where it is the latter.
+
+    Raises:
+        UserError: neither can be had.
+    """
+    paths = classifiers(name)
+    try:
+        return find_layers(module, _head_path(paths))
+    except (FinetuneError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        if not hasattr(module, "group_matcher"):
+            raise UserError(
+                f"{name} cannot be used: it cannot be traced ({first_line(error)}), and timm has no groups"
+            ) from None
+    if tell:
+        log.warning(
+            "%s cannot be traced: timm's own groups of parameters are its layers. freeze, layer_decay and "
+            "head_lr_mult work; head.at, and computing a frozen prefix by itself, are not available",
+            name,
+        )
+    return _by_groups(module, paths)
+
+
+def with_output_shapes(module: nn.Module, table: LayerTable, image_size: int) -> LayerTable:
+    """As :func:`finetune.model.layers.with_output_shapes`, for layers that are timm's groups.
+
+    The network runs once, as it is; a layer that is more than one module, or gives more than one tensor, has
+    no shape.
+
+    Raises:
+        RuntimeError, ValueError, AssertionError: it cannot take pictures of that size.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def watch(name: str) -> Any:
+        def keep(_: nn.Module, __: Any, output: Any) -> None:
+            if isinstance(output, Tensor):
+                shapes[name] = tuple(output.shape[1:])
+
+        return module.get_submodule(name).register_forward_hook(keep)
+
+    alone = [
+        layer.name
+        for layer in table.body
+        if all(parameter.startswith(f"{layer.name}.") for parameter in layer.parameters)
+    ]
+    handles = [watch(name) for name in alone]
+    modes = {each: each.training for each in module.modules()}
+    module.eval()
+    try:
+        with torch.no_grad():
+            logits = module(torch.zeros(1, 3, image_size, image_size))
+    finally:
+        for handle in handles:
+            handle.remove()
+        for each, training in modes.items():
+            each.training = training
+    body = tuple(replace(layer, output_shape=shapes.get(layer.name)) for layer in table.body)
+    return replace(table, body=body, head=replace(table.head, output_shape=tuple(logits.shape[1:])))
+
+
+def _by_groups(module: nn.Module, heads: Sequence[str]) -> LayerTable:
+    from timm.models import group_parameters
+
+    sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
+    in_head = {name for name in sizes if any(name.startswith(f"{path}.") for path in heads)}
+    grouped = group_parameters(module, module.group_matcher(coarse=False))  # type: ignore[operator]
+    body: list[list[str]] = []
+    for number, (_, names) in enumerate(sorted(grouped.items())):
+        own = [name for name in names if name in sizes and name not in in_head]
+        if own and body and number == len(grouped) - 1 and len(own) < len(names):
+            body[-1].extend(own)  # the norm before the head
+        elif own:
+            body.append(own)
+    number_of = {name: number for number, names in enumerate(body, start=1) for name in names}
+    spans: dict[str, tuple[int, int]] = {}
+    for name in sizes:
+        number = number_of.get(name, len(body) + 1)
+        path = name
+        while path:
+            path = path.rpartition(".")[0]
+            first, last = spans.get(path, (number, number))
+            spans[path] = min(first, number), max(last, number)
+    names = [_common(parameters) for parameters in body]
+    unique = [name if names.count(name) == 1 else f"{name}#{i}" for i, name in enumerate(names, start=1)]
+    rows = [*zip(unique, body, strict=True), (_head_path(heads), [name for name in sizes if name in in_head])]
+    found = []
+    for number, (label, parameters) in enumerate(rows, start=1):
+        modules = tuple(path for path, span in spans.items() if path and span == (number, number))
+        found.append(
+            Layer(number, label, tuple(parameters), modules, sum(sizes[each] for each in parameters))
+        )
+    if sum(layer.num_parameters for layer in found) != sum(sizes.values()) or not body:
+        raise UserError(
+            f"timm's groups of {type(module).__name__} do not cover its parameters, so it cannot be used"
+        )
+    return LayerTable(tuple(found[:-1]), found[-1], spans)
+
+
+def _common(parameters: Sequence[str]) -> str:
+    """The deepest module that holds all of them, or of those that are together at the top, where most are."""
+    most, _ = Counter(name.split(".")[0] for name in parameters).most_common(1)[0]
+    split = [name.split(".")[:-1] for name in parameters if name.split(".")[0] == most]
+    shared = takewhile(lambda parts: len(set(parts)) == 1, zip(*split, strict=False))
+    return ".".join(parts[0] for parts in shared) or most
+
+
+def _head_path(paths: Sequence[str]) -> str:
+    """What holds all of the last layers; the first where nothing smaller than the network does."""
+    parents = {path.rpartition(".")[0] for path in paths}
+    return next(iter(parents)) if len(paths) > 1 and len(parents) == 1 and "" not in parents else paths[0]

@@ -1,0 +1,77 @@
+"""The head of a phase under ``optimizer: lbfgs``: solved on the kept features, not stepped towards."""
+
+import logging
+
+import torch
+from torch import nn
+
+from finetune.errors import DataError, UserError
+from finetune.features.solve import LinearHead, choose_decay, cross_entropy, solve
+from finetune.training.frozen import Frozen
+from finetune.training.loop import Totals
+from finetune.training.plan import PhasePlan
+from finetune.training.setup import Setup
+
+log = logging.getLogger("finetune")
+
+
+def solve_head(plan: PhasePlan, setup: Setup, frozen: Frozen | None, totals: Totals) -> None:
+    """Put the solution into the network's head, and the moving average's; ``totals`` gets loss and top-1.
+
+    Raises:
+        UserError: something else than a linear head is left to train.
+        DataError: a class has no readable training picture.
+    """
+    if frozen is None:
+        raise UserError(
+            "optimizer: lbfgs needs a network that is cut before its head; this one cannot be. Take adamw."
+        )
+    train = frozen.train_set()
+    if not _is_linear(setup, frozen, train.images):
+        raise UserError(
+            "optimizer: lbfgs solves a linear layer that takes one vector a picture, and the head "
+            f"({setup.network.head_path}) with all that is not frozen is more than that. Write freeze: "
+            "backbone, or take sgd or adamw."
+        )
+    features, targets = train.images.float().numpy(), train.labels.numpy()
+    classes = setup.source.classes
+    counts = torch.bincount(train.labels, minlength=len(classes)).tolist()
+    if empty := [name for name, count in zip(classes, counts, strict=True) if not count]:
+        raise DataError(f"optimizer: lbfgs: no training picture of {empty[0]!r} can be read")
+    weight = setup.criterion.weight
+    weights = weight.tolist() if isinstance(weight, torch.Tensor) else None
+    decay, chosen = plan.weight_decay, ""
+    if decay is None:
+        decay = choose_decay(features, targets, len(classes), setup.recipe.seed, weights)
+        chosen = ", chosen by cross-validation on train"
+    found = solve(features, targets, len(classes), decay, weights)
+    log.info("head solved: weight_decay %.3g%s", decay, chosen)
+    put_in(setup.network.module.get_submodule(setup.network.head_path), found)
+    if setup.ema is not None:
+        put_in(setup.ema.module.get_submodule(setup.network.head_path), found)
+    logits = found.logits(features)
+    losses = cross_entropy(logits, targets)
+    if weights is not None:
+        share = torch.tensor(weights, dtype=torch.float64)[train.labels].numpy()
+        losses = losses * share * (len(share) / share.sum())
+    totals.pictures, totals.skipped = len(targets), len(train.bad)
+    totals.loss, totals.correct = float(losses.sum()), int((logits.argmax(1) == targets).sum())
+
+
+@torch.no_grad()
+def put_in(head: nn.Module, found: LinearHead) -> None:
+    """Give ``head``, a linear layer with a bias, the weights of ``found``."""
+    head.get_parameter("weight").copy_(torch.from_numpy(found.weight))
+    head.get_parameter("bias").copy_(torch.from_numpy(found.bias))
+
+
+def _is_linear(setup: Setup, frozen: Frozen, features: torch.Tensor) -> bool:
+    """Whether what is left of the network after its frozen layers is its head, a linear layer."""
+    head = setup.network.module.get_submodule(setup.network.head_path)
+    if not isinstance(head, nn.Linear) or head.bias is None or features.ndim != 2:
+        return False
+    part = features[:2].to(setup.compute.device)
+    with torch.no_grad(), setup.compute.autocast():
+        return torch.equal(
+            frozen.evaluated(part), setup.evaluated.get_submodule(setup.network.head_path)(part)
+        )

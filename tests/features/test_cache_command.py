@@ -1,0 +1,32 @@
+"""`finetune cache`: what is kept, and removing it."""
+
+import json
+from typing import Any
+
+import torch
+
+from finetune.features import kept
+from finetune.features.extract import RowSpec
+from finetune.features.store import Store
+
+
+def test_what_is_kept_and_cleared(cli: Any) -> None:
+    assert "0.0 MB in 0 sets" in cli("cache", "info").out
+    folder = kept.features_folder() / "abc"
+    about = {"backbone": "resnet18", "layers": 9, "augment": None}
+    one = Store(RowSpec((250,), torch.float32, channels_last=False), folder, about)
+    one.add([bytes(32), bytes(31) + b"1"], torch.zeros(2, 250))
+    one.flush()
+    (kept.features_folder() / "foreign").mkdir()
+    found = json.loads(cli("cache", "info", "--json").out)
+    assert found["bytes"] == sum(path.stat().st_size for path in folder.iterdir()) > 2000
+    assert [(each["backbone"], each["layers"]) for each in found["kept"]] in (
+        [("resnet18", 9), ("?", "?")],
+        [("?", "?"), ("resnet18", 9)],
+    )
+    shown = cli("cache", "info")
+    assert shown.code == 0
+    assert "resnet18" in shown.out
+    assert json.loads(cli("cache", "clear", "--json").out)["freed"] == found["bytes"]
+    assert not kept.features_folder().exists()
+    assert "0.0 MB freed" in cli("cache", "clear").out

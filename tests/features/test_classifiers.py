@@ -1,0 +1,42 @@
+"""Fused classifiers predict what scikit-learn predicts."""
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from finetune.errors import DataError
+from finetune.features.classifiers import best_linear, fit_all
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_a_fused_head_is_the_classifier(classes: int) -> None:
+    digits = load_digits()
+    chosen = digits.target < classes
+    features = (digits.data[chosen] * 3 + 5).astype(np.float32)
+    targets = digits.target[chosen].astype(np.int64)
+    train, held = slice(0, 200), slice(200, None)
+    found = fit_all(features[train], targets[train], classes, seed=0)
+    assert [each.name for each in found] == ["svm", "logistic", "class_mean", "neighbours"]
+    for each in found:
+        theirs = each.predict(features[held])
+        assert (theirs == targets[held]).mean() > 0.8
+        assert each.cv_top1 > 0.9
+        if each.head is not None:
+            assert each.head.weight.shape == (classes, 64)
+            logits = each.head.logits(features[held])
+            assert np.array_equal(logits.argmax(1), theirs)
+            # Probabilities that say about as much as they are right.
+            confidence = np.exp(logits - logits.max(1, keepdims=True))
+            confidence = (confidence / confidence.sum(1, keepdims=True)).max(1).mean()
+            assert confidence > 0.8
+    assert best_linear(found).cv_top1 == max(each.cv_top1 for each in found[:3])
+
+
+def test_features_that_say_nothing_at_all() -> None:
+    with pytest.raises(DataError, match="the same for every picture"):
+        fit_all(np.ones((4, 2), np.float32), np.array([0, 0, 1, 1]), 2, seed=0)
+
+
+def test_one_picture_of_a_class_is_too_few() -> None:
+    with pytest.raises(DataError, match="two or more"):
+        fit_all(np.zeros((3, 2), np.float32), np.array([0, 0, 1]), 2, seed=0)

@@ -1,0 +1,94 @@
+"""A picture's features are the same bits in whatever batch it comes."""
+
+import contextlib
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from finetune.features.extract import TOGETHER, Extractor, cost
+from finetune.features.split import fold, prefix_graph, suffix_graph
+from finetune.model.backbones import create
+from finetune.model.layers import find_layers
+
+CPU = torch.device("cpu")
+
+
+def extractor(prefix: nn.Module, size: int = 32) -> Extractor:
+    return Extractor(prefix, (3, size, size), CPU, contextlib.nullcontext)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("resnet18", 64), ("mobilenet_v3_small", 64), ("efficientnet_lite0", 64), ("vit_b_16", 32)],
+)
+def test_company_and_place_make_no_difference(name: str, size: int) -> None:
+    module = create(name, 5, image_size=size).eval().to(memory_format=torch.channels_last)
+    table = find_layers(module)
+    pictures = torch.randn(40, 3, size, size, generator=torch.Generator().manual_seed(0))
+    for k in (2, len(table.body)):
+        extract = extractor(fold(prefix_graph(module, table, k)), size)
+        assert extract.together == TOGETHER
+        rows = extract(pictures)
+        order = torch.randperm(40, generator=torch.Generator().manual_seed(1))
+        assert torch.equal(extract(pictures[order]), rows[order])
+        assert torch.equal(extract(pictures[7:12]), rows[7:12])
+        assert torch.equal(extract(pictures[33:34]), rows[33:34])
+
+
+class Company(nn.Module):
+    """What it computes of a picture depends on where the picture stands."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.flatten(1) * (1 + torch.arange(len(images)).reshape(-1, 1))
+
+
+def test_where_the_place_matters_pictures_come_one_by_one() -> None:
+    extract = extractor(Company())
+    assert extract.together == 1
+    pictures = torch.randn(5, 3, 32, 32)
+    assert torch.equal(extract(pictures), pictures.flatten(1))
+
+
+def test_rows_give_the_suffix_what_the_prefix_gave() -> None:
+    """Values and strides: kernels are chosen by the latter."""
+    module = create("resnet18", 5).eval().to(memory_format=torch.channels_last)
+    table = find_layers(module)
+    pictures = torch.randn(TOGETHER, 3, 32, 32)
+    for k in (3, 9):
+        prefix = prefix_graph(module, table, k)
+        extract = extractor(prefix)
+        with torch.no_grad():
+            direct = prefix(pictures)
+            features = extract.spec.features(extract(pictures))
+            assert torch.equal(features, direct)
+            assert features.stride() == direct.stride()
+            assert torch.equal(
+                suffix_graph(module, table, k)(features), suffix_graph(module, table, k)(direct)
+            )
+    assert extract.spec.shape == (512,)
+    assert extract.spec.nbytes == 2048
+
+
+def test_the_fingerprint_follows_weights_settings_and_operations() -> None:
+    module = create("resnet18", 5).eval()
+    table = find_layers(module)
+    prints = [extractor(fold(prefix_graph(module, table, k))).fingerprint() for k in (3, 4, 4)]
+    assert prints[1] == prints[2] != prints[0]
+    with torch.no_grad():
+        module.get_parameter("layer1.0.conv1.weight")[0, 0, 0, 0] += 1e-3
+    assert extractor(fold(prefix_graph(module, table, 4))).fingerprint() != prints[1]
+    with torch.no_grad():
+        module.get_parameter("layer1.0.conv1.weight")[0, 0, 0, 0] -= 1e-3
+    before = extractor(prefix_graph(module, table, 4)).fingerprint()
+    module.get_submodule("layer1.0.bn1").eps = 0.1
+    assert extractor(prefix_graph(module, table, 4)).fingerprint() != before
+
+
+def test_cost_is_that_of_the_table() -> None:
+    """ResNet-18's published 1.81 GFLOPs (multiply-adds) at 224 px, all but the head's."""
+    module = create("resnet18", 1000)
+    found = cost(module, find_layers(module), 9, 224)
+    assert found.flops / 2e9 == pytest.approx(1.814, rel=2e-3)
+    assert found.numbers == 512
+    assert cost(module, find_layers(module), 3, 224).numbers == 64 * 56 * 56

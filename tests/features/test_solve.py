@@ -1,0 +1,73 @@
+"""The solved head against scikit-learn, and against a gradient that vanishes."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+
+from finetune.features.solve import GRID, choose_decay, cross_entropy, solve, total_variance
+
+
+def data(classes: int) -> tuple[np.ndarray, np.ndarray]:
+    digits = load_digits()
+    chosen = digits.target < classes
+    return digits.data[chosen][:300] / 16, digits.target[chosen][:300].astype(np.int64)
+
+
+def gradient(
+    features: np.ndarray, targets: np.ndarray, head: object, decay: float, weights: list[float] | None
+) -> float:
+    """Of the phase's own objective, as torch computes it."""
+    weight = torch.tensor(head.weight, requires_grad=True)  # type: ignore[attr-defined]
+    bias = torch.tensor(head.bias, requires_grad=True)  # type: ignore[attr-defined]
+    given = None if weights is None else torch.tensor(weights, dtype=torch.float64)
+    criterion = torch.nn.CrossEntropyLoss(weight=given)
+    logits = torch.from_numpy(features) @ weight.T + bias
+    loss = criterion(logits, torch.from_numpy(targets)) + decay / 2 * weight.square().sum()
+    loss.backward()
+    assert weight.grad is not None
+    assert bias.grad is not None
+    return max(float(weight.grad.abs().max()), float(bias.grad.abs().max()))
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10])
+@pytest.mark.parametrize("balanced", [False, True])
+def test_it_is_the_minimum_of_the_phases_own_objective(classes: int, balanced: bool) -> None:
+    features, targets = data(classes)
+    weights = [1.0 + 0.5 * c for c in range(classes)] if balanced else None
+    head = solve(features, targets, classes, 1e-3, weights)
+    assert head.weight.shape == (classes, 64)
+    assert gradient(features, targets, head, 1e-3, weights) < 1e-5
+    assert gradient(features, targets, head, 2e-3, weights) > 1e-4  # the positive control
+
+
+def test_it_is_scikit_learns() -> None:
+    features, targets = data(10)
+    head = solve(features, targets, 10, 1e-2)
+    theirs = LogisticRegression(C=1 / (1e-2 * len(targets)), tol=1e-6, max_iter=1000).fit(features, targets)
+    np.testing.assert_allclose(head.logits(features), theirs.decision_function(features), atol=1e-3)
+    np.testing.assert_allclose(
+        cross_entropy(head.logits(features), targets),
+        -np.log(theirs.predict_proba(features)[np.arange(len(targets)), targets]),
+        atol=1e-4,
+    )
+
+
+def test_cross_validation_follows_the_noise() -> None:
+    """Labels that say nothing want a strong decay, clean ones a weak one; scale plays no part."""
+    features, targets = data(3)
+    noise = np.random.default_rng(0).integers(0, 3, len(targets))
+    clean = choose_decay(features, targets, 3, 0)
+    assert choose_decay(features, noise, 3, 0) > clean
+    assert clean in [share * total_variance(features) for share in GRID]
+    assert choose_decay(features * 100, targets, 3, 0) == pytest.approx(clean * 1e4)
+
+
+def test_a_class_with_one_picture_is_not_cross_validated() -> None:
+    features, targets = data(3)
+    lonely = np.concatenate([np.flatnonzero(targets == 0), np.flatnonzero(targets > 0)[:1]])
+    labels = (targets[lonely] > 0).astype(np.int64)
+    assert choose_decay(features[lonely], labels, 2, 0) in [
+        share * total_variance(features[lonely]) for share in GRID
+    ]

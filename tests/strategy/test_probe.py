@@ -1,0 +1,77 @@
+"""A probe, from pictures to a run that predicts what scikit-learn predicts."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from finetune.data.loaders import eval_batches
+from finetune.evaluation.evaluate import collect_logits
+from finetune.recipe.load import parse_recipe
+from finetune.strategy import probe as strategy
+from finetune.training.checkpoint import load_trained
+from finetune.training.run_dir import RunDir
+
+RECIPE = """\
+seed: 5
+data: {{source: {source}, image_size: 32, resize: 36, workers: 0}}
+model: {{backbone: shufflenet_v2_x0_5, weights: none, head: {{dropout: 0.2}}}}
+train: {{batch_size: 8, threads: 1, phases: [{{freeze: none, epochs: 1}}]}}
+"""
+
+
+@pytest.fixture
+def recipe(shapes: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "r.yaml"
+    path.write_text(RECIPE.format(source=shapes))
+    return path
+
+
+@pytest.mark.parametrize("layer", [18, 6])
+def test_the_saved_run_predicts_what_scikit_learn_predicts(
+    layer: int, recipe: Path, tmp_path: Path, cli: Any
+) -> None:
+    (depth,) = strategy.probe(parse_recipe(recipe.read_text(), "r.yaml"), [layer], device="cpu")
+    assert [row.classifier for row in depth.rows] == ["svm", "logistic", "class_mean", "neighbours"]
+    with RunDir.open(tmp_path / "run") as run:
+        strategy.save(depth, run, "finetune probe r.yaml")
+    trained = load_trained(tmp_path / "run")
+    test = depth.setup.source.splits["test"]
+    batches = eval_batches(test, trained.card.preprocessing, batch_size=8)
+    import torch
+
+    ours = collect_logits(trained.module, batches, torch.device("cpu")).logits.argmax(1)
+    features, _ = strategy.features_of(depth.setup, "test")
+    assert np.array_equal(ours, depth.winner.predict(features))
+    report = json.loads(cli("eval", tmp_path / "run", "--json").out)
+    assert report["n"] == 12
+    assert cli("predict", tmp_path / "run", test.name(0)).code == 0
+    again = cli("train", recipe, "--run-dir", tmp_path / "run", "--resume", "--set", "seed=5")
+    assert again.code == 2  # another recipe's run
+
+
+def test_the_command(recipe: Path, tmp_path: Path, cli: Any) -> None:
+    drawing = tmp_path / "depth.png"
+    ended = cli("probe", recipe, "--layers", "4,18", "--json", "--plot", drawing, "--run-dir", tmp_path / "w")
+    assert ended.code == 0, ended.err
+    rows = json.loads(ended.out)
+    assert [row["layer"] for row in rows] == [4] * 4 + [18] * 4
+    assert drawing.stat().st_size > 1000
+    assert (tmp_path / "w" / "checkpoints" / "best").is_dir()
+    first = (tmp_path / "w" / "recipe.yaml").read_text().splitlines()[0]
+    assert first.startswith("# finetune probe")
+    assert cli("probe", recipe, "--layers", "19").code == 2
+    assert cli("probe", recipe, "--layers", "deep").code == 2
+    assert cli("probe", tmp_path / "nothing").code == 2
+
+
+def test_a_run_before_and_after(recipe: Path, tmp_path: Path, cli: Any) -> None:
+    run = tmp_path / "run"
+    assert cli("train", recipe, "--run-dir", run, "--device", "cpu").code == 0
+    ended = cli("probe", run, "--json")
+    assert ended.code == 0, ended.err
+    rows = json.loads(ended.out)
+    assert [row["when"] for row in rows] == ["before"] * 4 + ["after"] * 4
+    assert cli("probe", run, "--layers", "all").code == 2
