@@ -117,6 +117,8 @@ def _conclude(result: "Result") -> None:
 def _next_commands(result: "Result") -> list[str]:
     """Three commands that can be typed as they stand."""
     command = "finetune" if shutil.which("finetune") else sys.argv[0]
+    if Path(command).name == "__main__.py":
+        command = f"{shlex.quote(sys.executable)} -m finetune"
     run = shlex.quote(str(result.run))
     commands = [f"{command} eval {run}", f"{command} export {run} --format onnx"]
     if result.example is not None:
