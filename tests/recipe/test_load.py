@@ -94,7 +94,7 @@ model:
         (LEAST + "train: {phases: {lr: 1}}", "3:17: train.phases: must be a list of at least 1, each a sec"),
         (LEAST + "train: {momentun: 1}", "3:9: train.momentun: unknown key. Did you mean 'momentum'?"),
         (LEAST + "trian: {momentum: 1}", "3:1: trian: unknown key. Did you mean 'train'?"),
-        (LEAST + "xyzzy: 1", "3:1: xyzzy: unknown key. Known here: seed, data, model, train."),
+        (LEAST + "xyzzy: 1", "3:1: xyzzy: unknown key. Known here: seed, data, model, train, cache."),
         (LEAST + "train: {optimizer: adam}", "it is 'adam'. Did you mean 'adamw'?"),
         (LEAST + "train: {weight_decay: outo}", "of at least 0, or auto; it is 'outo'. Did you mean 'auto'?"),
         (LEAST + "train: {ema: 1}", "must be a number greater than 0 and less than 1, or null; it is 1"),

@@ -103,8 +103,14 @@ def test_other_tags_are_faults_and_construct_nothing(problems: Problems, tag: st
         ("", "1:1: empty; `finetune recipe new`"),
         ("# only words\n", "1:1: empty"),
         ("---\n...\n", "2:1: empty"),
-        ("- a\n", "1:1: a recipe is a mapping of sections (seed, data, model, train); this is a list of 1"),
-        ("resnet18", "1:1: a recipe is a mapping of sections (seed, data, model, train); this is 'resnet18'"),
+        (
+            "- a\n",
+            "of sections (seed, data, model, train, cache); this is a list of 1",
+        ),
+        (
+            "resnet18",
+            "of sections (seed, data, model, train, cache); this is 'resnet18'",
+        ),
         (LEAST + "---\nseed: 1", "3:1: a second document begins here"),
         (LEAST + "train:\n\tseed: 1", "4:1: a tab; YAML wants spaces"),
         (LEAST + "seed:\t1", "3:6: a tab; YAML wants spaces"),
