@@ -16,6 +16,7 @@ RECIPE = """\
 data: {source: SOURCE, image_size: 32, resize: 32, workers: WORKERS}
 model: {backbone: resnet18, weights: none}
 train: {batch_size: 8, checkpoint_every_steps: 1, phases: [{freeze: backbone, epochs: EPOCHS}]}
+cache: {where: off}
 """
 
 

@@ -96,7 +96,7 @@ def test_a_read_only_place_for_the_run(
     def forbidden(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "mkdir", forbidden)
+    monkeypatch.setattr(os, "makedirs", forbidden)
     ended = cli("train", recipe(), "--run-dir", tmp_path / "run")
     assert ended.code == 2
     assert "cannot be a run directory (Permission denied)" in ended.err
