@@ -46,8 +46,9 @@ def rank(
     """Rank source networks on the training pictures: a probe's cross-validated accuracy, quick scores, cost.
 
     No network is trained, and val and test play no part. A frozen network's features are computed once and
-    kept. LogME and the H-score are quick; how well their order agrees with the probe's is printed
-    (Kendall's tau-b). A network whose weights cannot be had is left out, with the reason.
+    kept. LogME and the H-score (its covariance shrunk as Ledoit and Wolf say) are quick; how well their order
+    agrees with the probe's is printed (Kendall's tau-b). A network whose weights cannot be had is left out,
+    with the reason.
     """
     wanted = _wanted(backbones, weights)
     recipes = [_recipe(source, *each, set_ or []) for each in wanted]

@@ -152,7 +152,6 @@ def rank(
         if isinstance(found, Ranked):
             ranked.append(found)
         else:
-            log.warning("left out: %s", found.reason)
             left_out.append(found)
     if not ranked:
         raise UserError(
