@@ -19,6 +19,7 @@ from finetune.cli.layers import layers
 from finetune.cli.lr import lr
 from finetune.cli.predict import predict
 from finetune.cli.probe import probe
+from finetune.cli.rank import rank
 from finetune.cli.recipe import recipe_app
 from finetune.cli.train import train
 from finetune.errors import FinetuneError, RecipeError
@@ -35,6 +36,7 @@ app.command()(predict)
 app.command()(export)
 app.command()(layers)
 app.command()(probe)
+app.command()(rank)
 app.command()(backbones)
 app.command()(doctor)
 app.command()(compare)

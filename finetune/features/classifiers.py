@@ -66,9 +66,7 @@ def fit_all(features: Features, targets: Targets, num_classes: int, seed: int) -
     from sklearn.model_selection import StratifiedKFold
     from sklearn.preprocessing import StandardScaler
 
-    fewest = int(np.bincount(targets, minlength=num_classes).min())
-    if fewest < 2:
-        raise DataError("a probe needs two or more training pictures of each class, to cross-validate on")
+    fewest = fewest_of_a_class(targets, num_classes)
     if not np.ptp(features, axis=0).any():
         raise DataError("a probe needs features that differ, and these are the same for every picture")
     scaler = StandardScaler().fit(features.astype(np.float64))
@@ -94,6 +92,18 @@ def fit_all(features: Features, targets: Targets, num_classes: int, seed: int) -
         )
         for each in found
     ]
+
+
+def fewest_of_a_class(targets: Targets, num_classes: int) -> int:
+    """Pictures of the smallest class.
+
+    Raises:
+        DataError: fewer than two, which cannot be cross-validated on.
+    """
+    fewest = int(np.bincount(targets, minlength=num_classes).min())
+    if fewest < 2:
+        raise DataError("a probe needs two or more training pictures of each class, to cross-validate on")
+    return fewest
 
 
 def best_linear(found: list[Classifier]) -> Classifier:

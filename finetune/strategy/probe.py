@@ -105,7 +105,7 @@ def probe(
         plans = [(each, None if each == count else each + 1) for each in layers]
     found = []
     for number, at in plans:
-        plain = _plain(recipe, at) if weights_of is None else recipe
+        plain = frozen_recipe(recipe, at) if weights_of is None else recipe
         setup = prepare(plain, source, compute)
         if weights_of is not None:
             setup.network.module.load_state_dict(weights_of.state_dict())
@@ -196,7 +196,7 @@ def plot(rows: Sequence[Row], title: str, path: Path) -> None:
         raise UserError(f"{path}: cannot be written ({error})") from None
 
 
-def _plain(recipe: Recipe, at: int | str | None) -> Recipe:
+def frozen_recipe(recipe: Recipe, at: int | str | None) -> Recipe:
     """``recipe`` with a linear head on frozen features after a layer, and nothing that draws at random."""
     model = recipe.model.model_copy(update={"head": HeadSection(at=at)})
     phase = PhaseSection(freeze="backbone", optimizer="lbfgs", weight_decay="auto")
@@ -266,7 +266,8 @@ def features_of(
     )
     if len(extract.spec.shape) != 1:
         raise UserError(
-            f"{setup.recipe.model.backbone}: its head takes a map, and a probe needs a vector. Give --layers."
+            f"{setup.recipe.model.backbone}: its head takes a map, and a probe needs a vector, as an earlier "
+            "layer gives it (`finetune probe --layers`)."
         )
     where: Where = "memory" if setup.recipe.cache.where in ("memory", "off") else "disk"
     split = setup.source.splits[split_name]
@@ -275,6 +276,7 @@ def features_of(
     draws = [(index, 0) for index in range(len(split))]
     looks.fill(draws, workers=setup.workers, on_bad_image=setup.recipe.data.on_bad_image, tell=tell)
     batch = looks.batch(draws)
+    setup.loader.tell(batch.bad)
     return batch.images.float().numpy(), batch.labels.numpy()
 
 

@@ -57,18 +57,24 @@ def log_evidence(features: npt.NDArray[np.floating], labels: Floats, alpha: floa
     )
 
 
-def h_score(features: npt.NDArray[np.floating], targets: npt.NDArray[np.integer]) -> float:
+def h_score(
+    features: npt.NDArray[np.floating], targets: npt.NDArray[np.integer], shrinkage: float = 0.0
+) -> float:
     """The H-score (Bao et al. 2019, "An information-theoretic approach to transferability"): the trace of
     cov(f)^-1 cov(E[f | y]).
 
     The share of the features' variance, direction by direction, that lies between the classes, summed: from 0
     (the class means coincide) to the number of classes less 1 (the classes are points). Higher is better.
     Directions in which the features do not vary are left out. With as many features as pictures the score is
-    at its maximum whatever the labels are.
+    at its maximum whatever the labels are, unless their covariance is shrunk (Ibrahim et al. 2022, "Newer is
+    not always better: Rethinking transferability metrics"): cov becomes (1 - a) cov + a v I, with v the
+    features' mean variance, and the covariance of the class means is multiplied by 1 - a.
 
     Args:
         features: (N, D), finite.
         targets: (N,) class indices.
+        shrinkage: a, from 0 (the plain score) to below 1; Ledoit and Wolf (2004) say how much, which is
+            scikit-learn's ``ledoit_wolf_shrinkage``.
 
     Raises:
         ValueError: fewer than two classes, or arrays that do not fit.
@@ -77,11 +83,13 @@ def h_score(features: npt.NDArray[np.floating], targets: npt.NDArray[np.integer]
     centred = f - f.mean(axis=0)
     u, s, _ = np.linalg.svd(centred, full_matrices=False)
     # In the basis in which the features are white, the covariance of the class means is all that is left.
-    white = u[:, s > s.max(initial=0.0) * max(f.shape) * np.finfo(np.float64).eps]
+    varying = s > s.max(initial=0.0) * max(f.shape) * np.finfo(np.float64).eps
+    white, variance = u[:, varying], (1 - shrinkage) * s[varying] ** 2
+    kept = variance / (variance + shrinkage * float((s**2).sum()) / f.shape[1])
     total = 0.0
     for each in np.unique(y):
         own = y == each
-        total += float((white[own].sum(axis=0) ** 2).sum()) / int(own.sum())
+        total += float(kept @ white[own].sum(axis=0) ** 2) / int(own.sum())
     return total
 
 

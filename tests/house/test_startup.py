@@ -41,6 +41,7 @@ def run(*words: str) -> tuple[str, str]:
         ("--help",), ("--version",), ("train", "--help"), ("eval", "--help"), ("predict", "--help"),
         ("export", "--help"), ("layers", "--help"), ("recipe", "--help"), ("recipe", "show", "--help"),
         ("doctor", "--help"), ("compare", "--help"), ("cv", "--help"), ("lr", "--help"), ("probe", "--help"),
+        ("rank", "--help"),
         ("cache", "--help"), ("cache", "info"), ("cache", "clear"),
     ],
     ids=" ".join,
@@ -54,7 +55,7 @@ def test_help_imports_nothing_heavy(words: tuple[str, ...]) -> None:
     [
         ("layers", "resnt18"), ("trian", "x.yaml"), ("train",), ("backbones", "--sort", "colour"),
         ("train", "a.yaml", "--resume", "--overwrite"), ("eval", "runs/x", "--split", "tset"),
-        ("export", "runs/x", "--format", "onx"),
+        ("export", "runs/x", "--format", "onx"), ("rank", "photos", "--backbones", "resnt18"),
     ],
     ids=" ".join,
 )  # fmt: skip

@@ -5,6 +5,7 @@ import numpy.typing as npt
 import pytest
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
+from sklearn.covariance import ledoit_wolf
 
 from finetune.strategy.transferability import h_score, log_evidence, log_me
 
@@ -71,6 +72,23 @@ def test_the_h_score_is_the_trace_of_its_definition() -> None:
     # A linear map, or a feature that is there twice, changes nothing.
     mixed = np.hstack([features @ np.diag([1, 5, 0.1, 3, 2, 7]), features[:, :1]])
     assert h_score(mixed, targets) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(("n", "d"), [(70, 6), (30, 50)])
+def test_the_shrunk_h_score_is_the_trace_of_its_definition(n: int, d: int) -> None:
+    features, targets = blobs(n, d, classes=4)
+    covariance, shrinkage = ledoit_wolf(features)
+    means = np.stack([features[targets == each].mean(axis=0) for each in range(4)])[targets]
+    expected = (1 - shrinkage) * np.trace(np.linalg.inv(covariance) @ np.cov(means.T, bias=True))
+    assert h_score(features, targets, shrinkage) == pytest.approx(expected, rel=1e-9)
+
+
+def test_shrinking_tells_labels_from_chance_where_features_are_many() -> None:
+    features, targets = blobs(40, 80, classes=2, apart=0.7)
+    chance = np.random.default_rng(2).permutation(targets)
+    assert h_score(features, targets) == pytest.approx(1.0)
+    assert h_score(features, chance) == pytest.approx(1.0)
+    assert h_score(features, targets, 0.3) > h_score(features, chance, 0.3) + 0.1
 
 
 def test_the_h_score_at_its_ends() -> None:

@@ -1,0 +1,154 @@
+"""``finetune rank``: source networks compared on pictures, without training any."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from finetune.cli import output, table
+from finetune.cli.run_options import DeviceOption
+from finetune.errors import UserError, printable
+from finetune.recipe import catalog
+
+if TYPE_CHECKING:
+    from finetune.data.sources import Source
+    from finetune.recipe.schema import Recipe
+    from finetune.strategy.rank import Agreement, Ranking
+
+# Small to middling, of several families; the first needs no download.
+USUAL = "efficientnet_lite0,mobilenet_v3_large,resnet18,resnet50,efficientnet_b0"
+SCORES = {"log_me": "LogME", "h_score": "H-score"}
+
+
+def rank(
+    source: Annotated[
+        str, typer.Argument(help="Pictures, as a recipe's data.source names them.", show_default=False)
+    ],
+    backbones: Annotated[
+        str,
+        typer.Option(
+            metavar="A,B=WEIGHTS,...",
+            help="The source networks, each perhaps with weights of its own (`finetune backbones`).",
+        ),
+    ] = USUAL,
+    weights: Annotated[
+        str, typer.Option(help="Of all that name none: default, none, a name, a checkpoint or a run.")
+    ] = "default",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Set a key of the recipe, as in data. Repeatable."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    device: DeviceOption = None,
+) -> None:
+    """Rank source networks on the training pictures: a probe's cross-validated accuracy, quick scores, cost.
+
+    No network is trained, and val and test play no part. A frozen network's features are computed once and
+    kept. LogME and the H-score (its covariance shrunk as Ledoit and Wolf say) are quick; how well their order
+    agrees with the probe's is printed (Kendall's tau-b). A network whose weights cannot be had is left out,
+    with the reason.
+    """
+    wanted = _wanted(backbones, weights)
+    recipes = [_recipe(source, *each, set_ or []) for each in wanted]
+    from finetune.cli.progress import open_progress
+    from finetune.strategy import rank as strategy
+
+    with _stopping(recipes[0].cache.where), open_progress(None) as progress:
+
+        def telling(recipe: "Recipe", data: "Source") -> Callable[[int, int], None]:
+            if recipe is recipes[0]:
+                count = len(data.splits["train"])
+                output.note(
+                    f"{printable(data.name)}: {len(data.classes)} classes, {count:,} training pictures; "
+                    "val and test play no part"
+                )
+            output.note(f"\n{recipe.model.backbone}")
+            return progress.features
+
+        found = strategy.rank(recipes, device=device, telling=telling)
+    if as_json:
+        output.data(json.dumps(found.to_dict(), indent=2, allow_nan=False))
+    else:
+        output.note("")
+        _show(found)
+
+
+def _wanted(backbones: str, weights: str) -> list[tuple[str, str]]:
+    """Names and weights, each pair once. An unknown name is answered before torch is loaded."""
+    pairs: dict[tuple[str, str], None] = {}
+    for each in backbones.split(","):
+        name, given, own = each.strip().partition("=")
+        if not name or (given and not own):
+            raise UserError(
+                f"--backbones {backbones}: write names, or NAME=WEIGHTS, with commas between them."
+            )
+        if not name.startswith(catalog.TIMM):
+            catalog.backbone(name)
+        pairs[name, own or weights] = None
+    return list(pairs)
+
+
+def _recipe(source: str, backbone: str, weights: str, overrides: list[str]) -> "Recipe":
+    from finetune.recipe.load import parse_recipe
+
+    model = f"{{backbone: {json.dumps(backbone)}, weights: {json.dumps(weights)}}}"
+    text = f"data: {{source: {json.dumps(source)}}}\nmodel: {model}\n"
+    recipe = parse_recipe(text, "rank", overrides)
+    if (recipe.model.backbone, recipe.model.weights) != (backbone, weights):
+        raise UserError("--set: --backbones and --weights say which networks; leave them out of --set.")
+    return recipe
+
+
+@contextmanager
+def _stopping(where: str) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the command; what they leave is told."""
+    try:
+        yield
+    except SystemExit:
+        if where not in ("memory", "off"):
+            output.note("stopped; features computed so far are kept, and the same command goes on from there")
+        raise
+
+
+def _show(found: "Ranking") -> None:
+    columns = [
+        ("backbone", False), ("weights", False), ("cv top-1", True), ("95 % interval", False),
+        ("probe", False), ("LogME", True), ("H-score", True), ("features", True), ("parameters", True),
+        ("GFLOPs", True), ("features s", True), ("from cache", True), ("scores s", True), ("probe s", True),
+    ]  # fmt: skip
+    rows = [
+        (
+            each.backbone,
+            printable(each.weights),
+            output.percent(each.cv_top1),
+            f"{100 * each.cv_low:.1f} to {100 * each.cv_high:.1f}",
+            each.classifier,
+            f"{each.log_me:.3f}",
+            f"{each.h_score:.3f}",
+            f"{each.features:,}",
+            f"{each.parameters:,}",
+            f"{each.gflops:.3f}",
+            f"{each.feature_seconds:.1f}",
+            f"{each.n - each.computed:,} of {each.n:,}",
+            f"{each.score_seconds:.2f}",
+            f"{each.probe_seconds:.1f}",
+        )
+        for each in found.ranked
+    ]
+    table.show(columns, rows)
+    for each in found.left_out:
+        output.data(f"{each.backbone} ({printable(each.weights)}) is left out: {each.reason}")
+    output.data("")
+    for name, agreement in found.agreement.items():
+        output.data(f"{SCORES[name]} against the probe: {_words(agreement)}")
+
+
+def _words(agreement: "Agreement") -> str:
+    if agreement.tau is None:
+        return f"{agreement.why}"
+    return (
+        f"Kendall's tau-b {agreement.tau:+.2f} over {agreement.n} networks "
+        f"(1: the same order, 0: none in common; p {agreement.p_value:.2g})"
+    )
