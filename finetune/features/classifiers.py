@@ -27,8 +27,10 @@ from finetune.features.solve import (
     solve,
 )
 
-SVM_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
+SVM_STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 NEIGHBOURS = (1, 5, 15)
+# While strengths are compared, a rough minimum tells as much.
+ROUGH = 1e-2
 
 Scores = npt.NDArray[np.float64]
 
@@ -74,7 +76,7 @@ def fit_all(features: Features, targets: Targets, num_classes: int, seed: int) -
     folds = StratifiedKFold(min(FOLDS, fewest), shuffle=True, random_state=seed)
     found = [
         _svm(scaled, targets, num_classes, folds),
-        _logistic(scaled, targets, num_classes, seed, folds),
+        _logistic(scaled, targets, num_classes, seed),
         _class_mean(scaled, targets, folds),
         _neighbours(scaled, targets, folds),
     ]
@@ -120,7 +122,7 @@ def _svm(rows: Features, targets: Targets, num_classes: int, folds: Any) -> Clas
         # A strength at which liblinear does not settle is no worse for the comparison.
         warnings.simplefilter("ignore")
         for strength in SVM_STRENGTHS:
-            model = LinearSVC(C=strength, random_state=0)
+            model = LinearSVC(C=strength, dual=True, tol=ROUGH, random_state=0)
             scores = _two_columns(
                 cross_val_predict(model, rows, targets, cv=folds, method="decision_function")
             )
@@ -129,24 +131,21 @@ def _svm(rows: Features, targets: Targets, num_classes: int, folds: Any) -> Clas
                 break
             if top1 > accuracy:
                 best, accuracy, held = strength, top1, scores
-        model = LinearSVC(C=best, random_state=0).fit(rows, targets)
+        model = LinearSVC(C=best, dual=True, random_state=0).fit(rows, targets)
     head = LinearHead(*rows_of(model.coef_, model.intercept_), 0.0)
     return Classifier("svm", f"C {best:g}", accuracy, model.predict, _cooled(head, held, targets))
 
 
-def _logistic(rows: Features, targets: Targets, num_classes: int, seed: int, folds: Any) -> Classifier:
-    decay = choose_decay(rows, targets, num_classes, seed)
-    correct = 0
-    for train, held in folds.split(rows, targets):
-        logits = solve(rows[train], targets[train], num_classes, decay).logits(rows[held])
-        correct += int((logits.argmax(1) == targets[held]).sum())
-    head = solve(rows, targets, num_classes, decay)
+def _logistic(rows: Features, targets: Targets, num_classes: int, seed: int) -> Classifier:
+    chosen = choose_decay(rows, targets, num_classes, seed)
+    assert chosen.top1 is not None  # every class has two pictures or more
+    head = solve(rows, targets, num_classes, chosen.decay)
 
     def predict(some: Features) -> Targets:
         classes: Targets = head.logits(some).argmax(1).astype(np.int64)
         return classes
 
-    return Classifier("logistic", f"weight_decay {decay:.2g}", correct / len(targets), predict, head)
+    return Classifier("logistic", f"weight_decay {chosen.decay:.2g}", chosen.top1, predict, head)
 
 
 def _class_mean(rows: Features, targets: Targets, folds: Any) -> Classifier:

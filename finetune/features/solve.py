@@ -72,13 +72,21 @@ def solve(
     return LinearHead(weight / scale, bias, decay)
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """A strength, and the share of held-out rows whose class was found with it; None where none was held."""
+
+    decay: float
+    top1: float | None
+
+
 def choose_decay(
     features: Features,
     targets: Targets,
     num_classes: int,
     seed: int,
     class_weights: Sequence[float] | None = None,
-) -> float:
+) -> Chosen:
     """The strength with the least held-out cross-entropy, by stratified cross-validation.
 
     Those of ``GRID`` are tried from the strongest on, each from the minimum of the one before it, until the
@@ -91,21 +99,23 @@ def choose_decay(
     total = total_variance(features)
     folds = min(FOLDS, int(np.bincount(targets, minlength=num_classes).min()))
     if folds < 2:
-        return GRID[len(GRID) // 2] * total
+        return Chosen(GRID[len(GRID) // 2] * total, None)
     rows = features.astype(np.float32) / np.float32(math.sqrt(total))
     parts = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(rows, targets))
     models = [LogisticRegression(tol=1e-3, max_iter=ROUGH, warm_start=True) for _ in parts]
-    best, least = GRID[0], np.inf
+    best, least = Chosen(GRID[0] * total, None), np.inf
     for share in GRID:
-        loss = 0.0
+        loss, found = 0.0, 0
         for model, (train, held) in zip(models, parts, strict=True):
             _fit(model, rows[train], targets[train], num_classes, share, class_weights)
             head = LinearHead(*rows_of(model.coef_, model.intercept_), share)
-            loss += float(cross_entropy(head.logits(rows[held]), targets[held]).sum())
+            logits = head.logits(rows[held])
+            loss += float(cross_entropy(logits, targets[held]).sum())
+            found += int((logits.argmax(1) == targets[held]).sum())
         if loss > least:
             break
-        best, least = share, loss
-    return best * total
+        best, least = Chosen(share * total, found / len(targets)), loss
+    return best
 
 
 def _fit(

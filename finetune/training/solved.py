@@ -42,7 +42,7 @@ def solve_head(plan: PhasePlan, setup: Setup, frozen: Frozen | None, totals: Tot
     weights = weight.tolist() if isinstance(weight, torch.Tensor) else None
     decay, chosen = plan.weight_decay, ""
     if decay is None:
-        decay = choose_decay(features, targets, len(classes), setup.recipe.seed, weights)
+        decay = choose_decay(features, targets, len(classes), setup.recipe.seed, weights).decay
         chosen = ", chosen by cross-validation on train"
     found = solve(features, targets, len(classes), decay, weights)
     log.info("head solved: weight_decay %.3g%s", decay, chosen)

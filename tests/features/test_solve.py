@@ -58,16 +58,16 @@ def test_cross_validation_follows_the_noise() -> None:
     """Labels that say nothing want a strong decay, clean ones a weak one; scale plays no part."""
     features, targets = data(3)
     noise = np.random.default_rng(0).integers(0, 3, len(targets))
-    clean = choose_decay(features, targets, 3, 0)
-    assert choose_decay(features, noise, 3, 0) > clean
+    clean = choose_decay(features, targets, 3, 0).decay
+    assert choose_decay(features, noise, 3, 0).decay > clean
     assert clean in [share * total_variance(features) for share in GRID]
-    assert choose_decay(features * 100, targets, 3, 0) == pytest.approx(clean * 1e4)
+    assert choose_decay(features * 100, targets, 3, 0).decay == pytest.approx(clean * 1e4)
 
 
 def test_a_class_with_one_picture_is_not_cross_validated() -> None:
     features, targets = data(3)
     lonely = np.concatenate([np.flatnonzero(targets == 0), np.flatnonzero(targets > 0)[:1]])
     labels = (targets[lonely] > 0).astype(np.int64)
-    assert choose_decay(features[lonely], labels, 2, 0) in [
+    assert choose_decay(features[lonely], labels, 2, 0).decay in [
         share * total_variance(features[lonely]) for share in GRID
     ]
