@@ -183,6 +183,11 @@ class Frozen:
         self._draws: list[tuple[int, int]] = []
 
     @property
+    def keeps_train(self) -> bool:
+        """Whether training steps read features that are kept."""
+        return self._plan.train.where is not None
+
+    @property
     def judges_val(self) -> bool:
         """Whether val can be judged on features; not where the moving average's first layers are its own."""
         return not self._judges_whole

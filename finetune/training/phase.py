@@ -34,6 +34,9 @@ from finetune.training.solved import solve_head
 
 log = logging.getLogger("finetune")
 
+# Where steps read kept features, an epoch can take less time than saving it: `last` is then saved so often.
+SECONDS_BETWEEN_SAVES = 10.0
+
 
 def judge(setup: Setup, split_name: str, signals: Signals, frozen: Frozen | None = None) -> Metrics:
     """The metrics of the evaluated network (the moving average, where there is one) on a split.
@@ -152,16 +155,26 @@ def train_phase(
         scaler.load_state_dict(position.scaler)
     stepper = make_stepper(setup, optimizer, plan.schedule, scaler)
 
+    saved = time.monotonic()
+
     def save() -> None:
+        nonlocal saved
         position.scaler = scaler.state_dict()
         position.ema_updates = int(setup.ema.n_averaged) if setup.ema is not None else 0
         save_last(setup, run, position, named_state(optimizer))
+        saved = time.monotonic()
+
+    def save_now_and_then() -> None:
+        if time.monotonic() - saved >= SECONDS_BETWEEN_SAVES:
+            save()
 
     progress.phase(_title(plan, freeze.k, setup, optimizer))
     try:
         frozen = _open_frozen(plan, setup, position, features, freeze, signals, progress)
         if frozen is not None:
             stepper.suffix = frozen.suffix
+        asked = setup.recipe.train.checkpoint_every_steps is not None
+        saving = save_now_and_then if frozen is not None and frozen.keeps_train and not asked else save
         while _under_way(plan, position, setup.recipe.train.early_stopping):
             began = time.perf_counter()
             freeze.train_mode()
@@ -170,7 +183,7 @@ def train_phase(
             val = judge(setup, "val", signals, frozen)
             factor = plan.schedule.factor(position.phase_step - 1)  # of the last step made
             rates = {group["name"]: group["base_lr"] * factor for group in optimizer.param_groups}
-            _end_epoch(plan, setup, position, val, rates, began, run, progress, save)
+            _end_epoch(plan, setup, position, val, rates, began, run, progress, saving)
             signals.check()
     except StoppedError:
         save()
@@ -231,7 +244,8 @@ def _end_epoch(
     run.append(METRICS, entry)
     run.append(TIMING, {"epoch": position.epoch, "seconds": seconds, "pictures": pictures})
     position.begin_epoch()
-    # Before `best`, which a resume can then make good from it.
+    # Before `best`, which a resume can then make good from it; a `best` that is newer than `last` is right
+    # too, since its epoch comes again.
     save()
     if is_best:
         save_best(setup, run, position)

@@ -63,6 +63,10 @@ cache: {where: memory}
     ),
 }
 
+# Its `last` is saved every ten seconds, which is never before it ends.
+NOW_AND_THEN = "features kept, saved now and then"
+RECIPES[NOW_AND_THEN] = RECIPES["features kept, two views"]
+
 # Where a kill falls: the n-th call of a function within the process.
 POINTS = {
     "in a save, at a flush": ("os", "fsync", 14),
@@ -70,6 +74,7 @@ POINTS = {
     "between last and best": ("finetune.training.phase", "save_best", 1),
     "in a step": ("finetune.training.loop", "key", 3),
     "in val": ("finetune.training.phase", "judge", 1),
+    "in a later val": ("finetune.training.phase", "judge", 6),
     "while the metrics are cut back": ("finetune.training.run_dir", "write_whole", 1),
     "at a flush of the folder": ("finetune.training.checkpoint", "sync", 9),
     "in test": ("finetune.training.fit", "judge", 1),
@@ -142,7 +147,10 @@ def check(recipe_name: str, points: list[str], source: Path, folder: Path) -> No
     backbone, more = RECIPES[recipe_name]
     recipe = folder / "recipe.yaml"
     given = more if "augment" in more else AUGMENT + more
-    recipe.write_text(RECIPE.replace("SOURCE", str(source)).replace("BACKBONE", backbone) + given)
+    text = RECIPE.replace("SOURCE", str(source)).replace("BACKBONE", backbone)
+    if recipe_name == NOW_AND_THEN:
+        text = text.replace("  checkpoint_every_steps: 2\n", "")
+    recipe.write_text(text + given)
 
     def train(run: str) -> list[str]:
         return ["train", str(recipe), "--run-dir", str(folder / run), "--resume", "--device", "cpu"]
@@ -169,6 +177,10 @@ def test_killed_in_a_save_and_between_saves(shapes: Path, tmp_path: Path) -> Non
 
 def test_killed_with_features_kept(shapes: Path, tmp_path: Path) -> None:
     check("features kept, two views", ["in a save, at a flush", "in val"], shapes, tmp_path)
+
+
+def test_killed_where_saves_are_rare(shapes: Path, tmp_path: Path) -> None:
+    check(NOW_AND_THEN, ["in a later val", "between last and best", "in val"], shapes, tmp_path)
 
 
 @pytest.mark.slow
