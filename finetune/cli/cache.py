@@ -43,7 +43,8 @@ def info(
         columns = [("backbone", False), ("frozen layers", True), ("pictures", False), ("last used", False)]
         table.show([*columns, ("size", True)], rows)
     size = _megabytes(sum(each.nbytes for each in found))
-    output.data(f"{features_folder()}: {size} in {len(found)} sets of features")
+    number = "1 set" if len(found) == 1 else f"{len(found)} sets"
+    output.data(f"{features_folder()}: {size} in {number} of features")
 
 
 @cache_app.command()

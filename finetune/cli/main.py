@@ -30,18 +30,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+# In the order in which a user comes to them.
+app.command()(doctor)
+app.command()(probe)
+app.command()(rank)
+app.command()(lr)
 app.command()(train)
+app.command()(cv)
+app.command()(compare)
 app.command("eval")(evaluate)
 app.command()(predict)
 app.command()(export)
 app.command()(layers)
-app.command()(probe)
-app.command()(rank)
 app.command()(backbones)
-app.command()(doctor)
-app.command()(compare)
-app.command()(cv)
-app.command()(lr)
 app.add_typer(recipe_app, name="recipe")
 app.add_typer(cache_app, name="cache")
 

@@ -38,11 +38,16 @@ def probe(
     backbone: Annotated[str, typer.Option(help="Of pictures: the source network.")] = "efficientnet_lite0",
     run_dir: Annotated[
         Path | None,
-        typer.Option(help="Save the best linear classifier there, as a run.", show_default="nowhere"),
+        typer.Option(help="Where the best linear one goes, as a run.", show_default="runs/NAME-probe"),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is there.")] = False,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Draw accuracy against depth.")
+        Path | None,
+        typer.Option(
+            metavar="FILE.png",
+            help="Where accuracy against depth is drawn.",
+            show_default="runs/NAME-probe.png, of several layers",
+        ),
     ] = None,
     set_: Annotated[
         list[str] | None,
@@ -53,8 +58,8 @@ def probe(
 ) -> None:
     """Linear SVM, logistic regression, nearest class mean and nearest neighbours on a network's features.
 
-    All is chosen by cross-validation on train; val is shown. With --run-dir the best linear one is saved as a
-    run, which eval, predict and export take.
+    All is chosen by cross-validation on train; val is shown. The best linear one is saved as a run, which
+    eval, predict and export take, in place of the probe that was there before.
     """
     from finetune.training.run_dir import RunDir
     from finetune.training.run_files import RESOLVED
@@ -69,21 +74,27 @@ def probe(
     from finetune.strategy import probe as strategy
 
     wanted = _numbers(layers, recipe)
-    with open_progress(None) as progress:
-        if run_dir is None:
-            found = strategy.probe(recipe, wanted, device=device, tell=progress.features)
-            _show(found, as_json)
-        else:
-            with RunDir.open(run_dir, overwrite=overwrite) as run:
-                found = strategy.probe(recipe, wanted, device=device, tell=progress.features)
-                _show(found, as_json)
-                best = max(found, key=lambda depth: depth.winner.cv_top1)
-                command = printable(" ".join(["finetune", *map(shlex.quote, sys.argv[1:])]))
-                _conclude(best, run_dir, *strategy.save(best, run, command))
-    if plot is not None:
+    default = _place(what)
+    place = run_dir or default
+    # A place that the user names is never replaced unasked.
+    with open_progress(None) as progress, RunDir.open(place, overwrite=overwrite or run_dir is None) as run:
+        found = strategy.probe(recipe, wanted, device=device, tell=progress.features)
+        _show(found, as_json)
+        best = max(found, key=lambda depth: depth.winner.cv_top1)
+        command = printable(" ".join(["finetune", *map(shlex.quote, sys.argv[1:])]))
+        _conclude(best, place, *strategy.save(best, run, command))
+    if plot is not None or len(found) > 1:
+        drawing = plot or default.with_name(f"{default.name}.png")
         rows = [row for depth in found for row in depth.rows]
-        strategy.plot(rows, f"{recipe.model.backbone} on {recipe.data.source}", plot)
-        output.note(f"drawn: {plot}")
+        strategy.plot(rows, f"{recipe.model.backbone} on {recipe.data.source}", drawing)
+        output.note(f"drawn        {drawing}")
+
+
+def _place(what: str) -> Path:
+    """Where the probe of a recipe or a source goes, unless the user says."""
+    path = Path(what)
+    name = path.resolve().stem if path.exists() else what.rpartition(":")[2]
+    return Path("runs") / f"{name or 'pictures'}-probe"
 
 
 def _recipe(what: str, backbone: str, overrides: list[str]) -> "Recipe":
@@ -157,7 +168,7 @@ def _compare(run: Path, device: str | None, as_json: bool) -> None:
 def _conclude(best: "Depth", run: Path, val: object, test: object) -> None:
     from finetune.evaluation.metrics import Metrics
 
-    output.note(f"saved: {best.winner.name} after layer {best.layer}, {best.name}")
+    output.note(f"saved        {best.winner.name} after layer {best.layer}, {best.name}")
     if isinstance(test, Metrics):
         number = output.interval(test.top1, test.top1_low, test.top1_high, test.n)
         output.note(f"test top-1   {number}")

@@ -52,8 +52,8 @@ def test_the_saved_run_predicts_what_scikit_learn_predicts(
     assert again.code == 2  # another recipe's run
 
 
-def test_the_command(recipe: Path, tmp_path: Path, cli: Any) -> None:
-    drawing = tmp_path / "depth.png"
+def test_the_command(recipe: Path, chdir_tmp: Path, cli: Any) -> None:
+    tmp_path, drawing = chdir_tmp, chdir_tmp / "depth.png"
     ended = cli("probe", recipe, "--layers", "4,18", "--json", "--plot", drawing, "--run-dir", tmp_path / "w")
     assert ended.code == 0, ended.err
     rows = json.loads(ended.out)
@@ -65,6 +65,17 @@ def test_the_command(recipe: Path, tmp_path: Path, cli: Any) -> None:
     assert cli("probe", recipe, "--layers", "19").code == 2
     assert cli("probe", recipe, "--layers", "deep").code == 2
     assert cli("probe", tmp_path / "nothing").code == 2
+    assert cli("probe", recipe, "--run-dir", tmp_path / "w").code == 2  # never replaced unasked
+    assert not (tmp_path / "runs" / "r-probe").exists()
+
+
+def test_a_probe_replaces_the_one_before(recipe: Path, chdir_tmp: Path, cli: Any) -> None:
+    for layers in ("4,18", "18"):
+        ended = cli("probe", recipe, "--layers", layers)
+        assert ended.code == 0, ended.err
+    assert (chdir_tmp / "runs" / "r-probe.png").stat().st_size > 1000
+    report = json.loads(cli("eval", "runs/r-probe", "--json").out)
+    assert report["n"] == 12
 
 
 def test_a_run_before_and_after(recipe: Path, tmp_path: Path, cli: Any) -> None:
