@@ -155,14 +155,14 @@ def train_phase(
         scaler.load_state_dict(position.scaler)
     stepper = make_stepper(setup, optimizer, plan.schedule, scaler)
 
-    saved = time.monotonic()
+    saved, saved_step = time.monotonic(), position.global_step
 
     def save() -> None:
-        nonlocal saved
+        nonlocal saved, saved_step
         position.scaler = scaler.state_dict()
         position.ema_updates = int(setup.ema.n_averaged) if setup.ema is not None else 0
         save_last(setup, run, position, named_state(optimizer))
-        saved = time.monotonic()
+        saved, saved_step = time.monotonic(), position.global_step
 
     def save_now_and_then() -> None:
         if time.monotonic() - saved >= SECONDS_BETWEEN_SAVES:
@@ -185,6 +185,8 @@ def train_phase(
             rates = {group["name"]: group["base_lr"] * factor for group in optimizer.param_groups}
             _end_epoch(plan, setup, position, val, rates, began, run, progress, saving)
             signals.check()
+        if saved_step != position.global_step:
+            save()
     except StoppedError:
         save()
         raise

@@ -63,9 +63,12 @@ cache: {where: memory}
     ),
 }
 
-# Its `last` is saved every ten seconds, which is never before it ends.
+# Its `last` is saved every ten seconds: at the end of a phase, that is.
 NOW_AND_THEN = "features kept, saved now and then"
-RECIPES[NOW_AND_THEN] = RECIPES["features kept, two views"]
+RECIPES[NOW_AND_THEN] = (
+    "shufflenet_v2_x0_5",
+    "  ema: 0.9\n" + RECIPES["features kept, two views"][1],
+)
 
 # Where a kill falls: the n-th call of a function within the process.
 POINTS = {

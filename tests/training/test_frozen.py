@@ -50,7 +50,7 @@ def run(folder: Path, source: Path, train: str, *overrides: str) -> Told:
 
 
 def bits(folder: Path) -> dict[str, str]:
-    files = [folder / "metrics.jsonl"]
+    files = [folder / "metrics.jsonl", folder / "checkpoints" / "last" / "state.json"]
     for checkpoint in ("best", "last"):
         files.extend(folder.glob(f"checkpoints/{checkpoint}/*.safetensors"))
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
