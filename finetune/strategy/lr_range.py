@@ -15,10 +15,10 @@ from finetune.data.batch import Batch
 from finetune.errors import FinetuneError, NonFiniteLossError, UserError
 from finetune.recipe.schema import Recipe
 from finetune.training.loop import Totals
-from finetune.training.phase import freeze_layers, make_optimizer, make_stepper
 from finetune.training.plan import SOLVER, plan_phases
 from finetune.training.precision import choose_compute, pick_device
 from finetune.training.setup import Setup, load_data, prepare
+from finetune.training.stepper import freeze_layers, make_optimizer, make_stepper
 
 # Rates of the body from which and up to which the test goes.
 RANGE = {"adamw": (1e-6, 1.0), "sgd": (1e-5, 10.0)}

@@ -14,23 +14,21 @@ from finetune.errors import StoppedError
 from finetune.evaluation.evaluate import collect_logits
 from finetune.evaluation.metrics import Metrics, classification_metrics
 from finetune.features.split import NoSplitError
-from finetune.model.freeze import Freeze, resolve_freeze
-from finetune.model.param_groups import param_groups
+from finetune.model.freeze import Freeze
 from finetune.training.checkpoint import CARD, MODEL, OPTIMIZER, RAW, SCORE, STATE, save_checkpoint
 from finetune.training.frozen import FeaturePlan, Frozen
-from finetune.training.l2_sp import Hold
 from finetune.training.loop import Stepper
-from finetune.training.optimizer import build_optimizer, load_named_state, named_state
+from finetune.training.optimizer import load_named_state, named_state
 from finetune.training.plan import SOLVER, PhasePlan
 from finetune.training.position import Best, Position
 from finetune.training.progress import Progress
 from finetune.training.recalibration import recalibrate_batchnorm
 from finetune.training.run_dir import RunDir
 from finetune.training.run_files import METRICS, TIMING
-from finetune.training.schedule import Rates
 from finetune.training.setup import Setup
 from finetune.training.signals import Signals
 from finetune.training.solved import solve_head
+from finetune.training.stepper import freeze_layers, make_optimizer, make_stepper
 
 log = logging.getLogger("finetune")
 
@@ -63,62 +61,6 @@ def judge(setup: Setup, split_name: str, signals: Signals, frozen: Frozen | None
             setup.left_out.add(error.name)
             log.warning("left out of %s: %s", split_name, error)
     return classification_metrics(collected.logits, collected.targets, card.classes)
-
-
-def freeze_layers(plan: PhasePlan, setup: Setup) -> Freeze:
-    """Freeze what the phase freezes.
-
-    Raises:
-        FreezeError: the freeze names no layer.
-    """
-    network = setup.network
-    k = resolve_freeze(plan.freeze, network.table)
-    freeze = Freeze(network.module, network.table, k, setup.recipe.model.batchnorm)
-    freeze.apply()
-    return freeze
-
-
-def make_optimizer(plan: PhasePlan, setup: Setup) -> torch.optim.Optimizer:
-    """The optimizer over what the phase trains, once the rest is frozen."""
-    recipe, network = setup.recipe, setup.network
-    l2_sp = recipe.train.l2_sp
-    assert plan.weight_decay is not None  # left open for a solver alone
-    return build_optimizer(
-        plan.optimizer,
-        param_groups(
-            network.module,
-            network.table,
-            lr=plan.lr,
-            head_lr_mult=plan.head_lr_mult,
-            weight_decay=plan.weight_decay,
-            layer_decay=plan.layer_decay,
-            head_weight_decay=None if l2_sp is None else l2_sp.beta,
-            decay_bias_and_norm=recipe.train.decay_bias_and_norm,
-        ),
-        momentum=recipe.train.momentum,
-        device=setup.compute.device,
-    )
-
-
-def make_stepper(
-    setup: Setup, optimizer: torch.optim.Optimizer, schedule: Rates, scaler: torch.amp.GradScaler
-) -> Stepper:
-    """What makes the optimizer's steps as the recipe says."""
-    train = setup.recipe.train
-    return Stepper(
-        model=setup.network.module,
-        optimizer=optimizer,
-        criterion=setup.criterion,
-        schedule=schedule,
-        compute=setup.compute,
-        scaler=scaler,
-        seed=setup.recipe.seed,
-        name=setup.source.splits["train"].name,
-        accumulate=train.accumulate,
-        grad_clip_norm=train.grad_clip_norm,
-        ema=setup.ema,
-        hold=None if train.l2_sp is None else Hold(setup.start, train.l2_sp.alpha),
-    )
 
 
 def train_phase(
