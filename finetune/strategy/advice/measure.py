@@ -21,7 +21,7 @@ from finetune.data.splits import stratified
 from finetune.errors import DataError
 from finetune.features.classifiers import fewest_of_a_class
 from finetune.features.depths import Depths
-from finetune.features.extract import cost
+from finetune.features.extract import costs
 from finetune.features.solve import Features, Targets, choose_decay
 from finetune.recipe.schema import Recipe
 from finetune.strategy.advice.facts import Facts, Probed, Seconds, Tried
@@ -101,7 +101,9 @@ def measure(recipe: Recipe, *, device: str | None = None, tell: Tell = silent) -
         for number, found in zip(close.layers, close.features, strict=True)
     )
     best = max(range(len(depths)), key=lambda place: depths[place].top1)
-    tried = _try(setup, sample, close, best, recipe.seed, tell)
+    preprocessing = card.preprocessing
+    priced = costs(network.module, network.table, preprocessing.image_size, preprocessing.channels)
+    tried = _try(setup, sample, close, best, priced[-1].flops, tell)
     chosen = _some(targets, max(PROBED // classes, SAMPLE), recipe.seed)
     return Facts(
         source=source.name,
@@ -116,7 +118,7 @@ def measure(recipe: Recipe, *, device: str | None = None, tell: Tell = silent) -
         image_size=card.preprocessing.image_size,
         depths=depths,
         probe=_probe(features[chosen], targets[chosen], recipe.seed, layer.number, layer.name),
-        shares=_shares(setup),
+        shares=tuple(each.flops / max(priced[-1].flops, 1) for each in priced),
         shift=close.shift,
         confidence=None if close.logits is None else confidence(close.logits),
         told_apart=None if close.logits is None else told_apart(close.logits, close.targets),
@@ -169,11 +171,12 @@ def _look(setup: Setup, sample: Split, tell: Tell) -> _Close:
     )
 
 
-def _try(setup: Setup, sample: Split, close: _Close, best: int, seed: int, tell: Tell) -> dict[str, Tried]:
-    """What augmentations do, on some of the sample; nothing where it has no two classes of two pictures."""
-    network, preprocessing = setup.network, setup.card.preprocessing
-    table, size, channels = network.table, preprocessing.image_size, preprocessing.channels
-    flops = cost(network.module, table, len(table.body), size, channels).flops
+def _try(setup: Setup, sample: Split, close: _Close, best: int, flops: int, tell: Tell) -> dict[str, Tried]:
+    """What augmentations do, on some of the sample; nothing where it has no two classes of two pictures.
+
+    ``best`` is the depth at which the classes are told apart best, ``flops`` of one picture.
+    """
+    seed, preprocessing = setup.recipe.seed, setup.card.preprocessing
     affordable = int(OPERATIONS / (len(AUGMENTATIONS) * max(flops, 1)))
     number = max(FEWEST_COPIED, min(COPIED, affordable))
     some = _twice_or_more(close.targets, _some(close.targets, number, seed))
@@ -217,17 +220,6 @@ def _some(targets: Targets, number: int, seed: int) -> Targets:
     if len(targets) <= number:
         return np.arange(len(targets))
     return stratified(targets, number / len(targets), seed)[1]
-
-
-def _shares(setup: Setup) -> tuple[float, ...]:
-    """Of the operations of one picture, those up to each layer."""
-    network, preprocessing = setup.network, setup.card.preprocessing
-    size, channels = preprocessing.image_size, preprocessing.channels
-    flops = [
-        cost(network.module, network.table, layer.number, size, channels).flops
-        for layer in network.table.body
-    ]
-    return tuple(each / max(flops[-1], 1) for each in flops)
 
 
 def _time(setup: Setup, read: float) -> Seconds:
