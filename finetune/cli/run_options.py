@@ -4,11 +4,15 @@ import sys
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from finetune.cli import output
 from finetune.errors import RunDirError, printable
+
+if TYPE_CHECKING:
+    import torch
 
 T = TypeVar("T")
 
@@ -25,6 +29,19 @@ Run = Annotated[
     typer.Argument(metavar="RUN", help="A run directory, as `finetune train` made it.", show_default=False),
 ]
 CheckpointOption = Annotated[Checkpoint, typer.Option(help="best: of the epoch that val liked most.")]
+
+
+class InferencePrecision(StrEnum):
+    """What a trained network computes in."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+PrecisionOption = Annotated[
+    InferencePrecision,
+    typer.Option(help="bf16: faster where the hardware has it; a few pictures change their class."),
+]
 DeviceOption = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1 or mps.", show_default="the best there is")
 ]
@@ -38,6 +55,14 @@ def show_progress(things: Iterable[T], unit: str, total: int | None = None) -> I
     from tqdm import tqdm
 
     yield from tqdm(things, total=total, unit=unit, leave=False, file=sys.stderr)
+
+
+def warn_of_software_bf16(device: "torch.device", precision: InferencePrecision) -> None:
+    """Say so where ``--precision bf16`` makes nothing faster."""
+    from finetune.training.precision import computes_bf16
+
+    if precision is InferencePrecision.bf16 and not computes_bf16(device):
+        output.warn(f"--precision bf16: this {device.type} computes bf16 in software, slower than fp32.")
 
 
 def check_run(run: Path) -> None:

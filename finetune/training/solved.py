@@ -71,7 +71,7 @@ def _is_linear(setup: Setup, frozen: Frozen, features: torch.Tensor) -> bool:
     if not isinstance(head, nn.Linear) or head.bias is None or features.ndim != 2:
         return False
     part = features[:2].to(setup.compute.device)
-    with torch.no_grad(), setup.compute.autocast():
+    with torch.no_grad(), setup.compute.exact():
         return torch.equal(
             frozen.evaluated(part), setup.evaluated.get_submodule(setup.network.head_path)(part)
         )
