@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from finetune.errors import UserError
+from finetune.errors import UserError, first_line
 
 
 class Compiled:
@@ -35,7 +35,7 @@ class Compiled:
         try:
             return self._compiled(images)
         except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(getattr(error, "inner_exception", error))
             raise UserError(
                 f"train.compile: true: torch cannot compile this network here ({reason}). Leave it out."
             ) from error

@@ -199,8 +199,8 @@ def settle_precision(
     if device_type != "cpu":
         return "fp32", f"auto: fp32 on {device_type}"
     if units:
-        return "bf16", f"auto: this CPU computes bf16, {' and '.join(units)}; weights stay fp32"
-    return "fp32", "auto: this CPU does not compute bf16"
+        return "bf16", f"auto: this CPU has {' and '.join(units)}; weights stay fp32"
+    return "fp32", "auto: this CPU has no bf16"
 
 
 def settle_memory_format(device_type: str) -> MemoryFormat:

@@ -31,8 +31,8 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize(
     ("machine", "expected", "says"),
     [
-        ({"device_type": "cpu"}, "fp32", "does not compute bf16"),
-        ({"device_type": "cpu", "units": ("AMX", "AVX512-BF16")}, "bf16", "bf16, AMX and AVX512-BF16"),
+        ({"device_type": "cpu"}, "fp32", "this CPU has no bf16"),
+        ({"device_type": "cpu", "units": ("AMX", "AVX512-BF16")}, "bf16", "this CPU has AMX and AVX512-BF16"),
         ({"device_type": "cuda", "cuda_bf16": True}, "bf16", "this GPU computes bf16"),
         ({"device_type": "cuda", "cuda_bf16": False}, "fp16", "this GPU computes fp16"),
         ({"device_type": "mps"}, "fp32", "on mps"),
