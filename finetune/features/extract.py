@@ -105,12 +105,15 @@ class Extractor:
             rows[start : start + self.together] = self.spec.rows(self._run(part))[: self.together - lacking]
         return rows
 
-    def at_once(self, images: Tensor) -> Tensor:
-        """The same rows up to rounding, all pictures in one batch: for those that are computed only once."""
-        rows = torch.empty(len(images), *self.spec.shape, dtype=self.spec.dtype, device=self._device)
+    def at_once(self, images: Tensor, autocast: Autocast) -> Tensor:
+        """Pictures -> the batch that the suffix takes, computed in one pass: for looks that are seen once.
+
+        Args:
+            autocast: the context of this pass, in place of the extractor's own.
+        """
         if len(images):
-            rows.copy_(self.spec.rows(self._run(images)))
-        return rows
+            return self._run(images, autocast)
+        return self.spec.features(torch.empty(0, *self.spec.shape, device=self._device))
 
     def fingerprint(self) -> str:
         """SHA-256 of what is computed: operations, settings, weights, and how many pictures at a time."""
@@ -122,9 +125,9 @@ class Extractor:
             digest.update(plain.numpy().data)
         return digest.hexdigest()
 
-    def _run(self, images: Tensor) -> Tensor:
+    def _run(self, images: Tensor, autocast: Autocast | None = None) -> Tensor:
         # Not in inference mode: the suffix saves its input for the backward pass.
-        with torch.no_grad(), self._autocast():
+        with torch.no_grad(), (autocast or self._autocast)():
             features: Tensor = self._prefix(images.to(self._device, non_blocking=True))
         return features
 

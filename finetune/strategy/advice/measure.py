@@ -28,7 +28,7 @@ from finetune.strategy.advice.facts import Facts, Probed, Seconds, Tried
 from finetune.strategy.advice.invariance import AUGMENTATIONS, transform_of, try_out
 from finetune.strategy.advice.similarity import Shift, confidence, told_apart
 from finetune.strategy.probe import features_of, frozen_recipe
-from finetune.training.precision import choose_compute, pick_device
+from finetune.training.precision import Compute, choose_compute, pick_device
 from finetune.training.setup import Setup, load_data, prepare
 
 # Pictures at which depths, statistics and predictions are looked at.
@@ -80,9 +80,9 @@ def measure(recipe: Recipe, *, device: str | None = None, tell: Tell = silent) -
     classes, train = len(source.classes), source.splits["train"]
     counts = train.class_counts(classes)
     fewest_of_a_class(train.targets, classes)
-    threads = None if recipe.train.threads == "auto" else recipe.train.threads
-    compute = choose_compute(pick_device(device), "fp32", threads)
-    setup = prepare(frozen_recipe(recipe, None), source, compute)
+    plain = frozen_recipe(recipe, None)
+    compute = choose_compute(pick_device(device), plain.train)
+    setup = prepare(plain, source, compute)
     network, card = setup.network, setup.card
     computed = 0
 
@@ -123,7 +123,7 @@ def measure(recipe: Recipe, *, device: str | None = None, tell: Tell = silent) -
         confidence=None if close.logits is None else confidence(close.logits),
         told_apart=None if close.logits is None else told_apart(close.logits, close.targets),
         tried=tried,
-        seconds=_time(setup, close.read),
+        seconds=_time(setup, choose_compute(compute.device, recipe.train), close.read),
         computed=computed,
         cached=len(targets) - computed,
     )
@@ -222,8 +222,8 @@ def _some(targets: Targets, number: int, seed: int) -> Targets:
     return stratified(targets, number / len(targets), seed)[1]
 
 
-def _time(setup: Setup, read: float) -> Seconds:
-    """A forward pass and a training step of a small batch, each the second time."""
+def _time(setup: Setup, training: Compute, read: float) -> Seconds:
+    """A forward pass and, as ``training`` has it, a step of a small batch, each the second time."""
     network, preprocessing = setup.network, setup.card.preprocessing
     size = preprocessing.image_size
     images = torch.randn(TIMED, preprocessing.channels, size, size, device=setup.compute.device)
@@ -244,7 +244,9 @@ def _time(setup: Setup, read: float) -> Seconds:
             module(images)
 
     def step() -> None:
-        module(images).sum().backward()
+        with training.autocast():
+            loss = module(images).sum()
+        loss.backward()
         module.zero_grad(set_to_none=True)
 
     # In eval mode, so that no statistics move; a step costs the same.
