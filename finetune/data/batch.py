@@ -1,4 +1,4 @@
-"""What a loader hands to training and evaluation."""
+"""What a loader hands to training and evaluation, and what a reader hands to a loader."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -8,12 +8,15 @@ from torch import Tensor
 
 from finetune.errors import BadImageError
 
+# Top, left, height and width in pixels.
+Box = tuple[int, int, int, int]
+
 
 @dataclass
 class Batch:
     """Pictures with their classes.
 
-    ``images`` is (N, 3, S, S) float32; ``targets`` (N,) int64, or (N, num_classes) float32 when mixed;
+    ``images`` is (N, C, S, S) float32; ``targets`` (N,) int64, or (N, num_classes) float32 when mixed;
     ``labels`` (N,) int64, unmixed; ``indices`` the N places in the split. ``bad`` are the pictures that could
     not be read and are left out; N is 0 where none could.
     """
@@ -33,11 +36,21 @@ class Batch:
             labels=self.labels.to(device, non_blocking=non_blocking),
         )
 
-    def pin_memory(self) -> "Batch":
+
+@dataclass
+class PixelBatch:
+    """A batch as it is read: 8 bits a colour, a quarter of what it becomes.
+
+    ``pixels`` is (N, S, S, 3) uint8, or (N, S, S, 1) where pictures are made grey; ``erased`` the boxes to be
+    erased, each with the place of its picture in the batch; the rest as in :class:`Batch`.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    indices: tuple[int, ...]
+    erased: tuple[tuple[int, Box], ...] = ()
+    bad: tuple[BadImageError, ...] = ()
+
+    def pin_memory(self) -> "PixelBatch":
         """The same in page-locked memory, from which GPUs copy faster."""
-        return dataclasses.replace(
-            self,
-            images=self.images.pin_memory(),
-            targets=self.targets.pin_memory(),
-            labels=self.labels.pin_memory(),
-        )
+        return dataclasses.replace(self, pixels=self.pixels.pin_memory(), labels=self.labels.pin_memory())

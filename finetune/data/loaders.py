@@ -6,19 +6,24 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Literal
 
+import torch
 from torch.utils.data import DataLoader
 
 from finetune.data.batch import Batch as Batch
+from finetune.data.batch import PixelBatch
 from finetune.data.keys import key
+from finetune.data.normalize import Normalizer
 from finetune.data.order import balanced, repeats, shuffled
 from finetune.data.preprocessing import Preprocessing
 from finetune.data.reading import Agenda, Draw, OnBadImage, Reader, data_loader, running
 from finetune.data.reading import default_workers as default_workers
 from finetune.data.sources import Split
-from finetune.data.transforms import BatchMixer, EvalTransform, TrainTransform
+from finetune.data.transforms import BatchMixer, EvalTransform, Transform
 from finetune.errors import BadImageError, DataError
 
 log = logging.getLogger("finetune")
+
+CPU = torch.device("cpu")
 
 
 class TrainLoader:
@@ -40,7 +45,7 @@ class TrainLoader:
     def __init__(
         self,
         split: Split,
-        transform: TrainTransform,
+        transform: Transform,
         *,
         batch_size: int,
         seed: int,
@@ -49,7 +54,7 @@ class TrainLoader:
         mixer: BatchMixer | None = None,
         workers: int = 0,
         on_bad_image: OnBadImage = "error",
-        pin_memory: bool = False,
+        device: torch.device = CPU,
     ) -> None:
         if not len(split):
             raise DataError("there are no pictures to train on")
@@ -63,10 +68,11 @@ class TrainLoader:
         self._known_bad: set[str] = set()
         self._reader = Reader(split, transform)
         self._workers = workers
-        self._pin_memory = pin_memory
+        self._device = device
+        self._normalize = Normalizer(transform.preprocessing, device)
         self._agenda = Agenda()
-        self._loader: DataLoader[Batch] | None = None
-        self._running: Generator[Batch] | None = None
+        self._loader: DataLoader[PixelBatch] | None = None
+        self._running: Generator[PixelBatch] | None = None
 
     @property
     def split(self) -> Split:
@@ -74,7 +80,7 @@ class TrainLoader:
         return self._split
 
     @property
-    def transform(self) -> TrainTransform | EvalTransform:
+    def transform(self) -> Transform:
         """What they go through."""
         return self._reader.transform
 
@@ -97,7 +103,7 @@ class TrainLoader:
         self._agenda.batches = self.draws(epoch, start)
         if self._loader is None:
             self._loader = data_loader(
-                self._reader, self._agenda, self._workers, self._pin_memory, persistent=True
+                self._reader, self._agenda, self._workers, _pinned(self._device), persistent=True
             )
         self._running = running(self._loader, self._on_bad_image)
         seen, bad = 0, ""
@@ -119,10 +125,11 @@ class TrainLoader:
             self._running.close()
         self._running = self._loader = None
 
-    def _finished(self, batch: Batch, epoch: int, number: int) -> Batch:
-        if len(batch.indices) == 1 and batch.bad:
+    def _finished(self, read: PixelBatch, epoch: int, number: int) -> Batch:
+        if len(read.indices) == 1 and read.bad:
             # BatchNorm cannot train on one picture; in another epoch it is in other company.
-            batch = Batch(batch.images[:0], batch.targets[:0], batch.labels[:0], (), batch.bad)
+            read = PixelBatch(read.pixels[:0], read.labels[:0], (), bad=read.bad)
+        batch = self._normalize(read)
         if self._mixer is None:
             return batch
         images, targets = self._mixer(batch.images, batch.labels, key(self._seed, "mix", epoch, number))
@@ -163,7 +170,7 @@ def eval_batches(
     batch_size: int,
     workers: int = 0,
     on_bad_image: OnBadImage = "error",
-    pin_memory: bool = False,
+    device: torch.device = CPU,
 ) -> Iterator[Batch]:
     """The pictures of a split in order, as evaluation sees them.
 
@@ -180,19 +187,19 @@ def eval_batches(
         batch_size=batch_size,
         workers=workers,
         on_bad_image=on_bad_image,
-        pin_memory=pin_memory,
+        device=device,
     )
 
 
 def read_draws(
     split: Split,
-    transform: TrainTransform | EvalTransform,
+    transform: Transform,
     draws: Sequence[Draw],
     *,
     batch_size: int,
     workers: int = 0,
     on_bad_image: OnBadImage = "error",
-    pin_memory: bool = False,
+    device: torch.device = CPU,
 ) -> Iterator[Batch]:
     """The pictures that ``draws`` names, each with the key of its augmentation, in that order.
 
@@ -202,5 +209,11 @@ def read_draws(
     agenda = Agenda()
     agenda.batches = (list(draws[s : s + batch_size]) for s in range(0, len(draws), batch_size))
     needed = -(-len(draws) // batch_size)
-    loader = data_loader(Reader(split, transform), agenda, min(workers, needed), pin_memory, persistent=False)
-    yield from running(loader, on_bad_image)
+    reader, normalize = Reader(split, transform), Normalizer(transform.preprocessing, device)
+    loader = data_loader(reader, agenda, min(workers, needed), _pinned(device), persistent=False)
+    for batch in running(loader, on_bad_image):
+        yield normalize(batch)
+
+
+def _pinned(device: torch.device) -> bool:
+    return device.type == "cuda"

@@ -24,8 +24,9 @@ class Pictures(Protocol):
         """What messages and tables call the picture: its path, where it has one."""
         ...
 
-    def open(self, index: int) -> Image.Image:
-        """The picture, 8-bit RGB.
+    def open(self, index: int, shorter: int | None = None) -> Image.Image:
+        """The picture, 8-bit RGB; with ``shorter`` perhaps decoded at a smaller size, its shorter side no
+        less than that.
 
         Raises:
             BadImageError: it cannot be read.
@@ -56,8 +57,8 @@ class FilePictures:
         start = int(self._ends[index - 1]) if index else 0
         return os.fsdecode(self._names[start : int(self._ends[index])])
 
-    def open(self, index: int) -> Image.Image:
-        return open_rgb(Path(self.name(index)))
+    def open(self, index: int, shorter: int | None = None) -> Image.Image:
+        return open_rgb(Path(self.name(index)), shorter)
 
     def digest(self, index: int) -> bytes:
         try:
@@ -84,7 +85,7 @@ class ArrayPictures:
     def name(self, index: int) -> str:
         return f"{self._prefix}/{index}"
 
-    def open(self, index: int) -> Image.Image:
+    def open(self, index: int, shorter: int | None = None) -> Image.Image:
         return to_rgb(Image.fromarray(self._pixels[index]))
 
     def digest(self, index: int) -> bytes:
@@ -107,7 +108,7 @@ class TorchvisionPictures:
     def name(self, index: int) -> str:
         return f"{self._prefix}/{index}"
 
-    def open(self, index: int) -> Image.Image:
+    def open(self, index: int, shorter: int | None = None) -> Image.Image:
         try:
             image = self._dataset[index][0]
             if not isinstance(image, Image.Image):
@@ -135,8 +136,8 @@ class SomePictures:
     def name(self, index: int) -> str:
         return self._pictures.name(int(self._indices[index]))
 
-    def open(self, index: int) -> Image.Image:
-        return self._pictures.open(int(self._indices[index]))
+    def open(self, index: int, shorter: int | None = None) -> Image.Image:
+        return self._pictures.open(int(self._indices[index]), shorter)
 
     def digest(self, index: int) -> bytes:
         return self._pictures.digest(int(self._indices[index]))
@@ -156,9 +157,9 @@ class JoinedPictures:
         part, place = self._find(index)
         return part.name(place)
 
-    def open(self, index: int) -> Image.Image:
+    def open(self, index: int, shorter: int | None = None) -> Image.Image:
         part, place = self._find(index)
-        return part.open(place)
+        return part.open(place, shorter)
 
     def digest(self, index: int) -> bytes:
         part, place = self._find(index)

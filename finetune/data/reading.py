@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from finetune.data.batch import Batch
+from finetune.data.batch import PixelBatch
 from finetune.data.sources import Split
-from finetune.data.transforms import EvalTransform, TrainTransform
+from finetune.data.transforms import Transform
 from finetune.errors import BadImageError, FinetuneError
 
 OnBadImage = Literal["error", "skip"]
@@ -51,34 +51,40 @@ def worker_death(error: RuntimeError) -> FinetuneError | None:
     )
 
 
-class Reader(Dataset[Batch]):
+class Reader(Dataset[PixelBatch]):
     """Reads and transforms one batch at a time, in whichever process.
 
-    What cannot be read is in :attr:`Batch.bad`: an error that leaves a loader process is rewritten by torch.
+    What cannot be read is in :attr:`PixelBatch.bad`: an error that leaves a loader process is rewritten by
+    torch.
     """
 
-    def __init__(self, split: Split, transform: TrainTransform | EvalTransform) -> None:
+    def __init__(self, split: Split, transform: Transform) -> None:
         self.split = split
         self.transform = transform
 
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitems__(self, draws: list[Draw]) -> Batch:
-        images, indices, bad = [], [], []
+    def __getitems__(self, draws: list[Draw]) -> PixelBatch:
+        preprocessing = self.transform.preprocessing
+        side, colours = preprocessing.image_size, min(preprocessing.channels, 3)
+        pixels = np.empty((len(draws), side, side, colours), dtype=np.uint8)
+        indices: list[int] = []
+        erased, bad = [], []
         for index, picture_key in draws:
             try:
-                picture = self.split.open(index)
+                picture = self.split.open(index, self.transform.shorter)
             except BadImageError as error:
                 bad.append(error)
                 continue
-            images.append(self.transform(picture, picture_key))
+            look = self.transform.look(self.transform.base(picture), picture_key)
+            pixels[len(indices)] = look.pixels
+            if look.erased is not None:
+                erased.append((len(indices), look.erased))
             indices.append(index)
         labels = torch.from_numpy(self.split.targets[np.asarray(indices, dtype=np.int64)])
-        preprocessing = self.transform.preprocessing
-        size = preprocessing.image_size
-        stacked = torch.stack(images) if images else torch.empty(0, preprocessing.channels, size, size)
-        return Batch(stacked, labels, labels, tuple(indices), tuple(bad))
+        read = torch.from_numpy(pixels[: len(indices)])
+        return PixelBatch(read, labels, tuple(indices), tuple(erased), tuple(bad))
 
 
 class Agenda:
@@ -93,7 +99,7 @@ class Agenda:
 
 def data_loader(
     reader: Reader, agenda: Agenda, workers: int, pin_memory: bool, *, persistent: bool
-) -> "DataLoader[Batch]":
+) -> "DataLoader[PixelBatch]":
     """torch's loader of the batches that ``agenda`` names; ``persistent``: its processes outlive an epoch."""
     with _quiet_start():
         return DataLoader(
@@ -109,7 +115,7 @@ def data_loader(
         )
 
 
-def running(loader: "DataLoader[Batch]", on_bad_image: OnBadImage) -> Generator[Batch]:
+def running(loader: "DataLoader[PixelBatch]", on_bad_image: OnBadImage) -> Generator[PixelBatch]:
     """What ``loader`` reads, batch by batch.
 
     Raises:

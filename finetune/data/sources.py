@@ -41,9 +41,9 @@ class Split:
         """What messages call picture ``index``."""
         return self.pictures.name(index)
 
-    def open(self, index: int) -> Image.Image:
-        """Picture ``index`` as RGB; BadImageError if it cannot be read."""
-        return self.pictures.open(index)
+    def open(self, index: int, shorter: int | None = None) -> Image.Image:
+        """Picture ``index`` as RGB, as :meth:`Pictures.open`; BadImageError if it cannot be read."""
+        return self.pictures.open(index, shorter)
 
     def digest(self, index: int) -> bytes:
         """SHA-256 of what picture ``index`` is made of; BadImageError if it cannot be read."""

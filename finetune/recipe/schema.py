@@ -114,6 +114,11 @@ class DataSection(Section):
     interpolation: Literal["auto", "nearest", "bilinear", "bicubic", "lanczos"] = Field(
         "auto", description="how pictures are resized; auto: the weights' own"
     )
+    decode: Literal["auto", "full"] = Field(
+        "auto",
+        description="auto: large training pictures are decoded at a smaller size, a little above what "
+        "`crop: random_resized` needs, under which alone; full: never. Evaluation pictures never are",
+    )
     workers: Annotated[int, Field(ge=0, le=256)] | Auto = Field(
         "auto", description="loader processes; auto: none on up to two cores, else cores minus two, at most 8"
     )

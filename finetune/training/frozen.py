@@ -36,7 +36,7 @@ from finetune.training.signals import Signals
 log = logging.getLogger("finetune")
 
 # Of what a store's rows depend on beside the prefix and the pictures; another format is another store.
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -251,7 +251,7 @@ class Frozen:
             batch_size=size,
             workers=self._setup.workers,
             on_bad_image=self._setup.recipe.data.on_bad_image,
-            pin_memory=self._setup.compute.device.type == "cuda",
+            device=self._setup.compute.device,
         )
         for batch in pictures:
             rows = self._extract(batch.images)
@@ -307,6 +307,7 @@ def _about(setup: Setup, k: int, plain: bool) -> dict[str, Any]:
         "layer": layer.name,
         "preprocessing": setup.card.preprocessing.to_dict(),
         "augment": None if plain else looks,
+        "decoded": None if plain else setup.loader.transform.shorter,
         "precision": compute.precision,
         "device": compute.device.type,
         "threads": compute.threads,
