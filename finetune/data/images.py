@@ -97,7 +97,7 @@ def upright_rgb(image: Image.Image, shorter: int | None = None) -> Image.Image:
     :func:`open_rgb`."""
     if shorter is not None and min(image.size) > shorter:
         # Does nothing to what is no JPEG.
-        image.draft(None, _reduced(image.size, shorter))
+        image.draft(None, reduced_size(*image.size, shorter))
     image.load()
     # After loading: a PNG may carry its EXIF data behind the pixels, and Pillow turns a TIFF by itself.
     method = ORIENTATION.get(orientation(image))
@@ -109,12 +109,12 @@ def reduced(image: Image.Image, shorter: int) -> Image.Image:
     """``image`` with its shorter side brought down to ``shorter`` pixels; a smaller one stays as it is."""
     if min(image.size) <= shorter:
         return image
-    return image.resize(_reduced(image.size, shorter), Image.Resampling.BICUBIC)
+    return image.resize(reduced_size(*image.size, shorter), Image.Resampling.BICUBIC)
 
 
-def _reduced(size: tuple[int, int], shorter: int) -> tuple[int, int]:
-    width, height = size
-    longer = shorter * max(size) // min(size)
+def reduced_size(width: int, height: int, shorter: int) -> tuple[int, int]:
+    """Width and height in the same proportion, the shorter of them ``shorter``."""
+    longer = shorter * max(width, height) // min(width, height)
     return (shorter, longer) if width <= height else (longer, shorter)
 
 

@@ -11,14 +11,15 @@ from torch.utils.data import DataLoader
 
 from finetune.data.batch import Batch as Batch
 from finetune.data.batch import PixelBatch
+from finetune.data.decoded import Decoded
 from finetune.data.keys import key
 from finetune.data.normalize import Normalizer
 from finetune.data.order import balanced, repeats, shuffled
 from finetune.data.preprocessing import Preprocessing
-from finetune.data.reading import Agenda, Draw, OnBadImage, Reader, data_loader, running
+from finetune.data.reading import Agenda, Draw, OnBadImage, Order, Reader, data_loader, running
 from finetune.data.reading import default_workers as default_workers
 from finetune.data.sources import Split
-from finetune.data.transforms import BatchMixer, EvalTransform, Transform
+from finetune.data.transforms import BatchMixer, EvalTransform, TrainTransform, Transform
 from finetune.errors import BadImageError, DataError
 
 log = logging.getLogger("finetune")
@@ -45,7 +46,7 @@ class TrainLoader:
     def __init__(
         self,
         split: Split,
-        transform: Transform,
+        transform: TrainTransform,
         *,
         batch_size: int,
         seed: int,
@@ -66,6 +67,7 @@ class TrainLoader:
         self._mixer = mixer
         self._on_bad_image = on_bad_image
         self._known_bad: set[str] = set()
+        self._transform = transform
         self._reader = Reader(split, transform)
         self._workers = workers
         self._device = device
@@ -80,9 +82,9 @@ class TrainLoader:
         return self._split
 
     @property
-    def transform(self) -> Transform:
+    def transform(self) -> TrainTransform:
         """What they go through."""
-        return self._reader.transform
+        return self._transform
 
     @property
     def batches_per_epoch(self) -> int:
@@ -100,7 +102,7 @@ class TrainLoader:
         """
         if self._running is not None:
             self._running.close()
-        self._agenda.batches = self.draws(epoch, start)
+        self._agenda.batches = ([self._order(*draw) for draw in draws] for draws in self.draws(epoch, start))
         if self._loader is None:
             self._loader = data_loader(
                 self._reader, self._agenda, self._workers, _pinned(self._device), persistent=True
@@ -110,6 +112,8 @@ class TrainLoader:
         try:
             for number, batch in enumerate(self._running, start):
                 self.tell(batch.bad)
+                if batch.fresh is not None and self._reader.decoded is not None:
+                    batch.fresh.keep(self._reader.decoded)
                 seen += len(batch.indices)
                 bad = bad or "".join(map(str, batch.bad[:1]))
                 yield self._finished(batch, epoch, number)
@@ -119,11 +123,24 @@ class TrainLoader:
         if bad and not seen and start == 0:
             raise DataError(f"none of the {len(self._split)} training pictures can be read; the first: {bad}")
 
+    def keep(self, decoded: Decoded | None) -> None:
+        """Keep what pictures are decoded to there, and read them from there. Loader processes start anew."""
+        self.close()
+        self._reader.decoded = decoded
+
     def close(self) -> None:
         """End the loader processes, and an epoch that is under way. A further epoch starts new ones."""
         if self._running is not None:
             self._running.close()
         self._running = self._loader = None
+
+    def _order(self, index: int, picture_key: int) -> Order:
+        decoded = self._reader.decoded
+        stamp = None if decoded is None else self._split.stamp(index)
+        if decoded is None or stamp is None:
+            return Order(index, picture_key)
+        place = decoded.find(stamp)
+        return Order(index, picture_key, stamp if place or decoded.takes_more else None, place)
 
     def _finished(self, read: PixelBatch, epoch: int, number: int) -> Batch:
         if len(read.indices) == 1 and read.bad:
@@ -207,7 +224,8 @@ def read_draws(
         BadImageError, FinetuneError: as :func:`eval_batches`.
     """
     agenda = Agenda()
-    agenda.batches = (list(draws[s : s + batch_size]) for s in range(0, len(draws), batch_size))
+    starts = range(0, len(draws), batch_size)
+    agenda.batches = ([Order(*draw) for draw in draws[s : s + batch_size]] for s in starts)
     needed = -(-len(draws) // batch_size)
     reader, normalize = Reader(split, transform), Normalizer(transform.preprocessing, device)
     loader = data_loader(reader, agenda, min(workers, needed), _pinned(device), persistent=False)

@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import stat
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +15,9 @@ from PIL import Image
 from finetune.data.images import open_rgb, upright_rgb
 from finetune.data.modes import to_rgb
 from finetune.errors import BadImageError, printable
+
+# The coarsest clock of a file system: FAT counts two seconds.
+JUST_NOW_NS = 2_000_000_000
 
 
 class Pictures(Protocol):
@@ -41,6 +46,13 @@ class Pictures(Protocol):
         """
         ...
 
+    def stamp(self, index: int) -> bytes | None:
+        """32 bytes that are others once the picture's file is changed or replaced, without reading it.
+
+        None where that cannot be told: there is no file, or it was changed just now.
+        """
+        ...
+
 
 class FilePictures:
     """Files. A million paths take one block of memory, which loader processes share without copying."""
@@ -66,6 +78,19 @@ class FilePictures:
         except OSError as error:
             raise BadImageError(self.name(index), error.strerror or str(error)) from None
 
+    def stamp(self, index: int) -> bytes | None:
+        name = self.name(index)
+        try:
+            status = os.stat(name)  # noqa: PTH116
+        except (OSError, ValueError):
+            return None
+        # A file that changes twice within a tick of its file system's clock has the same times after both.
+        if not stat.S_ISREG(status.st_mode) or time.time_ns() - status.st_ctime_ns < JUST_NOW_NS:
+            return None
+        facts = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        path = os.fsencode(os.path.abspath(name))  # noqa: PTH100
+        return hashlib.blake2b(path + repr(facts).encode(), digest_size=32).digest()
+
 
 class ArrayPictures:
     """Pictures in memory: uint8, shape (N, height, width) for grey or (N, height, width, 3) for RGB.
@@ -90,6 +115,9 @@ class ArrayPictures:
 
     def digest(self, index: int) -> bytes:
         return _digest_of_pixels(self.open(index))
+
+    def stamp(self, index: int) -> bytes | None:
+        return None
 
 
 class TorchvisionPictures:
@@ -122,6 +150,9 @@ class TorchvisionPictures:
     def digest(self, index: int) -> bytes:
         return _digest_of_pixels(self.open(index))
 
+    def stamp(self, index: int) -> bytes | None:
+        return None
+
 
 class SomePictures:
     """Those of ``pictures`` that ``indices`` (int64) names, in that order."""
@@ -141,6 +172,9 @@ class SomePictures:
 
     def digest(self, index: int) -> bytes:
         return self._pictures.digest(int(self._indices[index]))
+
+    def stamp(self, index: int) -> bytes | None:
+        return self._pictures.stamp(int(self._indices[index]))
 
 
 class JoinedPictures:
@@ -164,6 +198,10 @@ class JoinedPictures:
     def digest(self, index: int) -> bytes:
         part, place = self._find(index)
         return part.digest(place)
+
+    def stamp(self, index: int) -> bytes | None:
+        part, place = self._find(index)
+        return part.stamp(place)
 
     def _find(self, index: int) -> tuple[Pictures, int]:
         which = int(np.searchsorted(self._ends, index, side="right"))

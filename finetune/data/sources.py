@@ -49,6 +49,10 @@ class Split:
         """SHA-256 of what picture ``index`` is made of; BadImageError if it cannot be read."""
         return self.pictures.digest(index)
 
+    def stamp(self, index: int) -> bytes | None:
+        """What changes with the file of picture ``index``, as :meth:`Pictures.stamp`."""
+        return self.pictures.stamp(index)
+
     def subset(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> "Split":
         """The pictures that ``indices`` names, in that order."""
         wanted = np.asarray(indices, dtype=np.int64)

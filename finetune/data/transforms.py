@@ -13,21 +13,19 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
 from finetune.data.batch import Box
-from finetune.data.images import reduced
+from finetune.data.decoded import Pixels
+from finetune.data.images import reduced, reduced_size
 from finetune.data.preprocessing import Preprocessing
 from finetune.recipe.schema import AugmentSection
-
-Pixels = npt.NDArray[np.uint8]
 
 INTERPOLATION = {
     "nearest": v2.InterpolationMode.NEAREST,
@@ -125,6 +123,22 @@ class TrainTransform:
                     image = transform(image)
                 pixels = np.asarray(image)
             return Look(self.preprocessing.colours(pixels), self._box())
+
+    @property
+    def base_facts(self) -> dict[str, Any]:
+        """All that :meth:`base` depends on beside the picture, JSON-ready."""
+        if self._crop is not None:
+            return {"shorter": self.shorter}
+        geometry = self.preprocessing.to_dict()
+        return {name: geometry[name] for name in ("image_size", "resize", "resize_mode", "interpolation")}
+
+    def base_bytes(self, width: int, height: int) -> int:
+        """What :meth:`base` of a picture of that size takes."""
+        if self._crop is None:
+            width = height = self.preprocessing.image_size
+        elif self.shorter is not None and min(width, height) > self.shorter:
+            width, height = reduced_size(width, height, self.shorter)
+        return width * height * 3
 
     def _cut(self, base: Pixels, *, top: int, left: int, height: int, width: int) -> Pixels:
         """That part of a picture, resized to what the network sees."""

@@ -19,11 +19,11 @@ import torch
 from torch import nn
 
 from finetune.data.batch import Batch
+from finetune.data.kept import features_folder, make_room
 from finetune.data.loaders import eval_batches
 from finetune.data.transforms import EvalTransform
 from finetune.features.decide import Verdict, Where, decide
 from finetune.features.extract import Cost, Extractor, cost
-from finetune.features.kept import features_folder, make_room
 from finetune.features.looks import Looks
 from finetune.features.split import NoSplitError, split, suffix_graph
 from finetune.features.store import Store
