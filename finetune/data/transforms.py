@@ -112,9 +112,9 @@ class TrainTransform:
             pixels = base
             if self._crop is not None:
                 pixels = self._cut(base, **self._crop.make_params([_shaped(3, *base.shape[:2])]))
-            # Views, which cost nothing.
             if self._augment.flip and float(torch.rand(1)) < 0.5:
-                pixels = pixels[:, ::-1]
+                # NumPy would copy pixel by pixel.
+                pixels = torch.from_numpy(_writable(pixels)).flip(1).numpy()
             if self._augment.vertical_flip and float(torch.rand(1)) < 0.5:
                 pixels = pixels[::-1]
             if self._pixels:
@@ -147,7 +147,8 @@ class TrainTransform:
         if interpolation not in RESIZED_BY_TORCH:
             image = Image.fromarray(part)
             return np.asarray(v2.functional.resize(image, [size, size], INTERPOLATION[interpolation]))
-        batch = torch.from_numpy(part).permute(2, 0, 1).unsqueeze(0)
+        # In this order: torch then sees channels-last format, for which it has a kernel.
+        batch = torch.from_numpy(part).unsqueeze(0).permute(0, 3, 1, 2)
         cut = torch.nn.functional.interpolate(batch, (size, size), mode=interpolation, antialias=True)
         return cut[0].permute(1, 2, 0).numpy()
 
@@ -206,6 +207,11 @@ def seeded(key: int) -> Iterator[None]:
         yield
     finally:
         generator.set_state(before)
+
+
+def _writable(pixels: Pixels) -> Pixels:
+    """The same, for torch, which takes no other."""
+    return pixels if pixels.flags.writeable else pixels.copy()
 
 
 def _shaped(*shape: int) -> Tensor:
