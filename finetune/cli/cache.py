@@ -1,4 +1,4 @@
-"""``finetune cache``: features of frozen layers and decoded pictures that are kept on disk."""
+"""``finetune cache``: features of frozen layers, decoded pictures and listings that are kept on disk."""
 
 import json
 import time
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from finetune.data.kept import Kept
 
 cache_app = typer.Typer(
-    help="Look at what is kept on disk (features of frozen layers, decoded pictures), or remove it.",
+    help="Look at what is kept on disk (features, decoded pictures, listings), or remove it.",
     no_args_is_help=True,
 )
 
@@ -75,6 +75,8 @@ def clear(
 def _what(kept: "Kept") -> dict[str, Any]:
     """What is kept there; question marks where its description is gone."""
     about = kept.about
+    if kept.kind == "listing":
+        return {"source": about.get("folder", "?"), "files": about.get("files", 0)}
     if kept.kind == "pictures":
         return {"shorter": about.get("shorter"), "image_size": about.get("image_size")}
     return {
@@ -89,6 +91,8 @@ def _in_words(kept: "Kept") -> str:
     if kept.kind == "features":
         looks = "augmented" if what["augmented"] else "plain"
         return f"{what['backbone']}, {what['layers']} frozen layers, {looks} pictures"
+    if kept.kind == "listing":
+        return f"{what['files']:,} files of {what['source']}"
     if what["image_size"] is not None:
         return f"{what['image_size']} x {what['image_size']} px"
     return "whole" if what["shorter"] is None else f"shorter side {what['shorter']} px at most"

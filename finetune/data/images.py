@@ -8,12 +8,12 @@ import os
 import stat
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, Protocol, TypeVar
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
@@ -152,7 +152,19 @@ def is_stray(name: str) -> bool:
     return name.startswith(".") or name.lower() in STRAY_NAMES
 
 
-def walk(folder: str | Path, above: tuple[str | Path, ...] = ()) -> Iterator[str]:
+class Watch(Protocol):
+    """What wants to know which folders are looked into."""
+
+    def enter(self, folder: str | Path) -> None:
+        """Called before a folder is listed."""
+        ...
+
+    def saw(self, entries: Sequence[os.DirEntry[str]]) -> None:
+        """Called with what it holds."""
+        ...
+
+
+def walk(folder: str | Path, above: tuple[str | Path, ...] = (), watch: Watch | None = None) -> Iterator[str]:
     """The paths of all files below ``folder``, one at a time, each folder's entries sorted by name.
 
     Hidden and stray names are left out. Linked folders are followed, none of them twice, and none of those
@@ -173,24 +185,28 @@ def walk(folder: str | Path, above: tuple[str | Path, ...] = ()) -> Iterator[str
         if this in seen:
             continue
         seen.add(this)
-        entries = [(entry.path, is_directory(entry)) for entry in scan(path)]
+        entries = [(entry.path, is_directory(entry)) for entry in scan(path, watch)]
         stack.extend(reversed(entries))
 
 
-def scan(folder: str | Path) -> list[os.DirEntry[str]]:
+def scan(folder: str | Path, watch: Watch | None = None) -> list[os.DirEntry[str]]:
     """The entries of one folder without hidden and stray ones, sorted by name.
 
     Raises:
         DataError: a folder that cannot be listed.
     """
+    if watch is not None:
+        watch.enter(folder)
     try:
         with os.scandir(folder) as entries:
-            return sorted(
-                (entry for entry in entries if not is_stray(entry.name)), key=lambda entry: entry.name
-            )
+            found = [entry for entry in entries if not is_stray(entry.name)]
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise DataError(f"{printable(os.fspath(folder))}: cannot list this folder: {reason}") from None
+    found.sort(key=lambda entry: entry.name)
+    if watch is not None:
+        watch.saw(found)
+    return found
 
 
 def is_directory(entry: os.DirEntry[str]) -> bool:

@@ -167,10 +167,11 @@ class TrainLoader:
         else:
             order = shuffled(len(targets), self._seed, epoch)
         view = epoch if self._views is None else epoch % self._views
-        draws = list(zip(order.tolist(), repeats(order).tolist(), strict=True))
+        again = repeats(order)
         bounds = self._bounds()[start:]
         for first, end in pairwise(bounds):
-            yield [(i, key(self._seed, "picture", view, i, again)) for i, again in draws[first:end]]
+            draws = zip(order[first:end].tolist(), again[first:end].tolist(), strict=True)
+            yield [(i, key(self._seed, "picture", view, i, count)) for i, count in draws]
 
     def tell(self, bad: Iterable[BadImageError]) -> None:
         """Name pictures that cannot be read in the log, each once."""

@@ -4,6 +4,7 @@ import hashlib
 import os
 import stat
 import time
+from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -58,9 +59,12 @@ class FilePictures:
     """Files. A million paths take one block of memory, which loader processes share without copying."""
 
     def __init__(self, paths: Iterable[str | Path]) -> None:
-        encoded = [os.fsencode(path) for path in paths]
-        self._ends = np.cumsum([len(path) for path in encoded], dtype=np.int64)
-        self._names = b"".join(encoded)
+        names, ends = bytearray(), array("q")
+        for path in paths:
+            names += os.fsencode(path)
+            ends.append(len(names))
+        self._names = bytes(names)
+        self._ends = np.array(ends, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._ends)
