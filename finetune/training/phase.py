@@ -56,7 +56,7 @@ def judge(setup: Setup, split_name: str, signals: Signals, frozen: Frozen | None
             batch_size=setup.recipe.train.batch_size,
             workers=setup.workers,
             on_bad_image=data.on_bad_image,
-            pin_memory=setup.compute.device.type == "cuda",
+            device=setup.compute.device,
         )
     collected = collect_logits(module, signals.watch(batches), setup.compute.device, setup.compute.exact())
     for error in collected.bad:

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from torch import Tensor
 
+from finetune.data.decoded import Pixels
 from finetune.data.preprocessing import Preprocessing
-from finetune.data.transforms import EvalTransform, TrainTransform
+from finetune.data.transforms import EvalTransform, TrainTransform, Transform
 from finetune.features.solve import FOLDS, Features, Targets, choose_decay, solve, total_variance
 from finetune.recipe.schema import AugmentSection, ColorJitter
 from finetune.strategy.advice.facts import Tried
@@ -42,12 +42,12 @@ class Mirrored(EvalTransform):
         super().__init__(preprocessing)
         self._method = method
 
-    def __call__(self, image: Image.Image, key: int = 0) -> Tensor:
+    def base(self, image: Image.Image) -> Pixels:
         """As :class:`EvalTransform`."""
-        return super().__call__(image.transpose(self._method), key)
+        return super().base(image.transpose(self._method))
 
 
-def transform_of(name: str, preprocessing: Preprocessing) -> EvalTransform | TrainTransform:
+def transform_of(name: str, preprocessing: Preprocessing) -> Transform:
     """What makes the copies for an entry of ``AUGMENTATIONS``."""
     if name == "flip":
         return Mirrored(preprocessing, Image.Transpose.FLIP_LEFT_RIGHT)
