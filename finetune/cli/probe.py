@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finetune.cli import output, table
-from finetune.cli.run_options import DeviceOption
+from finetune.cli.run_options import DeviceOption, name_of
 from finetune.errors import UserError, printable
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def probe(
     from finetune.strategy import probe as strategy
 
     wanted = _numbers(layers, recipe)
-    default = _place(what)
+    default = Path("runs") / f"{name_of(what)}-probe"
     place = run_dir or default
     # A place that the user names is never replaced unasked.
     with open_progress(None) as progress, RunDir.open(place, overwrite=overwrite or run_dir is None) as run:
@@ -88,13 +88,6 @@ def probe(
         rows = [row for depth in found for row in depth.rows]
         strategy.plot(rows, f"{recipe.model.backbone} on {recipe.data.source}", drawing)
         output.note(f"drawn        {drawing}")
-
-
-def _place(what: str) -> Path:
-    """Where the probe of a recipe or a source goes, unless the user says."""
-    path = Path(what)
-    name = path.resolve().stem if path.exists() else what.rpartition(":")[2]
-    return Path("runs") / f"{name or 'pictures'}-probe"
 
 
 def _recipe(what: str, backbone: str, overrides: list[str]) -> "Recipe":

@@ -2,12 +2,14 @@
 
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
 
+from finetune.cli import output
 from finetune.errors import RunDirError, printable
 
 T = TypeVar("T")
@@ -38,6 +40,28 @@ def show_progress(things: Iterable[T], unit: str, total: int | None = None) -> I
     from tqdm import tqdm
 
     yield from tqdm(things, total=total, unit=unit, leave=False, file=sys.stderr)
+
+
+def name_of(source: str) -> str:
+    """What a run on ``source`` is called: after the folder or file, or the set."""
+    path = Path(source)
+    name = path.resolve().stem if path.exists() else source.rpartition(":")[2]
+    return name or "pictures"
+
+
+@contextmanager
+def keeping_features(where: str) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end what goes on within; what they leave is told.
+
+    Args:
+        where: the recipe's ``cache.where``.
+    """
+    try:
+        yield
+    except SystemExit:
+        if where not in ("memory", "off"):
+            output.note("stopped; features computed so far are kept, and the same command goes on from there")
+        raise
 
 
 def check_run(run: Path) -> None:
