@@ -91,9 +91,8 @@ def take_turn(scene: Scene, contestant: Contestant, seed: int, phase: Mapping[st
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if contestant.tool == "finetune":
-            recipe = folder / "recipe.yaml"
-            recipe.write_text(yaml.safe_dump(scene.recipe_of(contestant, seed, phase)), encoding="utf-8")
-            words = ["-m", "finetune", "train", str(recipe), "--run-dir", str(folder / "run")]
+            words = _words(scene, contestant, scene.recipe_of(contestant, seed, phase), folder)
+            words += ["--run-dir", str(folder / "run")]
             return outcome_of_run(_run(words, scene.threads, folder), folder / "run")
         job = scene.job_of(contestant, seed).write(folder / "job.json")
         return outcome_of_lines(_run(["-m", MODULES[contestant.tool], str(job)], scene.threads, folder))
@@ -154,6 +153,18 @@ def outcome_of_run(ended: Ended, run_dir: Path) -> Outcome:
     environment = json.loads((run_dir / ENVIRONMENT).read_text(encoding="utf-8"))
     facts = {key: environment[key] for key in ("threads", "precision", "workers")}
     return Outcome(epochs, ended.seconds, ended.peak_bytes, facts)
+
+
+def _words(scene: Scene, contestant: Contestant, recipe: Mapping[str, Any], folder: Path) -> list[str]:
+    command = ["-m", "finetune", "train"]
+    if not contestant.advised:
+        path = folder / "recipe.yaml"
+        path.write_text(yaml.safe_dump(dict(recipe)), encoding="utf-8")
+        return [*command, str(path)]
+    command.append(scene.job.folder)
+    for section, key in (("model", "backbone"), ("model", "weights"), ("data", "image_size")):
+        command += ["--set", f"{section}.{key}={recipe[section][key]}"]
+    return command
 
 
 def _run(words: list[str], threads: int, folder: Path) -> Ended:

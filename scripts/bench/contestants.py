@@ -17,7 +17,8 @@ class Contestant:
     """One row of a table.
 
     ``tool`` is one of :data:`TOOLS`, ``work`` one of :data:`WORKS`. ``workers``: loader processes; finetune
-    settles its own. ``train``: finetune's alone, keys of its recipe's ``train`` section.
+    settles its own. Finetune's alone: ``train``, keys of its recipe's ``train`` section; ``advised``: it is
+    given the pictures and no recipe, and finds out itself what to train.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Contestant:
     work: str
     workers: int = 0
     train: Mapping[str, Any] = field(default_factory=dict)
+    advised: bool = False
 
     @property
     def missing(self) -> str | None:
@@ -59,4 +61,7 @@ ACCURACY = (
     Contestant("finetune-everything", "finetune, everything", "finetune", "everything", train=AUGMENTED),
     Contestant("finetune-head", "finetune, head", "finetune", "head"),
     Contestant("finetune-solved", "finetune, head solved", "finetune", "head", train={"optimizer": "lbfgs"}),
+    Contestant(
+        "finetune-advised", "finetune, given the pictures alone", "finetune", "everything", advised=True
+    ),
 )

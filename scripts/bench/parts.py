@@ -110,7 +110,9 @@ def accuracy(stage: Stage, results: Results) -> None:
     faster = best(results.speed, "plain", "everything")
     contestants = [
         replace(each, workers=faster.workers) if faster is not None and each.tool == "plain" else each
-        for each in options.takes(ACCURACY)
+        for each in ACCURACY
+        # Advice stands on what a network knows already.
+        if not (each.advised and options.weights == "none")
     ]
     stage.say(f"accuracy: {counts['train']} pictures, val {counts['val']}, {options.epochs} epochs")
     results.accuracy = rounds(

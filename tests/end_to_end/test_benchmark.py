@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from PIL import Image
 
 from finetune.model.build import build
 from finetune.model.freeze import Freeze
+from finetune.recipe.load import parse_recipe
 from finetune.recipe.schema import ModelSection
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -171,6 +173,37 @@ def test_time_to_the_plain_loops_accuracy(bench: Any) -> None:
         "finetune, head",
         "finetune, head solved",
     ]
+
+
+def test_every_recipe_can_be_run(bench: Any, job: Any) -> None:
+    contest, contestants = bench("contest"), bench("contestants")
+    scene = contest.Scene(job, {"everything": 0, "first k": 4, "head": 9}, 1)
+    for rows, phase in ((contestants.SPEED, bench("parts").SGD), (contestants.ACCURACY, {})):
+        for each in rows:
+            if each.tool == "finetune":
+                recipe = parse_recipe(yaml.safe_dump(scene.recipe_of(each, 3, phase)), each.name)
+                (section,) = recipe.train.phases
+                assert (recipe.seed, recipe.train.batch_size, recipe.data.image_size) == (3, 8, 32)
+                assert section.freeze == {"everything": 0, "first k": 4, "head": "backbone"}[each.work]
+                assert recipe.train.augment.flip == bool(each.train.get("augment"))
+
+
+def test_the_advised_one_is_given_the_pictures(bench: Any, job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    contest, contestants = bench("contest"), bench("contestants")
+    given: list[list[str]] = []
+
+    def run(words: list[str], threads: int, cache: Path) -> Any:
+        given.append(words)
+        return bench("process").Ended(1, ((0.1, "no"),), 0.1, 1)
+
+    monkeypatch.setattr(contest, "run", run)
+    (advised,) = (each for each in contestants.ACCURACY if each.advised)
+    with pytest.raises(contest.ContestantError, match="no"):
+        contest.take_turn(contest.Scene(job, {"everything": 0}, 1), advised, 0, {})
+    ((*words, _, _),) = given
+    settings = ["model.backbone=resnet18", "model.weights=none", "data.image_size=32"]
+    pairs = [word for setting in settings for word in ("--set", setting)]
+    assert words == ["-m", "finetune", "train", job.folder, *pairs]
 
 
 def test_growth_per_picture(bench: Any, tmp_path: Path, job: Any) -> None:
