@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,12 @@ from bench.job import Epoch, Job
 from bench.process import Ended, run
 from finetune.training.run_files import ENVIRONMENT, METRICS, TIMING
 
-MODULES = {"plain": "bench.plain_loop", "timm": "bench.timm_loop", "ceiling": "bench.ceiling"}
+MODULES = {
+    "plain": "bench.plain_loop",
+    "timm": "bench.timm_loop",
+    "fastai": "bench.fastai_loop",
+    "ceiling": "bench.ceiling",
+}
 
 
 class ContestantError(Exception):
@@ -111,20 +116,20 @@ def write_start(job: Job, threads: int) -> dict[str, Any]:
 
 
 def rounds(
-    contestants: Iterable[Contestant],
+    contestants: Sequence[Contestant],
     count: int,
     turn: Callable[[Contestant, int], Outcome],
     say: Callable[[str], None],
 ) -> dict[str, list[Outcome]]:
     """Let all take their turns, ``count`` times over, so that a busy moment hits them alike.
 
-    A contestant that fails is told of and left out from then on.
+    A contestant that fails is told of and left out from then on; one whose package is missing has none.
     """
-    outcomes: dict[str, list[Outcome]] = {each.name: [] for each in contestants if not each.missing}
+    outcomes: dict[str, list[Outcome]] = {each.name: [] for each in contestants}
     for number in range(count):
         for each in contestants:
-            mine = outcomes.get(each.name)
-            if mine is None or any(outcome.error for outcome in mine):
+            mine = outcomes[each.name]
+            if each.missing or any(outcome.error is not None for outcome in mine):
                 continue
             try:
                 mine.append(turn(each, number))

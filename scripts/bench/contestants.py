@@ -7,7 +7,9 @@ from typing import Any
 
 # How much of the network trains; the first k are half of the body's layers.
 WORKS = ("everything", "first k", "head")
-TOOLS = ("finetune", "plain", "timm", "ceiling")
+TOOLS = ("finetune", "plain", "timm", "fastai", "ceiling")
+# Those that are packages of their own, and may not be there.
+PACKAGES = ("timm", "fastai")
 # What every loop does to its pictures, unless the row says otherwise.
 AUGMENTED = {"augment": {"crop": "random_resized", "flip": True}}
 
@@ -32,16 +34,17 @@ class Contestant:
     @property
     def missing(self) -> str | None:
         """The package that it takes and that is not installed."""
-        return "timm" if self.tool == "timm" and find_spec("timm") is None else None
+        return self.tool if self.tool in PACKAGES and find_spec(self.tool) is None else None
 
 
 def _of_work(work: str, suffix: str) -> tuple[Contestant, ...]:
     """What stands side by side for one work, in the order in which they take their turns."""
-    others = ("plain", "timm") if work == "everything" else ("plain",)
-    titles = {"plain": "plain loop", "timm": "timm"}
+    others = {"plain": "plain loop"}
+    if work == "everything":
+        others |= {package: package for package in PACKAGES}
     loops = [
-        Contestant(f"{tool}{suffix}-w{workers}", f"{titles[tool]}, {words}", tool, work, workers)
-        for tool in others
+        Contestant(f"{tool}{suffix}-w{workers}", f"{title}, {words}", tool, work, workers)
+        for tool, title in others.items()
         for workers, words in ((0, "no workers"), (2, "2 workers"))
     ]
     kept = [Contestant(f"finetune{suffix}-kept", "finetune, one look a picture", "finetune", work)]

@@ -151,10 +151,15 @@ def test_the_speed_table_divides_by_the_faster_plain_loop(
     ]
     assert ours[5:7] == ["0.0", "2"]  # start: told after one second, which the epoch took
     assert cells["head", "plain loop, no workers"][0].strip() == "failed"
-    contestant = bench("contestants").Contestant
-    monkeypatch.setattr(contestant, "missing", property(lambda each: "timm" if each.tool == "timm" else None))
-    lines = bench("report").speed_table({"finetune": outcomes["finetune"]}).splitlines()
-    assert [line.split("|")[3].strip() for line in lines if "timm, " in line] == ["not installed"] * 2
+    contestant, packages = bench("contestants").Contestant, bench("contestants").PACKAGES
+    away = property(lambda each: each.tool if each.tool in packages else None)
+    monkeypatch.setattr(contestant, "missing", away)
+    asked = [each for each in bench("contestants").SPEED if each.tool in packages]
+    lines = bench("report").speed_table(bench("contest").rounds(asked, 1, None, None)).splitlines()
+    absent = [line.split("|")[2:4] for line in lines if "not installed" in line]
+    assert [title.strip() for title, _ in absent] == [
+        f"{package}, {workers}" for package in packages for workers in ("no workers", "2 workers")
+    ]
 
 
 def test_time_to_the_plain_loops_accuracy(bench: Any) -> None:
