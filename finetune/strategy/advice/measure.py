@@ -23,7 +23,6 @@ from finetune.features.classifiers import fewest_of_a_class
 from finetune.features.depths import Depths
 from finetune.features.extract import cost
 from finetune.features.solve import Features, Targets, choose_decay
-from finetune.features.split import fold, prefix_graph
 from finetune.recipe.schema import Recipe
 from finetune.strategy.advice.facts import Facts, Probed, Seconds, Tried
 from finetune.strategy.advice.invariance import AUGMENTATIONS, transform_of, try_out
@@ -57,6 +56,7 @@ class _Close:
     """A sample looked at closely: features by depth, each (N, D), of the pictures of the sample that could be
     read (``places``), their targets, the source's logits, and the seconds that reading one took."""
 
+    depths: Depths
     layers: tuple[int, ...]
     features: list[Features]
     places: Targets
@@ -94,9 +94,14 @@ def measure(recipe: Recipe, *, device: str | None = None, tell: Tell = silent) -
     features, targets = features_of(setup, "train", counted)
     sample = train.subset(_some(train.targets, max(SAMPLE, 4 * classes), recipe.seed))
     close = _look(setup, sample, tell)
-    tried = _try(setup, sample, close, recipe.seed, tell)
     body = network.table.body
     layer = body[-1]
+    depths = tuple(
+        _probe(found, close.targets, recipe.seed, number, body[number - 1].name)
+        for number, found in zip(close.layers, close.features, strict=True)
+    )
+    best = max(range(len(depths)), key=lambda place: depths[place].top1)
+    tried = _try(setup, sample, close, best, recipe.seed, tell)
     chosen = _some(targets, max(PROBED // classes, SAMPLE), recipe.seed)
     return Facts(
         source=source.name,
@@ -109,10 +114,7 @@ def measure(recipe: Recipe, *, device: str | None = None, tell: Tell = silent) -
         backbone=recipe.model.backbone,
         weights=network.weights.origin if network.weights is not None else "none",
         image_size=card.preprocessing.image_size,
-        depths=tuple(
-            _probe(found, close.targets, recipe.seed, number, body[number - 1].name)
-            for number, found in zip(close.layers, close.features, strict=True)
-        ),
+        depths=depths,
         probe=_probe(features[chosen], targets[chosen], recipe.seed, layer.number, layer.name),
         shares=_shares(setup),
         shift=close.shift,
@@ -163,35 +165,35 @@ def _look(setup: Setup, sample: Split, tell: Tell) -> _Close:
         logits = features[-1] @ weight.T + (0.0 if head.bias is None else head.bias.cpu().numpy())
     found = np.asarray(places, dtype=np.int64)
     return _Close(
-        layers, features, found, sample.targets[found], logits, shift.value(), reading / max(done, 1)
+        depths, layers, features, found, sample.targets[found], logits, shift.value(), reading / max(done, 1)
     )
 
 
-def _try(setup: Setup, sample: Split, close: _Close, seed: int, tell: Tell) -> dict[str, Tried]:
-    """What augmentations do, on some of the sample."""
+def _try(setup: Setup, sample: Split, close: _Close, best: int, seed: int, tell: Tell) -> dict[str, Tried]:
+    """What augmentations do, on some of the sample; nothing where it has no two classes of two pictures."""
     network, preprocessing = setup.network, setup.card.preprocessing
-    k = len(network.table.body)
-    prefix = fold(prefix_graph(network.module.eval(), network.table, k))
-    flops = cost(network.module, network.table, k, preprocessing.image_size, preprocessing.channels).flops
+    table, size, channels = network.table, preprocessing.image_size, preprocessing.channels
+    flops = cost(network.module, table, len(table.body), size, channels).flops
     affordable = int(OPERATIONS / (len(AUGMENTATIONS) * max(flops, 1)))
     number = max(FEWEST_COPIED, min(COPIED, affordable))
     some = _twice_or_more(close.targets, _some(close.targets, number, seed))
-    plain, targets = close.features[-1][some], close.targets[some]
-    _, targets = np.unique(targets, return_inverse=True)
-    total, done, found = len(AUGMENTATIONS) * len(some), 0, {}
-    if len(np.unique(targets)) < 2:
+    classes, targets = np.unique(close.targets[some], return_inverse=True)
+    if len(classes) < 2:
         return {}
+    plain = [each[some] for each in close.features]
+    total, done, found = len(AUGMENTATIONS) * len(some), 0, {}
     for name in AUGMENTATIONS:
         draws = [(int(place), key(seed, "advice", name, int(place))) for place in close.places[some]]
-        transform = transform_of(name, preprocessing)
+        batches = read_draws(
+            sample, transform_of(name, preprocessing), draws, batch_size=TOGETHER, workers=setup.workers
+        )
         rows = []
-        for batch in read_draws(sample, transform, draws, batch_size=TOGETHER, workers=setup.workers):
-            with torch.no_grad():
-                rows.append(prefix(batch.images.to(setup.compute.device)).cpu())
+        for batch in batches:
+            rows.append(close.depths(batch.images.to(setup.compute.device)))
             done += len(batch.indices)
             tell("made anew by augmentation", done, total)
-        copies = torch.cat(rows).numpy()
-        found[name] = try_out(plain, copies, targets.reshape(-1).astype(np.int64), seed)
+        copies = [torch.cat(each).cpu().numpy() for each in zip(*rows, strict=True)]
+        found[name] = try_out(plain, copies, targets.reshape(-1).astype(np.int64), best, seed)
     return found
 
 

@@ -66,15 +66,16 @@ def _augmentation(facts: Facts, settings: Settings) -> list[tuple[str, str]]:
     used = settings.augment.model_dump(exclude_defaults=True)
     lines = []
     for name, tried in facts.tried.items():
-        verdict = "used" if name in used else "not used" if bears(tried) else "harmful"
+        verdict = "used" if name in used else "not needed" if bears(name, tried) else "refused"
         lines.append(("augment", f"{verdict}: {NAMES[name]} ({_tried(tried)})"))
     return lines
 
 
 def _tried(tried: Tried) -> str:
     return (
-        f"keeps {100 * tried.kept:.0f} % of the predictions; copies in training change held-out accuracy by "
-        f"{100 * tried.gain:+.1f} points, standard error {100 * tried.error:.1f}"
+        f"{100 * tried.told:.0f} % of copies and originals told apart, 50 by chance; {100 * tried.kept:.0f} % "
+        f"of predictions stay; training on copies as well: {100 * tried.gain:+.1f} points of accuracy, "
+        f"standard error {100 * tried.error:.1f}"
     )
 
 

@@ -56,6 +56,8 @@ LARGE, LARGE_PER_CLASS = 20_000, 200
 NOTHING_FOUND = 0.05
 # A classifier that puts so many copies where it puts the originals sees no difference.
 KNOWN_WELL = 0.9
+# Where a classifier tells mirrored copies from originals more often than this, there are none among those.
+TOLD = 2 / 3
 # BatchNorm keeps its statistics below this number of steps a run.
 FEW_STEPS = 1_000
 
@@ -188,24 +190,26 @@ def epochs_for(strategy: Strategy, train: int) -> int:
     return 4 * tuned if strategy is Strategy.scratch else tuned
 
 
+MIRRORING = frozenset({"flip", "vertical_flip"})
 # Few worlds have these; each costs time and some of the network's capacity.
 RARE = frozenset({"vertical_flip", "rotation", "color_jitter"})
 
 
-def bears(tried: Tried | None) -> bool:
-    """Whether an augmentation's copies do not mislead a classifier, as far as can be told."""
-    if tried is None:
-        return False
+def bears(name: str, tried: Tried) -> bool:
+    """Whether the copies that an augmentation makes could be pictures of their class, as far as can be told.
+
+    Mirrored copies must pass for originals; those of other augmentations have edges that give them away.
+    """
     doubt = 2 if tried.kept >= KNOWN_WELL else 1
-    return tried.gain >= -doubt * max(tried.error, 0.005)
+    misleads = tried.gain < -doubt * max(tried.error, 0.005)
+    return not misleads and (name not in MIRRORING or tried.told <= TOLD)
 
 
 def augmentation(facts: Facts) -> AugmentSection:
     """All that these pictures bear, of ``RARE`` only what clearly helps."""
     chosen: dict[str, object] = {}
-    for name, section in AUGMENTATIONS.items():
-        tried = facts.tried.get(name)
-        helps = tried is not None and tried.gain > 2 * tried.error > 0
-        if bears(tried) and (name not in RARE or helps):
-            chosen |= section.model_dump(exclude_defaults=True)
+    for name, tried in facts.tried.items():
+        helps = tried.gain > 2 * tried.error > 0
+        if bears(name, tried) and (name not in RARE or helps):
+            chosen |= AUGMENTATIONS[name].model_dump(exclude_defaults=True)
     return AugmentSection.model_validate(chosen)
