@@ -104,9 +104,13 @@ def accuracy(stage: Stage, results: Results) -> None:
     options = stage.options
     folder = stage.folder / "accuracy"
     counts = lay_out(stage.source, folder, options.pictures, None, seed=0)
-    scene = stage.scene(
-        stage.job(folder, counts["train"], options.epochs, judge=True), results.settings["frozen"]
-    )
+    job = stage.job(folder, counts["train"], options.epochs, judge=True)
+    scenes = []
+    for seed in range(options.rounds):
+        # A round's seed draws the head too, and all have the same one.
+        of_round = replace(job, start=str(stage.folder / f"start-{seed}.pt"), seed=seed)
+        write_start(of_round, options.threads)
+        scenes.append(stage.scene(of_round, results.settings["frozen"]))
     faster = best(results.speed, "plain", "everything")
     contestants = [
         replace(each, workers=faster.workers) if faster is not None and each.tool == "plain" else each
@@ -116,7 +120,10 @@ def accuracy(stage: Stage, results: Results) -> None:
     ]
     stage.say(f"accuracy: {counts['train']} pictures, val {counts['val']}, {options.epochs} epochs")
     results.accuracy = rounds(
-        contestants, options.rounds, lambda each, number: take_turn(scene, each, number, {}), stage.say
+        contestants,
+        options.rounds,
+        lambda each, number: take_turn(scenes[number], each, number, {}),
+        stage.say,
     )
 
 

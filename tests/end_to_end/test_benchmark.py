@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -291,6 +292,17 @@ def test_all_train_the_same_part(bench: Any, job: Any, work: str, capsys: pytest
         facts, epoch = told(capsys)
         assert (facts["parameters"], facts["trained"]) == expected, loop
         assert epoch["pictures"] == (8 if loop == "ceiling" else 32), loop
+
+
+def test_all_begin_with_the_weights_that_finetune_begins_with(bench: Any, job: Any) -> None:
+    seeded = replace(job, seed=3)
+    facts = bench("network").write_start(seeded)
+    module, _ = bench("network").begin(seeded)
+    network = build(ModelSection(backbone="resnet18", weights="none"), 2, seed=3)
+    ours = network.module.state_dict()
+    assert module.state_dict().keys() == ours.keys()
+    assert all(torch.equal(value, ours[name]) for name, value in module.state_dict().items())
+    assert facts["frozen"] == {"everything": 0, "first k": 4, "head": 9}
 
 
 def test_what_fails_is_told_and_left_out(bench: Any) -> None:
