@@ -91,12 +91,11 @@ def probe(
 
 
 def _recipe(what: str, backbone: str, overrides: list[str]) -> "Recipe":
-    from finetune.recipe.load import load_recipe, parse_recipe
+    from finetune.recipe.load import load_recipe, minimal_recipe
 
     if Path(what).is_file() and Path(what).suffix in (".yaml", ".yml"):
         return load_recipe(Path(what), overrides)
-    text = f"data: {{source: {json.dumps(what)}}}\nmodel: {{backbone: {json.dumps(backbone)}}}\n"
-    return parse_recipe(text, "probe", overrides)
+    return minimal_recipe(what, backbone, overrides=overrides, name="probe")
 
 
 def _numbers(layers: str | None, recipe: "Recipe") -> list[int] | None:

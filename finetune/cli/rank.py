@@ -90,11 +90,9 @@ def _wanted(backbones: str, weights: str) -> list[tuple[str, str]]:
 
 
 def _recipe(source: str, backbone: str, weights: str, overrides: list[str]) -> "Recipe":
-    from finetune.recipe.load import parse_recipe
+    from finetune.recipe.load import minimal_recipe
 
-    model = f"{{backbone: {json.dumps(backbone)}, weights: {json.dumps(weights)}}}"
-    text = f"data: {{source: {json.dumps(source)}}}\nmodel: {model}\n"
-    recipe = parse_recipe(text, "rank", overrides)
+    recipe = minimal_recipe(source, backbone, weights, overrides, "rank")
     if (recipe.model.backbone, recipe.model.weights) != (backbone, weights):
         raise UserError("--set: --backbones and --weights say which networks; leave them out of --set.")
     return recipe

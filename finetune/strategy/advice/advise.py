@@ -1,14 +1,13 @@
 """Pictures to advice: the table of contents."""
 
 import dataclasses
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from finetune.errors import UserError, WeightsError
-from finetune.recipe.load import parse_recipe
+from finetune.recipe.load import minimal_recipe, parse_recipe
 from finetune.recipe.schema import Recipe
 from finetune.strategy.advice.duration import expected_seconds
 from finetune.strategy.advice.facts import Facts
@@ -96,18 +95,15 @@ def base_recipe(source: str, backbone: str, overrides: Sequence[str] = ()) -> Re
     """A recipe that says which pictures and which network; how to train is what advice is asked for.
 
     Raises:
-        RecipeError: as :func:`finetune.recipe.load.parse_recipe`.
+        RecipeError: as :func:`finetune.recipe.load.minimal_recipe`.
         UserError: ``overrides`` say more than that.
     """
-    text = f"data: {{source: {json.dumps(source)}}}\nmodel: {{backbone: {json.dumps(backbone)}}}\n"
-    recipe = parse_recipe(text, "advice", overrides)
-    plain = parse_recipe(text, "advice")
-    for section, known in KNOWN.items():
-        told = getattr(recipe, section).model_dump(exclude=known)
-        usual = getattr(plain, section).model_dump(exclude=known)
-        if unasked := [key for key, value in told.items() if value != usual[key]]:
+    for override in overrides:
+        path, _, _ = override.partition("=")
+        section, _, rest = path.partition(".")
+        if section in KNOWN and rest.split(".")[0] not in KNOWN[section]:
             raise UserError(
-                f"--set {section}.{unasked[0]}: that is for the advice to say. Write it to a file with "
-                "`finetune advise SOURCE -o recipe.yaml`, and change it there."
+                f"--set {path}: that is for the advice to say. Write it to a file, with `finetune advise "
+                "SOURCE -o recipe.yaml`, and change it there."
             )
-    return recipe
+    return minimal_recipe(source, backbone, overrides=overrides, name="advice")

@@ -72,10 +72,10 @@ def _augmentation(facts: Facts, settings: Settings) -> list[tuple[str, str]]:
 
 
 def _tried(tried: Tried) -> str:
+    told, kept, gain, error = (100 * x for x in (tried.told, tried.kept, tried.gain, tried.error))
     return (
-        f"{100 * tried.told:.0f} % of copies and originals told apart, 50 by chance; {100 * tried.kept:.0f} % "
-        f"of predictions stay; training on copies as well: {100 * tried.gain:+.1f} points of accuracy, "
-        f"standard error {100 * tried.error:.1f}"
+        f"{told:.0f} % of copies and originals told apart, 50 by chance; {kept:.0f} % of predictions stay; "
+        f"training on copies as well: {gain:+.1f} points of accuracy, standard error {error:.1f}"
     )
 
 
