@@ -15,13 +15,14 @@ from bench.plain_loop import LR, MOMENTUM
 from finetune.model.auxiliary import loss_and_logits
 from finetune.model.freeze import Freeze
 from finetune.model.layers import find_layers
+from finetune.recipe.schema import TrainSection
 from finetune.training.precision import choose_compute, pick_device, place
 
 
 def run(job: Job) -> None:
     """Make the steps of the job's epochs on one batch of noise; a step of loading is none."""
     torch.manual_seed(job.seed)
-    compute = choose_compute(pick_device(None), "auto", None)
+    compute = choose_compute(pick_device(None), TrainSection())
     module, facts = begin(job)
     freeze = Freeze(module, find_layers(module, facts["head"]), facts["frozen"][job.work])
     freeze.apply()

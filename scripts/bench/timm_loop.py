@@ -15,13 +15,14 @@ from bench.job import Job, job_of_this_process, tell
 from bench.network import begin, counted
 from bench.plain_loop import LR, MOMENTUM
 from finetune.model.auxiliary import loss_and_logits
+from finetune.recipe.schema import TrainSection
 from finetune.training.precision import choose_compute, pick_device
 
 
 def run(job: Job) -> None:
     """Train epoch by epoch; the network is the one that all train."""
     torch.manual_seed(job.seed)
-    compute = choose_compute(pick_device(None), "auto", None)
+    compute = choose_compute(pick_device(None), TrainSection())
     module, facts = begin(job)
     module.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     batches = create_loader(
