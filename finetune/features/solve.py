@@ -93,9 +93,10 @@ def choose_decay(
 ) -> Chosen:
     """The strength with the least held-out cross-entropy, by stratified cross-validation.
 
-    Those of ``GRID`` are tried from the strongest on, each from the minimum of the one before it, until the
-    held-out loss rises. Of a class with fewer pictures than folds there are so many folds; of one with a
-    single picture, it is the middle of the grid.
+    Those of ``GRID`` are tried from the strongest on until the held-out loss rises. Each starts from zero:
+    from the minimum of the one before it, a rough search would stay there, and the weakest look as good. Of a
+    class with fewer pictures than folds there are so many folds; of one with a single picture, it is the
+    middle of the grid.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold
@@ -106,11 +107,11 @@ def choose_decay(
         return Chosen(GRID[len(GRID) // 2] * total, None)
     rows = features.astype(np.float32) / np.float32(math.sqrt(total))
     parts = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(rows, targets))
-    models = [LogisticRegression(tol=1e-3, max_iter=ROUGH, warm_start=True) for _ in parts]
     best, least = Chosen(GRID[0] * total, None), np.inf
     for share in GRID:
         loss, found = 0.0, 0
-        for model, (train, held) in zip(models, parts, strict=True):
+        for train, held in parts:
+            model = LogisticRegression(tol=1e-3, max_iter=ROUGH)
             _fit(model, rows[train], targets[train], num_classes, share, class_weights)
             head = LinearHead(*rows_of(model.coef_, model.intercept_), share)
             logits = head.logits(rows[held])

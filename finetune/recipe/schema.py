@@ -349,6 +349,10 @@ class TrainSection(Section):
     ema: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
         None, description="decay of a moving average of the weights, which is then what val and test see"
     )
+    select: Literal["top1", "loss"] = Field(
+        "top1",
+        description="by what val chooses the best epoch; loss wavers less than top1 where val is small",
+    )
     early_stopping: Annotated[int, Field(ge=1)] | None = Field(
         None, description="end a phase after so many epochs without a better val"
     )

@@ -290,7 +290,8 @@ def _close_epoch(
     rates: dict[str, float],
 ) -> tuple[dict[str, Any], bool]:
     """The epoch's line in the metrics, and whether val likes its weights most so far."""
-    is_best = position.best is None or position.best.beaten_by(val.top1, val.loss)
+    select = setup.recipe.train.select
+    is_best = position.best is None or position.best.beaten_by(val.top1, val.loss, select)
     position.epoch += 1
     position.phase_epoch += 1
     position.epochs_without_better = 0 if is_best else position.epochs_without_better + 1

@@ -1,7 +1,7 @@
 """Where a run stands: all that a resume needs beside tensors, as plain JSON."""
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from finetune.errors import CheckpointError
 from finetune.training.loop import Totals
@@ -17,8 +17,10 @@ class Best:
     val_top1: float
     val_loss: float
 
-    def beaten_by(self, top1: float, loss: float) -> bool:
-        """A higher top-1 is better; on a small val set ties are common, and the lower loss decides them."""
+    def beaten_by(self, top1: float, loss: float, select: Literal["top1", "loss"] = "top1") -> bool:
+        """By top1 the higher is better; ties, common where val is small, go to the lower loss."""
+        if select == "loss":
+            return loss < self.val_loss
         return (top1, -loss) > (self.val_top1, -self.val_loss)
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
 
 from finetune.features.solve import GRID, choose_decay, cross_entropy, solve, total_variance
 
@@ -62,6 +63,25 @@ def test_cross_validation_follows_the_noise() -> None:
     assert choose_decay(features, noise, 3, 0).decay > clean
     assert clean in [share * total_variance(features) for share in GRID]
     assert choose_decay(features * 100, targets, 3, 0).decay == pytest.approx(clean * 1e4)
+
+
+def test_what_is_chosen_roughly_is_good_exactly() -> None:
+    rng = np.random.default_rng(0)
+    targets, mixed = np.repeat(np.arange(4), 40), rng.normal(size=(40, 300))
+    causes = rng.normal(size=(160, 40))
+    causes[:, :4] += 2.5 * np.eye(4)[targets]
+    features = causes @ mixed + 0.5 * rng.normal(size=(160, 300))
+    total = total_variance(features)
+    folds = list(StratifiedKFold(3, shuffle=True, random_state=0).split(features, targets))
+
+    def held_out_loss(decay: float) -> float:
+        heads = [solve(features[train], targets[train], 4, decay) for train, _ in folds]
+        pairs = zip(heads, folds, strict=True)
+        return sum(cross_entropy(h.logits(features[held]), targets[held]).sum() for h, (_, held) in pairs)
+
+    losses = [held_out_loss(share * total) for share in GRID]
+    assert max(losses) > 1.5 * min(losses)
+    assert held_out_loss(choose_decay(features, targets, 4, 0).decay) < 1.1 * min(losses)
 
 
 def test_a_class_with_one_picture_is_not_cross_validated() -> None:

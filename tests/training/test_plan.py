@@ -49,6 +49,8 @@ def test_best_prefers_top1_then_loss() -> None:
     assert best.beaten_by(0.9, 0.29)
     assert not best.beaten_by(0.9, 0.3)
     assert not best.beaten_by(0.89, 0.1)
+    assert best.beaten_by(0.89, 0.29, "loss")
+    assert not best.beaten_by(0.99, 0.3, "loss")
 
 
 def test_a_position_survives_json() -> None:

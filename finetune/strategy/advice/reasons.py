@@ -23,6 +23,7 @@ def explain(facts: Facts, choice: Choice, settings: Settings, seconds: float) ->
         ("features", _features(facts)),
         *_augmentation(facts, settings),
         ("BatchNorm", _batchnorm(settings)),
+        ("best epoch", _selection(settings, facts)),
         ("time", f"{in_words(seconds)} on this machine (good to a factor of two)"),
     ]
 
@@ -86,3 +87,9 @@ def _batchnorm(settings: Settings) -> str:
     if settings.batchnorm == "frozen":
         return "statistics stay the source's: in a run this short new ones would lag behind the weights"
     return "statistics follow the pictures"
+
+
+def _selection(settings: Settings, facts: Facts) -> str:
+    if settings.select == "loss":
+        return f"chosen by val's loss, which wavers less than top-1 on {facts.val:,} pictures"
+    return "chosen by val's top-1"

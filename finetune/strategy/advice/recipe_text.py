@@ -31,6 +31,7 @@ def write_recipe(
         "batch_size": settings.batch_size,
         "optimizer": "adamw",
         **({"weight_decay": settings.weight_decay} if strategy is not Strategy.probe else {}),
+        **({"select": settings.select} if settings.select != "top1" else {}),
         **({"label_smoothing": settings.label_smoothing} if settings.label_smoothing else {}),
     }
     kept = base.train.model_dump(include={"precision", "threads"}, exclude_defaults=True)
