@@ -29,9 +29,7 @@ def doctor(
 
     Nothing is changed. Near-duplicates are found among all pictures, mirrored ones too.
     """
-    from finetune.strategy.doctor.examine import examine
-
-    report = examine(source, watch=lambda looks, total: show_progress(looks, "picture", total))
+    report = examined(source)
     if as_json:
         output.data(json.dumps(report.to_dict(), indent=2))
     else:
@@ -39,6 +37,13 @@ def doctor(
     if strict and report.findings:
         number = "1 finding" if len(report.findings) == 1 else f"{len(report.findings)} findings"
         raise GateMissedError(f"{number}, and --strict allows none")
+
+
+def examined(source: str) -> "Report":
+    """The doctor's report on ``source``, with its progress shown."""
+    from finetune.strategy.doctor.examine import examine
+
+    return examine(source, watch=lambda looks, total: show_progress(looks, "picture", total))
 
 
 def _show(report: "Report") -> None:

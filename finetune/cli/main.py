@@ -8,6 +8,7 @@ import typer
 
 import finetune
 from finetune.cli import output
+from finetune.cli.advise import advise
 from finetune.cli.backbones import backbones
 from finetune.cli.cache import cache_app
 from finetune.cli.compare import compare
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 # In the order in which a user comes to them.
 app.command()(doctor)
+app.command()(advise)
 app.command()(probe)
 app.command()(rank)
 app.command()(lr)

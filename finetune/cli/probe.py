@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finetune.cli import output, table
-from finetune.cli.run_options import DeviceOption
+from finetune.cli.run_options import DeviceOption, name_of
 from finetune.errors import UserError, printable
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def probe(
     from finetune.strategy import probe as strategy
 
     wanted = _numbers(layers, recipe)
-    default = _place(what)
+    default = Path("runs") / f"{name_of(what)}-probe"
     place = run_dir or default
     # A place that the user names is never replaced unasked.
     with open_progress(None) as progress, RunDir.open(place, overwrite=overwrite or run_dir is None) as run:
@@ -90,20 +90,12 @@ def probe(
         output.note(f"drawn        {drawing}")
 
 
-def _place(what: str) -> Path:
-    """Where the probe of a recipe or a source goes, unless the user says."""
-    path = Path(what)
-    name = path.resolve().stem if path.exists() else what.rpartition(":")[2]
-    return Path("runs") / f"{name or 'pictures'}-probe"
-
-
 def _recipe(what: str, backbone: str, overrides: list[str]) -> "Recipe":
-    from finetune.recipe.load import load_recipe, parse_recipe
+    from finetune.recipe.load import load_recipe, minimal_recipe
 
     if Path(what).is_file() and Path(what).suffix in (".yaml", ".yml"):
         return load_recipe(Path(what), overrides)
-    text = f"data: {{source: {json.dumps(what)}}}\nmodel: {{backbone: {json.dumps(backbone)}}}\n"
-    return parse_recipe(text, "probe", overrides)
+    return minimal_recipe(what, backbone, overrides=overrides, name="probe")
 
 
 def _numbers(layers: str | None, recipe: "Recipe") -> list[int] | None:

@@ -30,6 +30,10 @@ class Console:
         output.note(f"\n{title}")
 
     def features(self, done: int, pictures: int) -> None:
+        self.passing("through the frozen layers, once", done, pictures)
+
+    def passing(self, what: str, done: int, pictures: int) -> None:
+        """So many of the pictures are through the network; ``what`` for, ends the line that tells of it."""
         if self._began is None:
             self._began = time.monotonic()
         if self._bars and self._bar is None:
@@ -39,7 +43,8 @@ class Console:
         if done == pictures:
             self.close()
             seconds, self._began = time.monotonic() - self._began, None
-            output.note(f"features: {pictures:,} pictures through the frozen layers, once, {seconds:.1f} s")
+            count = "1 picture" if pictures == 1 else f"{pictures:,} pictures"
+            output.note(f"features: {count} {what}, {seconds:.1f} s")
 
     def step(self, epoch: int, done: int, steps: int) -> None:
         if not self._bars:

@@ -1,14 +1,13 @@
 """``finetune rank``: source networks compared on pictures, without training any."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from finetune.cli import output, table
-from finetune.cli.run_options import DeviceOption
+from finetune.cli.run_options import DeviceOption, keeping_features
 from finetune.errors import UserError, printable
 from finetune.recipe import catalog
 
@@ -55,7 +54,7 @@ def rank(
     from finetune.cli.progress import open_progress
     from finetune.strategy import rank as strategy
 
-    with _stopping(recipes[0].cache.where), open_progress(None) as progress:
+    with keeping_features(recipes[0].cache.where), open_progress(None) as progress:
 
         def telling(recipe: "Recipe", data: "Source") -> Callable[[int, int], None]:
             if recipe is recipes[0]:
@@ -91,25 +90,12 @@ def _wanted(backbones: str, weights: str) -> list[tuple[str, str]]:
 
 
 def _recipe(source: str, backbone: str, weights: str, overrides: list[str]) -> "Recipe":
-    from finetune.recipe.load import parse_recipe
+    from finetune.recipe.load import minimal_recipe
 
-    model = f"{{backbone: {json.dumps(backbone)}, weights: {json.dumps(weights)}}}"
-    text = f"data: {{source: {json.dumps(source)}}}\nmodel: {model}\n"
-    recipe = parse_recipe(text, "rank", overrides)
+    recipe = minimal_recipe(source, backbone, weights, overrides, "rank")
     if (recipe.model.backbone, recipe.model.weights) != (backbone, weights):
         raise UserError("--set: --backbones and --weights say which networks; leave them out of --set.")
     return recipe
-
-
-@contextmanager
-def _stopping(where: str) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the command; what they leave is told."""
-    try:
-        yield
-    except SystemExit:
-        if where not in ("memory", "off"):
-            output.note("stopped; features computed so far are kept, and the same command goes on from there")
-        raise
 
 
 def _show(found: "Ranking") -> None:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -63,6 +64,28 @@ def warn_of_software_bf16(device: "torch.device", precision: InferencePrecision)
 
     if precision is InferencePrecision.bf16 and not computes_bf16(device):
         output.warn(f"--precision bf16: this {device.type} computes bf16 in software, slower than fp32.")
+
+
+def name_of(source: str) -> str:
+    """What a run on ``source`` is called: after the folder or file, or the set."""
+    path = Path(source)
+    name = path.resolve().stem if path.exists() else source.rpartition(":")[2]
+    return name or "pictures"
+
+
+@contextmanager
+def keeping_features(where: str) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end what goes on within; what they leave is told.
+
+    Args:
+        where: the recipe's ``cache.where``.
+    """
+    try:
+        yield
+    except SystemExit:
+        if where not in ("memory", "off"):
+            output.note("stopped; features computed so far are kept, and the same command goes on from there")
+        raise
 
 
 def check_run(run: Path) -> None:

@@ -9,14 +9,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finetune.cli import output
+from finetune.cli.automatic import is_pictures, train_pictures
 from finetune.errors import UserError
+from finetune.training.run_files import RECIPE
 
 if TYPE_CHECKING:
     from finetune.training.fit import Result
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)],
+    recipe: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RECIPE or PICTURES",
+            help="A YAML file; or pictures, as data.source names them, to be examined and advised on first.",
+            show_default=False,
+        ),
+    ],
     run_dir: Annotated[
         Path | None,
         typer.Option(help="Where the run goes.", show_default="runs/NAME-OF-THE-RECIPE"),
@@ -55,11 +64,27 @@ def train(
         ),
     ] = None,
 ) -> None:
-    """Fine-tune a network as RECIPE says."""
+    """Fine-tune a network as RECIPE says, or as `finetune advise` would say of PICTURES."""
     if resume and overwrite:
         raise UserError("--resume continues a run and --overwrite replaces it: choose one.")
     if force and not resume:
         raise UserError("--force goes with --resume: it continues a run although something has changed.")
+    if is_pictures(recipe):
+        if smoke or seeds is not None:
+            raise UserError("--smoke and --seeds take a recipe: write one with `finetune advise -o`.")
+        result = train_pictures(
+            str(recipe),
+            run_dir,
+            set_ or [],
+            device,
+            tensorboard,
+            resume=resume,
+            overwrite=overwrite,
+            force=force,
+        )
+        _conclude(result)
+        output.note(f"  the recipe that repeats it: {result.run / RECIPE}")
+        return
     if seeds is not None:
         if smoke or tensorboard or force:
             raise UserError("--seeds goes with --resume and --overwrite; leave out the other options.")

@@ -9,7 +9,9 @@ network that is judged or used whole (val, test, ``eval``, ``predict``) runs in 
 saved and exported is the network as it is. The two differ by rounding, about 1e-6 of the logits.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, fx, nn
@@ -67,6 +69,21 @@ def prefix_graph(module: nn.Module, table: LayerTable, k: int) -> fx.GraphModule
     """
     graph = _trace(module)
     return _part(module, graph, None, _cut(graph, table, k))
+
+
+def stretch_graphs(module: nn.Module, table: LayerTable, ks: Sequence[int]) -> list[fx.GraphModule]:
+    """The network's first layers in consecutive pieces: pictures to what leaves layer ``ks[0]``, that to what
+    leaves ``ks[1]``, and so on; in eval mode, not folded.
+
+    Args:
+        ks: rising numbers of layers, each 1 up to all of the body.
+
+    Raises:
+        NoSplitError: as :func:`split`.
+    """
+    graph = _trace(module)
+    cuts = [_cut(graph, table, k) for k in ks]
+    return [_part(module, graph, *ends) for ends in pairwise([None, *cuts])]
 
 
 def suffix_graph(module: nn.Module, table: LayerTable, k: int, *, training: bool = False) -> fx.GraphModule:

@@ -125,6 +125,16 @@ def swap_head(
     return head_path
 
 
+def linear_of(module: nn.Module, head_path: str) -> nn.Linear | None:
+    """The new head's linear layer with its bias, dropout before it aside; None where there is more to it."""
+    head = module.get_submodule(head_path)
+    parts = list(head) if isinstance(head, nn.Sequential) else [head]
+    layer = parts.pop()
+    if any(not isinstance(part, nn.Dropout) for part in parts) or not isinstance(layer, nn.Linear):
+        return None
+    return layer if layer.bias is not None else None
+
+
 def _dropout(share: float) -> list[nn.Module]:
     return [nn.Dropout(share)] if share > 0 else []
 

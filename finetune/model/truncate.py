@@ -78,28 +78,42 @@ def plan_cut(
             f"layer is replaced."
         )
     number = _resolve(at, table)
-    layer = table.body[number - 1]
-    shape = _shape(module, table, number, image_size, in_channels)
+    name = table.body[number - 1].name
+    try:
+        pool, in_features = plan_pool(module, table, number - 1, image_size, in_channels)
+    except UserError as error:
+        raise UserError(
+            f"{KEY}: what reaches {name} is {error}. Cut elsewhere, or change data.image_size."
+        ) from None
+    return Cut(name, pool, in_features)
+
+
+def plan_pool(
+    module: nn.Module, table: LayerTable, k: int, image_size: int, in_channels: int = 3
+) -> tuple[tuple[int, ...], int]:
+    """How what leaves layer ``k`` becomes a vector: the axes to average over, and the vector's length.
+
+    Raises:
+        UserError: its axes cannot be told apart; the message says so of its shape, as the end of a sentence.
+    """
+    shape = _shape(module, table, k, image_size, in_channels)
     if len(shape) == 1:
-        return Cut(layer.name, (), shape[0])
+        return (), shape[0]
     if len(shape) == 2:
-        return Cut(layer.name, (1,), shape[1])
+        return (1,), shape[1]
     if len(shape) == 3:
         other: tuple[int, ...] = shape
         if shape[0] == shape[1] == shape[2]:
             # A cube: in larger pictures only the channels stay as many.
             with contextlib.suppress(RuntimeError, ValueError, AssertionError):
-                other = _shape(module, table, number, 2 * image_size, in_channels)
+                other = _shape(module, table, k, 2 * image_size, in_channels)
         # Pictures are square, so the axis of another length is that of the channels.
         if other[1] == other[2] != other[0]:
-            return Cut(layer.name, (2, 3), shape[0])
+            return (2, 3), shape[0]
         if other[0] == other[1] != other[2]:
-            return Cut(layer.name, (1, 2), shape[2])
+            return (1, 2), shape[2]
     described = " x ".join(map(str, shape))
-    raise UserError(
-        f"{KEY}: what reaches {layer.name} is {described}, which cannot be told apart into places and "
-        f"channels. Cut elsewhere, or change data.image_size."
-    )
+    raise UserError(f"{described}, which cannot be told apart into places and channels")
 
 
 def kept_part(table: LayerTable, cut: Cut) -> LayerTable:
@@ -194,11 +208,11 @@ class _Root(nn.Module):
 
 
 def _shape(
-    module: nn.Module, table: LayerTable, number: int, image_size: int, in_channels: int
+    module: nn.Module, table: LayerTable, k: int, image_size: int, in_channels: int
 ) -> tuple[int, ...]:
-    """What reaches layer ``number`` from one picture."""
+    """What leaves layer ``k`` of one picture."""
     shaped = with_output_shapes(module, table, image_size, in_channels)
-    return shaped.body[number - 2].output_shape or ()
+    return shaped.body[k - 1].output_shape or ()
 
 
 def _resolve(at: int | str, table: LayerTable) -> int:

@@ -44,6 +44,20 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     return parse_recipe(_read(path), _printable(str(path)), overrides)
 
 
+def minimal_recipe(
+    source: str, backbone: str, weights: str = "default", overrides: Sequence[str] = (), name: str = "recipe"
+) -> Recipe:
+    """A recipe that says which pictures and which network, for commands that take these in place of a file.
+
+    Raises:
+        RecipeError: as :func:`parse_recipe`.
+    """
+    # JSON's strings are YAML's, but for escapes of half a character.
+    pictures, network, start = (json.dumps(each, ensure_ascii=False) for each in (source, backbone, weights))
+    text = f"data: {{source: {pictures}}}\nmodel: {{backbone: {network}, weights: {start}}}\n"
+    return parse_recipe(text, name, overrides)
+
+
 def parse_recipe(text: bytes | str, name: str, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe from text; ``name`` stands for the file in messages. Raises as :func:`load_recipe`."""
     return _parse(text, name, overrides)[0]

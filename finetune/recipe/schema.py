@@ -319,7 +319,8 @@ class TrainSection(Section):
     batch_size: Annotated[int, Field(ge=1)] = 32
     optimizer: Literal["sgd", "adamw", "lbfgs"] = Field(
         "adamw",
-        description="lbfgs: under freeze: backbone, solves the linear head exactly, as softmax regression",
+        description="lbfgs: under freeze: backbone, solves the linear head exactly, as softmax regression, "
+        "on the looks that augment.views fixes, or on the pictures as evaluation sees them",
     )
     momentum: Fraction = Field(0.9, description="of sgd")
     weight_decay: NonNegative | Auto = Field(
@@ -465,25 +466,36 @@ class Recipe(Section):
                 faults.append(
                     (where, "optimizer: lbfgs needs a weight_decay above 0, or auto (cross-validation)")
                 )
-        if not solved:
-            return self
-        for refused, path, what in (
-            (head.dropout, ("model", "head", "dropout"), "draws at random"),
+        refusals: list[tuple[object, tuple[str, ...], str]] = [
             (head.hidden, ("model", "head", "hidden"), "makes the head more than linear"),
             (head.type == "cosine", ("model", "head", "type"), "makes the head more than linear"),
-            (train.augment.mixup_alpha, ("train", "augment", "mixup_alpha"), "draws at random"),
-            (train.augment.cutmix_alpha, ("train", "augment", "cutmix_alpha"), "draws at random"),
-            (train.label_smoothing, ("train", "label_smoothing"), "is not part of softmax regression"),
-            (train.sampler != "shuffle", ("train", "sampler"), "has no place; try class_weights: balanced"),
             (train.l2_sp, ("train", "l2_sp"), "takes the place of weight decay, which it needs"),
-            (
-                train.augment.changes_pictures and train.augment.views is None,
-                ("train", "augment"),
-                "shows new looks without end; give augment.views",
-            ),
-        ):
-            if refused:
-                faults.append((path, f"{path[-1]} {what}: not together with optimizer: lbfgs"))
+        ]
+        if len(solved) == len(train.phases):
+            # Phases that make steps have a use for these.
+            refusals += [
+                (head.dropout, ("model", "head", "dropout"), "draws at random"),
+                (train.augment.mixup_alpha, ("train", "augment", "mixup_alpha"), "draws at random"),
+                (train.augment.cutmix_alpha, ("train", "augment", "cutmix_alpha"), "draws at random"),
+                (train.label_smoothing, ("train", "label_smoothing"), "is not part of softmax regression"),
+                (
+                    train.sampler != "shuffle",
+                    ("train", "sampler"),
+                    "has no place; try class_weights: balanced",
+                ),
+                (
+                    train.augment.changes_pictures and train.augment.views is None,
+                    ("train", "augment"),
+                    "shows new looks without end; give augment.views",
+                ),
+            ]
+        elif train.augment.views is not None and train.sampler != "shuffle":
+            refusals.append((True, ("train", "sampler"), "draws a picture in more looks than augment.views"))
+        faults += [
+            (path, f"{path[-1]} {what}: not together with optimizer: lbfgs")
+            for refused, path, what in refusals
+            if refused
+        ]
         if faults:
             raise MisfitError(*faults)
         return self

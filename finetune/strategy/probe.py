@@ -21,6 +21,7 @@ from finetune.features.looks import Looks
 from finetune.features.solve import Features, Targets
 from finetune.features.split import fold, prefix_graph
 from finetune.model.build import describe as describe_layers
+from finetune.model.head import linear_of
 from finetune.model.truncate import Pool
 from finetune.recipe.schema import HeadSection, PhaseSection, Recipe
 from finetune.training.checkpoint import Trained
@@ -281,8 +282,8 @@ def features_of(
     return batch.images.float().numpy(), batch.labels.numpy()
 
 
-def _head(setup: Setup) -> nn.Module:
-    head = setup.network.module.get_submodule(setup.network.head_path)
-    if not isinstance(head, nn.Linear) or head.bias is None:
+def _head(setup: Setup) -> nn.Linear:
+    head = linear_of(setup.network.module, setup.network.head_path)
+    if head is None:
         raise UserError(f"{setup.recipe.model.backbone}: its head is no linear layer with a bias.")
     return head

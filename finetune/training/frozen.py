@@ -46,12 +46,14 @@ FORMAT = 1
 class FeaturePlan:
     """What is to become of the features of one phase's frozen layers.
 
-    ``views`` is how many looks of each training picture are kept. ``whole`` says why the network cannot be
-    cut and runs whole; None where it can.
+    ``views`` is how many looks of each training picture can be kept (0: they have no end), ``plain`` whether
+    that is the one that evaluation has. ``whole`` says why the network cannot be cut and runs whole; None
+    where it can.
     """
 
     k: int
     views: int
+    plain: bool
     train: Verdict
     val: Verdict
     whole: str | None = None
@@ -78,11 +80,12 @@ def plan_features(setup: Setup, plans: Sequence[PhasePlan]) -> dict[int, Feature
         priced = costs[k]
         if isinstance(priced, str):
             nowhere = Verdict(None, priced)
-            found[plan.number] = FeaturePlan(k, 0, nowhere, nowhere, priced)
+            found[plan.number] = FeaturePlan(k, 0, False, nowhere, nowhere, priced)
             continue
         train, val = setup.source.splits["train"], setup.source.splits["val"]
-        views = 1 if _plain(setup) else setup.recipe.train.augment.views
-        refusal = _refusal(setup)
+        plain = _plain(setup, plan)
+        views = 1 if plain else setup.recipe.train.augment.views
+        refusal = _refusal(setup, plan)
         if refusal is not None or views is None:
             views, on_train = 0, Verdict(None, refusal or "")
         elif plan.optimizer == SOLVER:
@@ -92,7 +95,8 @@ def plan_features(setup: Setup, plans: Sequence[PhasePlan]) -> dict[int, Feature
         else:
             views = min(views, plan.epochs)
             on_train = _decide(setup, priced, views * len(train), plan.epochs / views)
-        found[plan.number] = FeaturePlan(k, views, on_train, _decide(setup, priced, len(val), plan.epochs))
+        on_val = _decide(setup, priced, len(val), plan.epochs)
+        found[plan.number] = FeaturePlan(k, views, plain, on_train, on_val)
     return found
 
 
@@ -110,16 +114,23 @@ def _cost(setup: Setup, k: int) -> Cost | str:
         return str(error)
 
 
-def _plain(setup: Setup) -> bool:
-    return not setup.recipe.train.augment.changes_pictures
+def _plain(setup: Setup, plan: PhasePlan) -> bool:
+    """Whether training pictures look as they do in evaluation.
+
+    A head is solved on a fixed set of looks; where the other phases' augmentation has no end, on these.
+    """
+    augment = setup.recipe.train.augment
+    return not augment.changes_pictures or (plan.optimizer == SOLVER and augment.views is None)
 
 
-def _refusal(setup: Setup) -> str | None:
+def _refusal(setup: Setup, plan: PhasePlan) -> str | None:
     """Why what the frozen layers compute of training pictures cannot be kept."""
     train = setup.recipe.train
+    if plan.optimizer == SOLVER:
+        return None
     if train.augment.mixup_alpha or train.augment.cutmix_alpha:
         return "mixup and cutmix mix pictures, anew in each epoch"
-    if _plain(setup):
+    if _plain(setup, plan):
         return None
     if train.augment.views is None:
         return "augmentation shows a new look each epoch; train.augment.views: 4 would fix four"
@@ -201,20 +212,24 @@ class Frozen:
             StoppedError: a signal came; what was computed until then is kept.
             DataError: pictures that cannot be read, as the loaders raise it.
         """
-        loader, source = self._setup.loader, self._setup.source
+        loader, plain = self._setup.loader, self._plan.plain
+        as_evaluated = EvalTransform(self._setup.card.preprocessing)
         if self._plan.train.where is not None:
-            plain = _plain(self._setup)
-            # An epoch shows one view of every picture.
-            epochs = range(self._epochs.start, self._epochs.start + self._plan.views)
-            draws = [draw for epoch in epochs for batch in loader.draws(epoch) for draw in batch]
+            if plain:
+                self._draws = [(index, 0) for index in range(len(loader.split))]
+            else:
+                # An epoch shows one view of every picture.
+                epochs = range(self._epochs.start, self._epochs.start + self._plan.views)
+                self._draws = sorted(
+                    draw for epoch in epochs for batch in loader.draws(epoch) for draw in batch
+                )
+            transform = as_evaluated if plain else loader.transform
             store = self._store(self._plan.train, plain)
-            self._train = Looks(store, self._extract, loader.split, loader.transform, plain=plain)
-            self._draws = sorted(draws)
+            self._train = Looks(store, self._extract, loader.split, transform, plain=plain)
             self._fill(self._train, self._draws, signals, tell)
         if self._plan.val.where is not None and self.judges_val:
-            val, transform = source.splits["val"], EvalTransform(self._setup.card.preprocessing)
-            store = self._store(self._plan.val, True)
-            self._val = Looks(store, self._extract, val, transform, plain=True)
+            val = self._setup.source.splits["val"]
+            self._val = Looks(self._store(self._plan.val, True), self._extract, val, as_evaluated, plain=True)
             self._fill(self._val, [(index, 0) for index in range(len(val))], signals, tell)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
@@ -228,7 +243,7 @@ class Frozen:
                     batch = self._train.batch([d for d in draws if d[0] not in batch.indices])
                 yield batch
             return
-        endless = _refusal(self._setup) is not None
+        endless = self._plan.views == 0
         for batch in loader.epoch(epoch, start):
             if endless:
                 features = self._extract.at_once(batch.images, self._setup.compute.autocast)

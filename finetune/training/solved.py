@@ -7,6 +7,7 @@ from torch import nn
 
 from finetune.errors import DataError, UserError
 from finetune.features.solve import LinearHead, choose_decay, cross_entropy, solve
+from finetune.model.head import linear_of
 from finetune.training.frozen import Frozen
 from finetune.training.loop import Totals
 from finetune.training.plan import PhasePlan
@@ -27,7 +28,8 @@ def solve_head(plan: PhasePlan, setup: Setup, frozen: Frozen | None, totals: Tot
             "optimizer: lbfgs needs a network that is cut before its head; this one cannot be. Take adamw."
         )
     train = frozen.train_set()
-    if not _is_linear(setup, frozen, train.images):
+    head = _linear_left(setup, frozen, train.images)
+    if head is None:
         raise UserError(
             "optimizer: lbfgs solves a linear layer that takes one vector a picture, and the head "
             f"({setup.network.head_path}) with all that is not frozen is more than that. Write freeze: "
@@ -46,9 +48,11 @@ def solve_head(plan: PhasePlan, setup: Setup, frozen: Frozen | None, totals: Tot
         chosen = ", chosen by cross-validation on train"
     found = solve(features, targets, len(classes), decay, weights)
     log.info("head solved: weight_decay %.3g%s", decay, chosen)
-    put_in(setup.network.module.get_submodule(setup.network.head_path), found)
+    put_in(head, found)
     if setup.ema is not None:
-        put_in(setup.ema.module.get_submodule(setup.network.head_path), found)
+        averaged = linear_of(setup.ema.module, setup.network.head_path)
+        assert averaged is not None  # a copy of the network
+        put_in(averaged, found)
     logits = found.logits(features)
     losses = cross_entropy(logits, targets)
     if weights is not None:
@@ -59,19 +63,18 @@ def solve_head(plan: PhasePlan, setup: Setup, frozen: Frozen | None, totals: Tot
 
 
 @torch.no_grad()
-def put_in(head: nn.Module, found: LinearHead) -> None:
-    """Give ``head``, a linear layer with a bias, the weights of ``found``."""
-    head.get_parameter("weight").copy_(torch.from_numpy(found.weight))
-    head.get_parameter("bias").copy_(torch.from_numpy(found.bias))
+def put_in(head: nn.Linear, found: LinearHead) -> None:
+    """Give ``head``, which has a bias, the weights of ``found``."""
+    head.weight.copy_(torch.from_numpy(found.weight))
+    head.bias.copy_(torch.from_numpy(found.bias))
 
 
-def _is_linear(setup: Setup, frozen: Frozen, features: torch.Tensor) -> bool:
-    """Whether what is left of the network after its frozen layers is its head, a linear layer."""
-    head = setup.network.module.get_submodule(setup.network.head_path)
-    if not isinstance(head, nn.Linear) or head.bias is None or features.ndim != 2:
-        return False
+def _linear_left(setup: Setup, frozen: Frozen, features: torch.Tensor) -> nn.Linear | None:
+    """The head's linear layer, if it is all that is left of the network after its frozen layers."""
+    evaluated = linear_of(setup.evaluated, setup.network.head_path)
+    if evaluated is None or features.ndim != 2:
+        return None
     part = features[:2].to(setup.compute.device)
     with torch.no_grad(), setup.compute.exact():
-        return torch.equal(
-            frozen.evaluated(part), setup.evaluated.get_submodule(setup.network.head_path)(part)
-        )
+        alone = torch.equal(frozen.evaluated.eval()(part), evaluated(part))
+    return linear_of(setup.network.module, setup.network.head_path) if alone else None

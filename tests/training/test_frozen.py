@@ -92,6 +92,17 @@ def test_on_and_off_give_the_same_bits(name: str, shapes: Path, tmp_path: Path) 
     assert len(bits(tmp_path / "off")) >= 4
 
 
+def test_balanced_draws_of_unequal_classes_are_all_kept(shapes: Path, tmp_path: Path) -> None:
+    source = tmp_path / "pictures"
+    shutil.copytree(shapes, source)
+    for rare in sorted((source / "train" / "disc").iterdir())[3:]:
+        rare.unlink()
+    text = "train: {batch_size: 4, sampler: balanced, phases: [{freeze: backbone, epochs: 4, lr: 1e-2}]}"
+    for where in ("off", "memory"):
+        run(tmp_path / where, source, text, f"cache.where={where}")
+    assert bits(tmp_path / "off") == bits(tmp_path / "memory")
+
+
 def test_what_is_decided_is_told_and_written_down(shapes: Path, tmp_path: Path) -> None:
     told = run(tmp_path / "r", shapes, RECIPES["head only"])
     assert told.facts[0].startswith("18 frozen layers, of train and val kept on disk (4.1 KB a picture")
@@ -199,6 +210,20 @@ train:
 """
 
 
+def test_a_solved_head_sees_plain_pictures_where_looks_have_no_end(shapes: Path, tmp_path: Path) -> None:
+    endless = ["train.augment.flip=true", "train.augment.mixup_alpha=0.2", "train.label_smoothing=0.1"]
+    run(tmp_path / "plain", shapes, SOLVED, "model.head.dropout=0")
+    run(tmp_path / "endless", shapes, SOLVED, "model.head.dropout=0.2", *endless)
+    first, second = (
+        json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[0])
+        for name in ("plain", "endless")
+    )
+    assert first["train_loss"] == pytest.approx(second["train_loss"], rel=1e-6)
+    run(tmp_path / "views", shapes, SOLVED, "model.head.dropout=0", "train.augment={flip: true, views: 2}")
+    third = json.loads((tmp_path / "views" / "metrics.jsonl").read_text().splitlines()[0])
+    assert third["train_loss"] != pytest.approx(second["train_loss"], rel=1e-6)
+
+
 def test_a_solved_head_starts_the_next_phase(shapes: Path, tmp_path: Path) -> None:
     for where in ("off", "disk"):
         run(tmp_path / where, shapes, SOLVED, "model.head.dropout=0", "train.ema=0.9", f"cache.where={where}")
@@ -209,15 +234,20 @@ def test_a_solved_head_starts_the_next_phase(shapes: Path, tmp_path: Path) -> No
     assert lines[1]["step"] == 7
 
 
+ALONE = "train.phases=[{freeze: backbone, optimizer: lbfgs}]"
+
+
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        (["model.head.dropout=0.2"], "model.head.dropout: dropout draws at random"),
-        (["model.head.dropout=0", "train.augment.mixup_alpha=0.2"], "mixup_alpha draws at random"),
+        ([ALONE, "model.head.dropout=0.2"], "model.head.dropout: dropout draws at random"),
+        ([ALONE, "train.augment.mixup_alpha=0.2"], "mixup_alpha draws at random"),
+        ([ALONE, "train.label_smoothing=0.2"], "label_smoothing is not part"),
+        (["train.augment={flip: true, views: 2}", "train.sampler=balanced"], "more looks than augment.views"),
         (["model.head.dropout=0", "train.phases.0.freeze=none"], "solves a linear head on frozen"),
         (["model.head.dropout=0", "train.phases.0.weight_decay=0"], "needs a weight_decay above 0"),
         (["model.head.dropout=0", "train.phases.0.epochs=3"], "at once"),
-        (["model.head.dropout=0", "train.augment.flip=true"], "give augment.views"),
+        ([ALONE, "train.augment.flip=true"], "give augment.views"),
         (["model.head.dropout=0", "train.phases.0.freeze=17"], "is more than that"),
         (["model.backbone=squeezenet1_1", "data.image_size=64", "model.head.dropout=0"], "more than that"),
     ],

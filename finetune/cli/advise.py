@@ -1,0 +1,116 @@
+"""``finetune advise``: which fine-tuning fits these pictures, measured and not guessed."""
+
+import json
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from finetune.cli import output
+from finetune.cli.run_options import DeviceOption, keeping_features
+from finetune.errors import UserError
+from finetune.recipe import catalog
+
+if TYPE_CHECKING:
+    from finetune.strategy.advice.advise import Advice
+
+WIDTH = 110
+
+
+def advise(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="What a recipe's data.source may be: a folder, a CSV file, a known set.", show_default=False
+        ),
+    ],
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The source network.",
+            show_default="efficientnet_b0, or efficientnet_lite0 where its weights cannot be fetched",
+        ),
+    ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option("--recipe", "-o", metavar="FILE.yaml", help="Write the advised recipe there."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the recipe that is there.")] = False,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A key of data, model or cache. Repeatable."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object with all that was measured.")
+    ] = False,
+    device: DeviceOption = None,
+) -> None:
+    """Measure the pictures, say which fine-tuning fits them and why, and write the recipe.
+
+    Size, similarity to the source, what the features are worth at several depths, and which augmentations
+    these pictures bear are measured on training pictures alone; no network is trained.
+    """
+    if backbone is not None and not backbone.startswith(catalog.TIMM):
+        catalog.backbone(backbone)
+    if recipe is not None:
+        check_place(recipe, overwrite)
+    advice = measured(source, backbone, set_ or [], device)
+    if as_json:
+        output.data(json.dumps(advice.to_dict(), indent=2))
+    else:
+        show(advice)
+    if recipe is not None:
+        write(advice, recipe)
+        output.note(f"\nrecipe       {recipe}\nNext:        finetune train {recipe}")
+    elif not as_json:
+        output.data("")
+        output.data(advice.recipe.rstrip("\n"))
+
+
+def measured(source: str, backbone: str | None, overrides: list[str], device: str | None) -> "Advice":
+    """The advice on ``source``, with its progress shown; without a backbone, on the default one."""
+    from finetune.cli.progress import open_progress
+    from finetune.strategy.advice import advise as strategy
+
+    base = strategy.base_recipe(source, backbone or strategy.DEFAULT_BACKBONE, overrides)
+    advise_on = strategy.advise_or_package if backbone is None else strategy.advise
+    with keeping_features(base.cache.where), open_progress(None) as progress:
+        return advise_on(base, device=device, tell=progress.passing)
+
+
+def show(advice: "Advice") -> None:
+    """The reasons, wrapped."""
+    width = max(len(heading) for heading, _ in advice.reasons)
+    before = ""
+    for heading, sentence in advice.reasons:
+        first = "" if heading == before else heading
+        indent = " " * (width + 2)
+        output.data(
+            textwrap.fill(sentence, WIDTH, initial_indent=f"{first:<{width}}  ", subsequent_indent=indent)
+        )
+        before = heading
+    facts = advice.facts
+    if facts.cached:
+        output.note(f"features of {facts.cached:,} of {facts.train:,} training pictures were in the cache")
+
+
+def check_place(recipe: Path, overwrite: bool) -> None:
+    """Before anything is measured, and not after it.
+
+    Raises:
+        UserError: there is a file already, or no folder for one.
+    """
+    if recipe.exists() and not overwrite:
+        raise UserError(f"{recipe}: is there already. Add --overwrite to replace it, or give another name.")
+    if not recipe.parent.is_dir():
+        raise UserError(f"{recipe}: there is no folder {recipe.parent}.")
+
+
+def write(advice: "Advice", recipe: Path) -> None:
+    """Raises UserError where the file cannot be written."""
+    try:
+        recipe.write_text(advice.recipe, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{recipe}: cannot be written ({error.strerror}).") from None

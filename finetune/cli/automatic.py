@@ -1,0 +1,106 @@
+"""``finetune train FOLDER``: doctor, advice, and the training that it advises, without a recipe."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune.cli import output
+from finetune.cli.run_options import name_of
+from finetune.errors import RunDirError, UserError, printable
+from finetune.recipe.catalog import KNOWN_SETS
+from finetune.training.run_files import RECIPE, RESOLVED
+
+if TYPE_CHECKING:
+    from finetune.strategy.doctor.examine import Report
+    from finetune.training.fit import Result
+
+TABLES = (".csv", ".tsv")
+# Findings of pictures that cannot be read: training leaves them out.
+UNREADABLE = ("empty-file", "truncated", "unreadable")
+
+
+def is_pictures(what: Path) -> bool:
+    """Whether ``what`` names pictures, as ``data.source`` does, and no recipe.
+
+    Raises:
+        UserError: it is a run directory.
+    """
+    if what.is_dir():
+        if (what / RESOLVED).is_file():
+            raise UserError(
+                f"{what}: a run, no pictures. To go on with it: finetune train {what / RECIPE} "
+                f"--run-dir {what} --resume"
+            )
+        return True
+    name = str(what)
+    return what.suffix.lower() in TABLES or name in KNOWN_SETS or name.startswith("torchvision:")
+
+
+def train_pictures(
+    source: str,
+    run_dir: Path | None,
+    overrides: list[str],
+    device: str | None,
+    tensorboard: bool,
+    *,
+    resume: bool,
+    overwrite: bool,
+    force: bool,
+) -> "Result":
+    """Examine, advise, train; under ``resume`` a run that has begun goes on with its own recipe.
+
+    Raises:
+        RunDirError: the run directory is taken.
+        UserError: pictures that cannot serve.
+    """
+    from finetune.training.run_dir import RunDir
+
+    place = run_dir or Path("runs") / name_of(source)
+    # Refused now, and not after minutes of measuring; free again while nothing is trained.
+    with RunDir.open(place, resume=resume, overwrite=overwrite) as run:
+        begun = run.begun and resume
+    if begun:
+        if overrides:
+            raise RunDirError(f"{place}: goes on with its own recipe: leave --set out.")
+        text = (place / RECIPE).read_bytes()
+    else:
+        text = _advised(source, overrides, device).encode()
+    from finetune.cli.progress import open_progress
+    from finetune.recipe.load import parse_recipe
+    from finetune.training.fit import fit
+
+    output.note("")
+    with (
+        RunDir.open(place, resume=resume, overwrite=overwrite) as run,
+        open_progress(place / "tensorboard" if tensorboard else None) as progress,
+    ):
+        recipe = parse_recipe(text, str(place / RECIPE))
+        return fit(
+            recipe, run, recipe_file=text, device=device, resume=resume, force=force, progress=progress
+        )
+
+
+def _advised(source: str, overrides: list[str], device: str | None) -> str:
+    from finetune.cli.advise import measured, show
+    from finetune.cli.doctor import examined
+
+    unreadable = _tell(examined(source))
+    remark = ""
+    if unreadable:
+        overrides = ["data.on_bad_image=skip", *overrides]
+        remark = f"# doctor: {unreadable} cannot be read and are left out (`finetune doctor` names them)\n"
+    advice = measured(source, None, overrides, device)
+    show(advice)
+    return remark + advice.recipe
+
+
+def _tell(report: "Report") -> str:
+    """Show the findings, a line each; returns how many pictures cannot be read, in words."""
+    for finding in report.findings:
+        files = printable(finding.files[0]) if finding.files else ""
+        more = f" and {len(finding.files) - 1:,} more" if len(finding.files) > 1 else ""
+        where = f" ({files}{more})" if files else ""
+        output.note(f"doctor       {finding.kind}: {printable(finding.message)}{where}")
+    if not report.findings:
+        output.note("doctor       nothing found")
+    count = sum(len(each.files) for each in report.findings if each.kind in UNREADABLE)
+    return f"{count:,} picture{'s' if count > 1 else ''}" if count else ""

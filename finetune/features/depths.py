@@ -1,0 +1,38 @@
+"""Features at several depths of a network, from one pass."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from finetune.features.split import stretch_graphs
+from finetune.model.layers import LayerTable
+from finetune.model.truncate import Pool, plan_pool
+
+
+class Depths(nn.Module):
+    """Pictures (N, C, S, S) to one (N, D) for each of the layers ``ks``, averaged over places or tokens.
+
+    In eval mode, with the network's own modules, so that hooks on them see what passes.
+
+    Raises:
+        NoSplitError: the network cannot be cut there.
+        UserError: what leaves one of the layers cannot be made a vector.
+    """
+
+    def __init__(
+        self, module: nn.Module, table: LayerTable, ks: Sequence[int], image_size: int, channels: int
+    ) -> None:
+        super().__init__()
+        self._pools = [Pool(plan_pool(module, table, k, image_size, channels)[0]) for k in ks]
+        self._stretches = nn.ModuleList(stretch_graphs(module, table, ks))
+        self.eval()
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Features, the shallowest first."""
+        found, value = [], images
+        for stretch, pool in zip(self._stretches, self._pools, strict=True):
+            value = stretch(value)
+            found.append(pool(value))
+        return found

@@ -1,0 +1,108 @@
+"""What is known of pictures and a source network before any training."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Probed:
+    """A linear classifier on the features after a layer: its cross-validated accuracy on ``n`` pictures."""
+
+    layer: int
+    name: str
+    top1: float
+    n: int
+
+    @property
+    def error(self) -> float:
+        """The standard error of ``top1``; that of a coin at its ends, where the sample shows none."""
+        return math.sqrt(max(self.top1 * (1 - self.top1), 0.25 / self.n) / self.n)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What an augmentation does to the features, on pictures that were not trained on.
+
+    Attributes:
+        kept: share of pictures that a classifier trained without it puts into the same class with it.
+        gain: what training on copies made by it as well adds to the accuracy on pictures as they are.
+        error: the standard error of ``gain``, from the pictures on which the two differ.
+        told: how often a classifier tells copies from originals; 0.5 is chance.
+    """
+
+    kept: float
+    gain: float
+    error: float
+    told: float
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Measured on this machine, of one picture: to read it, one forward pass, one training step of all."""
+
+    read: float
+    forward: float
+    step: float
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that the rule knows.
+
+    Attributes:
+        source: what the pictures are called.
+        classes, train, val, test: how many there are; ``test`` is 0 where there is no test split.
+        fewest, most: training pictures of the smallest and the largest class.
+        backbone, weights: the source network, and where its weights came from.
+        image_size: in pixels.
+        depths: probes at rising depths, all on one sample; the last is after the last layer.
+        probe: after the last layer, on the training pictures.
+        shares: of the network's operations, those up to each layer, 0 to 1.
+        shift: of the BatchNorm statistics (:class:`finetune.strategy.advice.similarity.Shift`); None without.
+        confidence, told_apart: of the source's own predictions, as described there; None without a source
+            classifier.
+        tried: by name, what augmentations do.
+        seconds: measured.
+        computed, cached: training pictures that went through the network now, and that the cache had.
+    """
+
+    source: str
+    classes: int
+    train: int
+    val: int
+    test: int
+    fewest: int
+    most: int
+    backbone: str
+    weights: str
+    image_size: int
+    depths: tuple[Probed, ...]
+    probe: Probed
+    shares: tuple[float, ...]
+    shift: float | None
+    confidence: float | None
+    told_apart: float | None
+    tried: dict[str, Tried]
+    seconds: Seconds
+    computed: int
+    cached: int
+
+    @property
+    def layers(self) -> int:
+        """Of the body."""
+        return len(self.shares)
+
+    @property
+    def per_class(self) -> float:
+        """Training pictures a class, on average."""
+        return self.train / self.classes
+
+    @property
+    def deeper(self) -> float:
+        """What the last layers add: the last probe's accuracy less the best of the shallower ones."""
+        return self.depths[-1].top1 - max((each.top1 for each in self.depths[:-1]), default=0.0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)

@@ -1,0 +1,118 @@
+"""Which augmentations these pictures bear, measured on frozen features.
+
+Whether mirroring a picture keeps its class depends on the classes: it does for hot dogs, it does not for
+digits and road signs. Two things are measured, on frozen features and on pictures that were held out. Can a
+classifier tell the copies from the originals? Where it can, such pictures do not occur among these (of
+mirroring: "visual chirality", Lin et al. 2020; in general a two-sample test, Lopez-Paz and Oquab 2017). And
+does a classifier of the classes that learns from copies too get worse on pictures as they are? It does where
+the copy of one class looks like another class.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from torch import Tensor
+
+from finetune.data.preprocessing import Preprocessing
+from finetune.data.transforms import EvalTransform, TrainTransform
+from finetune.features.solve import FOLDS, Features, Targets, choose_decay, solve, total_variance
+from finetune.recipe.schema import AugmentSection, ColorJitter
+from finetune.strategy.advice.facts import Tried
+
+# What is tried, as a recipe would say it. Mirrored copies are mirrored all, in place of one in two.
+AUGMENTATIONS: Mapping[str, AugmentSection] = {
+    "flip": AugmentSection(flip=True),
+    "vertical_flip": AugmentSection(vertical_flip=True),
+    "crop": AugmentSection(crop="random_resized", scale=(0.35, 1.0)),
+    "rotation": AugmentSection(rotation=15.0),
+    "color_jitter": AugmentSection(color_jitter=ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4)),
+}
+
+# Shares of the features' total variance: weaker than that, a solution takes long and says no more.
+LEAST_DECAY, DETECTOR_DECAY = 1e-4, 1e-3
+
+
+class Mirrored(EvalTransform):
+    """Evaluation's own preprocessing of the mirrored picture."""
+
+    def __init__(self, preprocessing: Preprocessing, method: Image.Transpose) -> None:
+        super().__init__(preprocessing)
+        self._method = method
+
+    def __call__(self, image: Image.Image, key: int = 0) -> Tensor:
+        """As :class:`EvalTransform`."""
+        return super().__call__(image.transpose(self._method), key)
+
+
+def transform_of(name: str, preprocessing: Preprocessing) -> EvalTransform | TrainTransform:
+    """What makes the copies for an entry of ``AUGMENTATIONS``."""
+    if name == "flip":
+        return Mirrored(preprocessing, Image.Transpose.FLIP_LEFT_RIGHT)
+    if name == "vertical_flip":
+        return Mirrored(preprocessing, Image.Transpose.FLIP_TOP_BOTTOM)
+    return TrainTransform(AUGMENTATIONS[name], preprocessing)
+
+
+def try_out(
+    plain: Sequence[Features], copies: Sequence[Features], targets: Targets, best: int, seed: int
+) -> Tried:
+    """Cross-validate linear classifiers, of the classes and of what is a copy.
+
+    Args:
+        plain, copies: by depth, (N, D) each, of the same pictures.
+        targets: (N,), each class from 0 on twice or more.
+        best: the depth at which the classes are told apart best; what is a copy is asked at each, since late
+            features often know nothing of left and right.
+    """
+    folds = list(_folds(targets, seed))
+    tellable = max(_told(own, others, folds) for own, others in zip(plain, copies, strict=True))
+    return Tried(*_taught(plain[best], copies[best], targets, folds, seed), tellable)
+
+
+def _folds(targets: Targets, seed: int) -> Iterator[tuple[Targets, Targets]]:
+    from sklearn.model_selection import StratifiedKFold
+
+    count = min(FOLDS, int(np.bincount(targets).min()))
+    yield from StratifiedKFold(count, shuffle=True, random_state=seed).split(targets, targets)
+
+
+def _taught(
+    plain: Features, copies: Features, targets: Targets, folds: Sequence[tuple[Targets, Targets]], seed: int
+) -> tuple[float, float, float]:
+    """``kept``, ``gain`` and ``error`` of :class:`Tried`."""
+    classes = int(targets.max()) + 1
+    decay = max(choose_decay(plain, targets, classes, seed).decay, LEAST_DECAY * total_variance(plain))
+    kept, without, with_them = (np.zeros(len(targets), dtype=bool) for _ in range(3))
+    for train, held in folds:
+        alone = solve(plain[train], targets[train], classes, decay)
+        both = np.concatenate([plain[train], copies[train]])
+        taught = solve(both, np.tile(targets[train], 2), classes, decay)
+        own = alone.logits(plain[held]).argmax(1)
+        kept[held] = alone.logits(copies[held]).argmax(1) == own
+        without[held] = own == targets[held]
+        with_them[held] = taught.logits(plain[held]).argmax(1) == targets[held]
+    return float(kept.mean()), *_difference(with_them, without)
+
+
+def _told(plain: Features, copies: Features, folds: Sequence[tuple[Targets, Targets]]) -> float:
+    """How often a classifier tells which of the pictures and copies are copies, 0.5 by chance.
+
+    A picture and its copy are on the same side, so that it never knows the one from the other.
+    """
+    decay, right = DETECTOR_DECAY * total_variance(plain), 0
+    for train, held in folds:
+        both = np.concatenate([plain[train], copies[train]])
+        detector = solve(both, np.repeat(np.arange(2), len(train)), 2, decay)
+        right += int((detector.logits(plain[held]).argmax(1) == 0).sum())
+        right += int((detector.logits(copies[held]).argmax(1) == 1).sum())
+    return right / (2 * len(plain))
+
+
+def _difference(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> tuple[float, float]:
+    """How much more often the first is right, and that number's standard error."""
+    n, disagree = len(first), int((first != second).sum())
+    gain = float(first.mean() - second.mean())
+    return gain, math.sqrt(max(disagree / n - gain**2, 0.0) / n) if disagree else 0.0

@@ -1,0 +1,258 @@
+"""Pictures and a source network to :class:`Facts`: the table of contents of what advice rests on.
+
+One pass of the training pictures through the network, whose features are kept and serve the advised training
+too; one of a sample of at most ``SAMPLE``, at several depths; and the sample's augmented copies.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from finetune.data.keys import key
+from finetune.data.loaders import eval_batches, read_draws
+from finetune.data.sources import Split
+from finetune.data.splits import stratified
+from finetune.errors import DataError
+from finetune.features.classifiers import fewest_of_a_class
+from finetune.features.depths import Depths
+from finetune.features.extract import cost
+from finetune.features.solve import Features, Targets, choose_decay
+from finetune.recipe.schema import Recipe
+from finetune.strategy.advice.facts import Facts, Probed, Seconds, Tried
+from finetune.strategy.advice.invariance import AUGMENTATIONS, transform_of, try_out
+from finetune.strategy.advice.similarity import Shift, confidence, told_apart
+from finetune.strategy.probe import features_of, frozen_recipe
+from finetune.training.precision import choose_compute, pick_device
+from finetune.training.setup import Setup, load_data, prepare
+
+# Pictures at which depths, statistics and predictions are looked at.
+SAMPLE = 512
+# Augmented copies are computed of so many of them, fewer where the network is large: all copies together
+# take at most so many floating-point operations (about half a minute on two cores), but for 64 pictures.
+COPIED, FEWEST_COPIED, OPERATIONS = 256, 64, 3e12
+# A linear classifier is cross-validated on so many pictures times classes at most.
+PROBED = 400_000
+DEPTHS = (0.25, 0.5, 0.75, 1.0)
+TIMED = 8
+TOGETHER = 16
+
+Logits = npt.NDArray[np.float32]
+# Gets what pictures go through the network for, how many are done, and how many there are.
+Tell = Callable[[str, int, int], None]
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True)
+class _Close:
+    """A sample looked at closely: features by depth, each (N, D), of the pictures of the sample that could be
+    read (``places``), their targets, the source's logits, and the seconds that reading one took."""
+
+    depths: Depths
+    layers: tuple[int, ...]
+    features: list[Features]
+    places: Targets
+    targets: Targets
+    logits: Logits | None
+    shift: float | None
+    read: float
+
+
+def measure(recipe: Recipe, *, device: str | None = None, tell: Tell = silent) -> Facts:
+    """Measure ``recipe``'s source network on its training pictures; val and test are counted only.
+
+    Args:
+        tell: called as pictures go through the network, for one purpose after the other.
+
+    Raises:
+        UserError: weights that cannot be had, or a network that cannot be cut.
+        DataError: the data cannot serve, or a class has fewer than two training pictures.
+    """
+    source = load_data(recipe.data, recipe.seed)
+    classes, train = len(source.classes), source.splits["train"]
+    counts = train.class_counts(classes)
+    fewest_of_a_class(train.targets, classes)
+    frozen = frozen_recipe(recipe, None)
+    setup = prepare(frozen, source, choose_compute(pick_device(device), frozen.train))
+    network, card = setup.network, setup.card
+    computed = 0
+
+    def counted(done: int, total: int) -> None:
+        nonlocal computed
+        computed = total
+        tell("through all layers, once", done, total)
+
+    features, targets = features_of(setup, "train", counted)
+    sample = train.subset(_some(train.targets, max(SAMPLE, 4 * classes), recipe.seed))
+    close = _look(setup, sample, tell)
+    body = network.table.body
+    layer = body[-1]
+    depths = tuple(
+        _probe(found, close.targets, recipe.seed, number, body[number - 1].name)
+        for number, found in zip(close.layers, close.features, strict=True)
+    )
+    best = max(range(len(depths)), key=lambda place: depths[place].top1)
+    tried = _try(setup, sample, close, best, recipe.seed, tell)
+    chosen = _some(targets, max(PROBED // classes, SAMPLE), recipe.seed)
+    return Facts(
+        source=source.name,
+        classes=classes,
+        train=len(train),
+        val=len(source.splits["val"]),
+        test=len(source.splits.get("test", ())),
+        fewest=int(counts.min()),
+        most=int(counts.max()),
+        backbone=recipe.model.backbone,
+        weights=network.weights.origin if network.weights is not None else "none",
+        image_size=card.preprocessing.image_size,
+        depths=depths,
+        probe=_probe(features[chosen], targets[chosen], recipe.seed, layer.number, layer.name),
+        shares=_shares(setup),
+        shift=close.shift,
+        confidence=None if close.logits is None else confidence(close.logits),
+        told_apart=None if close.logits is None else told_apart(close.logits, close.targets),
+        tried=tried,
+        seconds=_time(setup, close.read),
+        computed=computed,
+        cached=len(targets) - computed,
+    )
+
+
+def _look(setup: Setup, sample: Split, tell: Tell) -> _Close:
+    """One pass of the sample through the network as it is, with an eye on its BatchNorms."""
+    network, preprocessing = setup.network, setup.card.preprocessing
+    module, size = network.module, preprocessing.image_size
+    body = len(network.table.body)
+    layers = tuple(dict.fromkeys(max(1, round(share * body)) for share in DEPTHS))
+    depths = Depths(module.eval(), network.table, layers, size, preprocessing.channels)
+    shift = Shift(module)
+    rows: list[list[Tensor]] = []
+    places: list[int] = []
+    done, reading = 0, 0.0
+    batches = eval_batches(
+        sample,
+        preprocessing,
+        batch_size=TOGETHER,
+        workers=setup.workers,
+        on_bad_image=setup.recipe.data.on_bad_image,
+    )
+    with shift.watching():
+        began = time.perf_counter()
+        for batch in batches:
+            reading += time.perf_counter() - began
+            if batch.indices:
+                rows.append([each.cpu() for each in depths(batch.images.to(setup.compute.device))])
+                places += batch.indices
+            done += len(batch.indices) + len(batch.bad)
+            tell("looked at more closely", done, len(sample))
+            began = time.perf_counter()
+    if not rows:
+        raise DataError(f"none of the {len(sample)} training pictures of the sample can be read")
+    features = [torch.cat(each).numpy() for each in zip(*rows, strict=True)]
+    head = network.weights.head if network.weights is not None else None
+    logits: Logits | None = None
+    if head is not None and head.weight[0].numel() == features[-1].shape[1]:
+        weight = head.weight.flatten(1).cpu().numpy()
+        logits = features[-1] @ weight.T + (0.0 if head.bias is None else head.bias.cpu().numpy())
+    found = np.asarray(places, dtype=np.int64)
+    return _Close(
+        depths, layers, features, found, sample.targets[found], logits, shift.value(), reading / max(done, 1)
+    )
+
+
+def _try(setup: Setup, sample: Split, close: _Close, best: int, seed: int, tell: Tell) -> dict[str, Tried]:
+    """What augmentations do, on some of the sample; nothing where it has no two classes of two pictures."""
+    network, preprocessing = setup.network, setup.card.preprocessing
+    table, size, channels = network.table, preprocessing.image_size, preprocessing.channels
+    flops = cost(network.module, table, len(table.body), size, channels).flops
+    affordable = int(OPERATIONS / (len(AUGMENTATIONS) * max(flops, 1)))
+    number = max(FEWEST_COPIED, min(COPIED, affordable))
+    some = _twice_or_more(close.targets, _some(close.targets, number, seed))
+    classes, targets = np.unique(close.targets[some], return_inverse=True)
+    if len(classes) < 2:
+        return {}
+    plain = [each[some] for each in close.features]
+    total, done, found = len(AUGMENTATIONS) * len(some), 0, {}
+    for name in AUGMENTATIONS:
+        draws = [(int(place), key(seed, "advice", name, int(place))) for place in close.places[some]]
+        batches = read_draws(
+            sample, transform_of(name, preprocessing), draws, batch_size=TOGETHER, workers=setup.workers
+        )
+        rows = []
+        for batch in batches:
+            rows.append(close.depths(batch.images.to(setup.compute.device)))
+            done += len(batch.indices)
+            tell("made anew by augmentation", done, total)
+        copies = [torch.cat(each).cpu().numpy() for each in zip(*rows, strict=True)]
+        found[name] = try_out(plain, copies, targets.reshape(-1).astype(np.int64), best, seed)
+    return found
+
+
+def _probe(features: Features, targets: Targets, seed: int, layer: int, name: str) -> Probed:
+    """Softmax regression, by cross-validation, on classes of which there are two pictures or more."""
+    some = _twice_or_more(targets, np.arange(len(targets)))
+    classes, own = np.unique(targets[some], return_inverse=True)
+    chosen = choose_decay(features[some], own.reshape(-1).astype(np.int64), len(classes), seed)
+    assert chosen.top1 is not None  # each class is there twice or more
+    return Probed(layer, name, chosen.top1, len(some))
+
+
+def _twice_or_more(targets: Targets, places: Targets) -> Targets:
+    """Those of ``places`` whose class is there at least twice."""
+    counts = np.bincount(targets[places])
+    return places[counts[targets[places]] >= 2]
+
+
+def _some(targets: Targets, number: int, seed: int) -> Targets:
+    """About ``number`` places, each class with its share and at least one; all where there are no more."""
+    if len(targets) <= number:
+        return np.arange(len(targets))
+    return stratified(targets, number / len(targets), seed)[1]
+
+
+def _shares(setup: Setup) -> tuple[float, ...]:
+    """Of the operations of one picture, those up to each layer."""
+    network, preprocessing = setup.network, setup.card.preprocessing
+    size, channels = preprocessing.image_size, preprocessing.channels
+    flops = [
+        cost(network.module, network.table, layer.number, size, channels).flops
+        for layer in network.table.body
+    ]
+    return tuple(each / max(flops[-1], 1) for each in flops)
+
+
+def _time(setup: Setup, read: float) -> Seconds:
+    """A forward pass and a training step of a small batch, each the second time."""
+    network, preprocessing = setup.network, setup.card.preprocessing
+    size = preprocessing.image_size
+    images = torch.randn(TIMED, preprocessing.channels, size, size, device=setup.compute.device)
+    module = network.module.eval()
+
+    def seconds(work: Callable[[], Any]) -> float:
+        work()
+        if setup.compute.device.type == "cuda":
+            torch.cuda.synchronize(setup.compute.device)
+        began = time.perf_counter()
+        work()
+        if setup.compute.device.type == "cuda":
+            torch.cuda.synchronize(setup.compute.device)
+        return (time.perf_counter() - began) / TIMED
+
+    def forward() -> None:
+        with torch.no_grad():
+            module(images)
+
+    def step() -> None:
+        module(images).sum().backward()
+        module.zero_grad(set_to_none=True)
+
+    # In eval mode, so that no statistics move; a step costs the same.
+    return Seconds(read, seconds(forward), seconds(step))

@@ -1,0 +1,85 @@
+"""What was measured, in plain words with its numbers."""
+
+from finetune.strategy.advice.duration import in_words
+from finetune.strategy.advice.facts import Facts, Tried
+from finetune.strategy.advice.rule import WORDS, Choice, Settings, Similarity, Strategy, bears, few, large
+
+NAMES = {
+    "flip": "mirroring left and right",
+    "vertical_flip": "turning upside down",
+    "crop": "random crops",
+    "rotation": "turning by up to 15 degrees",
+    "color_jitter": "brightness, contrast and saturation",
+}
+
+
+def explain(facts: Facts, choice: Choice, settings: Settings, seconds: float) -> list[tuple[str, str]]:
+    """Heading and sentence, in the order in which a reader wants them."""
+    return [
+        ("advice", f"{choice.strategy.value}: {WORDS[choice.strategy]}{_detail(choice.strategy, settings)}"),
+        ("because", f"{choice.row.when}: {choice.row.why}"),
+        ("size", _size(facts)),
+        ("similarity", _similarity(facts, choice.similarity)),
+        ("features", _features(facts)),
+        *_augmentation(facts, settings),
+        ("BatchNorm", _batchnorm(settings)),
+        ("time", f"{in_words(seconds)} on this machine (good to a factor of two)"),
+    ]
+
+
+def _detail(strategy: Strategy, settings: Settings) -> str:
+    if strategy is Strategy.first_k:
+        return f" (k = {settings.k}); {settings.epochs} epochs at {settings.lr:g}"
+    if strategy is Strategy.probe:
+        return ""
+    return f"; {settings.epochs} epochs at {settings.lr:g}"
+
+
+def _size(facts: Facts) -> str:
+    size = "few" if few(facts) else "large" if large(facts) else "small" if facts.train < 2000 else "middling"
+    spread = f"{facts.fewest:,}" if facts.fewest == facts.most else f"{facts.fewest:,} to {facts.most:,}"
+    return f"{size}: {facts.train:,} training pictures in {facts.classes:,} classes of {spread}"
+
+
+def _similarity(facts: Facts, found: Similarity) -> str:
+    words = [f"{found.value} to what {facts.backbone} was trained on"]
+    if facts.shift is not None:
+        words.append(f"BatchNorm statistics shifted by {facts.shift:.2f} nats")
+    words.append(f"the last layers add {100 * facts.deeper:+.1f} points to a probe")
+    if facts.told_apart is not None and facts.confidence is not None:
+        words.append(
+            f"its own classes tell {100 * facts.told_apart:.0f} % of yours apart, with a mean confidence of "
+            f"{100 * facts.confidence:.0f} %"
+        )
+    return "; ".join(words)
+
+
+def _features(facts: Facts) -> str:
+    depths = ", ".join(f"layer {each.layer}: {100 * each.top1:.1f} %" for each in facts.depths)
+    return (
+        f"a linear classifier on all training pictures is right in {100 * facts.probe.top1:.1f} % "
+        f"(cross-validated, n = {facts.probe.n:,}); by depth, on {facts.depths[0].n:,}: {depths}"
+    )
+
+
+def _augmentation(facts: Facts, settings: Settings) -> list[tuple[str, str]]:
+    used = settings.augment.model_dump(exclude_defaults=True)
+    lines = []
+    for name, tried in facts.tried.items():
+        verdict = "used" if name in used else "not needed" if bears(name, tried) else "refused"
+        lines.append(("augment", f"{verdict}: {NAMES[name]} ({_tried(tried)})"))
+    return lines
+
+
+def _tried(tried: Tried) -> str:
+    told, kept, gain, error = (100 * x for x in (tried.told, tried.kept, tried.gain, tried.error))
+    return (
+        f"{told:.0f} % of copies and originals told apart, 50 by chance; {kept:.0f} % of predictions stay; "
+        f"training on copies as well: {gain:+.1f} points of accuracy, standard error {error:.1f}"
+    )
+
+
+def _batchnorm(settings: Settings) -> str:
+    if settings.batchnorm == "frozen":
+        return "statistics stay the source's: in a run this short new ones would lag behind the weights"
+    return "statistics follow the pictures"

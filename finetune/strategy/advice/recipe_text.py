@@ -1,0 +1,79 @@
+"""A strategy as a recipe: complete, commented, and ready to run."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from finetune.recipe.schema import Recipe
+from finetune.strategy.advice.rule import Settings, Strategy
+
+
+def write_recipe(
+    base: Recipe, strategy: Strategy, settings: Settings, reasons: Sequence[tuple[str, str]] = ()
+) -> str:
+    """The text of a recipe file.
+
+    Args:
+        base: whose data, backbone, weights, seed and cache are taken over, as far as they are not defaults.
+        reasons: heading and sentence, which become its first lines.
+    """
+    lines = [f"# {heading}: {sentence}" for heading, sentence in reasons]
+    lines += ["", f"seed: {base.seed}", "", "data:", *_section(base.data.model_dump(exclude_defaults=True))]
+    model = base.model.model_dump(exclude_defaults=True) | {"backbone": base.model.backbone}
+    if strategy is Strategy.scratch:
+        model["weights"] = "none"
+    if settings.batchnorm != "train":
+        model["batchnorm"] = settings.batchnorm
+    lines += ["", "model:", *_section(model)]
+    train = {
+        "batch_size": settings.batch_size,
+        "optimizer": "adamw",
+        **({"weight_decay": settings.weight_decay} if strategy is not Strategy.probe else {}),
+        **({"label_smoothing": settings.label_smoothing} if settings.label_smoothing else {}),
+    }
+    kept = base.train.model_dump(include={"precision", "threads"}, exclude_defaults=True)
+    lines += ["", "train:", *_section(train | kept)]
+    augment = settings.augment.model_dump(exclude_defaults=True)
+    if augment:
+        lines.append(f"  augment: {_flow(augment)}")
+    lines += ["  phases:", *(f"    {line}" for line in _phases(strategy, settings))]
+    cache = base.cache.model_dump(exclude_defaults=True)
+    if cache:
+        lines += ["", "cache:", *_section(cache)]
+    return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def _phases(strategy: Strategy, settings: Settings) -> list[str]:
+    solved = [
+        "# The head first: solved on frozen features, with a strength chosen by cross-validation.",
+        "- {freeze: backbone, optimizer: lbfgs, weight_decay: auto}",
+    ]
+    if strategy is Strategy.probe:
+        return solved
+    length = f"epochs: {settings.epochs}, lr: {settings.lr:g}"
+    if strategy is Strategy.head:
+        return [f"- {{freeze: backbone, {length}}}"]
+    if strategy is Strategy.scratch:
+        return [f"- {{freeze: none, {length}, warmup_epochs: 1}}"]
+    freeze = "none" if strategy is Strategy.everything else str(settings.k)
+    return [
+        *solved,
+        "# Then the rest. The head is where it should be, so it learns at the rate of the body.",
+        f"- {{freeze: {freeze}, {length}, head_lr_mult: 1, warmup_epochs: 1}}",
+    ]
+
+
+def _section(entries: dict[str, Any]) -> list[str]:
+    return [f"  {key}: {_flow(value)}" for key, value in entries.items()]
+
+
+def _flow(value: Any) -> str:
+    """A value on one line of YAML."""
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    plain = json.loads(json.dumps(value))
+    return (
+        yaml.safe_dump(plain, default_flow_style=True, width=10**6, allow_unicode=True).strip("\n.").strip()
+    )
