@@ -58,14 +58,6 @@ def show_progress(things: Iterable[T], unit: str, total: int | None = None) -> I
     yield from tqdm(things, total=total, unit=unit, leave=False, file=sys.stderr)
 
 
-def warn_of_software_bf16(device: "torch.device", precision: InferencePrecision) -> None:
-    """Say so where ``--precision bf16`` makes nothing faster."""
-    from finetune.training.precision import computes_bf16
-
-    if precision is InferencePrecision.bf16 and not computes_bf16(device):
-        output.warn(f"--precision bf16: this {device.type} computes bf16 in software, slower than fp32.")
-
-
 def name_of(source: str) -> str:
     """What a run on ``source`` is called: after the folder or file, or the set."""
     path = Path(source)
@@ -86,6 +78,14 @@ def keeping_features(where: str) -> Iterator[None]:
         if where not in ("memory", "off"):
             output.note("stopped; features computed so far are kept, and the same command goes on from there")
         raise
+
+
+def warn_of_software_bf16(device: "torch.device", precision: InferencePrecision) -> None:
+    """Say so where ``--precision bf16`` makes nothing faster."""
+    from finetune.training.precision import computes_bf16
+
+    if precision is InferencePrecision.bf16 and not computes_bf16(device):
+        output.warn(f"--precision bf16: this {device.type} computes bf16 in software, slower than fp32.")
 
 
 def check_run(run: Path) -> None:
