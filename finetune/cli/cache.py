@@ -1,15 +1,19 @@
-"""``finetune cache``: the features of frozen layers that are kept on disk."""
+"""``finetune cache``: features of frozen layers, decoded pictures and listings that are kept on disk."""
 
 import json
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from finetune.cli import output, table
 
+if TYPE_CHECKING:
+    from finetune.data.kept import Kept
+
 cache_app = typer.Typer(
-    help="Look at the features of frozen layers that are kept on disk, or remove them.", no_args_is_help=True
+    help="Look at what is kept on disk (features, decoded pictures, listings), or remove it.",
+    no_args_is_help=True,
 )
 
 
@@ -17,58 +21,81 @@ cache_app = typer.Typer(
 def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Where features are kept, of which networks, and how much room they take."""
-    from finetune.features.kept import features_folder, list_kept
+    """What is kept, and how much room it takes."""
+    from finetune.data.cache import cache_folder
+    from finetune.data.kept import list_kept
 
     found = list_kept()
     if as_json:
         entries = [
-            {"folder": str(each.folder), "bytes": each.nbytes, "used": round(each.used), **_what(each.about)}
+            {
+                "kind": each.kind,
+                "folder": str(each.folder),
+                "bytes": each.nbytes,
+                "used": round(each.used),
+                **_what(each),
+            }
             for each in found
         ]
         total = sum(each.nbytes for each in found)
-        output.data(json.dumps({"folder": str(features_folder()), "bytes": total, "kept": entries}, indent=2))
+        output.data(json.dumps({"folder": str(cache_folder()), "bytes": total, "kept": entries}, indent=2))
         return
     if found:
         rows = [
             (
-                str(_what(each.about)["backbone"]),
-                str(_what(each.about)["layers"]),
-                "augmented" if _what(each.about)["augmented"] else "plain",
+                each.kind,
+                _in_words(each),
                 time.strftime("%Y-%m-%d %H:%M", time.localtime(each.used)),
                 _megabytes(each.nbytes),
             )
             for each in found
         ]
-        columns = [("backbone", False), ("frozen layers", True), ("pictures", False), ("last used", False)]
+        columns = [("kept", False), ("of", False), ("last used", False)]
         table.show([*columns, ("size", True)], rows)
     size = _megabytes(sum(each.nbytes for each in found))
     number = "1 set" if len(found) == 1 else f"{len(found)} sets"
-    output.data(f"{features_folder()}: {size} in {number} of features")
+    output.data(f"{cache_folder()}: {size} in {number}")
 
 
 @cache_app.command()
 def clear(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Remove all features that are kept. They are computed again when they are needed."""
-    from finetune.features.kept import clear as remove_all
-    from finetune.features.kept import features_folder
+    """Remove all that is kept. It is computed again when it is needed; fetched data and weights stay."""
+    from finetune.data.cache import cache_folder
+    from finetune.data.kept import clear as remove_all
 
     freed = remove_all()
     if as_json:
-        output.data(json.dumps({"folder": str(features_folder()), "freed": freed}))
+        output.data(json.dumps({"folder": str(cache_folder()), "freed": freed}))
     else:
-        output.data(f"{features_folder()}: {_megabytes(freed)} freed")
+        output.data(f"{cache_folder()}: {_megabytes(freed)} freed")
 
 
-def _what(about: dict[str, Any]) -> dict[str, Any]:
-    """What a set of features is of; question marks where its description is gone."""
+def _what(kept: "Kept") -> dict[str, Any]:
+    """What is kept there; question marks where its description is gone."""
+    about = kept.about
+    if kept.kind == "listing":
+        return {"source": about.get("folder", "?"), "files": about.get("files", 0)}
+    if kept.kind == "pictures":
+        return {"shorter": about.get("shorter"), "image_size": about.get("image_size")}
     return {
         "backbone": about.get("backbone", "?"),
         "layers": about.get("layers", "?"),
         "augmented": about.get("augment") is not None,
     }
+
+
+def _in_words(kept: "Kept") -> str:
+    what = _what(kept)
+    if kept.kind == "features":
+        looks = "augmented" if what["augmented"] else "plain"
+        return f"{what['backbone']}, {what['layers']} frozen layers, {looks} pictures"
+    if kept.kind == "listing":
+        return f"{what['files']:,} files of {what['source']}"
+    if what["image_size"] is not None:
+        return f"{what['image_size']} x {what['image_size']} px"
+    return "whole" if what["shorter"] is None else f"shorter side {what['shorter']} px at most"
 
 
 def _megabytes(count: int) -> str:

@@ -1,19 +1,25 @@
-"""What a loader hands to training and evaluation."""
+"""What a loader hands to training and evaluation, and what a reader hands to a loader."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from finetune.data.decoded import Decoded, Pixels, Place
 from finetune.errors import BadImageError
+
+# Top, left, height and width in pixels.
+Box = tuple[int, int, int, int]
 
 
 @dataclass
 class Batch:
     """Pictures with their classes.
 
-    ``images`` is (N, 3, S, S) float32; ``targets`` (N,) int64, or (N, num_classes) float32 when mixed;
+    ``images`` is (N, C, S, S) float32; ``targets`` (N,) int64, or (N, num_classes) float32 when mixed;
     ``labels`` (N,) int64, unmixed; ``indices`` the N places in the split. ``bad`` are the pictures that could
     not be read and are left out; N is 0 where none could.
     """
@@ -38,11 +44,51 @@ class Batch:
         parts = {name: getattr(self, name)[:count] for name in ("images", "targets", "labels", "indices")}
         return dataclasses.replace(self, **parts)
 
-    def pin_memory(self) -> "Batch":
+
+@dataclass
+class Fresh:
+    """Bases that were decoded for a batch and are to be kept: ``pixels``, uint8, one after the other; for
+    each its stamp, its height and width, and the place where it was looked for in vain.
+
+    One tensor: a loader process hands over each by a file of its own.
+    """
+
+    pixels: Tensor
+    pictures: tuple[tuple[bytes, int, int, Place | None], ...]
+
+    @classmethod
+    def of(cls, found: Sequence[tuple[bytes, Pixels, Place | None]]) -> "Fresh":
+        """Put together what was decoded."""
+        flat = [pixels.reshape(-1) for _, pixels, _ in found]
+        joined = np.concatenate(flat) if flat else np.empty(0, dtype=np.uint8)
+        pictures = tuple((stamp, *pixels.shape[:2], lost) for stamp, pixels, lost in found)
+        return cls(torch.from_numpy(joined), pictures)
+
+    def keep(self, decoded: Decoded) -> None:
+        """Put them where later epochs find them."""
+        at, flat = 0, self.pixels.numpy()
+        for stamp, height, width, lost in self.pictures:
+            end = at + height * width * 3
+            decoded.add(stamp, flat[at:end].reshape(height, width, 3), lost)
+            at = end
+
+
+@dataclass
+class PixelBatch:
+    """A batch as it is read: 8 bits a colour, a quarter of what it becomes.
+
+    ``pixels`` is (N, S, S, 3) uint8, or (N, S, S, 1) where pictures are made grey; ``erased`` the boxes to be
+    erased, each with the place of its picture in the batch; ``fresh`` what is to be kept; the rest as in
+    :class:`Batch`.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    indices: tuple[int, ...]
+    erased: tuple[tuple[int, Box], ...] = ()
+    fresh: Fresh | None = None
+    bad: tuple[BadImageError, ...] = ()
+
+    def pin_memory(self) -> "PixelBatch":
         """The same in page-locked memory, from which GPUs copy faster."""
-        return dataclasses.replace(
-            self,
-            images=self.images.pin_memory(),
-            targets=self.targets.pin_memory(),
-            labels=self.labels.pin_memory(),
-        )
+        return dataclasses.replace(self, pixels=self.pixels.pin_memory(), labels=self.labels.pin_memory())

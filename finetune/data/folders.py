@@ -3,9 +3,11 @@
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from finetune.data.images import identity, is_directory, is_image_name, scan, walk
+from finetune.data.listings import Visits, recall, remember
 from finetune.data.sources import Source, is_class_name, listed, source_of_files
 from finetune.errors import DataError, printable
 
@@ -54,7 +56,7 @@ def read_folder(root: Path) -> Source:
             of split folders and class folders, a class in val or test that train lacks.
     """
     name = printable(str(root))
-    folders, loose, others = _look(root)
+    folders, loose, others = _remembered(root)
     if not any(folder.pictures for folder in folders):
         raise DataError(_nothing(name, folders, loose, others))
     notes = []
@@ -70,7 +72,29 @@ def read_folder(root: Path) -> Source:
     return source_of_files(name, found, notes)
 
 
-def _look(root: Path) -> tuple[list[_Folder], int, Counter[str]]:
+def _remembered(root: Path) -> tuple[list[_Folder], int, Counter[str]]:
+    """What :func:`_look` finds, from an earlier run where nothing has changed since."""
+    found = recall(root)
+    if found is not None:
+        facts, paths = found
+        rest = iter(paths)
+        folders = [
+            _Folder(name, list(islice(rest, direct)), {each: list(islice(rest, n)) for each, n in below})
+            for name, direct, below in facts["folders"]
+        ]
+        return folders, facts["loose"], Counter(facts["others"])
+    visits = Visits(root)
+    folders, loose, others = _look(root, visits)
+    counts = [
+        (each.name, len(each.direct), [(name, len(paths)) for name, paths in each.below.items()])
+        for each in folders
+    ]
+    facts = {"folders": counts, "loose": loose, "others": others}
+    remember(root, visits, facts, [path for each in folders for path in each.pictures])
+    return folders, loose, others
+
+
+def _look(root: Path, visits: Visits) -> tuple[list[_Folder], int, Counter[str]]:
     """Every file once: the folders, the number of pictures directly in the root, the kinds of other files."""
     folders, loose, others = [], 0, Counter[str]()
 
@@ -80,7 +104,7 @@ def _look(root: Path) -> tuple[list[_Folder], int, Counter[str]]:
         others.update(Path(path).suffix.lower() or "no extension" for path in passed_over)
         return kept
 
-    for entry in scan(root):
+    for entry in scan(root, visits):
         if not is_directory(entry):
             # A README or a licence beside the folders is nothing to remark on.
             loose += is_image_name(entry.name)
@@ -88,9 +112,9 @@ def _look(root: Path) -> tuple[list[_Folder], int, Counter[str]]:
         if identity(entry.path) == identity(root):
             continue
         folder = _Folder(entry.name)
-        for inner in scan(entry.path):
+        for inner in scan(entry.path, visits):
             if is_directory(inner):
-                folder.below[inner.name] = pictures(list(walk(inner.path, above=(root, entry.path))))
+                folder.below[inner.name] = pictures(list(walk(inner.path, (root, entry.path), visits)))
             else:
                 folder.direct.extend(pictures([inner.path]))
         folders.append(folder)

@@ -6,19 +6,25 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Literal
 
+import torch
 from torch.utils.data import DataLoader
 
 from finetune.data.batch import Batch as Batch
+from finetune.data.batch import PixelBatch
+from finetune.data.decoded import Decoded
 from finetune.data.keys import key
+from finetune.data.normalize import Normalizer
 from finetune.data.order import balanced, repeats, shuffled
 from finetune.data.preprocessing import Preprocessing
-from finetune.data.reading import Agenda, Draw, OnBadImage, Reader, data_loader, running
+from finetune.data.reading import Agenda, Draw, OnBadImage, Order, Reader, data_loader, running
 from finetune.data.reading import default_workers as default_workers
 from finetune.data.sources import Split
-from finetune.data.transforms import BatchMixer, EvalTransform, TrainTransform
+from finetune.data.transforms import BatchMixer, EvalTransform, TrainTransform, Transform
 from finetune.errors import BadImageError, DataError
 
 log = logging.getLogger("finetune")
+
+CPU = torch.device("cpu")
 
 
 class TrainLoader:
@@ -49,7 +55,7 @@ class TrainLoader:
         mixer: BatchMixer | None = None,
         workers: int = 0,
         on_bad_image: OnBadImage = "error",
-        pin_memory: bool = False,
+        device: torch.device = CPU,
     ) -> None:
         if not len(split):
             raise DataError("there are no pictures to train on")
@@ -61,12 +67,14 @@ class TrainLoader:
         self._mixer = mixer
         self._on_bad_image = on_bad_image
         self._known_bad: set[str] = set()
+        self._transform = transform
         self._reader = Reader(split, transform)
         self._workers = workers
-        self._pin_memory = pin_memory
+        self._device = device
+        self._normalize = Normalizer(transform.preprocessing, device)
         self._agenda = Agenda()
-        self._loader: DataLoader[Batch] | None = None
-        self._running: Generator[Batch] | None = None
+        self._loader: DataLoader[PixelBatch] | None = None
+        self._running: Generator[PixelBatch] | None = None
 
     @property
     def split(self) -> Split:
@@ -74,9 +82,9 @@ class TrainLoader:
         return self._split
 
     @property
-    def transform(self) -> TrainTransform | EvalTransform:
+    def transform(self) -> TrainTransform:
         """What they go through."""
-        return self._reader.transform
+        return self._transform
 
     @property
     def batches_per_epoch(self) -> int:
@@ -94,16 +102,18 @@ class TrainLoader:
         """
         if self._running is not None:
             self._running.close()
-        self._agenda.batches = self.draws(epoch, start)
+        self._agenda.batches = ([self._order(*draw) for draw in draws] for draws in self.draws(epoch, start))
         if self._loader is None:
             self._loader = data_loader(
-                self._reader, self._agenda, self._workers, self._pin_memory, persistent=True
+                self._reader, self._agenda, self._workers, _pinned(self._device), persistent=True
             )
         self._running = running(self._loader, self._on_bad_image)
         seen, bad = 0, ""
         try:
             for number, batch in enumerate(self._running, start):
                 self.tell(batch.bad)
+                if batch.fresh is not None and self._reader.decoded is not None:
+                    batch.fresh.keep(self._reader.decoded)
                 seen += len(batch.indices)
                 bad = bad or "".join(map(str, batch.bad[:1]))
                 yield self._finished(batch, epoch, number)
@@ -113,16 +123,30 @@ class TrainLoader:
         if bad and not seen and start == 0:
             raise DataError(f"none of the {len(self._split)} training pictures can be read; the first: {bad}")
 
+    def keep(self, decoded: Decoded | None) -> None:
+        """Keep what pictures are decoded to there, and read them from there. Loader processes start anew."""
+        self.close()
+        self._reader.decoded = decoded
+
     def close(self) -> None:
         """End the loader processes, and an epoch that is under way. A further epoch starts new ones."""
         if self._running is not None:
             self._running.close()
         self._running = self._loader = None
 
-    def _finished(self, batch: Batch, epoch: int, number: int) -> Batch:
-        if len(batch.indices) == 1 and batch.bad:
+    def _order(self, index: int, picture_key: int) -> Order:
+        decoded = self._reader.decoded
+        stamp = None if decoded is None else self._split.stamp(index)
+        if decoded is None or stamp is None:
+            return Order(index, picture_key)
+        place = decoded.find(stamp)
+        return Order(index, picture_key, stamp if place or decoded.takes_more else None, place)
+
+    def _finished(self, read: PixelBatch, epoch: int, number: int) -> Batch:
+        if len(read.indices) == 1 and read.bad:
             # BatchNorm cannot train on one picture; in another epoch it is in other company.
-            batch = Batch(batch.images[:0], batch.targets[:0], batch.labels[:0], (), batch.bad)
+            read = PixelBatch(read.pixels[:0], read.labels[:0], (), bad=read.bad)
+        batch = self._normalize(read)
         if self._mixer is None:
             return batch
         images, targets = self._mixer(batch.images, batch.labels, key(self._seed, "mix", epoch, number))
@@ -143,10 +167,11 @@ class TrainLoader:
         else:
             order = shuffled(len(targets), self._seed, epoch)
         view = epoch if self._views is None else epoch % self._views
-        draws = list(zip(order.tolist(), repeats(order).tolist(), strict=True))
+        again = repeats(order)
         bounds = self._bounds()[start:]
         for first, end in pairwise(bounds):
-            yield [(i, key(self._seed, "picture", view, i, again)) for i, again in draws[first:end]]
+            draws = zip(order[first:end].tolist(), again[first:end].tolist(), strict=True)
+            yield [(i, key(self._seed, "picture", view, i, count)) for i, count in draws]
 
     def tell(self, bad: Iterable[BadImageError]) -> None:
         """Name pictures that cannot be read in the log, each once."""
@@ -163,7 +188,7 @@ def eval_batches(
     batch_size: int,
     workers: int = 0,
     on_bad_image: OnBadImage = "error",
-    pin_memory: bool = False,
+    device: torch.device = CPU,
 ) -> Iterator[Batch]:
     """The pictures of a split in order, as evaluation sees them.
 
@@ -180,19 +205,19 @@ def eval_batches(
         batch_size=batch_size,
         workers=workers,
         on_bad_image=on_bad_image,
-        pin_memory=pin_memory,
+        device=device,
     )
 
 
 def read_draws(
     split: Split,
-    transform: TrainTransform | EvalTransform,
+    transform: Transform,
     draws: Sequence[Draw],
     *,
     batch_size: int,
     workers: int = 0,
     on_bad_image: OnBadImage = "error",
-    pin_memory: bool = False,
+    device: torch.device = CPU,
 ) -> Iterator[Batch]:
     """The pictures that ``draws`` names, each with the key of its augmentation, in that order.
 
@@ -200,7 +225,14 @@ def read_draws(
         BadImageError, FinetuneError: as :func:`eval_batches`.
     """
     agenda = Agenda()
-    agenda.batches = (list(draws[s : s + batch_size]) for s in range(0, len(draws), batch_size))
+    starts = range(0, len(draws), batch_size)
+    agenda.batches = ([Order(*draw) for draw in draws[s : s + batch_size]] for s in starts)
     needed = -(-len(draws) // batch_size)
-    loader = data_loader(Reader(split, transform), agenda, min(workers, needed), pin_memory, persistent=False)
-    yield from running(loader, on_bad_image)
+    reader, normalize = Reader(split, transform), Normalizer(transform.preprocessing, device)
+    loader = data_loader(reader, agenda, min(workers, needed), _pinned(device), persistent=False)
+    for batch in running(loader, on_bad_image):
+        yield normalize(batch)
+
+
+def _pinned(device: torch.device) -> bool:
+    return device.type == "cuda"

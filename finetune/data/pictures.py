@@ -2,6 +2,9 @@
 
 import hashlib
 import os
+import stat
+import time
+from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +17,9 @@ from finetune.data.images import open_rgb, upright_rgb
 from finetune.data.modes import to_rgb
 from finetune.errors import BadImageError, printable
 
+# The coarsest clock of a file system: FAT counts two seconds.
+JUST_NOW_NS = 2_000_000_000
+
 
 class Pictures(Protocol):
     """Pictures by number. Picklable, so that loader processes can be started in any way."""
@@ -24,8 +30,9 @@ class Pictures(Protocol):
         """What messages and tables call the picture: its path, where it has one."""
         ...
 
-    def open(self, index: int) -> Image.Image:
-        """The picture, 8-bit RGB.
+    def open(self, index: int, shorter: int | None = None) -> Image.Image:
+        """The picture, 8-bit RGB; with ``shorter`` perhaps decoded at a smaller size, its shorter side no
+        less than that.
 
         Raises:
             BadImageError: it cannot be read.
@@ -40,14 +47,24 @@ class Pictures(Protocol):
         """
         ...
 
+    def stamp(self, index: int) -> bytes | None:
+        """32 bytes that are others once the picture's file is changed or replaced, without reading it.
+
+        None where that cannot be told: there is no file, or it was changed just now.
+        """
+        ...
+
 
 class FilePictures:
     """Files. A million paths take one block of memory, which loader processes share without copying."""
 
     def __init__(self, paths: Iterable[str | Path]) -> None:
-        encoded = [os.fsencode(path) for path in paths]
-        self._ends = np.cumsum([len(path) for path in encoded], dtype=np.int64)
-        self._names = b"".join(encoded)
+        names, ends = bytearray(), array("q")
+        for path in paths:
+            names += os.fsencode(path)
+            ends.append(len(names))
+        self._names = bytes(names)
+        self._ends = np.array(ends, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -56,14 +73,27 @@ class FilePictures:
         start = int(self._ends[index - 1]) if index else 0
         return os.fsdecode(self._names[start : int(self._ends[index])])
 
-    def open(self, index: int) -> Image.Image:
-        return open_rgb(Path(self.name(index)))
+    def open(self, index: int, shorter: int | None = None) -> Image.Image:
+        return open_rgb(Path(self.name(index)), shorter)
 
     def digest(self, index: int) -> bytes:
         try:
             return hashlib.sha256(Path(self.name(index)).read_bytes()).digest()
         except OSError as error:
             raise BadImageError(self.name(index), error.strerror or str(error)) from None
+
+    def stamp(self, index: int) -> bytes | None:
+        name = self.name(index)
+        try:
+            status = os.stat(name)  # noqa: PTH116
+        except (OSError, ValueError):
+            return None
+        # A file that changes twice within a tick of its file system's clock has the same times after both.
+        if not stat.S_ISREG(status.st_mode) or time.time_ns() - status.st_ctime_ns < JUST_NOW_NS:
+            return None
+        facts = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        path = os.fsencode(os.path.abspath(name))  # noqa: PTH100
+        return hashlib.blake2b(path + repr(facts).encode(), digest_size=32).digest()
 
 
 class ArrayPictures:
@@ -84,11 +114,14 @@ class ArrayPictures:
     def name(self, index: int) -> str:
         return f"{self._prefix}/{index}"
 
-    def open(self, index: int) -> Image.Image:
+    def open(self, index: int, shorter: int | None = None) -> Image.Image:
         return to_rgb(Image.fromarray(self._pixels[index]))
 
     def digest(self, index: int) -> bytes:
         return _digest_of_pixels(self.open(index))
+
+    def stamp(self, index: int) -> bytes | None:
+        return None
 
 
 class TorchvisionPictures:
@@ -107,7 +140,7 @@ class TorchvisionPictures:
     def name(self, index: int) -> str:
         return f"{self._prefix}/{index}"
 
-    def open(self, index: int) -> Image.Image:
+    def open(self, index: int, shorter: int | None = None) -> Image.Image:
         try:
             image = self._dataset[index][0]
             if not isinstance(image, Image.Image):
@@ -120,6 +153,9 @@ class TorchvisionPictures:
 
     def digest(self, index: int) -> bytes:
         return _digest_of_pixels(self.open(index))
+
+    def stamp(self, index: int) -> bytes | None:
+        return None
 
 
 class SomePictures:
@@ -135,11 +171,14 @@ class SomePictures:
     def name(self, index: int) -> str:
         return self._pictures.name(int(self._indices[index]))
 
-    def open(self, index: int) -> Image.Image:
-        return self._pictures.open(int(self._indices[index]))
+    def open(self, index: int, shorter: int | None = None) -> Image.Image:
+        return self._pictures.open(int(self._indices[index]), shorter)
 
     def digest(self, index: int) -> bytes:
         return self._pictures.digest(int(self._indices[index]))
+
+    def stamp(self, index: int) -> bytes | None:
+        return self._pictures.stamp(int(self._indices[index]))
 
 
 class JoinedPictures:
@@ -156,13 +195,17 @@ class JoinedPictures:
         part, place = self._find(index)
         return part.name(place)
 
-    def open(self, index: int) -> Image.Image:
+    def open(self, index: int, shorter: int | None = None) -> Image.Image:
         part, place = self._find(index)
-        return part.open(place)
+        return part.open(place, shorter)
 
     def digest(self, index: int) -> bytes:
         part, place = self._find(index)
         return part.digest(place)
+
+    def stamp(self, index: int) -> bytes | None:
+        part, place = self._find(index)
+        return part.stamp(place)
 
     def _find(self, index: int) -> tuple[Pictures, int]:
         which = int(np.searchsorted(self._ends, index, side="right"))

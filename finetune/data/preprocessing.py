@@ -97,14 +97,19 @@ class Preprocessing:
             image = image.resize((width, height), method)
         return _centre_crop(image, self.image_size)
 
+    def colours(self, rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """The colours that :meth:`normalize` starts from: (height, width, 3) as they are, or made grey."""
+        if self.channels > 1:
+            return rgb
+        return np.asarray(Image.fromarray(rgb).convert("L"), dtype=np.uint8)[:, :, None]
+
     def normalize(self, image: Image.Image) -> npt.NDArray[np.float32]:
         """``(x / 255 - mean) / std`` of an RGB picture: float32 (channels, height, width), C-contiguous."""
-        pixels = np.asarray(image, dtype=np.uint8)
-        if pixels.ndim != 3 or pixels.shape[2] != 3:
+        rgb = np.asarray(image, dtype=np.uint8)
+        if rgb.ndim != 3 or rgb.shape[2] != 3:
             raise ValueError(f"an RGB picture is needed, not {image.mode}")
-        if self.channels == 1:
-            pixels = np.asarray(image.convert("L"), dtype=np.uint8)[:, :, None]
-        elif self.channels > 3:
+        pixels = self.colours(rgb)
+        if self.channels > 3:
             pixels = pixels[:, :, np.arange(self.channels) % 3]
         scaled = np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32)
         scaled /= np.float32(255)

@@ -11,20 +11,34 @@ import threading
 import warnings
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from finetune.data.batch import Batch
+from finetune.data.batch import Fresh, PixelBatch
+from finetune.data.decoded import Decoded, Pixels, Place
 from finetune.data.sources import Split
-from finetune.data.transforms import EvalTransform, TrainTransform
+from finetune.data.transforms import Transform
 from finetune.errors import BadImageError, FinetuneError
 
 OnBadImage = Literal["error", "skip"]
 # A picture's place in the split, and the key of its augmentation.
 Draw = tuple[int, int]
+
+
+class Order(NamedTuple):
+    """One picture that a reader is asked for: a :data:`Draw`, and what is known of where it is kept.
+
+    ``stamp`` is what it goes by there; None: it is not to be kept. ``place`` is where it was found.
+    """
+
+    picture: int
+    key: int
+    stamp: bytes | None = None
+    place: Place | None = None
+
 
 MOST_WORKERS = 8
 # Of Linux's prctl.
@@ -51,49 +65,66 @@ def worker_death(error: RuntimeError) -> FinetuneError | None:
     )
 
 
-class Reader(Dataset[Batch]):
+class Reader(Dataset[PixelBatch]):
     """Reads and transforms one batch at a time, in whichever process.
 
-    What cannot be read is in :attr:`Batch.bad`: an error that leaves a loader process is rewritten by torch.
+    What cannot be read is in :attr:`PixelBatch.bad`: an error that leaves a loader process is rewritten by
+    torch.
     """
 
-    def __init__(self, split: Split, transform: TrainTransform | EvalTransform) -> None:
+    def __init__(self, split: Split, transform: Transform, decoded: Decoded | None = None) -> None:
         self.split = split
         self.transform = transform
+        self.decoded = decoded
 
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitems__(self, draws: list[Draw]) -> Batch:
-        images, indices, bad = [], [], []
-        for index, picture_key in draws:
-            try:
-                picture = self.split.open(index)
-            except BadImageError as error:
-                bad.append(error)
-                continue
-            images.append(self.transform(picture, picture_key))
-            indices.append(index)
-        labels = torch.from_numpy(self.split.targets[np.asarray(indices, dtype=np.int64)])
+    def __getitems__(self, orders: list[Order]) -> PixelBatch:
         preprocessing = self.transform.preprocessing
-        size = preprocessing.image_size
-        stacked = torch.stack(images) if images else torch.empty(0, preprocessing.channels, size, size)
-        return Batch(stacked, labels, labels, tuple(indices), tuple(bad))
+        side, colours = preprocessing.image_size, min(preprocessing.channels, 3)
+        pixels = np.empty((len(orders), side, side, colours), dtype=np.uint8)
+        indices: list[int] = []
+        erased, fresh, bad = [], [], []
+        for order in orders:
+            base = self._kept(order)
+            if base is None:
+                try:
+                    base = self.transform.base(self.split.open(order.picture, self.transform.shorter))
+                except BadImageError as error:
+                    bad.append(error)
+                    continue
+                if order.stamp is not None:
+                    fresh.append((order.stamp, base, order.place))
+            look = self.transform.look(base, order.key)
+            pixels[len(indices)] = look.pixels
+            if look.erased is not None:
+                erased.append((len(indices), look.erased))
+            indices.append(order.picture)
+        labels = torch.from_numpy(self.split.targets[np.asarray(indices, dtype=np.int64)])
+        read = torch.from_numpy(pixels[: len(indices)])
+        kept = Fresh.of(fresh) if fresh else None
+        return PixelBatch(read, labels, tuple(indices), tuple(erased), kept, tuple(bad))
+
+    def _kept(self, order: Order) -> Pixels | None:
+        if self.decoded is None or order.place is None:
+            return None
+        return self.decoded.read(order.place)
 
 
 class Agenda:
     """What a loader is to read next; torch asks for it in the main process each time an epoch begins."""
 
     def __init__(self) -> None:
-        self.batches: Iterator[list[Draw]] = iter(())
+        self.batches: Iterator[list[Order]] = iter(())
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[Order]]:
         return self.batches
 
 
 def data_loader(
     reader: Reader, agenda: Agenda, workers: int, pin_memory: bool, *, persistent: bool
-) -> "DataLoader[Batch]":
+) -> "DataLoader[PixelBatch]":
     """torch's loader of the batches that ``agenda`` names; ``persistent``: its processes outlive an epoch."""
     with _quiet_start():
         return DataLoader(
@@ -109,7 +140,7 @@ def data_loader(
         )
 
 
-def running(loader: "DataLoader[Batch]", on_bad_image: OnBadImage) -> Generator[Batch]:
+def running(loader: "DataLoader[PixelBatch]", on_bad_image: OnBadImage) -> Generator[PixelBatch]:
     """What ``loader`` reads, batch by batch.
 
     Raises:

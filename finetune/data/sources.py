@@ -41,13 +41,17 @@ class Split:
         """What messages call picture ``index``."""
         return self.pictures.name(index)
 
-    def open(self, index: int) -> Image.Image:
-        """Picture ``index`` as RGB; BadImageError if it cannot be read."""
-        return self.pictures.open(index)
+    def open(self, index: int, shorter: int | None = None) -> Image.Image:
+        """Picture ``index`` as RGB, as :meth:`Pictures.open`; BadImageError if it cannot be read."""
+        return self.pictures.open(index, shorter)
 
     def digest(self, index: int) -> bytes:
         """SHA-256 of what picture ``index`` is made of; BadImageError if it cannot be read."""
         return self.pictures.digest(index)
+
+    def stamp(self, index: int) -> bytes | None:
+        """What changes with the file of picture ``index``, as :meth:`Pictures.stamp`."""
+        return self.pictures.stamp(index)
 
     def subset(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> "Split":
         """The pictures that ``indices`` names, in that order."""

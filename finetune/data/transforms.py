@@ -1,18 +1,29 @@
 """What training pictures go through: augmentation by the recipe, then the evaluation's own normalisation.
 
+A picture goes two steps. What all its looks have in common comes first, and can be kept: its *base*, 8-bit
+RGB. One *look* is drawn from that, 8 bits too, with the side that the network sees. Whole batches of looks
+are then normalised at once (:mod:`finetune.data.normalize`).
+
 Randomness is keyed: what comes out depends on the picture and the key alone. torchvision's v2 transforms draw
 from torch's global generator, so it is seeded for each picture and put back afterwards; for that reason these
 objects must not be called from several threads at once.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
+from finetune.data.batch import Box
+from finetune.data.decoded import Pixels
+from finetune.data.images import reduced, reduced_size
 from finetune.data.preprocessing import Preprocessing
 from finetune.recipe.schema import AugmentSection
 
@@ -22,42 +33,143 @@ INTERPOLATION = {
     "bicubic": v2.InterpolationMode.BICUBIC,
     "lanczos": v2.InterpolationMode.LANCZOS,
 }
+# What torch resizes 8-bit pixels by, two to three times as fast as Pillow. At most one level apart from it.
+RESIZED_BY_TORCH = ("bilinear", "bicubic")
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look of a picture: uint8 (S, S, 3), or (S, S, 1) in grey, and what is to be erased of it."""
+
+    pixels: Pixels
+    erased: Box | None = None
+
+
+class Transform(Protocol):
+    """What a reader does with each picture. ``shorter`` is the size that it may be decoded at, if any."""
+
+    preprocessing: Preprocessing
+    shorter: int | None
+
+    def base(self, image: Image.Image) -> Pixels:
+        """An RGB picture of any size -> what all its looks have in common: uint8 (height, width, 3)."""
+        ...
+
+    def look(self, base: Pixels, key: int) -> Look:
+        """The look that ``key`` names."""
+        ...
 
 
 class EvalTransform:
-    """The evaluation's own preprocessing, as a tensor."""
+    """The evaluation's own preprocessing."""
+
+    shorter: int | None = None
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         self.preprocessing = preprocessing
 
-    def __call__(self, image: Image.Image, key: int = 0) -> Tensor:
-        """float32, shape (channels, S, S). The key plays no part."""
-        return torch.from_numpy(self.preprocessing(image))
+    def base(self, image: Image.Image) -> Pixels:
+        """Resized and cut out: uint8, shape (S, S, 3)."""
+        return np.asarray(self.preprocessing.geometry(image))
+
+    def look(self, base: Pixels, key: int) -> Look:
+        """The only one there is."""
+        return Look(self.preprocessing.colours(base))
 
 
 class TrainTransform:
     """Augmentation, in this order: crop, flips, rotation and shift, colour jitter, RandAugment or
     TrivialAugment, normalisation, random erasing.
 
-    ``crop: none`` is the evaluation's own resize and centre crop. What a rotation or shift uncovers takes the
-    mean colour, as do erased rectangles: both are 0 for the network. With everything off, the bits are those
-    of ``preprocessing(image)``.
+    ``crop: none`` is the evaluation's own resize and centre crop. ``crop: random_resized`` cuts a part out of
+    the picture, which under ``decode: auto`` is brought down to :func:`reduced_side` before. What a rotation
+    or shift uncovers takes the mean colour, as do erased rectangles: both are 0 for the network. With
+    everything off, the bits are those of ``preprocessing(image)``.
     """
 
-    def __init__(self, augment: AugmentSection, preprocessing: Preprocessing) -> None:
+    def __init__(
+        self, augment: AugmentSection, preprocessing: Preprocessing, decode: Literal["auto", "full"] = "auto"
+    ) -> None:
         self.preprocessing = preprocessing
-        self._crop = _crop(augment, preprocessing)
+        crops = augment.crop == "random_resized"
+        self.shorter = reduced_side(augment, preprocessing) if crops and decode == "auto" else None
+        self._crop = v2.RandomResizedCrop(1, scale=augment.scale, ratio=augment.ratio) if crops else None
+        self._augment = augment
         self._pixels = _pixel_transforms(augment, preprocessing)
         self._erase = v2.RandomErasing(p=augment.random_erasing) if augment.random_erasing else None
 
-    def __call__(self, image: Image.Image, key: int) -> Tensor:
-        """An RGB picture of any size -> float32, shape (channels, S, S)."""
+    def base(self, image: Image.Image) -> Pixels:
+        """An RGB picture of any size -> what all its looks have in common: uint8 (height, width, 3)."""
+        if self._crop is None:
+            image = self.preprocessing.geometry(image)
+        elif self.shorter is not None:
+            image = reduced(image, self.shorter)
+        return np.asarray(image)
+
+    def look(self, base: Pixels, key: int) -> Look:
+        """The look that ``key`` names."""
         with seeded(key):
-            image = self._crop(image) if self._crop else self.preprocessing.geometry(image)
-            for transform in self._pixels:
-                image = transform(image)
-            tensor = torch.from_numpy(self.preprocessing.normalize(image))
-            return self._erase(tensor) if self._erase else tensor
+            pixels = base
+            if self._crop is not None:
+                pixels = self._cut(base, **self._crop.make_params([_shaped(3, *base.shape[:2])]))
+            if self._augment.flip and float(torch.rand(1)) < 0.5:
+                # NumPy would copy pixel by pixel.
+                pixels = torch.from_numpy(_writable(pixels)).flip(1).numpy()
+            if self._augment.vertical_flip and float(torch.rand(1)) < 0.5:
+                pixels = pixels[::-1]
+            if self._pixels:
+                image = Image.fromarray(pixels)
+                for transform in self._pixels:
+                    image = transform(image)
+                pixels = np.asarray(image)
+            return Look(self.preprocessing.colours(pixels), self._box())
+
+    @property
+    def base_facts(self) -> dict[str, Any]:
+        """All that :meth:`base` depends on beside the picture, JSON-ready."""
+        if self._crop is not None:
+            return {"shorter": self.shorter}
+        geometry = self.preprocessing.to_dict()
+        return {name: geometry[name] for name in ("image_size", "resize", "resize_mode", "interpolation")}
+
+    def base_bytes(self, width: int, height: int) -> int:
+        """What :meth:`base` of a picture of that size takes."""
+        if self._crop is None:
+            width = height = self.preprocessing.image_size
+        elif self.shorter is not None and min(width, height) > self.shorter:
+            width, height = reduced_size(width, height, self.shorter)
+        return width * height * 3
+
+    def _cut(self, base: Pixels, *, top: int, left: int, height: int, width: int) -> Pixels:
+        """That part of a picture, resized to what the network sees."""
+        part = base[top : top + height, left : left + width].copy()
+        size, interpolation = self.preprocessing.image_size, self.preprocessing.interpolation
+        if interpolation not in RESIZED_BY_TORCH:
+            image = Image.fromarray(part)
+            return np.asarray(v2.functional.resize(image, [size, size], INTERPOLATION[interpolation]))
+        # In this order: torch then sees channels-last format, for which it has a kernel.
+        batch = torch.from_numpy(part).unsqueeze(0).permute(0, 3, 1, 2)
+        cut = torch.nn.functional.interpolate(batch, (size, size), mode=interpolation, antialias=True)
+        return cut[0].permute(1, 2, 0).numpy()
+
+    def _box(self) -> Box | None:
+        """What is erased, if anything."""
+        if self._erase is None or float(torch.rand(1)) >= self._erase.p:
+            return None
+        side = self.preprocessing.image_size
+        drawn = self._erase.make_params([_shaped(self.preprocessing.channels, side, side)])
+        # No value: none of the rectangles that were drawn fits.
+        return None if drawn["v"] is None else (drawn["i"], drawn["j"], drawn["h"], drawn["w"])
+
+
+def reduced_side(augment: AugmentSection, preprocessing: Preprocessing) -> int:
+    """The shorter side, in pixels, that large pictures are brought down to before random parts are cut out.
+
+    A square crop that covers the middle of ``scale`` still has all the pixels that the network sees; only
+    smaller ones are enlarged. Never less than what evaluation resizes to.
+    """
+    middle = sum(augment.scale) / 2
+    return max(preprocessing.resize, math.ceil(preprocessing.image_size / math.sqrt(middle)))
 
 
 class BatchMixer:
@@ -97,16 +209,14 @@ def seeded(key: int) -> Iterator[None]:
         generator.set_state(before)
 
 
-def _crop(augment: AugmentSection, preprocessing: Preprocessing) -> v2.Transform | None:
-    if augment.crop == "none":
-        return None
-    return v2.RandomResizedCrop(
-        preprocessing.image_size,
-        scale=augment.scale,
-        ratio=augment.ratio,
-        interpolation=INTERPOLATION[preprocessing.interpolation],
-        antialias=True,
-    )
+def _writable(pixels: Pixels) -> Pixels:
+    """The same, for torch, which takes no other."""
+    return pixels if pixels.flags.writeable else pixels.copy()
+
+
+def _shaped(*shape: int) -> Tensor:
+    """All that v2 wants to know of a picture to draw what is done with it: its shape."""
+    return torch.empty(shape, device="meta")
 
 
 def _pixel_transforms(augment: AugmentSection, preprocessing: Preprocessing) -> list[v2.Transform]:
@@ -115,10 +225,6 @@ def _pixel_transforms(augment: AugmentSection, preprocessing: Preprocessing) -> 
     nearest = preprocessing.interpolation == "nearest"
     interpolation = v2.InterpolationMode.NEAREST if nearest else v2.InterpolationMode.BILINEAR
     transforms: list[v2.Transform] = []
-    if augment.flip:
-        transforms.append(v2.RandomHorizontalFlip())
-    if augment.vertical_flip:
-        transforms.append(v2.RandomVerticalFlip())
     if augment.rotation or augment.translate:
         transforms.append(
             v2.RandomAffine(

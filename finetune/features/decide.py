@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from finetune.features.kept import features_folder
+from finetune.data.kept import features_folder
 
 # Nominal speeds. A row from a disk mostly comes out of the system's file cache.
 BYTES_PER_SECOND = {"memory": 4e9, "disk": 1e9}
@@ -64,7 +64,7 @@ def decide(
     size = f"{rows:,} x {amount(row_bytes)}"
     if total > limit:
         return Verdict(None, f"{size} = {amount(total)} is over cache.limit, {amount(limit)}")
-    place: Where | None = wanted if wanted != "auto" else _auto(total)
+    place: Where | None = wanted if wanted != "auto" else place_for(total)
     if place is None:
         return Verdict(None, f"{size} = {amount(total)} has room neither on disk nor in memory")
     reading = row_bytes / BYTES_PER_SECOND[place]
@@ -93,7 +93,8 @@ def _ms(seconds: float) -> str:
     return f"{1000 * seconds:.2g} ms"
 
 
-def _auto(total: int) -> Where | None:
+def place_for(total: int) -> Where | None:
+    """Where so many bytes have room: on the disk, else in memory; None: nowhere."""
     folder = features_folder()
     existing = next((each for each in (folder, *folder.parents) if each.is_dir()), Path("/"))
     # As much again stays free.

@@ -10,7 +10,7 @@ from finetune.data.batch import Batch
 from finetune.data.loaders import read_draws
 from finetune.data.reading import Draw, OnBadImage
 from finetune.data.sources import Split
-from finetune.data.transforms import EvalTransform, TrainTransform
+from finetune.data.transforms import Transform
 from finetune.errors import BadImageError, DataError
 from finetune.features.extract import Extractor
 from finetune.features.store import Store
@@ -31,7 +31,7 @@ class Looks:
         store: Store,
         extract: Extractor,
         split: Split,
-        transform: TrainTransform | EvalTransform,
+        transform: Transform,
         *,
         plain: bool,
     ) -> None:

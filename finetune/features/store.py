@@ -24,8 +24,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from finetune.data.kept import ABOUT
 from finetune.features.extract import RowSpec
-from finetune.features.kept import ABOUT
 
 log = logging.getLogger("finetune")
 

@@ -114,6 +114,11 @@ class DataSection(Section):
     interpolation: Literal["auto", "nearest", "bilinear", "bicubic", "lanczos"] = Field(
         "auto", description="how pictures are resized; auto: the weights' own"
     )
+    decode: Literal["auto", "full"] = Field(
+        "auto",
+        description="auto: large training pictures are decoded at a smaller size, a little above what "
+        "`crop: random_resized` needs, under which alone; full: never. Evaluation pictures never are",
+    )
     workers: Annotated[int, Field(ge=0, le=256)] | Auto = Field(
         "auto", description="loader processes; auto: none on up to two cores, else cores minus two, at most 8"
     )
@@ -415,14 +420,20 @@ def _size(value: str) -> str:
 
 
 class CacheSection(Section):
-    """Where the features of frozen layers are kept. It never changes what is trained."""
+    """Where the features of frozen layers and decoded pictures are kept. Never changes what is trained."""
 
     where: Literal["auto", "memory", "disk", "off"] = Field(
         "auto",
         description="auto: on disk, or in memory, where reading is cheaper than computing anew; off: nowhere",
     )
     limit: Annotated[str, AfterValidator(_size)] = Field(
-        "4GB", description="of memory, or of the disk that all kept features take: KB, MB, GB or TB"
+        "4GB", description="of memory, or of the disk that all that is kept takes: KB, MB, GB or TB"
+    )
+
+    decoded: Literal["auto", "memory", "disk", "off"] = Field(
+        "auto",
+        description="where decoded training pictures are kept, which later epochs read; auto: on disk, or in "
+        "memory, where more than one epoch reads them and they fit the limit; off: nowhere",
     )
 
     @property

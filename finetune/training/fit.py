@@ -14,6 +14,7 @@ from finetune.recipe.load import dump_recipe
 from finetune.recipe.schema import Recipe
 from finetune.training.batch_of_one import refuse_batch_of_one
 from finetune.training.checkpoint import MODEL, load_weights, open_checkpoint, promote, read_tensors
+from finetune.training.decoded import describe_decoded, keeping, plan_decoded
 from finetune.training.environment import describe_environment
 from finetune.training.frozen import FeaturePlan, plan_features
 from finetune.training.phase import judge, save_last, train_phase
@@ -85,6 +86,8 @@ def fit(
     features = plan_features(setup, plans)
     environment = describe_environment(setup)
     environment["features"] = {number: plan.describe() for number, plan in features.items()}
+    decoded = plan_decoded(setup, plans, features)
+    environment["decoded"] = describe_decoded(decoded)
     changed: list[str] = []
     if saved:
         changed = refuse_changes(run, setup, known, environment, force=force)
@@ -100,8 +103,8 @@ def fit(
             position.frozen = None
         elif not saved:
             run.begin(description(setup, recipe_file, environment))
-        progress.started(_facts(setup, plans, momentum, features))
-        with Signals() as signals, setup.reading():
+        progress.started([*_facts(setup, plans, momentum, features), ("decoding", describe_decoded(decoded))])
+        with Signals() as signals, setup.reading(), keeping(setup, decoded):
             for plan in plans[position.phase :]:
                 if plan.number != position.phase:
                     position.begin_phase(plan.number)

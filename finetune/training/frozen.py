@@ -23,11 +23,11 @@ import torch
 from torch import nn
 
 from finetune.data.batch import Batch
+from finetune.data.kept import features_folder, make_room
 from finetune.data.loaders import eval_batches
 from finetune.data.transforms import EvalTransform
 from finetune.features.decide import Verdict, Where, decide
 from finetune.features.extract import Cost, Extractor, cost
-from finetune.features.kept import features_folder, make_room
 from finetune.features.looks import Looks
 from finetune.features.split import NoSplitError, split, suffix_graph
 from finetune.features.store import Store
@@ -39,7 +39,7 @@ from finetune.training.signals import Signals
 log = logging.getLogger("finetune")
 
 # Of what a store's rows depend on beside the prefix and the pictures; another format is another store.
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -270,7 +270,7 @@ class Frozen:
             batch_size=size,
             workers=self._setup.workers,
             on_bad_image=self._setup.recipe.data.on_bad_image,
-            pin_memory=self._setup.compute.device.type == "cuda",
+            device=self._setup.compute.device,
         )
         for batch in pictures:
             rows = self._extract(batch.images)
@@ -326,6 +326,7 @@ def _about(setup: Setup, k: int, plain: bool) -> dict[str, Any]:
         "layer": layer.name,
         "preprocessing": setup.card.preprocessing.to_dict(),
         "augment": None if plain else looks,
+        "decoded": None if plain else setup.loader.transform.shorter,
         "precision": "fp32",
         "device": compute.device.type,
         "threads": compute.threads,

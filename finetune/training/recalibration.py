@@ -35,7 +35,7 @@ def recalibrate_batchnorm(setup: Setup, freeze: Freeze, position: Position, sign
         batch_size=max(size, 2),
         workers=setup.workers,
         on_bad_image=setup.recipe.data.on_bad_image,
-        pin_memory=setup.compute.device.type == "cuda",
+        device=setup.compute.device,
     )
     images = (batch.images.to(setup.compute.device, non_blocking=True) for batch in signals.watch(batches))
     with setup.compute.exact():

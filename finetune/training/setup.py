@@ -94,7 +94,7 @@ def prepare(recipe: Recipe, source: Source, compute: Compute) -> Setup:
     mixing = bool(augment.mixup_alpha or augment.cutmix_alpha)
     loader = TrainLoader(
         source.splits["train"],
-        TrainTransform(augment, preprocessing),
+        TrainTransform(augment, preprocessing, data.decode),
         batch_size=train.batch_size,
         seed=recipe.seed,
         sampler=train.sampler,
@@ -102,7 +102,7 @@ def prepare(recipe: Recipe, source: Source, compute: Compute) -> Setup:
         mixer=BatchMixer(augment.mixup_alpha, augment.cutmix_alpha, len(source.classes)) if mixing else None,
         workers=workers,
         on_bad_image=data.on_bad_image,
-        pin_memory=compute.device.type == "cuda",
+        device=compute.device,
     )
     return Setup(
         recipe=with_preprocessing(recipe, preprocessing),

@@ -39,7 +39,7 @@ class Colours:
     def name(self, index: int) -> str:
         return f"picture {index}"
 
-    def open(self, index: int) -> Image.Image:
+    def open(self, index: int, shorter: int | None = None) -> Image.Image:
         if index == self.bad:
             raise BadImageError(self.name(index), "truncated")
         return Image.new("RGB", (4, 4), self.colours[index])

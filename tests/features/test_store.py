@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from finetune.features import kept, store
+from finetune.data import kept
+from finetune.features import store
 from finetune.features.extract import RowSpec
 from finetune.features.store import Store
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from finetune.data import kept
 from finetune.errors import UserError
-from finetune.features import kept
 from finetune.features.split import NoSplitError
 from finetune.recipe.load import parse_recipe
 from finetune.training import frozen

@@ -16,8 +16,10 @@ import pytest
 from PIL import Image
 
 from finetune.data.images import open_rgb
+from finetune.data.loaders import eval_batches
+from finetune.data.pictures import FilePictures
 from finetune.data.preprocessing import Preprocessing
-from finetune.data.transforms import EvalTransform
+from finetune.data.sources import Split
 
 Made = Callable[[], bytes]
 
@@ -206,9 +208,9 @@ def test_train_eval_predict_and_the_exported_model_agree(zoo: Path, cli: Any, ch
             row = evaluated[path]
             assert line["class"] == row["predicted"]
             assert line["probability"] == pytest.approx(float(row["probability"]), abs=1e-4)
-    for name in GOOD:
-        picture = open_rgb(zoo / "test" / "odd" / name)
-        np.testing.assert_array_equal(
-            EvalTransform(preprocessing)(picture, 0).numpy(), preprocessing(picture)
-        )
+    paths = [zoo / "test" / "odd" / name for name in GOOD]
+    odd = Split(FilePictures(paths), np.zeros(len(paths), dtype=np.int64))
+    batches = eval_batches(odd, preprocessing, batch_size=8)
+    for path, image in zip(paths, (image for batch in batches for image in batch.images), strict=True):
+        np.testing.assert_array_equal(image.numpy(), preprocessing(open_rgb(path)))
     assert untouched(zoo) == before

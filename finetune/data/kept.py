@@ -1,8 +1,10 @@
-"""What the feature cache holds on disk, and making room in it. Torch-free, for ``finetune cache``.
+"""What the cache keeps on disk beside fetched data, and making room. Torch-free, for ``finetune cache``.
 
-``CACHE/features/KEY/`` holds the features that one frozen prefix computes under one preprocessing, in files
-called by their own SHA-256 (see :mod:`finetune.features.store`), and ``about.json``, which says in words what
-they are. A folder is removed whole; the one that was used longest ago goes first.
+``CACHE/features/KEY/`` holds the features that one frozen prefix computes under one preprocessing
+(:mod:`finetune.features.store`), ``CACHE/decoded/KEY/`` training pictures that were decoded in one way
+(:mod:`finetune.data.decoded`), ``CACHE/listings/KEY/`` what is in one large folder
+(:mod:`finetune.data.listings`). In each, ``about.json`` says in words what they are. A folder is removed
+whole; the one that was used longest ago goes first.
 """
 
 import contextlib
@@ -20,8 +22,12 @@ ABOUT = "about.json"
 
 @dataclass(frozen=True)
 class Kept:
-    """One folder of features: its bytes on disk, when it was last used (seconds since 1970), what it is."""
+    """One folder of what is kept: features, decoded pictures, or a listing.
 
+    ``nbytes`` on disk; ``used`` last, in seconds since 1970; ``about`` says what it is.
+    """
+
+    kind: str
     folder: Path
     nbytes: int
     used: float
@@ -33,11 +39,23 @@ def features_folder() -> Path:
     return cache_folder() / "features"
 
 
+def decoded_folder() -> Path:
+    """Where decoded pictures are kept on disk; it need not exist."""
+    return cache_folder() / "decoded"
+
+
+def listings_folder() -> Path:
+    """Where listings of large folders are kept on disk; it need not exist."""
+    return cache_folder() / "listings"
+
+
 def list_kept() -> list[Kept]:
     """All that is there, what was used last first."""
-    root = features_folder()
-    folders = [each for each in root.iterdir() if each.is_dir()] if root.is_dir() else []
-    return sorted((_look(each) for each in folders), key=lambda kept: -kept.used)
+    found: list[Kept] = []
+    for kind, root in _roots().items():
+        folders = [each for each in root.iterdir() if each.is_dir()] if root.is_dir() else []
+        found.extend(_look(kind, each) for each in folders)
+    return sorted(found, key=lambda kept: -kept.used)
 
 
 def clear() -> int:
@@ -46,7 +64,8 @@ def clear() -> int:
     A training that reads them at the moment goes on: its files live until it closes them.
     """
     total = sum(each.nbytes for each in list_kept())
-    shutil.rmtree(features_folder(), ignore_errors=True)
+    for root in _roots().values():
+        shutil.rmtree(root, ignore_errors=True)
     return total
 
 
@@ -69,7 +88,11 @@ def make_room(needed: int, limit: int, spare: Path) -> int:
     return gone
 
 
-def _look(folder: Path) -> Kept:
+def _roots() -> dict[str, Path]:
+    return {"features": features_folder(), "pictures": decoded_folder(), "listing": listings_folder()}
+
+
+def _look(kind: str, folder: Path) -> Kept:
     nbytes = 0
     for path in folder.iterdir():
         with contextlib.suppress(OSError):
@@ -80,4 +103,4 @@ def _look(folder: Path) -> Kept:
     about: Any = None
     with contextlib.suppress(OSError, ValueError):
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-    return Kept(folder, nbytes, used, about if isinstance(about, dict) else {})
+    return Kept(kind, folder, nbytes, used, about if isinstance(about, dict) else {})

@@ -1,0 +1,138 @@
+"""Decoded training pictures, kept or not: by the rule, and never another bit."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune.data import kept, pictures
+from finetune.errors import StoppedError
+from finetune.features.decide import Verdict
+from finetune.recipe.load import parse_recipe
+from finetune.recipe.schema import Recipe
+from finetune.training import decoded, phase
+from finetune.training.fit import fit
+from finetune.training.frozen import plan_features
+from finetune.training.plan import plan_phases
+from finetune.training.precision import choose_compute, pick_device
+from finetune.training.run_dir import RunDir
+from finetune.training.setup import Setup, load_data, prepare
+
+RECIPE = """\
+seed: 5
+data: {source: SOURCE, image_size: 32, resize: 36, workers: 0}
+model: {backbone: shufflenet_v2_x0_5, weights: none}
+train:
+  batch_size: 6
+  augment: {crop: random_resized, scale: [0.5, 1.0], flip: true, color_jitter: {brightness: 0.3}}
+  phases: [{freeze: none, epochs: 3, lr: 1e-3}]
+"""
+
+
+@pytest.fixture
+def recipe(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Recipe]:
+    monkeypatch.setattr(pictures, "JUST_NOW_NS", -1)
+
+    def make(*overrides: str) -> Recipe:
+        return parse_recipe(RECIPE.replace("SOURCE", str(shapes)), "r.yaml", overrides)
+
+    return make
+
+
+def run(folder: Path, recipe: Recipe, **options: Any) -> None:
+    with RunDir.open(folder, overwrite=not options.get("resume"), resume=bool(options.get("resume"))) as own:
+        fit(recipe, own, device="cpu", **options)
+
+
+def bits(folder: Path) -> dict[str, str]:
+    files = [folder / "metrics.jsonl", *folder.glob("checkpoints/*/*.safetensors")]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def planned(recipe: Recipe) -> Verdict:
+    setup = built(recipe)
+    plans = plan_phases(setup.recipe.train, setup.loader.batches_per_epoch)
+    return decoded.plan_decoded(setup, plans, plan_features(setup, plans))
+
+
+def built(recipe: Recipe) -> Setup:
+    compute = choose_compute(pick_device("cpu"), "fp32", 1)
+    return prepare(recipe, load_data(recipe.data, recipe.seed), compute)
+
+
+@pytest.mark.parametrize("crop", ["random_resized", "none"])
+def test_the_same_bits(crop: str, recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    for where in ("off", "memory", "disk", "auto"):
+        run(tmp_path / where, recipe(f"train.augment.crop={crop}", f"cache.decoded={where}"))
+        assert bits(tmp_path / where) == bits(tmp_path / "off"), where
+    assert len(bits(tmp_path / "off")) >= 3
+    (folder,) = kept.list_kept()
+    assert folder.kind == "pictures"
+    assert folder.nbytes > 1000
+
+
+def test_decode_full_is_another_training(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    """The drawn pictures are larger than what the crops need: the positive control of the test above."""
+    for decode in ("auto", "full"):
+        run(tmp_path / decode, recipe(f"data.decode={decode}", "data.image_size=16", "data.resize=18"))
+    assert bits(tmp_path / "auto") != bits(tmp_path / "full")
+
+
+@pytest.mark.parametrize("where", ["memory", "disk"])
+def test_stopped_and_resumed(
+    where: str, recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = recipe(f"cache.decoded={where}", "train.checkpoint_every_steps=2")
+    run(tmp_path / "whole", recipe("cache.decoded=off", "train.checkpoint_every_steps=2"))
+    true = phase.save_last
+    saves = 0
+
+    def stopping(*arguments: Any) -> None:
+        nonlocal saves
+        true(*arguments)
+        saves += 1
+        if saves == 4:
+            raise StoppedError("a signal", 130)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(phase, "save_last", stopping)
+        with pytest.raises(StoppedError):
+            run(tmp_path / "halves", wanted)
+    run(tmp_path / "halves", wanted, resume=True)
+    assert bits(tmp_path / "halves") == bits(tmp_path / "whole")
+
+
+def test_the_rule(recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert planned(recipe()).where == "disk"
+    assert planned(recipe("cache.decoded=off")).where is None
+    assert planned(recipe("cache.decoded=memory")).where == "memory"
+    assert "one epoch" in planned(recipe("train.phases.0.epochs=1")).why
+    assert planned(recipe("train.phases.0.epochs=1", "cache.decoded=disk")).where == "disk"
+    assert "over cache.limit" in planned(recipe("cache.limit=1KB")).why
+    monkeypatch.setattr(decoded, "place_for", lambda total: None)
+    assert "room neither" in planned(recipe()).why
+
+
+def test_where_features_are_kept_pictures_are_not(recipe: Callable[..., Recipe]) -> None:
+    """Once the features are there, nothing reads a picture again."""
+    frozen = ("train.phases.0.freeze=backbone", "train.augment.views=1")
+    assert "one epoch" in planned(recipe(*frozen)).why
+    assert planned(recipe(*frozen, "cache.where=off")).where == "disk"
+
+
+def test_pictures_without_files(recipe: Callable[..., Recipe]) -> None:
+    assert "no files" in planned(recipe("data.source=digits")).why
+
+
+def test_the_estimate_is_what_is_written(recipe: Callable[..., Recipe]) -> None:
+    setup = built(recipe())
+    estimate = decoded._base_bytes(setup)
+    with decoded.keeping(setup, Verdict("memory", "")):
+        own = setup.loader._reader.decoded
+        assert own is not None
+        list(setup.loader.epoch(0))
+        assert len(own) == len(setup.source.splits["train"])
+        assert own._nbytes == pytest.approx(len(own) * estimate, rel=0.2)
+    assert setup.loader._reader.decoded is None
