@@ -15,6 +15,7 @@
     ├── SaveError                1   a file of the run cannot be written: the disk is full or failing
     ├── FreezeBrokenError        1   a frozen parameter or buffer changed
     ├── NonFiniteLossError       1   the loss became infinite or not a number
+    ├── NoMemoryError            1   a training step did not fit into memory
     ├── ExportError              1   an exported file disagrees with the model
     ├── GateMissedError          1   a number fell short of what the command asked for
     └── StoppedError              130 or 143   stopped by a signal, resumable
@@ -116,6 +117,10 @@ class FreezeBrokenError(FinetuneError):
 
 class NonFiniteLossError(FinetuneError):
     """The loss became infinite or not a number; nothing was updated with it."""
+
+
+class NoMemoryError(FinetuneError):
+    """A training step did not fit into memory; the message has a batch size that does."""
 
 
 class ExportError(FinetuneError):

@@ -39,6 +39,11 @@ class Batch:
             labels=self.labels.to(device, non_blocking=non_blocking),
         )
 
+    def first(self, count: int) -> "Batch":
+        """The first ``count`` of its pictures."""
+        parts = {name: getattr(self, name)[:count] for name in ("images", "targets", "labels", "indices")}
+        return dataclasses.replace(self, **parts)
+
 
 @dataclass
 class Fresh:

@@ -11,11 +11,12 @@ from torch.optim.swa_utils import AveragedModel
 
 from finetune.data.keys import key
 from finetune.data.loaders import Batch
-from finetune.errors import NonFiniteLossError
+from finetune.errors import NoMemoryError, NonFiniteLossError, first_line
 from finetune.model.auxiliary import loss_and_logits
 from finetune.training.compiled import Compiled
 from finetune.training.diagnosis import first_non_finite
 from finetune.training.l2_sp import Hold
+from finetune.training.memory import is_out_of_memory, largest_that_fits
 from finetune.training.precision import Compute
 from finetune.training.schedule import Rates
 
@@ -88,7 +89,12 @@ class Stepper:
             yield made
 
     def step(self, group: list[Batch], totals: Totals, phase_step: int, global_step: int) -> None:
-        """One optimizer step on the batches of ``group``."""
+        """One optimizer step on the batches of ``group``.
+
+        Raises:
+            NonFiniteLossError: before the update that it would have spoiled.
+            NoMemoryError: it does not fit. The model is then of no more use, since smaller steps were tried.
+        """
         factor = self.schedule.factor(phase_step)
         for param_group in self.optimizer.param_groups:
             param_group["lr"] = param_group["base_lr"] * factor
@@ -97,6 +103,19 @@ class Stepper:
         totals.skipped += sum(len(batch.bad) for batch in group)
         if not pictures:
             return  # none could be read; the step is counted, so that the schedule stays as planned
+        try:
+            self._update(group, totals, global_step)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = first_line(error)
+        else:
+            return
+        # Not in the handler: the error's traceback would hold on to the step's tensors.
+        raise self._too_large(group, reason, global_step)
+
+    def _update(self, group: list[Batch], totals: Totals, global_step: int) -> None:
+        pictures = sum(len(batch.indices) for batch in group)
         self.optimizer.zero_grad(set_to_none=True)
         for batch in group:
             self._backward(batch, len(batch.indices) / pictures, totals, global_step)
@@ -140,6 +159,28 @@ class Stepper:
         # Where the scaler found an overflow it makes no step, and then nothing is pulled either.
         if self.hold is not None and bool(norm.isfinite()):
             self.hold.pull(self.optimizer)
+
+    def _too_large(self, group: list[Batch], reason: str, global_step: int) -> NoMemoryError:
+        """What to do about a step that did not fit, after trying whole steps on fewer of its pictures."""
+        largest = max(group, key=lambda batch: len(batch.indices))
+        count = len(largest.indices)
+        for param_group in self.optimizer.param_groups:
+            param_group["lr"] = 0.0  # these steps are tried for their size alone
+        fits = largest_that_fits(
+            count, lambda size: self._update([largest.first(size)], Totals(), global_step)
+        )
+        if fits is None:
+            advice = "Not even 2 pictures fit: take a smaller data.image_size or backbone, or freeze more."
+        else:
+            times = -(-count // fits) * self.accumulate
+            advice = (
+                f"Batches of {fits} fit: set train.batch_size: {fits}, and train.accumulate: {times} for "
+                "steps of as many pictures."
+            )
+        return NoMemoryError(
+            f"out of memory at step {global_step + 1}, in a batch of {count} pictures ({reason}). {advice} "
+            "The checkpoints are from before: once memory is free, the run goes on with --resume."
+        )
 
     def _spoiled(self, what: str, group: list[Batch], global_step: int) -> NonFiniteLossError:
         indices = [index for batch in group for index in batch.indices]

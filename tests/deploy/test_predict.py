@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from finetune.data.preprocessing import Preprocessing
@@ -20,6 +21,7 @@ from finetune.deploy.onnx_classifier import OnnxClassifier
 from finetune.deploy.predict import Prediction, predict
 from finetune.deploy.prediction_text import CsvWriter, JsonWriter, TableWriter
 from finetune.deploy.torch_classifier import TorchClassifier
+from finetune.features.split import inference_form
 from finetune.training.card import ModelCard
 from finetune.training.checkpoint import Trained
 
@@ -275,3 +277,36 @@ def test_an_onnx_file_needs_neither_torch_nor_onnx(onnx_model: Path, shapes: Pat
     )
     assert ended.returncode == 0, ended.stderr
     assert len(ended.stdout.splitlines()) == 12
+
+
+def test_the_precision_is_told_and_few_classes_change(cli: Any, run: Path, shapes: Path) -> None:
+    found = {}
+    for wanted in ("fp32", "bf16"):
+        ended = cli("predict", run, shapes / "test", "--jsonl", "--precision", wanted)
+        assert ended.code == 0, ended.err
+        assert f"computed in {wanted}" in ended.err
+        found[wanted] = [json.loads(line) for line in ended.out.splitlines()]
+    pairs = list(zip(found["fp32"], found["bf16"], strict=True))
+    assert all(exact["path"] == near["path"] for exact, near in pairs)
+    assert [exact["probability"] for exact, _ in pairs] != [near["probability"] for _, near in pairs]
+    # One is allowed to change: this network is not trained, and its margins are small.
+    assert sum(exact["class"] != near["class"] for exact, near in pairs) <= 1
+
+
+def test_an_onnx_model_has_the_precision_it_was_exported_in(cli: Any, onnx_model: Path, shapes: Path) -> None:
+    ended = cli("predict", onnx_model, shapes / "test", "--precision", "bf16")
+    assert ended.code == 2
+    assert "ONNX model computes in what it was exported in" in ended.err
+    assert cli("predict", onnx_model, shapes / "test", "--precision", "fp32").code == 0
+
+
+def test_predictions_come_from_the_folded_network(trained: Trained) -> None:
+    images = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0)).numpy()
+    cpu, form = torch.device("cpu"), inference_form(trained.module)
+    whole = TorchClassifier(trained.module, trained.card, cpu).logits(images)
+    folded = TorchClassifier(form, trained.card, cpu).logits(images)
+    np.testing.assert_allclose(folded, whole, rtol=1e-4, atol=1e-4)
+    half = TorchClassifier(form, trained.card, cpu, "bf16").logits(images)
+    assert half.dtype == np.float32
+    np.testing.assert_allclose(half, whole, rtol=0.1, atol=0.1 * float(np.abs(whole).max()))
+    assert not np.allclose(half, whole, rtol=1e-4, atol=1e-4)

@@ -102,3 +102,11 @@ except SystemExit as end:
     )
     assert "holds a run already" in done.stderr
     assert done.stdout.split() == ["2", "errno", "fcntl", "finetune"]
+
+
+@pytest.mark.parametrize("module", ["finetune.training.fit", "finetune.training.trained"])
+def test_training_and_evaluation_start_without_what_they_do_not_need(module: str) -> None:
+    """scipy and scikit-learn take longer to import than the first steps of a small run."""
+    script = f"import sys, {module}; print(*{{'scipy', 'sklearn', 'matplotlib'}} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
