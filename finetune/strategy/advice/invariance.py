@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from torch import Tensor
 
+from finetune.data.decoded import Pixels
 from finetune.data.preprocessing import Preprocessing
 from finetune.data.transforms import EvalTransform, TrainTransform
 from finetune.features.solve import FOLDS, Features, Targets, choose_decay, solve, total_variance
@@ -42,9 +42,9 @@ class Mirrored(EvalTransform):
         super().__init__(preprocessing)
         self._method = method
 
-    def __call__(self, image: Image.Image, key: int = 0) -> Tensor:
+    def base(self, image: Image.Image) -> Pixels:
         """As :class:`EvalTransform`."""
-        return super().__call__(image.transpose(self._method), key)
+        return super().base(image.transpose(self._method))
 
 
 def transform_of(name: str, preprocessing: Preprocessing) -> EvalTransform | TrainTransform:
