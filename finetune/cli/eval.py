@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finetune.cli import output
-from finetune.cli.run_options import Checkpoint, CheckpointOption, DeviceOption, Run, check_run, show_progress
+from finetune.cli.run_options import (
+    Checkpoint,
+    CheckpointOption,
+    DeviceOption,
+    InferencePrecision,
+    PrecisionOption,
+    Run,
+    check_run,
+    show_progress,
+    warn_of_software_bf16,
+)
 from finetune.errors import GateMissedError, UserError
 
 if TYPE_CHECKING:
@@ -58,6 +68,7 @@ def evaluate(
             metavar="FRACTION", help="Exit with 1 if top-1 is below this (0 to 1).", show_default=False
         ),
     ] = None,
+    precision: PrecisionOption = InferencePrecision.fp32,
     device: DeviceOption = None,
     batch_size: Annotated[int | None, typer.Option(min=1, show_default="the recipe's")] = None,
 ) -> None:
@@ -68,10 +79,10 @@ def evaluate(
     from finetune.evaluation.text import summary
 
     if predictions is None:
-        evaluation = _evaluate(run, split, data, checkpoint, device, batch_size)
+        evaluation = _evaluate(run, split, data, checkpoint, precision, device, batch_size)
     else:
         with staging(predictions) as stage:
-            evaluation = _evaluate(run, split, data, checkpoint, device, batch_size)
+            evaluation = _evaluate(run, split, data, checkpoint, precision, device, batch_size)
             _write(evaluation, stage / predictions.name, predictions)
     if as_json:
         entry = evaluation.to_dict() | {"checkpoint": checkpoint.value, "run": str(run)}
@@ -95,6 +106,7 @@ def _evaluate(
     split: SplitName | None,
     data: str | None,
     checkpoint: Checkpoint,
+    precision: InferencePrecision,
     device: str | None,
     batch_size: int | None,
 ) -> "Evaluation":
@@ -103,6 +115,7 @@ def _evaluate(
     from finetune.training.trained import evaluate_trained
 
     where = pick_device(device)
+    warn_of_software_bf16(where, precision)
     trained = load_trained(run, checkpoint.value, where)
     name, pictures = _choose(trained, split, data)
     size = batch_size or trained.recipe.train.batch_size
@@ -112,6 +125,7 @@ def _evaluate(
         pictures,
         where,
         size,
+        precision.value,
         watch=lambda batches: show_progress(batches, "batch", math.ceil(len(pictures) / size)),
     )
 

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finetune.cli import output
-from finetune.cli.run_options import Checkpoint, CheckpointOption, DeviceOption, check_run, show_progress
+from finetune.cli.run_options import (
+    Checkpoint,
+    CheckpointOption,
+    DeviceOption,
+    InferencePrecision,
+    PrecisionOption,
+    check_run,
+    show_progress,
+    warn_of_software_bf16,
+)
 from finetune.errors import FinetuneError, UserError, printable
 
 if TYPE_CHECKING:
@@ -35,18 +44,20 @@ def predict(
     jsonl: Annotated[bool, typer.Option("--jsonl", help="Print a JSON object a picture.")] = False,
     checkpoint: CheckpointOption = Checkpoint.best,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 32,
+    precision: PrecisionOption = InferencePrecision.fp32,
     device: DeviceOption = None,
 ) -> None:
     """Classify pictures. One that cannot be read is reported on its line; the others go on.
 
     Exit code 1 if any could not be read.
     """
-    _check_model(model)
+    _check_model(model, precision)
     from finetune.deploy.inputs import check_inputs, expand
     from finetune.deploy.predict import predict as run_batches
 
     check_inputs(paths)
-    classifier = _open(model, checkpoint, device)
+    classifier = _open(model, checkpoint, precision, device)
+    output.note(f"computed in {precision.value}")
     done = failed = 0
     with _writers(classifier, csv, jsonl, top) as writers:
         batches = run_batches(classifier, expand(paths), top=top, batch_size=batch_size)
@@ -63,27 +74,36 @@ def predict(
         raise FinetuneError(f"{failed:,} of {done:,} pictures could not be predicted; each line says why")
 
 
-def _check_model(model: Path) -> None:
+def _check_model(model: Path, precision: InferencePrecision) -> None:
     if model.is_dir():
         check_run(model)
     elif not model.exists():
         raise UserError(f"{printable(str(model))}: no such run directory or ONNX model.")
     elif model.suffix.lower() != ".onnx":
         raise UserError(f"{printable(str(model))}: neither a run directory nor an .onnx file.")
+    elif precision is not InferencePrecision.fp32:
+        raise UserError(
+            f"--precision {precision.value}: an ONNX model computes in what it was exported in, fp32. "
+            "Give the run directory, or leave this out."
+        )
 
 
-def _open(model: Path, checkpoint: Checkpoint, device: str | None) -> "Classifier":
+def _open(
+    model: Path, checkpoint: Checkpoint, precision: InferencePrecision, device: str | None
+) -> "Classifier":
     if not model.is_dir():
         from finetune.deploy.onnx_classifier import OnnxClassifier
 
         return OnnxClassifier(model, device)
     from finetune.deploy.torch_classifier import TorchClassifier
+    from finetune.features.split import inference_form
     from finetune.training.checkpoint import load_trained
     from finetune.training.precision import pick_device
 
     where = pick_device(device)
+    warn_of_software_bf16(where, precision)
     trained = load_trained(model, checkpoint.value, where)
-    return TorchClassifier(trained.module, trained.card, where)
+    return TorchClassifier(inference_form(trained.module), trained.card, where, precision.value)
 
 
 @contextlib.contextmanager

@@ -5,12 +5,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from finetune.cli import output
 from finetune.errors import RunDirError, printable
+
+if TYPE_CHECKING:
+    import torch
 
 T = TypeVar("T")
 
@@ -27,6 +30,19 @@ Run = Annotated[
     typer.Argument(metavar="RUN", help="A run directory, as `finetune train` made it.", show_default=False),
 ]
 CheckpointOption = Annotated[Checkpoint, typer.Option(help="best: of the epoch that val liked most.")]
+
+
+class InferencePrecision(StrEnum):
+    """What a trained network computes in."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+PrecisionOption = Annotated[
+    InferencePrecision,
+    typer.Option(help="bf16: faster where the hardware has it; a few pictures change their class."),
+]
 DeviceOption = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1 or mps.", show_default="the best there is")
 ]
@@ -62,6 +78,14 @@ def keeping_features(where: str) -> Iterator[None]:
         if where not in ("memory", "off"):
             output.note("stopped; features computed so far are kept, and the same command goes on from there")
         raise
+
+
+def warn_of_software_bf16(device: "torch.device", precision: InferencePrecision) -> None:
+    """Say so where ``--precision bf16`` makes nothing faster."""
+    from finetune.training.precision import computes_bf16
+
+    if precision is InferencePrecision.bf16 and not computes_bf16(device):
+        output.warn(f"--precision bf16: this {device.type} computes bf16 in software, slower than fp32.")
 
 
 def check_run(run: Path) -> None:

@@ -37,17 +37,24 @@ class Collected:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A split's metrics, and the logits that they come from. ``split`` is train, val, test or all."""
+    """A split's metrics, and the logits that they come from.
+
+    ``split`` is train, val, test or all; ``precision`` what the network computed them in.
+    """
 
     metrics: Metrics
     collected: Collected
     pictures: Split
     split: str
+    precision: str = "fp32"
 
     def to_dict(self) -> dict[str, Any]:
-        """One flat JSON object: the metrics, ``split``, and the pictures that were skipped, with reasons."""
+        """One flat JSON object: the metrics, ``split``, ``precision``, and the pictures that were skipped,
+        with reasons.
+        """
         skipped = [{"path": error.name, "reason": error.reason} for error in self.collected.bad]
-        return self.metrics.to_dict() | {"split": self.split, "skipped": skipped}
+        about = {"split": self.split, "precision": self.precision, "skipped": skipped}
+        return self.metrics.to_dict() | about
 
     def predictions(self) -> Iterator[list[Any]]:
         """A table, header first: path, label, predicted, correct, probability, and one column a class."""
@@ -119,6 +126,7 @@ def evaluate_split(
     batch_size: int,
     workers: int = 0,
     on_bad_image: Literal["error", "skip"] = "error",
+    precision: str = "fp32",
     autocast: AbstractContextManager[Any] | None = None,
     watch: Callable[[Iterable[Batch]], Iterable[Batch]] = iter,
 ) -> Evaluation:
@@ -126,6 +134,7 @@ def evaluate_split(
 
     Args:
         split: what the result is called: train, val, test or all.
+        precision: what the result says of ``autocast``, the context of the forward passes.
         watch: passes the batches on and may show how far they are.
 
     Raises:
@@ -138,4 +147,4 @@ def evaluate_split(
     )
     collected = collect_logits(module, watch(batches), device, autocast)
     metrics = classification_metrics(collected.logits, collected.targets, classes)
-    return Evaluation(metrics, collected, pictures, split)
+    return Evaluation(metrics, collected, pictures, split, precision)

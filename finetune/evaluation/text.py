@@ -45,6 +45,7 @@ def _headline(evaluation: "Evaluation") -> str:
             f"macro F1           {100 * metrics.macro_f1:.2f} %",
             f"loss               {metrics.loss:.4f}",
             f"calibration error  {metrics.ece:.4f}  (expected, 15 bins)",
+            f"computed in        {evaluation.precision}",
         ]
     )
 

@@ -10,14 +10,14 @@ difference is tried out before it is relied on; where it does make one, pictures
 import contextlib
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from finetune.features.split import NoSplitError, prefix_graph
+from finetune.features.split import NoSplitError, prefix_graph, stretch_graphs
 from finetune.model.layers import LayerTable, on_meta
 
 # Pictures at a time on the CPU. Fewer are slower, and the last batch of an epoch is filled up to it.
@@ -105,12 +105,15 @@ class Extractor:
             rows[start : start + self.together] = self.spec.rows(self._run(part))[: self.together - lacking]
         return rows
 
-    def at_once(self, images: Tensor) -> Tensor:
-        """The same rows up to rounding, all pictures in one batch: for those that are computed only once."""
-        rows = torch.empty(len(images), *self.spec.shape, dtype=self.spec.dtype, device=self._device)
+    def at_once(self, images: Tensor, autocast: Autocast) -> Tensor:
+        """Pictures -> the batch that the suffix takes, computed in one pass: for looks that are seen once.
+
+        Args:
+            autocast: the context of this pass, in place of the extractor's own.
+        """
         if len(images):
-            rows.copy_(self.spec.rows(self._run(images)))
-        return rows
+            return self._run(images, autocast)
+        return self.spec.features(torch.empty(0, *self.spec.shape, device=self._device))
 
     def fingerprint(self) -> str:
         """SHA-256 of what is computed: operations, settings, weights, and how many pictures at a time."""
@@ -122,9 +125,9 @@ class Extractor:
             digest.update(plain.numpy().data)
         return digest.hexdigest()
 
-    def _run(self, images: Tensor) -> Tensor:
+    def _run(self, images: Tensor, autocast: Autocast | None = None) -> Tensor:
         # Not in inference mode: the suffix saves its input for the backward pass.
-        with torch.no_grad(), self._autocast():
+        with torch.no_grad(), (autocast or self._autocast)():
             features: Tensor = self._prefix(images.to(self._device, non_blocking=True))
         return features
 
@@ -143,10 +146,21 @@ def cost(module: nn.Module, table: LayerTable, k: int, image_size: int, channels
     Raises:
         NoSplitError: the network cannot be cut there.
     """
-    shadow = on_meta(module).eval()
-    prefix = prefix_graph(shadow, table, k)
+    return _count([prefix_graph(on_meta(module).eval(), table, k)], image_size, channels)[0]
+
+
+def costs(module: nn.Module, table: LayerTable, image_size: int, channels: int = 3) -> list[Cost]:
+    """:func:`cost` for each k, from one pass."""
+    ks = range(1, len(table.body) + 1)
+    return _count(stretch_graphs(on_meta(module).eval(), table, ks), image_size, channels)
+
+
+def _count(parts: Sequence[nn.Module], image_size: int, channels: int) -> list[Cost]:
     # With a gradient in sight, attention takes its plain path, whose operations are counted.
-    picture = torch.empty(1, channels, image_size, image_size, device="meta", requires_grad=True)
+    value = torch.empty(1, channels, image_size, image_size, device="meta", requires_grad=True)
+    found = []
     with FlopCounterMode(display=False) as counter:
-        features = prefix(picture)
-    return Cost(counter.get_total_flops(), features[0].numel())
+        for part in parts:
+            value = part(value)
+            found.append(Cost(counter.get_total_flops(), value[0].numel()))
+    return found

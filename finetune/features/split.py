@@ -4,9 +4,9 @@ Cut and not otherwise changed, prefix and suffix compute the bits of the whole n
 is then brought into *inference form*: eval mode, no autograd, every BatchNorm that directly follows a
 convolution folded into it (in the weights' own fp32). Folding saves time and changes the last bits, so there
 is one rule: **while the first k layers are frozen, everything that the run computes in that phase, training
-steps and val alike, goes through the folded prefix, whether its features are kept or computed anew.** What is
-saved is the network as it is; ``eval``, ``predict``, ``export`` and the final test run that, unfolded. The
-two differ by rounding, about 1e-6 of the logits.
+steps and val alike, goes through the folded prefix, whether its features are kept or computed anew.** A
+network that is judged or used whole (val, test, ``eval``, ``predict``) runs in inference form too. What is
+saved and exported is the network as it is. The two differ by rounding, about 1e-6 of the logits.
 """
 
 from collections.abc import Sequence
@@ -111,6 +111,17 @@ def suffix_graph(module: nn.Module, table: LayerTable, k: int, *, training: bool
             raise NoSplitError("its first layers do something else in training than in evaluation")
         graph, cut = other, there
     return _part(module, graph, cut, None)
+
+
+def inference_form(module: nn.Module) -> nn.Module:
+    """``module`` in inference form; itself where it cannot be traced. It shares what is not folded.
+
+    Its forward is that of eval mode. The weights that are folded are those of now.
+    """
+    try:
+        return fold(_part(module, _trace(module), None, None))
+    except NoSplitError:
+        return module
 
 
 def fold(prefix: fx.GraphModule) -> fx.GraphModule:

@@ -365,7 +365,15 @@ class TrainSection(Section):
         None, description="save within an epoch too"
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="auto: bf16 or fp16 on CUDA, fp32 elsewhere"
+        "auto",
+        description="of training steps; auto: bf16 where the CPU or GPU computes it, else fp16 on CUDA, fp32 "
+        "elsewhere. Val and test are fp32",
+    )
+    memory_format: Literal["auto", "channels_last", "contiguous"] = Field(
+        "auto", description="of the network's tensors; auto: channels_last on the CPU and on CUDA"
+    )
+    compile: bool = Field(
+        False, description="torch.compile what trains: slow to start; on the CPU it takes a C++ compiler"
     )
     threads: Annotated[int, Field(ge=1)] | Auto = Field("auto", description="CPU threads; auto: torch's own")
     deterministic: bool = Field(False, description="refuse CUDA operations whose bits vary between runs")

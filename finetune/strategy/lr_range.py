@@ -91,12 +91,7 @@ def range_test(
         UserError: data, weights, freeze or range that cannot serve.
         FinetuneError: the loss never fell.
     """
-    compute = choose_compute(
-        pick_device(device),
-        recipe.train.precision,
-        None if recipe.train.threads == "auto" else recipe.train.threads,
-        deterministic=recipe.train.deterministic,
-    )
+    compute = choose_compute(pick_device(device), recipe.train)
     optimizer = recipe.train.phases[0].optimizer or recipe.train.optimizer
     if optimizer == SOLVER:
         raise UserError(

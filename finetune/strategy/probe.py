@@ -91,8 +91,7 @@ def probe(
         DataError: the data cannot serve.
     """
     source = load_data(recipe.data, recipe.seed)
-    threads = None if recipe.train.threads == "auto" else recipe.train.threads
-    compute = choose_compute(pick_device(device), recipe.train.precision, threads)
+    compute = choose_compute(pick_device(device), frozen_recipe(recipe, None).train)
     if layers is None:
         own = recipe.model.head.at if weights_of is not None else None
         plans: list[tuple[int | None, int | str | None]] = [(None, own)]
@@ -201,7 +200,9 @@ def frozen_recipe(recipe: Recipe, at: int | str | None) -> Recipe:
     """``recipe`` with a linear head on frozen features after a layer, and nothing that draws at random."""
     model = recipe.model.model_copy(update={"head": HeadSection(at=at)})
     phase = PhaseSection(freeze="backbone", optimizer="lbfgs", weight_decay="auto")
-    train = {"phases": (phase,), "precision": recipe.train.precision, "threads": recipe.train.threads}
+    # Nothing here is trained in steps, so nothing is in another precision than fp32.
+    train = {"phases": (phase,), "precision": "fp32", "threads": recipe.train.threads}
+    train["memory_format"] = recipe.train.memory_format
     return Recipe.model_validate(
         {
             "seed": recipe.seed,
@@ -262,7 +263,7 @@ def features_of(
         prefix,
         (preprocessing.channels, size, size),
         setup.compute.device,
-        setup.compute.autocast,
+        setup.compute.exact,
         setup.recipe.train.batch_size,
     )
     if len(extract.spec.shape) != 1:

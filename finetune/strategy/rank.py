@@ -144,8 +144,7 @@ def rank(
     fewest_of_a_class(source.splits["train"].targets, len(source.classes))
     if shared.data.group_by is not None:
         log.warning("the folds of a probe divide the groups of data.group_by: its accuracies may be too high")
-    threads = None if shared.train.threads == "auto" else shared.train.threads
-    compute = choose_compute(pick_device(device), shared.train.precision, threads)
+    compute = choose_compute(pick_device(device), frozen_recipe(shared, None).train)
     ranked, left_out = [], []
     for recipe in recipes:
         found = _score(recipe, source, compute, telling(recipe, source))

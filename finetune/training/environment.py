@@ -11,6 +11,7 @@ import torch
 import finetune
 from finetune.model import start
 from finetune.training.fingerprint import contents, fingerprint
+from finetune.training.precision import cpu_capability
 from finetune.training.setup import Setup
 
 
@@ -28,13 +29,14 @@ def describe_environment(setup: Setup) -> dict[str, Any]:
         },
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
-        # Which vector instructions torch uses: they decide the last bits.
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cpu_capability": cpu_capability(compute.precision if compute.device.type == "cpu" else "fp32"),
         "command": sys.argv,
         "device": str(compute.device),
         "device_name": torch.cuda.get_device_name(compute.device) if compute.device.type == "cuda" else None,
         "precision": compute.precision,
         "precision_why": compute.why,
+        "memory_format": compute.memory_format,
+        "compile": compute.compile,
         "threads": compute.threads,
         "workers": setup.workers,
         "data_fingerprint": fingerprint(setup.source),

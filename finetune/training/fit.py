@@ -22,7 +22,7 @@ from finetune.training.plan import PhasePlan, plan_phases
 from finetune.training.position import Best, Position
 from finetune.training.precision import choose_compute, pick_device
 from finetune.training.progress import Progress, Silent
-from finetune.training.resume import recorded, refuse_changes, restore, settle_best
+from finetune.training.resume import as_begun, recorded, refuse_changes, restore, settle_best
 from finetune.training.run_dir import Description, RunDir
 from finetune.training.run_files import METRICS, TIMING
 from finetune.training.setup import Setup, load_data, prepare
@@ -75,11 +75,7 @@ def fit(
     progress = progress or Silent()
     saved = open_checkpoint(run.checkpoints, "last") if resume else None
     known = recorded(run) if saved else {}
-    # One thread and two give different bits: a resumed run keeps the count it began with.
-    threads = known.get("threads") if recipe.train.threads == "auto" else recipe.train.threads
-    compute = choose_compute(
-        pick_device(device), recipe.train.precision, threads, deterministic=recipe.train.deterministic
-    )
+    compute = choose_compute(pick_device(device), as_begun(recipe.train, known))
     setup = prepare(recipe, load_data(recipe.data, recipe.seed), compute)
     _check_freezes(setup)
     plans = plan_phases(setup.recipe.train, setup.loader.batches_per_epoch)
@@ -227,8 +223,7 @@ def _facts(
         ),
         (
             "machine",
-            f"{compute.device}, {compute.precision} ({compute.why}), {compute.threads} threads, "
-            f"{setup.workers} workers",
+            f"{compute.describe()}, {setup.workers} workers",
         ),
         (
             "length",

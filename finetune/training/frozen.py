@@ -2,6 +2,10 @@
 
 In such a phase training steps and val see features in place of pictures, and the rest of the network. Whether
 the features are read or computed anew makes no difference to any bit (:mod:`finetune.features.extract`).
+
+Where the recipe lets training pictures look a finite number of ways, and in val, the frozen layers run in
+fp32: such features are kept, by this run or another, and have to be what a probe and scikit-learn see. Where
+looks are endless, and nothing can be kept, they run in the precision of training.
 """
 
 import dataclasses
@@ -29,7 +33,6 @@ from finetune.features.split import NoSplitError, split, suffix_graph
 from finetune.features.store import Store
 from finetune.model.freeze import Freeze, resolve_freeze
 from finetune.training.plan import SOLVER, PhasePlan
-from finetune.training.precision import DTYPES
 from finetune.training.setup import Setup
 from finetune.training.signals import Signals
 
@@ -138,13 +141,12 @@ def _refusal(setup: Setup, plan: PhasePlan) -> str | None:
 
 def _decide(setup: Setup, priced: Cost, rows: int, uses: float) -> Verdict:
     cache, compute = setup.recipe.cache, setup.compute
-    dtype = DTYPES[compute.precision] or torch.float32
     return decide(
         cache.where,
         cache.limit_bytes,
         rows=rows,
         uses=uses,
-        row_bytes=priced.numbers * dtype.itemsize,
+        row_bytes=priced.numbers * torch.float32.itemsize,
         flops=priced.flops,
         pixels=setup.card.preprocessing.image_size**2,
         threads=compute.threads,
@@ -185,7 +187,7 @@ class Frozen:
             pieces.prefix,
             (preprocessing.channels, size, size),
             setup.compute.device,
-            setup.compute.autocast,
+            setup.compute.exact,
             setup.recipe.train.batch_size,
         )
         self._stores: dict[tuple[str, bool], Store] = {}
@@ -242,10 +244,12 @@ class Frozen:
                 yield batch
             return
         endless = self._plan.views == 0
-        compute = self._extract.at_once if endless else self._extract
         for batch in loader.epoch(epoch, start):
-            rows = compute(batch.images)
-            yield dataclasses.replace(batch, images=self._extract.spec.features(rows))
+            if endless:
+                features = self._extract.at_once(batch.images, self._setup.compute.autocast)
+            else:
+                features = self._extract.spec.features(self._extract(batch.images))
+            yield dataclasses.replace(batch, images=features)
 
     def train_set(self) -> Batch:
         """The features of all looks of the training pictures, which must have been kept, as one batch."""
@@ -324,7 +328,7 @@ def _about(setup: Setup, k: int, plain: bool) -> dict[str, Any]:
         "preprocessing": setup.card.preprocessing.to_dict(),
         "augment": None if plain else looks,
         "decoded": None if plain else setup.loader.transform.shorter,
-        "precision": compute.precision,
+        "precision": "fp32",
         "device": compute.device.type,
         "threads": compute.threads,
         "machine": [platform.machine(), torch.backends.cpu.get_cpu_capability()],

@@ -13,6 +13,7 @@ from finetune.data.keys import key
 from finetune.data.loaders import Batch
 from finetune.errors import NonFiniteLossError
 from finetune.model.auxiliary import loss_and_logits
+from finetune.training.compiled import Compiled
 from finetune.training.diagnosis import first_non_finite
 from finetune.training.l2_sp import Hold
 from finetune.training.precision import Compute
@@ -45,6 +46,7 @@ class Stepper:
     gradient is that of one large batch. ``seed`` and the step's number alone decide dropout and stochastic
     depth. ``name`` gives a picture's name for messages. ``suffix`` is the part of ``model`` that batches go
     through where they hold the features of its first layers in place of pictures; None: all of it.
+    ``compiled`` is that part compiled, if it is.
     """
 
     model: nn.Module
@@ -60,6 +62,7 @@ class Stepper:
     ema: AveragedModel | None = None
     hold: Hold | None = None
     suffix: nn.Module | None = None
+    compiled: Compiled | None = None
 
     @property
     def forward(self) -> nn.Module:
@@ -107,8 +110,9 @@ class Stepper:
         if not batch.indices:
             return
         moved = batch.to(self.compute.device, non_blocking=True)
+        forward = self.compiled or self.forward
         with self.compute.autocast():
-            loss, logits = loss_and_logits(self.criterion, self.forward(moved.images), moved.targets)
+            loss, logits = loss_and_logits(self.criterion, forward(moved.images), moved.targets)
         value = loss.item()
         if not math.isfinite(value):
             raise self._spoiled(f"the loss is {value}", [batch], global_step)

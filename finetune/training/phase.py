@@ -13,9 +13,10 @@ from finetune.data.loaders import eval_batches
 from finetune.errors import StoppedError
 from finetune.evaluation.evaluate import collect_logits
 from finetune.evaluation.metrics import Metrics, classification_metrics
-from finetune.features.split import NoSplitError
+from finetune.features.split import NoSplitError, inference_form
 from finetune.model.freeze import Freeze
 from finetune.training.checkpoint import CARD, MODEL, OPTIMIZER, RAW, SCORE, STATE, save_checkpoint
+from finetune.training.compiled import Compiled
 from finetune.training.frozen import FeaturePlan, Frozen
 from finetune.training.loop import Stepper
 from finetune.training.optimizer import load_named_state, named_state
@@ -37,7 +38,9 @@ SECONDS_BETWEEN_SAVES = 10.0
 
 
 def judge(setup: Setup, split_name: str, signals: Signals, frozen: Frozen | None = None) -> Metrics:
-    """The metrics of the evaluated network (the moving average, where there is one) on a split.
+    """The metrics of the evaluated network (the moving average, where there is one) on a split, in fp32.
+
+    It runs in inference form, as ``finetune eval`` runs it, and the two give the same numbers.
 
     Args:
         frozen: on val, in a phase with frozen layers: what those compute, in place of pictures.
@@ -46,7 +49,7 @@ def judge(setup: Setup, split_name: str, signals: Signals, frozen: Frozen | None
     if frozen is not None and frozen.judges_val:
         module, batches = frozen.evaluated, frozen.val()
     else:
-        module = setup.evaluated
+        module = inference_form(setup.evaluated)
         batches = eval_batches(
             setup.source.splits[split_name],
             card.preprocessing,
@@ -56,7 +59,7 @@ def judge(setup: Setup, split_name: str, signals: Signals, frozen: Frozen | None
             device=setup.compute.device,
             decoded=setup.val_decoded if split_name == "val" else None,
         )
-    collected = collect_logits(module, signals.watch(batches), setup.compute.device, setup.compute.autocast())
+    collected = collect_logits(module, signals.watch(batches), setup.compute.device, setup.compute.exact())
     for error in collected.bad:
         if error.name not in setup.left_out:
             setup.left_out.add(error.name)
@@ -116,6 +119,8 @@ def train_phase(
         frozen = _open_frozen(plan, setup, position, features, freeze, signals, progress)
         if frozen is not None:
             stepper.suffix = frozen.suffix
+        if setup.compute.compile:
+            stepper.compiled = Compiled(stepper.forward, setup.recipe.train.batch_size)
         asked = setup.recipe.train.checkpoint_every_steps is not None
         saving = save_now_and_then if frozen is not None and frozen.keeps_train and not asked else save
         while _under_way(plan, position, setup.recipe.train.early_stopping):

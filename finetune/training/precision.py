@@ -1,47 +1,128 @@
-"""Device, number format and thread count: chosen by a fixed rule, never by a timing."""
+"""Device, number format, memory format and thread count: chosen by a fixed rule, never by a timing.
+
+What trains, and the frozen layers before it where training pictures never look the same twice, runs in the
+training's precision. All else runs in fp32: features that are kept (they are shared between runs, and with
+``probe``, ``rank`` and ``advise``), a head that is solved, BatchNorm recalibration, val and test. So a number
+on val or test never depends on the precision it was trained in, and is what ``finetune eval`` says.
+"""
 
 import contextlib
+import importlib.util
 import os
+import platform
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
 
 from finetune.errors import UserError
+from finetune.recipe.schema import TrainSection
+from finetune.training.depthwise import DepthwiseInFp32
+
+Precision = Literal["fp32", "bf16", "fp16"]
+InferencePrecision = Literal["fp32", "bf16"]
+MemoryFormat = Literal["channels_last", "contiguous"]
 
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+# What a CPU needs for bf16 to be worth it, by the name torch gives it, and what to call it. Others compute
+# bf16 in software, more slowly than fp32.
+BF16_UNITS = {
+    "amx_bf16": "AMX",
+    "avx512_bf16": "AVX512-BF16",
+    "bf16": "Arm BF16",
+}
+CPUINFO = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
 class Compute:
-    """Where and in which precision the network runs; ``why`` says in words what the choice rests on."""
+    """Where and how the network runs.
+
+    ``precision`` is that of training steps; ``why`` says in words what the choice rests on. ``compile`` is
+    whether what trains goes through ``torch.compile``.
+    """
 
     device: torch.device
-    precision: str
+    precision: Precision
     threads: int
     why: str
+    memory_format: MemoryFormat = "channels_last"
+    compile: bool = False
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:
-        """The context that forward passes run in."""
-        dtype = DTYPES[self.precision]
-        if dtype is None:
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=dtype)
+        """The context that forward passes of training run in."""
+        return _training(self.device, self.precision)
+
+    def exact(self) -> contextlib.AbstractContextManager[None]:
+        """The context of all that is not training: fp32."""
+        return inference(self.device)
 
     def scaler(self) -> torch.amp.GradScaler:
         """A gradient scaler: at work under fp16 alone, a pass-through otherwise."""
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
 
+    def describe(self) -> str:
+        """For the run's facts."""
+        layout = "channels last" if self.memory_format == "channels_last" else "contiguous"
+        compiled = ", compiled" if self.compile else ""
+        return f"{self.device}, {self.precision} ({self.why}), {layout}{compiled}, {self.threads} threads"
 
-def place(module: nn.Module, device: torch.device) -> nn.Module:
-    """Move ``module`` to ``device`` in the memory format in which convolutions are fastest there.
 
-    Channels-last on the CPU and on CUDA: no network measured was slower in it, and depthwise convolutions
-    are far faster. Their inputs follow by themselves.
+@contextlib.contextmanager
+def _training(device: torch.device, precision: Precision) -> Iterator[None]:
+    dtype = DTYPES[precision]
+    with contextlib.ExitStack() as stack:
+        if dtype is not None:
+            stack.enter_context(torch.autocast(device.type, dtype=dtype))
+            if device.type == "cpu":
+                stack.enter_context(DepthwiseInFp32())
+        yield
+
+
+@contextlib.contextmanager
+def inference(device: torch.device, precision: InferencePrecision = "fp32") -> Iterator[None]:
+    """The context that a network is run in to be judged or used, whatever it was trained in.
+
+    fp32 is fp32: without TF32, which on CUDA would keep 10 of 23 bits of a product's factors.
     """
-    if device.type == "mps":
-        return module.to(device)
-    return module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    with contextlib.ExitStack() as stack:
+        if device.type == "cuda":
+            stack.enter_context(tf32(False))
+        if precision != "fp32":
+            stack.enter_context(torch.autocast(device.type, dtype=DTYPES[precision]))
+        yield
+
+
+@contextlib.contextmanager
+def tf32(on: bool) -> Iterator[None]:
+    """Within, fp32 products on CUDA are computed in TF32, or are not."""
+    matmul, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    _allow_tf32(on)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(matmul)
+        torch.backends.cudnn.allow_tf32 = cudnn
+
+
+def _allow_tf32(on: bool) -> None:
+    # Not torch's newer settings for each backend: with those, torch.compile fails to read these.
+    torch.set_float32_matmul_precision("high" if on else "highest")
+    torch.backends.cudnn.allow_tf32 = on
+
+
+def place(module: nn.Module, device: torch.device, memory_format: MemoryFormat | None = None) -> nn.Module:
+    """Move ``module`` to ``device`` in a memory format, None: that of :func:`settle_memory_format`.
+
+    Its inputs follow by themselves.
+    """
+    layout = MEMORY_FORMATS[memory_format or settle_memory_format(device.type)]
+    return module.to(device=device, memory_format=layout)  # type: ignore[call-overload,no-any-return]
 
 
 def pick_device(name: str | None) -> torch.device:
@@ -68,32 +149,121 @@ def pick_device(name: str | None) -> torch.device:
     return device
 
 
-def choose_compute(
-    device: torch.device, precision: str, threads: int | None, deterministic: bool = False
-) -> Compute:
-    """Settle precision and threads for ``device`` and put them into force for this process.
+def choose_compute(device: torch.device, train: TrainSection) -> Compute:
+    """Settle what ``train`` leaves to the machine, and put it into force for this process.
 
-    Args:
-        precision: fp32, bf16, fp16 or auto (bf16 where CUDA has it, else fp16 on CUDA; fp32 elsewhere).
-        threads: CPU threads; None keeps torch's own count.
-        deterministic: make torch refuse operations whose bits vary between runs.
+    On CUDA, what half precision leaves in fp32 is computed in TF32 in training; under ``fp32`` nothing is.
+    ``deterministic`` makes no difference to that: TF32's bits do not vary between runs.
 
     Raises:
-        UserError: a precision that the device does not have.
+        UserError: a precision that the device does not have, or nothing to compile with.
     """
-    if threads is not None:
-        torch.set_num_threads(threads)
-    why = "as the recipe says"
-    if precision == "auto":
-        if device.type == "cuda":
-            precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-            why = "auto: CUDA's half precision, with master weights in fp32"
-        else:
-            precision, why = "fp32", f"auto: fp32 on {device.type}"
+    if train.threads != "auto":
+        torch.set_num_threads(train.threads)
+    precision: Precision
+    if train.precision != "auto":
+        precision, why = train.precision, "as the recipe says"
+    else:
+        precision, why = settle_precision(
+            device.type,
+            units=cpu_units() if device.type == "cpu" else (),
+            cuda_bf16=device.type == "cuda" and computes_bf16(device),
+        )
     if precision == "fp16" and device.type == "cpu":
         raise UserError("train.precision: fp16 needs a GPU. On the CPU write fp32 or bf16.")
-    if deterministic:
+    if train.compile:
+        require_compiler(device)
+    if device.type == "cuda":
+        _allow_tf32(precision != "fp32")
+    if train.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
-    return Compute(device, precision, torch.get_num_threads(), why)
+    layout = settle_memory_format(device.type) if train.memory_format == "auto" else train.memory_format
+    return Compute(device, precision, torch.get_num_threads(), why, layout, train.compile)
+
+
+def settle_precision(
+    device_type: str, *, units: tuple[str, ...] = (), cuda_bf16: bool = False
+) -> tuple[Precision, str]:
+    """What ``precision: auto`` is, and why.
+
+    Args:
+        device_type: cpu, cuda or mps.
+        units: of :func:`cpu_units`.
+        cuda_bf16: whether the GPU computes bf16 in hardware.
+    """
+    if device_type == "cuda":
+        half: Precision = "bf16" if cuda_bf16 else "fp16"
+        return half, f"auto: this GPU computes {half}; weights stay fp32"
+    if device_type != "cpu":
+        return "fp32", f"auto: fp32 on {device_type}"
+    if units:
+        return "bf16", f"auto: this CPU has {' and '.join(units)}; weights stay fp32"
+    return "fp32", "auto: this CPU has no bf16"
+
+
+def settle_memory_format(device_type: str) -> MemoryFormat:
+    """What ``memory_format: auto`` is: channels-last on the CPU and on CUDA.
+
+    No network measured was slower in it, and depthwise convolutions are far faster.
+    """
+    return "contiguous" if device_type == "mps" else "channels_last"
+
+
+def cpu_units() -> tuple[str, ...]:
+    """The units of this CPU that compute bf16, by the names of :data:`BF16_UNITS`; none without oneDNN."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return ()
+    flags = cpu_flags()
+    return tuple(called for flag, called in BF16_UNITS.items() if flag in flags)
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Whether the device has bf16 in hardware; elsewhere torch computes it in software, slowly."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type != "cpu" or bool(cpu_units())
+
+
+def cpu_flags() -> frozenset[str]:
+    """What this CPU has, in the names that torch gives it; nothing where that cannot be told."""
+    if hasattr(torch.cpu, "get_capabilities"):  # torch 2.11
+        return frozenset(name for name, there in torch.cpu.get_capabilities().items() if there is True)
+    try:
+        text = CPUINFO.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return frozenset()
+    return flags_in(text)
+
+
+def flags_in(cpuinfo: str) -> frozenset[str]:
+    """The flags that Linux lists in ``/proc/cpuinfo`` (``flags`` on x86, ``Features`` on Arm)."""
+    for line in cpuinfo.splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return frozenset(value.split())
+    return frozenset()
+
+
+def cpu_capability(precision: str) -> str:
+    """What decides the last bits on this CPU: the vector instructions that torch uses, and bf16's units."""
+    units = cpu_units() if precision == "bf16" else ()
+    return " + ".join([torch.backends.cpu.get_cpu_capability(), *units])
+
+
+def require_compiler(device: torch.device) -> None:
+    """Find out that ``torch.compile`` has nothing to compile with before it does.
+
+    Raises:
+        UserError: there is no C++ compiler for the CPU, or no Triton for CUDA.
+    """
+    if device.type == "cpu":
+        names = [os.environ.get("CXX"), "g++", "clang++", "cl" if platform.system() == "Windows" else None]
+        if not any(name and shutil.which(name.split()[0]) for name in names):
+            raise UserError(
+                "train.compile: true needs a C++ compiler, and there is none on the PATH. Install g++ or "
+                "clang++ (or name one in CXX), or leave train.compile out."
+            )
+    elif device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        raise UserError("train.compile: true needs Triton on CUDA: pip install triton, or leave it out.")

@@ -16,7 +16,7 @@ def recalibrate_batchnorm(setup: Setup, freeze: Freeze, position: Position, sign
 
     Over ``model.batchnorm_recalibrate`` training pictures, as evaluation sees them; does nothing where the
     recipe has none, or where no BatchNorm moves. Which pictures depends on the seed and the epoch alone.
-    Only whole batches are used, so that each counts the same, unless there is no whole one.
+    In fp32, as val. Only whole batches are used, so that each counts the same, unless there is no whole one.
 
     Raises:
         DataError: no picture can be read.
@@ -38,7 +38,7 @@ def recalibrate_batchnorm(setup: Setup, freeze: Freeze, position: Position, sign
         device=setup.compute.device,
     )
     images = (batch.images.to(setup.compute.device, non_blocking=True) for batch in signals.watch(batches))
-    with setup.compute.autocast():
+    with setup.compute.exact():
         used = recalibrate(setup.evaluated, paths, images)
     if not used:
         raise DataError("model.batchnorm_recalibrate: there are no two training pictures that can be read")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from finetune.errors import CheckpointError, RunDirError
 from finetune.recipe.load import load_recipe
+from finetune.recipe.schema import TrainSection
 from finetune.training.checkpoint import (
     MODEL,
     OPTIMIZER,
@@ -23,6 +24,7 @@ from finetune.training.checkpoint import (
 )
 from finetune.training.phase import save_best
 from finetune.training.position import Position
+from finetune.training.precision import DTYPES, MEMORY_FORMATS
 from finetune.training.run_dir import RunDir
 from finetune.training.run_files import ENVIRONMENT, RECIPE, RESOLVED
 from finetune.training.setup import Setup
@@ -30,7 +32,9 @@ from finetune.training.setup import Setup
 log = logging.getLogger("finetune")
 
 # What an environment.json must agree on for the bits to be those of one run.
-PINNED = ("threads", "device", "precision", "cpu_capability", "versions")
+PINNED = ("threads", "device", "precision", "memory_format", "cpu_capability", "versions")
+# Of those, what a rule chose when the run began.
+SETTLED = ("threads", "precision", "memory_format")
 DATA = {
     "pictures": "data set: number of pictures",
     "data_fingerprint": "data set: names, labels or splits of the pictures",
@@ -61,10 +65,18 @@ def recorded(run: RunDir) -> dict[str, Any]:
         CheckpointError: its file is gone or is something else.
     """
     document = read_document(run.path / ENVIRONMENT)
-    threads = document.get("threads") if isinstance(document, dict) else None
-    if type(threads) is not int or threads < 1:
+    if not isinstance(document, dict) or not _is_settled(document):
         raise CheckpointError(f"{run.path / ENVIRONMENT}: is not the description of a run's environment.")
-    return document  # type: ignore[no-any-return]
+    return document
+
+
+def as_begun(train: TrainSection, known: Mapping[str, Any]) -> TrainSection:
+    """``train`` with what the run that began in ``known`` settled in place of each ``auto``.
+
+    Another machine's rule may say otherwise, and one thread and two, bf16 and fp32 give different bits.
+    """
+    settled = {name: known[name] for name in SETTLED if name in known and getattr(train, name) == "auto"}
+    return train.model_copy(update=settled)
 
 
 def refuse_changes(
@@ -93,7 +105,8 @@ def refuse_changes(
             telling = name == "pictures"
             changed.append(f"{what}: {known.get(name)} before, {environment[name]} now" if telling else what)
     for name in ("classes", *PINNED):
-        changed.extend(_differences(known.get(name), environment[name], name))
+        if name in known:
+            changed.extend(_differences(known[name], environment[name], name))
     if setup.start and known.get("start_fingerprint") != environment["start_fingerprint"]:
         changed.append("model.weights: not the weights that the run began with, which l2_sp holds on to")
     if not changed:
@@ -142,6 +155,12 @@ def settle_best(run: RunDir, setup: Setup, position: Position, *, changed: bool)
     newer = isinstance(score, dict) and isinstance(score.get("epoch"), int) and score["epoch"] > best.epoch
     if not newer or changed:
         raise CheckpointError(f"{fault}. The best weights are lost: start over with --overwrite.")
+
+
+def _is_settled(document: Mapping[str, Any]) -> bool:
+    threads, precision = document.get("threads"), document.get("precision", "fp32")
+    layout = document.get("memory_format", "contiguous")
+    return type(threads) is int and threads >= 1 and precision in DTYPES and layout in MEMORY_FORMATS
 
 
 def _differences(before: Any, now: Any, path: str = "") -> list[str]:

@@ -91,7 +91,7 @@ def prepare(recipe: Recipe, source: Source, compute: Compute) -> Setup:
         classes=source.classes,
     )
     preprocessing = settle_preprocessing(data, network.input_spec)
-    place(network.module, compute.device)
+    place(network.module, compute.device, compute.memory_format)
     workers = default_workers() if data.workers == "auto" else data.workers
     augment = train.augment
     mixing = bool(augment.mixup_alpha or augment.cutmix_alpha)

@@ -75,6 +75,6 @@ def _linear_left(setup: Setup, frozen: Frozen, features: torch.Tensor) -> nn.Lin
     if evaluated is None or features.ndim != 2:
         return None
     part = features[:2].to(setup.compute.device)
-    with torch.no_grad(), setup.compute.autocast():
+    with torch.no_grad(), setup.compute.exact():
         alone = torch.equal(frozen.evaluated.eval()(part), evaluated(part))
     return linear_of(setup.network.module, setup.network.head_path) if alone else None

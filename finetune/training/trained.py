@@ -9,8 +9,10 @@ from finetune.data.batch import Batch
 from finetune.data.loaders import default_workers
 from finetune.data.sources import Source, Split
 from finetune.evaluation.evaluate import Evaluation, evaluate_split
+from finetune.features.split import inference_form
 from finetune.training.checkpoint import Trained, read_document
 from finetune.training.fingerprint import fingerprint
+from finetune.training.precision import InferencePrecision, inference
 from finetune.training.run_files import ENVIRONMENT
 
 
@@ -20,16 +22,18 @@ def evaluate_trained(
     pictures: Split,
     device: torch.device,
     batch_size: int | None = None,
+    precision: InferencePrecision = "fp32",
     watch: Callable[[Iterable[Batch]], Iterable[Batch]] = iter,
 ) -> Evaluation:
     """Evaluate a trained network, which must be on ``device``, as its recipe reads pictures.
 
-    ``pictures`` must have their targets in the order of its classes, ``batch_size`` None is the recipe's;
-    raises as :func:`finetune.evaluation.evaluate.evaluate_split`.
+    It runs in inference form (:mod:`finetune.features.split`). ``pictures`` must have their targets in the
+    order of its classes, ``batch_size`` None is the recipe's; raises as
+    :func:`finetune.evaluation.evaluate.evaluate_split`.
     """
     section = trained.recipe.data
     return evaluate_split(
-        trained.module,
+        inference_form(trained.module),
         pictures,
         split_name,
         trained.card.classes,
@@ -38,6 +42,8 @@ def evaluate_trained(
         batch_size=batch_size or trained.recipe.train.batch_size,
         workers=default_workers() if section.workers == "auto" else section.workers,
         on_bad_image=section.on_bad_image,
+        precision=precision,
+        autocast=inference(device, precision),
         watch=watch,
     )
 

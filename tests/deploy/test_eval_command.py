@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from finetune.data.images import open_rgb
+from finetune.training import precision
 from finetune.training.checkpoint import Trained
 
 Cli = Callable[..., Any]
@@ -42,9 +43,10 @@ def test_json(cli: Cli, run: Path, trained: Trained, shapes: Path, split: str) -
     assert (found["split"], found["checkpoint"], found["run"]) == (split, "best", str(run))
     assert found["classes"] == ["disc", "square"]
     assert found["skipped"] == []
+    assert found["precision"] == "fp32"
     assert set(found) == {
         "top1", "top1_low", "top1_high", "n", "split", "loss", "balanced_accuracy", "macro_f1", "ece",
-        "classes", "per_class", "confusion", "checkpoint", "run", "skipped",
+        "classes", "per_class", "confusion", "checkpoint", "run", "skipped", "precision",
     }  # fmt: skip
 
 
@@ -54,6 +56,24 @@ def test_the_screen(cli: Cli, run: Path) -> None:
     assert "split              test" in ended.out
     assert "(n = 12)" in ended.out
     assert "calibration error" in ended.out
+
+
+@pytest.mark.parametrize("wanted", ["fp32", "bf16"])
+def test_the_precision_is_named(wanted: str, cli: Cli, run: Path) -> None:
+    ended = cli("eval", run, "--precision", wanted)
+    assert ended.code == 0, ended.err
+    assert f"computed in        {wanted}" in ended.out
+    ended = cli("eval", run, "--precision", wanted, "--json")
+    assert json.loads(ended.out)["precision"] == wanted
+    assert cli("eval", run, "--precision", "fp16").code == 2
+
+
+def test_bf16_in_software_is_told(cli: Cli, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "cpu_units", lambda: ())
+    assert "in software" in cli("eval", run, "--device", "cpu", "--precision", "bf16").err
+    assert "in software" not in cli("eval", run, "--device", "cpu").err
+    monkeypatch.setattr(precision, "cpu_units", lambda: ("AMX",))
+    assert "in software" not in cli("eval", run, "--device", "cpu", "--precision", "bf16").err
 
 
 def test_the_last_checkpoint(cli: Cli, run: Path) -> None:

@@ -63,6 +63,18 @@ cache: {where: memory}
     ),
 }
 
+# Endless looks go through the frozen layers in bf16, val's in fp32.
+RECIPES["bf16, frozen layers"] = (
+    "mobilenet_v3_small",
+    """\
+  precision: bf16
+  memory_format: contiguous
+  ema: 0.9
+  augment: {flip: true, crop: random_resized}
+  phases: [{freeze: 3, epochs: 2, lr: 1e-3}, {freeze: none, epochs: 1}]
+""",
+)
+
 # Its `last` is saved every ten seconds: at the end of a phase, that is.
 NOW_AND_THEN = "features kept, saved now and then"
 RECIPES[NOW_AND_THEN] = (
@@ -180,6 +192,10 @@ def test_killed_in_a_save_and_between_saves(shapes: Path, tmp_path: Path) -> Non
 
 def test_killed_with_features_kept(shapes: Path, tmp_path: Path) -> None:
     check("features kept, two views", ["in a save, at a flush", "in val"], shapes, tmp_path)
+
+
+def test_killed_under_bf16(shapes: Path, tmp_path: Path) -> None:
+    check("bf16, frozen layers", ["in a step", "between last and best", "in a later val"], shapes, tmp_path)
 
 
 def test_killed_where_saves_are_rare(shapes: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from finetune.features.extract import TOGETHER, Extractor, cost
+from finetune.features.extract import TOGETHER, Extractor, cost, costs
 from finetune.features.split import fold, prefix_graph, suffix_graph
 from finetune.model.backbones import create
 from finetune.model.layers import find_layers
@@ -92,3 +92,10 @@ def test_cost_is_that_of_the_table() -> None:
     assert found.flops / 2e9 == pytest.approx(1.814, rel=2e-3)
     assert found.numbers == 512
     assert cost(module, find_layers(module), 3, 224).numbers == 64 * 56 * 56
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
+def test_one_pass_prices_every_depth(name: str) -> None:
+    module = create(name, 3)
+    table = find_layers(module)
+    assert costs(module, table, 224) == [cost(module, table, k, 224) for k in range(1, len(table.body) + 1)]

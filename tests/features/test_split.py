@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from finetune.data.keys import key
-from finetune.features.split import NoSplitError, fold, prefix_graph, split, suffix_graph
+from finetune.features.split import NoSplitError, fold, inference_form, prefix_graph, split, suffix_graph
 from finetune.model.backbones import create
 from finetune.model.freeze import Freeze
 from finetune.model.layers import LayerTable, find_layers
@@ -63,6 +63,27 @@ def test_folding_changes_no_more_than_rounding(small: nn.Module, images: Tensor)
     if count and "DenseNet" not in type(small).__name__:
         assert "BatchNorm2d" not in kinds
     assert kinds.count("BatchNorm2d") <= count
+
+
+def test_inference_form_is_the_whole_network_up_to_rounding(small: nn.Module, images: Tensor) -> None:
+    small.train()
+    form = inference_form(small)
+    with torch.no_grad():
+        found = form.eval()(images)
+        torch.testing.assert_close(found, small.eval()(images), rtol=1e-4, atol=1e-4)
+        # The positive control: what is folded are the weights of now.
+        for parameter in small.parameters():
+            parameter.mul_(1.5)
+        assert not torch.allclose(inference_form(small)(images), found, rtol=1e-4, atol=1e-4)
+
+
+def test_a_network_that_cannot_be_traced_is_used_as_it_is() -> None:
+    class DependsOnData(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images.mean((2, 3)) if images.sum() > 0 else images.amax((2, 3))
+
+    module = DependsOnData()
+    assert inference_form(module) is module
 
 
 def trained_loss(module: nn.Module, table: LayerTable, k: int, images: Tensor, cut: bool) -> list[Tensor]:

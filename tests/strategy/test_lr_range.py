@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from finetune.errors import FinetuneError, UserError
 from finetune.recipe.load import parse_recipe
+from finetune.recipe.schema import TrainSection
 from finetune.strategy.lr_range import Rise, longest_fall, measure, range_test, smoothed, suggest
 from finetune.training.precision import choose_compute
 from finetune.training.setup import load_data, prepare
@@ -65,7 +66,7 @@ def test_smoothing_starts_without_a_bias() -> None:
 @pytest.mark.parametrize("freeze", ["none", "backbone", "4"])
 def test_the_network_is_afterwards_what_it_was(shapes: Path, freeze: str) -> None:
     recipe = parse_recipe(RECIPE.format(source=shapes, freeze=freeze), "r.yaml")
-    compute = choose_compute(torch.device("cpu"), "fp32", 1, deterministic=False)
+    compute = choose_compute(torch.device("cpu"), TrainSection(precision="fp32", threads=1))
     setup = prepare(recipe, load_data(recipe.data, 0), compute)
     module = setup.network.module
     before = {name: value.clone() for name, value in module.state_dict().items()}

@@ -62,7 +62,7 @@ def planned(recipe: Recipe) -> Verdict:
 
 
 def built(recipe: Recipe) -> Setup:
-    compute = choose_compute(pick_device("cpu"), "fp32", 1)
+    compute = choose_compute(pick_device("cpu"), recipe.train)
     return prepare(recipe, load_data(recipe.data, recipe.seed), compute)
 
 

@@ -8,11 +8,12 @@ from torch import nn
 
 from finetune.data.loaders import Batch
 from finetune.errors import NonFiniteLossError
+from finetune.recipe.schema import TrainSection
 from finetune.training.loop import Stepper, Totals
 from finetune.training.precision import choose_compute
 from finetune.training.schedule import Schedule
 
-COMPUTE = choose_compute(torch.device("cpu"), "auto", None)
+COMPUTE = choose_compute(torch.device("cpu"), TrainSection(precision="fp32"))
 
 
 def network(dropout: float = 0.0) -> nn.Sequential:
@@ -157,7 +158,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_update() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("precision", ["auto", "fp16", "bf16"])
 def test_the_same_code_trains_on_cuda(precision: str) -> None:
-    compute = choose_compute(torch.device("cuda"), precision, None)
+    compute = choose_compute(torch.device("cuda"), TrainSection(precision=precision))
     model = network().cuda()
     before = weights(model)
     list(stepper(model, compute=compute, scaler=compute.scaler()).epoch(batches([4, 4]), Totals(), 0, 0))

@@ -98,14 +98,12 @@ def base_recipe(source: str, backbone: str, overrides: Sequence[str] = ()) -> Re
         RecipeError: as :func:`finetune.recipe.load.minimal_recipe`.
         UserError: ``overrides`` say more than that.
     """
-    recipe = minimal_recipe(source, backbone, overrides=overrides, name="advice")
-    plain = minimal_recipe(source, backbone)
-    for section, known in KNOWN.items():
-        told = getattr(recipe, section).model_dump(exclude=known)
-        usual = getattr(plain, section).model_dump(exclude=known)
-        if unasked := [key for key, value in told.items() if value != usual[key]]:
+    for override in overrides:
+        path, _, _ = override.partition("=")
+        section, _, rest = path.partition(".")
+        if section in KNOWN and rest.split(".")[0] not in KNOWN[section]:
             raise UserError(
-                f"--set {section}.{unasked[0]}: that is for the advice to say. Write it to a file with "
-                "`finetune advise SOURCE -o recipe.yaml`, and change it there."
+                f"--set {path}: that is for the advice to say. Write it to a file, with `finetune advise "
+                "SOURCE -o recipe.yaml`, and change it there."
             )
-    return recipe
+    return minimal_recipe(source, backbone, overrides=overrides, name="advice")

@@ -21,14 +21,14 @@ from finetune.data.splits import stratified
 from finetune.errors import DataError
 from finetune.features.classifiers import fewest_of_a_class
 from finetune.features.depths import Depths
-from finetune.features.extract import cost
+from finetune.features.extract import costs
 from finetune.features.solve import Features, Targets, choose_decay
 from finetune.recipe.schema import Recipe
 from finetune.strategy.advice.facts import Facts, Probed, Seconds, Tried
 from finetune.strategy.advice.invariance import AUGMENTATIONS, transform_of, try_out
 from finetune.strategy.advice.similarity import Shift, confidence, told_apart
 from finetune.strategy.probe import features_of, frozen_recipe
-from finetune.training.precision import choose_compute, pick_device
+from finetune.training.precision import Compute, choose_compute, pick_device
 from finetune.training.setup import Setup, load_data, prepare
 
 # Pictures at which depths, statistics and predictions are looked at.
@@ -80,9 +80,9 @@ def measure(recipe: Recipe, *, device: str | None = None, tell: Tell = silent) -
     classes, train = len(source.classes), source.splits["train"]
     counts = train.class_counts(classes)
     fewest_of_a_class(train.targets, classes)
-    threads = None if recipe.train.threads == "auto" else recipe.train.threads
-    compute = choose_compute(pick_device(device), "fp32", threads)
-    setup = prepare(frozen_recipe(recipe, None), source, compute)
+    plain = frozen_recipe(recipe, None)
+    compute = choose_compute(pick_device(device), plain.train)
+    setup = prepare(plain, source, compute)
     network, card = setup.network, setup.card
     computed = 0
 
@@ -101,7 +101,9 @@ def measure(recipe: Recipe, *, device: str | None = None, tell: Tell = silent) -
         for number, found in zip(close.layers, close.features, strict=True)
     )
     best = max(range(len(depths)), key=lambda place: depths[place].top1)
-    tried = _try(setup, sample, close, best, recipe.seed, tell)
+    preprocessing = card.preprocessing
+    priced = costs(network.module, network.table, preprocessing.image_size, preprocessing.channels)
+    tried = _try(setup, sample, close, best, priced[-1].flops, tell)
     chosen = _some(targets, max(PROBED // classes, SAMPLE), recipe.seed)
     return Facts(
         source=source.name,
@@ -116,12 +118,12 @@ def measure(recipe: Recipe, *, device: str | None = None, tell: Tell = silent) -
         image_size=card.preprocessing.image_size,
         depths=depths,
         probe=_probe(features[chosen], targets[chosen], recipe.seed, layer.number, layer.name),
-        shares=_shares(setup),
+        shares=tuple(each.flops / max(priced[-1].flops, 1) for each in priced),
         shift=close.shift,
         confidence=None if close.logits is None else confidence(close.logits),
         told_apart=None if close.logits is None else told_apart(close.logits, close.targets),
         tried=tried,
-        seconds=_time(setup, close.read),
+        seconds=_time(setup, choose_compute(compute.device, recipe.train), close.read),
         computed=computed,
         cached=len(targets) - computed,
     )
@@ -169,11 +171,12 @@ def _look(setup: Setup, sample: Split, tell: Tell) -> _Close:
     )
 
 
-def _try(setup: Setup, sample: Split, close: _Close, best: int, seed: int, tell: Tell) -> dict[str, Tried]:
-    """What augmentations do, on some of the sample; nothing where it has no two classes of two pictures."""
-    network, preprocessing = setup.network, setup.card.preprocessing
-    table, size, channels = network.table, preprocessing.image_size, preprocessing.channels
-    flops = cost(network.module, table, len(table.body), size, channels).flops
+def _try(setup: Setup, sample: Split, close: _Close, best: int, flops: int, tell: Tell) -> dict[str, Tried]:
+    """What augmentations do, on some of the sample; nothing where it has no two classes of two pictures.
+
+    ``best`` is the depth at which the classes are told apart best, ``flops`` of one picture.
+    """
+    seed, preprocessing = setup.recipe.seed, setup.card.preprocessing
     affordable = int(OPERATIONS / (len(AUGMENTATIONS) * max(flops, 1)))
     number = max(FEWEST_COPIED, min(COPIED, affordable))
     some = _twice_or_more(close.targets, _some(close.targets, number, seed))
@@ -219,19 +222,8 @@ def _some(targets: Targets, number: int, seed: int) -> Targets:
     return stratified(targets, number / len(targets), seed)[1]
 
 
-def _shares(setup: Setup) -> tuple[float, ...]:
-    """Of the operations of one picture, those up to each layer."""
-    network, preprocessing = setup.network, setup.card.preprocessing
-    size, channels = preprocessing.image_size, preprocessing.channels
-    flops = [
-        cost(network.module, network.table, layer.number, size, channels).flops
-        for layer in network.table.body
-    ]
-    return tuple(each / max(flops[-1], 1) for each in flops)
-
-
-def _time(setup: Setup, read: float) -> Seconds:
-    """A forward pass and a training step of a small batch, each the second time."""
+def _time(setup: Setup, training: Compute, read: float) -> Seconds:
+    """A forward pass and, as ``training`` has it, a step of a small batch, each the second time."""
     network, preprocessing = setup.network, setup.card.preprocessing
     size = preprocessing.image_size
     images = torch.randn(TIMED, preprocessing.channels, size, size, device=setup.compute.device)
@@ -252,7 +244,9 @@ def _time(setup: Setup, read: float) -> Seconds:
             module(images)
 
     def step() -> None:
-        module(images).sum().backward()
+        with training.autocast():
+            loss = module(images).sum()
+        loss.backward()
         module.zero_grad(set_to_none=True)
 
     # In eval mode, so that no statistics move; a step costs the same.

@@ -1,0 +1,119 @@
+"""``finetune advise`` and ``finetune train PICTURES``, as they are typed."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from finetune.recipe.load import load_recipe
+
+Cli = Callable[..., object]
+TINY = ("--set", "data.image_size=32")
+# Quick, and as good as any to see what is done with what is measured.
+UNTRAINED = ("--backbone", "shufflenet_v2_x0_5", "--set", "model.weights=none")
+
+
+@pytest.fixture
+def photos(shapes: Path, chdir_tmp: Path) -> Path:
+    """``photos``, with three folders of splits, in the working directory."""
+    shutil.copytree(shapes, chdir_tmp / "photos")
+    return Path("photos")
+
+
+def test_advice_has_reasons_and_a_recipe_that_can_be_run(photos: Path, cli: Cli) -> None:
+    ended = cli("advise", photos, *UNTRAINED, *TINY, "-o", "advised.yaml")
+    assert ended.code == 0, ended.err
+    for heading in ("advice ", "because ", "size ", "similarity ", "features ", "augment ", "time "):
+        assert f"\n{heading}" in f"\n{ended.out}"
+    assert "32 training pictures in 2 classes of 16" in ended.out
+    recipe = load_recipe(Path("advised.yaml"))
+    assert (recipe.data.source, recipe.data.image_size) == ("photos", 32)
+    assert recipe.train.phases[0].optimizer == "lbfgs"
+    # What was measured comes from the cache the second time, and says the same.
+    again = cli("advise", photos, *UNTRAINED, *TINY, "--json")
+    found = json.loads(again.out)
+    assert (found["facts"]["computed"], found["facts"]["cached"]) == (0, 32)
+    assert found["facts"]["train"] == 32
+    assert len(found["facts"]["depths"]) == 4
+    assert yaml.safe_load(found["recipe"]) == yaml.safe_load(Path("advised.yaml").read_text())
+    taken = cli("advise", photos, "-o", "advised.yaml")
+    assert taken.code == 2
+    assert "is there already" in taken.err
+
+
+def test_val_and_test_are_counted_and_not_looked_at(photos: Path, cli: Cli) -> None:
+    for split in ("val", "test"):
+        for path in (photos / split).rglob("*.png"):
+            path.write_bytes(b"no picture")
+    ended = cli("advise", photos, *UNTRAINED, *TINY, "--json")
+    assert ended.code == 0, ended.err
+    facts = json.loads(ended.out)["facts"]
+    assert (facts["train"], facts["val"], facts["test"]) == (32, 12, 12)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("nowhere",), "nowhere"),
+        (("photos", "--backbone", "resnet81"), "Did you mean 'resnet18'?"),
+        (("photos", "--set", "train.batch_size=4"), "that is for the advice to say"),
+        (("photos", "-o", "no/such/folder.yaml"), "there is no folder"),
+        (("photos", "--backbone", "squeezenet1_1", *UNTRAINED[2:], *TINY), "takes a map"),
+    ],
+)
+def test_what_cannot_be_advised_on(words: tuple[str, ...], says: str, photos: Path, cli: Cli) -> None:
+    ended = cli("advise", *words)
+    assert ended.code == 2
+    assert says in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_pictures_alone_are_examined_advised_on_and_trained(photos: Path, cli: Cli) -> None:
+    cut = photos / "train" / "disc" / "disc_00.png"
+    cut.write_bytes(cut.read_bytes()[:60])
+    ended = cli("train", f"{photos}/", *TINY)
+    assert ended.code == 0, ended.err
+    assert "doctor       truncated" in ended.err
+    # No network reaches beyond this machine, so the default's weights cannot be fetched.
+    assert "efficientnet_lite0, which is packaged, takes the place of efficientnet_b0" in ended.err
+    assert "\nadvice " in f"\n{ended.out}"
+    assert "test top-1" in ended.out
+    run = Path("runs/photos")
+    assert f"the recipe that repeats it: {run}/recipe.yaml" in ended.err
+    text = (run / "recipe.yaml").read_text()
+    assert text.startswith("# doctor: 1 picture cannot be read")
+    assert "# backbone: efficientnet_lite0, since the weights of efficientnet_b0" in text
+    assert yaml.safe_load(text)["data"]["on_bad_image"] == "skip"
+    repeated = cli("train", run / "recipe.yaml", "--run-dir", "runs/repeated")
+    assert repeated.code == 0, repeated.err
+    assert weights(run) == weights(Path("runs/repeated"))
+    taken = cli("train", photos)
+    assert taken.code == 2
+    assert "--resume" in taken.err
+    finished = cli("train", photos, "--resume")
+    assert finished.code == 0
+    assert "this run is finished" in finished.err
+
+
+def weights(run: Path) -> str:
+    return hashlib.sha256((run / "checkpoints" / "best" / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_a_run_is_no_pictures(photos: Path, cli: Cli) -> None:
+    run = Path("runs/r")
+    run.mkdir(parents=True)
+    (run / "resolved.yaml").write_text("seed: 0\n")
+    ended = cli("train", run)
+    assert ended.code == 2
+    assert f"finetune train {run}/recipe.yaml --run-dir {run} --resume" in ended.err
+
+
+@pytest.mark.parametrize("option", [("--smoke",), ("--seeds", "2")])
+def test_what_takes_a_recipe_says_so(option: tuple[str, ...], photos: Path, cli: Cli) -> None:
+    ended = cli("train", photos, *option)
+    assert ended.code == 2
+    assert "finetune advise" in ended.err

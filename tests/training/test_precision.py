@@ -1,0 +1,211 @@
+"""The rule that settles precision and formats, on fake machines, and what it puts into force on this one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from finetune.data.batch import Batch
+from finetune.errors import CheckpointError, UserError
+from finetune.model.backbones import create
+from finetune.recipe.schema import TrainSection
+from finetune.training import precision
+from finetune.training.precision import (
+    choose_compute,
+    cpu_units,
+    flags_in,
+    inference,
+    place,
+    settle_memory_format,
+    settle_precision,
+    tf32,
+)
+from finetune.training.resume import as_begun, recorded
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("machine", "expected", "says"),
+    [
+        ({"device_type": "cpu"}, "fp32", "this CPU has no bf16"),
+        ({"device_type": "cpu", "units": ("AMX", "AVX512-BF16")}, "bf16", "this CPU has AMX and AVX512-BF16"),
+        ({"device_type": "cuda", "cuda_bf16": True}, "bf16", "this GPU computes bf16"),
+        ({"device_type": "cuda", "cuda_bf16": False}, "fp16", "this GPU computes fp16"),
+        ({"device_type": "mps"}, "fp32", "on mps"),
+    ],
+)
+def test_the_rule(machine: dict[str, Any], expected: str, says: str) -> None:
+    found, why = settle_precision(**machine)
+    assert found == expected
+    assert says in why
+
+
+@pytest.mark.parametrize(
+    ("flags", "units"),
+    [
+        ({"avx512_f", "avx512_vnni"}, ()),
+        ({"avx512_f", "avx512_bf16"}, ("AVX512-BF16",)),
+        ({"amx_tile", "amx_int8"}, ()),
+        ({"amx_bf16", "avx512_bf16"}, ("AMX", "AVX512-BF16")),
+        ({"neon", "bf16"}, ("Arm BF16",)),
+    ],
+)
+def test_what_a_cpu_has(flags: set[str], units: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    assert cpu_units() == units
+    compute = choose_compute(CPU, TrainSection())
+    assert compute.precision == ("bf16" if units else "fp32")
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert cpu_units() == ()
+
+
+def test_flags_are_read_where_torch_does_not_tell_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    monkeypatch.setattr(precision, "CPUINFO", tmp_path / "cpuinfo")
+    assert precision.cpu_flags() == frozenset()
+    (tmp_path / "cpuinfo").write_text(
+        "processor\t: 0\nflags\t\t: fpu avx512_bf16 amx_bf16\n\nprocessor\t: 1\n"
+    )
+    assert precision.cpu_flags() == {"fpu", "avx512_bf16", "amx_bf16"}
+    assert flags_in("Features : fp asimd bf16\n") == {"fp", "asimd", "bf16"}
+
+
+def test_what_the_recipe_says_wins() -> None:
+    for wanted in ("fp32", "bf16"):
+        compute = choose_compute(CPU, TrainSection(precision=wanted, memory_format="contiguous"))  # type: ignore[arg-type]
+        assert (compute.precision, compute.memory_format) == (wanted, "contiguous")
+        assert "as the recipe says" in compute.describe()
+    with pytest.raises(UserError, match="fp16 needs a GPU"):
+        choose_compute(CPU, TrainSection(precision="fp16"))
+
+
+@pytest.mark.parametrize("layout", ["channels_last", "contiguous"])
+def test_the_memory_format_is_that_of_the_weights(layout: Any) -> None:
+    module = place(nn.Conv2d(4, 8, 3), CPU, layout)
+    weight = module.get_parameter("weight")
+    assert weight.is_contiguous(memory_format=precision.MEMORY_FORMATS[layout])
+    assert [settle_memory_format(kind) for kind in ("cpu", "cuda", "mps")] == [
+        "channels_last", "channels_last", "contiguous",
+    ]  # fmt: skip
+
+
+def test_training_is_in_bf16_and_all_else_in_fp32() -> None:
+    compute, module, images = (
+        choose_compute(CPU, TrainSection(precision="bf16")),
+        nn.Linear(4, 2),
+        torch.rand(3, 4),
+    )
+    with compute.autocast():
+        assert module(images).dtype == torch.bfloat16
+    with compute.exact():
+        assert module(images).dtype == torch.float32
+    with inference(CPU, "bf16"):
+        assert module(images).dtype == torch.bfloat16
+
+
+def test_tf32_is_put_back() -> None:
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    with tf32(True):
+        assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == ("high", True)
+        with tf32(False):
+            assert torch.get_float32_matmul_precision() == "highest"
+            assert not torch.backends.cudnn.allow_tf32
+        assert torch.backends.cudnn.allow_tf32
+    assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == before
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(("wanted", "on"), [("fp32", False), ("bf16", True)])
+def test_tf32_follows_the_precision(wanted: Any, on: bool) -> None:
+    with tf32(False):
+        compute = choose_compute(torch.device("cuda"), TrainSection(precision=wanted))
+        assert torch.backends.cudnn.allow_tf32 == on
+        with compute.exact():
+            assert not torch.backends.cudnn.allow_tf32
+
+
+def grouped(groups: int, kind: str) -> tuple[torch.Tensor, torch.dtype]:
+    """The weight's gradient of a convolution of 8 channels, and the type of what it computes."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(8, 8, 3, groups=groups)
+    images = torch.rand(4, 8, 9, 9).bfloat16().float()
+    with choose_compute(CPU, TrainSection(precision=kind)).autocast():  # type: ignore[arg-type]
+        found = conv(images)
+    # Sums of values that bf16 holds exactly, so that any rounding is that of the convolution itself.
+    found.float().sum().backward()  # type: ignore[no-untyped-call]
+    assert conv.weight.grad is not None
+    return conv.weight.grad, found.dtype
+
+
+def test_depthwise_convolutions_train_in_fp32_between_bf16() -> None:
+    exact, _ = grouped(8, "fp32")
+    found, dtype = grouped(8, "bf16")
+    assert dtype == torch.bfloat16
+    assert torch.equal(found, exact)
+    # Convolutions of several channels a group, and whole ones, are left to autocast.
+    for groups in (1, 4):
+        assert not torch.equal(grouped(groups, "bf16")[0], grouped(groups, "fp32")[0])
+
+
+def test_without_a_gradient_a_depthwise_convolution_is_as_autocast_has_it() -> None:
+    conv, images = nn.Conv2d(8, 8, 3, groups=8), torch.rand(2, 8, 9, 9)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        plain = conv(images)
+    with torch.no_grad(), choose_compute(CPU, TrainSection(precision="bf16")).autocast():
+        assert torch.equal(conv(images), plain)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "convnext_tiny"])
+def test_networks_of_depthwise_convolutions_train(name: str) -> None:
+    module = create(name, 5, image_size=32).train()
+    with choose_compute(CPU, TrainSection(precision="bf16")).autocast():
+        logits = module(torch.rand(4, 3, 32, 32))
+    logits.float().logsumexp(1).sum().backward()
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in module.parameters())
+
+
+def test_a_resumed_run_keeps_what_the_rule_chose() -> None:
+    known = {"threads": 3, "precision": "bf16", "memory_format": "contiguous", "device": "cpu"}
+    taken = as_begun(TrainSection(), known)
+    assert (taken.threads, taken.precision, taken.memory_format) == (3, "bf16", "contiguous")
+    asked = TrainSection(threads=1, precision="fp32", memory_format="channels_last")
+    assert as_begun(asked, known) == asked
+    assert as_begun(TrainSection(), {}) == TrainSection()
+
+
+@pytest.mark.parametrize("harm", [{"precision": "int8"}, {"memory_format": "rows"}, {"threads": 0}])
+def test_an_environment_that_cannot_be_is_refused(harm: dict[str, Any], tmp_path: Path) -> None:
+    class Run:
+        path = tmp_path
+
+    document = {"threads": 1, "precision": "bf16", "memory_format": "contiguous"}
+    (tmp_path / "environment.json").write_text(json.dumps(document))
+    assert recorded(Run()) == document  # type: ignore[arg-type]
+    (tmp_path / "environment.json").write_text(json.dumps(document | harm))
+    with pytest.raises(CheckpointError, match="environment"):
+        recorded(Run())  # type: ignore[arg-type]
+
+
+def test_to_compile_takes_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(precision.shutil, "which", lambda name: None)
+    with pytest.raises(UserError, match=r"needs a C\+\+ compiler"):
+        choose_compute(CPU, TrainSection(compile=True))
+    monkeypatch.setattr(precision.shutil, "which", lambda name: "/usr/bin/g++")
+    assert "compiled" in choose_compute(CPU, TrainSection(compile=True)).describe()
+
+
+def test_batches_go_to_the_gpu_without_waiting() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    images = torch.rand(2, 3, 4, 4).pin_memory()
+    labels = torch.zeros(2, dtype=torch.int64)
+    moved = Batch(images, labels, labels, (0, 1), ()).to(torch.device("cuda"), non_blocking=True)
+    assert moved.images.is_cuda
