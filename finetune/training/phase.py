@@ -127,11 +127,12 @@ def train_phase(
             began = time.perf_counter()
             freeze.train_mode()
             _train_epoch(plan, setup, stepper, position, signals, progress, save, frozen)
+            trained = time.perf_counter() - began
             recalibrate_batchnorm(setup, freeze, position, signals)
             val = judge(setup, "val", signals, frozen)
             factor = plan.schedule.factor(position.phase_step - 1)  # of the last step made
             rates = {group["name"]: group["base_lr"] * factor for group in optimizer.param_groups}
-            _end_epoch(plan, setup, position, val, rates, began, run, progress, saving)
+            _end_epoch(plan, setup, position, val, rates, (began, trained), run, progress, saving)
             signals.check()
         if saved_step != position.global_step:
             save()
@@ -167,8 +168,9 @@ def _solve_phase(
         frozen = _open_frozen(plan, setup, position, features, freeze, signals, progress)
         solve_head(plan, setup, frozen, position.totals)
         position.made_step()
+        trained = time.perf_counter() - began
         val = judge(setup, "val", signals, frozen)
-        _end_epoch(plan, setup, position, val, {}, began, run, progress, save)
+        _end_epoch(plan, setup, position, val, {}, (began, trained), run, progress, save)
         signals.check()
     except StoppedError:
         if not position.phase_step:
@@ -183,16 +185,22 @@ def _end_epoch(
     position: Position,
     val: Metrics,
     rates: dict[str, float],
-    began: float,
+    clock: tuple[float, float],
     run: RunDir,
     progress: Progress,
     save: Callable[[], None],
 ) -> None:
-    """Write an epoch down, save it, and tell of it."""
+    """Write an epoch down, save it, and tell of it.
+
+    Args:
+        clock: when it began, and the seconds that its steps took, without val.
+    """
+    began, trained = clock
     entry, is_best = _close_epoch(plan, setup, position, val, rates)
     seconds, pictures = round(time.perf_counter() - began, 3), position.totals.pictures
+    timing = {"epoch": position.epoch, "seconds": seconds, "train_seconds": round(trained, 4)}
     run.append(METRICS, entry)
-    run.append(TIMING, {"epoch": position.epoch, "seconds": seconds, "pictures": pictures})
+    run.append(TIMING, {**timing, "pictures": pictures})
     position.begin_epoch()
     # Before `best`, which a resume can then make good from it; a `best` that is newer than `last` is right
     # too, since its epoch comes again.

@@ -17,7 +17,7 @@ from PIL import Image
 
 from finetune.data.decoded import Pixels
 from finetune.data.preprocessing import Preprocessing
-from finetune.data.transforms import EvalTransform, TrainTransform
+from finetune.data.transforms import EvalTransform, TrainTransform, Transform
 from finetune.features.solve import FOLDS, Features, Targets, choose_decay, solve, total_variance
 from finetune.recipe.schema import AugmentSection, ColorJitter
 from finetune.strategy.advice.facts import Tried
@@ -31,6 +31,7 @@ AUGMENTATIONS: Mapping[str, AugmentSection] = {
     "color_jitter": AugmentSection(color_jitter=ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4)),
 }
 
+MIRRORING = frozenset({"flip", "vertical_flip"})
 # Shares of the features' total variance: weaker than that, a solution takes long and says no more.
 LEAST_DECAY, DETECTOR_DECAY = 1e-4, 1e-3
 
@@ -47,7 +48,7 @@ class Mirrored(EvalTransform):
         return super().base(image.transpose(self._method))
 
 
-def transform_of(name: str, preprocessing: Preprocessing) -> EvalTransform | TrainTransform:
+def transform_of(name: str, preprocessing: Preprocessing) -> Transform:
     """What makes the copies for an entry of ``AUGMENTATIONS``."""
     if name == "flip":
         return Mirrored(preprocessing, Image.Transpose.FLIP_LEFT_RIGHT)
@@ -57,19 +58,27 @@ def transform_of(name: str, preprocessing: Preprocessing) -> EvalTransform | Tra
 
 
 def try_out(
-    plain: Sequence[Features], copies: Sequence[Features], targets: Targets, best: int, seed: int
+    plain: Sequence[Features],
+    copies: Sequence[Features],
+    targets: Targets,
+    *,
+    best: int,
+    seed: int,
+    mirrored: bool,
 ) -> Tried:
     """Cross-validate linear classifiers, of the classes and of what is a copy.
 
     Args:
         plain, copies: by depth, (N, D) each, of the same pictures.
         targets: (N,), each class from 0 on twice or more.
-        best: the depth at which the classes are told apart best; what is a copy is asked at each, since late
-            features often know nothing of left and right.
+        best: the depth at which the classes are told apart best.
+        mirrored: ask what is a copy; at each depth, since late features often know nothing of left and right.
     """
     folds = list(_folds(targets, seed))
-    tellable = max(_told(own, others, folds) for own, others in zip(plain, copies, strict=True))
-    return Tried(*_taught(plain[best], copies[best], targets, folds, seed), tellable)
+    told = None
+    if mirrored:
+        told = max(_told(own, others, folds) for own, others in zip(plain, copies, strict=True))
+    return Tried(*_taught(plain[best], copies[best], targets, folds, seed), told)
 
 
 def _folds(targets: Targets, seed: int) -> Iterator[tuple[Targets, Targets]]:

@@ -1,0 +1,54 @@
+"""The step alone, on tensors in memory: what is left when pictures cost nothing.
+
+`python -m bench.ceiling JOB`. Precision, memory format and threads are those of finetune's rule; frozen
+layers run as it runs them.
+"""
+
+import time
+
+import torch
+from torch import nn
+
+from bench.job import Job, job_of_this_process, tell
+from bench.network import begin, counted
+from bench.plain_loop import LR, MOMENTUM
+from finetune.model.auxiliary import loss_and_logits
+from finetune.model.freeze import Freeze
+from finetune.model.layers import find_layers
+from finetune.recipe.schema import TrainSection
+from finetune.training.precision import choose_compute, pick_device, place
+
+
+def run(job: Job) -> None:
+    """Make the steps of the job's epochs on one batch of noise; a step of loading is none."""
+    torch.manual_seed(job.seed)
+    compute = choose_compute(pick_device(None), TrainSection())
+    module, facts = begin(job)
+    freeze = Freeze(module, find_layers(module, facts["head"]), facts["frozen"][job.work])
+    freeze.apply()
+    place(module, compute.device)
+    channels = len(facts["mean"])
+    images = torch.randn(job.batch_size, channels, job.image_size, job.image_size)
+    images = images.to(compute.device, memory_format=torch.channels_last)
+    labels = (torch.arange(job.batch_size) % job.classes).to(compute.device)
+    criterion = nn.CrossEntropyLoss()
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=LR, momentum=MOMENTUM)
+    tell(**counted(module), threads=compute.threads, precision=compute.precision)
+    freeze.train_mode()
+    steps = job.pictures // job.batch_size
+    for _ in range(job.epochs):
+        began = time.perf_counter()
+        for _ in range(steps):
+            optimizer.zero_grad(set_to_none=True)
+            with compute.autocast():
+                loss, _ = loss_and_logits(criterion, module(images), labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        last = loss.item()  # waits for the device
+        seconds = time.perf_counter() - began
+        tell(seconds=seconds, pictures=steps * job.batch_size, loss=last, val_top1=None)
+
+
+if __name__ == "__main__":
+    run(job_of_this_process())

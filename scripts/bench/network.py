@@ -1,0 +1,73 @@
+"""The network that every contestant begins with: built once, by finetune, and left as a file.
+
+`python -m bench.network JOB` writes it and tells what is in it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from bench.job import Job, job_of_this_process, tell
+from finetune.model.backbones import create
+from finetune.model.batchnorm import raise_batchnorm_momentum
+
+
+def write_start(job: Job) -> dict[str, Any]:
+    """Write weights, preprocessing and what each work freezes to ``job.start``; returns the facts.
+
+    Raises:
+        UserError: weights or sizes that cannot be.
+    """
+    # Here, because a loop that only reads the file should not load what builds networks.
+    from finetune.model.build import build
+    from finetune.recipe.schema import DataSection, ModelSection
+    from finetune.training.setup import settle_preprocessing
+
+    section = ModelSection(backbone=job.backbone, weights=job.weights)
+    network = build(section, job.classes, seed=job.seed, image_size=job.image_size)
+    data = DataSection(source=job.folder, image_size=job.image_size)
+    preprocessing = settle_preprocessing(data, network.input_spec)
+    body = network.table.body
+    frozen = {"everything": 0, "first k": len(body) // 2, "head": len(body)}
+    facts = {
+        "parameters": sum(parameter.numel() for parameter in network.module.parameters()),
+        "layers": len(body),
+        "head": network.head_path,
+        "auxiliary": bool(network.architecture["auxiliary"]),
+        "frozen": frozen,
+        "mean": list(preprocessing.mean),
+        "std": list(preprocessing.std),
+        "resize": preprocessing.resize,
+        "interpolation": preprocessing.interpolation,
+    }
+    names = {work: [name for layer in body[:k] for name in layer.parameters] for work, k in frozen.items()}
+    torch.save({"weights": network.module.state_dict(), "names": names, "facts": facts}, job.start)
+    return facts
+
+
+def begin(job: Job) -> tuple[nn.Module, Mapping[str, Any]]:
+    """The network as it starts, the job's part of it frozen; and the facts about it.
+
+    BatchNorm's momentum is raised for the length of the run as finetune does it: a momentum meant for long
+    training would spoil a short run's val, and all should have the same chance.
+    """
+    start = torch.load(job.start, weights_only=True)
+    facts = start["facts"]
+    module = create(job.backbone, job.classes, image_size=job.image_size, auxiliary=facts["auxiliary"])
+    module.load_state_dict(start["weights"])
+    raise_batchnorm_momentum(module, "auto", job.steps)
+    for name in start["names"][job.work]:
+        module.get_parameter(name).requires_grad_(False)
+    return module, facts
+
+
+def counted(module: nn.Module) -> dict[str, int]:
+    """What the contestants must have in common: parameters, and how many of them train."""
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in module.parameters()]
+    return {"parameters": sum(n for n, _ in sizes), "trained": sum(n for n, trains in sizes if trains)}
+
+
+if __name__ == "__main__":
+    tell(**write_start(job_of_this_process()))

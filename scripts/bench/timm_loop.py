@@ -1,0 +1,66 @@
+"""timm's way with its best flags: its loader, which collates bytes and normalises them on the device,
+channels-last, mixed precision where finetune's rule finds that it pays, and its factory of optimizers.
+
+`python -m bench.timm_loop JOB`
+"""
+
+import time
+
+import torch
+from timm.data import create_dataset, create_loader  # type: ignore[attr-defined]
+from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
+from torch import nn
+
+from bench.job import Job, job_of_this_process, tell
+from bench.network import begin, counted
+from bench.plain_loop import LR, MOMENTUM
+from finetune.model.auxiliary import loss_and_logits
+from finetune.recipe.schema import TrainSection
+from finetune.training.precision import choose_compute, pick_device
+
+
+def run(job: Job) -> None:
+    """Train epoch by epoch; the network is the one that all train."""
+    torch.manual_seed(job.seed)
+    compute = choose_compute(pick_device(None), TrainSection())
+    module, facts = begin(job)
+    module.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batches = create_loader(
+        create_dataset("", root=job.folder, split="train", is_training=True),
+        input_size=(len(facts["mean"]), job.image_size, job.image_size),
+        batch_size=job.batch_size,
+        is_training=True,
+        color_jitter=0.0,
+        interpolation=facts["interpolation"],
+        mean=tuple(facts["mean"]),
+        std=tuple(facts["std"]),
+        num_workers=job.workers,
+        persistent_workers=job.workers > 0,
+        use_multi_epochs_loader=job.workers > 0,
+        pin_memory=compute.device.type == "cuda",
+        device=compute.device,
+    )
+    criterion = nn.CrossEntropyLoss()
+    # "momentum" is torch's SGD; timm's "sgd" adds Nesterov's step.
+    optimizer = create_optimizer_v2(module, opt="momentum", lr=LR, momentum=MOMENTUM, weight_decay=0.0)
+    tell(**counted(module), threads=torch.get_num_threads(), precision=compute.precision)
+    for _ in range(job.epochs):
+        began = time.perf_counter()
+        module.train()
+        losses, pictures = torch.zeros((), device=compute.device), 0
+        for images, labels in batches:
+            images = images.contiguous(memory_format=torch.channels_last)
+            optimizer.zero_grad()
+            with compute.autocast():
+                loss, _ = loss_and_logits(criterion, module(images), labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            losses += loss.detach() * len(labels)
+            pictures += len(labels)
+        total = losses.item()  # waits for the device
+        seconds = time.perf_counter() - began
+        tell(seconds=seconds, pictures=pictures, loss=total / pictures, val_top1=None)
+
+
+if __name__ == "__main__":
+    run(job_of_this_process())
