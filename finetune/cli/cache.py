@@ -78,7 +78,7 @@ def _what(kept: "Kept") -> dict[str, Any]:
     if kept.kind == "listing":
         return {"source": about.get("folder", "?"), "files": about.get("files", 0)}
     if kept.kind == "pictures":
-        return {"shorter": about.get("shorter"), "image_size": about.get("image_size")}
+        return {name: about.get(name) for name in ("source", "shorter", "image_size")}
     return {
         "backbone": about.get("backbone", "?"),
         "layers": about.get("layers", "?"),
@@ -93,9 +93,10 @@ def _in_words(kept: "Kept") -> str:
         return f"{what['backbone']}, {what['layers']} frozen layers, {looks} pictures"
     if kept.kind == "listing":
         return f"{what['files']:,} files of {what['source']}"
+    size = "whole" if what["shorter"] is None else f"shorter side {what['shorter']} px at most"
     if what["image_size"] is not None:
-        return f"{what['image_size']} x {what['image_size']} px"
-    return "whole" if what["shorter"] is None else f"shorter side {what['shorter']} px at most"
+        size = f"{what['image_size']} x {what['image_size']} px"
+    return f"{what['source'] or '?'}, {size}"
 
 
 def _megabytes(count: int) -> str:

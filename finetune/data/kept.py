@@ -69,16 +69,16 @@ def clear() -> int:
     return total
 
 
-def make_room(needed: int, limit: int, spare: Path) -> int:
+def make_room(needed: int, limit: int, *spare: Path) -> int:
     """Remove what was used longest ago until ``needed`` more bytes stay within ``limit``.
 
     Args:
-        spare: the folder that is about to be used; it is never removed, and its own bytes do not count.
+        spare: the folders that are about to be used; they are never removed, and do not count.
 
     Returns:
         How many folders went.
     """
-    others = [each for each in list_kept() if each.folder != spare]
+    others = [each for each in list_kept() if each.folder not in spare]
     total, gone = sum(each.nbytes for each in others), 0
     while others and total + needed > limit:
         oldest = others.pop()

@@ -102,7 +102,8 @@ class TrainLoader:
         """
         if self._running is not None:
             self._running.close()
-        self._agenda.batches = ([self._order(*draw) for draw in draws] for draws in self.draws(epoch, start))
+        decoded = self._reader.decoded
+        self._agenda.batches = (_ordered(self._split, draws, decoded) for draws in self.draws(epoch, start))
         if self._loader is None:
             self._loader = data_loader(
                 self._reader, self._agenda, self._workers, _pinned(self._device), persistent=True
@@ -112,8 +113,8 @@ class TrainLoader:
         try:
             for number, batch in enumerate(self._running, start):
                 self.tell(batch.bad)
-                if batch.fresh is not None and self._reader.decoded is not None:
-                    batch.fresh.keep(self._reader.decoded)
+                if batch.fresh is not None and decoded is not None:
+                    batch.fresh.keep(decoded)
                 seen += len(batch.indices)
                 bad = bad or "".join(map(str, batch.bad[:1]))
                 yield self._finished(batch, epoch, number)
@@ -133,14 +134,6 @@ class TrainLoader:
         if self._running is not None:
             self._running.close()
         self._running = self._loader = None
-
-    def _order(self, index: int, picture_key: int) -> Order:
-        decoded = self._reader.decoded
-        stamp = None if decoded is None else self._split.stamp(index)
-        if decoded is None or stamp is None:
-            return Order(index, picture_key)
-        place = decoded.find(stamp)
-        return Order(index, picture_key, stamp if place or decoded.takes_more else None, place)
 
     def _finished(self, read: PixelBatch, epoch: int, number: int) -> Batch:
         if len(read.indices) == 1 and read.bad:
@@ -189,10 +182,12 @@ def eval_batches(
     workers: int = 0,
     on_bad_image: OnBadImage = "error",
     device: torch.device = CPU,
+    decoded: Decoded | None = None,
 ) -> Iterator[Batch]:
     """The pictures of a split in order, as evaluation sees them.
 
-    With ``on_bad_image: skip``, what cannot be read is left out and in :attr:`Batch.bad`.
+    With ``on_bad_image: skip``, what cannot be read is left out and in :attr:`Batch.bad`. ``decoded`` keeps
+    the pictures as they are resized and cut out, for the next time.
 
     Raises:
         BadImageError: a picture cannot be read and ``on_bad_image`` is error.
@@ -206,6 +201,7 @@ def eval_batches(
         workers=workers,
         on_bad_image=on_bad_image,
         device=device,
+        decoded=decoded,
     )
 
 
@@ -218,6 +214,7 @@ def read_draws(
     workers: int = 0,
     on_bad_image: OnBadImage = "error",
     device: torch.device = CPU,
+    decoded: Decoded | None = None,
 ) -> Iterator[Batch]:
     """The pictures that ``draws`` names, each with the key of its augmentation, in that order.
 
@@ -226,12 +223,26 @@ def read_draws(
     """
     agenda = Agenda()
     starts = range(0, len(draws), batch_size)
-    agenda.batches = ([Order(*draw) for draw in draws[s : s + batch_size]] for s in starts)
+    agenda.batches = (_ordered(split, draws[s : s + batch_size], decoded) for s in starts)
     needed = -(-len(draws) // batch_size)
-    reader, normalize = Reader(split, transform), Normalizer(transform.preprocessing, device)
+    reader, normalize = Reader(split, transform, decoded), Normalizer(transform.preprocessing, device)
     loader = data_loader(reader, agenda, min(workers, needed), _pinned(device), persistent=False)
     for batch in running(loader, on_bad_image):
+        if batch.fresh is not None and decoded is not None:
+            batch.fresh.keep(decoded)
         yield normalize(batch)
+
+
+def _ordered(split: Split, draws: Iterable[Draw], decoded: Decoded | None) -> list[Order]:
+    """What a reader is asked for, each with the place where it is kept, or the stamp to keep it under."""
+    if decoded is None:
+        return [Order(*draw) for draw in draws]
+    orders = []
+    for draw in draws:
+        stamp = split.stamp(draw[0])
+        place = None if stamp is None else decoded.find(stamp)
+        orders.append(Order(*draw, stamp if place or decoded.takes_more else None, place))
+    return orders
 
 
 def _pinned(device: torch.device) -> bool:

@@ -72,6 +72,11 @@ class EvalTransform:
         """Resized and cut out: uint8, shape (S, S, 3)."""
         return np.asarray(self.preprocessing.geometry(image))
 
+    @property
+    def base_facts(self) -> dict[str, Any]:
+        """All that :meth:`base` depends on beside the picture, JSON-ready."""
+        return _geometry(self.preprocessing)
+
     def look(self, base: Pixels, key: int) -> Look:
         """The only one there is."""
         return Look(self.preprocessing.colours(base))
@@ -127,10 +132,7 @@ class TrainTransform:
     @property
     def base_facts(self) -> dict[str, Any]:
         """All that :meth:`base` depends on beside the picture, JSON-ready."""
-        if self._crop is not None:
-            return {"shorter": self.shorter}
-        geometry = self.preprocessing.to_dict()
-        return {name: geometry[name] for name in ("image_size", "resize", "resize_mode", "interpolation")}
+        return _geometry(self.preprocessing) if self._crop is None else {"shorter": self.shorter}
 
     def base_bytes(self, width: int, height: int) -> int:
         """What :meth:`base` of a picture of that size takes."""
@@ -207,6 +209,11 @@ def seeded(key: int) -> Iterator[None]:
         yield
     finally:
         generator.set_state(before)
+
+
+def _geometry(preprocessing: Preprocessing) -> dict[str, Any]:
+    facts = preprocessing.to_dict()
+    return {name: facts[name] for name in ("image_size", "resize", "resize_mode", "interpolation")}
 
 
 def _writable(pixels: Pixels) -> Pixels:

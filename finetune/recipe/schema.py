@@ -436,7 +436,7 @@ class CacheSection(Section):
 
     decoded: Literal["auto", "memory", "disk", "off"] = Field(
         "auto",
-        description="where decoded training pictures are kept, which later epochs read; auto: on disk, or in "
+        description="where decoded pictures of train and val are kept for later epochs; auto: on disk, or in "
         "memory, where more than one epoch reads them and they fit the limit; off: nowhere",
     )
 

@@ -1,4 +1,4 @@
-"""Whether decoded training pictures are kept, and where: by a fixed rule, never by a timing.
+"""Whether decoded pictures of train and val are kept, and where: by a fixed rule, never by a timing.
 
 Keeping pays where later epochs read them. Where they come from makes no difference to any bit.
 """
@@ -7,16 +7,19 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import features as pillow
 
 from finetune.data.decoded import Decoded
 from finetune.data.images import read_image
-from finetune.data.kept import decoded_folder, make_room
+from finetune.data.kept import decoded_folder, list_kept, make_room
+from finetune.data.transforms import EvalTransform
 from finetune.errors import BadImageError
 from finetune.features.decide import Verdict, Where, amount, place_for
 from finetune.training.frozen import FeaturePlan
@@ -27,10 +30,12 @@ from finetune.training.setup import Setup
 FORMAT = 1
 # So many pictures' sizes are looked at to tell how much room all of them take.
 SIZES_READ = 64
+# A folder that holds so many times what the pictures take is begun anew.
+WORN_OUT = 3
 
 
 def plan_decoded(setup: Setup, plans: Sequence[PhasePlan], features: Mapping[int, FeaturePlan]) -> Verdict:
-    """Settle where decoded training pictures are kept, and why."""
+    """Settle where decoded pictures of train and val are kept, and why."""
     cache, train = setup.recipe.cache, setup.source.splits["train"]
     if cache.decoded == "off":
         return Verdict(None, "cache.decoded: off")
@@ -39,8 +44,8 @@ def plan_decoded(setup: Setup, plans: Sequence[PhasePlan], features: Mapping[int
     nbytes = _base_bytes(setup)
     if nbytes is None:
         return Verdict(None, "they are no files")
-    total, limit = len(train) * nbytes, setup.recipe.cache.limit_bytes
-    size = f"{len(train):,} x {amount(nbytes)}"
+    total, limit = len(train) * nbytes + _val_bytes(setup), setup.recipe.cache.limit_bytes
+    size = f"{len(train):,} x {amount(nbytes)}, and val"
     if cache.decoded != "auto":
         return Verdict(cache.decoded, size)
     epochs = sum(plan.epochs for plan in plans if not _features_kept(features.get(plan.number)))
@@ -57,45 +62,75 @@ def plan_decoded(setup: Setup, plans: Sequence[PhasePlan], features: Mapping[int
 def describe_decoded(verdict: Verdict) -> str:
     """For the run's facts."""
     place = {"memory": "kept in memory", "disk": "kept on disk", None: "decoded anew each time"}
-    return f"training pictures are {place[verdict.where]} ({verdict.why})"
+    return f"pictures are {place[verdict.where]} ({verdict.why})"
 
 
 @contextlib.contextmanager
 def keeping(setup: Setup, verdict: Verdict) -> Iterator[None]:
-    """Within, the training loader keeps what it decodes where ``verdict`` says."""
+    """Within, what is decoded of train and val is kept where ``verdict`` says.
+
+    Of val that is what evaluation sees, resized and cut out, before it is normalised: the same bits.
+    """
     if verdict.where is None:
         yield
         return
-    decoded = _open(setup, verdict.where)
-    setup.loader.keep(decoded)
+    of_train = setup.loader.transform.base_facts
+    of_val = EvalTransform(setup.card.preprocessing).base_facts
+    limit = setup.recipe.cache.limit_bytes
+    for_val = min(_val_bytes(setup), limit)
+    for_train = len(setup.source.splits["train"]) * (_base_bytes(setup) or 0)
+    if of_train == of_val:
+        wanted = [(of_train, for_train + for_val, limit)]
+    else:
+        wanted = [(of_train, for_train, limit - for_val), (of_val, for_val, for_val)]
+    if verdict.where == "disk":
+        spare = [_folder(setup, facts) for facts, _, _ in wanted]
+        make_room(min(for_train + for_val, limit), limit, *spare)
+    kept = [_open(setup, facts, verdict.where, needed, most) for facts, needed, most in wanted]
+    setup.loader.keep(kept[0])
+    setup.val_decoded = kept[-1]
     try:
         yield
     finally:
         setup.loader.keep(None)
-        decoded.close()
+        setup.val_decoded = None
+        for each in kept:
+            each.close()
 
 
-def _open(setup: Setup, where: Where) -> Decoded:
-    """What keeps the pictures that the training loader decodes.
-
-    On disk the folder's name is a hash of all that the pixels depend on beside the pictures, and what was
-    used longest ago makes room within ``cache.limit``.
-    """
-    limit = setup.recipe.cache.limit_bytes
+def _open(setup: Setup, facts: Mapping[str, Any], where: Where, needed: int, limit: int) -> Decoded:
+    """What keeps pictures that take about ``needed`` bytes, and may take ``limit``."""
     if where == "memory":
         return Decoded(None, limit)
-    about = {
+    folder = _folder(setup, facts)
+    there = sum(each.nbytes for each in list_kept() if each.folder == folder)
+    if there > min(WORN_OUT * needed, limit):
+        # Mostly of pictures that have changed since.
+        shutil.rmtree(folder, ignore_errors=True)
+    return Decoded(folder, limit, _about(setup, facts))
+
+
+def _folder(setup: Setup, facts: Mapping[str, Any]) -> Path:
+    """It is called by a hash of the data's name and of all that the pixels depend on beside the pictures."""
+    text = json.dumps(_about(setup, facts), sort_keys=True)
+    return decoded_folder() / hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _about(setup: Setup, facts: Mapping[str, Any]) -> dict[str, Any]:
+    source = Path(setup.source.name)
+    return {
         "format": FORMAT,
-        **setup.loader.transform.base_facts,
+        "source": str(source.absolute() if source.exists() else source),
+        **facts,
         "versions": {name: version(name) for name in ("pillow", "numpy")},
         # The same version of Pillow comes with one decoder or another.
         "jpeg": [str(pillow.version(name)) for name in ("jpg", "libjpeg_turbo", "mozjpeg")],
     }
-    name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
-    folder = decoded_folder() / name
-    needed = len(setup.source.splits["train"]) * (_base_bytes(setup) or 0)
-    make_room(min(needed, limit), limit, folder)
-    return Decoded(folder, limit, about)
+
+
+def _val_bytes(setup: Setup) -> int:
+    # With a little for the headers.
+    return len(setup.source.splits["val"]) * (setup.card.preprocessing.image_size**2 * 3 + 100)
 
 
 def _features_kept(plan: FeaturePlan | None) -> bool:

@@ -271,6 +271,7 @@ class Frozen:
             workers=self._setup.workers,
             on_bad_image=self._setup.recipe.data.on_bad_image,
             device=self._setup.compute.device,
+            decoded=self._setup.val_decoded,
         )
         for batch in pictures:
             rows = self._extract(batch.images)

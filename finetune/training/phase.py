@@ -57,6 +57,7 @@ def judge(setup: Setup, split_name: str, signals: Signals, frozen: Frozen | None
             workers=setup.workers,
             on_bad_image=data.on_bad_image,
             device=setup.compute.device,
+            decoded=setup.val_decoded if split_name == "val" else None,
         )
     collected = collect_logits(module, signals.watch(batches), setup.compute.device, setup.compute.exact())
     for error in collected.bad:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from finetune.data.decoded import Decoded
 from finetune.data.folds import folded
 from finetune.data.groups import with_groups
 from finetune.data.loaders import TrainLoader, default_workers
@@ -30,7 +31,8 @@ class Setup:
 
     ``recipe`` has the weights' own picture size filled in. ``ema`` is the averaged model, if one is kept.
     ``start`` holds the body's weights before the run, where the recipe holds on to them (``train.l2_sp``).
-    ``left_out`` names the pictures of val and test that could not be read and were told of.
+    ``left_out`` names the pictures of val and test that could not be read and were told of. ``val_decoded``
+    keeps those of val, resized and cut out, where that is done.
     """
 
     recipe: Recipe
@@ -44,6 +46,7 @@ class Setup:
     ema: AveragedModel | None
     start: dict[str, Tensor] = field(default_factory=dict)
     left_out: set[str] = field(default_factory=set)
+    val_decoded: Decoded | None = None
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:

@@ -1,13 +1,17 @@
 """Decoded training pictures, kept or not: by the rule, and never another bit."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from finetune.data import kept, pictures
+from finetune.data.decoded import Decoded
+from finetune.data.loaders import Batch, eval_batches
 from finetune.errors import StoppedError
 from finetune.features.decide import Verdict
 from finetune.recipe.load import parse_recipe
@@ -58,8 +62,12 @@ def planned(recipe: Recipe) -> Verdict:
 
 
 def built(recipe: Recipe) -> Setup:
-    compute = choose_compute(pick_device("cpu"), "fp32", 1)
+    compute = choose_compute(pick_device("cpu"), recipe.train)
     return prepare(recipe, load_data(recipe.data, recipe.seed), compute)
+
+
+def val_batches(setup: Setup, where: Decoded | None) -> Iterator[Batch]:
+    return eval_batches(setup.source.splits["val"], setup.card.preprocessing, batch_size=5, decoded=where)
 
 
 @pytest.mark.parametrize("crop", ["random_resized", "none"])
@@ -68,9 +76,10 @@ def test_the_same_bits(crop: str, recipe: Callable[..., Recipe], tmp_path: Path)
         run(tmp_path / where, recipe(f"train.augment.crop={crop}", f"cache.decoded={where}"))
         assert bits(tmp_path / where) == bits(tmp_path / "off"), where
     assert len(bits(tmp_path / "off")) >= 3
-    (folder,) = kept.list_kept()
-    assert folder.kind == "pictures"
-    assert folder.nbytes > 1000
+    folders = kept.list_kept()
+    # Under crop: none, train and val are decoded alike.
+    assert len(folders) == (2 if crop == "random_resized" else 1)
+    assert {(folder.kind, folder.nbytes > 1000) for folder in folders} == {("pictures", True)}
 
 
 def test_decode_full_is_another_training(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
@@ -135,4 +144,23 @@ def test_the_estimate_is_what_is_written(recipe: Callable[..., Recipe]) -> None:
         list(setup.loader.epoch(0))
         assert len(own) == len(setup.source.splits["train"])
         assert own._nbytes == pytest.approx(len(own) * estimate, rel=0.2)
+        before = [each.images for each in val_batches(setup, None)]
+        for _ in range(2):
+            kept_val = [each.images for each in val_batches(setup, setup.val_decoded)]
+            assert all(map(torch.equal, kept_val, before))
+        assert len(setup.val_decoded or ()) == len(setup.source.splits["val"])
+    assert setup.val_decoded is None
     assert setup.loader._reader.decoded is None
+
+
+def test_what_later_changes_left_behind_is_cleared_away(recipe: Callable[..., Recipe]) -> None:
+    setup = built(recipe())
+    for count in (2, 400):
+        with decoded.keeping(setup, Verdict("disk", "")):
+            own = setup.loader._reader.decoded
+            assert own is not None
+            assert len(own) == (0 if count == 2 else 2)
+            for number in range(count):
+                own.add(number.to_bytes(32, "big"), np.zeros((36, 36, 3), np.uint8))
+    with decoded.keeping(setup, Verdict("disk", "")):
+        assert len(setup.loader._reader.decoded or ()) == 0
