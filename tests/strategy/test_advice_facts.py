@@ -90,7 +90,8 @@ def clouds(classes: int, each: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def test_copies_like_the_originals_are_borne() -> None:
     features, targets = clouds(3, 40, 0)
     others = clouds(3, 40, 1)[0]
-    tried = try_out([features], [others], targets, 0, 0)
+    tried = try_out([features], [others], targets, best=0, seed=0, mirrored=True)
+    assert tried.told is not None
     assert tried.told < 0.6
     assert tried.kept > 0.9
     assert tried.gain >= -tried.error
@@ -99,7 +100,8 @@ def test_copies_like_the_originals_are_borne() -> None:
 def test_copies_that_look_like_another_class_mislead() -> None:
     features, targets = clouds(3, 40, 0)
     swapped = features[np.concatenate([np.arange(40, 120), np.arange(40)])]
-    tried = try_out([features], [swapped], targets, 0, 0)
+    tried = try_out([features], [swapped], targets, best=0, seed=0, mirrored=False)
+    assert tried.told is None
     assert tried.kept < 0.1
     assert tried.gain < -2 * tried.error
 
@@ -107,6 +109,7 @@ def test_copies_that_look_like_another_class_mislead() -> None:
 def test_copies_that_never_occur_are_told_at_any_depth() -> None:
     features, targets = clouds(3, 40, 0)
     moved = features + np.eye(12, dtype=np.float32)[11] * 6
-    tried = try_out([features, features], [moved, features], targets, 1, 0)
+    tried = try_out([features] * 2, [moved, features], targets, best=1, seed=0, mirrored=True)
+    assert tried.told is not None
     assert tried.told > 0.9
     assert (tried.kept, tried.gain, tried.error) == (1.0, 0.0, 0.0)

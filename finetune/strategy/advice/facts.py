@@ -28,13 +28,14 @@ class Tried:
         kept: share of pictures that a classifier trained without it puts into the same class with it.
         gain: what training on copies made by it as well adds to the accuracy on pictures as they are.
         error: the standard error of ``gain``, from the pictures on which the two differ.
-        told: how often a classifier tells copies from originals; 0.5 is chance.
+        told: how often a classifier tells copies from originals, 0.5 by chance; asked of mirroring alone,
+            since other copies have edges that give them away.
     """
 
     kept: float
     gain: float
     error: float
-    told: float
+    told: float | None
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ AUGMENTATIONS: Mapping[str, AugmentSection] = {
     "color_jitter": AugmentSection(color_jitter=ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4)),
 }
 
+MIRRORING = frozenset({"flip", "vertical_flip"})
 # Shares of the features' total variance: weaker than that, a solution takes long and says no more.
 LEAST_DECAY, DETECTOR_DECAY = 1e-4, 1e-3
 
@@ -57,19 +58,27 @@ def transform_of(name: str, preprocessing: Preprocessing) -> Transform:
 
 
 def try_out(
-    plain: Sequence[Features], copies: Sequence[Features], targets: Targets, best: int, seed: int
+    plain: Sequence[Features],
+    copies: Sequence[Features],
+    targets: Targets,
+    *,
+    best: int,
+    seed: int,
+    mirrored: bool,
 ) -> Tried:
     """Cross-validate linear classifiers, of the classes and of what is a copy.
 
     Args:
         plain, copies: by depth, (N, D) each, of the same pictures.
         targets: (N,), each class from 0 on twice or more.
-        best: the depth at which the classes are told apart best; what is a copy is asked at each, since late
-            features often know nothing of left and right.
+        best: the depth at which the classes are told apart best.
+        mirrored: ask what is a copy; at each depth, since late features often know nothing of left and right.
     """
     folds = list(_folds(targets, seed))
-    tellable = max(_told(own, others, folds) for own, others in zip(plain, copies, strict=True))
-    return Tried(*_taught(plain[best], copies[best], targets, folds, seed), tellable)
+    told = None
+    if mirrored:
+        told = max(_told(own, others, folds) for own, others in zip(plain, copies, strict=True))
+    return Tried(*_taught(plain[best], copies[best], targets, folds, seed), told)
 
 
 def _folds(targets: Targets, seed: int) -> Iterator[tuple[Targets, Targets]]:

@@ -25,7 +25,7 @@ from finetune.features.extract import costs
 from finetune.features.solve import Features, Targets, choose_decay
 from finetune.recipe.schema import Recipe
 from finetune.strategy.advice.facts import Facts, Probed, Seconds, Tried
-from finetune.strategy.advice.invariance import AUGMENTATIONS, transform_of, try_out
+from finetune.strategy.advice.invariance import AUGMENTATIONS, MIRRORING, transform_of, try_out
 from finetune.strategy.advice.similarity import Shift, confidence, told_apart
 from finetune.strategy.probe import features_of, frozen_recipe
 from finetune.training.precision import Compute, choose_compute, pick_device
@@ -196,7 +196,14 @@ def _try(setup: Setup, sample: Split, close: _Close, best: int, flops: int, tell
             done += len(batch.indices)
             tell("made anew by augmentation", done, total)
         copies = [torch.cat(each).cpu().numpy() for each in zip(*rows, strict=True)]
-        found[name] = try_out(plain, copies, targets.reshape(-1).astype(np.int64), best, seed)
+        found[name] = try_out(
+            plain,
+            copies,
+            targets.reshape(-1).astype(np.int64),
+            best=best,
+            seed=seed,
+            mirrored=name in MIRRORING,
+        )
     return found
 
 

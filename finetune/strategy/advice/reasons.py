@@ -66,16 +66,19 @@ def _augmentation(facts: Facts, settings: Settings) -> list[tuple[str, str]]:
     used = settings.augment.model_dump(exclude_defaults=True)
     lines = []
     for name, tried in facts.tried.items():
-        verdict = "used" if name in used else "not needed" if bears(name, tried) else "refused"
+        verdict = "used" if name in used else "not needed" if bears(tried) else "refused"
         lines.append(("augment", f"{verdict}: {NAMES[name]} ({_tried(tried)})"))
     return lines
 
 
 def _tried(tried: Tried) -> str:
-    told, kept, gain, error = (100 * x for x in (tried.told, tried.kept, tried.gain, tried.error))
+    kept, gain, error = (100 * each for each in (tried.kept, tried.gain, tried.error))
+    told = ""
+    if tried.told is not None:
+        told = f"{100 * tried.told:.0f} % of copies and originals told apart, 50 by chance; "
     return (
-        f"{told:.0f} % of copies and originals told apart, 50 by chance; {kept:.0f} % of predictions stay; "
-        f"training on copies as well: {gain:+.1f} points of accuracy, standard error {error:.1f}"
+        f"{told}{kept:.0f} % of predictions stay; training on copies too: {gain:+.1f} points of accuracy, "
+        f"standard error {error:.1f}"
     )
 
 

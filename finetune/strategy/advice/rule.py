@@ -162,7 +162,7 @@ def settle(strategy: Strategy, facts: Facts) -> Settings:
     epochs = epochs_for(strategy, facts.train)
     steps = epochs * math.ceil(facts.train / batch_size)
     tuned = strategy in (Strategy.first_k, Strategy.everything)
-    rate = {Similarity.similar: 1e-4, Similarity.between: 2e-4, Similarity.dissimilar: 5e-4}[near]
+    rate = {Similarity.similar: 5e-5, Similarity.between: 1e-4, Similarity.dissimilar: 5e-4}[near]
     small = facts.train < 2000
     return Settings(
         k=max(1, facts.layers // 2) if strategy is Strategy.first_k else 0,
@@ -190,19 +190,18 @@ def epochs_for(strategy: Strategy, train: int) -> int:
     return 4 * tuned if strategy is Strategy.scratch else tuned
 
 
-MIRRORING = frozenset({"flip", "vertical_flip"})
 # Few worlds have these; each costs time and some of the network's capacity.
 RARE = frozenset({"vertical_flip", "rotation", "color_jitter"})
 
 
-def bears(name: str, tried: Tried) -> bool:
+def bears(tried: Tried) -> bool:
     """Whether the copies that an augmentation makes could be pictures of their class, as far as can be told.
 
-    Mirrored copies must pass for originals; those of other augmentations have edges that give them away.
+    Mirrored ones must pass for originals.
     """
     doubt = 2 if tried.kept >= KNOWN_WELL else 1
     misleads = tried.gain < -doubt * max(tried.error, 0.005)
-    return not misleads and (name not in MIRRORING or tried.told <= TOLD)
+    return not misleads and (tried.told is None or tried.told <= TOLD)
 
 
 def augmentation(facts: Facts) -> AugmentSection:
@@ -210,6 +209,6 @@ def augmentation(facts: Facts) -> AugmentSection:
     chosen: dict[str, object] = {}
     for name, tried in facts.tried.items():
         helps = tried.gain > 2 * tried.error > 0
-        if bears(name, tried) and (name not in RARE or helps):
+        if bears(tried) and (name not in RARE or helps):
             chosen |= AUGMENTATIONS[name].model_dump(exclude_defaults=True)
     return AugmentSection.model_validate(chosen)
