@@ -84,6 +84,7 @@ class Scene:
             "data": {"source": job.folder, "image_size": job.image_size},
             "model": {"backbone": job.backbone, "weights": job.weights},
             "train": {"batch_size": job.batch_size, **contestant.train, "phases": [section]},
+            "cache": dict(contestant.cache),
         }
 
 

@@ -19,8 +19,8 @@ class Contestant:
     """One row of a table.
 
     ``tool`` is one of :data:`TOOLS`, ``work`` one of :data:`WORKS`. ``workers``: loader processes; finetune
-    settles its own. Finetune's alone: ``train``, keys of its recipe's ``train`` section; ``advised``: it is
-    given the pictures and no recipe, and finds out itself what to train.
+    settles its own. Finetune's alone: ``train`` and ``cache``, keys of these sections of its recipe;
+    ``advised``: it is given the pictures and no recipe, and finds out itself what to train.
     """
 
     name: str
@@ -29,6 +29,7 @@ class Contestant:
     work: str
     workers: int = 0
     train: Mapping[str, Any] = field(default_factory=dict)
+    cache: Mapping[str, Any] = field(default_factory=dict)
     advised: bool = False
 
     @property
@@ -47,11 +48,15 @@ def _of_work(work: str, suffix: str) -> tuple[Contestant, ...]:
         for tool, title in others.items()
         for workers, words in ((0, "no workers"), (2, "2 workers"))
     ]
-    kept = [Contestant(f"finetune{suffix}-kept", "finetune, one look a picture", "finetune", work)]
+    if work == "everything":
+        title, undecoded = "finetune, decoding anew", {"decoded": "off"}
+        other = Contestant("finetune-undecoded", title, "finetune", work, train=AUGMENTED, cache=undecoded)
+    else:
+        other = Contestant(f"finetune{suffix}-kept", "finetune, one look a picture", "finetune", work)
     return (
         *loops,
         Contestant(f"finetune{suffix}", "finetune", "finetune", work, train=AUGMENTED),
-        *(kept if work != "everything" else []),
+        other,
         Contestant(f"ceiling{suffix}", "ceiling: tensors in memory", "ceiling", work),
     )
 
