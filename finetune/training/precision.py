@@ -21,7 +21,7 @@ from torch import nn
 
 from finetune.errors import UserError
 from finetune.recipe.schema import TrainSection
-from finetune.training.depthwise import DepthwiseInFp32
+from finetune.training.fp32_convolutions import ConvolutionsInFp32
 
 Precision = Literal["fp32", "bf16", "fp16"]
 InferencePrecision = Literal["fp32", "bf16"]
@@ -80,7 +80,7 @@ def _training(device: torch.device, precision: Precision) -> Iterator[None]:
         if dtype is not None:
             stack.enter_context(torch.autocast(device.type, dtype=dtype))
             if device.type == "cpu":
-                stack.enter_context(DepthwiseInFp32())
+                stack.enter_context(ConvolutionsInFp32())
         yield
 
 

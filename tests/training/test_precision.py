@@ -171,6 +171,30 @@ def test_networks_of_depthwise_convolutions_train(name: str) -> None:
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in module.parameters())
 
 
+def leave_nan_in_free_memory() -> None:
+    """What a kernel takes in that nobody wrote then shows."""
+    blocks = [torch.full((1 << power,), torch.nan) for power in range(12, 22, 2) for _ in range(4)]
+    del blocks
+
+
+@pytest.mark.parametrize(("kernel", "stride", "side"), [(3, 2, 1), (5, 4, 3), (3, 2, 2), (3, 1, 4)])
+def test_a_gradient_is_of_what_was_written(kernel: int, stride: int, side: int) -> None:
+    conv = nn.Conv2d(32, 64, kernel, stride, kernel // 2)
+    images = torch.rand(4, 32, side, side)
+    gradients = []
+    for _ in range(3):
+        conv.zero_grad()
+        leave_nan_in_free_memory()
+        with choose_compute(CPU, TrainSection(precision="bf16")).autocast():
+            found = conv(images)
+        assert found.dtype == torch.bfloat16
+        found.float().sum().backward()  # type: ignore[no-untyped-call]
+        assert conv.weight.grad is not None
+        gradients.append(conv.weight.grad.clone())
+    assert gradients[0].isfinite().all()
+    assert all(torch.equal(each, gradients[0]) for each in gradients)
+
+
 def test_a_resumed_run_keeps_what_the_rule_chose() -> None:
     known = {"threads": 3, "precision": "bf16", "memory_format": "contiguous", "device": "cpu"}
     taken = as_begun(TrainSection(), known)
