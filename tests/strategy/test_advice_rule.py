@@ -52,13 +52,14 @@ def facts(**changes: Any) -> Facts:
         ({"train": 30}, Strategy.probe),
         ({"fewest": 3}, Strategy.probe),
         ({"train": 50_000, "fewest": 9_000, "most": 20_000}, Strategy.everything),
-        ({"shift": 1.0, "tops": (0.9, 0.8, 0.7, 0.6)}, Strategy.everything),
+        ({"shift": 1.0, "tops": (0.9, 0.8, 0.7, 0.6)}, Strategy.first_k),
+        ({"shift": 1.0, "train": 5_000, "most": 1_300}, Strategy.everything),
         (
             {"train": 40_000, "fewest": 9_000, "most": 10_000, "shift": 1.0, "tops": (0.26,) * 4},
             Strategy.scratch,
         ),
         # As foreign, but too few to do without the source.
-        ({"shift": 1.0, "tops": (0.26,) * 4}, Strategy.everything),
+        ({"shift": 1.0, "tops": (0.26,) * 4}, Strategy.first_k),
     ],
 )
 def test_the_first_row_that_applies_decides(changes: dict[str, Any], strategy: Strategy) -> None:
@@ -88,6 +89,13 @@ def test_what_is_further_from_the_source_moves_faster() -> None:
     ]
     assert rates == sorted(rates)
     assert rates[0] < rates[-1]
+
+
+@pytest.mark.parametrize(
+    ("tops", "k"), [((0.5, 0.6, 0.7, 0.8), 6), ((0.5, 0.6, 0.9, 0.8), 4), ((0.9, 0.8, 0.7, 0.6), 1)]
+)
+def test_layers_before_the_best_probe_are_general(tops: tuple[float, ...], k: int) -> None:
+    assert settle(Strategy.first_k, facts(tops=tops)).k == k
 
 
 def test_more_pictures_take_fewer_epochs_and_let_the_statistics_follow() -> None:
@@ -135,7 +143,7 @@ def test_every_strategy_makes_a_recipe(strategy: Strategy, changes: dict[str, An
         # The strength of the solved head is cross-validation's, whatever the decay of the steps.
         assert (first.freeze, first.optimizer, first.weight_decay) == ("backbone", "lbfgs", "auto")
     expected = {
-        Strategy.probe: "backbone", Strategy.head: "backbone", Strategy.first_k: 4,
+        Strategy.probe: "backbone", Strategy.head: "backbone", Strategy.first_k: 6,
         Strategy.everything: "none", Strategy.scratch: "none",
     }  # fmt: skip
     assert last.freeze == expected[strategy]
@@ -164,8 +172,8 @@ def test_the_expected_time_adds_up() -> None:
     epochs = everything.epochs * (600 * 0.07 + 60 * 0.03)
     assert expected_seconds(Strategy.everything, everything, known) == pytest.approx(ONCE + tests + epochs)
     half = settle(Strategy.first_k, known)
-    assert half.k == 4  # of eight, which take half of the operations
-    step = 0.01 + 0.5 * 0.02 + 0.5 * 0.06
+    assert half.k == 6  # of eight, which take three quarters of the operations
+    step = 0.01 + 0.75 * 0.02 + 0.25 * 0.06
     assert expected_seconds(Strategy.first_k, half, known) == pytest.approx(
         ONCE + tests + half.epochs * (600 * step + 60 * 0.03)
     )

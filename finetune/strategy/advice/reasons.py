@@ -2,7 +2,17 @@
 
 from finetune.strategy.advice.duration import in_words
 from finetune.strategy.advice.facts import Facts, Tried
-from finetune.strategy.advice.rule import WORDS, Choice, Settings, Similarity, Strategy, bears, few, large
+from finetune.strategy.advice.rule import (
+    SMALL,
+    WORDS,
+    Choice,
+    Settings,
+    Similarity,
+    Strategy,
+    bears,
+    few,
+    large,
+)
 
 NAMES = {
     "flip": "mirroring left and right",
@@ -37,7 +47,9 @@ def _detail(strategy: Strategy, settings: Settings) -> str:
 
 
 def _size(facts: Facts) -> str:
-    size = "few" if few(facts) else "large" if large(facts) else "small" if facts.train < 2000 else "middling"
+    size = (
+        "few" if few(facts) else "large" if large(facts) else "small" if facts.train < SMALL else "middling"
+    )
     spread = f"{facts.fewest:,}" if facts.fewest == facts.most else f"{facts.fewest:,} to {facts.most:,}"
     return f"{size}: {facts.train:,} training pictures in {facts.classes:,} classes of {spread}"
 

@@ -50,6 +50,8 @@ USELESS = -0.03
 # Fewer training pictures than this in all, or in the smallest class, and nothing but the head is moved: the
 # rest has too little to hold on to, and val is too small to notice.
 FEW, FEW_OF_A_CLASS = 40, 4
+# Below, regularisation is stronger, and foreign pictures leave the early layers alone.
+SMALL = 2_000
 # From here on a set is large: it can fill a network by itself, if it must.
 LARGE, LARGE_PER_CLASS = 20_000, 200
 # A probe that does no better than this above chance has found nothing in the features.
@@ -86,6 +88,15 @@ def large(facts: Facts) -> bool:
     return facts.train >= LARGE and facts.per_class >= LARGE_PER_CLASS
 
 
+def general_layers(facts: Facts) -> int:
+    """How many of the first layers serve these pictures as they are: those before the depth of the best probe.
+
+    Where the best one is the first, half of those.
+    """
+    best = max(range(len(facts.depths)), key=lambda place: facts.depths[place].top1)
+    return facts.depths[best - 1].layer if best else max(1, facts.depths[0].layer // 2)
+
+
 def finds_nothing(facts: Facts) -> bool:
     """Whether no probe, at any depth, is clearly better than guessing the largest class."""
     guess = max(facts.most / facts.train, 1 / facts.classes)
@@ -115,6 +126,12 @@ RULE: tuple[Row, ...] = (
         few,
         Strategy.probe,
         "so few pictures cannot tell a better network from a worse one; a solved head has nothing to tune",
+    ),
+    Row(
+        f"fewer than {SMALL:,} training pictures, dissimilar to the source",
+        lambda facts: facts.train < SMALL and similarity(facts) is Similarity.dissimilar,
+        Strategy.first_k,
+        "the late layers fit the source and not these pictures, which are too few to move the early ones too",
     ),
     Row(
         "pictures enough to tune on, and features worth starting from",
@@ -165,10 +182,10 @@ def settle(strategy: Strategy, facts: Facts) -> Settings:
     epochs = epochs_for(strategy, facts.train)
     steps = epochs * math.ceil(facts.train / batch_size)
     tuned = strategy in (Strategy.first_k, Strategy.everything)
-    rate = {Similarity.similar: 5e-5, Similarity.between: 1e-4, Similarity.dissimilar: 5e-4}[near]
-    small = facts.train < 2000
+    rate = 3e-4 if near is Similarity.similar else 5e-4
+    small = facts.train < SMALL
     return Settings(
-        k=max(1, facts.layers // 2) if strategy is Strategy.first_k else 0,
+        k=general_layers(facts) if strategy is Strategy.first_k else 0,
         epochs=epochs,
         lr=rate if tuned else 1e-3,
         batch_size=batch_size,
