@@ -89,9 +89,9 @@ def large(facts: Facts) -> bool:
 
 
 def general_layers(facts: Facts) -> int:
-    """How many of the first layers serve these pictures as they are: those before the depth of the best probe.
+    """How many of the first layers serve these pictures as they are: up to the depth before the best probe's.
 
-    Where the best one is the first, half of those.
+    Where the best one is the first, half of its layers.
     """
     best = max(range(len(facts.depths)), key=lambda place: facts.depths[place].top1)
     return facts.depths[best - 1].layer if best else max(1, facts.depths[0].layer // 2)

@@ -1,0 +1,86 @@
+"""``scripts/calibrate-advice``: the variants of a set, what is left to do, and the table."""
+
+import importlib.machinery
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from PIL import Image
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "calibrate-advice"
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    loader = importlib.machinery.SourceFileLoader("calibrate_advice", str(SCRIPT))
+    spec = importlib.util.spec_from_loader("calibrate_advice", loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("variant", ["whole", "few", "small", "grey", "inverted", "edges"])
+def test_variants_have_the_same_classes(
+    variant: str, script: ModuleType, shapes: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / variant
+    script.make_variant(shapes, variant, 20, place)
+    counts = {path.relative_to(place).parent.as_posix(): 0 for path in place.rglob("*.png")}
+    for path in place.rglob("*.png"):
+        counts[path.relative_to(place).parent.as_posix()] += 1
+        with Image.open(path) as image:
+            image.load()
+    assert counts == {"train/disc": 10, "train/square": 10, "test/disc": 6, "test/square": 6}
+
+
+def test_pixels_are_changed_as_said(script: ModuleType) -> None:
+    image = Image.new("RGB", (64, 48), (250, 10, 30))
+    assert script.VARIANTS["inverted"](image).getpixel((0, 0)) == (5, 245, 225)
+    assert script.VARIANTS["small"](image).size == (32, 24)
+    assert len(set(script.VARIANTS["grey"](image).getpixel((3, 3)))) == 1
+    assert script.VARIANTS["edges"](image).getpixel((20, 20)) == (0, 0, 0)
+
+
+def line(strategy: str, test: float, seed: int = 0, **more: Any) -> dict[str, Any]:
+    facts = {"train": 300, "classes": 4, "shift": 0.1, "depths": [{"top1": 0.7}, {"top1": 0.6}]}
+    return {
+        "set": "dogs", "variant": "whole", "seed": seed, "strategy": strategy, "test": test, "n": 50,
+        "advised": "everything", "similarity": "similar", "facts": facts,
+    } | more  # fmt: skip
+
+
+def test_the_table_says_what_the_advice_loses(script: ModuleType) -> None:
+    lines = [
+        line("probe", 0.90),
+        line("probe", 0.80, seed=1),
+        line("everything", 0.80),
+        line("everything", 0.84, seed=1),
+        line("probe", 0.50, variant="few"),
+        line("everything", 0.60, variant="few"),
+    ]
+    text = script.table(lines, ["probe", "head", "everything"])
+    assert "| dogs | whole | 300 | 4 | 0.10 | -10.0 | similar | 85.0 | - | **82.0** | 3.0 | 2 | 50 |" in text
+    assert "| 50.0 | - | **60.0** | 0.0 | 1 | 50 |" in text
+    assert "loses 1.5 points against the best" in text
+    assert "against the probe it loses at most 3.0" in text
+
+
+def test_what_is_done_is_not_done_again(
+    script: ModuleType, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "advice.md"
+    monkeypatch.setattr(script, "TABLE", table)
+    words = ["calibrate-advice", str(shapes), "--px", "32", "--variants", "whole", "--strategies", "probe"]
+    words += ["--backbone", "shufflenet_v2_x0_5", "--set", "model.weights=none", "--set", "train.threads=1"]
+    monkeypatch.setattr("sys.argv", [*words, "--work", str(tmp_path / "work")])
+    script.main()
+    results = (tmp_path / "work" / "results.jsonl").read_text()
+    (found,) = map(json.loads, results.splitlines())
+    assert (found["strategy"], found["n"]) == ("probe", 12)
+    script.main()
+    assert (tmp_path / "work" / "results.jsonl").read_text() == results
+    assert "scripts/calibrate-advice" in table.read_text()
