@@ -48,7 +48,8 @@ def facts(**changes: Any) -> Facts:
 @pytest.mark.parametrize(
     ("changes", "strategy"),
     [
-        ({}, Strategy.everything),
+        ({}, Strategy.first_k),
+        ({"train": 5_000, "most": 1_300}, Strategy.everything),
         ({"train": 30}, Strategy.probe),
         ({"fewest": 3}, Strategy.probe),
         ({"train": 50_000, "fewest": 9_000, "most": 20_000}, Strategy.everything),

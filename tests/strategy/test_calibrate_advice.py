@@ -45,12 +45,19 @@ def test_pixels_are_changed_as_said(script: ModuleType) -> None:
     assert script.VARIANTS["edges"](image).getpixel((20, 20)) == (0, 0, 0)
 
 
+PROBED = {"layer": 9, "name": "layer4.1", "top1": 0.6, "n": 300}
+FACTS = {
+    "source": "dogs", "classes": 4, "train": 3000, "val": 100, "test": 50, "fewest": 600, "most": 900,
+    "backbone": "resnet18", "weights": "default", "image_size": 96, "probe": PROBED,
+    "depths": [PROBED | {"top1": 0.7, "layer": 4}, PROBED], "shares": [0.2, 0.5, 1.0], "shift": 0.1,
+    "confidence": None, "told_apart": None, "seconds": {"read": 0.1, "forward": 0.1, "step": 0.3},
+    "tried": {"crop": {"kept": 0.9, "gain": 0.0, "error": 0.01, "told": None}}, "computed": 0, "cached": 0,
+}  # fmt: skip
+
+
 def line(strategy: str, test: float, seed: int = 0, **more: Any) -> dict[str, Any]:
-    facts = {"train": 300, "classes": 4, "shift": 0.1, "depths": [{"top1": 0.7}, {"top1": 0.6}]}
-    return {
-        "set": "dogs", "variant": "whole", "seed": seed, "strategy": strategy, "test": test, "n": 50,
-        "advised": "everything", "similarity": "similar", "facts": facts,
-    } | more  # fmt: skip
+    own = {"set": "dogs", "variant": "whole", "seed": seed, "px": 96, "strategy": strategy, "test": test}
+    return own | {"n": 50, "facts": FACTS} | more
 
 
 def test_the_table_says_what_the_advice_loses(script: ModuleType) -> None:
@@ -63,10 +70,21 @@ def test_the_table_says_what_the_advice_loses(script: ModuleType) -> None:
         line("everything", 0.60, variant="few"),
     ]
     text = script.table(lines, ["probe", "head", "everything"])
-    assert "| dogs | whole | 300 | 4 | 0.10 | -10.0 | similar | 85.0 | - | **82.0** | 3.0 | 2 | 50 |" in text
+    assert (
+        "| dogs | whole | 96 | 3,000 | 4 | 0.10 | -10.0 | dissimilar | 85.0 | - | **82.0** | 3.0 | 2 | 50 |"
+        in text
+    )
     assert "| 50.0 | - | **60.0** | 0.0 | 1 | 50 |" in text
     assert "loses 1.5 points against the best" in text
     assert "against the probe it loses at most 3.0" in text
+
+
+def test_a_changed_rule_is_judged_on_what_was_measured(script: ModuleType) -> None:
+    few = FACTS | {"train": 30}
+    text = script.table(
+        [line("probe", 0.9, facts=few), line("everything", 0.8, facts=few)], ["probe", "everything"]
+    )
+    assert "**90.0** | 80.0 | 0.0" in text
 
 
 def test_what_is_done_is_not_done_again(

@@ -1,8 +1,9 @@
 """What is known of pictures and a source network before any training."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 
 @dataclass(frozen=True)
@@ -107,3 +108,15 @@ class Facts:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, entries: Mapping[str, Any]) -> Self:
+        """Read :meth:`to_dict` back, from JSON too."""
+        nested = {
+            "depths": tuple(Probed(**each) for each in entries["depths"]),
+            "probe": Probed(**entries["probe"]),
+            "shares": tuple(entries["shares"]),
+            "tried": {name: Tried(**each) for name, each in entries["tried"].items()},
+            "seconds": Seconds(**entries["seconds"]),
+        }
+        return cls(**{**entries, **nested})

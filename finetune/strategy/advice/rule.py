@@ -50,7 +50,7 @@ USELESS = -0.03
 # Fewer training pictures than this in all, or in the smallest class, and nothing but the head is moved: the
 # rest has too little to hold on to, and val is too small to notice.
 FEW, FEW_OF_A_CLASS = 40, 4
-# Below, regularisation is stronger, and foreign pictures leave the early layers alone.
+# Below, regularisation is stronger and the general layers are left alone (docs/advice.md).
 SMALL = 2_000
 # From here on a set is large: it can fill a network by itself, if it must.
 LARGE, LARGE_PER_CLASS = 20_000, 200
@@ -128,10 +128,10 @@ RULE: tuple[Row, ...] = (
         "so few pictures cannot tell a better network from a worse one; a solved head has nothing to tune",
     ),
     Row(
-        f"fewer than {SMALL:,} training pictures, dissimilar to the source",
-        lambda facts: facts.train < SMALL and similarity(facts) is Similarity.dissimilar,
+        f"fewer than {SMALL:,} training pictures",
+        lambda facts: facts.train < SMALL,
         Strategy.first_k,
-        "the late layers fit the source and not these pictures, which are too few to move the early ones too",
+        "layers before the best probe are general, and so few pictures do not better them; the rest is tuned",
     ),
     Row(
         "pictures enough to tune on, and features worth starting from",
