@@ -56,7 +56,15 @@ FACTS = {
 
 
 def line(strategy: str, test: float, seed: int = 0, **more: Any) -> dict[str, Any]:
-    own = {"set": "dogs", "variant": "whole", "seed": seed, "px": 96, "strategy": strategy, "test": test}
+    own = {
+        "set": "dogs",
+        "variant": "whole",
+        "seed": seed,
+        "px": 96,
+        "most": 400,
+        "strategy": strategy,
+        "test": test,
+    }
     return own | {"n": 50, "facts": FACTS} | more
 
 
