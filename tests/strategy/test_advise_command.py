@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from finetune.recipe.load import load_recipe
+from finetune.strategy.advice import measure
 
 Cli = Callable[..., object]
 TINY = ("--set", "data.image_size=32")
@@ -53,6 +54,28 @@ def test_val_and_test_are_counted_and_not_looked_at(photos: Path, cli: Cli) -> N
     assert ended.code == 0, ended.err
     facts = json.loads(ended.out)["facts"]
     assert (facts["train"], facts["val"], facts["test"]) == (32, 12, 12)
+
+
+def test_a_class_of_few_pictures_is_no_obstacle(
+    photos: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "SAMPLE", 8)
+    monkeypatch.setattr(measure, "COPIED", 5)
+    monkeypatch.setattr(measure, "FEWEST_COPIED", 1)
+    rare = photos / "train" / "rare"
+    shutil.copytree(photos / "train" / "disc", rare)
+    for split in ("val", "test"):
+        shutil.copytree(photos / split / "disc", photos / split / "rare")
+    for path in sorted(rare.iterdir())[3:]:
+        path.unlink()
+    ended = cli("advise", photos, *UNTRAINED, *TINY, "--json")
+    assert ended.code == 0, ended.err
+    facts = json.loads(ended.out)["facts"]
+    assert (facts["classes"], facts["fewest"]) == (3, 3)
+    for path in sorted(rare.iterdir())[1:]:
+        path.write_bytes(b"no picture")
+    skipping = cli("advise", photos, *UNTRAINED, *TINY, "--set", "data.on_bad_image=skip", "--json")
+    assert skipping.code == 0, skipping.err
 
 
 @pytest.mark.parametrize(

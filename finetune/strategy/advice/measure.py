@@ -211,6 +211,8 @@ def _probe(features: Features, targets: Targets, seed: int, layer: int, name: st
     """Softmax regression, by cross-validation, on classes of which there are two pictures or more."""
     some = _twice_or_more(targets, np.arange(len(targets)))
     classes, own = np.unique(targets[some], return_inverse=True)
+    if len(classes) < 2:
+        raise DataError("advice needs two classes of which two training pictures or more can be read")
     chosen = choose_decay(features[some], own.reshape(-1).astype(np.int64), len(classes), seed)
     assert chosen.top1 is not None  # each class is there twice or more
     return Probed(layer, name, chosen.top1, len(some))
@@ -223,10 +225,11 @@ def _twice_or_more(targets: Targets, places: Targets) -> Targets:
 
 
 def _some(targets: Targets, number: int, seed: int) -> Targets:
-    """About ``number`` places, each class with its share and at least one; all where there are no more."""
-    if len(targets) <= number:
-        return np.arange(len(targets))
-    return stratified(targets, number / len(targets), seed)[1]
+    """About ``number`` places, each class with its share, or all; none of a class of one picture."""
+    places = _twice_or_more(targets, np.arange(len(targets)))
+    if len(places) <= number:
+        return places
+    return places[stratified(targets[places], number / len(places), seed)[1]]
 
 
 def _time(setup: Setup, training: Compute, read: float) -> Seconds:
