@@ -202,6 +202,7 @@ def test_the_reasons_have_the_numbers() -> None:
         "layer 4: 60.0 %",
         "refused: mirroring left and right (81 % of copies",
         "used: random crops",
+        "weight decay 0.05, label smoothing 0.1",
         "about 2 minutes",
     ):
         assert words in text

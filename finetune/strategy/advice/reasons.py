@@ -33,6 +33,7 @@ def explain(facts: Facts, choice: Choice, settings: Settings, seconds: float) ->
         ("features", _features(facts)),
         *_augmentation(facts, settings),
         ("BatchNorm", _batchnorm(settings)),
+        ("regularise", _regularisation(choice.strategy, settings)),
         ("best epoch", _selection(settings, facts)),
         ("time", f"{in_words(seconds)} on this machine (good to a factor of two)"),
     ]
@@ -99,6 +100,13 @@ def _batchnorm(settings: Settings) -> str:
     if settings.batchnorm == "frozen":
         return "statistics stay the source's: in a run this short new ones would lag behind the weights"
     return "statistics follow the pictures"
+
+
+def _regularisation(strategy: Strategy, settings: Settings) -> str:
+    if strategy is Strategy.probe:
+        return "the strength of the L2 penalty is chosen by cross-validation on train"
+    smoothing = f", label smoothing {settings.label_smoothing:g}" if settings.label_smoothing else ""
+    return f"weight decay {settings.weight_decay:g}{smoothing}: more, the fewer pictures there are"
 
 
 def _selection(settings: Settings, facts: Facts) -> str:
