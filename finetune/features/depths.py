@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from finetune.features.split import stretch_graphs
+from finetune.features.split import fold, stretch_graphs
 from finetune.model.layers import LayerTable
 from finetune.model.truncate import Pool, plan_pool
 
@@ -13,7 +13,8 @@ from finetune.model.truncate import Pool, plan_pool
 class Depths(nn.Module):
     """Pictures (N, C, S, S) to one (N, D) for each of the layers ``ks``, averaged over places or tokens.
 
-    In eval mode, with the network's own modules, so that hooks on them see what passes.
+    In eval mode, with the network's own modules, so that hooks on them see what passes; or ``folded``, each
+    BatchNorm into its convolution, which is faster.
 
     Raises:
         NoSplitError: the network cannot be cut there.
@@ -21,11 +22,19 @@ class Depths(nn.Module):
     """
 
     def __init__(
-        self, module: nn.Module, table: LayerTable, ks: Sequence[int], image_size: int, channels: int
+        self,
+        module: nn.Module,
+        table: LayerTable,
+        ks: Sequence[int],
+        image_size: int,
+        channels: int,
+        *,
+        folded: bool = False,
     ) -> None:
         super().__init__()
         self._pools = [Pool(plan_pool(module, table, k, image_size, channels)[0]) for k in ks]
-        self._stretches = nn.ModuleList(stretch_graphs(module, table, ks))
+        stretches = stretch_graphs(module, table, ks)
+        self._stretches = nn.ModuleList(map(fold, stretches) if folded else stretches)
         self.eval()
 
     @torch.no_grad()

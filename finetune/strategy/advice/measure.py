@@ -4,6 +4,7 @@ One pass of the training pictures through the network, whose features are kept a
 too; one of a sample of at most ``SAMPLE``, at several depths; and the sample's augmented copies.
 """
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ from finetune.training.setup import Setup, load_data, prepare
 
 # Pictures at which depths, statistics and predictions are looked at.
 SAMPLE = 512
+# Of these, about so many for the statistics, which have many places a picture.
+WATCHED = 128
 # Augmented copies are computed of so many of them, fewer where the network is large: all copies together
 # take at most so many floating-point operations (about half a minute on two cores), but for 64 pictures.
 COPIED, FEWEST_COPIED, OPERATIONS = 256, 64, 3e12
@@ -56,7 +59,6 @@ class _Close:
     """A sample looked at closely: features by depth, each (N, D), of the pictures of the sample that could be
     read (``places``), their targets, the source's logits, and the seconds that reading one took."""
 
-    depths: Depths
     layers: tuple[int, ...]
     features: list[Features]
     places: Targets
@@ -147,16 +149,18 @@ def _look(setup: Setup, sample: Split, tell: Tell) -> _Close:
         workers=setup.workers,
         on_bad_image=setup.recipe.data.on_bad_image,
     )
-    with shift.watching():
-        began = time.perf_counter()
-        for batch in batches:
-            reading += time.perf_counter() - began
-            if batch.indices:
+    # Pictures are in the order of their classes, so every so many batches show all of them.
+    every = max(1, len(sample) // WATCHED)
+    began = time.perf_counter()
+    for number, batch in enumerate(batches):
+        reading += time.perf_counter() - began
+        if batch.indices:
+            with shift.watching() if number % every == 0 else contextlib.nullcontext():
                 rows.append([each.cpu() for each in depths(batch.images.to(setup.compute.device))])
-                places += batch.indices
-            done += len(batch.indices) + len(batch.bad)
-            tell("looked at more closely", done, len(sample))
-            began = time.perf_counter()
+            places += batch.indices
+        done += len(batch.indices) + len(batch.bad)
+        tell("looked at more closely", done, len(sample))
+        began = time.perf_counter()
     if not rows:
         raise DataError(f"none of the {len(sample)} training pictures of the sample can be read")
     features = [torch.cat(each).numpy() for each in zip(*rows, strict=True)]
@@ -167,7 +171,7 @@ def _look(setup: Setup, sample: Split, tell: Tell) -> _Close:
         logits = features[-1] @ weight.T + (0.0 if head.bias is None else head.bias.cpu().numpy())
     found = np.asarray(places, dtype=np.int64)
     return _Close(
-        depths, layers, features, found, sample.targets[found], logits, shift.value(), reading / max(done, 1)
+        layers, features, found, sample.targets[found], logits, shift.value(), reading / max(done, 1)
     )
 
 
@@ -176,13 +180,15 @@ def _try(setup: Setup, sample: Split, close: _Close, best: int, flops: int, tell
 
     ``best`` is the depth at which the classes are told apart best, ``flops`` of one picture.
     """
-    seed, preprocessing = setup.recipe.seed, setup.card.preprocessing
+    seed, network, preprocessing = setup.recipe.seed, setup.network, setup.card.preprocessing
     affordable = int(OPERATIONS / (len(AUGMENTATIONS) * max(flops, 1)))
     number = max(FEWEST_COPIED, min(COPIED, affordable))
     some = _twice_or_more(close.targets, _some(close.targets, number, seed))
     classes, targets = np.unique(close.targets[some], return_inverse=True)
     if len(classes) < 2:
         return {}
+    size, channels = preprocessing.image_size, preprocessing.channels
+    depths = Depths(network.module.eval(), network.table, close.layers, size, channels, folded=True)
     plain = [each[some] for each in close.features]
     total, done, found = len(AUGMENTATIONS) * len(some), 0, {}
     for name in AUGMENTATIONS:
@@ -192,7 +198,7 @@ def _try(setup: Setup, sample: Split, close: _Close, best: int, flops: int, tell
         )
         rows = []
         for batch in batches:
-            rows.append(close.depths(batch.images.to(setup.compute.device)))
+            rows.append(depths(batch.images.to(setup.compute.device)))
             done += len(batch.indices)
             tell("made anew by augmentation", done, total)
         copies = [torch.cat(each).cpu().numpy() for each in zip(*rows, strict=True)]

@@ -45,9 +45,18 @@ class Shift:
 
     def _take(self, norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(norm, _BatchNorm)
-        values = inputs[0].detach().double().transpose(0, 1).flatten(1)
+        values = inputs[0].detach()
+        axes = [axis for axis in range(values.ndim) if axis != 1]
+        variance, mean = torch.var_mean(values, axes, correction=0)
+        number = values.numel() // values.shape[1]
+        # Over the batches in double precision.
+        mean, variance = mean.double(), variance.double()
         total, squares, count = self._sums.get(norm, (0.0, 0.0, 0))
-        self._sums[norm] = (total + values.sum(1), squares + values.square().sum(1), count + values.shape[1])
+        self._sums[norm] = (
+            total + number * mean,
+            squares + number * (variance + mean.square()),
+            count + number,
+        )
 
     def value(self) -> float | None:
         """The shift; None where the network has no BatchNorm with statistics."""
