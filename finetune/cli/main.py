@@ -1,6 +1,5 @@
 """The command ``finetune``: its sub-commands, and how an error ends it."""
 
-import os
 import sys
 from typing import Annotated
 
@@ -20,6 +19,7 @@ from finetune.cli.layers import layers
 from finetune.cli.lr import lr
 from finetune.cli.predict import predict
 from finetune.cli.probe import probe
+from finetune.cli.process import settle_process
 from finetune.cli.rank import rank
 from finetune.cli.recipe import recipe_app
 from finetune.cli.train import train
@@ -66,9 +66,7 @@ def _options(
 
 def main() -> None:
     """Run the command line. An expected error is one message on stderr and its exit code, no traceback."""
-    # Before torch is loaded. OpenMP's threads otherwise spin while they wait for each other, and where other
-    # programs share the cores they spin most of the time: a run then takes many times as long.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    settle_process()
     try:
         app()
     except FinetuneError as error:

@@ -1,7 +1,7 @@
 """The step alone, on tensors in memory: what is left when pictures cost nothing.
 
-`python -m bench.ceiling JOB`. Precision, memory format and threads are those of finetune's rule; frozen
-layers run as it runs them.
+`python -m bench.ceiling JOB`. Precision, memory format, threads and what becomes of freed memory are as
+finetune settles them; frozen layers run as it runs them.
 """
 
 import time
@@ -12,6 +12,7 @@ from torch import nn
 from bench.job import Job, job_of_this_process, tell
 from bench.network import begin, counted
 from bench.plain_loop import LR, MOMENTUM
+from finetune.cli.process import keep_freed_memory
 from finetune.model.auxiliary import loss_and_logits
 from finetune.model.freeze import Freeze
 from finetune.model.layers import find_layers
@@ -21,6 +22,7 @@ from finetune.training.precision import choose_compute, pick_device, place
 
 def run(job: Job) -> None:
     """Make the steps of the job's epochs on one batch of noise; a step of loading is none."""
+    keep_freed_memory()
     torch.manual_seed(job.seed)
     compute = choose_compute(pick_device(None), TrainSection())
     module, facts = begin(job)

@@ -70,7 +70,8 @@ class Scene:
 
     def job_of(self, contestant: Contestant, seed: int) -> Job:
         """The scene's job as this contestant does it."""
-        return replace(self.job, work=contestant.work, workers=contestant.workers, seed=seed)
+        wanted = {name: getattr(contestant, name) for name in ("work", "workers", "mixed")}
+        return replace(self.job, seed=seed, **wanted)
 
     def recipe_of(self, contestant: Contestant, seed: int, phase: Mapping[str, Any]) -> dict[str, Any]:
         """The scene's job as finetune's recipe; ``phase`` are keys of its one phase."""

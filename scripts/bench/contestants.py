@@ -19,8 +19,9 @@ class Contestant:
     """One row of a table.
 
     ``tool`` is one of :data:`TOOLS`, ``work`` one of :data:`WORKS`. ``workers``: loader processes; finetune
-    settles its own. Finetune's alone: ``train`` and ``cache``, keys of these sections of its recipe;
-    ``advised``: it is given the pictures and no recipe, and finds out itself what to train.
+    settles its own. ``mixed``: in the mixed precision of finetune's rule, where the loop can do both.
+    Finetune's alone: ``train`` and ``cache``, keys of these sections of its recipe; ``advised``: it is given
+    the pictures and no recipe, and finds out itself what to train.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Contestant:
     tool: str
     work: str
     workers: int = 0
+    mixed: bool = True
     train: Mapping[str, Any] = field(default_factory=dict)
     cache: Mapping[str, Any] = field(default_factory=dict)
     advised: bool = False
@@ -49,6 +51,7 @@ def _of_work(work: str, suffix: str) -> tuple[Contestant, ...]:
         for workers, words in ((0, "no workers"), (2, "2 workers"))
     ]
     if work == "everything":
+        loops.append(Contestant("timm-fp32", "timm, no workers, fp32", "timm", work, mixed=False))
         title, undecoded = "finetune, decoding anew", {"decoded": "off"}
         other = Contestant("finetune-undecoded", title, "finetune", work, train=AUGMENTED, cache=undecoded)
     else:

@@ -18,7 +18,8 @@ class Job:
 
     ``folder`` holds ``train`` and ``val`` with a folder a class, ``start`` is what :mod:`bench.network` left:
     the weights that all begin with. ``work`` is one of :data:`bench.contestants.WORKS`. ``workers`` are
-    loader processes. ``judge``: look at val after each epoch.
+    loader processes. ``judge``: look at val after each epoch. ``mixed``: in mixed precision where the
+    hardware computes it.
     """
 
     folder: str
@@ -34,6 +35,7 @@ class Job:
     workers: int
     seed: int
     judge: bool
+    mixed: bool = True
 
     @property
     def steps(self) -> int:

@@ -17,10 +17,10 @@ LEGEND = {
 Training steps only, from the second epoch on; median (least to most) over the rounds. Every loop crops and
 flips at random, except *one look a picture*: finetune's default where the recipe asks for no augmentation,
 which lets it keep what frozen layers compute. *finetune* keeps decoded pictures, as it does by itself, and
-*decoding anew* does not. *plain loop* and *timm* as the divisors are the faster of their
-two rows. Ratios are taken round by round. *ceiling*: the same step on tensors in memory in the number and
-memory format of finetune's rule. *start*: from the process's start to its first step, with what an epoch ends
-in. *peak*: memory of the largest process.
+*decoding anew* does not. *plain loop* and *timm* as the divisors are the fastest of
+their rows. Ratios are taken round by round. *ceiling*: the same step on tensors in memory, in finetune's
+number format and memory format and with its settings of the allocator. *start*: from the process's start to
+its first step, with what an epoch ends in. *peak*: memory of the largest process.
 """,
     "accuracy": """\
 Seconds from a process's start until it first told of the val top-1 that the plain loop had after its last

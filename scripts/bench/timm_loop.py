@@ -1,5 +1,7 @@
 """timm's way with its best flags: its loader, which collates bytes and normalises them on the device,
-channels-last, mixed precision where finetune's rule finds that it pays, and its factory of optimizers.
+channels-last, mixed precision (`--amp`) where the hardware computes it, and its factory of optimizers.
+
+Which of mixed precision and fp32 is faster depends on the network, so each is a contestant of its own.
 
 `python -m bench.timm_loop JOB`
 """
@@ -16,13 +18,15 @@ from bench.network import begin, counted
 from bench.plain_loop import LR, MOMENTUM
 from finetune.model.auxiliary import loss_and_logits
 from finetune.recipe.schema import TrainSection
-from finetune.training.precision import choose_compute, pick_device
+from finetune.training.precision import DTYPES, choose_compute, pick_device
 
 
 def run(job: Job) -> None:
     """Train epoch by epoch; the network is the one that all train."""
     torch.manual_seed(job.seed)
-    compute = choose_compute(pick_device(None), TrainSection())
+    wanted = TrainSection() if job.mixed else TrainSection(precision="fp32")
+    compute = choose_compute(pick_device(None), wanted)
+    half = DTYPES[compute.precision]
     module, facts = begin(job)
     module.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     batches = create_loader(
@@ -51,7 +55,7 @@ def run(job: Job) -> None:
         for images, labels in batches:
             images = images.contiguous(memory_format=torch.channels_last)
             optimizer.zero_grad()
-            with compute.autocast():
+            with torch.autocast(compute.device.type, dtype=half, enabled=half is not None):
                 loss, _ = loss_and_logits(criterion, module(images), labels)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()

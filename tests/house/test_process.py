@@ -1,0 +1,87 @@
+"""What the command settles for its process: how threads wait, and what becomes of freed memory."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from finetune.cli.process import SETTLED_BY, settle_waiting
+
+GLIBC = platform.libc_ver()[0] == "glibc"
+# Page faults of taking and giving back a block of 64 MB ten times; the first time is none of them.
+FAULTS = """
+import ctypes, resource
+from finetune.cli.process import keep_freed_memory
+if {keep}:
+    print(keep_freed_memory())
+c = ctypes.CDLL(None)
+c.malloc.argtypes, c.malloc.restype, c.free.argtypes = [ctypes.c_size_t], ctypes.c_void_p, [ctypes.c_void_p]
+def use():
+    block = c.malloc(64 << 20)
+    ctypes.memset(block, 1, 64 << 20)
+    c.free(block)
+use()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    use()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+BITS = """
+import hashlib, sys
+from finetune.cli.process import settle_process
+if sys.argv[1] == "settled":
+    settle_process()
+import torch
+from torchvision.models import resnet18
+torch.manual_seed(0)
+torch.set_num_threads(2)
+network = resnet18(num_classes=3).to(memory_format=torch.channels_last)
+optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+for _ in range(3):
+    optimizer.zero_grad()
+    network(torch.randn(4, 3, 64, 64)).square().sum().backward()
+    optimizer.step()
+digest = hashlib.sha256()
+for value in network.state_dict().values():
+    digest.update(value.numpy().tobytes())
+print(digest.hexdigest())
+"""
+
+
+def run(script: str, *words: str, **environment: str) -> list[str]:
+    clean = {name: value for name, value in os.environ.items() if name not in SETTLED_BY}
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words],
+        capture_output=True, text=True, check=True, env={**clean, **environment},
+    )  # fmt: skip
+    return done.stdout.split()
+
+
+@pytest.mark.skipif(not GLIBC, reason="of glibc's malloc alone")
+def test_freed_memory_comes_back_without_page_faults() -> None:
+    (without,) = run(FAULTS.format(keep=False))
+    kept, faults = run(FAULTS.format(keep=True))
+    assert kept == "True"
+    # As many as the blocks have pages, or a 512th of that where pages are huge; and next to none.
+    assert int(without) >= 10 * (64 << 20) // (2 << 20) > 10 * int(faults)
+
+
+@pytest.mark.skipif(not GLIBC, reason="of glibc's malloc alone")
+def test_the_users_own_settings_of_malloc_stand() -> None:
+    assert run(FAULTS.format(keep=True), MALLOC_TRIM_THRESHOLD_="1000000")[0] == "False"
+
+
+def test_waiting_is_settled_where_the_user_has_not() -> None:
+    environment: dict[str, str] = {}
+    settle_waiting(environment)
+    assert environment == {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
+    for own in ({"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "7"}):
+        environment = dict(own)
+        settle_waiting(environment)
+        assert environment == own
+
+
+def test_nothing_that_is_settled_changes_a_bit() -> None:
+    assert run(BITS, "settled") == run(BITS, "as-it-is")
