@@ -118,7 +118,7 @@ def _evaluate(
     warn_of_software_bf16(where, precision)
     trained = load_trained(run, checkpoint.value, where)
     name, pictures = _choose(trained, split, data)
-    size = batch_size or trained.recipe.train.batch_size
+    size = batch_size or trained.recipe.train.pictures_a_batch
     return evaluate_trained(
         trained,
         name,

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from finetune.data.batch import Fresh, PixelBatch
 from finetune.data.decoded import Decoded, Pixels, Place
+from finetune.data.machine import cores
 from finetune.data.sources import Split
 from finetune.data.transforms import Transform
 from finetune.errors import BadImageError, FinetuneError
@@ -47,9 +48,8 @@ PR_SET_PDEATHSIG = 1
 
 def default_workers() -> int:
     """What ``workers: auto`` means here: none on up to two cores, else the cores minus two, at most 8."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return 0 if cores <= 2 else min(cores - 2, MOST_WORKERS)
+    usable = cores()
+    return 0 if usable <= 2 else min(usable - 2, MOST_WORKERS)
 
 
 def worker_death(error: RuntimeError) -> FinetuneError | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from finetune.data.kept import features_folder
+from finetune.data.machine import memory
 
 # Nominal speeds. A row from a disk mostly comes out of the system's file cache.
 BYTES_PER_SECOND = {"memory": 4e9, "disk": 1e9}
@@ -100,12 +101,4 @@ def place_for(total: int) -> Where | None:
     # As much again stays free.
     if os.access(existing, os.W_OK) and shutil.disk_usage(existing).free >= 2 * total:
         return "disk"
-    return "memory" if total <= MEMORY_SHARE * _memory() else None
-
-
-def _memory() -> int:
-    """Bytes of memory that the machine has; 0 where that cannot be told."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return 0
+    return "memory" if total <= MEMORY_SHARE * memory() else None

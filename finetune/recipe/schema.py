@@ -321,7 +321,9 @@ class PhaseSection(Section):
 class TrainSection(Section):
     """How the network is trained."""
 
-    batch_size: Annotated[int, Field(ge=1)] = 32
+    batch_size: Annotated[int, Field(ge=1)] | Auto = Field(
+        32, description="auto: 32 pictures a step, in as many batches (accumulate) as memory asks for"
+    )
     optimizer: Literal["sgd", "adamw", "lbfgs"] = Field(
         "adamw",
         description="lbfgs: under freeze: backbone, solves the linear head exactly, as softmax regression, "
@@ -379,8 +381,16 @@ class TrainSection(Section):
     compile: bool = Field(
         False, description="torch.compile what trains: slow to start; on the CPU it takes a C++ compiler"
     )
-    threads: Annotated[int, Field(ge=1)] | Auto = Field("auto", description="CPU threads; auto: torch's own")
+    threads: Annotated[int, Field(ge=1)] | Auto = Field(
+        "auto", description="CPU threads; auto: torch's own, and no more than a container's share of cores"
+    )
     deterministic: bool = Field(False, description="refuse CUDA operations whose bits vary between runs")
+
+    @property
+    def pictures_a_batch(self) -> int:
+        """``batch_size``, in a recipe of which ``auto`` has become a number."""
+        assert self.batch_size != "auto"
+        return self.batch_size
 
     @model_validator(mode="after")
     def _one_decay(self) -> Self:

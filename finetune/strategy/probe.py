@@ -264,7 +264,7 @@ def features_of(
         (preprocessing.channels, size, size),
         setup.compute.device,
         setup.compute.exact,
-        setup.recipe.train.batch_size,
+        setup.recipe.train.pictures_a_batch,
     )
     if len(extract.spec.shape) != 1:
         raise UserError(

@@ -17,7 +17,7 @@ def refuse_batch_of_one(setup: Setup, plans: Sequence[PhasePlan]) -> None:
     Raises:
         UserError: a BatchNorm that trains would see one value a channel.
     """
-    if setup.recipe.train.batch_size > 1:
+    if setup.recipe.train.pictures_a_batch > 1:
         return
     network, size = setup.network, setup.card.preprocessing.image_size
     for plan in plans:

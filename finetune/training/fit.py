@@ -11,8 +11,9 @@ from finetune.evaluation.metrics import Metrics
 from finetune.model.batchnorm import raise_batchnorm_momentum
 from finetune.model.freeze import fresh_layers, resolve_freeze, shortened
 from finetune.recipe.load import dump_recipe
-from finetune.recipe.schema import Recipe
+from finetune.recipe.schema import Recipe, TrainSection
 from finetune.training.batch_of_one import refuse_batch_of_one
+from finetune.training.batch_size import warn_of_little_memory
 from finetune.training.checkpoint import MODEL, load_weights, open_checkpoint, promote, read_tensors
 from finetune.training.decoded import describe_decoded, keeping, plan_decoded
 from finetune.training.environment import describe_environment
@@ -22,7 +23,14 @@ from finetune.training.plan import PhasePlan, plan_phases
 from finetune.training.position import Best, Position
 from finetune.training.precision import choose_compute, pick_device
 from finetune.training.progress import Progress, Silent
-from finetune.training.resume import as_begun, recorded, refuse_changes, restore, settle_best
+from finetune.training.resume import (
+    as_begun,
+    batch_size_as_begun,
+    recorded,
+    refuse_changes,
+    restore,
+    settle_best,
+)
 from finetune.training.run_dir import Description, RunDir
 from finetune.training.run_files import METRICS, TIMING
 from finetune.training.setup import Setup, load_data, prepare
@@ -75,11 +83,13 @@ def fit(
     progress = progress or Silent()
     saved = open_checkpoint(run.checkpoints, "last") if resume else None
     known = recorded(run) if saved else {}
+    recipe = batch_size_as_begun(recipe, run) if saved else recipe
     compute = choose_compute(pick_device(device), as_begun(recipe.train, known))
     setup = prepare(recipe, load_data(recipe.data, recipe.seed), compute)
     _check_freezes(setup)
     plans = plan_phases(setup.recipe.train, setup.loader.batches_per_epoch)
     refuse_batch_of_one(setup, plans)
+    warn_of_little_memory(setup.recipe.train, setup.network, setup.picture, compute, recipe.model.batchnorm)
     total_steps = sum(plan.steps for plan in plans)
     momentum = raise_batchnorm_momentum(setup.network.module, recipe.model.batchnorm_momentum, total_steps)
 
@@ -227,7 +237,7 @@ def _facts(
         ),
         (
             "length",
-            f"{sum(plan.steps for plan in plans):,} steps of {setup.recipe.train.batch_size} pictures",
+            f"{sum(plan.steps for plan in plans):,} steps of {_step(setup.recipe.train)}",
         ),
     ]
     if features and not setup.recipe.train.augment.changes_pictures:
@@ -238,6 +248,11 @@ def _facts(
     if momentum is not None:
         facts.append(("BatchNorm", f"momentum at least {momentum:.3g}, so that its statistics keep up"))
     return facts
+
+
+def _step(train: TrainSection) -> str:
+    size, times = train.pictures_a_batch, train.accumulate
+    return f"{size} pictures" if times == 1 else f"{size * times} pictures, {times} batches of {size} each"
 
 
 def _channels(count: int) -> str:

@@ -188,7 +188,7 @@ class Frozen:
             (preprocessing.channels, size, size),
             setup.compute.device,
             setup.compute.exact,
-            setup.recipe.train.batch_size,
+            setup.recipe.train.pictures_a_batch,
         )
         self._stores: dict[tuple[str, bool], Store] = {}
         self._train: Looks | None = None
@@ -260,7 +260,7 @@ class Frozen:
 
     def val(self) -> Iterator[Batch]:
         """Val's features in order, in batches of the training's size."""
-        size = self._setup.recipe.train.batch_size
+        size = self._setup.recipe.train.pictures_a_batch
         if self._val is not None:
             yield from self._val.in_order(size)
             return

@@ -53,7 +53,7 @@ def judge(setup: Setup, split_name: str, signals: Signals, frozen: Frozen | None
         batches = eval_batches(
             setup.source.splits[split_name],
             card.preprocessing,
-            batch_size=setup.recipe.train.batch_size,
+            batch_size=setup.recipe.train.pictures_a_batch,
             workers=setup.workers,
             on_bad_image=data.on_bad_image,
             device=setup.compute.device,
@@ -120,7 +120,7 @@ def train_phase(
         if frozen is not None:
             stepper.suffix = frozen.suffix
         if setup.compute.compile:
-            stepper.compiled = Compiled(stepper.forward, setup.recipe.train.batch_size)
+            stepper.compiled = Compiled(stepper.forward, setup.recipe.train.pictures_a_batch)
         asked = setup.recipe.train.checkpoint_every_steps is not None
         saving = save_now_and_then if frozen is not None and frozen.keeps_train and not asked else save
         while _under_way(plan, position, setup.recipe.train.early_stopping):

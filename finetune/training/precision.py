@@ -19,6 +19,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from finetune.data.machine import cores
 from finetune.errors import UserError
 from finetune.recipe.schema import TrainSection
 from finetune.training.fp32_convolutions import ConvolutionsInFp32
@@ -160,6 +161,9 @@ def choose_compute(device: torch.device, train: TrainSection) -> Compute:
     """
     if train.threads != "auto":
         torch.set_num_threads(train.threads)
+    elif cores() < torch.get_num_threads():
+        # Torch counts the machine's cores, and not the share of them that a container has.
+        torch.set_num_threads(cores())
     precision: Precision
     if train.precision != "auto":
         precision, why = train.precision, "as the recipe says"

@@ -25,7 +25,7 @@ def recalibrate_batchnorm(setup: Setup, freeze: Freeze, position: Position, sign
     if wanted is None or not paths:
         return
     train = setup.source.splits["train"]
-    size = setup.recipe.train.batch_size
+    size = setup.recipe.train.pictures_a_batch
     count = min(wanted, len(train))
     count -= count % size if count > size else 0
     order = shuffled(len(train), key(setup.recipe.seed, "recalibrate"), position.epoch)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from finetune.errors import CheckpointError, RunDirError
 from finetune.recipe.load import load_recipe
-from finetune.recipe.schema import TrainSection
+from finetune.recipe.schema import Recipe, TrainSection
+from finetune.training.batch_size import PICTURES_A_STEP
 from finetune.training.checkpoint import (
     MODEL,
     OPTIMIZER,
@@ -77,6 +78,17 @@ def as_begun(train: TrainSection, known: Mapping[str, Any]) -> TrainSection:
     """
     settled = {name: known[name] for name in SETTLED if name in known and getattr(train, name) == "auto"}
     return train.model_copy(update=settled)
+
+
+def batch_size_as_begun(recipe: Recipe, run: RunDir) -> Recipe:
+    """``recipe`` with the batches that the run began with in place of ``batch_size: auto``."""
+    if recipe.train.batch_size != "auto":
+        return recipe
+    begun = load_recipe(run.path / RESOLVED).train
+    if begun.pictures_a_batch * begun.accumulate != PICTURES_A_STEP * recipe.train.accumulate:
+        return recipe  # another step: it will be refused
+    settled = {"batch_size": begun.batch_size, "accumulate": begun.accumulate}
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update=settled)})
 
 
 def refuse_changes(

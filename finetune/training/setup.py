@@ -20,6 +20,7 @@ from finetune.model.build import Network, build
 from finetune.model.start import starting_weights
 from finetune.model.weights import InputSpec
 from finetune.recipe.schema import DataSection, Recipe, TrainSection
+from finetune.training.batch_size import settle_batch_size
 from finetune.training.card import ModelCard
 from finetune.training.ema import moving_average
 from finetune.training.precision import Compute, place
@@ -47,6 +48,12 @@ class Setup:
     start: dict[str, Tensor] = field(default_factory=dict)
     left_out: set[str] = field(default_factory=set)
     val_decoded: Decoded | None = None
+
+    @property
+    def picture(self) -> tuple[int, int, int]:
+        """The shape of one picture as the network sees it."""
+        size = self.card.preprocessing.image_size
+        return self.card.preprocessing.channels, size, size
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
@@ -81,8 +88,9 @@ def prepare(recipe: Recipe, source: Source, compute: Compute) -> Setup:
 
     Raises:
         UserError: weights, freeze or sizes that cannot be.
+        NoMemoryError: ``batch_size: auto``, and not even two pictures fit.
     """
-    data, train = recipe.data, recipe.train
+    data = recipe.data
     network = build(
         recipe.model,
         len(source.classes),
@@ -92,13 +100,16 @@ def prepare(recipe: Recipe, source: Source, compute: Compute) -> Setup:
     )
     preprocessing = settle_preprocessing(data, network.input_spec)
     place(network.module, compute.device, compute.memory_format)
+    picture = (preprocessing.channels, preprocessing.image_size, preprocessing.image_size)
+    train = settle_batch_size(recipe.train, network, picture, compute, recipe.model.batchnorm)
+    recipe = recipe.model_copy(update={"train": train})
     workers = default_workers() if data.workers == "auto" else data.workers
     augment = train.augment
     mixing = bool(augment.mixup_alpha or augment.cutmix_alpha)
     loader = TrainLoader(
         source.splits["train"],
         TrainTransform(augment, preprocessing, data.decode),
-        batch_size=train.batch_size,
+        batch_size=train.pictures_a_batch,
         seed=recipe.seed,
         sampler=train.sampler,
         views=augment.views,

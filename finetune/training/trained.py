@@ -39,7 +39,7 @@ def evaluate_trained(
         trained.card.classes,
         trained.card.preprocessing,
         device=device,
-        batch_size=batch_size or trained.recipe.train.batch_size,
+        batch_size=batch_size or trained.recipe.train.pictures_a_batch,
         workers=default_workers() if section.workers == "auto" else section.workers,
         on_bad_image=section.on_bad_image,
         precision=precision,

@@ -1,7 +1,6 @@
 import dataclasses
 import logging
 import multiprocessing
-import os
 import pickle
 import signal
 import subprocess
@@ -367,7 +366,7 @@ def test_other_errors_are_no_deaths() -> None:
 
 @pytest.mark.parametrize(("cores", "workers"), [(1, 0), (2, 0), (3, 1), (8, 6), (64, 8)])
 def test_default_workers(cores: int, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setattr("finetune.data.reading.cores", lambda: cores)
     assert default_workers() == workers
 
 

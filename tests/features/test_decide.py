@@ -46,7 +46,7 @@ def test_without_room_on_disk_memory_serves(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(rule.shutil, "disk_usage", lambda _: Usage)
     assert verdict().where == "memory"
-    monkeypatch.setattr(rule, "_memory", lambda: 10**7)
+    monkeypatch.setattr(rule, "memory", lambda: 10**7)
     assert verdict().where is None
     assert "neither" in verdict().why
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from finetune.data.images import orientation, read_image, upright_rgb
+from finetune.data.machine import cores
 from finetune.data.modes import is_transparent
 from finetune.data.pictures import Pictures
 from finetune.errors import BadImageError
@@ -85,7 +86,7 @@ def look(pictures: Pictures, index: int) -> Look:
 def look_at_all(pictures: Pictures, processes: int | None = None) -> Iterator[Look]:
     """A :class:`Look` for each picture, in order; in ``processes`` (None: as many as there are cores)."""
     count = len(pictures)
-    processes = usable_cores() if processes is None else processes
+    processes = cores() if processes is None else processes
     if processes < 2 or count < WORTH_PROCESSES:
         yield from (look(pictures, index) for index in range(count))
         return
@@ -98,12 +99,6 @@ def look_at_all(pictures: Pictures, processes: int | None = None) -> Iterator[Lo
             yield from looks
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _look_at(image: Image.Image, name: str) -> Look:

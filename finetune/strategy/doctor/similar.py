@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from finetune.data.machine import cores
 from finetune.strategy.doctor.alignment import differences
 from finetune.strategy.doctor.candidates import codes, nearest
-from finetune.strategy.doctor.look import CHROMA, Look, usable_cores
+from finetune.strategy.doctor.look import CHROMA, Look
 
 Floats = npt.NDArray[np.float32]
 
@@ -101,7 +102,7 @@ def _left_between(
 
     starts = range(0, len(own), CHUNK)
     # NumPy lets go of Python's lock while it computes.
-    with ThreadPoolExecutor(usable_cores()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         parts = list(pool.map(part, starts))
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
 

@@ -1,0 +1,92 @@
+"""What this process may use of the machine: cores and memory, with the limits of a container or a shell.
+
+Linux tells a container's limits in control groups, of which there are two layouts; in both, the limits of all
+the groups around a process hold. Where nothing can be told, there is no limit. Torch-free.
+"""
+
+import contextlib
+import math
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+PROC, GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+
+
+def cores(groups: Path = GROUPS, proc: Path = PROC) -> int:
+    """Cores that this process may use: those it is bound to, and no more than its share of their time."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    count = len(affinity(0)) if affinity else os.cpu_count() or 1
+    quota = min(_in_groups("cpu", _quota, groups, proc), default=math.inf)
+    return max(1, min(count, math.ceil(quota))) if quota < count else count
+
+
+def memory(groups: Path = GROUPS, proc: Path = PROC) -> int:
+    """Bytes of memory that this process can have at the most; 0 where that cannot be told."""
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return min([total, *(limit for limit, _ in _in_groups("memory", _memory_of, groups, proc))])
+    return 0
+
+
+def free_memory(groups: Path = GROUPS, proc: Path = PROC) -> int | None:
+    """Bytes that this process can still take, what the system can give up at once included; None where that
+    cannot be told.
+    """
+    found = [limit - used for limit, used in _in_groups("memory", _memory_of, groups, proc)]
+    with contextlib.suppress(OSError, ValueError):
+        found.append(_entries(proc / "meminfo")["MemAvailable:"] * 1024)
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource  # not on Windows
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit != resource.RLIM_INFINITY:
+            pages = int((proc / "self" / "statm").read_text().split()[0])
+            found.append(limit - pages * resource.getpagesize())
+    return max(0, min(found)) if found else None
+
+
+def _in_groups(kind: str, read: Callable[[Path], T | None], groups: Path, proc: Path) -> Iterator[T]:
+    """What ``read`` finds in the process's groups of a kind, from its own to the outermost."""
+    with contextlib.suppress(OSError):
+        for line in (proc / "self" / "cgroup").read_text().splitlines():
+            _, _, rest = line.partition(":")
+            kinds, _, path = rest.partition(":")
+            if kinds and kind not in kinds.split(","):
+                continue
+            # In the newer layout all kinds share one tree.
+            root = groups / kind if kinds else groups
+            place = root / path.lstrip("/")
+            while place == root or root in place.parents:
+                with contextlib.suppress(OSError, ValueError, KeyError):
+                    if (found := read(place)) is not None:
+                        yield found
+                place = place.parent
+
+
+def _quota(group: Path) -> float | None:
+    """Cores' worth of time."""
+    if (group / "cpu.max").exists():
+        quota, period = (group / "cpu.max").read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
+    quota = (group / "cpu.cfs_quota_us").read_text()
+    return None if int(quota) <= 0 else int(quota) / int((group / "cpu.cfs_period_us").read_text())
+
+
+def _memory_of(group: Path) -> tuple[int, int] | None:
+    """The limit and what is used of it, file contents that can be dropped aside; both in bytes."""
+    newer = (group / "memory.max").exists()
+    limit = (group / ("memory.max" if newer else "memory.limit_in_bytes")).read_text().strip()
+    if limit == "max":
+        return None
+    used = int((group / ("memory.current" if newer else "memory.usage_in_bytes")).read_text())
+    droppable = _entries(group / "memory.stat").get("inactive_file" if newer else "total_inactive_file", 0)
+    return int(limit), max(0, used - droppable)
+
+
+def _entries(path: Path) -> dict[str, int]:
+    """Of a file with a name and a number a line."""
+    lines = (line.split() for line in path.read_text().splitlines())
+    return {words[0]: int(words[1]) for words in lines if len(words) > 1}
