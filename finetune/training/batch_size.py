@@ -37,8 +37,8 @@ PICTURES_A_STEP = 32
 # What a step takes at its peak, of what the forward pass keeps for the backward pass: at most that, on the
 # networks and precisions that were measured.
 PEAK = 1.7
-# Of gradients and the optimizer's state: AdamW has two numbers a weight.
-COPIES_OF_WEIGHTS = 3
+# Gradients, AdamW's two numbers a weight, and what it needs for the time of its step.
+COPIES_OF_WEIGHTS = 5
 # Something is left to the rest of the machine.
 SHARE_TAKEN = 0.9
 # At 224 px; no network that was measured takes more a picture. Where so much is free, nothing is estimated.

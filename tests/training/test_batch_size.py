@@ -15,6 +15,7 @@ from finetune.model.build import Network, build
 from finetune.recipe.load import load_recipe, parse_recipe
 from finetune.recipe.schema import ModelSection, PhaseSection, TrainSection
 from finetune.training.batch_size import (
+    COPIES_OF_WEIGHTS,
     PEAK,
     StepMemory,
     settle_batch_size,
@@ -46,7 +47,7 @@ def test_what_a_step_takes_has_a_closed_form() -> None:
     module = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.ReLU(), nn.Linear(5, 2))
     found = step_memory(module, (3, 2, 2), compute())
     weights = 12 * 5 + 5 + 5 * 2 + 2
-    assert found.fixed == 3 * 4 * weights
+    assert found.fixed == COPIES_OF_WEIGHTS * 4 * weights
     # The picture itself, as it comes, beside what is kept.
     assert found.picture == round(PEAK * 4 * (12 + 5 + 12))
     module[1].requires_grad_(False)
@@ -73,7 +74,8 @@ from finetune.recipe.schema import ModelSection, TrainSection
 from finetune.training.batch_size import step_memory
 from finetune.training.precision import choose_compute, place
 compute = choose_compute(torch.device("cpu"), TrainSection(precision="fp32", threads=1))
-module = place(build(ModelSection(backbone="resnet18", weights="none"), 3, seed=0).module, compute.device).train()
+network = build(ModelSection(backbone="resnet18", weights="none"), 3, seed=0)
+module = place(network.module, compute.device).train()
 estimate = step_memory(module, (3, 128, 128), compute)
 before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 optimizer = torch.optim.AdamW(module.parameters())
