@@ -111,7 +111,9 @@ def warn_of_little_memory(
 ) -> None:
     """On the CPU, tell of a step that will hardly fit, and what would."""
     room, size = _room(), train.pictures_a_batch
-    if compute.device.type != "cpu" or room is None or room > size * ROOMY * (picture[-1] / 224) ** 2:
+    weights = sum(p.numel() * p.element_size() for p in network.module.parameters())
+    roomy = COPIES_OF_WEIGHTS * weights + size * ROOMY * (picture[-1] / 224) ** 2
+    if compute.device.type != "cpu" or room is None or room > roomy:
         return
     taken = step_memory(_as_it_trains(train, network, batchnorm), picture, compute)
     if taken.of(size) <= room:
