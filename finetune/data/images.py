@@ -75,7 +75,7 @@ def read_image(path: Path, read: Callable[[Image.Image], T]) -> T:
     """
     name = str(path)
     try:
-        with _open_regular(path) as file, _quiet():
+        with _open_regular(path) as file, quiet():
             return _decode(file, name, read)
     except BadImageError:
         raise
@@ -281,28 +281,55 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in Image.ID if name not in UNSAFE_FORMATS)
 
 
-_quiet_lock = threading.RLock()
+class _Quiet:
+    """How many are reading pictures now, and the warning filters from before the first of them."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.readers = 0
+        self.filters = warnings.catch_warnings()
+
+    def enter(self) -> None:
+        with self.lock:
+            if not self.readers:
+                self.filters = warnings.catch_warnings()
+                self.filters.__enter__()
+                warnings.simplefilter("ignore")
+            self.readers += 1
+
+    def leave(self) -> None:
+        with self.lock:
+            self.readers -= 1
+            if not self.readers:
+                self.filters.__exit__(None, None, None)
 
 
-def _forget_lock() -> None:
-    # A worker forked while another thread held the lock would wait for it for ever.
-    global _quiet_lock
-    _quiet_lock = threading.RLock()
+_quiet = _Quiet()
+
+
+def _begin_anew() -> None:
+    # A process forked while another thread held the lock, or was reading, would wait for it for ever.
+    global _quiet
+    _quiet = _Quiet()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_lock)
+    os.register_at_fork(after_in_child=_begin_anew)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No Python warnings of Pillow's about odd metadata or large pictures: what matters becomes an error.
 
-    Warning filters belong to the process, so threads take turns.
+    Warning filters belong to the process. The first of several threads takes them away and the last puts them
+    back, so who starts threads that read should be quiet around them.
     """
-    with _quiet_lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    mine = _quiet
+    mine.enter()
+    try:
         yield
+    finally:
+        mine.leave()
 
 
 def _os_reason(error: OSError) -> str:

@@ -24,6 +24,11 @@ JUST_NOW_NS = 2_000_000_000
 class Pictures(Protocol):
     """Pictures by number. Picklable, so that loader processes can be started in any way."""
 
+    @property
+    def in_threads(self) -> bool:
+        """Whether several threads may open pictures at once."""
+        ...
+
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
@@ -57,6 +62,8 @@ class Pictures(Protocol):
 
 class FilePictures:
     """Files. A million paths take one block of memory, which loader processes share without copying."""
+
+    in_threads = True
 
     def __init__(self, paths: Iterable[str | Path]) -> None:
         names, ends = bytearray(), array("q")
@@ -102,6 +109,8 @@ class ArrayPictures:
     Picture 12 is called ``<prefix>/12``.
     """
 
+    in_threads = True
+
     def __init__(self, pixels: npt.NDArray[np.uint8], prefix: str) -> None:
         if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4) or pixels.shape[3:] not in ((), (3,)):
             raise ValueError(f"uint8 (N, H, W) or (N, H, W, 3) is needed, not {pixels.dtype} {pixels.shape}")
@@ -129,6 +138,9 @@ class TorchvisionPictures:
 
     Picture 12 is called ``<prefix>/12``.
     """
+
+    # Someone else's code, which may move about in one open file.
+    in_threads = False
 
     def __init__(self, dataset: Any, prefix: str) -> None:
         self._dataset = dataset
@@ -165,6 +177,10 @@ class SomePictures:
         self._pictures = pictures
         self._indices = indices
 
+    @property
+    def in_threads(self) -> bool:
+        return self._pictures.in_threads
+
     def __len__(self) -> int:
         return len(self._indices)
 
@@ -187,6 +203,10 @@ class JoinedPictures:
     def __init__(self, parts: Sequence[Pictures]) -> None:
         self._parts = tuple(parts)
         self._ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
+
+    @property
+    def in_threads(self) -> bool:
+        return all(part.in_threads for part in self._parts)
 
     def __len__(self) -> int:
         return int(self._ends[-1])

@@ -9,16 +9,19 @@ import signal
 import sys
 import threading
 import warnings
+from collections import deque
 from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from finetune.data.batch import Fresh, PixelBatch
 from finetune.data.decoded import Decoded, Pixels, Place
+from finetune.data.images import quiet
 from finetune.data.machine import cores
 from finetune.data.sources import Split
 from finetune.data.transforms import Transform
@@ -42,6 +45,8 @@ class Order(NamedTuple):
 
 
 MOST_WORKERS = 8
+# So many pictures for each thread are decoded or waiting to be, in which form they take more memory.
+AHEAD = 2
 # Of Linux's prctl.
 PR_SET_PDEATHSIG = 1
 
@@ -86,16 +91,12 @@ class Reader(Dataset[PixelBatch]):
         pixels = np.empty((len(orders), side, side, colours), dtype=np.uint8)
         indices: list[int] = []
         erased, fresh, bad = [], [], []
-        for order in orders:
-            base = self._kept(order)
-            if base is None:
-                try:
-                    base = self.transform.base(self.split.open(order.picture, self.transform.shorter))
-                except BadImageError as error:
-                    bad.append(error)
-                    continue
-                if order.stamp is not None:
-                    fresh.append((order.stamp, base, order.place))
+        for order, base, is_fresh in self._bases(orders):
+            if isinstance(base, BadImageError):
+                bad.append(base)
+                continue
+            if is_fresh and order.stamp is not None:
+                fresh.append((order.stamp, base, order.place))
             look = self.transform.look(base, order.key)
             pixels[len(indices)] = look.pixels
             if look.erased is not None:
@@ -106,10 +107,45 @@ class Reader(Dataset[PixelBatch]):
         kept = Fresh.of(fresh) if fresh else None
         return PixelBatch(read, labels, tuple(indices), tuple(erased), kept, tuple(bad))
 
+    def _bases(self, orders: list[Order]) -> Iterator[tuple[Order, Pixels | BadImageError, bool]]:
+        """For each order, in turn, the base or why there is none, and whether it was decoded just now.
+
+        In a process of its own a reader decodes alone. In the one that trains, whose other cores have nothing
+        to do until the batch is there, threads do, a few pictures ahead. Looks are drawn by one thread only.
+        """
+        alone = get_worker_info() is not None or not self.split.in_threads or len(orders) == 1
+        count = 1 if alone else cores()
+        if count == 1:
+            for order in orders:
+                kept = self._kept(order)
+                yield order, self._decoded(order) if kept is None else kept, kept is None
+            return
+        waiting: deque[tuple[Order, Pixels | Future[Pixels | BadImageError]]] = deque()
+        with quiet(), ThreadPoolExecutor(count) as pool:
+            for place, order in enumerate(orders):
+                kept = self._kept(order)
+                waiting.append((order, pool.submit(self._decoded, order) if kept is None else kept))
+                if place >= AHEAD * count:
+                    yield _ended(*waiting.popleft())
+            while waiting:
+                yield _ended(*waiting.popleft())
+
+    def _decoded(self, order: Order) -> Pixels | BadImageError:
+        try:
+            return self.transform.base(self.split.open(order.picture, self.transform.shorter))
+        except BadImageError as error:
+            return error
+
     def _kept(self, order: Order) -> Pixels | None:
         if self.decoded is None or order.place is None:
             return None
         return self.decoded.read(order.place)
+
+
+def _ended(
+    order: Order, base: "Pixels | Future[Pixels | BadImageError]"
+) -> tuple[Order, Pixels | BadImageError, bool]:
+    return (order, base.result(), True) if isinstance(base, Future) else (order, base, False)
 
 
 class Agenda:

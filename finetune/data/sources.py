@@ -45,6 +45,11 @@ class Split:
         """Picture ``index`` as RGB, as :meth:`Pictures.open`; BadImageError if it cannot be read."""
         return self.pictures.open(index, shorter)
 
+    @property
+    def in_threads(self) -> bool:
+        """Whether several threads may open pictures at once."""
+        return self.pictures.in_threads
+
     def digest(self, index: int) -> bytes:
         """SHA-256 of what picture ``index`` is made of; BadImageError if it cannot be read."""
         return self.pictures.digest(index)

@@ -4,7 +4,7 @@ Every fault of a file and of the ``--set`` flags is reported at once, each with 
 
     recipe.yaml:3:13: model.backbone: unknown backbone 'resnet81'. Did you mean 'resnet18'?
     recipe.yaml:9:7: train.phases[0].lr: must be a number greater than 0, or auto; it is 'abc'
-    --set train.batch_size=0: train.batch_size: must be a whole number of at least 1; it is 0
+    --set train.batch_size=0: train.batch_size: must be a whole number of at least 1, or auto; it is 0
 
 :mod:`finetune.recipe.yaml_tree` says which YAML is read. Whatever the bytes are, reading ends in a recipe or
 in a ``RecipeError``, in bounded time and memory.

@@ -68,7 +68,7 @@ model:
         "recipe.yaml:3:3: data.image_sise: unknown key. Did you mean 'image_size'?",
         "recipe.yaml:4:12: data.workers: must be a whole number from 0 to 256, or auto; it is 'abc'",
         "recipe.yaml:6:3: train.epochs: unknown key here. It belongs in train.phases[].",
-        "recipe.yaml:7:15: train.batch_size: must be a whole number of at least 1; it is 0",
+        "recipe.yaml:7:15: train.batch_size: must be a whole number of at least 1, or auto; it is 0",
         "recipe.yaml:8:19: train.augment.flip: must be true or false; it is 'yes'. Write true.",
         "recipe.yaml:8:31: train.augment.scale: must be [low, high] with 0 < low <= high; it is [0.9, 0.1]",
         "recipe.yaml:8:50: train.augment.ratio: must be a list [a number greater than 0, a number greater "
@@ -101,12 +101,15 @@ model:
         (LEAST + "train: {momentum: true}", "3:19: train.momentum: must be a number of at least 0 and less"),
         (
             LEAST + "train: {batch_size: true}",
-            "train.batch_size: must be a whole number of at least 1; it is",
+            "train.batch_size: must be a whole number of at least 1, or auto; it is",
         ),
-        (LEAST + "train: {batch_size: 1e2}", "train.batch_size: must be a whole number of at least 1; it is"),
+        (
+            LEAST + "train: {batch_size: 1e2}",
+            "train.batch_size: must be a whole number of at least 1, or auto; it is",
+        ),
         (
             LEAST + "train: {batch_size:}",
-            "train.batch_size: must be a whole number of at least 1; it is empty",
+            "train.batch_size: must be a whole number of at least 1, or auto; it is empty",
         ),
         (LEAST + "train: {deterministic: No}", "must be true or false; it is 'No'. Write false."),
         (

@@ -1,0 +1,143 @@
+"""Pictures decoded by several threads: the same batches, a bounded number ahead, and nothing left behind."""
+
+import threading
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from finetune.data import reading
+from finetune.data.images import quiet
+from finetune.data.loaders import TrainLoader
+from finetune.data.pictures import FilePictures, JoinedPictures, TorchvisionPictures, selected
+from finetune.data.preprocessing import Preprocessing
+from finetune.data.sources import Split
+from finetune.data.transforms import TrainTransform
+from finetune.recipe.schema import AugmentSection
+
+PREPROCESSING = Preprocessing(16, 18, "shorter", "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+COUNT = 41
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> Split:
+    """JPEGs of many sizes, two of which cannot be read."""
+    random = np.random.default_rng(0)
+    paths = [tmp_path / f"{index}.jpg" for index in range(COUNT)]
+    for index, path in enumerate(paths):
+        height, width = random.integers(20, 400, 2)
+        Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(path)
+        if index in (3, 17):
+            path.write_bytes(path.read_bytes()[: 400 + index])
+    return Split(FilePictures(paths), np.arange(COUNT) % 3)
+
+
+class Watched:
+    """Pictures that tell how many are open at once, and in which threads."""
+
+    def __init__(self, pictures: Any, *, in_threads: bool = True) -> None:
+        self.pictures, self.in_threads = pictures, in_threads
+        self.lock, self.begun, self.threads = threading.Lock(), 0, set[int]()
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.pictures, name)
+
+    def open(self, index: int, shorter: int | None = None) -> Image.Image:
+        with self.lock:
+            self.begun += 1
+            self.threads.add(threading.get_ident())
+        time.sleep(0.001)
+        return self.pictures.open(index, shorter)  # type: ignore[no-any-return]
+
+
+def epoch(split: Split, monkeypatch: pytest.MonkeyPatch, threads: int) -> tuple[list[Any], list[str]]:
+    monkeypatch.setattr(reading, "cores", lambda: threads)
+    augment = AugmentSection(crop="random_resized", flip=True, random_erasing=0.5)
+    transform = TrainTransform(augment, PREPROCESSING)
+    loader = TrainLoader(split, transform, batch_size=9, seed=5, on_bad_image="skip")
+    batches = list(loader.epoch(0))
+    return [(each.images, each.labels, each.indices) for each in batches], [
+        str(bad) for each in batches for bad in each.bad
+    ]
+
+
+def test_however_many_threads_decode_the_batches_are_the_same(
+    split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = torch.get_rng_state()
+    alone, bad = epoch(split, monkeypatch, 1)
+    assert len(bad) == 2
+    for threads in (2, 3, 8):
+        found, also_bad = epoch(split, monkeypatch, threads)
+        assert also_bad == bad
+        for (images, labels, indices), (others, their_labels, their_indices) in zip(
+            alone, found, strict=True
+        ):
+            assert torch.equal(images, others)
+            assert torch.equal(labels, their_labels)
+            assert indices == their_indices
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_few_pictures_are_held_ahead_and_no_more(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoded at their full size, a batch of large photos would fill the memory."""
+    watched = Watched(split.pictures)
+    seen: list[int] = []
+    drawn = TrainTransform.look
+
+    def look(self: TrainTransform, base: Any, key: int) -> Any:
+        time.sleep(0.003)
+        seen.append(watched.begun - len(seen))
+        return drawn(self, base, key)
+
+    monkeypatch.setattr(TrainTransform, "look", look)
+    epoch(Split(watched, split.targets), monkeypatch, 2)
+    assert len(watched.threads) >= 2
+    # Two bad ones are begun and never looked at.
+    assert 2 < max(seen) <= reading.AHEAD * 2 + 2 + 2
+
+
+def test_code_of_others_is_called_by_one_thread(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(split.pictures, in_threads=False)
+    epoch(Split(watched, split.targets), monkeypatch, 4)
+    assert watched.threads == {threading.get_ident()}
+
+
+def test_which_pictures_threads_may_open(split: Split) -> None:
+    files, foreign = split.pictures, TorchvisionPictures([], "set")
+    assert files.in_threads
+    assert not foreign.in_threads
+    assert selected(files, [1]).in_threads
+    assert not selected(foreign, []).in_threads
+    assert not JoinedPictures([files, foreign]).in_threads
+    assert JoinedPictures([files, files]).in_threads
+
+
+def test_warnings_come_back_after_the_last_reader() -> None:
+    before = list(warnings.filters)
+    inside, go_on = threading.Event(), threading.Event()
+
+    def read() -> None:
+        with quiet():
+            inside.set()
+            go_on.wait(5)
+
+    with quiet():
+        reader = threading.Thread(target=read)
+        reader.start()
+        assert inside.wait(5)
+        warnings.warn("nobody sees this", UserWarning, stacklevel=1)
+        go_on.set()
+        reader.join()
+        warnings.warn("nor this", UserWarning, stacklevel=1)
+    assert list(warnings.filters) == before
+    with pytest.warns(UserWarning, match="but this"):
+        warnings.warn("but this", UserWarning, stacklevel=1)
