@@ -47,6 +47,8 @@ class Order(NamedTuple):
 MOST_WORKERS = 8
 # So many pictures for each thread are decoded or waiting to be, in which form they take more memory.
 AHEAD = 2
+# In bytes. Smaller pictures are decoded in less time than threads take to hand them over.
+LARGE_FILE = 100_000
 # Of Linux's prctl.
 PR_SET_PDEATHSIG = 1
 
@@ -111,9 +113,10 @@ class Reader(Dataset[PixelBatch]):
         """For each order, in turn, the base or why there is none, and whether it was decoded just now.
 
         In a process of its own a reader decodes alone. In the one that trains, whose other cores have nothing
-        to do until the batch is there, threads do, a few pictures ahead. Looks are drawn by one thread only.
+        to do until the batch is there, threads decode large pictures, a few ahead. Looks are drawn by one
+        thread only.
         """
-        alone = get_worker_info() is not None or not self.split.in_threads or len(orders) == 1
+        alone = get_worker_info() is not None or not self.split.in_threads or not self._large(orders)
         count = 1 if alone else cores()
         if count == 1:
             for order in orders:
@@ -129,6 +132,15 @@ class Reader(Dataset[PixelBatch]):
                     yield _ended(*waiting.popleft())
             while waiting:
                 yield _ended(*waiting.popleft())
+
+    def _large(self, orders: list[Order]) -> bool:
+        """Whether what is still to be decoded is large files, on average."""
+        unkept = [order for order in orders if order.place is None]
+        nbytes = 0
+        for order in unkept:
+            with contextlib.suppress(OSError, ValueError):
+                nbytes += os.path.getsize(self.split.name(order.picture))  # noqa: PTH202
+        return nbytes > LARGE_FILE * len(unkept)
 
     def _decoded(self, order: Order) -> Pixels | BadImageError:
         try:

@@ -58,8 +58,11 @@ class Watched:
         return self.pictures.open(index, shorter)  # type: ignore[no-any-return]
 
 
-def epoch(split: Split, monkeypatch: pytest.MonkeyPatch, threads: int) -> tuple[list[Any], list[str]]:
+def epoch(
+    split: Split, monkeypatch: pytest.MonkeyPatch, threads: int, large: int = 1
+) -> tuple[list[Any], list[str]]:
     monkeypatch.setattr(reading, "cores", lambda: threads)
+    monkeypatch.setattr(reading, "LARGE_FILE", large)
     augment = AugmentSection(crop="random_resized", flip=True, random_erasing=0.5)
     transform = TrainTransform(augment, PREPROCESSING)
     loader = TrainLoader(split, transform, batch_size=9, seed=5, on_bad_image="skip")
@@ -108,6 +111,12 @@ def test_a_few_pictures_are_held_ahead_and_no_more(split: Split, monkeypatch: py
 def test_code_of_others_is_called_by_one_thread(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     watched = Watched(split.pictures, in_threads=False)
     epoch(Split(watched, split.targets), monkeypatch, 4)
+    assert watched.threads == {threading.get_ident()}
+
+
+def test_small_pictures_are_not_worth_it(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(split.pictures)
+    epoch(Split(watched, split.targets), monkeypatch, 4, large=100_000)
     assert watched.threads == {threading.get_ident()}
 
 
