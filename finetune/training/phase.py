@@ -15,6 +15,7 @@ from finetune.evaluation.evaluate import collect_logits
 from finetune.evaluation.metrics import Metrics, classification_metrics
 from finetune.features.split import NoSplitError, inference_form
 from finetune.model.freeze import Freeze
+from finetune.training.allocator import keep_less
 from finetune.training.checkpoint import CARD, MODEL, OPTIMIZER, RAW, SCORE, STATE, save_checkpoint
 from finetune.training.compiled import Compiled
 from finetune.training.frozen import FeaturePlan, Frozen
@@ -119,6 +120,8 @@ def train_phase(
         frozen = _open_frozen(plan, setup, position, features, freeze, signals, progress)
         if frozen is not None:
             stepper.suffix = frozen.suffix
+        elif setup.compute.precision == "fp32":
+            keep_less()
         if setup.compute.compile:
             stepper.compiled = Compiled(stepper.forward, setup.recipe.train.pictures_a_batch)
         asked = setup.recipe.train.checkpoint_every_steps is not None

@@ -12,11 +12,11 @@ from torch import nn
 from bench.job import Job, job_of_this_process, tell
 from bench.network import begin, counted
 from bench.plain_loop import LR, MOMENTUM
-from finetune.cli.process import keep_freed_memory
 from finetune.model.auxiliary import loss_and_logits
 from finetune.model.freeze import Freeze
 from finetune.model.layers import find_layers
 from finetune.recipe.schema import TrainSection
+from finetune.training.allocator import keep_freed_memory, keep_less
 from finetune.training.precision import choose_compute, pick_device, place
 
 
@@ -25,6 +25,8 @@ def run(job: Job) -> None:
     keep_freed_memory()
     torch.manual_seed(job.seed)
     compute = choose_compute(pick_device(None), TrainSection())
+    if compute.precision == "fp32":
+        keep_less()
     module, facts = begin(job)
     freeze = Freeze(module, find_layers(module, facts["head"]), facts["frozen"][job.work])
     freeze.apply()

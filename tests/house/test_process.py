@@ -7,15 +7,18 @@ import sys
 
 import pytest
 
-from finetune.cli.process import SETTLED_BY, settle_waiting
+from finetune.cli.process import settle_waiting
+from finetune.training.allocator import SETTLED_BY
 
 GLIBC = platform.libc_ver()[0] == "glibc"
 # Page faults of taking and giving back a block of 64 MB ten times; the first time is none of them.
 FAULTS = """
 import ctypes, resource
-from finetune.cli.process import keep_freed_memory
+from finetune.training.allocator import keep_freed_memory, keep_less
 if {keep}:
     print(keep_freed_memory())
+if {less}:
+    keep_less()
 c = ctypes.CDLL(None)
 c.malloc.argtypes, c.malloc.restype, c.free.argtypes = [ctypes.c_size_t], ctypes.c_void_p, [ctypes.c_void_p]
 def use():
@@ -61,16 +64,21 @@ def run(script: str, *words: str, **environment: str) -> list[str]:
 
 @pytest.mark.skipif(not GLIBC, reason="of glibc's malloc alone")
 def test_freed_memory_comes_back_without_page_faults() -> None:
-    (without,) = run(FAULTS.format(keep=False))
-    kept, faults = run(FAULTS.format(keep=True))
+    (without,) = run(FAULTS.format(keep=False, less=False))
+    kept, faults = run(FAULTS.format(keep=True, less=False))
     assert kept == "True"
     # As many as the blocks have pages, or a 512th of that where pages are huge; and next to none.
     assert int(without) >= 10 * (64 << 20) // (2 << 20) > 10 * int(faults)
+    # In fp32 the largest blocks are not kept.
+    assert int(run(FAULTS.format(keep=True, less=True))[1]) >= 10 * (64 << 20) // (2 << 20)
+    # What is not kept cannot be kept less.
+    (never,) = run(FAULTS.format(keep=False, less=True))
+    assert int(never) >= 10 * (64 << 20) // (2 << 20)
 
 
 @pytest.mark.skipif(not GLIBC, reason="of glibc's malloc alone")
 def test_the_users_own_settings_of_malloc_stand() -> None:
-    assert run(FAULTS.format(keep=True), MALLOC_TRIM_THRESHOLD_="1000000")[0] == "False"
+    assert run(FAULTS.format(keep=True, less=False), MALLOC_TRIM_THRESHOLD_="1000000")[0] == "False"
 
 
 def test_waiting_is_settled_where_the_user_has_not() -> None:
