@@ -14,7 +14,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 NEVER = -1
 # Blocks from this size on go back at once.
 RETURNED_FROM = 1 << 30
-# In fp32 a training step's blocks are twice as large, and where the largest are kept too, it takes a good part
+# In fp32 a training step's blocks are twice as large. Where the largest are kept too, it takes a good part
 # more memory than the same loop without.
 RETURNED_FROM_IN_FP32 = 64 << 20
 # By which users and their systems settle it themselves.
