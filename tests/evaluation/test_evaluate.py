@@ -29,6 +29,7 @@ class Colours:
     """Plain pictures; number ``bad`` cannot be read."""
 
     colours = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (200, 100, 0), (0, 10, 5), (9, 0, 10), (70, 0, 0))
+    in_threads = True
 
     def __init__(self, bad: int | None = None) -> None:
         self.bad = bad
