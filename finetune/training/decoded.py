@@ -30,8 +30,9 @@ from finetune.training.setup import Setup
 FORMAT = 1
 # So many pictures' sizes are looked at to tell how much room all of them take.
 SIZES_READ = 64
-# A folder that holds so many times what the pictures take is begun anew.
-WORN_OUT = 3
+# A folder that holds so many times what the pictures take is begun anew, and so is a full one that holds less
+# than this share of them: the rest is of pictures that have changed since.
+WORN_OUT, OF_USE = 3, 0.5
 
 
 def plan_decoded(setup: Setup, plans: Sequence[PhasePlan], features: Mapping[int, FeaturePlan]) -> Verdict:
@@ -79,14 +80,18 @@ def keeping(setup: Setup, verdict: Verdict) -> Iterator[None]:
     limit = setup.recipe.cache.limit_bytes
     for_val = min(_val_bytes(setup), limit)
     for_train = len(setup.source.splits["train"]) * (_base_bytes(setup) or 0)
+    wanted: list[tuple[Mapping[str, Any], Sequence[str], int, int]]
     if of_train == of_val:
-        wanted = [(of_train, for_train + for_val, limit)]
+        wanted = [(of_train, ("train", "val"), for_train + for_val, limit)]
     else:
-        wanted = [(of_train, for_train, limit - for_val), (of_val, for_val, for_val)]
+        # Where there is room, some for val's pictures as they were before a change, or as another run that
+        # trains at the same time keeps them.
+        most = max(for_val, min(WORN_OUT * for_val, limit - WORN_OUT * for_train))
+        wanted = [(of_train, ("train",), for_train, limit - most), (of_val, ("val",), for_val, most)]
     if verdict.where == "disk":
-        spare = [_folder(setup, facts) for facts, _, _ in wanted]
+        spare = [_folder(setup, facts) for facts, *_ in wanted]
         make_room(min(for_train + for_val, limit), limit, *spare)
-    kept = [_open(setup, facts, verdict.where, needed, most) for facts, needed, most in wanted]
+    kept = [_open(setup, verdict.where, *each) for each in wanted]
     setup.loader.keep(kept[0])
     setup.val_decoded = kept[-1]
     try:
@@ -98,16 +103,33 @@ def keeping(setup: Setup, verdict: Verdict) -> Iterator[None]:
             each.close()
 
 
-def _open(setup: Setup, facts: Mapping[str, Any], where: Where, needed: int, limit: int) -> Decoded:
-    """What keeps pictures that take about ``needed`` bytes, and may take ``limit``."""
+def _open(
+    setup: Setup, where: Where, facts: Mapping[str, Any], splits: Sequence[str], needed: int, limit: int
+) -> Decoded:
+    """What keeps the pictures of ``splits``, which take about ``needed`` bytes and may take ``limit``."""
     if where == "memory":
         return Decoded(None, limit)
-    folder = _folder(setup, facts)
+    folder, about = _folder(setup, facts), _about(setup, facts)
     there = sum(each.nbytes for each in list_kept() if each.folder == folder)
-    if there > min(WORN_OUT * needed, limit):
-        # Mostly of pictures that have changed since.
+    kept = Decoded(folder, limit, about)
+    full = there + needed > limit and _of_these(setup, splits, kept) < OF_USE * min(needed, limit)
+    if there and (full or there > min(WORN_OUT * needed, limit)):
+        kept.close()
         shutil.rmtree(folder, ignore_errors=True)
-    return Decoded(folder, limit, _about(setup, facts))
+        kept = Decoded(folder, limit, about)
+    return kept
+
+
+def _of_these(setup: Setup, splits: Sequence[str], kept: Decoded) -> int:
+    """The bytes that the pictures of ``splits`` take of ``kept``."""
+    found = 0
+    for name in splits:
+        split = setup.source.splits[name]
+        for index in range(len(split)):
+            stamp = split.stamp(index)
+            place = None if stamp is None else kept.find(stamp)
+            found += 0 if place is None else place.nbytes
+    return found
 
 
 def _folder(setup: Setup, facts: Mapping[str, Any]) -> Path:

@@ -1,6 +1,7 @@
 """Decoded training pictures, kept or not: by the rule, and never another bit."""
 
 import hashlib
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -164,3 +165,42 @@ def test_what_later_changes_left_behind_is_cleared_away(recipe: Callable[..., Re
                 own.add(number.to_bytes(32, "big"), np.zeros((36, 36, 3), np.uint8))
     with decoded.keeping(setup, Verdict("disk", "")):
         assert len(setup.loader._reader.decoded or ()) == 0
+
+
+@pytest.mark.parametrize("limit", ["4GB", "tight"])
+def test_a_folder_full_of_what_has_changed_is_begun_anew(
+    limit: str, recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    """Pictures that are copied anew, or touched, are others; as often as that happens, they are kept."""
+    shapes = shutil.copytree(built(recipe()).source.name, tmp_path / "shapes")
+    setup = built(recipe(f"data.source={shapes}"))
+    needed = decoded._val_bytes(setup) + len(setup.source.splits["train"]) * (decoded._base_bytes(setup) or 0)
+    wanted = f"cache.limit={f'{1.1 * needed / 1000}KB' if limit == 'tight' else limit}"
+    for _ in range(8):
+        for path in shapes.rglob("*.png"):
+            path.touch()
+        setup = built(recipe(f"data.source={shapes}", wanted))
+        with decoded.keeping(setup, Verdict("disk", "")):
+            list(setup.loader.epoch(0))
+            list(val_batches(setup, setup.val_decoded))
+            own, val = setup.loader._reader.decoded, setup.val_decoded
+            assert own is not None
+            assert val is not None
+            for split, where in (("train", own), ("val", val)):
+                pictures_of = setup.source.splits[split]
+                stamps = [pictures_of.stamp(index) for index in range(len(pictures_of))]
+                assert all(stamp is not None and where.find(stamp) for stamp in stamps), split
+    assert sum(each.nbytes for each in kept.list_kept()) < (1.2 if limit == "tight" else 8) * needed
+
+
+def test_a_folder_that_is_full_of_these_pictures_stays(recipe: Callable[..., Recipe]) -> None:
+    setup = built(recipe())
+    limit = decoded._val_bytes(setup) + 10 * (decoded._base_bytes(setup) or 0)
+    setup = built(recipe(f"cache.limit={limit / 1000}KB"))
+    counts = []
+    for _ in range(2):
+        with decoded.keeping(setup, Verdict("disk", "")):
+            counts.append(len(setup.loader._reader.decoded or ()))
+            list(setup.loader.epoch(0))
+    assert counts[0] == 0
+    assert 0 < counts[1] < len(setup.source.splits["train"])
