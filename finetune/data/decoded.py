@@ -18,7 +18,7 @@ import secrets
 import struct
 import tempfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -192,6 +192,16 @@ class Decoded:
             at = place.offset + place.nbytes
             if at <= size:
                 self._places.setdefault(stamp, place)
+
+
+@contextlib.contextmanager
+def decoded_in_memory(limit: int) -> Iterator[Decoded | None]:
+    """Within, pictures can be kept in memory, ``limit`` bytes of them; None where the system has no way."""
+    if not hasattr(os, "pread"):
+        yield None
+        return
+    with contextlib.closing(Decoded(None, limit)) as decoded:
+        yield decoded
 
 
 def _in_memory() -> tuple[int, Path]:

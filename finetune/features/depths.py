@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from finetune.features.split import fold, stretch_graphs
 from finetune.model.layers import LayerTable
-from finetune.model.truncate import Pool, plan_pool
+from finetune.model.truncate import Pool, plan_pools
 
 
 class Depths(nn.Module):
@@ -32,7 +32,7 @@ class Depths(nn.Module):
         folded: bool = False,
     ) -> None:
         super().__init__()
-        self._pools = [Pool(plan_pool(module, table, k, image_size, channels)[0]) for k in ks]
+        self._pools = [Pool(axes) for axes, _ in plan_pools(module, table, ks, image_size, channels)]
         stretches = stretch_graphs(module, table, ks)
         self._stretches = nn.ModuleList(map(fold, stretches) if folded else stretches)
         self.eval()

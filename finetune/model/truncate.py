@@ -6,7 +6,8 @@ same in both up to the cut, apart from what modules do by themselves (BatchNorm,
 """
 
 import contextlib
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -80,7 +81,7 @@ def plan_cut(
     number = _resolve(at, table)
     name = table.body[number - 1].name
     try:
-        pool, in_features = plan_pool(module, table, number - 1, image_size, in_channels)
+        [(pool, in_features)] = plan_pools(module, table, [number - 1], image_size, in_channels)
     except UserError as error:
         raise UserError(
             f"{KEY}: what reaches {name} is {error}. Cut elsewhere, or change data.image_size."
@@ -88,25 +89,38 @@ def plan_cut(
     return Cut(name, pool, in_features)
 
 
-def plan_pool(
-    module: nn.Module, table: LayerTable, k: int, image_size: int, in_channels: int = 3
-) -> tuple[tuple[int, ...], int]:
-    """How what leaves layer ``k`` becomes a vector: the axes to average over, and the vector's length.
+def plan_pools(
+    module: nn.Module, table: LayerTable, ks: Sequence[int], image_size: int, in_channels: int = 3
+) -> list[tuple[tuple[int, ...], int]]:
+    """How what leaves each of the layers ``ks`` becomes a vector: the axes to average over, and its length.
 
     Raises:
-        UserError: its axes cannot be told apart; the message says so of its shape, as the end of a sentence.
+        UserError: axes that cannot be told apart; the message says so of the shape, as the end of a sentence.
     """
-    shape = _shape(module, table, k, image_size, in_channels)
+    at_size = with_output_shapes(module, table, image_size, in_channels)
+
+    @functools.cache
+    def at_twice_the_size() -> LayerTable | None:
+        with contextlib.suppress(RuntimeError, ValueError, AssertionError):
+            return with_output_shapes(module, table, 2 * image_size, in_channels)
+        return None
+
+    return [_pool(k, at_size, at_twice_the_size) for k in ks]
+
+
+def _pool(
+    k: int, at_size: LayerTable, at_twice_the_size: Callable[[], LayerTable | None]
+) -> tuple[tuple[int, ...], int]:
+    shape = at_size.body[k - 1].output_shape or ()
     if len(shape) == 1:
         return (), shape[0]
     if len(shape) == 2:
         return (1,), shape[1]
     if len(shape) == 3:
         other: tuple[int, ...] = shape
-        if shape[0] == shape[1] == shape[2]:
+        if shape[0] == shape[1] == shape[2] and (larger := at_twice_the_size()) is not None:
             # A cube: in larger pictures only the channels stay as many.
-            with contextlib.suppress(RuntimeError, ValueError, AssertionError):
-                other = _shape(module, table, k, 2 * image_size, in_channels)
+            other = larger.body[k - 1].output_shape or shape
         # Pictures are square, so the axis of another length is that of the channels.
         if other[1] == other[2] != other[0]:
             return (2, 3), shape[0]
@@ -205,14 +219,6 @@ class _Root(nn.Module):
             self.register_parameter(name, parameter)
         for name, buffer in module.named_buffers(recurse=False):
             self.register_buffer(name, buffer, persistent=name not in module._non_persistent_buffers_set)
-
-
-def _shape(
-    module: nn.Module, table: LayerTable, k: int, image_size: int, in_channels: int
-) -> tuple[int, ...]:
-    """What leaves layer ``k`` of one picture."""
-    shaped = with_output_shapes(module, table, image_size, in_channels)
-    return shaped.body[k - 1].output_shape or ()
 
 
 def _resolve(at: int | str, table: LayerTable) -> int:

@@ -1,17 +1,29 @@
 """What advice measures, against closed forms and against the network itself."""
 
+import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
+from finetune.data import pictures
+from finetune.data.decoded import Pixels
+from finetune.data.preprocessing import Preprocessing
+from finetune.data.reading import Order, Reader
+from finetune.data.transforms import EvalTransform
+from finetune.errors import BadImageError
 from finetune.features.depths import Depths
 from finetune.features.split import output_of, prefix_graph
 from finetune.model.backbones import create
 from finetune.model.layers import find_layers
-from finetune.strategy.advice.invariance import try_out
+from finetune.recipe.load import minimal_recipe
+from finetune.strategy.advice.facts import Facts, Seconds
+from finetune.strategy.advice.invariance import transform_of, try_out
+from finetune.strategy.advice.measure import measure
 from finetune.strategy.advice.similarity import Shift, confidence, told_apart
 
 
@@ -33,6 +45,17 @@ def shift_of(mean: float, std: float) -> float:
 def test_the_shift_is_the_divergence_of_two_normal_distributions(mean: float, std: float) -> None:
     expected = 0.5 * (std**2 + mean**2 - 1) - math.log(std)
     assert shift_of(mean, std) == pytest.approx(expected, abs=2e-4)
+
+
+def test_a_last_batch_of_one_value_a_channel_counts_too() -> None:
+    norm = nn.BatchNorm1d(2, eps=1e-9).eval()
+    shift = Shift(nn.Sequential(norm))
+    with shift.watching():
+        for part in torch.tensor([[-1.0, 3.0], [1.0, 5.0], [3.0, 7.0]]).split(2):
+            norm(part)
+    variance = 8 / 3
+    expected = [0.5 * (variance + mean**2 - 1 - math.log(variance)) for mean in (1, 5)]
+    assert shift.value() == pytest.approx(min(expected))  # torch's median: the lower of two
 
 
 def test_a_network_without_batchnorm_has_no_shift() -> None:
@@ -79,6 +102,60 @@ def test_a_map_before_a_convolution_is_averaged() -> None:
     table = find_layers(module)
     found = Depths(module, table, (3,), 64, 3)(torch.randn(2, 3, 64, 64))
     assert found[0].ndim == 2
+
+
+def test_a_cube_is_averaged_over_its_places() -> None:
+    """After ResNet's first stage 64 channels of 64 x 64 places, of which only the channels stay as many."""
+    module = create("resnet18", 10).eval()
+    table = find_layers(module)
+    k = next(layer.number for layer in table.body if layer.name.startswith("layer1"))
+    image = torch.randn(1, 3, 256, 256)
+    whole = output_of(prefix_graph(module, table, k), image)
+    assert whole.shape == (1, 64, 64, 64)
+    found = Depths(module, table, (k, k + 1), 256, 3)(image)
+    torch.testing.assert_close(found[0], whole.mean((2, 3)))
+
+
+@pytest.mark.parametrize(("name", "axis"), [("vertical_flip", 0), ("flip", 1)])
+def test_mirrored_copies_are_what_evaluation_sees_mirrored(name: str, axis: int) -> None:
+    middle = (0.5, 0.5, 0.5)
+    preprocessing = Preprocessing(20, 26, "shorter", "bicubic", mean=middle, std=middle)
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (41, 33, 3), dtype=np.uint8))
+    plain, mirrored = EvalTransform(preprocessing), transform_of(name, preprocessing)
+    seen = plain.look(plain.base(image), 0).pixels
+    copy = mirrored.look(mirrored.base(image), 0).pixels
+    np.testing.assert_array_equal(copy, np.flip(seen, axis))
+    assert not np.array_equal(copy, seen)
+
+
+def test_each_picture_is_decoded_three_times_for_all_that_is_measured(
+    clean: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For the features that are kept, for the sample, and once more, larger, for what is cut out of it."""
+    recipe = minimal_recipe(
+        str(clean), "shufflenet_v2_x0_5", overrides=["model.weights=none", "data.image_size=32"]
+    )
+    decoded: list[int] = []
+    read = Reader._decoded
+
+    def counted(self: Reader, order: Order) -> Pixels | BadImageError:
+        decoded.append(order.picture)
+        return read(self, order)
+
+    def measured() -> tuple[Facts, int]:
+        decoded.clear()
+        torch.manual_seed(0)
+        return dataclasses.replace(measure(recipe), seconds=Seconds(0, 0, 0)), len(decoded)
+
+    monkeypatch.setattr(Reader, "_decoded", counted)
+    monkeypatch.setattr(pictures, "JUST_NOW_NS", 3600 * 10**9)  # as of files that may yet change
+    everything, often = measured()
+    monkeypatch.setattr(pictures, "JUST_NOW_NS", -1)
+    same, seldom = measured()
+    assert (often, seldom) == (7 * 24, 2 * 24)  # the second time the features are there
+    assert (same.computed, same.cached) == (0, 24)
+    assert dataclasses.replace(same, computed=24, cached=0) == everything
 
 
 def clouds(classes: int, each: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

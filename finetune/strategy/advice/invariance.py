@@ -10,14 +10,14 @@ the copy of one class looks like another class.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from finetune.data.decoded import Pixels
 from finetune.data.preprocessing import Preprocessing
-from finetune.data.transforms import EvalTransform, TrainTransform, Transform
+from finetune.data.transforms import EvalTransform, Look, TrainTransform
 from finetune.features.solve import FOLDS, Features, Targets, choose_decay, solve, total_variance
 from finetune.recipe.schema import AugmentSection, ColorJitter
 from finetune.strategy.advice.facts import Tried
@@ -37,23 +37,23 @@ LEAST_DECAY, DETECTOR_DECAY = 1e-4, 1e-3
 
 
 class Mirrored(EvalTransform):
-    """Evaluation's own preprocessing of the mirrored picture."""
+    """What evaluation sees, mirrored: the rows (axis 0) or the columns (axis 1) the other way round."""
 
-    def __init__(self, preprocessing: Preprocessing, method: Image.Transpose) -> None:
+    def __init__(self, preprocessing: Preprocessing, axis: Literal[0, 1]) -> None:
         super().__init__(preprocessing)
-        self._method = method
+        self._axis = axis
 
-    def base(self, image: Image.Image) -> Pixels:
-        """As :class:`EvalTransform`."""
-        return super().base(image.transpose(self._method))
+    def look(self, base: Pixels, key: int) -> Look:
+        """The only one there is."""
+        return super().look(np.flip(base, self._axis), key)
 
 
-def transform_of(name: str, preprocessing: Preprocessing) -> Transform:
+def transform_of(name: str, preprocessing: Preprocessing) -> Mirrored | TrainTransform:
     """What makes the copies for an entry of ``AUGMENTATIONS``."""
     if name == "flip":
-        return Mirrored(preprocessing, Image.Transpose.FLIP_LEFT_RIGHT)
+        return Mirrored(preprocessing, 1)
     if name == "vertical_flip":
-        return Mirrored(preprocessing, Image.Transpose.FLIP_TOP_BOTTOM)
+        return Mirrored(preprocessing, 0)
     return TrainTransform(AUGMENTATIONS[name], preprocessing)
 
 

@@ -1,7 +1,8 @@
 """Pictures and a source network to :class:`Facts`: the table of contents of what advice rests on.
 
 One pass of the training pictures through the network, whose features are kept and serve the advised training
-too; one of a sample of at most ``SAMPLE``, at several depths; and the sample's augmented copies.
+too; one of a sample of at most ``SAMPLE``, at several depths; and the sample's augmented copies, made of what
+the second pass decoded.
 """
 
 import contextlib
@@ -15,10 +16,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from finetune.data.decoded import Decoded, decoded_in_memory
 from finetune.data.keys import key
 from finetune.data.loaders import eval_batches, read_draws
 from finetune.data.sources import Split
 from finetune.data.splits import stratified
+from finetune.data.transforms import EvalTransform
 from finetune.errors import DataError
 from finetune.features.classifiers import fewest_of_a_class
 from finetune.features.depths import Depths
@@ -95,17 +98,19 @@ def measure(recipe: Recipe, *, device: str | None = None, tell: Tell = silent) -
 
     features, targets = features_of(setup, "train", counted)
     sample = train.subset(_some(train.targets, max(SAMPLE, 4 * classes), recipe.seed))
-    close = _look(setup, sample, tell)
-    body = network.table.body
-    layer = body[-1]
-    depths = tuple(
-        _probe(found, close.targets, recipe.seed, number, body[number - 1].name)
-        for number, found in zip(close.layers, close.features, strict=True)
-    )
-    best = max(range(len(depths)), key=lambda place: depths[place].top1)
-    preprocessing = card.preprocessing
-    priced = costs(network.module, network.table, preprocessing.image_size, preprocessing.channels)
-    tried = _try(setup, sample, close, best, priced[-1].flops, tell)
+    # As evaluation resizes and cuts them, which is also what most copies are made from.
+    with decoded_in_memory(recipe.cache.limit_bytes) as decoded:
+        close = _look(setup, sample, decoded, tell)
+        body = network.table.body
+        layer = body[-1]
+        depths = tuple(
+            _probe(found, close.targets, recipe.seed, number, body[number - 1].name)
+            for number, found in zip(close.layers, close.features, strict=True)
+        )
+        best = max(range(len(depths)), key=lambda place: depths[place].top1)
+        preprocessing = card.preprocessing
+        priced = costs(network.module, network.table, preprocessing.image_size, preprocessing.channels)
+        tried = _try(setup, sample, close, best, priced[-1].flops, decoded, tell)
     chosen = _some(targets, max(PROBED // classes, SAMPLE), recipe.seed)
     return Facts(
         source=source.name,
@@ -131,7 +136,7 @@ def measure(recipe: Recipe, *, device: str | None = None, tell: Tell = silent) -
     )
 
 
-def _look(setup: Setup, sample: Split, tell: Tell) -> _Close:
+def _look(setup: Setup, sample: Split, decoded: Decoded | None, tell: Tell) -> _Close:
     """One pass of the sample through the network as it is, with an eye on its BatchNorms."""
     network, preprocessing = setup.network, setup.card.preprocessing
     module, size = network.module, preprocessing.image_size
@@ -148,6 +153,7 @@ def _look(setup: Setup, sample: Split, tell: Tell) -> _Close:
         batch_size=TOGETHER,
         workers=setup.workers,
         on_bad_image=setup.recipe.data.on_bad_image,
+        decoded=decoded,
     )
     # Pictures are in the order of their classes, so every so many batches show all of them.
     every = max(1, len(sample) // WATCHED)
@@ -175,10 +181,21 @@ def _look(setup: Setup, sample: Split, tell: Tell) -> _Close:
     )
 
 
-def _try(setup: Setup, sample: Split, close: _Close, best: int, flops: int, tell: Tell) -> dict[str, Tried]:
+def _try(
+    setup: Setup,
+    sample: Split,
+    close: _Close,
+    best: int,
+    flops: int,
+    decoded: Decoded | None,
+    tell: Tell,
+) -> dict[str, Tried]:
     """What augmentations do, on some of the sample; nothing where it has no two classes of two pictures.
 
-    ``best`` is the depth at which the classes are told apart best, ``flops`` of one picture.
+    Args:
+        best: the depth at which the classes are told apart best.
+        flops: of one picture.
+        decoded: what the sample's pictures are as evaluation resizes and cuts them.
     """
     seed, network, preprocessing = setup.recipe.seed, setup.network, setup.card.preprocessing
     affordable = int(OPERATIONS / (len(AUGMENTATIONS) * max(flops, 1)))
@@ -191,10 +208,17 @@ def _try(setup: Setup, sample: Split, close: _Close, best: int, flops: int, tell
     depths = Depths(network.module.eval(), network.table, close.layers, size, channels, folded=True)
     plain = [each[some] for each in close.features]
     total, done, found = len(AUGMENTATIONS) * len(some), 0, {}
+    of_evaluation = EvalTransform(preprocessing).base_facts
     for name in AUGMENTATIONS:
+        transform = transform_of(name, preprocessing)
         draws = [(int(place), key(seed, "advice", name, int(place))) for place in close.places[some]]
         batches = read_draws(
-            sample, transform_of(name, preprocessing), draws, batch_size=TOGETHER, workers=setup.workers
+            sample,
+            transform,
+            draws,
+            batch_size=TOGETHER,
+            workers=setup.workers,
+            decoded=decoded if transform.base_facts == of_evaluation else None,
         )
         rows = []
         for batch in batches:

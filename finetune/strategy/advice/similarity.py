@@ -45,10 +45,15 @@ class Shift:
 
     def _take(self, norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(norm, _BatchNorm)
-        values = inputs[0].detach()
-        axes = [axis for axis in range(values.ndim) if axis != 1]
-        variance, mean = torch.var_mean(values, axes, correction=0)
+        values = inputs[0].detach().float()
         number = values.numel() // values.shape[1]
+        mean, variance = values.new_zeros(values.shape[1]), values.new_zeros(values.shape[1])
+        if number > 1:
+            # BatchNorm's own kernels take a tenth of the time that var_mean takes on channels-last maps.
+            nn.functional.batch_norm(values, mean, variance, training=True, momentum=1.0)
+            variance *= (number - 1) / number  # they leave the unbiased one
+        else:
+            mean += values.reshape(-1)
         # Over the batches in double precision.
         mean, variance = mean.double(), variance.double()
         total, squares, count = self._sums.get(norm, (0.0, 0.0, 0))
