@@ -19,13 +19,13 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """SGD or AdamW over the groups of :func:`finetune.model.param_groups.param_groups`.
 
-    Every group keeps its unscheduled rate as ``base_lr``. On CUDA the fused form is used.
+    Every group keeps its unscheduled rate as ``base_lr``. The fused form is used on CUDA, and of AdamW on the
+    CPU too, where it goes over memory once. (SGD's was slower there on ResNet-18.)
     """
     groups = [{**group, "base_lr": group["lr"]} for group in groups]
-    fused = True if device.type == "cuda" else None
     if kind == "adamw":
-        return torch.optim.AdamW(groups, fused=fused)
-    return torch.optim.SGD(groups, momentum=momentum, fused=fused)
+        return torch.optim.AdamW(groups, fused=True if device.type in ("cuda", "cpu") else None)
+    return torch.optim.SGD(groups, momentum=momentum, fused=True if device.type == "cuda" else None)
 
 
 def named_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -52,6 +52,35 @@ def test_state_survives_by_name(kind: str) -> None:
     assert named_state(fresh) == {}
 
 
+def test_adamw_is_its_formula_on_weights_in_channels_last_format() -> None:
+    """The fused form goes over memory and not over places: gradients must lie as their weights do."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 5, 1), nn.Flatten(), nn.Linear(180, 2)
+    )
+    model.to(memory_format=torch.channels_last)
+    optimizer = build_optimizer("adamw", groups(model), momentum=0.9, device=CPU)
+    assert optimizer.defaults["fused"]
+    expected = [parameter.detach().double() for parameter in model.parameters()]
+    first, second = ([torch.zeros_like(each) for each in expected] for _ in range(2))
+    for number in range(1, 5):
+        optimizer.zero_grad()
+        for _ in range(2):  # accumulated
+            with torch.autocast("cpu", torch.bfloat16, enabled=number > 2):
+                loss = model(torch.randn(2, 3, 10, 10)).square().sum()
+            loss.backward()
+        for parameter, weight, m, v in zip(model.parameters(), expected, first, second, strict=True):
+            assert parameter.grad is not None
+            gradient = parameter.grad.double()
+            weight *= 1 - 0.1 * 0.01
+            m.lerp_(gradient, 0.1)
+            v.lerp_(gradient.square(), 0.001)
+            weight -= 0.1 * (m / (1 - 0.9**number)) / ((v / (1 - 0.999**number)).sqrt() + 1e-8)
+        optimizer.step()
+        for parameter, weight in zip(model.parameters(), expected, strict=True):
+            torch.testing.assert_close(parameter.double(), weight, rtol=1e-5, atol=1e-5)
+
+
 def test_a_thawed_parameter_starts_at_nothing_and_one_that_stays_keeps_its_momentum() -> None:
     model = network()
     head = build_optimizer("sgd", groups(model, "2."), momentum=0.9, device=CPU)
