@@ -22,7 +22,7 @@ from torch import nn
 from finetune.data.machine import cores
 from finetune.errors import UserError
 from finetune.recipe.schema import TrainSection
-from finetune.training.fp32_convolutions import ConvolutionsInFp32
+from finetune.training.cpu_kernels import CpuKernels
 
 Precision = Literal["fp32", "bf16", "fp16"]
 InferencePrecision = Literal["fp32", "bf16"]
@@ -80,8 +80,8 @@ def _training(device: torch.device, precision: Precision) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if dtype is not None:
             stack.enter_context(torch.autocast(device.type, dtype=dtype))
-            if device.type == "cpu":
-                stack.enter_context(ConvolutionsInFp32())
+        if device.type == "cpu":
+            stack.enter_context(CpuKernels(half=dtype is torch.bfloat16))
         yield
 
 

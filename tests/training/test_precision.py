@@ -10,7 +10,6 @@ from torch import nn
 
 from finetune.data.batch import Batch
 from finetune.errors import CheckpointError, UserError
-from finetune.model.backbones import create
 from finetune.recipe.schema import TrainSection
 from finetune.training import precision
 from finetune.training.precision import (
@@ -129,70 +128,6 @@ def test_tf32_follows_the_precision(wanted: Any, on: bool) -> None:
         assert torch.backends.cudnn.allow_tf32 == on
         with compute.exact():
             assert not torch.backends.cudnn.allow_tf32
-
-
-def grouped(groups: int, kind: str) -> tuple[torch.Tensor, torch.dtype]:
-    """The weight's gradient of a convolution of 8 channels, and the type of what it computes."""
-    torch.manual_seed(0)
-    conv = nn.Conv2d(8, 8, 3, groups=groups)
-    images = torch.rand(4, 8, 9, 9).bfloat16().float()
-    with choose_compute(CPU, TrainSection(precision=kind)).autocast():  # type: ignore[arg-type]
-        found = conv(images)
-    # Sums of values that bf16 holds exactly, so that any rounding is that of the convolution itself.
-    found.float().sum().backward()  # type: ignore[no-untyped-call]
-    assert conv.weight.grad is not None
-    return conv.weight.grad, found.dtype
-
-
-def test_depthwise_convolutions_train_in_fp32_between_bf16() -> None:
-    exact, _ = grouped(8, "fp32")
-    found, dtype = grouped(8, "bf16")
-    assert dtype == torch.bfloat16
-    assert torch.equal(found, exact)
-    # Convolutions of several channels a group, and whole ones, are left to autocast.
-    for groups in (1, 4):
-        assert not torch.equal(grouped(groups, "bf16")[0], grouped(groups, "fp32")[0])
-
-
-def test_without_a_gradient_a_depthwise_convolution_is_as_autocast_has_it() -> None:
-    conv, images = nn.Conv2d(8, 8, 3, groups=8), torch.rand(2, 8, 9, 9)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        plain = conv(images)
-    with torch.no_grad(), choose_compute(CPU, TrainSection(precision="bf16")).autocast():
-        assert torch.equal(conv(images), plain)
-
-
-@pytest.mark.parametrize("name", ["mobilenet_v3_small", "convnext_tiny"])
-def test_networks_of_depthwise_convolutions_train(name: str) -> None:
-    module = create(name, 5, image_size=32).train()
-    with choose_compute(CPU, TrainSection(precision="bf16")).autocast():
-        logits = module(torch.rand(4, 3, 32, 32))
-    logits.float().logsumexp(1).sum().backward()
-    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in module.parameters())
-
-
-def leave_nan_in_free_memory() -> None:
-    """What a kernel takes in that nobody wrote then shows."""
-    blocks = [torch.full((1 << power,), torch.nan) for power in range(12, 22, 2) for _ in range(4)]
-    del blocks
-
-
-@pytest.mark.parametrize(("kernel", "stride", "side"), [(3, 2, 1), (5, 4, 3), (3, 2, 2), (3, 1, 4)])
-def test_a_gradient_is_of_what_was_written(kernel: int, stride: int, side: int) -> None:
-    conv = nn.Conv2d(32, 64, kernel, stride, kernel // 2)
-    images = torch.rand(4, 32, side, side)
-    gradients = []
-    for _ in range(3):
-        conv.zero_grad()
-        leave_nan_in_free_memory()
-        with choose_compute(CPU, TrainSection(precision="bf16")).autocast():
-            found = conv(images)
-        assert found.dtype == torch.bfloat16
-        found.float().sum().backward()  # type: ignore[no-untyped-call]
-        assert conv.weight.grad is not None
-        gradients.append(conv.weight.grad.clone())
-    assert gradients[0].isfinite().all()
-    assert all(torch.equal(each, gradients[0]) for each in gradients)
 
 
 def test_a_resumed_run_keeps_what_the_rule_chose() -> None:

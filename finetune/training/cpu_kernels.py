@@ -1,0 +1,104 @@
+"""What trains on the CPU another way than torch would: operations whose own way is slow there, or wrong."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from finetune.training.depthwise import suits, train_depthwise
+
+PLACES = {2, 3}
+
+
+class CpuKernels(TorchFunctionMode):
+    """While active, these take another way where they have a gradient.
+
+    - The average over all places, of squeeze-and-excitation and before most heads: torch spreads its
+      gradient out over the places in the other memory format, and adding that to another gradient takes
+      several times as long as adding one number to all places. The bits are the same.
+    - Under bf16 autocast, depthwise convolutions (:mod:`finetune.training.depthwise`).
+    - Under bf16 autocast, convolutions whose picture is shorter than their stride (ResNet's last stage at 16
+      px) compute in fp32 and give bf16 on: the gradient of their weights, in bf16, takes in memory that
+      nobody wrote (torch 2.14 with AMX; found by filling memory with NaN). It differs from run to run, and is
+      now and then not finite. So do depthwise ones that do not suit the way above.
+
+    Args:
+        half: bf16 autocast is on.
+    """
+
+    def __init__(self, half: bool) -> None:
+        super().__init__()
+        self._half = half
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.conv2d and self._half:
+            return _convolution(*args, **kwargs)
+        if func is F.adaptive_avg_pool2d and _averages_all(*args, **kwargs):
+            return _Average.apply(args[0], True)
+        if func in (torch.mean, Tensor.mean) and _is_over_places(*args, **kwargs):
+            return _Average.apply(args[0], args[2] if len(args) > 2 else kwargs.get("keepdim", False))
+        return func(*args, **kwargs)
+
+
+def _convolution(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:
+    """``torch.conv2d``, by its names."""
+    given = (stride, padding, dilation, groups)
+    if not _has_gradient(input, weight):
+        return torch.conv2d(input, weight, bias, *given)
+    strides = (stride, stride) if isinstance(stride, int) else tuple(stride)
+    is_short = any(side < step for side, step in zip(input.shape[-2:], strides, strict=True))
+    is_depthwise = 1 < groups == input.shape[-3]
+    if not is_short and is_depthwise and suits(input, weight, padding, dilation):
+        return train_depthwise(input, weight, bias, strides, padding)
+    if is_short or is_depthwise:
+        with torch.autocast("cpu", enabled=False):
+            return torch.conv2d(input.float(), weight, bias, *given).bfloat16()
+    return torch.conv2d(input, weight, bias, *given)
+
+
+def _has_gradient(*tensors: Any) -> bool:
+    return torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in tensors)
+
+
+def _averages_all(input: Any, output_size: Any) -> bool:
+    return _has_gradient(input) and input.ndim == 4 and output_size in (1, (1, 1), [1, 1])
+
+
+def _is_over_places(input: Any, dim: Any = None, keepdim: bool = False, **more: Any) -> bool:
+    if more or not isinstance(dim, tuple | list) or not _has_gradient(input) or input.ndim != 4:
+        return False
+    return len(dim) == 2 and {axis % 4 for axis in dim} == PLACES and input.is_floating_point()
+
+
+class _Average(torch.autograd.Function):
+    """The average over all places of (N, C, H, W): (N, C, 1, 1) or (N, C)."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, keep: bool) -> Tensor:
+        ctx.shape = images.shape
+        found = F.adaptive_avg_pool2d(images, 1)
+        return found if keep else found.flatten(1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        _, _, height, width = ctx.shape
+        # Divided first, where torch spreads it out first: the same numbers.
+        return (gradient.reshape(*ctx.shape[:2], 1, 1) / (height * width)).expand(ctx.shape), None

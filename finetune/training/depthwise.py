@@ -1,0 +1,127 @@
+"""Depthwise convolutions that train in bf16 on the CPU, each pass by the kernel that oneDNN has for it.
+
+Under plain autocast networks made of them (MobileNet, EfficientNet, ConvNeXt) train more slowly than in fp32:
+oneDNN (3.12) has depthwise kernels in bf16 for the output, for the gradient of the input at stride 1, and for
+that of weights up to three columns wide. For others it takes general ones, which take up to thirty times as
+long. So wider weights' gradients are computed three columns at a time, and at other strides the input's from
+an output's gradient with zeros in between. Sums are in fp32 in all of these kernels, and what they give is
+rounded to bf16, as autocast has it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+# The widest weights that there is a kernel for.
+COLUMNS = 3
+
+
+def suits(images: Tensor, weight: Tensor, padding: Any, dilation: Any) -> bool:
+    """Whether :func:`train_depthwise` can take it: no dilation, padding in numbers, a picture as large as the
+    weights."""
+    dilations = {dilation} if isinstance(dilation, int) else set(dilation)
+    return (
+        dilations == {1}
+        and not isinstance(padding, str)
+        and images.ndim == 4
+        and weight.dtype == torch.float32
+        and min(images.shape[-2:]) >= max(weight.shape[-2:])
+    )
+
+
+def train_depthwise(
+    images: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int], padding: Any
+) -> Tensor:
+    """``torch.conv2d`` with as many groups as channels: (N, C, H, W) to bf16 (N, C', H', W').
+
+    Args:
+        weight, bias: fp32 (C', 1, h, w) and (C'), C' a multiple of C, as are their gradients.
+    """
+    paddings = (padding, padding) if isinstance(padding, int) else tuple(padding)
+    found: Tensor = _Depthwise.apply(images.bfloat16(), weight, bias, list(stride), list(paddings))
+    return found
+
+
+class _Depthwise(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int], padding: list[int]
+    ) -> Tensor:
+        ctx.save_for_backward(images, weight)
+        ctx.stride, ctx.padding, ctx.has_bias = stride, padding, bias is not None
+        bias = None if bias is None else bias.bfloat16()
+        return torch.conv2d(images, weight.bfloat16(), bias, stride, padding, 1, images.shape[1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        images, weight = ctx.saved_tensors
+        of_images, of_weight, of_bias, *_ = ctx.needs_input_grad
+        found: list[Tensor | None] = [None] * 5
+        if of_images:
+            found[0] = _of_images(gradient, images, weight, ctx.stride, ctx.padding)
+        if of_weight:
+            found[1] = _of_weight(gradient, images, weight, ctx.stride, ctx.padding)
+        if of_bias:
+            found[2] = gradient.sum((0, 2, 3), dtype=torch.float32)
+        return tuple(found)
+
+
+def _of_images(
+    gradient: Tensor, images: Tensor, weight: Tensor, stride: list[int], padding: list[int]
+) -> Tensor:
+    if set(stride) != {1}:
+        # What stride 1 would have given, of which all but every so many places were left out.
+        size = [
+            side + 2 * more - across + 1
+            for side, more, across in zip(images.shape[2:], padding, weight.shape[2:], strict=True)
+        ]
+        layout = torch.channels_last if _is_channels_last(images) else torch.contiguous_format
+        shape = (*gradient.shape[:2], *size)
+        spread = torch.empty(shape, dtype=gradient.dtype, memory_format=layout).zero_()
+        spread[:, :, :: stride[0], :: stride[1]] = gradient
+        gradient = spread
+    return _backward(gradient, images, weight.bfloat16(), [1, 1], padding, (True, False, False))[0]
+
+
+def _is_channels_last(images: Tensor) -> bool:
+    return images.is_contiguous(memory_format=torch.channels_last)
+
+
+def _of_weight(
+    gradient: Tensor, images: Tensor, weight: Tensor, stride: list[int], padding: list[int]
+) -> Tensor:
+    width = weight.shape[-1]
+    if width <= COLUMNS:
+        return _backward(gradient, images, weight.bfloat16(), stride, padding, (False, True, False))[
+            1
+        ].float()
+    columns = []
+    for first in range(0, width, COLUMNS):
+        part = weight[..., first : first + COLUMNS].bfloat16()
+        # What these columns see, and no more: a negative padding cuts off.
+        seen = (gradient.shape[-1] - 1) * stride[1] + part.shape[-1]
+        left = padding[1] - first
+        part_images = F.pad(images, (left, seen - images.shape[-1] - left))
+        columns.append(
+            _backward(gradient, part_images, part, stride, [padding[0], 0], (False, True, False))[1]
+        )
+    return torch.cat(columns, -1).float()
+
+
+def _backward(
+    gradient: Tensor,
+    images: Tensor,
+    weight: Tensor,
+    stride: list[int],
+    padding: list[int],
+    wanted: tuple[bool, bool, bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
+        gradient, images, weight, None, stride, padding, [1, 1], False, [0, 0], images.shape[1], wanted
+    )
+    return found
