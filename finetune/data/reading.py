@@ -49,6 +49,8 @@ MOST_WORKERS = 8
 AHEAD = 2
 # In bytes. Smaller pictures are decoded in less time than threads take to hand them over.
 LARGE_FILE = 100_000
+# What it looks like where a loader process dies just as it hands a batch over, before torch sees that it did.
+LOST_IN_BETWEEN = (ConnectionError, EOFError)
 # Of Linux's prctl.
 PR_SET_PDEATHSIG = 1
 
@@ -59,10 +61,12 @@ def default_workers() -> int:
     return 0 if usable <= 2 else min(usable - 2, MOST_WORKERS)
 
 
-def worker_death(error: RuntimeError) -> FinetuneError | None:
+def worker_death(error: Exception) -> FinetuneError | None:
     """What to tell the user if ``error`` says that a loader process died; None if it says something else."""
     text = " ".join(str(error).split())
-    if not text.startswith("DataLoader worker"):
+    if isinstance(error, LOST_IN_BETWEEN):
+        text = f"it handed a batch over when it ended ({text or type(error).__name__})"
+    elif not text.startswith("DataLoader worker"):
         return None
     shm = "/dev/shm"
     room = f" ({shutil.disk_usage(shm).free >> 20} MB free)" if os.path.isdir(shm) else ""  # noqa: PTH112
@@ -204,8 +208,8 @@ def running(loader: "DataLoader[PixelBatch]", on_bad_image: OnBadImage) -> Gener
                 # A new one: an error that this frame also refers to would keep the frame alive.
                 raise BadImageError(batch.bad[0].name, batch.bad[0].reason)
             yield batch
-    except RuntimeError as error:
-        if (death := worker_death(error)) is not None:
+    except (RuntimeError, *LOST_IN_BETWEEN) as error:
+        if loader.num_workers and (death := worker_death(error)) is not None:
             raise death from None
         raise
     finally:

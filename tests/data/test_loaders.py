@@ -14,15 +14,15 @@ import pytest
 import torch
 
 from finetune.data import reading
-from finetune.data.batch import Batch
+from finetune.data.batch import Batch, PixelBatch
 from finetune.data.known import drawn_source
 from finetune.data.loaders import TrainLoader, default_workers, eval_batches
 from finetune.data.pictures import FilePictures
 from finetune.data.preprocessing import Preprocessing
-from finetune.data.reading import worker_death
+from finetune.data.reading import running, worker_death
 from finetune.data.sources import Split
 from finetune.data.transforms import BatchMixer, TrainTransform
-from finetune.errors import BadImageError, DataError
+from finetune.errors import BadImageError, DataError, FinetuneError
 from finetune.recipe.schema import AugmentSection
 
 PREPROCESSING = Preprocessing(16, 18, "shorter", "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -357,6 +357,23 @@ def test_a_killed_process_ends_the_run_with_a_message() -> None:
     )
     assert "a loader process died" in done.stdout
     assert "data.workers: 0" in done.stdout
+
+
+@pytest.mark.parametrize("lost", [ConnectionResetError(104, "Connection reset by peer"), EOFError()])
+def test_a_process_that_dies_as_it_hands_a_batch_over_is_told_as_any_other(lost: Exception) -> None:
+    class Dying:
+        num_workers = 2
+
+        def __iter__(self) -> Iterator[PixelBatch]:
+            raise lost
+
+    with pytest.raises(
+        FinetuneError, match=r"a loader process died: it handed a batch over.*data\.workers: 0"
+    ):
+        list(running(Dying(), "error"))  # type: ignore[arg-type]
+    Dying.num_workers = 0
+    with pytest.raises(type(lost)):
+        list(running(Dying(), "error"))  # type: ignore[arg-type]
 
 
 def test_other_errors_are_no_deaths() -> None:
