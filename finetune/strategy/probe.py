@@ -26,8 +26,8 @@ from finetune.model.truncate import Pool
 from finetune.recipe.schema import HeadSection, PhaseSection, Recipe
 from finetune.training.checkpoint import Trained
 from finetune.training.environment import describe_environment
+from finetune.training.feature_store import open_store
 from finetune.training.fit import description, final_test
-from finetune.training.frozen import open_store
 from finetune.training.phase import judge, save_best, save_last
 from finetune.training.position import Best, Position
 from finetune.training.precision import choose_compute, pick_device

@@ -17,7 +17,7 @@ from finetune.training.batch_size import warn_of_little_memory
 from finetune.training.checkpoint import MODEL, load_weights, open_checkpoint, promote, read_tensors
 from finetune.training.decoded import describe_decoded, keeping, plan_decoded
 from finetune.training.environment import describe_environment
-from finetune.training.frozen import FeaturePlan, plan_features
+from finetune.training.feature_plan import FeaturePlan, plan_features
 from finetune.training.phase import judge, save_last, train_phase
 from finetune.training.plan import PhasePlan, plan_phases
 from finetune.training.position import Best, Position

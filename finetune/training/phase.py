@@ -18,7 +18,8 @@ from finetune.model.freeze import Freeze
 from finetune.training.allocator import keep_less
 from finetune.training.checkpoint import CARD, MODEL, OPTIMIZER, RAW, SCORE, STATE, save_checkpoint
 from finetune.training.compiled import Compiled
-from finetune.training.frozen import FeaturePlan, Frozen
+from finetune.training.feature_plan import FeaturePlan
+from finetune.training.frozen import Frozen
 from finetune.training.loop import Stepper
 from finetune.training.optimizer import load_named_state, named_state
 from finetune.training.plan import SOLVER, PhasePlan

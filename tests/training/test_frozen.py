@@ -15,7 +15,7 @@ from finetune.data import kept
 from finetune.errors import UserError
 from finetune.features.split import NoSplitError
 from finetune.recipe.load import parse_recipe
-from finetune.training import frozen
+from finetune.training import feature_plan, frozen
 from finetune.training.fit import fit
 from finetune.training.progress import Silent
 from finetune.training.run_dir import RunDir
@@ -194,7 +194,7 @@ def test_networks_that_cannot_be_cut_run_whole(
         raise NoSplitError("two tensors cross")
 
     text = "train: {batch_size: 16, phases: [{freeze: backbone, epochs: 1}]}"
-    monkeypatch.setattr(frozen, "cost", refuse)
+    monkeypatch.setattr(feature_plan, "cost", refuse)
     told = run(tmp_path / "early", shapes, text)
     assert "two tensors cross" in told.facts[0]
     monkeypatch.undo()

@@ -18,8 +18,8 @@ from finetune.features.decide import Verdict
 from finetune.recipe.load import parse_recipe
 from finetune.recipe.schema import Recipe
 from finetune.training import decoded, phase
+from finetune.training.feature_plan import plan_features
 from finetune.training.fit import fit
-from finetune.training.frozen import plan_features
 from finetune.training.plan import plan_phases
 from finetune.training.precision import choose_compute, pick_device
 from finetune.training.run_dir import RunDir
