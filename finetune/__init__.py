@@ -9,7 +9,7 @@ _PUBLIC = {
     "Recipe": "finetune.recipe.schema",
     "load_recipe": "finetune.recipe.load",
     "fit": "finetune.training.fit",
-    "load_trained": "finetune.training.checkpoint",
+    "load_trained": "finetune.training.run.checkpoint",
     "FinetuneError": "finetune.errors",
 }
 

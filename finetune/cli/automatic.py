@@ -7,7 +7,7 @@ from finetune.cli import output
 from finetune.cli.run_options import name_of
 from finetune.errors import RunDirError, UserError, printable
 from finetune.recipe.catalog import KNOWN_SETS
-from finetune.training.run_files import RECIPE, RESOLVED
+from finetune.training.run.files import RECIPE, RESOLVED
 
 if TYPE_CHECKING:
     from finetune.strategy.doctor.examine import Report
@@ -52,7 +52,7 @@ def train_pictures(
         RunDirError: the run directory is taken.
         UserError: pictures that cannot serve.
     """
-    from finetune.training.run_dir import RunDir
+    from finetune.training.run.directory import RunDir
 
     place = run_dir or Path("runs") / name_of(source)
     # Refused now, and not after minutes of measuring; free again while nothing is trained.

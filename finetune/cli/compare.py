@@ -55,7 +55,7 @@ def compare(
     from finetune.strategy.compare import measure
     from finetune.strategy.curves import draw
     from finetune.strategy.repeat import Options
-    from finetune.training.precision import pick_device
+    from finetune.training.compute.precision import pick_device
 
     options = Options(device, resume=True)
     places = [each if each.is_dir() else _train(each, set_ or [], options) for each in what]
@@ -101,7 +101,7 @@ def _train(recipe: Path, overrides: list[str], options: "Options") -> Path:
     from finetune.cli.progress import open_progress
     from finetune.recipe.load import load_recipe
     from finetune.strategy.repeat import train_in_place
-    from finetune.training.claim import place_of
+    from finetune.training.run.claim import place_of
 
     place = Path(place_of(recipe, None))
     output.note(f"\n{printable(str(place))}")
@@ -120,7 +120,7 @@ def _train_from_scratch(pretrained: Path, options: "Options") -> Path:
     from finetune.recipe.load import load_recipe
     from finetune.strategy.repeat import train_in_place
     from finetune.strategy.scratch import from_scratch
-    from finetune.training.run_files import RESOLVED
+    from finetune.training.run.files import RESOLVED
 
     place = pretrained.with_name(f"{pretrained.name}-scratch")
     recipe = from_scratch(load_recipe(pretrained / RESOLVED))

@@ -52,7 +52,7 @@ def cv(
     from finetune.evaluation.staging import publish, staging
     from finetune.strategy.crossval import fold_places, judge_folds, train_folds
     from finetune.strategy.repeat import Options
-    from finetune.training.precision import pick_device
+    from finetune.training.compute.precision import pick_device
 
     with open_progress(None) as progress:
 

@@ -26,7 +26,7 @@ from finetune.errors import GateMissedError, UserError
 if TYPE_CHECKING:
     from finetune.data.sources import Split
     from finetune.evaluation.evaluate import Evaluation
-    from finetune.training.checkpoint import Trained
+    from finetune.training.run.checkpoint import Trained
 
 
 class SplitName(StrEnum):
@@ -110,8 +110,8 @@ def _evaluate(
     device: str | None,
     batch_size: int | None,
 ) -> "Evaluation":
-    from finetune.training.checkpoint import load_trained
-    from finetune.training.precision import pick_device
+    from finetune.training.compute.precision import pick_device
+    from finetune.training.run.checkpoint import load_trained
     from finetune.training.trained import evaluate_trained
 
     where = pick_device(device)

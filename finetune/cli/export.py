@@ -37,8 +37,8 @@ def export(
     chosen = _format(format, out)
     check_run(run)
     from finetune.deploy.export import export as write
-    from finetune.training.checkpoint import load_trained
-    from finetune.training.run_files import EXPORT
+    from finetune.training.run.checkpoint import load_trained
+    from finetune.training.run.files import EXPORT
 
     target = out or run / EXPORT / f"model.{chosen.value}"
     exported = write(load_trained(run, checkpoint.value), chosen.value, target)

@@ -97,8 +97,8 @@ def _open(
         return OnnxClassifier(model, device)
     from finetune.deploy.torch_classifier import TorchClassifier
     from finetune.features.split import inference_form
-    from finetune.training.checkpoint import load_trained
-    from finetune.training.precision import pick_device
+    from finetune.training.compute.precision import pick_device
+    from finetune.training.run.checkpoint import load_trained
 
     where = pick_device(device)
     warn_of_software_bf16(where, precision)

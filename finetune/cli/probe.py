@@ -61,8 +61,8 @@ def probe(
     All is chosen by cross-validation on train; val is shown. The best linear one is saved as a run, which
     eval, predict and export take, in place of the probe that was there before.
     """
-    from finetune.training.run_dir import RunDir
-    from finetune.training.run_files import RESOLVED
+    from finetune.training.run.directory import RunDir
+    from finetune.training.run.files import RESOLVED
 
     if (Path(what) / RESOLVED).is_file():
         if layers is not None or run_dir is not None or set_:
@@ -140,7 +140,7 @@ def _table(rows: "list[tuple[str, Row]]", heading: str) -> None:
 def _compare(run: Path, device: str | None, as_json: bool) -> None:
     from finetune.cli.progress import open_progress
     from finetune.strategy.probe import before_and_after
-    from finetune.training.checkpoint import load_trained
+    from finetune.training.run.checkpoint import load_trained
 
     with open_progress(None) as progress:
         before, after = before_and_after(load_trained(run), device=device, tell=progress.features)

@@ -7,7 +7,7 @@ library does not: who imports the package is left alone.
 import os
 from collections.abc import MutableMapping
 
-from finetune.training.allocator import keep_freed_memory
+from finetune.training.compute.allocator import keep_freed_memory
 
 # How often a thread looks for work before it sleeps, some microseconds in all.
 SPINS = "1000"

@@ -82,7 +82,7 @@ def keeping_features(where: str) -> Iterator[None]:
 
 def warn_of_software_bf16(device: "torch.device", precision: InferencePrecision) -> None:
     """Say so where ``--precision bf16`` makes nothing faster."""
-    from finetune.training.precision import computes_bf16
+    from finetune.training.compute.precision import computes_bf16
 
     if precision is InferencePrecision.bf16 and not computes_bf16(device):
         output.warn(f"--precision bf16: this {device.type} computes bf16 in software, slower than fp32.")
@@ -94,7 +94,7 @@ def check_run(run: Path) -> None:
     Raises:
         RunDirError: there is no such folder, or it holds no run.
     """
-    from finetune.training.run_files import RESOLVED
+    from finetune.training.run.files import RESOLVED
 
     if not run.is_dir():
         raise RunDirError(

@@ -24,7 +24,7 @@ def train_several(
 ) -> None:
     """Train, and print each run's numbers, their mean, range and interval."""
     from finetune.recipe.load import load_recipe
-    from finetune.training.claim import place_of
+    from finetune.training.run.claim import place_of
 
     place = Path(place_of(recipe, run_dir))
     wanted = load_recipe(recipe, overrides)

@@ -8,7 +8,7 @@ import os
 import sys
 
 from finetune.errors import RunDirError
-from finetune.training.claim import Claim, claim_early, place_of, release_all
+from finetune.training.run.claim import Claim, claim_early, place_of, release_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import typer
 from finetune.cli import output
 from finetune.cli.automatic import is_pictures, train_pictures
 from finetune.errors import UserError
-from finetune.training.run_files import RECIPE
+from finetune.training.run.files import RECIPE
 
 if TYPE_CHECKING:
     from finetune.training.fit import Result
@@ -92,8 +92,8 @@ def train(
 
         train_several(recipe, run_dir, set_ or [], seeds, device, resume=resume, overwrite=overwrite)
         return
-    from finetune.training.claim import place_of
-    from finetune.training.run_dir import RunDir
+    from finetune.training.run.claim import place_of
+    from finetune.training.run.directory import RunDir
 
     path = Path(place_of(recipe, run_dir, smoke=smoke))
     # A trial replaces the trial before it; a place that the user names is never replaced unasked.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from finetune.deploy.predict import Classifier
 from finetune.errors import BadImageError, ExportError, UserError, first_line
-from finetune.training.checkpoint import Trained
+from finetune.training.run.checkpoint import Trained
 from finetune.training.setup import load_data
 
 log = logging.getLogger("finetune")

@@ -21,7 +21,7 @@ from finetune.deploy.write_torch import CONFIG, open_pt2, open_safetensors, writ
 from finetune.errors import CheckpointError, ExportError, FinetuneError, MissingExtraError, UserError
 from finetune.evaluation.staging import publish, staging
 from finetune.training.card import ModelCard
-from finetune.training.checkpoint import Trained
+from finetune.training.run.checkpoint import Trained
 
 Format = Literal["onnx", "pt2", "safetensors"]
 Write = Callable[[nn.Module, ModelCard, Path], None]

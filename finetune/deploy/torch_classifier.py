@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from finetune.training.card import ModelCard
-from finetune.training.precision import InferencePrecision, inference
+from finetune.training.compute.precision import InferencePrecision, inference
 
 
 class TorchClassifier:

@@ -14,7 +14,7 @@ from finetune.deploy.write_onnx import card_json, example
 from finetune.errors import ExportError
 from finetune.model.build import rebuild
 from finetune.training.card import ModelCard
-from finetune.training.checkpoint import load_weights, read_document, read_tensors
+from finetune.training.run.checkpoint import load_weights, read_document, read_tensors
 
 CARD_FILE = "card.json"
 CONFIG = "config.json"

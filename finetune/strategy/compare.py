@@ -18,8 +18,8 @@ from finetune.evaluation.choose_split import choose_split
 from finetune.evaluation.evaluate import Evaluation
 from finetune.evaluation.metrics import Metrics
 from finetune.evaluation.paired import Paired, paired
-from finetune.training.checkpoint import Trained, load_trained
-from finetune.training.run_files import METRICS, TIMING
+from finetune.training.run.checkpoint import Trained, load_trained
+from finetune.training.run.files import METRICS, TIMING
 from finetune.training.setup import load_data
 from finetune.training.trained import data_has_changed, evaluate_trained
 

@@ -16,8 +16,8 @@ from finetune.evaluation.metrics import classification_metrics
 from finetune.recipe.schema import FoldSection, Recipe
 from finetune.strategy.repeat import Options, Telling, refuse_run, refuse_taken, train_in_place
 from finetune.strategy.spread import Spread, of_folds
-from finetune.training.checkpoint import load_trained
 from finetune.training.fit import Result
+from finetune.training.run.checkpoint import load_trained
 from finetune.training.setup import load_data
 from finetune.training.trained import evaluate_trained
 

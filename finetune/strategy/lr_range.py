@@ -14,9 +14,9 @@ from typing import Any
 from finetune.data.batch import Batch
 from finetune.errors import FinetuneError, NonFiniteLossError, UserError
 from finetune.recipe.schema import Recipe
+from finetune.training.compute.precision import choose_compute, pick_device
 from finetune.training.loop import Totals
 from finetune.training.plan import SOLVER, plan_phases
-from finetune.training.precision import choose_compute, pick_device
 from finetune.training.setup import Setup, load_data, prepare
 from finetune.training.stepper import freeze_layers, make_optimizer, make_stepper
 

@@ -24,15 +24,15 @@ from finetune.model.build import describe as describe_layers
 from finetune.model.head import linear_of
 from finetune.model.truncate import Pool
 from finetune.recipe.schema import HeadSection, PhaseSection, Recipe
-from finetune.training.checkpoint import Trained
-from finetune.training.environment import describe_environment
-from finetune.training.feature_store import open_store
+from finetune.training.compute.precision import choose_compute, pick_device
 from finetune.training.fit import description, final_test
+from finetune.training.kept.feature_store import open_store
 from finetune.training.phase import judge, save_best, save_last
-from finetune.training.position import Best, Position
-from finetune.training.precision import choose_compute, pick_device
-from finetune.training.run_dir import RunDir
-from finetune.training.run_files import METRICS, TIMING
+from finetune.training.run.checkpoint import Trained
+from finetune.training.run.directory import RunDir
+from finetune.training.run.environment import describe_environment
+from finetune.training.run.files import METRICS, TIMING
+from finetune.training.run.position import Best, Position
 from finetune.training.setup import Setup, load_data, prepare
 from finetune.training.signals import Signals
 from finetune.training.solved import put_in

@@ -25,7 +25,7 @@ from finetune.features.split import NoSplitError
 from finetune.recipe.schema import Recipe
 from finetune.strategy.probe import Tell, features_of, frozen_recipe
 from finetune.strategy.transferability import h_score, log_me
-from finetune.training.precision import Compute, choose_compute, pick_device
+from finetune.training.compute.precision import Compute, choose_compute, pick_device
 from finetune.training.setup import load_data, prepare
 
 log = logging.getLogger("finetune")

@@ -8,8 +8,8 @@ from finetune.errors import RunDirError
 from finetune.recipe.schema import Recipe
 from finetune.training.fit import Result, fit
 from finetune.training.progress import Progress
-from finetune.training.run_dir import RunDir
-from finetune.training.run_files import RESOLVED
+from finetune.training.run.directory import RunDir
+from finetune.training.run.files import RESOLVED
 
 # What tells of a run as it goes on, given the run's folder.
 Telling = Callable[[Path], Progress]

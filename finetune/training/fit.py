@@ -13,17 +13,19 @@ from finetune.model.freeze import fresh_layers, resolve_freeze, shortened
 from finetune.recipe.load import dump_recipe
 from finetune.recipe.schema import Recipe, TrainSection
 from finetune.training.batch_of_one import refuse_batch_of_one
-from finetune.training.batch_size import warn_of_little_memory
-from finetune.training.checkpoint import MODEL, load_weights, open_checkpoint, promote, read_tensors
-from finetune.training.decoded import describe_decoded, keeping, plan_decoded
-from finetune.training.environment import describe_environment
-from finetune.training.feature_plan import FeaturePlan, plan_features
+from finetune.training.compute.batch_size import warn_of_little_memory
+from finetune.training.compute.precision import choose_compute, pick_device
+from finetune.training.kept.decoded import describe_decoded, keeping, plan_decoded
+from finetune.training.kept.feature_plan import FeaturePlan, plan_features
 from finetune.training.phase import judge, save_last, train_phase
 from finetune.training.plan import PhasePlan, plan_phases
-from finetune.training.position import Best, Position
-from finetune.training.precision import choose_compute, pick_device
 from finetune.training.progress import Progress, Silent
-from finetune.training.resume import (
+from finetune.training.run.checkpoint import MODEL, load_weights, open_checkpoint, promote, read_tensors
+from finetune.training.run.directory import Description, RunDir
+from finetune.training.run.environment import describe_environment
+from finetune.training.run.files import METRICS, TIMING
+from finetune.training.run.position import Best, Position
+from finetune.training.run.resume import (
     as_begun,
     batch_size_as_begun,
     recorded,
@@ -31,8 +33,6 @@ from finetune.training.resume import (
     restore,
     settle_best,
 )
-from finetune.training.run_dir import Description, RunDir
-from finetune.training.run_files import METRICS, TIMING
 from finetune.training.setup import Setup, load_data, prepare
 from finetune.training.signals import Signals
 

@@ -13,11 +13,11 @@ from finetune.data.keys import key
 from finetune.data.loaders import Batch
 from finetune.errors import NoMemoryError, NonFiniteLossError, first_line
 from finetune.model.auxiliary import loss_and_logits
-from finetune.training.compiled import Compiled
+from finetune.training.compute.compiled import Compiled
+from finetune.training.compute.memory import is_out_of_memory, largest_that_fits
+from finetune.training.compute.precision import Compute
 from finetune.training.diagnosis import first_non_finite
 from finetune.training.l2_sp import Hold
-from finetune.training.memory import is_out_of_memory, largest_that_fits
-from finetune.training.precision import Compute
 from finetune.training.schedule import Rates
 
 NAMED_PICTURES = 8

@@ -13,8 +13,8 @@ from typing import Literal
 from finetune.errors import FinetuneError, RunDirError, UserError
 from finetune.model.build import Network, build
 from finetune.model.start import fingerprint
-from finetune.training.checkpoint import Trained, load_trained
-from finetune.training.run_files import ENVIRONMENT
+from finetune.training.run.checkpoint import Trained, load_trained
+from finetune.training.run.files import ENVIRONMENT
 
 
 @dataclass(frozen=True)

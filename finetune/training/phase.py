@@ -15,19 +15,19 @@ from finetune.evaluation.evaluate import collect_logits
 from finetune.evaluation.metrics import Metrics, classification_metrics
 from finetune.features.split import NoSplitError, inference_form
 from finetune.model.freeze import Freeze
-from finetune.training.allocator import keep_less
-from finetune.training.checkpoint import CARD, MODEL, OPTIMIZER, RAW, SCORE, STATE, save_checkpoint
-from finetune.training.compiled import Compiled
-from finetune.training.feature_plan import FeaturePlan
-from finetune.training.frozen import Frozen
+from finetune.training.compute.allocator import keep_less
+from finetune.training.compute.compiled import Compiled
+from finetune.training.kept.feature_plan import FeaturePlan
+from finetune.training.kept.frozen import Frozen
 from finetune.training.loop import Stepper
 from finetune.training.optimizer import load_named_state, named_state
 from finetune.training.plan import SOLVER, PhasePlan
-from finetune.training.position import Best, Position
 from finetune.training.progress import Progress
 from finetune.training.recalibration import recalibrate_batchnorm
-from finetune.training.run_dir import RunDir
-from finetune.training.run_files import METRICS, TIMING
+from finetune.training.run.checkpoint import CARD, MODEL, OPTIMIZER, RAW, SCORE, STATE, save_checkpoint
+from finetune.training.run.directory import RunDir
+from finetune.training.run.files import METRICS, TIMING
+from finetune.training.run.position import Best, Position
 from finetune.training.setup import Setup
 from finetune.training.signals import Signals
 from finetune.training.solved import solve_head

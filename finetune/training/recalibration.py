@@ -6,7 +6,7 @@ from finetune.data.order import shuffled
 from finetune.errors import DataError
 from finetune.model.batchnorm import recalibrate
 from finetune.model.freeze import Freeze
-from finetune.training.position import Position
+from finetune.training.run.position import Position
 from finetune.training.setup import Setup
 from finetune.training.signals import Signals
 

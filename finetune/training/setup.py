@@ -20,10 +20,10 @@ from finetune.model.build import Network, build
 from finetune.model.start import starting_weights
 from finetune.model.weights import InputSpec
 from finetune.recipe.schema import DataSection, Recipe, TrainSection
-from finetune.training.batch_size import settle_batch_size
 from finetune.training.card import ModelCard
+from finetune.training.compute.batch_size import settle_batch_size
+from finetune.training.compute.precision import Compute, place
 from finetune.training.ema import moving_average
-from finetune.training.precision import Compute, place
 
 
 @dataclass

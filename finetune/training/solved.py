@@ -8,7 +8,7 @@ from torch import nn
 from finetune.errors import DataError, UserError
 from finetune.features.solve import LinearHead, choose_decay, cross_entropy, solve
 from finetune.model.head import linear_of
-from finetune.training.frozen import Frozen
+from finetune.training.kept.frozen import Frozen
 from finetune.training.loop import Totals
 from finetune.training.plan import PhasePlan
 from finetune.training.setup import Setup

@@ -10,10 +10,10 @@ from finetune.data.loaders import default_workers
 from finetune.data.sources import Source, Split
 from finetune.evaluation.evaluate import Evaluation, evaluate_split
 from finetune.features.split import inference_form
-from finetune.training.checkpoint import Trained, read_document
-from finetune.training.fingerprint import fingerprint
-from finetune.training.precision import InferencePrecision, inference
-from finetune.training.run_files import ENVIRONMENT
+from finetune.training.compute.precision import InferencePrecision, inference
+from finetune.training.run.checkpoint import Trained, read_document
+from finetune.training.run.files import ENVIRONMENT
+from finetune.training.run.fingerprint import fingerprint
 
 
 def evaluate_trained(

@@ -16,8 +16,8 @@ from finetune.model.auxiliary import loss_and_logits
 from finetune.model.freeze import Freeze
 from finetune.model.layers import find_layers
 from finetune.recipe.schema import TrainSection
-from finetune.training.allocator import keep_freed_memory, keep_less
-from finetune.training.precision import choose_compute, pick_device, place
+from finetune.training.compute.allocator import keep_freed_memory, keep_less
+from finetune.training.compute.precision import choose_compute, pick_device, place
 
 
 def run(job: Job) -> None:

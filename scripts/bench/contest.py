@@ -12,7 +12,7 @@ import yaml
 from bench.contestants import Contestant
 from bench.job import Epoch, Job
 from bench.process import Ended, run
-from finetune.training.run_files import ENVIRONMENT, METRICS, TIMING
+from finetune.training.run.files import ENVIRONMENT, METRICS, TIMING
 
 MODULES = {
     "plain": "bench.plain_loop",

@@ -18,7 +18,7 @@ from bench.network import begin, counted
 from bench.plain_loop import LR, MOMENTUM
 from finetune.model.auxiliary import loss_and_logits
 from finetune.recipe.schema import TrainSection
-from finetune.training.precision import DTYPES, choose_compute, pick_device
+from finetune.training.compute.precision import DTYPES, choose_compute, pick_device
 
 
 def run(job: Job) -> None:

@@ -21,7 +21,7 @@ from finetune.data.sources import Source, read_source
 from finetune.data.splits import carve
 from finetune.data.transforms import TrainTransform
 from finetune.recipe.schema import AugmentSection
-from finetune.training.fingerprint import contents, fingerprint
+from finetune.training.run.fingerprint import contents, fingerprint
 
 
 def told(source: Source) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from finetune.model.build import build
 from finetune.recipe.load import dump_recipe
 from finetune.recipe.schema import Recipe
 from finetune.training.card import ModelCard
-from finetune.training.checkpoint import CARD, MODEL, Trained, load_trained, save_checkpoint
+from finetune.training.run.checkpoint import CARD, MODEL, Trained, load_trained, save_checkpoint
 
 SIZE = 32
 MakeRun = Callable[..., Path]

@@ -13,7 +13,7 @@ import torch
 from finetune.deploy.agreement import PICTURES, check_agreement, check_images, compare
 from finetune.deploy.torch_classifier import TorchClassifier
 from finetune.errors import ExportError
-from finetune.training.checkpoint import Trained, load_trained
+from finetune.training.run.checkpoint import Trained, load_trained
 
 EXPECTED = np.array([[10.0, 2.0], [-4.0, 5.0], [3.0, 3.001]], dtype=np.float32)
 

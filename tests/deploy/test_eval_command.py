@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from finetune.data.images import open_rgb
-from finetune.training import precision
-from finetune.training.checkpoint import Trained
+from finetune.training.compute import precision
+from finetune.training.run.checkpoint import Trained
 
 Cli = Callable[..., Any]
 

@@ -23,7 +23,7 @@ from finetune.deploy.onnx_classifier import CARD_KEY, OnnxClassifier
 from finetune.deploy.write_torch import open_pt2, open_safetensors
 from finetune.errors import ExportError, MissingExtraError, UserError
 from finetune.training.card import ModelCard
-from finetune.training.checkpoint import Trained
+from finetune.training.run.checkpoint import Trained
 
 
 def files_below(folder: Path) -> list[str]:

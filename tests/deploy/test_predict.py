@@ -23,7 +23,7 @@ from finetune.deploy.prediction_text import CsvWriter, JsonWriter, TableWriter
 from finetune.deploy.torch_classifier import TorchClassifier
 from finetune.features.split import inference_form
 from finetune.training.card import ModelCard
-from finetune.training.checkpoint import Trained
+from finetune.training.run.checkpoint import Trained
 
 RAW = Preprocessing(
     image_size=8,

@@ -8,13 +8,13 @@ import sys
 import pytest
 
 from finetune.cli.process import settle_waiting
-from finetune.training.allocator import SETTLED_BY
+from finetune.training.compute.allocator import SETTLED_BY
 
 GLIBC = platform.libc_ver()[0] == "glibc"
 # Page faults of taking and giving back a block of 64 MB ten times; the first time is none of them.
 FAULTS = """
 import ctypes, resource
-from finetune.training.allocator import keep_freed_memory, keep_less
+from finetune.training.compute.allocator import keep_freed_memory, keep_less
 if {keep}:
     print(keep_freed_memory())
 if {less}:

@@ -14,7 +14,7 @@ from finetune.errors import FinetuneError, UserError
 from finetune.recipe.load import parse_recipe
 from finetune.recipe.schema import TrainSection
 from finetune.strategy.lr_range import Rise, longest_fall, measure, range_test, smoothed, suggest
-from finetune.training.precision import choose_compute
+from finetune.training.compute.precision import choose_compute
 from finetune.training.setup import load_data, prepare
 
 RECIPE = """\

@@ -11,8 +11,8 @@ from finetune.data.loaders import eval_batches
 from finetune.evaluation.evaluate import collect_logits
 from finetune.recipe.load import parse_recipe
 from finetune.strategy import probe as strategy
-from finetune.training.checkpoint import load_trained
-from finetune.training.run_dir import RunDir
+from finetune.training.run.checkpoint import load_trained
+from finetune.training.run.directory import RunDir
 
 RECIPE = """\
 seed: 5

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-import finetune.training.batch_size as rule
+import finetune.training.compute.batch_size as rule
 from finetune.errors import NoMemoryError, RunDirError
 from finetune.model.build import Network, build
 from finetune.recipe.load import load_recipe, parse_recipe
 from finetune.recipe.schema import ModelSection, PhaseSection, TrainSection
-from finetune.training.batch_size import (
+from finetune.training.compute.batch_size import (
     COPIES_OF_WEIGHTS,
     PEAK,
     StepMemory,
@@ -22,9 +22,9 @@ from finetune.training.batch_size import (
     step_memory,
     warn_of_little_memory,
 )
+from finetune.training.compute.precision import Compute, choose_compute
 from finetune.training.fit import fit
-from finetune.training.precision import Compute, choose_compute
-from finetune.training.run_dir import RunDir
+from finetune.training.run.directory import RunDir
 
 PICTURE = (3, 32, 32)
 
@@ -71,8 +71,8 @@ import torch
 from pathlib import Path
 from finetune.model.build import build
 from finetune.recipe.schema import ModelSection, TrainSection
-from finetune.training.batch_size import step_memory
-from finetune.training.precision import choose_compute, place
+from finetune.training.compute.batch_size import step_memory
+from finetune.training.compute.precision import choose_compute, place
 compute = choose_compute(torch.device("cpu"), TrainSection(precision="fp32", threads=1))
 network = build(ModelSection(backbone="resnet18", weights="none"), 3, seed=0)
 module = place(network.module, compute.device).train()

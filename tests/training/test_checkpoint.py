@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from finetune.errors import CheckpointError, SaveError
-from finetune.training.checkpoint import (
+from finetune.training.run.checkpoint import (
     MODEL,
     load_weights,
     open_checkpoint,

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from finetune.data.batch import Batch
 from finetune.errors import UserError
 from finetune.recipe.schema import TrainSection
-from finetune.training import compiled
-from finetune.training.compiled import Compiled
+from finetune.training.compute import compiled
+from finetune.training.compute.compiled import Compiled
+from finetune.training.compute.precision import choose_compute
 from finetune.training.loop import Stepper, Totals
-from finetune.training.precision import choose_compute
 from finetune.training.schedule import Schedule
 
 SIZES = (6, 6, 3)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from finetune.model.backbones import create
 from finetune.recipe.schema import TrainSection
-from finetune.training.precision import Compute, choose_compute
+from finetune.training.compute.precision import Compute, choose_compute
 
 CPU = torch.device("cpu")
 

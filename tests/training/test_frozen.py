@@ -15,10 +15,10 @@ from finetune.data import kept
 from finetune.errors import UserError
 from finetune.features.split import NoSplitError
 from finetune.recipe.load import parse_recipe
-from finetune.training import feature_plan, frozen
 from finetune.training.fit import fit
+from finetune.training.kept import feature_plan, frozen
 from finetune.training.progress import Silent
-from finetune.training.run_dir import RunDir
+from finetune.training.run.directory import RunDir
 
 BASE = """\
 seed: 5

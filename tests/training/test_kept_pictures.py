@@ -17,12 +17,13 @@ from finetune.errors import StoppedError
 from finetune.features.decide import Verdict
 from finetune.recipe.load import parse_recipe
 from finetune.recipe.schema import Recipe
-from finetune.training import decoded, phase
-from finetune.training.feature_plan import plan_features
+from finetune.training import phase
+from finetune.training.compute.precision import choose_compute, pick_device
 from finetune.training.fit import fit
+from finetune.training.kept import decoded
+from finetune.training.kept.feature_plan import plan_features
 from finetune.training.plan import plan_phases
-from finetune.training.precision import choose_compute, pick_device
-from finetune.training.run_dir import RunDir
+from finetune.training.run.directory import RunDir
 from finetune.training.setup import Setup, load_data, prepare
 
 RECIPE = """\

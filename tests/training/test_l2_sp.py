@@ -15,7 +15,7 @@ from finetune.recipe.load import parse_recipe
 from finetune.training.fit import fit
 from finetune.training.l2_sp import Hold
 from finetune.training.optimizer import build_optimizer
-from finetune.training.run_dir import RunDir
+from finetune.training.run.directory import RunDir
 
 CPU = torch.device("cpu")
 START = torch.tensor([1.0, -2.0, 0.5])

@@ -9,8 +9,8 @@ from torch import nn
 from finetune.data.loaders import Batch
 from finetune.errors import NonFiniteLossError
 from finetune.recipe.schema import TrainSection
+from finetune.training.compute.precision import choose_compute
 from finetune.training.loop import Stepper, Totals
-from finetune.training.precision import choose_compute
 from finetune.training.schedule import Schedule
 
 COMPUTE = choose_compute(torch.device("cpu"), TrainSection(precision="fp32"))

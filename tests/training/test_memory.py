@@ -12,11 +12,11 @@ from finetune.data.batch import Batch
 from finetune.errors import NoMemoryError
 from finetune.recipe.load import parse_recipe
 from finetune.recipe.schema import TrainSection
+from finetune.training.compute.memory import is_out_of_memory, largest_that_fits
+from finetune.training.compute.precision import choose_compute
 from finetune.training.fit import fit
 from finetune.training.loop import Stepper, Totals
-from finetune.training.memory import is_out_of_memory, largest_that_fits
-from finetune.training.precision import choose_compute
-from finetune.training.run_dir import RunDir
+from finetune.training.run.directory import RunDir
 from finetune.training.schedule import Schedule
 
 SAYS = "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried ..."

@@ -12,10 +12,10 @@ import torch
 from finetune.errors import RunDirError
 from finetune.model.build import build
 from finetune.recipe.load import load_recipe, parse_recipe
-from finetune.training.checkpoint import load_trained
 from finetune.training.fit import fit
 from finetune.training.movement import movement
-from finetune.training.run_dir import RunDir
+from finetune.training.run.checkpoint import load_trained
+from finetune.training.run.directory import RunDir
 
 RECIPE = """
 seed: 5

@@ -12,7 +12,7 @@ from finetune.model.backbones import blueprint
 from finetune.model.layers import find_layers
 from finetune.recipe.load import parse_recipe
 from finetune.training.fit import fit
-from finetune.training.run_dir import RunDir
+from finetune.training.run.directory import RunDir
 
 RECIPE = """
 seed: 5

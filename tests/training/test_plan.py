@@ -8,7 +8,7 @@ from finetune.errors import CheckpointError
 from finetune.recipe.schema import Recipe
 from finetune.training.loop import Totals
 from finetune.training.plan import plan_phases
-from finetune.training.position import Best, Position
+from finetune.training.run.position import Best, Position
 
 
 def recipe(**train: object) -> Recipe:

@@ -11,8 +11,8 @@ from torch import nn
 from finetune.data.batch import Batch
 from finetune.errors import CheckpointError, UserError
 from finetune.recipe.schema import TrainSection
-from finetune.training import precision
-from finetune.training.precision import (
+from finetune.training.compute import precision
+from finetune.training.compute.precision import (
     choose_compute,
     cpu_units,
     flags_in,
@@ -22,7 +22,7 @@ from finetune.training.precision import (
     settle_precision,
     tf32,
 )
-from finetune.training.resume import as_begun, recorded
+from finetune.training.run.resume import as_begun, recorded
 
 CPU = torch.device("cpu")
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from finetune.errors import CheckpointError, RunDirError
-from finetune.training.run_dir import Description, RunDir
-from finetune.training.run_files import METRICS
+from finetune.training.run.directory import Description, RunDir
+from finetune.training.run.files import METRICS
 
 HOLD = """
 import sys
 from pathlib import Path
-from finetune.training.run_dir import Description, RunDir
+from finetune.training.run.directory import Description, RunDir
 run = RunDir.open(Path(sys.argv[1]))
 run.begin(Description(b"", "", {}))
 print("taken", flush=True)

@@ -58,7 +58,7 @@ def train(cli: Any, place: Path, run: Path, *words: str) -> Any:
 def parts(place: Path) -> dict[str, Path]:
     """Runs as kills leave them: whole, half-way through an epoch, between the saves of its end."""
     from finetune.recipe.load import load_recipe
-    from finetune.training.run_dir import RunDir
+    from finetune.training.run.directory import RunDir
 
     recipe = load_recipe(place / "recipe.yaml")
     given = (place / "recipe.yaml").read_bytes()

@@ -21,7 +21,7 @@ from finetune.model.build import build
 from finetune.recipe.load import dump_recipe
 from finetune.recipe.schema import Recipe
 from finetune.training.card import ModelCard
-from finetune.training.checkpoint import (
+from finetune.training.run.checkpoint import (
     CARD,
     MODEL,
     STATE,
@@ -31,8 +31,8 @@ from finetune.training.checkpoint import (
     read_document,
     save_checkpoint,
 )
-from finetune.training.run_dir import Description, RunDir
-from finetune.training.run_files import METRICS
+from finetune.training.run.directory import Description, RunDir
+from finetune.training.run.files import METRICS
 
 
 @contextmanager

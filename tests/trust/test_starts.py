@@ -11,7 +11,7 @@ import typer.main
 
 from finetune.cli.main import app
 from finetune.cli.start import FLAGS, VALUED, _options
-from finetune.training.run_dir import RunDir
+from finetune.training.run.directory import RunDir
 
 
 def starts_at_once(count: int, recipe: Path, run: Path, start: Any) -> list[float]:

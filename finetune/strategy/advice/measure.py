@@ -32,7 +32,7 @@ from finetune.strategy.advice.facts import Facts, Probed, Seconds, Tried
 from finetune.strategy.advice.invariance import AUGMENTATIONS, MIRRORING, transform_of, try_out
 from finetune.strategy.advice.similarity import Shift, confidence, told_apart
 from finetune.strategy.probe import features_of, frozen_recipe
-from finetune.training.precision import Compute, choose_compute, pick_device
+from finetune.training.compute.precision import Compute, choose_compute, pick_device
 from finetune.training.setup import Setup, load_data, prepare
 
 # Pictures at which depths, statistics and predictions are looked at.

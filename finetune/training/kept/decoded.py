@@ -22,7 +22,7 @@ from finetune.data.kept import decoded_folder, list_kept, make_room
 from finetune.data.transforms import EvalTransform
 from finetune.errors import BadImageError
 from finetune.features.decide import Verdict, Where, amount, place_for
-from finetune.training.feature_plan import FeaturePlan
+from finetune.training.kept.feature_plan import FeaturePlan
 from finetune.training.plan import PhasePlan
 from finetune.training.setup import Setup
 

@@ -11,8 +11,10 @@ from torch import Tensor
 from finetune.errors import CheckpointError, RunDirError
 from finetune.recipe.load import load_recipe
 from finetune.recipe.schema import Recipe, TrainSection
-from finetune.training.batch_size import PICTURES_A_STEP
-from finetune.training.checkpoint import (
+from finetune.training.compute.batch_size import PICTURES_A_STEP
+from finetune.training.compute.precision import DTYPES, MEMORY_FORMATS
+from finetune.training.phase import save_best
+from finetune.training.run.checkpoint import (
     MODEL,
     OPTIMIZER,
     RAW,
@@ -23,11 +25,9 @@ from finetune.training.checkpoint import (
     read_document,
     read_tensors,
 )
-from finetune.training.phase import save_best
-from finetune.training.position import Position
-from finetune.training.precision import DTYPES, MEMORY_FORMATS
-from finetune.training.run_dir import RunDir
-from finetune.training.run_files import ENVIRONMENT, RECIPE, RESOLVED
+from finetune.training.run.directory import RunDir
+from finetune.training.run.files import ENVIRONMENT, RECIPE, RESOLVED
+from finetune.training.run.position import Position
 from finetune.training.setup import Setup
 
 log = logging.getLogger("finetune")

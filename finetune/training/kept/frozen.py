@@ -2,7 +2,7 @@
 
 In such a phase training steps and val see features in place of pictures, and the rest of the network. Whether
 the features are read or computed anew makes no difference to any bit (:mod:`finetune.features.extract`). What
-is kept, and where, is the :mod:`finetune.training.feature_plan`'s.
+is kept, and where, is the :mod:`finetune.training.kept.feature_plan`'s.
 """
 
 import dataclasses
@@ -19,8 +19,8 @@ from finetune.features.looks import Looks
 from finetune.features.split import split, suffix_graph
 from finetune.features.store import Store
 from finetune.model.freeze import Freeze
-from finetune.training.feature_plan import FeaturePlan
-from finetune.training.feature_store import open_store
+from finetune.training.kept.feature_plan import FeaturePlan
+from finetune.training.kept.feature_store import open_store
 from finetune.training.setup import Setup
 from finetune.training.signals import Signals
 

@@ -23,9 +23,9 @@ from finetune.model.manifest import MANIFEST, digest, fault
 from finetune.recipe.load import load_recipe
 from finetune.recipe.schema import Recipe
 from finetune.training.card import ModelCard
-from finetune.training.precision import place
-from finetune.training.run_dir import sync
-from finetune.training.run_files import CHECKPOINTS, RESOLVED, TEMPORARY
+from finetune.training.compute.precision import place
+from finetune.training.run.directory import sync
+from finetune.training.run.files import CHECKPOINTS, RESOLVED, TEMPORARY
 
 MODEL = "model.safetensors"
 CARD = "card.json"

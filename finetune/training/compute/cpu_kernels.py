@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from finetune.training.depthwise import suits, train_depthwise
+from finetune.training.compute.depthwise import suits, train_depthwise
 
 PLACES = {2, 3}
 
@@ -19,7 +19,7 @@ class CpuKernels(TorchFunctionMode):
     - The average over all places, of squeeze-and-excitation and before most heads: torch spreads its
       gradient out over the places in the other memory format, and adding that to another gradient takes
       several times as long as adding one number to all places. The bits are the same.
-    - Under bf16 autocast, depthwise convolutions (:mod:`finetune.training.depthwise`).
+    - Under bf16 autocast, depthwise convolutions (:mod:`finetune.training.compute.depthwise`).
     - Under bf16 autocast, convolutions whose picture is shorter than their stride (ResNet's last stage at 16
       px) compute in fp32 and give bf16 on: the gradient of their weights, in bf16, takes in memory that
       nobody wrote (torch 2.14 with AMX; found by filling memory with NaN). It differs from run to run, and is

@@ -8,7 +8,7 @@ import errno
 import os
 
 from finetune.errors import RunDirError
-from finetune.training.run_files import LOCK, OWN_FILES, OWN_FOLDERS, RESOLVED, TEMPORARY
+from finetune.training.run.files import LOCK, OWN_FILES, OWN_FOLDERS, RESOLVED, TEMPORARY
 
 
 def place_of(

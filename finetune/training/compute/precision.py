@@ -22,7 +22,7 @@ from torch import nn
 from finetune.data.machine import cores
 from finetune.errors import UserError
 from finetune.recipe.schema import TrainSection
-from finetune.training.cpu_kernels import CpuKernels
+from finetune.training.compute.cpu_kernels import CpuKernels
 
 Precision = Literal["fp32", "bf16", "fp16"]
 InferencePrecision = Literal["fp32", "bf16"]

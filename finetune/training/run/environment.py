@@ -10,8 +10,8 @@ import torch
 
 import finetune
 from finetune.model import start
-from finetune.training.fingerprint import contents, fingerprint
-from finetune.training.precision import cpu_capability
+from finetune.training.compute.precision import cpu_capability
+from finetune.training.run.fingerprint import contents, fingerprint
 from finetune.training.setup import Setup
 
 

@@ -25,8 +25,8 @@ from finetune.model.auxiliary import loss_and_logits
 from finetune.model.build import Network
 from finetune.model.freeze import Freeze, resolve_freeze
 from finetune.recipe.schema import TrainSection
-from finetune.training.memory import largest_that_fits
-from finetune.training.precision import Compute
+from finetune.training.compute.memory import largest_that_fits
+from finetune.training.compute.precision import Compute
 
 log = logging.getLogger("finetune")
 

@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from finetune.errors import CheckpointError, SaveError
-from finetune.training.claim import Claim, claim, holds_run
-from finetune.training.run_files import (
+from finetune.training.run.claim import Claim, claim, holds_run
+from finetune.training.run.files import (
     CHECKPOINTS,
     ENVIRONMENT,
     OWN_FILES,
