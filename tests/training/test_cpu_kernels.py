@@ -117,8 +117,9 @@ def test_only_depthwise_convolutions_with_a_gradient_are_computed_another_way() 
         nn.Conv2d(8, 8, 3, padding=1, groups=8, padding_mode="reflect"),
         nn.Conv2d(8, 8, 7, padding=3, groups=8),
         nn.Conv2d(8, 8, (1, 5), padding=(0, 2), groups=8),
+        nn.Conv2d(8, 8, 3, [2], [1], [1], groups=8),  # type: ignore[arg-type]
     ],
-    ids=["dilated", "same", "reflected", "larger than the picture", "in one direction"],
+    ids=["dilated", "same", "reflected", "larger than the picture", "in one direction", "of single numbers"],
 )
 def test_any_other_depthwise_convolution_trains_too(conv: nn.Conv2d) -> None:
     images = torch.rand(4, 8, 6, 5)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from finetune.training.compute.depthwise import suits, train_depthwise
+from finetune.training.compute.depthwise import pair, suits, train_depthwise
 
 PLACES = {2, 3}
 
@@ -63,11 +63,10 @@ def _convolution(
     given = (stride, padding, dilation, groups)
     if not _has_gradient(input, weight):
         return torch.conv2d(input, weight, bias, *given)
-    strides = (stride, stride) if isinstance(stride, int) else tuple(stride)
-    is_short = any(side < step for side, step in zip(input.shape[-2:], strides, strict=True))
+    is_short = any(side < step for side, step in zip(input.shape[-2:], pair(stride), strict=True))
     is_depthwise = 1 < groups == input.shape[-3]
     if not is_short and is_depthwise and suits(input, weight, padding, dilation):
-        return train_depthwise(input, weight, bias, strides, padding)
+        return train_depthwise(input, weight, bias, stride, padding)
     if is_short or is_depthwise:
         with torch.autocast("cpu", enabled=False):
             return torch.conv2d(input.float(), weight, bias, *given).bfloat16()

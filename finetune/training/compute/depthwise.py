@@ -2,13 +2,12 @@
 
 Under plain autocast networks made of them (MobileNet, EfficientNet, ConvNeXt) train more slowly than in fp32:
 oneDNN (3.12) has depthwise kernels in bf16 for the output, for the gradient of the input at stride 1, and for
-that of weights up to three columns wide. For others it takes general ones, which take up to thirty times as
-long. So wider weights' gradients are computed three columns at a time, and at other strides the input's from
+that of weights up to three columns wide. For others it takes general ones, which take many times as long. So
+wider weights' gradients are computed three columns at a time, and at other strides the input's from
 an output's gradient with zeros in between. Sums are in fp32 in all of these kernels, and what they give is
 rounded to bf16, as autocast has it.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,41 +17,47 @@ from torch.nn import functional as F
 
 # The widest weights that there is a kernel for.
 COLUMNS = 3
+# Which gradients torch is asked for: of the input, the weight, the bias.
+OF_IMAGES, OF_WEIGHT = (True, False, False), (False, True, False)
+
+Pair = tuple[int, int]
+
+
+def pair(value: Any) -> tuple[int, int]:
+    """What torch makes of a stride, padding or dilation that is one number or two."""
+    first, *more = (value,) if isinstance(value, int) else value
+    return (first, *more) if more else (first, first)
 
 
 def suits(images: Tensor, weight: Tensor, padding: Any, dilation: Any) -> bool:
     """Whether :func:`train_depthwise` can take it: no dilation, padding in numbers, a picture as large as the
     weights."""
-    dilations = {dilation} if isinstance(dilation, int) else set(dilation)
     return (
-        dilations == {1}
-        and not isinstance(padding, str)
+        not isinstance(padding, str)
+        and pair(dilation) == (1, 1)
         and images.ndim == 4
         and weight.dtype == torch.float32
         and min(images.shape[-2:]) >= max(weight.shape[-2:])
     )
 
 
-def train_depthwise(
-    images: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int], padding: Any
-) -> Tensor:
+def train_depthwise(images: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any) -> Tensor:
     """``torch.conv2d`` with as many groups as channels: (N, C, H, W) to bf16 (N, C', H', W').
 
     Args:
         weight, bias: fp32 (C', 1, h, w) and (C'), C' a multiple of C, as are their gradients.
     """
-    paddings = (padding, padding) if isinstance(padding, int) else tuple(padding)
-    found: Tensor = _Depthwise.apply(images.bfloat16(), weight, bias, list(stride), list(paddings))
+    found: Tensor = _Depthwise.apply(images.bfloat16(), weight, bias, pair(stride), pair(padding))
     return found
 
 
 class _Depthwise(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int], padding: list[int]
+        ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair
     ) -> Tensor:
         ctx.save_for_backward(images, weight)
-        ctx.stride, ctx.padding, ctx.has_bias = stride, padding, bias is not None
+        ctx.stride, ctx.padding = stride, padding
         bias = None if bias is None else bias.bfloat16()
         return torch.conv2d(images, weight.bfloat16(), bias, stride, padding, 1, images.shape[1])
 
@@ -71,10 +76,8 @@ class _Depthwise(torch.autograd.Function):
         return tuple(found)
 
 
-def _of_images(
-    gradient: Tensor, images: Tensor, weight: Tensor, stride: list[int], padding: list[int]
-) -> Tensor:
-    if set(stride) != {1}:
+def _of_images(gradient: Tensor, images: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
+    if stride != (1, 1):
         # What stride 1 would have given, of which all but every so many places were left out.
         size = [
             side + 2 * more - across + 1
@@ -85,43 +88,36 @@ def _of_images(
         spread = torch.empty(shape, dtype=gradient.dtype, memory_format=layout).zero_()
         spread[:, :, :: stride[0], :: stride[1]] = gradient
         gradient = spread
-    return _backward(gradient, images, weight.bfloat16(), [1, 1], padding, (True, False, False))[0]
+    return _backward(gradient, images, weight.bfloat16(), (1, 1), padding, OF_IMAGES)[0]
 
 
 def _is_channels_last(images: Tensor) -> bool:
     return images.is_contiguous(memory_format=torch.channels_last)
 
 
-def _of_weight(
-    gradient: Tensor, images: Tensor, weight: Tensor, stride: list[int], padding: list[int]
-) -> Tensor:
-    width = weight.shape[-1]
-    if width <= COLUMNS:
-        return _backward(gradient, images, weight.bfloat16(), stride, padding, (False, True, False))[
-            1
-        ].float()
-    columns = []
-    for first in range(0, width, COLUMNS):
-        part = weight[..., first : first + COLUMNS].bfloat16()
+def _of_weight(gradient: Tensor, images: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
+    half = weight.bfloat16()
+    if weight.shape[-1] <= COLUMNS:
+        return _backward(gradient, images, half, stride, padding, OF_WEIGHT)[1].float()
+    found, at = [], 0
+    for columns in torch.split(half, COLUMNS, -1):
         # What these columns see, and no more: a negative padding cuts off.
-        seen = (gradient.shape[-1] - 1) * stride[1] + part.shape[-1]
-        left = padding[1] - first
-        part_images = F.pad(images, (left, seen - images.shape[-1] - left))
-        columns.append(
-            _backward(gradient, part_images, part, stride, [padding[0], 0], (False, True, False))[1]
-        )
-    return torch.cat(columns, -1).float()
+        left, seen = padding[1] - at, (gradient.shape[-1] - 1) * stride[1] + columns.shape[-1]
+        part = F.pad(images, (left, seen - images.shape[-1] - left))
+        found.append(_backward(gradient, part, columns, stride, (padding[0], 0), OF_WEIGHT)[1])
+        at += columns.shape[-1]
+    return torch.cat(found, -1).float()
 
 
 def _backward(
     gradient: Tensor,
     images: Tensor,
     weight: Tensor,
-    stride: list[int],
-    padding: list[int],
+    stride: Pair,
+    padding: Pair,
     wanted: tuple[bool, bool, bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
-        gradient, images, weight, None, stride, padding, [1, 1], False, [0, 0], images.shape[1], wanted
+        gradient, images, weight, None, stride, padding, (1, 1), False, (0, 0), images.shape[1], wanted
     )
     return found
