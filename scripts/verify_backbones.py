@@ -16,7 +16,7 @@ import torchvision
 from torch import nn
 from torchvision.ops import StochasticDepth
 
-from finetune.data.preprocessing import Preprocessing
+from finetune.data.picture.preprocessing import Preprocessing
 from finetune.deploy.agreement import check_agreement
 from finetune.deploy.onnx_classifier import OnnxClassifier
 from finetune.deploy.torch_classifier import TorchClassifier

@@ -9,7 +9,7 @@ import typer
 from finetune.cli import output, table
 
 if TYPE_CHECKING:
-    from finetune.data.kept import Kept
+    from finetune.data.cache.kept import Kept
 
 cache_app = typer.Typer(
     help="Look at what is kept on disk (features, decoded pictures, listings), or remove it.",
@@ -22,8 +22,8 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """What is kept, and how much room it takes."""
-    from finetune.data.cache import cache_folder
-    from finetune.data.kept import list_kept
+    from finetune.data.cache.folder import cache_folder
+    from finetune.data.cache.kept import list_kept
 
     found = list_kept()
     if as_json:
@@ -62,8 +62,8 @@ def clear(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Remove all that is kept. It is computed again when it is needed; fetched data and weights stay."""
-    from finetune.data.cache import cache_folder
-    from finetune.data.kept import clear as remove_all
+    from finetune.data.cache.folder import cache_folder
+    from finetune.data.cache.kept import clear as remove_all
 
     freed = remove_all()
     if as_json:

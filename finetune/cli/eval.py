@@ -24,7 +24,7 @@ from finetune.cli.run_options import (
 from finetune.errors import GateMissedError, UserError
 
 if TYPE_CHECKING:
-    from finetune.data.sources import Split
+    from finetune.data.sources.dataset import Split
     from finetune.evaluation.evaluate import Evaluation
     from finetune.training.run.checkpoint import Trained
 
@@ -131,7 +131,7 @@ def _evaluate(
 
 
 def _choose(trained: "Trained", split: SplitName | None, data: str | None) -> "tuple[str, Split]":
-    from finetune.data.sources import read_source
+    from finetune.data.sources.read import read_source
     from finetune.evaluation.choose_split import choose_split
     from finetune.training.setup import load_data
     from finetune.training.trained import data_has_changed

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.data.images import open_rgb
+from finetune.data.picture.images import open_rgb
 from finetune.errors import BadImageError
 from finetune.evaluation.probabilities import ranked, softmax
 from finetune.training.card import ModelCard

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from finetune.data.sources import Source, Split, listed
+from finetune.data.sources.dataset import Source, Split, listed
 from finetune.errors import DataError
 
 log = logging.getLogger("finetune")

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from finetune.data.loaders import Batch, eval_batches
-from finetune.data.preprocessing import Preprocessing
-from finetune.data.sources import Split
+from finetune.data.batches.loaders import Batch, eval_batches
+from finetune.data.picture.preprocessing import Preprocessing
+from finetune.data.sources.dataset import Split
 from finetune.errors import BadImageError, DataError
 from finetune.evaluation.metrics import Metrics, classification_metrics
 from finetune.evaluation.probabilities import softmax
@@ -86,7 +86,7 @@ def collect_logits(
     back afterwards: a network that is being trained has frozen parts in eval mode.
 
     Args:
-        batches: pictures with their labels, as from :func:`finetune.data.loaders.eval_batches`.
+        batches: pictures with their labels, as from :func:`finetune.data.batches.loaders.eval_batches`.
         autocast: entered for the forward passes; None computes in the weights' own type.
 
     Raises:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from finetune.data.kept import features_folder
+from finetune.data.cache.kept import features_folder
 from finetune.data.machine import memory
 
 # Nominal speeds. A row from a disk mostly comes out of the system's file cache.

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 import torch
 
-from finetune.data.batch import Batch
-from finetune.data.loaders import read_draws
-from finetune.data.reading import Draw, OnBadImage
-from finetune.data.sources import Split
-from finetune.data.transforms import Transform
+from finetune.data.batches.batch import Batch
+from finetune.data.batches.loaders import read_draws
+from finetune.data.batches.reading import Draw, OnBadImage
+from finetune.data.picture.transforms import Transform
+from finetune.data.sources.dataset import Split
 from finetune.errors import BadImageError, DataError
 from finetune.features.extract import Extractor
 from finetune.features.store import Store

@@ -24,7 +24,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from finetune.data.kept import ABOUT
+from finetune.data.cache.kept import ABOUT
 from finetune.features.extract import RowSpec
 
 log = logging.getLogger("finetune")

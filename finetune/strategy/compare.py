@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from finetune.data.sources import listed
+from finetune.data.sources.dataset import listed
 from finetune.errors import CheckpointError, DataError
 from finetune.evaluation.choose_split import choose_split
 from finetune.evaluation.evaluate import Evaluation

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from finetune.data.pictures import JoinedPictures
-from finetune.data.sources import Split
+from finetune.data.sources.dataset import Split
+from finetune.data.sources.pictures import JoinedPictures
 from finetune.errors import UserError
 from finetune.evaluation.evaluate import Collected, Evaluation
 from finetune.evaluation.metrics import classification_metrics

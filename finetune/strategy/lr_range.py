@@ -11,7 +11,7 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from finetune.data.batch import Batch
+from finetune.data.batches.batch import Batch
 from finetune.errors import FinetuneError, NonFiniteLossError, UserError
 from finetune.recipe.schema import Recipe
 from finetune.training.compute.precision import choose_compute, pick_device

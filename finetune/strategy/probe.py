@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import nn
 
-from finetune.data.transforms import EvalTransform
+from finetune.data.picture.transforms import EvalTransform
 from finetune.errors import FinetuneError, UserError
 from finetune.evaluation.metrics import Metrics, wilson
 from finetune.features.classifiers import Classifier, best_linear, fit_all

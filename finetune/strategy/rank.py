@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from finetune.data.sources import Source
+from finetune.data.sources.dataset import Source
 from finetune.errors import DataError, UserError
 from finetune.evaluation.metrics import wilson
 from finetune.features.classifiers import best_linear, fewest_of_a_class, fit_all

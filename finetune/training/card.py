@@ -6,7 +6,7 @@ Torch-free, so that ``predict model.onnx`` can read it where torch is absent.
 from dataclasses import dataclass
 from typing import Any
 
-from finetune.data.preprocessing import Preprocessing
+from finetune.data.picture.preprocessing import Preprocessing
 from finetune.errors import CheckpointError
 
 FORMAT = 1

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from finetune.data.batches.loaders import Batch
 from finetune.data.keys import key
-from finetune.data.loaders import Batch
 from finetune.errors import NoMemoryError, NonFiniteLossError, first_line
 from finetune.model.auxiliary import loss_and_logits
 from finetune.training.compute.compiled import Compiled

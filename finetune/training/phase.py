@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finetune.data.loaders import eval_batches
+from finetune.data.batches.loaders import eval_batches
 from finetune.errors import StoppedError
 from finetune.evaluation.evaluate import collect_logits
 from finetune.evaluation.metrics import Metrics, classification_metrics

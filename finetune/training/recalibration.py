@@ -1,8 +1,8 @@
 """BatchNorm statistics for the weights that are about to be judged, from training pictures."""
 
+from finetune.data.batches.loaders import eval_batches
+from finetune.data.batches.order import shuffled
 from finetune.data.keys import key
-from finetune.data.loaders import eval_batches
-from finetune.data.order import shuffled
 from finetune.errors import DataError
 from finetune.model.batchnorm import recalibrate
 from finetune.model.freeze import Freeze

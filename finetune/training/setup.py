@@ -8,14 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from finetune.data.decoded import Decoded
-from finetune.data.folds import folded
-from finetune.data.groups import with_groups
-from finetune.data.loaders import TrainLoader, default_workers
-from finetune.data.preprocessing import Preprocessing
-from finetune.data.sources import Source, Split, read_source
-from finetune.data.splits import carve
-from finetune.data.transforms import BatchMixer, TrainTransform
+from finetune.data.batches.loaders import TrainLoader, default_workers
+from finetune.data.batches.mixing import BatchMixer
+from finetune.data.cache.decoded import Decoded
+from finetune.data.holdout.folds import folded
+from finetune.data.holdout.groups import with_groups
+from finetune.data.holdout.splits import carve
+from finetune.data.picture.preprocessing import Preprocessing
+from finetune.data.picture.transforms import TrainTransform
+from finetune.data.sources.dataset import Source, Split
+from finetune.data.sources.read import read_source
 from finetune.model.build import Network, build
 from finetune.model.start import starting_weights
 from finetune.model.weights import InputSpec

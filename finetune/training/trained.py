@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
-from finetune.data.batch import Batch
-from finetune.data.loaders import default_workers
-from finetune.data.sources import Source, Split
+from finetune.data.batches.batch import Batch
+from finetune.data.batches.loaders import default_workers
+from finetune.data.sources.dataset import Source, Split
 from finetune.evaluation.evaluate import Evaluation, evaluate_split
 from finetune.features.split import inference_form
 from finetune.training.compute.precision import InferencePrecision, inference

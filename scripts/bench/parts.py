@@ -10,7 +10,7 @@ from bench.growth import lay_out_points, points
 from bench.job import Job
 from bench.pictures import lay_out, whole_batches
 from bench.report import Results, best
-from finetune.data.sources import Source
+from finetune.data.sources.dataset import Source
 
 # Of the parts whose loops are compared for their speed alone, and where a rate has only to be harmless.
 SGD = {"optimizer": "sgd", "lr": 1e-3}

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from finetune.data.order import shuffled
-from finetune.data.sources import Source, Split, read_source
-from finetune.data.splits import carve
+from finetune.data.batches.order import shuffled
+from finetune.data.holdout.splits import carve
+from finetune.data.sources.dataset import Source, Split
+from finetune.data.sources.read import read_source
 from finetune.errors import DataError
 
 # Side of the pictures that growth is measured on: small, so that the network's share of the time is small.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.data.archives import unpack
+from finetune.data.sources.archives import unpack
 from finetune.errors import DataError
 
 

@@ -16,14 +16,14 @@ import pytest
 import torch
 from PIL import Image
 
-from finetune.data import pictures as pictures_module
-from finetune.data.batch import Batch
-from finetune.data.decoded import HEADER_BYTES, Decoded
-from finetune.data.loaders import TrainLoader
-from finetune.data.pictures import ArrayPictures, FilePictures
-from finetune.data.preprocessing import Preprocessing
-from finetune.data.sources import Split
-from finetune.data.transforms import TrainTransform
+from finetune.data.batches.batch import Batch
+from finetune.data.batches.loaders import TrainLoader
+from finetune.data.cache.decoded import HEADER_BYTES, Decoded
+from finetune.data.picture.preprocessing import Preprocessing
+from finetune.data.picture.transforms import TrainTransform
+from finetune.data.sources import pictures as pictures_module
+from finetune.data.sources.dataset import Split
+from finetune.data.sources.pictures import ArrayPictures, FilePictures
 from finetune.recipe.schema import AugmentSection
 
 PREPROCESSING = Preprocessing(24, 28, "shorter", "bilinear", (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
@@ -352,7 +352,7 @@ WRITER = """
 import sys
 from pathlib import Path
 import numpy as np
-from finetune.data.decoded import Decoded
+from finetune.data.cache.decoded import Decoded
 decoded = Decoded(Path(sys.argv[1]), 1 << 40)
 number = 0
 while True:

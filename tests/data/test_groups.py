@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.data.folds import folded
-from finetune.data.groups import grouped, with_groups
-from finetune.data.pictures import ArrayPictures, FilePictures, JoinedPictures
-from finetune.data.sources import Source, Split, read_source
-from finetune.data.splits import carve
+from finetune.data.holdout.folds import folded
+from finetune.data.holdout.groups import grouped, with_groups
+from finetune.data.holdout.splits import carve
+from finetune.data.sources.dataset import Source, Split
+from finetune.data.sources.pictures import ArrayPictures, FilePictures, JoinedPictures
+from finetune.data.sources.read import read_source
 from finetune.errors import DataError
 from finetune.recipe.load import parse_recipe
 from finetune.training.setup import load_data

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps
 
-from finetune.data.images import MAX_PIXELS, is_image_name, list_images, open_rgb, to_rgb, walk
+from finetune.data.picture.images import MAX_PIXELS, is_image_name, list_images, open_rgb, to_rgb, walk
 from finetune.errors import BadImageError, DataError
 
 Noise = Callable[[int, int], Image.Image]

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from finetune.data.cache import cache_folder
-from finetune.data.known import HOTDOG_SHA1, HOTDOG_URL, drawn_source, read_hotdog
-from finetune.data.sources import read_source
+from finetune.data.cache.folder import cache_folder
+from finetune.data.sources.known import HOTDOG_SHA1, HOTDOG_URL, drawn_source, read_hotdog
+from finetune.data.sources.read import read_source
 from finetune.errors import DataError
 from finetune.recipe.catalog import KNOWN_SETS
 
@@ -94,7 +94,7 @@ def test_the_wrong_file_put_there_by_hand(hotdog_zip: bytes) -> None:
 
 
 def test_offline_the_error_says_which_file_to_put_where(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune.data.download.time.sleep", lambda _: None)
+    monkeypatch.setattr("finetune.data.sources.download.time.sleep", lambda _: None)
     with pytest.raises(DataError) as caught:
         read_source("hotdog")
     message = str(caught.value)

@@ -13,13 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finetune.data import folders, images, kept, listings
-from finetune.data.folders import read_folder
-from finetune.data.loaders import TrainLoader
-from finetune.data.preprocessing import Preprocessing
-from finetune.data.sources import Source, read_source
-from finetune.data.splits import carve
-from finetune.data.transforms import TrainTransform
+from finetune.data.batches.loaders import TrainLoader
+from finetune.data.cache import kept
+from finetune.data.holdout.splits import carve
+from finetune.data.picture import images
+from finetune.data.picture.preprocessing import Preprocessing
+from finetune.data.picture.transforms import TrainTransform
+from finetune.data.sources import folders, listings
+from finetune.data.sources.dataset import Source
+from finetune.data.sources.folders import read_folder
+from finetune.data.sources.read import read_source
 from finetune.recipe.schema import AugmentSection
 from finetune.training.run.fingerprint import contents, fingerprint
 

@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.data import reading
-from finetune.data.batch import Batch, PixelBatch
-from finetune.data.known import drawn_source
-from finetune.data.loaders import TrainLoader, default_workers, eval_batches
-from finetune.data.pictures import FilePictures
-from finetune.data.preprocessing import Preprocessing
-from finetune.data.reading import running, worker_death
-from finetune.data.sources import Split
-from finetune.data.transforms import BatchMixer, TrainTransform
+from finetune.data.batches import reading
+from finetune.data.batches.batch import Batch, PixelBatch
+from finetune.data.batches.loaders import TrainLoader, default_workers, eval_batches
+from finetune.data.batches.mixing import BatchMixer
+from finetune.data.batches.reading import running, worker_death
+from finetune.data.picture.preprocessing import Preprocessing
+from finetune.data.picture.transforms import TrainTransform
+from finetune.data.sources.dataset import Split
+from finetune.data.sources.known import drawn_source
+from finetune.data.sources.pictures import FilePictures
 from finetune.errors import BadImageError, DataError, FinetuneError
 from finetune.recipe.schema import AugmentSection
 
@@ -330,10 +331,10 @@ def test_processes_leave_signals_to_the_run(loader: Callable[..., TrainLoader], 
 
 KILLED = """
 import multiprocessing, os, signal, time
-from finetune.data.known import drawn_source
-from finetune.data.loaders import TrainLoader
-from finetune.data.preprocessing import Preprocessing
-from finetune.data.transforms import TrainTransform
+from finetune.data.sources.known import drawn_source
+from finetune.data.batches.loaders import TrainLoader
+from finetune.data.picture.preprocessing import Preprocessing
+from finetune.data.picture.transforms import TrainTransform
 from finetune.errors import FinetuneError
 from finetune.recipe.schema import AugmentSection
 
@@ -383,7 +384,7 @@ def test_other_errors_are_no_deaths() -> None:
 
 @pytest.mark.parametrize(("cores", "workers"), [(1, 0), (2, 0), (3, 1), (8, 6), (64, 8)])
 def test_default_workers(cores: int, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune.data.reading.cores", lambda: cores)
+    monkeypatch.setattr("finetune.data.batches.reading.cores", lambda: cores)
     assert default_workers() == workers
 
 

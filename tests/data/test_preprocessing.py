@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import v2
 
-from finetune.data import preprocessing as module
-from finetune.data.preprocessing import Interpolation, Preprocessing, ResizeMode
+from finetune.data.picture import preprocessing as module
+from finetune.data.picture.preprocessing import Interpolation, Preprocessing, ResizeMode
 
 Noise = Callable[[int, int], Image.Image]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -158,7 +158,8 @@ def test_what_is_no_preprocessing_is_refused(value: Any) -> None:
 
 
 def test_no_torch_is_needed() -> None:
-    code = "import sys, finetune.data.preprocessing, finetune.data.images; assert 'torch' not in sys.modules"
+    modules = "finetune.data.picture.preprocessing, finetune.data.picture.images"
+    code = f"import sys, {modules}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune.data.images import open_rgb
-from finetune.data.known import drawn_source
-from finetune.data.loaders import TrainLoader, eval_batches
-from finetune.data.pictures import FilePictures
-from finetune.data.preprocessing import Preprocessing
-from finetune.data.sources import Split
-from finetune.data.transforms import EvalTransform, TrainTransform, reduced_side
+from finetune.data.batches.loaders import TrainLoader, eval_batches
+from finetune.data.picture.images import open_rgb
+from finetune.data.picture.preprocessing import Preprocessing
+from finetune.data.picture.transforms import EvalTransform, TrainTransform, reduced_side
+from finetune.data.sources.dataset import Split
+from finetune.data.sources.known import drawn_source
+from finetune.data.sources.pictures import FilePictures
 from finetune.errors import BadImageError
 from finetune.recipe.schema import AugmentSection
 

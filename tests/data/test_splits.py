@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.data.pictures import ArrayPictures
-from finetune.data.sources import Source, Split
-from finetune.data.splits import carve, stratified
+from finetune.data.holdout.splits import carve, stratified
+from finetune.data.sources.dataset import Source, Split
+from finetune.data.sources.pictures import ArrayPictures
 from finetune.errors import DataError
 
 counts = st.lists(st.integers(2, 40), min_size=1, max_size=12)

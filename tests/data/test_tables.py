@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from finetune.data.sources import Source, is_class_name, read_source
+from finetune.data.sources.dataset import Source, is_class_name
+from finetune.data.sources.read import read_source
 from finetune.errors import DataError
 
 Put = Callable[..., Path]

@@ -11,13 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from finetune.data import reading
-from finetune.data.images import quiet
-from finetune.data.loaders import TrainLoader
-from finetune.data.pictures import FilePictures, JoinedPictures, TorchvisionPictures, selected
-from finetune.data.preprocessing import Preprocessing
-from finetune.data.sources import Split
-from finetune.data.transforms import TrainTransform
+from finetune.data.batches import reading
+from finetune.data.batches.loaders import TrainLoader
+from finetune.data.picture.images import quiet
+from finetune.data.picture.preprocessing import Preprocessing
+from finetune.data.picture.transforms import TrainTransform
+from finetune.data.sources.dataset import Split
+from finetune.data.sources.pictures import FilePictures, JoinedPictures, TorchvisionPictures, selected
 from finetune.recipe.schema import AugmentSection
 
 PREPROCESSING = Preprocessing(16, 18, "shorter", "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

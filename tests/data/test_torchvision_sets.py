@@ -13,10 +13,10 @@ import torchvision.datasets
 from PIL import Image
 from scipy.io import savemat
 
-from finetune.data import torchvision_sets
-from finetune.data.cache import cache_folder
-from finetune.data.sources import read_source
-from finetune.data.torchvision_sets import SETS
+from finetune.data.cache.folder import cache_folder
+from finetune.data.sources import torchvision_sets
+from finetune.data.sources.read import read_source
+from finetune.data.sources.torchvision_sets import SETS
 from finetune.errors import DataError
 
 

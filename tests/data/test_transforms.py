@@ -9,12 +9,12 @@ from PIL import Image
 from scipy import stats
 from torchvision.transforms import v2
 
-from finetune.data.batch import PixelBatch
-from finetune.data.normalize import Normalizer
-from finetune.data.preprocessing import Preprocessing
-from finetune.data.transforms import (
+from finetune.data.batches.batch import PixelBatch
+from finetune.data.batches.mixing import BatchMixer
+from finetune.data.batches.normalize import Normalizer
+from finetune.data.picture.preprocessing import Preprocessing
+from finetune.data.picture.transforms import (
     RESIZED_BY_TORCH,
-    BatchMixer,
     EvalTransform,
     TrainTransform,
     Transform,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from finetune.data.preprocessing import Preprocessing
+from finetune.data.picture.preprocessing import Preprocessing
 from finetune.model.build import build
 from finetune.recipe.load import dump_recipe
 from finetune.recipe.schema import Recipe

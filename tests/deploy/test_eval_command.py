@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from finetune.data.images import open_rgb
+from finetune.data.picture.images import open_rgb
 from finetune.training.compute import precision
 from finetune.training.run.checkpoint import Trained
 

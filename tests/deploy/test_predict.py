@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from finetune.data.preprocessing import Preprocessing
+from finetune.data.picture.preprocessing import Preprocessing
 from finetune.deploy.onnx_classifier import OnnxClassifier
 from finetune.deploy.predict import Prediction, predict
 from finetune.deploy.prediction_text import CsvWriter, JsonWriter, TableWriter

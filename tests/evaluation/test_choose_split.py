@@ -5,8 +5,8 @@ import logging
 import numpy as np
 import pytest
 
-from finetune.data.pictures import ArrayPictures
-from finetune.data.sources import Source, Split
+from finetune.data.sources.dataset import Source, Split
+from finetune.data.sources.pictures import ArrayPictures
 from finetune.errors import DataError
 from finetune.evaluation.choose_split import choose_split, match_classes
 

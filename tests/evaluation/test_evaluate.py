@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from finetune.data.loaders import Batch
-from finetune.data.preprocessing import Preprocessing
-from finetune.data.sources import Split
+from finetune.data.batches.loaders import Batch
+from finetune.data.picture.preprocessing import Preprocessing
+from finetune.data.sources.dataset import Split
 from finetune.errors import BadImageError, DataError
 from finetune.evaluation.evaluate import collect_logits, evaluate_split
 from finetune.evaluation.probabilities import softmax

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from finetune.data import kept
-from finetune.data.decoded import Decoded
+from finetune.data.cache import kept
+from finetune.data.cache.decoded import Decoded
 from finetune.features.extract import RowSpec
 from finetune.features.store import Store
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from finetune.data import kept
+from finetune.data.cache import kept
 from finetune.features import store
 from finetune.features.extract import RowSpec
 from finetune.features.store import Store

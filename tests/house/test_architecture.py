@@ -57,9 +57,40 @@ def test_imports_point_one_way() -> None:
     assert found == []
 
 
+def modules() -> dict[str, set[str]]:
+    """Each file by its module's name, with what it imports, anywhere in it."""
+    named = {
+        ".".join(("finetune", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(
+            ".__init__"
+        ): path
+        for path in SOURCES
+    }
+    return {name: imported(ast.parse(path.read_text())) & set(named) for name, path in named.items()}
+
+
+def circle(imports: dict[str, set[str]]) -> list[str]:
+    """What is left once all that imports nothing that is left has been taken out, again and again."""
+    left = dict(imports)
+    while ground := [name for name, others in left.items() if not others & set(left) - {name}]:
+        for name in ground:
+            del left[name]
+    return sorted(left)
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    assert circle(modules()) == []
+
+
+def test_a_circle_would_be_found() -> None:
+    imports = modules()
+    assert imports["finetune.data.sources.read"] >= {"finetune.data.sources.folders"}
+    imports["finetune.data.sources.folders"] |= {"finetune.data.sources.read"}
+    assert {"finetune.data.sources.folders", "finetune.data.sources.read"} <= set(circle(imports))
+
+
 def test_a_wrong_import_would_be_found() -> None:
     tree = ast.parse("def f():\n    from finetune.training.loop import Totals")
-    assert violations(PACKAGE / "data" / "loaders.py", tree) != []
+    assert violations(PACKAGE / "data" / "batches" / "loaders.py", tree) != []
     tree = ast.parse("from finetune.data import keys")
     assert violations(PACKAGE / "model" / "head.py", tree) != []
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.data.known import drawn_source
+from finetune.data.sources.known import drawn_source
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "reuse-experiment"
 

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from finetune.data import pictures
-from finetune.data.decoded import Pixels
-from finetune.data.preprocessing import Preprocessing
-from finetune.data.reading import Order, Reader
-from finetune.data.transforms import EvalTransform
+from finetune.data.batches.reading import Order, Reader
+from finetune.data.cache.decoded import Pixels
+from finetune.data.picture.preprocessing import Preprocessing
+from finetune.data.picture.transforms import EvalTransform
+from finetune.data.sources import pictures
 from finetune.errors import BadImageError
 from finetune.features.depths import Depths
 from finetune.features.split import output_of, prefix_graph

@@ -202,7 +202,7 @@ def test_processes_see_what_one_process_sees(clean: Path, monkeypatch: pytest.Mo
     (clean / "train/cat/empty.jpg").write_bytes(b"")
     monkeypatch.setattr(looking, "WORTH_PROCESSES", 2)
     monkeypatch.setattr(looking, "CHUNK", 5)
-    from finetune.data.sources import read_source
+    from finetune.data.sources.read import read_source
 
     pictures = read_source(str(clean)).splits["train"].pictures
     assert list(looking.look_at_all(pictures, 2)) == list(looking.look_at_all(pictures, 1))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finetune.data.loaders import eval_batches
+from finetune.data.batches.loaders import eval_batches
 from finetune.evaluation.evaluate import collect_logits
 from finetune.recipe.load import parse_recipe
 from finetune.strategy import probe as strategy

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from finetune.data.batch import Batch
+from finetune.data.batches.batch import Batch
 from finetune.errors import UserError
 from finetune.recipe.schema import TrainSection
 from finetune.training.compute import compiled

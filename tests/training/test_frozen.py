@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from finetune.data import kept
+from finetune.data.cache import kept
 from finetune.errors import UserError
 from finetune.features.split import NoSplitError
 from finetune.recipe.load import parse_recipe

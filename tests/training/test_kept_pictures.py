@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.data import kept, pictures
-from finetune.data.decoded import Decoded
-from finetune.data.loaders import Batch, eval_batches
+from finetune.data.batches.loaders import Batch, eval_batches
+from finetune.data.cache import kept
+from finetune.data.cache.decoded import Decoded
+from finetune.data.sources import pictures
 from finetune.errors import StoppedError
 from finetune.features.decide import Verdict
 from finetune.recipe.load import parse_recipe

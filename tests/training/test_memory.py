@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from finetune.data.batch import Batch
+from finetune.data.batches.batch import Batch
 from finetune.errors import NoMemoryError
 from finetune.recipe.load import parse_recipe
 from finetune.recipe.schema import TrainSection

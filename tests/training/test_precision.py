@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from finetune.data.batch import Batch
+from finetune.data.batches.batch import Batch
 from finetune.errors import CheckpointError, UserError
 from finetune.recipe.schema import TrainSection
 from finetune.training.compute import precision

@@ -15,7 +15,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from finetune.data.preprocessing import Preprocessing
+from finetune.data.picture.preprocessing import Preprocessing
 from finetune.errors import CheckpointError, RunDirError, SaveError
 from finetune.model.build import build
 from finetune.recipe.load import dump_recipe

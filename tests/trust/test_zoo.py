@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune.data.images import open_rgb
-from finetune.data.loaders import eval_batches
-from finetune.data.pictures import FilePictures
-from finetune.data.preprocessing import Preprocessing
-from finetune.data.sources import Split
+from finetune.data.batches.loaders import eval_batches
+from finetune.data.picture.images import open_rgb
+from finetune.data.picture.preprocessing import Preprocessing
+from finetune.data.sources.dataset import Split
+from finetune.data.sources.pictures import FilePictures
 
 Made = Callable[[], bytes]
 

@@ -15,9 +15,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from finetune.data.decoded import Pixels
-from finetune.data.preprocessing import Preprocessing
-from finetune.data.transforms import EvalTransform, Look, TrainTransform
+from finetune.data.cache.decoded import Pixels
+from finetune.data.picture.preprocessing import Preprocessing
+from finetune.data.picture.transforms import EvalTransform, Look, TrainTransform
 from finetune.features.solve import FOLDS, Features, Targets, choose_decay, solve, total_variance
 from finetune.recipe.schema import AugmentSection, ColorJitter
 from finetune.strategy.advice.facts import Tried

@@ -16,12 +16,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from finetune.data.decoded import Decoded, decoded_in_memory
+from finetune.data.batches.loaders import eval_batches, read_draws
+from finetune.data.cache.decoded import Decoded, decoded_in_memory
+from finetune.data.holdout.splits import stratified
 from finetune.data.keys import key
-from finetune.data.loaders import eval_batches, read_draws
-from finetune.data.sources import Split
-from finetune.data.splits import stratified
-from finetune.data.transforms import EvalTransform
+from finetune.data.picture.transforms import EvalTransform
+from finetune.data.sources.dataset import Split
 from finetune.errors import DataError
 from finetune.features.classifiers import fewest_of_a_class
 from finetune.features.depths import Depths

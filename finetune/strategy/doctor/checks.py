@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from finetune.data.sources import listed
+from finetune.data.sources.dataset import listed
 from finetune.strategy.doctor.findings import Finding
 from finetune.strategy.doctor.look import Look
 from finetune.strategy.doctor.similar import Twin

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from finetune.data.sources import Source
-from finetune.data.splits import carve
+from finetune.data.holdout.splits import carve
+from finetune.data.sources.dataset import Source
 from finetune.errors import DataError
 from finetune.strategy.doctor.checks import Seen, check_classes, check_copies, check_files, class_counts
 from finetune.strategy.doctor.findings import Finding, in_order

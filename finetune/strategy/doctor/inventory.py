@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from finetune.data.folders import SPLIT_NAMES
-from finetune.data.images import is_image_name, is_stray, read_image, walk
-from finetune.data.pictures import FilePictures
-from finetune.data.sources import Source, Split, read_source
+from finetune.data.picture.images import is_image_name, is_stray, read_image, walk
+from finetune.data.sources.dataset import SPLIT_NAMES, Source, Split
+from finetune.data.sources.pictures import FilePictures
+from finetune.data.sources.read import read_source
 from finetune.errors import BadImageError, DataError, printable
 from finetune.strategy.doctor.findings import Finding
 

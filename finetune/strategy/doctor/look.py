@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from finetune.data.images import orientation, read_image, upright_rgb
 from finetune.data.machine import cores
-from finetune.data.modes import is_transparent
-from finetune.data.pictures import Pictures
+from finetune.data.picture.images import orientation, read_image, upright_rgb
+from finetune.data.picture.modes import is_transparent
+from finetune.data.sources.pictures import Pictures
 from finetune.errors import BadImageError
 
 THUMB = 64

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from PIL import features as pillow
 
-from finetune.data.decoded import Decoded
-from finetune.data.images import read_image
-from finetune.data.kept import decoded_folder, list_kept, make_room
-from finetune.data.transforms import EvalTransform
+from finetune.data.cache.decoded import Decoded
+from finetune.data.cache.kept import decoded_folder, list_kept, make_room
+from finetune.data.picture.images import read_image
+from finetune.data.picture.transforms import EvalTransform
 from finetune.errors import BadImageError
 from finetune.features.decide import Verdict, Where, amount, place_for
 from finetune.training.kept.feature_plan import FeaturePlan

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from finetune.data.kept import features_folder, make_room
+from finetune.data.cache.kept import features_folder, make_room
 from finetune.features.decide import Where
 from finetune.features.extract import Extractor
 from finetune.features.store import Store

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 
 from torch import nn
 
-from finetune.data.batch import Batch
-from finetune.data.loaders import eval_batches
-from finetune.data.transforms import EvalTransform
+from finetune.data.batches.batch import Batch
+from finetune.data.batches.loaders import eval_batches
+from finetune.data.picture.transforms import EvalTransform
 from finetune.features.decide import Verdict
 from finetune.features.extract import Extractor
 from finetune.features.looks import Looks
@@ -104,7 +104,7 @@ class Frozen:
             self._fill(self._val, [(index, 0) for index in range(len(val))], signals, tell)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """As :meth:`finetune.data.loaders.TrainLoader.epoch`, with features in place of pictures."""
+        """As :meth:`finetune.data.batches.loaders.TrainLoader.epoch`, with features in place of pictures."""
         loader = self._setup.loader
         if self._train is not None:
             for draws in loader.draws(epoch, start):

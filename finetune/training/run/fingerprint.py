@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
-from finetune.data.sources import Source
+from finetune.data.sources.dataset import Source
 
 # Of more bytes, sizes and times of change stand for the contents: reading them would hold up the start.
 READ_AT_MOST = 256 << 20

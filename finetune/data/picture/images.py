@@ -17,7 +17,7 @@ from typing import BinaryIO, Protocol, TypeVar
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from finetune.data.modes import to_rgb as to_rgb
+from finetune.data.picture.modes import to_rgb as to_rgb
 from finetune.errors import BadImageError, DataError, printable
 
 T = TypeVar("T")

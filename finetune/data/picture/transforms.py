@@ -2,7 +2,7 @@
 
 A picture goes two steps. What all its looks have in common comes first, and can be kept: its *base*, 8-bit
 RGB. One *look* is drawn from that, 8 bits too, with the side that the network sees. Whole batches of looks
-are then normalised at once (:mod:`finetune.data.normalize`).
+are then normalised at once (:mod:`finetune.data.batches.normalize`).
 
 Randomness is keyed: what comes out depends on the picture and the key alone. torchvision's v2 transforms draw
 from torch's global generator, so it is seeded for each picture and put back afterwards; for that reason these
@@ -21,10 +21,9 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from finetune.data.batch import Box
-from finetune.data.decoded import Pixels
-from finetune.data.images import reduced, reduced_size
-from finetune.data.preprocessing import Preprocessing
+from finetune.data.cache.decoded import Pixels
+from finetune.data.picture.images import reduced, reduced_size
+from finetune.data.picture.preprocessing import Preprocessing
 from finetune.recipe.schema import AugmentSection
 
 INTERPOLATION = {
@@ -35,6 +34,10 @@ INTERPOLATION = {
 }
 # What torch resizes 8-bit pixels by, two to three times as fast as Pillow. At most one level apart from it.
 RESIZED_BY_TORCH = ("bilinear", "bicubic")
+
+
+# Top, left, height and width in pixels.
+Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -172,30 +175,6 @@ def reduced_side(augment: AugmentSection, preprocessing: Preprocessing) -> int:
     """
     middle = sum(augment.scale) / 2
     return max(preprocessing.resize, math.ceil(preprocessing.image_size / math.sqrt(middle)))
-
-
-class BatchMixer:
-    """mixup (Zhang et al. 2018), cutmix (Yun et al. 2019), or for each batch one of the two, evenly.
-
-    Each picture is mixed with the one before it in the batch. A batch of one picture stays as it is.
-    """
-
-    def __init__(self, mixup_alpha: float, cutmix_alpha: float, num_classes: int) -> None:
-        self.num_classes = num_classes
-        self._ways: list[v2.Transform] = []
-        if mixup_alpha:
-            self._ways.append(v2.MixUp(alpha=mixup_alpha, num_classes=num_classes))
-        if cutmix_alpha:
-            self._ways.append(v2.CutMix(alpha=cutmix_alpha, num_classes=num_classes))
-
-    def __call__(self, images: Tensor, targets: Tensor, key: int) -> tuple[Tensor, Tensor]:
-        """Images (N, 3, S, S) and class numbers (N,) -> mixed images, targets (N, num_classes) float32."""
-        if len(images) < 2 or not self._ways:
-            return images, torch.nn.functional.one_hot(targets, self.num_classes).float()
-        with seeded(key):
-            way = self._ways[int(torch.randint(len(self._ways), ()))]
-            mixed, soft = way(images, targets)
-        return mixed, soft
 
 
 @contextmanager

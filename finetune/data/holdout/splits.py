@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
-from finetune.data.groups import grouped
+from finetune.data.holdout.groups import grouped
 from finetune.data.keys import key
-from finetune.data.sources import Source, listed
+from finetune.data.sources.dataset import Source, listed
 from finetune.errors import DataError, printable
 from finetune.recipe.catalog import suggest
 

@@ -1,20 +1,27 @@
-"""What a recipe's ``data.source`` may be, and what reading one gives."""
+"""A data set as it was found: splits of pictures with their classes, and what all that read one share."""
 
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from finetune.data.pictures import FilePictures, Pictures, selected
+from finetune.data.sources.pictures import FilePictures, Pictures, selected
 from finetune.errors import DataError, printable
-from finetune.recipe.catalog import KNOWN_SETS, suggest
+from finetune.recipe.catalog import suggest
 
-TORCHVISION_PREFIX = "torchvision:"
-ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"})
+# What a split may be called in folders and tables, and which it is.
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
 # Beyond so many names, a message shows the first and counts the rest.
 NAMES_SHOWN = 20
 
@@ -83,40 +90,6 @@ class Source:
     notes: tuple[str, ...] = ()
 
 
-def read_source(source: str) -> Source:
-    """Read what a recipe's ``data.source`` names: a known set, ``torchvision:NAME``, a folder, or a CSV file.
-
-    Raises:
-        DataError: there is no such thing, or it does not make a data set; the message says why.
-    """
-    # The readers stand on this module, and torchvision is loaded only by who asks for its sets.
-    from finetune.data.folders import read_folder
-    from finetune.data.known import read_known
-    from finetune.data.tables import read_table
-
-    if source.startswith(TORCHVISION_PREFIX):
-        from finetune.data.torchvision_sets import read_torchvision
-
-        return read_torchvision(source.removeprefix(TORCHVISION_PREFIX))
-    if source in KNOWN_SETS:
-        return read_known(source)
-    try:
-        path = Path(source).expanduser()
-        if path.is_dir():
-            return read_folder(path)
-        if path.is_file():
-            if path.suffix.lower() in ARCHIVES:
-                raise DataError(f"{printable(source)}: an archive. Unpack it and give the folder.")
-            return read_table(path)
-        # What is there, but neither folder nor file, raises no error here.
-        path.stat()
-    except FileNotFoundError:
-        raise DataError(_no_such(source)) from None
-    except (OSError, RuntimeError, ValueError) as error:
-        raise DataError(f"{printable(source)}: {getattr(error, 'strerror', None) or error}") from None
-    raise DataError(f"{printable(source)}: neither a folder nor a CSV file")
-
-
 def source_of_files(
     name: str, found: Mapping[str, Mapping[str, Sequence[str]]], notes: Sequence[str]
 ) -> Source:
@@ -177,21 +150,3 @@ def listed(names: Sequence[str]) -> str:
     """Names for a message, quoted; beyond ``NAMES_SHOWN`` the rest is counted."""
     shown = ", ".join(f"'{printable(name)}'" for name in names[:NAMES_SHOWN])
     return shown if len(names) <= NAMES_SHOWN else f"{shown} and {len(names) - NAMES_SHOWN} more"
-
-
-def _no_such(source: str) -> str:
-    looked_at = Path(source).expanduser().absolute()
-    hint = suggest(looked_at.name, [*_names(looked_at.parent), *([] if "/" in source else KNOWN_SETS)])
-    return (
-        f"{printable(source)}: no such file or folder (looked at {printable(str(looked_at))}).{hint} "
-        f"A source is a folder, a CSV file, a known set ({', '.join(KNOWN_SETS)}) "
-        f"or a torchvision set ({TORCHVISION_PREFIX}CIFAR10)."
-    )
-
-
-def _names(folder: Path) -> list[str]:
-    """What there is in a folder, as far as it can be seen."""
-    try:
-        return [entry.name for entry in folder.iterdir()]
-    except OSError:
-        return []

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune.data.keys import key
-from finetune.data.sources import Source, listed
-from finetune.data.tables import column_values
+from finetune.data.sources.dataset import Source, listed
+from finetune.data.sources.tables import column_values
 from finetune.errors import DataError, printable
 
 Indices = npt.NDArray[np.int64]

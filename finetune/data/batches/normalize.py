@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finetune.data.batch import Batch, PixelBatch
-from finetune.data.preprocessing import Preprocessing
+from finetune.data.batches.batch import Batch, PixelBatch
+from finetune.data.picture.preprocessing import Preprocessing
 
 
 class Normalizer:

@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from finetune.data.cache import VARIABLE, cache_folder
-from finetune.data.pictures import ArrayPictures, FilePictures, Pictures, TorchvisionPictures
-from finetune.data.sources import TORCHVISION_PREFIX, Source, Split, compare_classes, listed
+from finetune.data.cache.folder import VARIABLE, cache_folder
+from finetune.data.sources.dataset import Source, Split, compare_classes, listed
+from finetune.data.sources.pictures import ArrayPictures, FilePictures, Pictures, TorchvisionPictures
 from finetune.errors import DataError, printable
 from finetune.recipe.catalog import suggest
 
+# Of a recipe's data.source.
+TORCHVISION_PREFIX = "torchvision:"
 TIMEOUT_SECONDS = 30.0
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from finetune.data.images import open_rgb, upright_rgb
-from finetune.data.modes import to_rgb
+from finetune.data.picture.images import open_rgb, upright_rgb
+from finetune.data.picture.modes import to_rgb
 from finetune.errors import BadImageError, printable
 
 # The coarsest clock of a file system: FAT counts two seconds.

@@ -9,17 +9,18 @@ from typing import Literal
 import torch
 from torch.utils.data import DataLoader
 
-from finetune.data.batch import Batch as Batch
-from finetune.data.batch import PixelBatch
-from finetune.data.decoded import Decoded
+from finetune.data.batches.batch import Batch as Batch
+from finetune.data.batches.batch import PixelBatch
+from finetune.data.batches.mixing import BatchMixer
+from finetune.data.batches.normalize import Normalizer
+from finetune.data.batches.order import balanced, repeats, shuffled
+from finetune.data.batches.reading import Agenda, Draw, OnBadImage, Order, Reader, data_loader, running
+from finetune.data.batches.reading import default_workers as default_workers
+from finetune.data.cache.decoded import Decoded
 from finetune.data.keys import key
-from finetune.data.normalize import Normalizer
-from finetune.data.order import balanced, repeats, shuffled
-from finetune.data.preprocessing import Preprocessing
-from finetune.data.reading import Agenda, Draw, OnBadImage, Order, Reader, data_loader, running
-from finetune.data.reading import default_workers as default_workers
-from finetune.data.sources import Split
-from finetune.data.transforms import BatchMixer, EvalTransform, TrainTransform, Transform
+from finetune.data.picture.preprocessing import Preprocessing
+from finetune.data.picture.transforms import EvalTransform, TrainTransform, Transform
+from finetune.data.sources.dataset import Split
 from finetune.errors import BadImageError, DataError
 
 log = logging.getLogger("finetune")

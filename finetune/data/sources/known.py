@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from finetune.data.archives import unpack
-from finetune.data.cache import VARIABLE, cache_folder
-from finetune.data.download import check_sha1, fetch
-from finetune.data.folders import read_folder
+from finetune.data.cache.folder import VARIABLE, cache_folder
 from finetune.data.keys import key
-from finetune.data.pictures import ArrayPictures
-from finetune.data.sources import Source, Split
+from finetune.data.sources.archives import unpack
+from finetune.data.sources.dataset import Source, Split
+from finetune.data.sources.download import check_sha1, fetch
+from finetune.data.sources.folders import read_folder
+from finetune.data.sources.pictures import ArrayPictures
 from finetune.errors import DataError
 
 log = logging.getLogger("finetune")
@@ -64,7 +64,7 @@ def read_hotdog(
 ) -> Source:
     """Hot dogs and other food, with the published train and test pictures.
 
-    Looked for in :func:`finetune.data.cache.cache_folder`: the folder ``hotdog``, else the archive
+    Looked for in :func:`finetune.data.cache.folder.cache_folder`: the folder ``hotdog``, else the archive
     ``hotdog.zip``, which is fetched if it is not there; its checksum is checked before it is unpacked.
 
     Raises:

@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from finetune.data.batch import Fresh, PixelBatch
-from finetune.data.decoded import Decoded, Pixels, Place
-from finetune.data.images import quiet
+from finetune.data.batches.batch import Fresh, PixelBatch
+from finetune.data.cache.decoded import Decoded, Pixels, Place
 from finetune.data.machine import cores
-from finetune.data.sources import Split
-from finetune.data.transforms import Transform
+from finetune.data.picture.images import quiet
+from finetune.data.picture.transforms import Transform
+from finetune.data.sources.dataset import Split
 from finetune.errors import BadImageError, FinetuneError
 
 OnBadImage = Literal["error", "skip"]

@@ -8,11 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finetune.data.decoded import Decoded, Pixels, Place
+from finetune.data.cache.decoded import Decoded, Pixels, Place
+from finetune.data.picture.transforms import Box
 from finetune.errors import BadImageError
-
-# Top, left, height and width in pixels.
-Box = tuple[int, int, int, int]
 
 
 @dataclass

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
-from finetune.data.folders import SPLIT_NAMES
-from finetune.data.sources import Source, is_class_name, listed, source_of_files
+from finetune.data.sources.dataset import SPLIT_NAMES, Source, is_class_name, listed, source_of_files
 from finetune.errors import DataError, printable
 
 # Beyond so many faults, the rest is counted.

@@ -1,4 +1,4 @@
-"""Decoded pictures that are kept: the bases that looks are drawn from (:mod:`finetune.data.transforms`).
+"""Decoded pictures that are kept: the bases of :mod:`finetune.data.picture.transforms`.
 
 They are kept in a folder, where the next run finds them, or in memory. Each process appends to a *log* of its
 own and reads the others'. A log is a row of records: a header with a checksum of itself and one of the
@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from finetune.data.kept import ABOUT
+from finetune.data.cache.kept import ABOUT
 
 log = logging.getLogger("finetune")
 

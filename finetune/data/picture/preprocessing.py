@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from finetune.data.elongated import resized_window
+from finetune.data.picture.elongated import resized_window
 
 ResizeMode = Literal["shorter", "squash"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]

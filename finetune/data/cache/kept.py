@@ -2,9 +2,9 @@
 
 ``CACHE/features/KEY/`` holds the features that one frozen prefix computes under one preprocessing
 (:mod:`finetune.features.store`), ``CACHE/decoded/KEY/`` training pictures that were decoded in one way
-(:mod:`finetune.data.decoded`), ``CACHE/listings/KEY/`` what is in one large folder
-(:mod:`finetune.data.listings`). In each, ``about.json`` says in words what they are. A folder is removed
-whole; the one that was used longest ago goes first.
+(:mod:`finetune.data.cache.decoded`), ``CACHE/listings/KEY/`` what is in one large folder
+(:mod:`finetune.data.sources.listings`). In each, ``about.json`` says in words what they are. A folder is
+removed whole; the one that was used longest ago goes first.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune.data.cache import cache_folder
+from finetune.data.cache.folder import cache_folder
 
 ABOUT = "about.json"
 

@@ -6,8 +6,8 @@ import warnings
 import numpy as np
 
 from finetune.data.keys import key
-from finetune.data.pictures import JoinedPictures
-from finetune.data.sources import Source, Split
+from finetune.data.sources.dataset import Source, Split
+from finetune.data.sources.pictures import JoinedPictures
 from finetune.errors import DataError
 
 

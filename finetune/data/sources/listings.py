@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finetune.data.kept import ABOUT, listings_folder
+from finetune.data.cache.kept import ABOUT, listings_folder
 
 log = logging.getLogger("finetune")
 

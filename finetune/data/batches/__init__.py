@@ -1,0 +1,1 @@
+"""Pictures put together: in which order, in which process, as what tensors."""

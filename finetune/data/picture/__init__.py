@@ -1,0 +1,1 @@
+"""One picture: decoded safely, resized as the network wants it, augmented."""

@@ -1,0 +1,58 @@
+"""What a recipe's ``data.source`` may be: a known set, one of torchvision's, a folder or a CSV file."""
+
+from pathlib import Path
+
+from finetune.data.sources.dataset import Source
+from finetune.data.sources.folders import read_folder
+from finetune.data.sources.known import read_known
+from finetune.data.sources.tables import read_table
+from finetune.data.sources.torchvision_sets import TORCHVISION_PREFIX, read_torchvision
+from finetune.errors import DataError, printable
+from finetune.recipe.catalog import KNOWN_SETS, suggest
+
+ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"})
+
+
+def read_source(source: str) -> Source:
+    """Read what a recipe's ``data.source`` names: a known set, ``torchvision:NAME``, a folder, or a CSV file.
+
+    Raises:
+        DataError: there is no such thing, or it does not make a data set; the message says why.
+    """
+    if source.startswith(TORCHVISION_PREFIX):
+        return read_torchvision(source.removeprefix(TORCHVISION_PREFIX))
+    if source in KNOWN_SETS:
+        return read_known(source)
+    try:
+        path = Path(source).expanduser()
+        if path.is_dir():
+            return read_folder(path)
+        if path.is_file():
+            if path.suffix.lower() in ARCHIVES:
+                raise DataError(f"{printable(source)}: an archive. Unpack it and give the folder.")
+            return read_table(path)
+        # What is there, but neither folder nor file, raises no error here.
+        path.stat()
+    except FileNotFoundError:
+        raise DataError(_no_such(source)) from None
+    except (OSError, RuntimeError, ValueError) as error:
+        raise DataError(f"{printable(source)}: {getattr(error, 'strerror', None) or error}") from None
+    raise DataError(f"{printable(source)}: neither a folder nor a CSV file")
+
+
+def _no_such(source: str) -> str:
+    looked_at = Path(source).expanduser().absolute()
+    hint = suggest(looked_at.name, [*_names(looked_at.parent), *([] if "/" in source else KNOWN_SETS)])
+    return (
+        f"{printable(source)}: no such file or folder (looked at {printable(str(looked_at))}).{hint} "
+        f"A source is a folder, a CSV file, a known set ({', '.join(KNOWN_SETS)}) "
+        f"or a torchvision set ({TORCHVISION_PREFIX}CIFAR10)."
+    )
+
+
+def _names(folder: Path) -> list[str]:
+    """What there is in a folder, as far as it can be seen."""
+    try:
+        return [entry.name for entry in folder.iterdir()]
+    except OSError:
+        return []
