@@ -49,7 +49,7 @@ def cv(
     wanted = load_recipe(recipe, set_ or [])
     place = run_dir or Path("runs") / f"{recipe.stem}-cv"
     from finetune.cli.progress import open_progress
-    from finetune.evaluation.staging import publish, staging
+    from finetune.disk.staging import publish, staging
     from finetune.strategy.crossval import fold_places, judge_folds, train_folds
     from finetune.strategy.repeat import Options
     from finetune.training.compute.precision import pick_device

@@ -75,7 +75,7 @@ def evaluate(
     """Measure top-1 with its 95 % interval, loss, per-class metrics, confusion and calibration."""
     _check_gate(min_top1)
     check_run(run)
-    from finetune.evaluation.staging import staging
+    from finetune.disk.staging import staging
     from finetune.evaluation.text import summary
 
     if predictions is None:
@@ -153,7 +153,7 @@ def _choose(trained: "Trained", split: SplitName | None, data: str | None) -> "t
 
 
 def _write(evaluation: "Evaluation", staged: Path, target: Path) -> None:
-    from finetune.evaluation.staging import publish
+    from finetune.disk.staging import publish
 
     # File names need not be valid Unicode: what is not becomes an escape, and the file stays UTF-8.
     with staged.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:

@@ -110,7 +110,7 @@ def _open(
 def _writers(classifier: "Classifier", csv: Path | None, jsonl: bool, top: int) -> "Iterator[list[Writer]]":
     """Where the predictions go: to the screen as a table or as JSON, to a CSV file, or both."""
     from finetune.deploy.prediction_text import CsvWriter, JsonWriter, TableWriter
-    from finetune.evaluation.staging import publish, staging
+    from finetune.disk.staging import publish, staging
 
     classes = classifier.card.classes
     writers: list[Writer] = []

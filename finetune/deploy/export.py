@@ -18,8 +18,8 @@ from finetune.deploy.predict import Classifier
 from finetune.deploy.torch_classifier import TorchClassifier
 from finetune.deploy.write_onnx import write_onnx
 from finetune.deploy.write_torch import CONFIG, open_pt2, open_safetensors, write_pt2, write_safetensors
+from finetune.disk.staging import publish, staging
 from finetune.errors import CheckpointError, ExportError, FinetuneError, MissingExtraError, UserError
-from finetune.evaluation.staging import publish, staging
 from finetune.training.card import ModelCard
 from finetune.training.run.checkpoint import Trained
 

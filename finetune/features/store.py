@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from finetune.data.cache.kept import ABOUT
+from finetune.disk.whole import TEMPORARY, write_whole
 from finetune.features.extract import RowSpec
 
 log = logging.getLogger("finetune")
@@ -33,7 +34,6 @@ log = logging.getLogger("finetune")
 BLOCK_ROWS = 512
 BLOCK_BYTES = 64 << 20
 SUFFIX = ".safetensors"
-TEMPORARY = ".tmp-"
 # What a killed process left behind; one that is alive writes a block within this many seconds.
 ABANDONED = 3600.0
 
@@ -103,7 +103,7 @@ class Store:
             content = safetensors.numpy.save({"identities": names, "rows": rows})
             path = self.folder / f"{hashlib.sha256(content).hexdigest()}{SUFFIX}"
             try:
-                _write_whole(path, content)
+                write_whole(path, content)
                 rows = _map(path)[1]
             except OSError as error:
                 log.warning("%s: cannot be written (%s); these features stay in memory", path, error)
@@ -118,7 +118,7 @@ class Store:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
-            _write_whole(folder / ABOUT, text.encode("utf-8", "surrogateescape"))
+            write_whole(folder / ABOUT, text.encode("utf-8", "surrogateescape"))
             os.utime(folder)
         except OSError as error:
             log.warning("%s: cannot be written (%s); features are kept in memory", folder, error)
@@ -165,16 +165,3 @@ def _map(path: Path) -> tuple[list[bytes], Bytes]:
     if len(identities) != len(mapped):
         raise ValueError("not as many rows as pictures")
     return identities, mapped
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    # The process is in the name: several may write the same file, and each its own.
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -11,14 +11,15 @@ PACKAGE = Path(finetune.__file__).parent
 # Each room may import the rooms before it; data and model stand side by side.
 ROOMS = {
     "errors": set(),
+    "disk": {"errors"},
     "recipe": {"errors"},
-    "data": {"errors", "recipe"},
+    "data": {"errors", "disk", "recipe"},
     "model": {"errors", "recipe"},
-    "features": {"errors", "recipe", "data", "model"},
-    "evaluation": {"errors", "recipe", "data", "model", "features"},
-    "training": {"errors", "recipe", "data", "model", "features", "evaluation"},
-    "strategy": {"errors", "recipe", "data", "model", "features", "evaluation", "training", "deploy"},
-    "deploy": {"errors", "recipe", "data", "model", "features", "evaluation", "training"},
+    "features": {"errors", "disk", "recipe", "data", "model"},
+    "evaluation": {"errors", "disk", "recipe", "data", "model", "features"},
+    "training": {"errors", "disk", "recipe", "data", "model", "features", "evaluation"},
+    "strategy": {"errors", "disk", "recipe", "data", "model", "features", "evaluation", "training", "deploy"},
+    "deploy": {"errors", "disk", "recipe", "data", "model", "features", "evaluation", "training"},
 }
 ROOMS["cli"] = set(ROOMS)
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc", "tools"}

@@ -18,14 +18,14 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from finetune.disk.whole import TEMPORARY, sync
 from finetune.errors import CheckpointError, RunDirError, SaveError
 from finetune.model.manifest import MANIFEST, digest, fault
 from finetune.recipe.load import load_recipe
 from finetune.recipe.schema import Recipe
 from finetune.training.card import ModelCard
 from finetune.training.compute.precision import place
-from finetune.training.run.directory import sync
-from finetune.training.run.files import CHECKPOINTS, RESOLVED, TEMPORARY
+from finetune.training.run.files import CHECKPOINTS, RESOLVED
 
 MODEL = "model.safetensors"
 CARD = "card.json"

@@ -7,8 +7,9 @@ than that: this module and what it imports are small modules of the standard lib
 import errno
 import os
 
+from finetune.disk.whole import TEMPORARY
 from finetune.errors import RunDirError
-from finetune.training.run.files import LOCK, OWN_FILES, OWN_FOLDERS, RESOLVED, TEMPORARY
+from finetune.training.run.files import LOCK, OWN_FILES, OWN_FOLDERS, RESOLVED
 
 
 def place_of(

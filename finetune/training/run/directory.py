@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from finetune.disk.whole import TEMPORARY, write_whole
 from finetune.errors import CheckpointError, SaveError
 from finetune.training.run.claim import Claim, claim, holds_run
 from finetune.training.run.files import (
@@ -19,7 +20,6 @@ from finetune.training.run.files import (
     OWN_FOLDERS,
     RECIPE,
     RESOLVED,
-    TEMPORARY,
     WEIGHTS,
 )
 
@@ -130,37 +130,6 @@ class RunDir:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that has its name only once it is whole and on disk.
-
-    Raises:
-        OSError: the disk is full or failing; what was there before still is.
-    """
-    temporary = path.with_name(TEMPORARY + path.name)
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-    sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    """Flush a file or a folder to disk."""
-    if os.name == "nt" and path.is_dir():
-        return  # Windows cannot open a folder to flush it
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

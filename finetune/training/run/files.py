@@ -10,8 +10,6 @@ CHECKPOINTS = "checkpoints"
 EXPORT = "export"
 TENSORBOARD = "tensorboard"
 LOCK = ".lock"
-# What is being written has a name that begins so, until it is whole.
-TEMPORARY = ".tmp-"
 # All that a run ever writes: `--overwrite` removes these and nothing else.
 OWN_FILES = (RECIPE, RESOLVED, ENVIRONMENT, WEIGHTS, METRICS, TIMING)
 OWN_FOLDERS = (CHECKPOINTS, EXPORT, TENSORBOARD)

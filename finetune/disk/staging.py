@@ -1,4 +1,4 @@
-"""Files that appear under their names only when they are complete."""
+"""Files that appear beside the user's own only when they are complete, and leave nothing else there."""
 
 import contextlib
 import os
@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from finetune.disk.whole import sync
 from finetune.errors import UserError
 
 SUFFIX = ".partial"
@@ -51,18 +52,10 @@ def publish(staged: Path, target: Path) -> None:
     Raises:
         OSError: the disk is full or failing; ``target`` is what it was before.
     """
-    _sync(staged)
+    sync(staged)
     staged.replace(target)
-    with contextlib.suppress(OSError):  # Some file systems, and Windows, refuse to flush a folder.
-        _sync(target.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with contextlib.suppress(OSError):  # Some file systems refuse to flush a folder.
+        sync(target.parent)
 
 
 def _lock(folder: Path) -> int | None:

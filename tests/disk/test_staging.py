@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from finetune.disk.staging import publish, staging
 from finetune.errors import UserError
-from finetune.evaluation.staging import publish, staging
 
 
 def write(target: Path, text: str) -> None:
@@ -49,7 +49,7 @@ def test_an_error_takes_back_a_folder_that_was_made(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from finetune.evaluation.staging import staging
+from finetune.disk.staging import staging
 with staging(Path(sys.argv[1])) as stage:
     (stage / "half").write_text("x")
     os.kill(os.getpid(), signal.SIGKILL)

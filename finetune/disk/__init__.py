@@ -1,0 +1,1 @@
+"""Files that are whole or not there, whatever is killed or full meanwhile."""
