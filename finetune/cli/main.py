@@ -1,52 +1,120 @@
-"""The command ``finetune``: its sub-commands, and how an error ends it."""
+"""The command ``finetune``: its sub-commands, and how an error ends it.
 
+Of the sub-commands only the one that is called is loaded. The others stand in the list with their names and
+what they do, so that ``finetune --help`` need not load fifteen files to print as many lines.
+"""
+
+import os
 import sys
-from typing import Annotated
+from collections.abc import Container
+from importlib import import_module
+from typing import Annotated, NamedTuple
 
 import typer
 
 import finetune
 from finetune.cli import output
-from finetune.cli.advise import advise
-from finetune.cli.backbones import backbones
-from finetune.cli.cache import cache_app
-from finetune.cli.compare import compare
-from finetune.cli.cv import cv
-from finetune.cli.doctor import doctor
-from finetune.cli.eval import evaluate
-from finetune.cli.export import export
-from finetune.cli.layers import layers
-from finetune.cli.lr import lr
-from finetune.cli.predict import predict
-from finetune.cli.probe import probe
-from finetune.cli.process import settle_process
-from finetune.cli.rank import rank
-from finetune.cli.recipe import recipe_app
-from finetune.cli.train import train
 from finetune.errors import FinetuneError, RecipeError
 
-app = typer.Typer(
-    help="Carry a pretrained network over to your own pictures, and know how good it really is.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-# In the order in which a user comes to them.
-app.command()(doctor)
-app.command()(advise)
-app.command()(probe)
-app.command()(rank)
-app.command()(lr)
-app.command()(train)
-app.command()(cv)
-app.command()(compare)
-app.command("eval")(evaluate)
-app.command()(predict)
-app.command()(export)
-app.command()(layers)
-app.command()(backbones)
-app.add_typer(recipe_app, name="recipe")
-app.add_typer(cache_app, name="cache")
+
+class _Command(NamedTuple):
+    """A function, or a ``typer.Typer``, of the file in ``finetune.cli`` that is called as the sub-command."""
+
+    name: str
+    help: str
+
+
+# In the order in which a user comes to them, each with the first line of its own help.
+COMMANDS = {
+    "doctor": _Command(
+        "doctor",
+        "Find what would spoil a training: broken files, copies, leakage between the splits, classes too "
+        "small.",
+    ),
+    "advise": _Command(
+        "advise",
+        "Measure the pictures, say which fine-tuning fits them and why, and write the recipe.",
+    ),
+    "probe": _Command(
+        "probe",
+        "Linear SVM, logistic regression, nearest class mean and nearest neighbours on a network's features.",
+    ),
+    "rank": _Command(
+        "rank",
+        "Rank source networks on the training pictures: a probe's cross-validated accuracy, quick scores, "
+        "cost.",
+    ),
+    "lr": _Command(
+        "lr",
+        "Raise the learning rate until the loss explodes, and suggest one, for the recipe's first phase.",
+    ),
+    "train": _Command(
+        "train",
+        "Fine-tune a network as RECIPE says, or as `finetune advise` would say of PICTURES.",
+    ),
+    "cv": _Command(
+        "cv",
+        "Train on all folds but one, for each fold, and judge every picture by the network that did not "
+        "see it.",
+    ),
+    "compare": _Command(
+        "compare",
+        "Compare on the same pictures: accuracy, difference and its interval, McNemar's test, curves, cost.",
+    ),
+    "eval": _Command(
+        "evaluate",
+        "Measure top-1 with its 95 % interval, loss, per-class metrics, confusion and calibration.",
+    ),
+    "predict": _Command(
+        "predict",
+        "Classify pictures. One that cannot be read is reported on its line; the others go on.",
+    ),
+    "export": _Command(
+        "export",
+        "Write the network with its class names and preprocessing; only if it agrees with the run is it "
+        "kept.",
+    ),
+    "layers": _Command(
+        "layers",
+        "Print the numbered layers of a backbone, in the order in which they run, and its head.",
+    ),
+    "backbones": _Command(
+        "backbones",
+        "List the backbones that can be fine-tuned, with the cost and accuracy of their default weights.",
+    ),
+    "recipe": _Command("recipe_app", "Write, check and print recipes, without running them."),
+    "cache": _Command(
+        "cache_app",
+        "Look at what is kept on disk (features, decoded pictures, listings), or remove it.",
+    ),
+}
+# By which a shell says that it wants the words that could come next.
+COMPLETING = "_FINETUNE_COMPLETE"
+
+
+def command_line(loaded: Container[str]) -> typer.Typer:
+    """The command line, with those of its sub-commands loaded that ``loaded`` names."""
+    app = typer.Typer(
+        help="Carry a pretrained network over to your own pictures, and know how good it really is.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_options)
+    for word, command in COMMANDS.items():
+        if word not in loaded:
+            app.command(word, help=command.help)(_not_loaded)
+            continue
+        found = getattr(import_module(f"finetune.cli.{word}"), command.name)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=word)
+        else:
+            app.command(word)(found)
+    return app
+
+
+def _not_loaded() -> None:
+    raise AssertionError("a sub-command runs that was not loaded")
 
 
 def _version(asked: bool) -> None:
@@ -55,20 +123,28 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
+    from finetune.cli.process import settle_process
+
+    settle_process()
     output.show_log()
+
+
+def _called(words: list[str]) -> Container[str]:
+    """Which sub-commands have to be loaded. None of the options before their names takes a value."""
+    if COMPLETING in os.environ:
+        return COMMANDS
+    return [word for word in words if not word.startswith("-")][:1]
 
 
 def main() -> None:
     """Run the command line. An expected error is one message on stderr and its exit code, no traceback."""
-    settle_process()
     try:
-        app()
+        command_line(_called(sys.argv[1:]))()
     except FinetuneError as error:
         # A recipe's lines begin with their place, FILE:LINE:COLUMN, which editors and terminals follow.
         output.note(str(error) if isinstance(error, RecipeError) else f"error: {error}")

@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer.testing
 
 import finetune
+from finetune.cli.main import COMMANDS, command_line
 
 HEAVY = (
     "torch", "torchvision", "numpy", "sklearn", "scipy", "matplotlib", "PIL", "onnxruntime",
@@ -63,6 +65,45 @@ def test_usage_errors_import_nothing_heavy_and_exit_2(words: tuple[str, ...]) ->
     last, errors = run(*words)
     assert last == "HEAVY  CODE 2"
     assert "Traceback" not in errors
+
+
+def test_help_loads_no_sub_command_and_a_sub_command_no_other() -> None:
+    script = (
+        "import sys; sys.argv = ['finetune', *sys.argv[1:]]\n"
+        "from finetune.cli.main import COMMANDS, main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "loaded = {f'finetune.cli.{word}' for word in COMMANDS} & set(sys.modules)\n"
+        "print('LOADED', *loaded)\n"
+    )
+    for words, loaded in {("--help",): "", ("--version",): "", ("rank", "-h"): " finetune.cli.rank"}.items():
+        done = subprocess.run(
+            [sys.executable, "-c", script, *words], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.splitlines()[-1] == f"LOADED{loaded}"
+
+
+def test_what_the_list_says_of_a_sub_command_is_what_it_says_itself() -> None:
+    unloaded, loaded = (
+        typer.testing.CliRunner().invoke(command_line(names), ["--help"], terminal_width=200).output
+        for names in ((), COMMANDS)
+    )
+    assert unloaded == loaded
+    assert all(word in loaded for word in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("line", "found"), [("finetune tr", "train"), ("finetune train x.yaml --resu", "--resume")]
+)
+def test_a_shell_is_told_how_a_word_goes_on(line: str, found: str) -> None:
+    asked = {"_FINETUNE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("finetune"))],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **asked},
+    )
+    assert done.stdout.split() == [found]
 
 
 def test_the_probe_sees_a_heavy_import() -> None:

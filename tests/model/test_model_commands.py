@@ -127,8 +127,8 @@ def test_backbones_answer_without_torch_in_a_second() -> None:
     program = (
         "import sys\n"
         "sys.argv = ['finetune', 'backbones']\n"
-        "from finetune.cli.main import app\n"
-        "app(standalone_mode=False)\n"
+        "from finetune.cli.main import command_line\n"
+        "command_line(['backbones'])(standalone_mode=False)\n"
         "print(sorted(set(sys.modules) & {'torch', 'numpy', 'yaml', 'PIL'}), file=sys.stderr)\n"
     )
     times = []

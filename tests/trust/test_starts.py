@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import typer.main
 
-from finetune.cli.main import app
+from finetune.cli.main import COMMANDS, command_line
 from finetune.cli.start import FLAGS, VALUED, _options
 from finetune.training.run.directory import RunDir
 
@@ -65,7 +65,7 @@ def test_a_refusal_takes_a_moment(recipe: Callable[..., Path], tmp_path: Path, s
 
 
 def test_the_start_knows_the_options_of_train() -> None:
-    command = typer.main.get_command(app).commands["train"]  # type: ignore[attr-defined]
+    command = typer.main.get_command(command_line(COMMANDS)).commands["train"]  # type: ignore[attr-defined]
     options = {name for each in command.params for name in each.opts if name.startswith("--")}
     valued = {each.opts[0] for each in command.params if each.opts[0] in options and not each.is_flag}
     valued.remove("--seeds")  # several runs, each in a place of its own
