@@ -48,6 +48,7 @@ def decide(
     pixels: int,
     threads: int,
     on_gpu: bool,
+    taken: int = 0,
 ) -> Verdict:
     """Settle where ``rows`` features are kept.
 
@@ -58,13 +59,14 @@ def decide(
         row_bytes: of one picture's features.
         flops: floating-point operations of one picture in the frozen layers.
         pixels: of one picture as the network sees it.
+        taken: of ``limit``, by what else this run keeps, in bytes.
     """
     if wanted == "off":
         return Verdict(None, "cache.where: off")
     total = rows * row_bytes
     size = f"{rows:,} x {amount(row_bytes)}"
-    if total > limit:
-        return Verdict(None, f"{size} = {amount(total)} is over cache.limit, {amount(limit)}")
+    if total > limit - taken:
+        return Verdict(None, f"{size} = {amount(total)} is {over(limit, taken)}")
     place: Where | None = wanted if wanted != "auto" else place_for(total)
     if place is None:
         return Verdict(None, f"{size} = {amount(total)} has room neither on disk nor in memory")
@@ -78,6 +80,12 @@ def decide(
     if wanted == "auto" and reading >= computing:
         return Verdict(None, times)
     return Verdict(place, times)
+
+
+def over(limit: int, taken: int) -> str:
+    """What is said of more bytes than ``cache.limit`` leaves beside features that take ``taken`` of it."""
+    beside = f", of which features take {amount(taken)}" if taken else ""
+    return f"over cache.limit, {amount(limit)}{beside}"
 
 
 def amount(count: int) -> str:

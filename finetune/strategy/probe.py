@@ -273,7 +273,8 @@ def features_of(
         )
     where: Where = "memory" if setup.recipe.cache.where in ("memory", "off") else "disk"
     split = setup.source.splits[split_name]
-    store = open_store(setup, extract, k, where, plain=True)
+    rows = sum(len(each) for each in setup.source.splits.values())
+    store = open_store(setup, extract, k, where, rows * extract.spec.nbytes, plain=True)
     looks = Looks(store, extract, split, EvalTransform(preprocessing), plain=True)
     draws = [(index, 0) for index in range(len(split))]
     looks.fill(draws, workers=setup.workers, on_bad_image=setup.recipe.data.on_bad_image, tell=tell)

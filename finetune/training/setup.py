@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +36,8 @@ class Setup:
     ``recipe`` has the weights' own picture size filled in. ``ema`` is the averaged model, if one is kept.
     ``start`` holds the body's weights before the run, where the recipe holds on to them (``train.l2_sp``).
     ``left_out`` names the pictures of val and test that could not be read and were told of. ``val_decoded``
-    keeps those of val, resized and cut out, where that is done.
+    keeps those of val, resized and cut out, where that is done. ``kept`` are the folders of the cache that
+    decoded pictures are kept in, and what they come to in bytes.
     """
 
     recipe: Recipe
@@ -50,6 +52,7 @@ class Setup:
     start: dict[str, Tensor] = field(default_factory=dict)
     left_out: set[str] = field(default_factory=set)
     val_decoded: Decoded | None = None
+    kept: dict[Path, int] = field(default_factory=dict)
 
     @property
     def picture(self) -> tuple[int, int, int]:

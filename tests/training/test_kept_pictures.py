@@ -1,5 +1,6 @@
 """Decoded training pictures, kept or not: by the rule, and never another bit."""
 
+import contextlib
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from finetune.data.cache import kept
 from finetune.data.cache.decoded import Decoded
 from finetune.data.sources import pictures
 from finetune.errors import StoppedError
-from finetune.features.decide import Verdict
+from finetune.features.decide import Where
 from finetune.recipe.load import parse_recipe
 from finetune.recipe.schema import Recipe
 from finetune.training import phase
@@ -58,7 +59,11 @@ def bits(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def planned(recipe: Recipe) -> Verdict:
+def keep(setup: Setup, where: Where) -> contextlib.AbstractContextManager[None]:
+    return decoded.keeping(setup, decoded.DecodedPlan(where, "", setup.recipe.cache.limit_bytes))
+
+
+def planned(recipe: Recipe) -> decoded.DecodedPlan:
     setup = built(recipe)
     plans = plan_phases(setup.recipe.train, setup.loader.batches_per_epoch)
     return decoded.plan_decoded(setup, plans, plan_features(setup, plans))
@@ -141,7 +146,7 @@ def test_pictures_without_files(recipe: Callable[..., Recipe]) -> None:
 def test_the_estimate_is_what_is_written(recipe: Callable[..., Recipe]) -> None:
     setup = built(recipe())
     estimate = decoded._base_bytes(setup)
-    with decoded.keeping(setup, Verdict("memory", "")):
+    with keep(setup, "memory"):
         own = setup.loader._reader.decoded
         assert own is not None
         list(setup.loader.epoch(0))
@@ -159,13 +164,13 @@ def test_the_estimate_is_what_is_written(recipe: Callable[..., Recipe]) -> None:
 def test_what_later_changes_left_behind_is_cleared_away(recipe: Callable[..., Recipe]) -> None:
     setup = built(recipe())
     for count in (2, 400):
-        with decoded.keeping(setup, Verdict("disk", "")):
+        with keep(setup, "disk"):
             own = setup.loader._reader.decoded
             assert own is not None
             assert len(own) == (0 if count == 2 else 2)
             for number in range(count):
                 own.add(number.to_bytes(32, "big"), np.zeros((36, 36, 3), np.uint8))
-    with decoded.keeping(setup, Verdict("disk", "")):
+    with keep(setup, "disk"):
         assert len(setup.loader._reader.decoded or ()) == 0
 
 
@@ -182,7 +187,7 @@ def test_a_folder_full_of_what_has_changed_is_begun_anew(
         for path in shapes.rglob("*.png"):
             path.touch()
         setup = built(recipe(f"data.source={shapes}", wanted))
-        with decoded.keeping(setup, Verdict("disk", "")):
+        with keep(setup, "disk"):
             list(setup.loader.epoch(0))
             list(val_batches(setup, setup.val_decoded))
             own, val = setup.loader._reader.decoded, setup.val_decoded
@@ -201,8 +206,31 @@ def test_a_folder_that_is_full_of_these_pictures_stays(recipe: Callable[..., Rec
     setup = built(recipe(f"cache.limit={limit / 1000}KB"))
     counts = []
     for _ in range(2):
-        with decoded.keeping(setup, Verdict("disk", "")):
+        with keep(setup, "disk"):
             counts.append(len(setup.loader._reader.decoded or ()))
             list(setup.loader.epoch(0))
     assert counts[0] == 0
     assert 0 < counts[1] < len(setup.source.splits["train"])
+
+
+def test_features_and_pictures_share_the_limit(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    phases = "train.phases=[{freeze: backbone, epochs: 3, lr: 1e-3}, {freeze: none, epochs: 2, lr: 1e-3}]"
+    plain = [phases, "train.augment={}", "cache.where=disk"]
+    whole = recipe(*plain)
+    pictures_alone = planned(recipe(*plain, "cache.where=off"))
+    assert (planned(whole).where, pictures_alone.where) == ("disk", "disk")
+    run(tmp_path / "a", whole)
+    sizes = {each.kind: each.nbytes for each in kept.list_kept()}
+    assert min(sizes["features"], sizes["pictures"]) > 0.3 * sum(sizes.values())
+    kept.clear()
+    for share in (0.6, 0.9, 1.2):
+        limit = round(share * sum(sizes.values()))
+        for decoded_at in ("auto", "disk"):
+            limits = [f"cache.limit={limit / 1000}KB", f"cache.decoded={decoded_at}"]
+            run(tmp_path / f"{share}-{decoded_at}", recipe(*plain, *limits))
+            found = kept.list_kept()
+            assert sum(each.nbytes for each in found) <= limit
+            assert "features" in {each.kind for each in found}
+            if share > 1:
+                assert {each.kind: each.nbytes for each in found} == sizes
+    assert "of which features take" in planned(recipe(*plain, f"cache.limit={limit / 2000}KB")).why

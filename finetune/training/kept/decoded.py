@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from finetune.data.cache.kept import decoded_folder, list_kept, make_room
 from finetune.data.picture.images import read_image
 from finetune.data.picture.transforms import EvalTransform
 from finetune.errors import BadImageError
-from finetune.features.decide import Verdict, Where, amount, place_for
+from finetune.features.decide import Where, amount, over, place_for
 from finetune.training.kept.feature_plan import FeaturePlan
 from finetune.training.plan import PhasePlan
 from finetune.training.setup import Setup
@@ -35,49 +36,65 @@ SIZES_READ = 64
 WORN_OUT, OF_USE = 3, 0.5
 
 
-def plan_decoded(setup: Setup, plans: Sequence[PhasePlan], features: Mapping[int, FeaturePlan]) -> Verdict:
-    """Settle where decoded pictures of train and val are kept, and why."""
+@dataclass(frozen=True)
+class DecodedPlan:
+    """Where decoded pictures are kept, None for nowhere; ``why`` in words; ``limit`` in bytes."""
+
+    where: Where | None
+    why: str
+    limit: int = 0
+
+
+def plan_decoded(
+    setup: Setup, plans: Sequence[PhasePlan], features: Mapping[int, FeaturePlan]
+) -> DecodedPlan:
+    """Settle where decoded pictures of train and val are kept, and why.
+
+    They have what ``cache.limit`` leaves beside the features of the phase that keeps most.
+    """
     cache, train = setup.recipe.cache, setup.source.splits["train"]
     if cache.decoded == "off":
-        return Verdict(None, "cache.decoded: off")
+        return DecodedPlan(None, "cache.decoded: off")
     if not hasattr(os, "pread"):
-        return Verdict(None, "this system cannot share them between processes")
+        return DecodedPlan(None, "this system cannot share them between processes")
     nbytes = _base_bytes(setup)
     if nbytes is None:
-        return Verdict(None, "they are no files")
-    total, limit = len(train) * nbytes + _val_bytes(setup), setup.recipe.cache.limit_bytes
+        return DecodedPlan(None, "they are no files")
+    total = len(train) * nbytes + _val_bytes(setup)
+    taken = max((each.train_bytes + each.val_bytes for each in features.values()), default=0)
+    room = max(0, cache.limit_bytes - taken)
     size = f"{len(train):,} x {amount(nbytes)}, and val"
     if cache.decoded != "auto":
-        return Verdict(cache.decoded, size)
+        return DecodedPlan(cache.decoded, size, room)
     epochs = sum(plan.epochs for plan in plans if not _features_kept(features.get(plan.number)))
     if epochs <= 1:
-        return Verdict(None, "no more than one epoch reads them")
-    if total > limit:
-        return Verdict(None, f"{size} = {amount(total)} is over cache.limit, {amount(limit)}")
+        return DecodedPlan(None, "no more than one epoch reads them")
+    if total > room:
+        return DecodedPlan(None, f"{size} = {amount(total)} is {over(cache.limit_bytes, taken)}")
     place = place_for(total)
     if place is None:
-        return Verdict(None, f"{size} = {amount(total)} has room neither on disk nor in memory")
-    return Verdict(place, f"{size}, read in {epochs} epochs")
+        return DecodedPlan(None, f"{size} = {amount(total)} has room neither on disk nor in memory")
+    return DecodedPlan(place, f"{size}, read in {epochs} epochs", room)
 
 
-def describe_decoded(verdict: Verdict) -> str:
+def describe_decoded(plan: DecodedPlan) -> str:
     """For the run's facts."""
     place = {"memory": "kept in memory", "disk": "kept on disk", None: "decoded anew each time"}
-    return f"pictures are {place[verdict.where]} ({verdict.why})"
+    return f"pictures are {place[plan.where]} ({plan.why})"
 
 
 @contextlib.contextmanager
-def keeping(setup: Setup, verdict: Verdict) -> Iterator[None]:
-    """Within, what is decoded of train and val is kept where ``verdict`` says.
+def keeping(setup: Setup, plan: DecodedPlan) -> Iterator[None]:
+    """Within, what is decoded of train and val is kept where ``plan`` says.
 
     Of val that is what evaluation sees, resized and cut out, before it is normalised: the same bits.
     """
-    if verdict.where is None:
+    if plan.where is None:
         yield
         return
     of_train = setup.loader.transform.base_facts
     of_val = EvalTransform(setup.card.preprocessing).base_facts
-    limit = setup.recipe.cache.limit_bytes
+    limit = plan.limit
     for_val = min(_val_bytes(setup), limit)
     for_train = len(setup.source.splits["train"]) * (_base_bytes(setup) or 0)
     wanted: list[tuple[Mapping[str, Any], Sequence[str], int, int]]
@@ -88,10 +105,10 @@ def keeping(setup: Setup, verdict: Verdict) -> Iterator[None]:
         # trains at the same time keeps them.
         most = max(for_val, min(WORN_OUT * for_val, limit - WORN_OUT * for_train))
         wanted = [(of_train, ("train",), for_train, limit - most), (of_val, ("val",), for_val, most)]
-    if verdict.where == "disk":
-        spare = [_folder(setup, facts) for facts, *_ in wanted]
-        make_room(min(for_train + for_val, limit), limit, *spare)
-    kept = [_open(setup, verdict.where, *each) for each in wanted]
+    if plan.where == "disk":
+        setup.kept = {_folder(setup, facts): min(needed, most) for facts, _, needed, most in wanted}
+        make_room(sum(setup.kept.values()), setup.recipe.cache.limit_bytes, *setup.kept)
+    kept = [_open(setup, plan.where, *each) for each in wanted]
     setup.loader.keep(kept[0])
     setup.val_decoded = kept[-1]
     try:
@@ -99,6 +116,7 @@ def keeping(setup: Setup, verdict: Verdict) -> Iterator[None]:
     finally:
         setup.loader.keep(None)
         setup.val_decoded = None
+        setup.kept = {}
         for each in kept:
             each.close()
 

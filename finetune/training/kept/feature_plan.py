@@ -24,8 +24,8 @@ class FeaturePlan:
     """What is to become of the features of one phase's frozen layers.
 
     ``views`` is how many looks of each training picture can be kept (0: they have no end), ``plain`` whether
-    that is the one that evaluation has. ``whole`` says why the network cannot be cut and runs whole; None
-    where it can.
+    that is the one that evaluation has. ``train_bytes`` and ``val_bytes`` are what is kept of either, as
+    ``cache.limit`` counts it. ``whole`` says why the network cannot be cut and runs whole; None where it can.
     """
 
     k: int
@@ -33,6 +33,8 @@ class FeaturePlan:
     plain: bool
     train: Verdict
     val: Verdict
+    train_bytes: int = 0
+    val_bytes: int = 0
     whole: str | None = None
 
     def describe(self) -> str:
@@ -57,23 +59,24 @@ def plan_features(setup: Setup, plans: Sequence[PhasePlan]) -> dict[int, Feature
         priced = costs[k]
         if isinstance(priced, str):
             nowhere = Verdict(None, priced)
-            found[plan.number] = FeaturePlan(k, 0, False, nowhere, nowhere, priced)
+            found[plan.number] = FeaturePlan(k, 0, False, nowhere, nowhere, whole=priced)
             continue
         train, val = setup.source.splits["train"], setup.source.splits["val"]
         plain = _plain(setup, plan)
         views = 1 if plain else setup.recipe.train.augment.views
+        taken = 0
         refusal = _refusal(setup, plan)
         if refusal is not None or views is None:
             views, on_train = 0, Verdict(None, refusal or "")
         elif plan.optimizer == SOLVER:
-            on_train = _decide(setup, priced, views * len(train), math.inf)
+            on_train, taken = _decide(setup, priced, views * len(train), math.inf)
             if on_train.where is None:
                 on_train = Verdict("memory", f"they are solved at once; {on_train.why}")
         else:
             views = min(views, plan.epochs)
-            on_train = _decide(setup, priced, views * len(train), plan.epochs / views)
-        on_val = _decide(setup, priced, len(val), plan.epochs)
-        found[plan.number] = FeaturePlan(k, views, plain, on_train, on_val)
+            on_train, taken = _decide(setup, priced, views * len(train), plan.epochs / views)
+        on_val, more = _decide(setup, priced, len(val), plan.epochs, taken)
+        found[plan.number] = FeaturePlan(k, views, plain, on_train, on_val, taken, more)
     return found
 
 
@@ -116,16 +119,20 @@ def _refusal(setup: Setup, plan: PhasePlan) -> str | None:
     return None
 
 
-def _decide(setup: Setup, priced: Cost, rows: int, uses: float) -> Verdict:
+def _decide(setup: Setup, priced: Cost, rows: int, uses: float, taken: int = 0) -> tuple[Verdict, int]:
+    """The verdict, and how many bytes of ``cache.limit`` it takes."""
     cache, compute = setup.recipe.cache, setup.compute
-    return decide(
+    row_bytes = priced.numbers * torch.float32.itemsize
+    verdict = decide(
         cache.where,
         cache.limit_bytes,
         rows=rows,
         uses=uses,
-        row_bytes=priced.numbers * torch.float32.itemsize,
+        row_bytes=row_bytes,
         flops=priced.flops,
         pixels=setup.card.preprocessing.image_size**2,
         threads=compute.threads,
         on_gpu=compute.device.type != "cpu",
+        taken=taken,
     )
+    return verdict, 0 if verdict.where is None else rows * row_bytes

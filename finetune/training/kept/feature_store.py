@@ -4,7 +4,9 @@ import hashlib
 import json
 import logging
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,19 +23,32 @@ log = logging.getLogger("finetune")
 FORMAT = 2
 
 
-def open_store(setup: Setup, extract: Extractor, k: int, where: Where, *, plain: bool) -> Store:
+def open_store(
+    setup: Setup,
+    extract: Extractor,
+    k: int,
+    where: Where,
+    needed: int,
+    beside: Mapping[Path, int] | None = None,
+    *,
+    plain: bool,
+) -> Store:
     """The store of what ``extract``, the first ``k`` layers, computes under the recipe's transform.
 
     On disk the folder's name is a hash of all that the rows depend on beside the pictures, and older folders
     make room within ``cache.limit``.
+
+    Args:
+        needed: bytes that the rows take.
+        beside: other folders of the cache that are in use, and what they come to in bytes; they stay.
     """
     about = _about(setup, k, plain)
     if where == "memory":
         return Store(extract.spec, None, about)
     text = json.dumps([extract.fingerprint(), extract.spec.to_dict(), about], sort_keys=True)
     folder = features_folder() / hashlib.sha256(text.encode()).hexdigest()[:32]
-    rows = sum(len(each) for each in setup.source.splits.values())
-    gone = make_room(rows * extract.spec.nbytes, setup.recipe.cache.limit_bytes, folder)
+    used = {**(beside or {}), folder: needed}
+    gone = make_room(sum(used.values()), setup.recipe.cache.limit_bytes, *used)
     if gone:
         log.info("cache: %d older set%s of features made room", gone, "s" if gone > 1 else "")
     return Store(extract.spec, folder, about)

@@ -62,6 +62,7 @@ class Frozen:
             setup.recipe.train.pictures_a_batch,
         )
         self._stores: dict[tuple[str, bool], Store] = {}
+        self._folders = dict(setup.kept)
         self._train: Looks | None = None
         self._val: Looks | None = None
         self._draws: list[tuple[int, int]] = []
@@ -161,8 +162,15 @@ class Frozen:
 
     def _store(self, verdict: Verdict, plain: bool) -> Store:
         assert verdict.where is not None
-        if (verdict.where, plain) not in self._stores:
-            self._stores[verdict.where, plain] = open_store(
-                self._setup, self._extract, self._plan.k, verdict.where, plain=plain
+        kind = (verdict.where, plain)
+        if kind not in self._stores:
+            plan = self._plan
+            needed = plan.train_bytes if (plan.train.where, plan.plain) == kind else 0
+            needed += plan.val_bytes if (plan.val.where, True) == kind else 0
+            store = open_store(
+                self._setup, self._extract, plan.k, verdict.where, needed, self._folders, plain=plain
             )
-        return self._stores[verdict.where, plain]
+            if store.folder is not None:
+                self._folders[store.folder] = needed
+            self._stores[kind] = store
+        return self._stores[kind]
