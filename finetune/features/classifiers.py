@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from finetune.data.holdout.folds import inner_folds, per_class
 from finetune.errors import DataError
 from finetune.features.solve import (
     FOLDS,
@@ -32,6 +33,7 @@ NEIGHBOURS = (1, 5, 15)
 # While strengths are compared, a rough minimum tells as much.
 ROUGH = 1e-2
 
+Folds = list[tuple[Targets, Targets]]
 Scores = npt.NDArray[np.float64]
 
 
@@ -54,29 +56,33 @@ class Classifier:
     head: LinearHead | None
 
 
-def fit_all(features: Features, targets: Targets, num_classes: int, seed: int) -> list[Classifier]:
+def fit_all(
+    features: Features, targets: Targets, num_classes: int, seed: int, groups: Targets | None = None
+) -> list[Classifier]:
     """Each classifier, in the order of the docstring above.
 
     Args:
         features: (N, D) of the training pictures.
         targets: (N,), in 0..num_classes-1.
         seed: of the folds.
+        groups: (N,), which no fold divides; None: there are none.
 
     Raises:
-        DataError: a class with fewer than two pictures, or features that are all the same.
+        DataError: a class with fewer than two pictures, or groups, or features that are all the same.
     """
-    from sklearn.model_selection import StratifiedKFold
     from sklearn.preprocessing import StandardScaler
 
-    fewest = fewest_of_a_class(targets, num_classes)
+    require_two(targets, num_classes, groups)
     if not np.ptp(features, axis=0).any():
         raise DataError("a probe needs features that differ, and these are the same for every picture")
     scaler = StandardScaler().fit(features.astype(np.float64))
     scaled = scaler.transform(features.astype(np.float64)).astype(np.float32)
-    folds = StratifiedKFold(min(FOLDS, fewest), shuffle=True, random_state=seed)
+    folds = inner_folds(targets, FOLDS, seed, groups)
+    if not folds:
+        raise DataError("the groups of data.group_by cannot be put so that a probe learns every class")
     found = [
         _svm(scaled, targets, num_classes, folds),
-        _logistic(scaled, targets, num_classes, seed),
+        _logistic(scaled, targets, num_classes, seed, groups),
         _class_mean(scaled, targets, folds),
         _neighbours(scaled, targets, folds),
     ]
@@ -96,16 +102,19 @@ def fit_all(features: Features, targets: Targets, num_classes: int, seed: int) -
     ]
 
 
-def fewest_of_a_class(targets: Targets, num_classes: int) -> int:
-    """Pictures of the smallest class.
+def require_two(targets: Targets, num_classes: int, groups: Targets | None = None) -> None:
+    """See that each class can be cross-validated on.
 
     Raises:
-        DataError: fewer than two, which cannot be cross-validated on.
+        DataError: one has fewer than two pictures, or groups.
     """
-    fewest = int(np.bincount(targets, minlength=num_classes).min())
-    if fewest < 2:
+    if int(np.bincount(targets, minlength=num_classes).min()) < 2:
         raise DataError("a probe needs two or more training pictures of each class, to cross-validate on")
-    return fewest
+    if groups is not None and int(per_class(targets, groups).min()) < 2:
+        raise DataError(
+            "a probe needs training pictures of two or more groups (data.group_by) of each class, to "
+            "cross-validate on"
+        )
 
 
 def best_linear(found: list[Classifier]) -> Classifier:
@@ -113,7 +122,7 @@ def best_linear(found: list[Classifier]) -> Classifier:
     return max((each for each in found if each.head is not None), key=lambda each: each.cv_top1)
 
 
-def _svm(rows: Features, targets: Targets, num_classes: int, folds: Any) -> Classifier:
+def _svm(rows: Features, targets: Targets, num_classes: int, folds: Folds) -> Classifier:
     from sklearn.model_selection import cross_val_predict
     from sklearn.svm import LinearSVC
 
@@ -136,9 +145,11 @@ def _svm(rows: Features, targets: Targets, num_classes: int, folds: Any) -> Clas
     return Classifier("svm", f"C {best:g}", accuracy, model.predict, _cooled(head, held, targets))
 
 
-def _logistic(rows: Features, targets: Targets, num_classes: int, seed: int) -> Classifier:
-    chosen = choose_decay(rows, targets, num_classes, seed)
-    assert chosen.top1 is not None  # every class has two pictures or more
+def _logistic(
+    rows: Features, targets: Targets, num_classes: int, seed: int, groups: Targets | None
+) -> Classifier:
+    chosen = choose_decay(rows, targets, num_classes, seed, groups=groups)
+    assert chosen.top1 is not None  # there are folds
     head = solve(rows, targets, num_classes, chosen.decay)
 
     def predict(some: Features) -> Targets:
@@ -148,20 +159,20 @@ def _logistic(rows: Features, targets: Targets, num_classes: int, seed: int) -> 
     return Classifier("logistic", f"weight_decay {chosen.decay:.2g}", chosen.top1, predict, head)
 
 
-def _class_mean(rows: Features, targets: Targets, folds: Any) -> Classifier:
+def _class_mean(rows: Features, targets: Targets, folds: Folds) -> Classifier:
     scores = np.zeros((len(targets), int(targets.max()) + 1))
-    for train, held in folds.split(rows, targets):
+    for train, held in folds:
         scores[held] = _of_means(_means(rows[train], targets[train])).logits(rows[held])
     model = _means(rows, targets)
     accuracy = float((scores.argmax(1) == targets).mean())
     return Classifier("class_mean", "", accuracy, model.predict, _cooled(_of_means(model), scores, targets))
 
 
-def _neighbours(rows: Features, targets: Targets, folds: Any) -> Classifier:
+def _neighbours(rows: Features, targets: Targets, folds: Folds) -> Classifier:
     from sklearn.model_selection import cross_val_predict
     from sklearn.neighbors import KNeighborsClassifier
 
-    fewest = min(len(train) for train, _ in folds.split(rows, targets))
+    fewest = min(len(train) for train, _ in folds)
     tried = {}
     for count in NEIGHBOURS:
         if count <= fewest:

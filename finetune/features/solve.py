@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from finetune.data.holdout.folds import inner_folds
+
 Features = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 Targets = npt.NDArray[np.int64]
 
@@ -90,23 +92,23 @@ def choose_decay(
     num_classes: int,
     seed: int,
     class_weights: Sequence[float] | None = None,
+    groups: Targets | None = None,
 ) -> Chosen:
     """The strength with the least held-out cross-entropy, by stratified cross-validation.
 
     Those of ``GRID`` are tried from the strongest on until the held-out loss rises. Each starts from zero:
     from the minimum of the one before it, a rough search would stay there, and the weakest look as good. Of a
     class with fewer pictures than folds there are so many folds; of one with a single picture, it is the
-    middle of the grid.
+    middle of the grid. Rows of one of the ``groups`` (N,) are held out together.
     """
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold
 
     total = total_variance(features)
-    folds = min(FOLDS, int(np.bincount(targets, minlength=num_classes).min()))
-    if folds < 2:
+    all_there = bool(np.bincount(targets, minlength=num_classes).all())
+    parts = inner_folds(targets, FOLDS, seed, groups) if all_there else []
+    if not parts:
         return Chosen(GRID[len(GRID) // 2] * total, None)
     rows = features.astype(np.float32) / np.float32(math.sqrt(total))
-    parts = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(rows, targets))
     best, least = Chosen(GRID[0] * total, None), np.inf
     for share in GRID:
         loss, found = 0.0, 0

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import nn
 
@@ -224,11 +225,11 @@ def _at(recipe: Recipe, setup: Setup, number: int | None, tell: Tell) -> Depth:
     layer = setup.network.table.body[-1]
     train = features_of(setup, "train", tell)
     val = features_of(setup, "val", tell)
-    found = fit_all(train[0], train[1], len(setup.source.classes), recipe.seed)
+    found = fit_all(train.features, train.targets, len(setup.source.classes), recipe.seed, train.groups)
     rows = []
     for each in found:
-        correct = int((each.predict(val[0]) == val[1]).sum())
-        low, high = wilson(correct, len(val[1]))
+        correct = int((each.predict(val.features) == val.targets).sum())
+        low, high = wilson(correct, len(val.targets))
         rows.append(
             Row(
                 number or layer.number,
@@ -236,7 +237,7 @@ def _at(recipe: Recipe, setup: Setup, number: int | None, tell: Tell) -> Depth:
                 each.name,
                 each.setting,
                 each.cv_top1,
-                correct / len(val[1]),
+                correct / len(val.targets),
                 low,
                 high,
             )
@@ -244,10 +245,16 @@ def _at(recipe: Recipe, setup: Setup, number: int | None, tell: Tell) -> Depth:
     return Depth(recipe, setup, layer.number, layer.name, found, rows)
 
 
-def features_of(
-    setup: Setup, split_name: str, tell: Tell = lambda done, total: None
-) -> tuple[Features, Targets]:
-    """What the head gets of a split's pictures: (N, D), and their classes (N,)."""
+class Rows(NamedTuple):
+    """What the head gets of pictures, (N, D), their classes, (N,), and groups, (N,), if they have any."""
+
+    features: Features
+    targets: Targets
+    groups: Targets | None
+
+
+def features_of(setup: Setup, split_name: str, tell: Tell = lambda done, total: None) -> Rows:
+    """What the head gets of those of a split's pictures that can be read."""
     network, preprocessing = setup.network, setup.card.preprocessing
     network.module.eval()
     k = len(network.table.body)
@@ -280,7 +287,8 @@ def features_of(
     looks.fill(draws, workers=setup.workers, on_bad_image=setup.recipe.data.on_bad_image, tell=tell)
     batch = looks.batch(draws)
     setup.loader.tell(batch.bad)
-    return batch.images.float().numpy(), batch.labels.numpy()
+    groups = None if split.groups is None else split.groups[list(batch.indices)]
+    return Rows(batch.images.float().numpy(), batch.labels.numpy(), groups)
 
 
 def _head(setup: Setup) -> nn.Linear:

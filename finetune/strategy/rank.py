@@ -18,7 +18,7 @@ import torch
 from finetune.data.sources.dataset import Source
 from finetune.errors import DataError, UserError
 from finetune.evaluation.metrics import wilson
-from finetune.features.classifiers import best_linear, fewest_of_a_class, fit_all
+from finetune.features.classifiers import best_linear, fit_all, require_two
 from finetune.features.extract import cost
 from finetune.features.solve import Features, Targets
 from finetune.features.split import NoSplitError
@@ -141,7 +141,8 @@ def rank(
     """
     shared = recipes[0]
     source = load_data(shared.data, shared.seed)
-    fewest_of_a_class(source.splits["train"].targets, len(source.classes))
+    train = source.splits["train"]
+    require_two(train.targets, len(source.classes), train.groups)
     if shared.data.group_by is not None:
         log.warning("the folds of a probe divide the groups of data.group_by: its accuracies may be too high")
     compute = choose_compute(pick_device(device), frozen_recipe(shared, None).train)
@@ -206,7 +207,7 @@ def _score(recipe: Recipe, source: Source, compute: Compute, tell: Tell) -> Rank
     try:
         setup = prepare(frozen_recipe(recipe, None), source, compute)
         began = time.perf_counter()
-        features, targets = features_of(setup, "train", counted)
+        features, targets, groups = features_of(setup, "train", counted)
         feature_seconds = time.perf_counter() - began
     except DataError:
         # Of the pictures, which all networks share.
@@ -217,7 +218,7 @@ def _score(recipe: Recipe, source: Source, compute: Compute, tell: Tell) -> Rank
         return left_out("its features are infinite or not a number")
     began = time.perf_counter()
     try:
-        probe = best_linear(fit_all(features, targets, len(source.classes), recipe.seed))
+        probe = best_linear(fit_all(features, targets, len(source.classes), recipe.seed, groups))
     except DataError as error:
         return left_out(error)
     probe_seconds = time.perf_counter() - began

@@ -1,12 +1,14 @@
 """The head of a phase under ``optimizer: lbfgs``: solved on the kept features, not stepped towards."""
 
 import logging
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import nn
 
 from finetune.errors import DataError, UserError
-from finetune.features.solve import LinearHead, choose_decay, cross_entropy, solve
+from finetune.features.solve import LinearHead, Targets, choose_decay, cross_entropy, solve
 from finetune.model.head import linear_of
 from finetune.training.kept.frozen import Frozen
 from finetune.training.loop import Totals
@@ -44,7 +46,8 @@ def solve_head(plan: PhasePlan, setup: Setup, frozen: Frozen | None, totals: Tot
     weights = weight.tolist() if isinstance(weight, torch.Tensor) else None
     decay, chosen = plan.weight_decay, ""
     if decay is None:
-        decay = choose_decay(features, targets, len(classes), setup.recipe.seed, weights).decay
+        together = _together(setup, train.indices)
+        decay = choose_decay(features, targets, len(classes), setup.recipe.seed, weights, together).decay
         chosen = ", chosen by cross-validation on train"
     found = solve(features, targets, len(classes), decay, weights)
     log.info("head solved: weight_decay %.3g%s", decay, chosen)
@@ -60,6 +63,14 @@ def solve_head(plan: PhasePlan, setup: Setup, frozen: Frozen | None, totals: Tot
         losses = losses * share * (len(share) / share.sum())
     totals.pictures, totals.skipped = len(targets), len(train.bad)
     totals.loss, totals.correct = float(losses.sum()), int((logits.argmax(1) == targets).sum())
+
+
+def _together(setup: Setup, indices: Sequence[int]) -> Targets | None:
+    """What cross-validation holds out together: pictures of a group, and the looks of one picture."""
+    places, groups = np.asarray(indices, dtype=np.int64), setup.source.splits["train"].groups
+    if groups is not None:
+        return groups[places]
+    return places if len(np.unique(places)) < len(places) else None
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.data.holdout.folds import folded
+from finetune.data.holdout.folds import folded, inner_folds
 from finetune.data.holdout.groups import grouped, with_groups
 from finetune.data.holdout.splits import carve
 from finetune.data.sources.dataset import Source, Split
@@ -174,6 +174,36 @@ def test_too_many_folds() -> None:
         folded(set_of({"all": [3, 3]}), 0, 9, 0)
     with pytest.raises(DataError, match="groups"):
         folded(set_of({"all": [30, 30]}, groups=30), 0, 5, 0)
+
+
+@given(pictures(), st.integers(2, 5), st.integers(0, 2**32 - 1))
+def test_inner_folds_divide_no_group_and_leave_every_class_to_learn(
+    found: tuple[np.ndarray, np.ndarray], most: int, seed: int
+) -> None:
+    targets, groups = found
+    folds = inner_folds(targets, most, seed, groups)
+    assert len(folds) <= most
+    for rest, held in folds:
+        assert sorted([*rest, *held]) == list(range(len(targets)))
+        assert not set(groups[rest]) & set(groups[held])
+        assert set(targets[rest]) == set(targets)
+    if folds:
+        assert sorted(place for _, held in folds for place in held) == list(range(len(targets)))
+    owners = [len(np.unique(groups[targets == each])) for each in np.unique(targets)]
+    assert bool(folds) <= (min(owners) >= 2)
+
+
+@given(st.integers(2, 6), st.integers(0, 1000))
+def test_inner_folds_without_groups_are_stratified(fewest: int, seed: int) -> None:
+    targets = np.repeat([0, 1, 2], [20, 9, fewest])
+    folds = inner_folds(targets, 3, seed)
+    assert len(folds) == min(3, fewest)
+    for _, held in folds:
+        assert np.abs(np.bincount(targets[held]) - np.array([20, 9, fewest]) / len(folds)).max() < 1
+    alone = inner_folds(targets, 3, seed, np.arange(len(targets)))
+    assert len(alone) == len(folds)
+    assert inner_folds(np.array([0, 0, 1]), 3, seed) == []
+    assert inner_folds(np.array([0, 0, 1, 1]), 3, seed, np.array([0, 1, 2, 2])) == []
 
 
 def test_joined_pictures(put: Put) -> None:

@@ -6,6 +6,7 @@ from sklearn.datasets import load_digits
 
 from finetune.errors import DataError
 from finetune.features.classifiers import best_linear, fit_all
+from finetune.features.solve import choose_decay
 
 
 @pytest.mark.parametrize("classes", [2, 4])
@@ -30,6 +31,35 @@ def test_a_fused_head_is_the_classifier(classes: int) -> None:
             confidence = (confidence / confidence.sum(1, keepdims=True)).max(1).mean()
             assert confidence > 0.8
     assert best_linear(found).cv_top1 == max(each.cv_top1 for each in found[:3])
+
+
+def scenes() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features that tell the scene of a picture and nothing of its class, but that a scene has one class."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(40), 6)
+    features = rng.normal(size=(40, 32))[groups] + 0.01 * rng.normal(size=(240, 32))
+    return features.astype(np.float32), groups % 2, groups
+
+
+def test_groups_are_not_recognised() -> None:
+    features, targets, groups = scenes()
+    for alone, together in zip(
+        fit_all(features, targets, 2, seed=0),
+        fit_all(features, targets, 2, seed=0, groups=groups),
+        strict=True,
+    ):
+        assert together.cv_top1 < 0.7
+        if alone.name != "class_mean":
+            assert alone.cv_top1 > 0.85
+    free, held = choose_decay(features, targets, 2, 0), choose_decay(features, targets, 2, 0, groups=groups)
+    assert free.decay < held.decay
+
+
+def test_groups_that_cannot_be_divided_are_told() -> None:
+    features, targets, groups = scenes()
+    with pytest.raises(DataError, match="two or more groups"):
+        fit_all(features, targets, 2, seed=0, groups=np.where(targets, 0, groups))
+    assert choose_decay(features, targets, 2, 0, groups=np.where(targets, 0, groups)).top1 is None
 
 
 def test_features_that_say_nothing_at_all() -> None:

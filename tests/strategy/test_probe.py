@@ -43,7 +43,7 @@ def test_the_saved_run_predicts_what_scikit_learn_predicts(
     import torch
 
     ours = collect_logits(trained.module, batches, torch.device("cpu")).logits.argmax(1)
-    features, _ = strategy.features_of(depth.setup, "test")
+    features, *_ = strategy.features_of(depth.setup, "test")
     assert np.array_equal(ours, depth.winner.predict(features))
     report = json.loads(cli("eval", tmp_path / "run", "--json").out)
     assert report["n"] == 12

@@ -54,7 +54,7 @@ def test_the_network_with_the_better_features_wins(shapes: Path, monkeypatch: py
 
     def instead(setup: Setup, split: str, tell: Any) -> Any:
         assert split == "train"
-        return planted(strengths[setup.recipe.model.backbone])
+        return probing.Rows(*planted(strengths[setup.recipe.model.backbone]), None)
 
     monkeypatch.setattr(strategy, "features_of", instead)
     found = rank([recipe(shapes, name) for name in SMALL], device="cpu")
@@ -124,7 +124,7 @@ def test_only_train_is_read_and_the_rest_comes_from_the_cache(
 def test_the_cost_is_the_catalogues_at_the_catalogues_size(
     shapes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(strategy, "features_of", lambda *given: planted(1.0))
+    monkeypatch.setattr(strategy, "features_of", lambda *given: probing.Rows(*planted(1.0), None))
     own = parse_recipe(f"data: {{source: {shapes}}}\nmodel: {{backbone: resnet18, weights: none}}", "r.yaml")
     (found,) = rank([own], device="cpu").ranked
     known = catalog.backbone("resnet18")

@@ -4,6 +4,7 @@ import dataclasses
 import warnings
 
 import numpy as np
+import numpy.typing as npt
 
 from finetune.data.keys import key
 from finetune.data.sources.dataset import Source, Split
@@ -47,6 +48,47 @@ def folded(source: Source, number: int, of: int, seed: int) -> Source:
         notes.append("the source's own test split is left out of the folds")
     splits = {"train": whole.subset(rest), "test": whole.subset(held)}
     return dataclasses.replace(source, splits=splits, notes=tuple(notes))
+
+
+Places = npt.NDArray[np.int64]
+# Groups are put together at random; so many times, until every class is on both sides of every fold.
+TRIES = 20
+
+
+def inner_folds(
+    targets: Places, most: int, seed: int, groups: Places | None = None
+) -> list[tuple[Places, Places]]:
+    """Folds of training pictures, to choose something by or to judge it: for each, the rest and what is held.
+
+    Every class of ``targets`` is in the rest of every fold, so that a classifier can learn it, and no group
+    is divided. There are at most ``most`` folds, and fewer where a class has fewer pictures, or groups; none
+    where a class has only one.
+
+    Args:
+        targets: (N,), the class of each picture.
+        groups: (N,), which group each belongs to; None: each to its own.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    count = min(most, int(per_class(targets, groups).min()))
+    if groups is None:
+        if count < 2:
+            return []
+        return list(StratifiedKFold(count, shuffle=True, random_state=seed).split(targets, targets))
+    classes = len(np.unique(targets))
+    for folds in range(count, 1, -1):
+        for attempt in range(TRIES):
+            kind = StratifiedGroupKFold(folds, shuffle=True, random_state=(seed + attempt) % 2**32)
+            found = list(kind.split(targets, targets, groups))
+            if all(len(held) and len(np.unique(targets[rest])) == classes for rest, held in found):
+                return found
+    return []
+
+
+def per_class(targets: Places, groups: Places | None = None) -> Places:
+    """Of each class that there is, in order, how many pictures, or groups, it has."""
+    pairs = targets if groups is None else np.unique(np.stack([targets, groups], axis=1), axis=0)[:, 0]
+    return np.unique(pairs, return_counts=True)[1].astype(np.int64)
 
 
 def _joined(splits: list[Split]) -> Split:

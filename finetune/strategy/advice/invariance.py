@@ -9,13 +9,14 @@ the copy of one class looks like another class.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from finetune.data.cache.decoded import Pixels
+from finetune.data.holdout.folds import inner_folds
 from finetune.data.picture.preprocessing import Preprocessing
 from finetune.data.picture.transforms import EvalTransform, Look, TrainTransform
 from finetune.features.solve import FOLDS, Features, Targets, choose_decay, solve, total_variance
@@ -61,6 +62,7 @@ def try_out(
     plain: Sequence[Features],
     copies: Sequence[Features],
     targets: Targets,
+    groups: Targets | None = None,
     *,
     best: int,
     seed: int,
@@ -70,30 +72,29 @@ def try_out(
 
     Args:
         plain, copies: by depth, (N, D) each, of the same pictures.
-        targets: (N,), each class from 0 on twice or more.
+        targets: (N,), each class from 0 on twice or more, and so that there are folds.
+        groups: (N,), which no fold divides; None: there are none.
         best: the depth at which the classes are told apart best.
         mirrored: ask what is a copy; at each depth, since late features often know nothing of left and right.
     """
-    folds = list(_folds(targets, seed))
+    folds = inner_folds(targets, FOLDS, seed, groups)
     told = None
     if mirrored:
         told = max(_told(own, others, folds) for own, others in zip(plain, copies, strict=True))
-    return Tried(*_taught(plain[best], copies[best], targets, folds, seed), told)
-
-
-def _folds(targets: Targets, seed: int) -> Iterator[tuple[Targets, Targets]]:
-    from sklearn.model_selection import StratifiedKFold
-
-    count = min(FOLDS, int(np.bincount(targets).min()))
-    yield from StratifiedKFold(count, shuffle=True, random_state=seed).split(targets, targets)
+    decay = choose_decay(plain[best], targets, int(targets.max()) + 1, seed, groups=groups).decay
+    return Tried(*_taught(plain[best], copies[best], targets, folds, decay), told)
 
 
 def _taught(
-    plain: Features, copies: Features, targets: Targets, folds: Sequence[tuple[Targets, Targets]], seed: int
+    plain: Features,
+    copies: Features,
+    targets: Targets,
+    folds: Sequence[tuple[Targets, Targets]],
+    decay: float,
 ) -> tuple[float, float, float]:
     """``kept``, ``gain`` and ``error`` of :class:`Tried`."""
     classes = int(targets.max()) + 1
-    decay = max(choose_decay(plain, targets, classes, seed).decay, LEAST_DECAY * total_variance(plain))
+    decay = max(decay, LEAST_DECAY * total_variance(plain))
     kept, without, with_them = (np.zeros(len(targets), dtype=bool) for _ in range(3))
     for train, held in folds:
         alone = solve(plain[train], targets[train], classes, decay, rough=True)

@@ -18,15 +18,16 @@ from torch import Tensor
 
 from finetune.data.batches.loaders import eval_batches, read_draws
 from finetune.data.cache.decoded import Decoded, decoded_in_memory
+from finetune.data.holdout.folds import inner_folds, per_class
 from finetune.data.holdout.splits import stratified
 from finetune.data.keys import key
 from finetune.data.picture.transforms import EvalTransform
 from finetune.data.sources.dataset import Split
 from finetune.errors import DataError
-from finetune.features.classifiers import fewest_of_a_class
+from finetune.features.classifiers import require_two
 from finetune.features.depths import Depths
 from finetune.features.extract import costs
-from finetune.features.solve import Features, Targets, choose_decay
+from finetune.features.solve import FOLDS, Features, Targets, choose_decay
 from finetune.recipe.schema import Recipe
 from finetune.strategy.advice.facts import Facts, Probed, Seconds, Tried
 from finetune.strategy.advice.invariance import AUGMENTATIONS, MIRRORING, transform_of, try_out
@@ -60,12 +61,14 @@ def silent(what: str, done: int, total: int) -> None:
 @dataclass(frozen=True)
 class _Close:
     """A sample looked at closely: features by depth, each (N, D), of the pictures of the sample that could be
-    read (``places``), their targets, the source's logits, and the seconds that reading one took."""
+    read (``places``), their targets and groups, the source's logits, and the seconds that reading one
+    took."""
 
     layers: tuple[int, ...]
     features: list[Features]
     places: Targets
     targets: Targets
+    groups: Targets | None
     logits: Logits | None
     shift: float | None
     read: float
@@ -84,7 +87,7 @@ def measure(recipe: Recipe, *, device: str | None = None, tell: Tell = silent) -
     source = load_data(recipe.data, recipe.seed)
     classes, train = len(source.classes), source.splits["train"]
     counts = train.class_counts(classes)
-    fewest_of_a_class(train.targets, classes)
+    require_two(train.targets, classes, train.groups)
     plain = frozen_recipe(recipe, None)
     compute = choose_compute(pick_device(device), plain.train)
     setup = prepare(plain, source, compute)
@@ -96,22 +99,23 @@ def measure(recipe: Recipe, *, device: str | None = None, tell: Tell = silent) -
         computed = total
         tell("through all layers, once", done, total)
 
-    features, targets = features_of(setup, "train", counted)
-    sample = train.subset(_some(train.targets, max(SAMPLE, 4 * classes), recipe.seed))
+    features, targets, groups = features_of(setup, "train", counted)
+    sample = train.subset(_some(train.targets, train.groups, max(SAMPLE, 4 * classes), recipe.seed))
     # As evaluation resizes and cuts them, which is also what most copies are made from.
     with decoded_in_memory(recipe.cache.limit_bytes) as decoded:
         close = _look(setup, sample, decoded, tell)
         body = network.table.body
         layer = body[-1]
         depths = tuple(
-            _probe(found, close.targets, recipe.seed, number, body[number - 1].name)
+            _probe(found, close.targets, close.groups, recipe.seed, number, body[number - 1].name)
             for number, found in zip(close.layers, close.features, strict=True)
         )
         best = max(range(len(depths)), key=lambda place: depths[place].top1)
         preprocessing = card.preprocessing
         priced = costs(network.module, network.table, preprocessing.image_size, preprocessing.channels)
         tried = _try(setup, sample, close, best, priced[-1].flops, decoded, tell)
-    chosen = _some(targets, max(PROBED // classes, SAMPLE), recipe.seed)
+    chosen = _some(targets, groups, max(PROBED // classes, SAMPLE), recipe.seed)
+    chosen_groups = None if groups is None else groups[chosen]
     return Facts(
         source=source.name,
         classes=classes,
@@ -124,7 +128,7 @@ def measure(recipe: Recipe, *, device: str | None = None, tell: Tell = silent) -
         weights=network.weights.origin if network.weights is not None else "none",
         image_size=card.preprocessing.image_size,
         depths=depths,
-        probe=_probe(features[chosen], targets[chosen], recipe.seed, layer.number, layer.name),
+        probe=_probe(features[chosen], targets[chosen], chosen_groups, recipe.seed, layer.number, layer.name),
         shares=tuple(each.flops / max(priced[-1].flops, 1) for each in priced),
         shift=close.shift,
         confidence=None if close.logits is None else confidence(close.logits),
@@ -176,8 +180,9 @@ def _look(setup: Setup, sample: Split, decoded: Decoded | None, tell: Tell) -> _
         weight = head.weight.flatten(1).cpu().numpy()
         logits = features[-1] @ weight.T + (0.0 if head.bias is None else head.bias.cpu().numpy())
     found = np.asarray(places, dtype=np.int64)
+    own = sample.subset(found)
     return _Close(
-        layers, features, found, sample.targets[found], logits, shift.value(), reading / max(done, 1)
+        layers, features, found, own.targets, own.groups, logits, shift.value(), reading / max(done, 1)
     )
 
 
@@ -200,9 +205,11 @@ def _try(
     seed, network, preprocessing = setup.recipe.seed, setup.network, setup.card.preprocessing
     affordable = int(OPERATIONS / (len(AUGMENTATIONS) * max(flops, 1)))
     number = max(FEWEST_COPIED, min(COPIED, affordable))
-    some = _twice_or_more(close.targets, _some(close.targets, number, seed))
-    classes, targets = np.unique(close.targets[some], return_inverse=True)
-    if len(classes) < 2:
+    some = _twice_or_more(close.targets, close.groups, _some(close.targets, close.groups, number, seed))
+    classes, found_targets = np.unique(close.targets[some], return_inverse=True)
+    targets = found_targets.reshape(-1).astype(np.int64)
+    groups = None if close.groups is None else close.groups[some]
+    if len(classes) < 2 or not inner_folds(targets, FOLDS, seed, groups):
         return {}
     size, channels = preprocessing.image_size, preprocessing.channels
     depths = Depths(network.module.eval(), network.table, close.layers, size, channels, folded=True)
@@ -229,7 +236,8 @@ def _try(
         found[name] = try_out(
             plain,
             copies,
-            targets.reshape(-1).astype(np.int64),
+            targets,
+            groups,
             best=best,
             seed=seed,
             mirrored=name in MIRRORING,
@@ -237,26 +245,39 @@ def _try(
     return found
 
 
-def _probe(features: Features, targets: Targets, seed: int, layer: int, name: str) -> Probed:
-    """Softmax regression, by cross-validation, on classes of which there are two pictures or more."""
-    some = _twice_or_more(targets, np.arange(len(targets)))
+def _probe(
+    features: Features, targets: Targets, groups: Targets | None, seed: int, layer: int, name: str
+) -> Probed:
+    """Softmax regression, by cross-validation, on classes of which there are two pictures, or groups, or
+    more."""
+    some = _twice_or_more(targets, groups, np.arange(len(targets)))
     classes, own = np.unique(targets[some], return_inverse=True)
+    what = "pictures" if groups is None else "groups (data.group_by) of pictures"
     if len(classes) < 2:
-        raise DataError("advice needs two classes of which two training pictures or more can be read")
-    chosen = choose_decay(features[some], own.reshape(-1).astype(np.int64), len(classes), seed)
-    assert chosen.top1 is not None  # each class is there twice or more
+        raise DataError(f"advice needs two classes of which two training {what} or more can be read")
+    chosen = choose_decay(
+        features[some],
+        own.reshape(-1).astype(np.int64),
+        len(classes),
+        seed,
+        groups=None if groups is None else groups[some],
+    )
+    if chosen.top1 is None:
+        raise DataError("the groups of data.group_by cannot be put so that a probe learns every class")
     return Probed(layer, name, chosen.top1, len(some))
 
 
-def _twice_or_more(targets: Targets, places: Targets) -> Targets:
-    """Those of ``places`` whose class is there at least twice."""
-    counts = np.bincount(targets[places])
-    return places[counts[targets[places]] >= 2]
+def _twice_or_more(targets: Targets, groups: Targets | None, places: Targets) -> Targets:
+    """Those of ``places`` whose class is there at least twice, in pictures or in groups."""
+    own = targets[places]
+    counts = np.zeros(own.max(initial=0) + 1, dtype=np.int64)
+    counts[np.unique(own)] = per_class(own, None if groups is None else groups[places])
+    return places[counts[own] >= 2]
 
 
-def _some(targets: Targets, number: int, seed: int) -> Targets:
-    """About ``number`` places, each class with its share, or all; none of a class of one picture."""
-    places = _twice_or_more(targets, np.arange(len(targets)))
+def _some(targets: Targets, groups: Targets | None, number: int, seed: int) -> Targets:
+    """About ``number`` places, each class with its share, or all; none of a class of one picture or group."""
+    places = _twice_or_more(targets, groups, np.arange(len(targets)))
     if len(places) <= number:
         return places
     return places[stratified(targets[places], number / len(places), seed)[1]]
