@@ -347,7 +347,7 @@ try:
         os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
         time.sleep(0.2)
 except FinetuneError as error:
-    print(error)
+    print(error, flush=True)
 os._exit(0)
 """
 

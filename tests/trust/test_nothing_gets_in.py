@@ -43,7 +43,7 @@ for line in sys.stdin.read().splitlines():
         except SystemExit as end:
             code = end.code or 0
         os._exit(code)
-    print("CODE", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), line)
+    print("CODE", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), line, flush=True)
 """
 
 
