@@ -4,17 +4,19 @@ Of the sub-commands only the one that is called is loaded. The others stand in t
 what they do, so that ``finetune --help`` need not load fifteen files to print as many lines.
 """
 
+import contextlib
 import os
 import sys
 from collections.abc import Container
 from importlib import import_module
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, TextIO, cast
 
 import typer
 
 import finetune
 from finetune.cli import output
-from finetune.errors import FinetuneError, RecipeError
+from finetune.cli.stdout import Stdout
+from finetune.errors import FinetuneError, RecipeError, SaveError
 
 
 class _Command(NamedTuple):
@@ -143,9 +145,16 @@ def _called(words: list[str]) -> Container[str]:
 
 def main() -> None:
     """Run the command line. An expected error is one message on stderr and its exit code, no traceback."""
-    try:
-        command_line(_called(sys.argv[1:]))()
-    except FinetuneError as error:
-        # A recipe's lines begin with their place, FILE:LINE:COLUMN, which editors and terminals follow.
-        output.note(str(error) if isinstance(error, RecipeError) else f"error: {error}")
-        sys.exit(error.exit_code)
+    with contextlib.redirect_stdout(cast(TextIO, Stdout(sys.stdout))):
+        try:
+            try:
+                command_line(_called(sys.argv[1:]))()
+            except SystemExit:
+                sys.stdout.flush()
+                raise
+        except FinetuneError as error:
+            # A recipe's lines begin with their place, FILE:LINE:COLUMN, which editors and terminals follow.
+            text = str(error) if isinstance(error, RecipeError) else f"error: {error}"
+            with contextlib.suppress(SaveError):  # Of stdout: this error says more.
+                output.note(text)
+            sys.exit(error.exit_code)

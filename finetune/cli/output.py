@@ -12,8 +12,11 @@ def data(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """A line about it."""
-    sys.stderr.write(text + "\n")
+    """A line about it; in a file that gets both, after all that was said before."""
+    try:
+        sys.stdout.flush()
+    finally:
+        sys.stderr.write(text + "\n")
 
 
 def warn(text: str) -> None:

@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from finetune.data.holdout.folds import inner_folds, per_class
+from finetune.data.holdout.folds import Folds, inner_folds, per_class
 from finetune.errors import DataError
 from finetune.features.solve import (
-    FOLDS,
     Features,
     LinearHead,
     Targets,
@@ -33,7 +32,6 @@ NEIGHBOURS = (1, 5, 15)
 # While strengths are compared, a rough minimum tells as much.
 ROUGH = 1e-2
 
-Folds = list[tuple[Targets, Targets]]
 Scores = npt.NDArray[np.float64]
 
 
@@ -77,12 +75,12 @@ def fit_all(
         raise DataError("a probe needs features that differ, and these are the same for every picture")
     scaler = StandardScaler().fit(features.astype(np.float64))
     scaled = scaler.transform(features.astype(np.float64)).astype(np.float32)
-    folds = inner_folds(targets, FOLDS, seed, groups)
+    folds = inner_folds(targets, seed, groups)
     if not folds:
         raise DataError("the groups of data.group_by cannot be put so that a probe learns every class")
     found = [
         _svm(scaled, targets, num_classes, folds),
-        _logistic(scaled, targets, num_classes, seed, groups),
+        _logistic(scaled, targets, num_classes, folds),
         _class_mean(scaled, targets, folds),
         _neighbours(scaled, targets, folds),
     ]
@@ -145,10 +143,8 @@ def _svm(rows: Features, targets: Targets, num_classes: int, folds: Folds) -> Cl
     return Classifier("svm", f"C {best:g}", accuracy, model.predict, _cooled(head, held, targets))
 
 
-def _logistic(
-    rows: Features, targets: Targets, num_classes: int, seed: int, groups: Targets | None
-) -> Classifier:
-    chosen = choose_decay(rows, targets, num_classes, seed, groups=groups)
+def _logistic(rows: Features, targets: Targets, num_classes: int, folds: Folds) -> Classifier:
+    chosen = choose_decay(rows, targets, num_classes, folds)
     assert chosen.top1 is not None  # there are folds
     head = solve(rows, targets, num_classes, chosen.decay)
 

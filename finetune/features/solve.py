@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from finetune.data.holdout.folds import inner_folds
+from finetune.data.holdout.folds import Folds
 
 Features = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 Targets = npt.NDArray[np.int64]
 
 log = logging.getLogger("finetune")
 
-FOLDS = 3
 # What cross-validation tries, as shares of the features' total variance, so that their scale plays no part.
 GRID = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
 MAX_ITERATIONS = 2000
@@ -90,29 +89,27 @@ def choose_decay(
     features: Features,
     targets: Targets,
     num_classes: int,
-    seed: int,
+    folds: Folds,
     class_weights: Sequence[float] | None = None,
-    groups: Targets | None = None,
 ) -> Chosen:
-    """The strength with the least held-out cross-entropy, by stratified cross-validation.
+    """The strength with the least held-out cross-entropy, by cross-validation.
 
     Those of ``GRID`` are tried from the strongest on until the held-out loss rises. Each starts from zero:
-    from the minimum of the one before it, a rough search would stay there, and the weakest look as good. Of a
-    class with fewer pictures than folds there are so many folds; of one with a single picture, it is the
-    middle of the grid. Rows of one of the ``groups`` (N,) are held out together.
+    from the minimum of the one before it, a rough search would stay there, and the weakest look as good.
+
+    Args:
+        folds: of :func:`~finetune.data.holdout.folds.inner_folds`; without any, it is the middle of the grid.
     """
     from sklearn.linear_model import LogisticRegression
 
     total = total_variance(features)
-    all_there = bool(np.bincount(targets, minlength=num_classes).all())
-    parts = inner_folds(targets, FOLDS, seed, groups) if all_there else []
-    if not parts:
+    if not folds:
         return Chosen(GRID[len(GRID) // 2] * total, None)
     rows = features.astype(np.float32) / np.float32(math.sqrt(total))
     best, least = Chosen(GRID[0] * total, None), np.inf
     for share in GRID:
         loss, found = 0.0, 0
-        for train, held in parts:
+        for train, held in folds:
             model = LogisticRegression(tol=1e-3, max_iter=ROUGH)
             _fit(model, rows[train], targets[train], num_classes, share, class_weights)
             head = LinearHead(*rows_of(model.coef_, model.intercept_), share)

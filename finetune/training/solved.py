@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from finetune.data.holdout.folds import inner_folds
 from finetune.errors import DataError, UserError
 from finetune.features.solve import LinearHead, Targets, choose_decay, cross_entropy, solve
 from finetune.model.head import linear_of
@@ -46,8 +47,8 @@ def solve_head(plan: PhasePlan, setup: Setup, frozen: Frozen | None, totals: Tot
     weights = weight.tolist() if isinstance(weight, torch.Tensor) else None
     decay, chosen = plan.weight_decay, ""
     if decay is None:
-        together = _together(setup, train.indices)
-        decay = choose_decay(features, targets, len(classes), setup.recipe.seed, weights, together).decay
+        folds = inner_folds(targets, setup.recipe.seed, _together(setup, train.indices))
+        decay = choose_decay(features, targets, len(classes), folds, weights).decay
         chosen = ", chosen by cross-validation on train"
     found = solve(features, targets, len(classes), decay, weights)
     log.info("head solved: weight_decay %.3g%s", decay, chosen)

@@ -181,7 +181,7 @@ def test_inner_folds_divide_no_group_and_leave_every_class_to_learn(
     found: tuple[np.ndarray, np.ndarray], most: int, seed: int
 ) -> None:
     targets, groups = found
-    folds = inner_folds(targets, most, seed, groups)
+    folds = inner_folds(targets, seed, groups, most)
     assert len(folds) <= most
     for rest, held in folds:
         assert sorted([*rest, *held]) == list(range(len(targets)))
@@ -196,14 +196,14 @@ def test_inner_folds_divide_no_group_and_leave_every_class_to_learn(
 @given(st.integers(2, 6), st.integers(0, 1000))
 def test_inner_folds_without_groups_are_stratified(fewest: int, seed: int) -> None:
     targets = np.repeat([0, 1, 2], [20, 9, fewest])
-    folds = inner_folds(targets, 3, seed)
+    folds = inner_folds(targets, seed)
     assert len(folds) == min(3, fewest)
     for _, held in folds:
         assert np.abs(np.bincount(targets[held]) - np.array([20, 9, fewest]) / len(folds)).max() < 1
-    alone = inner_folds(targets, 3, seed, np.arange(len(targets)))
+    alone = inner_folds(targets, seed, np.arange(len(targets)))
     assert len(alone) == len(folds)
-    assert inner_folds(np.array([0, 0, 1]), 3, seed) == []
-    assert inner_folds(np.array([0, 0, 1, 1]), 3, seed, np.array([0, 1, 2, 2])) == []
+    assert inner_folds(np.array([0, 0, 1]), seed) == []
+    assert inner_folds(np.array([0, 0, 1, 1]), seed, np.array([0, 1, 2, 2])) == []
 
 
 def test_joined_pictures(put: Put) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from finetune.data.holdout.folds import inner_folds
 from finetune.errors import DataError
 from finetune.features.classifiers import best_linear, fit_all
 from finetune.features.solve import choose_decay
@@ -51,15 +52,19 @@ def test_groups_are_not_recognised() -> None:
         assert together.cv_top1 < 0.7
         if alone.name != "class_mean":
             assert alone.cv_top1 > 0.85
-    free, held = choose_decay(features, targets, 2, 0), choose_decay(features, targets, 2, 0, groups=groups)
-    assert free.decay < held.decay
+    free, held = (
+        choose_decay(features, targets, 2, inner_folds(targets, 0, each)).decay for each in (None, groups)
+    )
+    assert free < held
 
 
 def test_groups_that_cannot_be_divided_are_told() -> None:
     features, targets, groups = scenes()
     with pytest.raises(DataError, match="two or more groups"):
         fit_all(features, targets, 2, seed=0, groups=np.where(targets, 0, groups))
-    assert choose_decay(features, targets, 2, 0, groups=np.where(targets, 0, groups)).top1 is None
+    assert (
+        choose_decay(features, targets, 2, inner_folds(targets, 0, np.where(targets, 0, groups))).top1 is None
+    )
 
 
 def test_features_that_say_nothing_at_all() -> None:

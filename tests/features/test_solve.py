@@ -7,6 +7,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
+from finetune.data.holdout.folds import inner_folds
 from finetune.features.solve import GRID, choose_decay, cross_entropy, solve, total_variance
 
 
@@ -59,10 +60,12 @@ def test_cross_validation_follows_the_noise() -> None:
     """Labels that say nothing want a strong decay, clean ones a weak one; scale plays no part."""
     features, targets = data(3)
     noise = np.random.default_rng(0).integers(0, 3, len(targets))
-    clean = choose_decay(features, targets, 3, 0).decay
-    assert choose_decay(features, noise, 3, 0).decay > clean
+    clean = choose_decay(features, targets, 3, inner_folds(targets, 0)).decay
+    assert choose_decay(features, noise, 3, inner_folds(noise, 0)).decay > clean
     assert clean in [share * total_variance(features) for share in GRID]
-    assert choose_decay(features * 100, targets, 3, 0).decay == pytest.approx(clean * 1e4)
+    assert choose_decay(features * 100, targets, 3, inner_folds(targets, 0)).decay == pytest.approx(
+        clean * 1e4
+    )
 
 
 def test_what_is_chosen_roughly_is_good_exactly() -> None:
@@ -81,13 +84,15 @@ def test_what_is_chosen_roughly_is_good_exactly() -> None:
 
     losses = [held_out_loss(share * total) for share in GRID]
     assert max(losses) > 1.5 * min(losses)
-    assert held_out_loss(choose_decay(features, targets, 4, 0).decay) < 1.1 * min(losses)
+    assert held_out_loss(choose_decay(features, targets, 4, inner_folds(targets, 0)).decay) < 1.1 * min(
+        losses
+    )
 
 
 def test_a_class_with_one_picture_is_not_cross_validated() -> None:
     features, targets = data(3)
     lonely = np.concatenate([np.flatnonzero(targets == 0), np.flatnonzero(targets > 0)[:1]])
     labels = (targets[lonely] > 0).astype(np.int64)
-    assert choose_decay(features[lonely], labels, 2, 0).decay in [
+    assert choose_decay(features[lonely], labels, 2, inner_folds(labels, 0)).decay in [
         share * total_variance(features[lonely]) for share in GRID
     ]

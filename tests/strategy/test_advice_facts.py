@@ -12,16 +12,18 @@ from torch import nn
 
 from finetune.data.batches.reading import Order, Reader
 from finetune.data.cache.decoded import Pixels
+from finetune.data.holdout.folds import inner_folds
 from finetune.data.picture.preprocessing import Preprocessing
 from finetune.data.picture.transforms import EvalTransform
 from finetune.data.sources import pictures
 from finetune.errors import BadImageError
 from finetune.features.depths import Depths
+from finetune.features.solve import choose_decay
 from finetune.features.split import output_of, prefix_graph
 from finetune.model.backbones import create
 from finetune.model.layers import find_layers
 from finetune.recipe.load import minimal_recipe
-from finetune.strategy.advice.facts import Facts, Seconds
+from finetune.strategy.advice.facts import Facts, Seconds, Tried
 from finetune.strategy.advice.invariance import transform_of, try_out
 from finetune.strategy.advice.measure import measure
 from finetune.strategy.advice.similarity import Shift, confidence, told_apart
@@ -166,10 +168,18 @@ def clouds(classes: int, each: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return (centres[targets] + rng.normal(size=(len(targets), 12))).astype(np.float32), targets
 
 
+def tried_out(
+    plain: list[np.ndarray], copies: list[np.ndarray], targets: np.ndarray, *, best: int, mirrored: bool
+) -> Tried:
+    folds = inner_folds(targets, 0)
+    decay = choose_decay(plain[best], targets, 3, folds).decay
+    return try_out(plain, copies, targets, folds, best=best, decay=decay, mirrored=mirrored)
+
+
 def test_copies_like_the_originals_are_borne() -> None:
     features, targets = clouds(3, 40, 0)
     others = clouds(3, 40, 1)[0]
-    tried = try_out([features], [others], targets, best=0, seed=0, mirrored=True)
+    tried = tried_out([features], [others], targets, best=0, mirrored=True)
     assert tried.told is not None
     assert tried.told < 0.6
     assert tried.kept > 0.9
@@ -179,7 +189,7 @@ def test_copies_like_the_originals_are_borne() -> None:
 def test_copies_that_look_like_another_class_mislead() -> None:
     features, targets = clouds(3, 40, 0)
     swapped = features[np.concatenate([np.arange(40, 120), np.arange(40)])]
-    tried = try_out([features], [swapped], targets, best=0, seed=0, mirrored=False)
+    tried = tried_out([features], [swapped], targets, best=0, mirrored=False)
     assert tried.told is None
     assert tried.kept < 0.1
     assert tried.gain < -2 * tried.error
@@ -188,7 +198,7 @@ def test_copies_that_look_like_another_class_mislead() -> None:
 def test_copies_that_never_occur_are_told_at_any_depth() -> None:
     features, targets = clouds(3, 40, 0)
     moved = features + np.eye(12, dtype=np.float32)[11] * 6
-    tried = try_out([features] * 2, [moved, features], targets, best=1, seed=0, mirrored=True)
+    tried = tried_out([features] * 2, [moved, features], targets, best=1, mirrored=True)
     assert tried.told is not None
     assert tried.told > 0.9
     assert (tried.kept, tried.gain, tried.error) == (1.0, 0.0, 0.0)

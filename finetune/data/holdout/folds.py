@@ -51,14 +51,15 @@ def folded(source: Source, number: int, of: int, seed: int) -> Source:
 
 
 Places = npt.NDArray[np.int64]
+# For each fold, the rest and what is held.
+Folds = list[tuple[Places, Places]]
+FOLDS = 3
 # Groups are put together at random; so many times, until every class is on both sides of every fold.
 TRIES = 20
 
 
-def inner_folds(
-    targets: Places, most: int, seed: int, groups: Places | None = None
-) -> list[tuple[Places, Places]]:
-    """Folds of training pictures, to choose something by or to judge it: for each, the rest and what is held.
+def inner_folds(targets: Places, seed: int, groups: Places | None = None, most: int = FOLDS) -> Folds:
+    """Folds of training pictures, to choose something by or to judge it.
 
     Every class of ``targets`` is in the rest of every fold, so that a classifier can learn it, and no group
     is divided. There are at most ``most`` folds, and fewer where a class has fewer pictures, or groups; none

@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune.data.cache.decoded import Pixels
-from finetune.data.holdout.folds import inner_folds
+from finetune.data.holdout.folds import Folds
 from finetune.data.picture.preprocessing import Preprocessing
 from finetune.data.picture.transforms import EvalTransform, Look, TrainTransform
-from finetune.features.solve import FOLDS, Features, Targets, choose_decay, solve, total_variance
+from finetune.features.solve import Features, Targets, solve, total_variance
 from finetune.recipe.schema import AugmentSection, ColorJitter
 from finetune.strategy.advice.facts import Tried
 
@@ -62,26 +62,25 @@ def try_out(
     plain: Sequence[Features],
     copies: Sequence[Features],
     targets: Targets,
-    groups: Targets | None = None,
+    folds: Folds,
     *,
     best: int,
-    seed: int,
+    decay: float,
     mirrored: bool,
 ) -> Tried:
     """Cross-validate linear classifiers, of the classes and of what is a copy.
 
     Args:
         plain, copies: by depth, (N, D) each, of the same pictures.
-        targets: (N,), each class from 0 on twice or more, and so that there are folds.
-        groups: (N,), which no fold divides; None: there are none.
+        targets: (N,), classes from 0 on.
+        folds: of :func:`~finetune.data.holdout.folds.inner_folds`; one at least.
         best: the depth at which the classes are told apart best.
+        decay: what a classifier of the classes at that depth is to be solved with.
         mirrored: ask what is a copy; at each depth, since late features often know nothing of left and right.
     """
-    folds = inner_folds(targets, FOLDS, seed, groups)
     told = None
     if mirrored:
         told = max(_told(own, others, folds) for own, others in zip(plain, copies, strict=True))
-    decay = choose_decay(plain[best], targets, int(targets.max()) + 1, seed, groups=groups).decay
     return Tried(*_taught(plain[best], copies[best], targets, folds, decay), told)
 
 
@@ -89,7 +88,7 @@ def _taught(
     plain: Features,
     copies: Features,
     targets: Targets,
-    folds: Sequence[tuple[Targets, Targets]],
+    folds: Folds,
     decay: float,
 ) -> tuple[float, float, float]:
     """``kept``, ``gain`` and ``error`` of :class:`Tried`."""
@@ -107,7 +106,7 @@ def _taught(
     return float(kept.mean()), *_difference(with_them, without)
 
 
-def _told(plain: Features, copies: Features, folds: Sequence[tuple[Targets, Targets]]) -> float:
+def _told(plain: Features, copies: Features, folds: Folds) -> float:
     """How often a classifier tells which of the pictures and copies are copies, 0.5 by chance.
 
     A picture and its copy are on the same side, so that it never knows the one from the other.

@@ -27,7 +27,7 @@ from finetune.errors import DataError
 from finetune.features.classifiers import require_two
 from finetune.features.depths import Depths
 from finetune.features.extract import costs
-from finetune.features.solve import FOLDS, Features, Targets, choose_decay
+from finetune.features.solve import Features, Targets, choose_decay
 from finetune.recipe.schema import Recipe
 from finetune.strategy.advice.facts import Facts, Probed, Seconds, Tried
 from finetune.strategy.advice.invariance import AUGMENTATIONS, MIRRORING, transform_of, try_out
@@ -209,11 +209,13 @@ def _try(
     classes, found_targets = np.unique(close.targets[some], return_inverse=True)
     targets = found_targets.reshape(-1).astype(np.int64)
     groups = None if close.groups is None else close.groups[some]
-    if len(classes) < 2 or not inner_folds(targets, FOLDS, seed, groups):
+    folds = inner_folds(targets, seed, groups) if len(classes) > 1 else []
+    if not folds:
         return {}
     size, channels = preprocessing.image_size, preprocessing.channels
     depths = Depths(network.module.eval(), network.table, close.layers, size, channels, folded=True)
     plain = [each[some] for each in close.features]
+    decay = choose_decay(plain[best], targets, len(classes), folds).decay
     total, done, found = len(AUGMENTATIONS) * len(some), 0, {}
     of_evaluation = EvalTransform(preprocessing).base_facts
     for name in AUGMENTATIONS:
@@ -237,9 +239,9 @@ def _try(
             plain,
             copies,
             targets,
-            groups,
+            folds,
             best=best,
-            seed=seed,
+            decay=decay,
             mirrored=name in MIRRORING,
         )
     return found
@@ -255,13 +257,9 @@ def _probe(
     what = "pictures" if groups is None else "groups (data.group_by) of pictures"
     if len(classes) < 2:
         raise DataError(f"advice needs two classes of which two training {what} or more can be read")
-    chosen = choose_decay(
-        features[some],
-        own.reshape(-1).astype(np.int64),
-        len(classes),
-        seed,
-        groups=None if groups is None else groups[some],
-    )
+    own_targets = own.reshape(-1).astype(np.int64)
+    folds = inner_folds(own_targets, seed, None if groups is None else groups[some])
+    chosen = choose_decay(features[some], own_targets, len(classes), folds)
     if chosen.top1 is None:
         raise DataError("the groups of data.group_by cannot be put so that a probe learns every class")
     return Probed(layer, name, chosen.top1, len(some))

@@ -1,0 +1,108 @@
+"""What the user reads comes in the order in which it was said, and what cannot be written is told."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FINETUNE = str(Path(sys.executable).with_name("finetune"))
+SAID = """
+from finetune.cli import output
+output.data("one")
+output.note("two")
+output.data("three")
+"""
+
+
+def environment(unbuffered: str) -> dict[str, str]:
+    """Whether Python keeps stdout back, where it is no terminal, as it does by default."""
+    return {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+
+
+def test_a_file_that_gets_data_and_notes_has_them_in_order() -> None:
+    """As a log of CI is."""
+    done = subprocess.run(
+        [sys.executable, "-c", SAID],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=True,
+        env=environment(""),
+    )
+    assert done.stdout.split() == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "words", [["backbones"], ["layers", "alexnet"], ["--version"], ["--help"]], ids=" ".join
+)
+def test_a_full_disk_is_told_of(words: list[str], unbuffered: str) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full")
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = subprocess.run(
+            [FINETUNE, *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(unbuffered),
+        )
+    assert done.returncode == 1
+    assert done.stderr == "error: stdout: cannot be written (No space left on device)\n"
+
+
+BOTH = """
+from finetune.cli import main, output
+from finetune.errors import UserError
+
+def fails():
+    output.data("said before")
+    raise UserError("the file is missing")
+
+main.command_line = lambda loaded: fails
+main.main()
+"""
+
+
+def test_an_error_is_told_of_although_the_disk_is_full() -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full")
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = subprocess.run(
+            [sys.executable, "-c", BOTH],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(""),
+        )
+    assert (done.returncode, done.stderr) == (2, "error: the file is missing\n")
+
+
+def test_without_a_stdout_nothing_is_said_there() -> None:
+    done = subprocess.run(
+        f"{FINETUNE} backbones >&- && {FINETUNE} recipe show missing.yaml >&-",
+        shell=True,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "missing.yaml" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_leaves_ends_the_command_without_a_word(unbuffered: str) -> None:
+    with subprocess.Popen(
+        [FINETUNE, "backbones"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(unbuffered),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 1
