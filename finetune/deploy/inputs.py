@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
 
-from finetune.data.picture.images import is_image_name, walk
+from finetune.data.sources.files import is_image_name, walk
 from finetune.errors import UserError, printable
 
 

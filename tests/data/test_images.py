@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps
 
-from finetune.data.picture.images import MAX_PIXELS, is_image_name, list_images, open_rgb, to_rgb, walk
+from finetune.data.picture.images import MAX_PIXELS, open_rgb, to_rgb
+from finetune.data.sources.files import is_image_name, list_images, walk
 from finetune.errors import BadImageError, DataError
 
 Noise = Callable[[int, int], Image.Image]

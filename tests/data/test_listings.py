@@ -16,10 +16,9 @@ import pytest
 from finetune.data.batches.loaders import TrainLoader
 from finetune.data.cache import kept
 from finetune.data.holdout.splits import carve
-from finetune.data.picture import images
 from finetune.data.picture.preprocessing import Preprocessing
 from finetune.data.picture.transforms import TrainTransform
-from finetune.data.sources import folders, listings
+from finetune.data.sources import files, folders, listings
 from finetune.data.sources.dataset import Source
 from finetune.data.sources.folders import read_folder
 from finetune.data.sources.read import read_source
@@ -69,13 +68,13 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The folders that were listed."""
     found: list[str] = []
-    true = images.scan
+    true = files.scan
 
     def counted(folder: Any, watch: Any = None) -> Any:
         found.append(os.fspath(folder))
         return true(folder, watch)
 
-    monkeypatch.setattr(images, "scan", counted)
+    monkeypatch.setattr(files, "scan", counted)
     monkeypatch.setattr(folders, "scan", counted)
     return found
 

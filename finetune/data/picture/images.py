@@ -8,26 +8,19 @@ import os
 import stat
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import BinaryIO, Protocol, TypeVar
+from typing import BinaryIO, TypeVar
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from finetune.data.picture.modes import to_rgb as to_rgb
-from finetune.errors import BadImageError, DataError, printable
+from finetune.errors import BadImageError, printable
 
 T = TypeVar("T")
 
-# Looked at by folder scans only: a file that is named outright is read whatever its name ends in.
-IMAGE_EXTENSIONS = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".gif", ".webp", ".avif", ".heic", ".heif"}
-    | {".tif", ".tiff", ".bmp", ".dib", ".pbm", ".pgm", ".pnm", ".ppm", ".jp2", ".j2k", ".jpx"}
-    | {".pcx", ".qoi", ".tga"}
-)
 # Room for a 108-megapixel photo; 512 MB decoded.
 MAX_PIXELS = 128_000_000
 # A longer strip would grow to billions of pixels when its shorter side is brought to size.
@@ -35,10 +28,6 @@ MAX_ELONGATION = 100_000
 # Formats that run another program (EPS) or the operating system's renderer (WMF), and containers of which
 # Pillow knows the name only.
 UNSAFE_FORMATS = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})
-# What archivers, network drives and tools leave among the pictures. Names with a leading dot are hidden too.
-STRAY_NAMES = frozenset(
-    {"__macosx", "__pycache__", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
-)
 ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -116,114 +105,6 @@ def reduced_size(width: int, height: int, shorter: int) -> tuple[int, int]:
     """Width and height in the same proportion, the shorter of them ``shorter``."""
     longer = shorter * max(width, height) // min(width, height)
     return (shorter, longer) if width <= height else (longer, shorter)
-
-
-@dataclass(frozen=True)
-class Listing:
-    """What a folder holds: its ``pictures``, sorted, and how many other files were ``passed_over``."""
-
-    pictures: list[Path]
-    passed_over: int
-
-
-def list_images(folder: Path) -> Listing:
-    """All pictures below ``folder``, by their extension (of any case), in :func:`walk`'s order.
-
-    Raises:
-        DataError: a folder that cannot be listed.
-    """
-    pictures, passed_over = [], 0
-    for path in walk(folder):
-        if is_image_name(path):
-            pictures.append(Path(path))
-        else:
-            passed_over += 1
-    return Listing(pictures, passed_over)
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file name ends like a picture's."""
-    _, dot, extension = name.rpartition(".")
-    return dot + extension.lower() in IMAGE_EXTENSIONS
-
-
-def is_stray(name: str) -> bool:
-    """Whether a file or folder name is hidden, or what archivers and network drives leave behind."""
-    return name.startswith(".") or name.lower() in STRAY_NAMES
-
-
-class Watch(Protocol):
-    """What wants to know which folders are looked into."""
-
-    def enter(self, folder: str | Path) -> None:
-        """Called before a folder is listed."""
-        ...
-
-    def saw(self, entries: Sequence[os.DirEntry[str]]) -> None:
-        """Called with what it holds."""
-        ...
-
-
-def walk(folder: str | Path, above: tuple[str | Path, ...] = (), watch: Watch | None = None) -> Iterator[str]:
-    """The paths of all files below ``folder``, one at a time, each folder's entries sorted by name.
-
-    Hidden and stray names are left out. Linked folders are followed, none of them twice, and none of those
-    in ``above`` (the folders that ``folder`` lies in), so links that go round end. What is neither file nor
-    folder (a broken link, a pipe) counts as a file: reading it says what is wrong.
-
-    Raises:
-        DataError: a folder that cannot be listed.
-    """
-    seen = {identity(path) for path in above}
-    stack: list[tuple[str, bool]] = [(os.fspath(folder), True)]
-    while stack:
-        path, is_folder = stack.pop()
-        if not is_folder:
-            yield path
-            continue
-        this = identity(path)
-        if this in seen:
-            continue
-        seen.add(this)
-        entries = [(entry.path, is_directory(entry)) for entry in scan(path, watch)]
-        stack.extend(reversed(entries))
-
-
-def scan(folder: str | Path, watch: Watch | None = None) -> list[os.DirEntry[str]]:
-    """The entries of one folder without hidden and stray ones, sorted by name.
-
-    Raises:
-        DataError: a folder that cannot be listed.
-    """
-    if watch is not None:
-        watch.enter(folder)
-    try:
-        with os.scandir(folder) as entries:
-            found = [entry for entry in entries if not is_stray(entry.name)]
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise DataError(f"{printable(os.fspath(folder))}: cannot list this folder: {reason}") from None
-    found.sort(key=lambda entry: entry.name)
-    if watch is not None:
-        watch.saw(found)
-    return found
-
-
-def is_directory(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder or a link to one; a link that goes round is none."""
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
-
-
-def identity(path: str | Path) -> tuple[int, int] | str:
-    """The same for two paths that lead to the same thing."""
-    try:
-        status = Path(path).stat()
-    except OSError:
-        return os.fspath(path)
-    return status.st_dev, status.st_ino
 
 
 def _open_regular(path: Path) -> BinaryIO:

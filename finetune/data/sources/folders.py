@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from finetune.data.picture.images import identity, is_directory, is_image_name, scan, walk
 from finetune.data.sources.dataset import SPLIT_NAMES, Source, is_class_name, listed, source_of_files
+from finetune.data.sources.files import identity, is_directory, is_image_name, scan, walk
 from finetune.data.sources.listings import Visits, recall, remember
 from finetune.errors import DataError, printable
 

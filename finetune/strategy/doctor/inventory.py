@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from finetune.data.picture.images import is_image_name, is_stray, read_image, walk
+from finetune.data.picture.images import read_image
 from finetune.data.sources.dataset import SPLIT_NAMES, Source, Split
+from finetune.data.sources.files import is_image_name, is_stray, walk
 from finetune.data.sources.pictures import FilePictures
 from finetune.data.sources.read import read_source
 from finetune.errors import BadImageError, DataError, printable
