@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -20,12 +21,28 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of the user's own caches is read or written."""
+@contextlib.contextmanager
+def a_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing of the user's own caches is read or written, and this one goes at the end."""
     home = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("FINETUNE_CACHE", str(home / "finetune"))
-    monkeypatch.setenv("TORCH_HOME", str(home / "torch"))
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("FINETUNE_CACHE", str(home / "finetune"))
+        environment.setenv("TORCH_HOME", str(home / "torch"))
+        yield
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _cache_of_fixtures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """For what modules and sessions set up, which is before any test's own cache is there."""
+    with a_cache(tmp_path_factory):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with a_cache(tmp_path_factory):
+        yield
 
 
 @pytest.fixture(autouse=True)

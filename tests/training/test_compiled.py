@@ -15,6 +15,9 @@ from finetune.training.compute.precision import choose_compute
 from finetune.training.loop import Stepper, Totals
 from finetune.training.schedule import Schedule
 
+# torch's advice to users of the very first Python 3.13; nothing of ours.
+pytestmark = pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0")
+
 SIZES = (6, 6, 3)
 
 
