@@ -5,7 +5,6 @@ LogME and the H-score stand beside it, since they cost next to nothing; how far 
 pictures is measured by how well their order agrees with the probe's.
 """
 
-import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -27,8 +26,6 @@ from finetune.strategy.probe import Tell, features_of, frozen_recipe
 from finetune.strategy.transferability import h_score, log_me
 from finetune.training.compute.precision import Compute, choose_compute, pick_device
 from finetune.training.setup import load_data, prepare
-
-log = logging.getLogger("finetune")
 
 # Of fewer networks, an order agrees with another one by chance too often for a number to mean anything.
 FEWEST = 3
@@ -143,8 +140,6 @@ def rank(
     source = load_data(shared.data, shared.seed)
     train = source.splits["train"]
     require_two(train.targets, len(source.classes), train.groups)
-    if shared.data.group_by is not None:
-        log.warning("the folds of a probe divide the groups of data.group_by: its accuracies may be too high")
     compute = choose_compute(pick_device(device), frozen_recipe(shared, None).train)
     ranked, left_out = [], []
     for recipe in recipes:

@@ -12,6 +12,7 @@ from PIL import Image
 from finetune.recipe.load import parse_recipe
 from finetune.recipe.schema import Recipe
 from finetune.strategy.advice.measure import measure
+from finetune.strategy.rank import rank
 from finetune.training.fit import fit
 from finetune.training.run.directory import RunDir
 
@@ -61,6 +62,13 @@ def test_a_probe(recipe: Callable[..., Recipe], tmp_path: Path, cli: Any) -> Non
         tops.append({row["classifier"]: row["cv_top1"] for row in json.loads(ended.out)})
     assert tops[0]["neighbours"] > 0.95
     assert max(tops[1].values()) < 0.75
+
+
+def test_a_ranking(recipe: Callable[..., Recipe], caplog: Any) -> None:
+    alone, together = (rank([recipe(*words)], device="cpu").ranked[0].cv_top1 for words in ([], [BY_SCENE]))
+    assert alone > 0.95
+    assert together < 0.75
+    assert not [each.message for each in caplog.records if "group" in each.message]
 
 
 def test_advice(recipe: Callable[..., Recipe]) -> None:
