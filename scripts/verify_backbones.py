@@ -29,12 +29,15 @@ from finetune.model.build import Network, build
 from finetune.model.freeze import Freeze
 from finetune.model.param_groups import param_groups
 from finetune.recipe.catalog import backbones
-from finetune.recipe.schema import ModelSection
+from finetune.recipe.schema import ModelSection, TrainSection
 from finetune.training.card import ModelCard
+from finetune.training.compute.precision import Precision, choose_compute, place
 
 CLASSES = 7
 STEPS = 3
 PICTURES = 4
+# The last is the one whose network is exported.
+PRECISIONS: tuple[Precision, ...] = ("bf16", "fp32")
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "docs" / "backbones.md"
 README = ROOT / "README.md"
@@ -48,9 +51,9 @@ backbone on random weights and pictures of so many px, with a new head for 7 cla
 
 - *layers*: every parameter is in exactly one layer or in the head, and for every k `freeze: k` takes the
   gradient from the parameters of the first k layers, and from no other.
-- *freeze k, trained*: for these k, after 3 steps of AdamW the frozen parameters and buffers are the same to
-  the bit, without gradient and optimizer state, and every other parameter got a gradient and moved
-  (stochastic depth off).
+- *freeze k, trained*: for these k, in fp32 and in bf16 as `finetune train` computes them on the CPU, after 3
+  steps of AdamW the frozen parameters and buffers are the same to the bit, without gradient and optimizer
+  state, and every other parameter got a gradient and moved (stochastic depth off).
 - *ONNX*, *.pt2*: largest difference between a logit of the exported file and of the model, relative to the
   largest logit.
 
@@ -103,7 +106,8 @@ def verify(
     trained = tuple(sorted({1, (depth + 1) // 2, depth})) if only is None else (only,)
     last = network.module
     for k in trained[::-1]:  # the last is the one in which most trains, and is exported
-        last = check_training(network, k, size)
+        for precision in PRECISIONS:
+            last = check_training(network, k, size, precision)
     parameters = sum(parameter.numel() for parameter in network.module.parameters())
     return Verified(name, parameters, depth, size, trained, check_exports(network, last, size, formats))
 
@@ -126,9 +130,10 @@ def check_structure(network: Network) -> None:
                 assert each.training is not resting, f"freeze: {k}: {path} is in the wrong mode"
 
 
-def check_training(network: Network, k: int, size: int) -> nn.Module:
-    """Train a copy with the first ``k`` layers frozen; returns it."""
-    module = copy.deepcopy(network.module)
+def check_training(network: Network, k: int, size: int, precision: Precision) -> nn.Module:
+    """Train a copy with the first ``k`` layers frozen, computed as in `finetune train`; returns it."""
+    compute = choose_compute(torch.device("cpu"), TrainSection(precision=precision))
+    module = place(copy.deepcopy(network.module), compute.device, compute.memory_format)
     for each in module.modules():
         if isinstance(each, StochasticDepth):
             each.p = 0.0
@@ -146,7 +151,9 @@ def check_training(network: Network, k: int, size: int) -> nn.Module:
     freeze.train_mode()
     for _ in range(STEPS):
         optimizer.zero_grad()
-        loss_and_logits(nn.CrossEntropyLoss(), module(images), targets)[0].backward()
+        with compute.autocast():
+            loss, _ = loss_and_logits(nn.CrossEntropyLoss(), module(images), targets)
+        loss.backward()
         got |= {n for n, p in module.named_parameters() if p.grad is not None and bool(p.grad.any())}
         optimizer.step()
     freeze.verify(held)
@@ -168,7 +175,7 @@ def check_exports(network: Network, module: nn.Module, size: int, formats: Itera
     spec = network.input_spec
     preprocessing = Preprocessing(size, size, "shorter", spec.interpolation, spec.mean, spec.std)
     card = ModelCard(network.architecture, tuple(f"class {i}" for i in range(CLASSES)), preprocessing)
-    module = copy.deepcopy(module).eval()
+    module = place(copy.deepcopy(module), torch.device("cpu"), "contiguous").eval()  # as a checkpoint is read
     model = TorchClassifier(module, card, torch.device("cpu"))
     images = np.random.default_rng(0).standard_normal((PICTURES, 3, size, size), dtype=np.float32)
     ways: dict[str, tuple[Callable[..., None], Callable[[Path], object]]] = {

@@ -41,7 +41,8 @@ def small_network(module: nn.Module, script: ModuleType) -> Network:
 def test_a_small_one(small: Callable[..., nn.Module], family: str, script: ModuleType) -> None:
     network = small_network(small(family), script)
     script.check_structure(network)
-    trained = script.check_training(network, max(1, len(network.table.body) // 2), 32)
+    for precision in script.PRECISIONS:
+        trained = script.check_training(network, max(1, len(network.table.body) // 2), 32, precision)
     assert script.check_exports(network, trained, 32, ["pt2"])["pt2"] < 1e-3
 
 
@@ -73,7 +74,7 @@ def test_what_is_wrong_is_found(
     nn.init.zeros_(dead.module.get_parameter("fc.weight"))
     monkeypatch.setattr(script, "STEPS", 1)
     with pytest.raises(AssertionError, match="no gradient reaches"):
-        script.check_training(dead, 1, 32)
+        script.check_training(dead, 1, 32, "fp32")
     network.module.register_parameter("stray", nn.Parameter(network.module.get_parameter("fc.bias").clone()))
     with pytest.raises(AssertionError, match="in no layer"):
         script.check_structure(network)

@@ -44,9 +44,9 @@ class CpuKernels(TorchFunctionMode):
         if func is torch.conv2d and self._half:
             return _convolution(*args, **kwargs)
         if func is F.adaptive_avg_pool2d and _averages_all(*args, **kwargs):
-            return _Average.apply(args[0], True)
+            return _average(args[0], keepdim=True)
         if func in (torch.mean, Tensor.mean) and _is_over_places(*args, **kwargs):
-            return _Average.apply(args[0], args[2] if len(args) > 2 else kwargs.get("keepdim", False))
+            return _average(args[0], args[2] if len(args) > 2 else kwargs.get("keepdim", False))
         return func(*args, **kwargs)
 
 
@@ -87,17 +87,26 @@ def _is_over_places(input: Any, dim: Any = None, keepdim: bool = False, **more: 
     return len(dim) == 2 and {axis % 4 for axis in dim} == PLACES and input.is_floating_point()
 
 
+def _average(images: Tensor, keepdim: bool) -> Tensor:
+    found: Tensor = _Average.apply(images)
+    return found if keepdim else found.flatten(1)
+
+
 class _Average(torch.autograd.Function):
-    """The average over all places of (N, C, H, W): (N, C, 1, 1) or (N, C)."""
+    """The average over all places of (N, C, H, W): (N, C, 1, 1).
+
+    Never a view, such as its flattened form: what may come next is dropout in place (MNASNet), which autograd
+    forbids for a view made in here.
+    """
 
     @staticmethod
-    def forward(ctx: Any, images: Tensor, keep: bool) -> Tensor:
-        ctx.shape = images.shape
-        found = F.adaptive_avg_pool2d(images, 1)
-        return found if keep else found.flatten(1)
+    def forward(ctx: Any, images: Tensor) -> Tensor:
+        ctx.sides = images.shape[2:]
+        return F.adaptive_avg_pool2d(images, 1)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        _, _, height, width = ctx.shape
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         # Divided first, where torch spreads it out first: the same numbers.
-        return (gradient.reshape(*ctx.shape[:2], 1, 1) / (height * width)).expand(ctx.shape), None
+        height, width = ctx.sides
+        share: Tensor = gradient / (height * width)
+        return share.expand(-1, -1, height, width)
