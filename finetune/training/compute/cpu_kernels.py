@@ -1,5 +1,6 @@
 """What trains on the CPU another way than torch would: operations whose own way is slow there, or wrong."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,9 +9,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from finetune.training.compute import attention
 from finetune.training.compute.depthwise import pair, suits, train_depthwise
 
 PLACES = {2, 3}
+MULTI_HEAD = inspect.signature(F.multi_head_attention_forward)
 
 
 class CpuKernels(TorchFunctionMode):
@@ -19,7 +22,8 @@ class CpuKernels(TorchFunctionMode):
     - The average over all places, of squeeze-and-excitation and before most heads: torch spreads its
       gradient out over the places in the other memory format, and adding that to another gradient takes
       several times as long as adding one number to all places. The bits are the same.
-    - Under bf16 autocast, depthwise convolutions (:mod:`finetune.training.compute.depthwise`).
+    - Under bf16 autocast, depthwise convolutions (:mod:`finetune.training.compute.depthwise`) and attention
+      (:mod:`finetune.training.compute.attention`).
     - Under bf16 autocast, convolutions whose picture is shorter than their stride (ResNet's last stage at 16
       px) compute in fp32 and give bf16 on: the gradient of their weights, in bf16, takes in memory that
       nobody wrote (torch 2.14 with AMX; found by filling memory with NaN). It differs from run to run, and is
@@ -43,6 +47,10 @@ class CpuKernels(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is torch.conv2d and self._half:
             return _convolution(*args, **kwargs)
+        if func is F.scaled_dot_product_attention and self._half:
+            return _attention(*args, **kwargs)
+        if func is F.multi_head_attention_forward and self._half:
+            return _multi_head_attention(*args, **kwargs)
         if func is F.adaptive_avg_pool2d and _averages_all(*args, **kwargs):
             return _average(args[0], keepdim=True)
         if func in (torch.mean, Tensor.mean) and _is_over_places(*args, **kwargs):
@@ -71,6 +79,24 @@ def _convolution(
         with torch.autocast("cpu", enabled=False):
             return torch.conv2d(input.float(), weight, bias, *given).bfloat16()
     return torch.conv2d(input, weight, bias, *given)
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """``scaled_dot_product_attention``, by its names."""
+    if _has_gradient(query, key, value) and attention.suits(query, key, value, *args, **kwargs):
+        return attention.attend(query, key, value)
+    return F.scaled_dot_product_attention(query, key, value, *args, **kwargs)
+
+
+def _multi_head_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+    """``multi_head_attention_forward``: the attention within it does not come by here."""
+    bound = MULTI_HEAD.bind(*args, **kwargs)
+    bound.apply_defaults()
+    given = bound.arguments
+    gets_gradient = _has_gradient(given["query"], given["in_proj_weight"], given["out_proj_weight"])
+    if gets_gradient and attention.suits_self_attention(given):
+        return attention.self_attend(given), None
+    return F.multi_head_attention_forward(*args, **kwargs)
 
 
 def _has_gradient(*tensors: Any) -> bool:

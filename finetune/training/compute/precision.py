@@ -23,6 +23,7 @@ from finetune.data.machine import cores
 from finetune.errors import UserError
 from finetune.recipe.schema import TrainSection
 from finetune.training.compute.cpu_kernels import CpuKernels
+from finetune.training.compute.shuffle import shuffles_keep_format
 
 Precision = Literal["fp32", "bf16", "fp16"]
 InferencePrecision = Literal["fp32", "bf16"]
@@ -82,6 +83,7 @@ def _training(device: torch.device, precision: Precision) -> Iterator[None]:
             stack.enter_context(torch.autocast(device.type, dtype=dtype))
         if device.type == "cpu":
             stack.enter_context(CpuKernels(half=dtype is torch.bfloat16))
+            stack.enter_context(shuffles_keep_format())
         yield
 
 

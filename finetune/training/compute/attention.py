@@ -1,0 +1,138 @@
+"""Attention that trains in bf16 on the CPU, by matrix products of a few pictures at a time.
+
+torch's fused kernel (2.14) takes about twice as long for it, most of all for the gradient. As there, scores
+and their softmax are in fp32; and of many tokens they are computed again for the gradient in place of being
+kept (Dao et al. 2022, "FlashAttention"), so that memory does not grow with the square of the tokens.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+# What self-attention goes without here, of the arguments of `multi_head_attention_forward`.
+ABSENT = ("bias_k", "bias_v", "key_padding_mask", "attn_mask", "static_k", "static_v")
+OFF = ("add_zero_attn", "need_weights", "use_separate_proj_weight", "is_causal")
+# Scores that are computed at a time, in numbers: few enough to stay near the processor.
+SCORES = 1 << 21
+# Up to so many tokens their shares are kept for the gradient: at most some tenths of what else a layer keeps.
+KEPT_UP_TO = 256
+
+
+def suits(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    **more: Any,
+) -> bool:
+    """Whether :func:`attend` can take what ``scaled_dot_product_attention`` was given: all tokens see all."""
+    return (
+        not (any(more.values()) or is_causal or dropout_p)
+        and attn_mask is None
+        and query.ndim == 4
+        and key.shape == value.shape == (*query.shape[:2], key.shape[2], query.shape[3])
+        and all(each.dtype in (torch.float32, torch.bfloat16) for each in (query, key, value))
+    )
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """``scaled_dot_product_attention`` of (N, heads, L, D) by (N, heads, M, D): bf16 (N, heads, L, D).
+
+    Its memory is laid out as (N, L, heads, D), which is how networks go on.
+    """
+    found: Tensor = _Attention.apply(query.bfloat16(), key.bfloat16(), value.bfloat16())
+    return found
+
+
+def suits_self_attention(given: Mapping[str, Any]) -> bool:
+    """Whether :func:`self_attend` does what ``multi_head_attention_forward`` is asked for, its arguments by
+    name: every token of a batch sees all others of its picture, without dropout, and no one asks how much."""
+    return (
+        given["query"] is given["key"] is given["value"]
+        and given["query"].ndim == 3
+        and given["in_proj_weight"] is not None
+        and all(given[name] is None for name in ABSENT)
+        and not any(given[name] for name in OFF)
+        and not (given["training"] and given["dropout_p"])
+    )
+
+
+def self_attend(given: Mapping[str, Any]) -> Tensor:
+    """Under autocast, the output of ``multi_head_attention_forward``: bf16 (L, N, E)."""
+    tokens = given["query"].transpose(0, 1)
+    packed = F.linear(tokens, given["in_proj_weight"], given["in_proj_bias"])
+    found = attend(*packed.view(*packed.shape[:2], 3, given["num_heads"], -1).permute(2, 0, 3, 1, 4))
+    return F.linear(
+        found.transpose(1, 2).flatten(2), given["out_proj_weight"], given["out_proj_bias"]
+    ).transpose(0, 1)
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        found, kept = _room(query), []
+        with torch.autocast("cpu", enabled=False):
+            for few in _a_few(query, key):
+                q, k, v = (_by_head(each[few]) for each in (query, key, value))
+                shares = _shares(q, k)
+                _put(found[few], torch.bmm(shares, v))
+                if key.shape[2] <= KEPT_UP_TO:
+                    kept.append(shares)
+        ctx.save_for_backward(query, key, value, *kept)
+        return found
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        query, key, value, *kept = ctx.saved_tensors
+        of_query, of_key, of_value = found = tuple(_room(each) for each in (query, key, value))
+        scale = _scale(query)
+        for number, few in enumerate(_a_few(query, key)):
+            q, k, v, g = (_by_head(each[few]) for each in (query, key, value, gradient))
+            shares = kept[number] if kept else _shares(q, k)
+            _put(of_value[few], torch.bmm(shares.mT, g))
+            of_scores = torch._softmax_backward_data(torch.bmm(g, v.mT), shares, -1, shares.dtype)
+            _put(of_query[few], _product(of_scores, k, scale))
+            _put(of_key[few], _product(of_scores.mT, q, scale))
+        return found
+
+
+def _scale(query: Tensor) -> float:
+    return float(query.shape[-1] ** -0.5)
+
+
+def _shares(query: Tensor, key: Tensor) -> Tensor:
+    """(B, L, D) and (B, M, D): how much of each of M tokens each of L takes in, bf16 (B, L, M)."""
+    return torch.softmax(_product(query.float(), key.float().mT, _scale(query)), -1).bfloat16()
+
+
+def _product(first: Tensor, second: Tensor, scale: float) -> Tensor:
+    return torch.baddbmm(first.new_zeros(()), first, second, beta=0, alpha=scale)
+
+
+def _a_few(query: Tensor, key: Tensor) -> list[slice]:
+    """Pictures whose scores are computed together."""
+    n, heads, tokens, _ = query.shape
+    count = max(1, SCORES // (heads * tokens * key.shape[2]))
+    return [slice(start, start + count) for start in range(0, n, count)]
+
+
+def _room(like: Tensor) -> Tensor:
+    """For (N, heads, L, D), laid out as (N, L, heads, D)."""
+    n, heads, tokens, size = like.shape
+    return like.new_empty(n, tokens, heads, size).transpose(1, 2)
+
+
+def _by_head(images: Tensor) -> Tensor:
+    """(n, heads, L, D) to (n * heads, L, D)."""
+    return images.reshape(-1, *images.shape[2:])
+
+
+def _put(room: Tensor, found: Tensor) -> None:
+    room.copy_(found.view(room.shape))
