@@ -18,6 +18,8 @@ from finetune.data.sources.tables import column_values
 from finetune.errors import DataError, printable
 
 Indices = npt.NDArray[np.int64]
+# What Wilson's interval, which counts pictures, does not know.
+ALIKE = "where the pictures of a group fare alike, intervals are too narrow: they count pictures, not groups"
 
 
 def with_groups(source: Source, given: str, group_by: str) -> Source:
@@ -41,7 +43,7 @@ def with_groups(source: Source, given: str, group_by: str) -> Source:
         groups = np.asarray([numbers.setdefault(each, len(numbers)) for each in labels], dtype=np.int64)
         splits[name] = dataclasses.replace(split, groups=groups)
         seen[name] = set(labels)
-    notes = [*source.notes, f"{len(numbers)} groups by {printable(group_by)}"]
+    notes = [*source.notes, f"{len(numbers)} groups by {printable(group_by)}", ALIKE]
     for name in ("val", "test"):
         if name in seen and (both := seen["train"] & seen[name]):
             notes.append(f"{len(both)} groups are in train and in {name} too: {name} flatters the network")
