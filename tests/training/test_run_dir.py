@@ -1,5 +1,6 @@
 """A run directory: who may have it, and what of it is ever removed."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,38 @@ def test_a_run_that_never_began_leaves_nothing(tmp_path: Path) -> None:
     with RunDir.open(tmp_path / "run"):
         assert (tmp_path / "run").is_dir()
     assert not (tmp_path / "run").exists()
+
+
+def test_nor_do_the_folders_made_for_it(tmp_path: Path) -> None:
+    with RunDir.open(tmp_path / "there" / "runs" / "one"):
+        pass
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "runs").mkdir()
+    with RunDir.open(tmp_path / "runs" / "one"):
+        pass
+    assert [each.name for each in tmp_path.iterdir()] == ["runs"]
+
+
+def test_a_folder_that_holds_other_things_by_then_stays(tmp_path: Path) -> None:
+    with RunDir.open(tmp_path / "runs" / "one"):
+        (tmp_path / "runs" / "notes.txt").touch()
+    assert [each.name for each in (tmp_path / "runs").iterdir()] == ["notes.txt"]
+
+
+def test_a_folder_that_another_process_takes_away_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs").mkdir()
+    mkdir = os.mkdir
+
+    def late(path: str, *more: int) -> None:
+        monkeypatch.setattr(os, "mkdir", mkdir)
+        (tmp_path / "runs").rmdir()
+        mkdir(path, *more)
+
+    monkeypatch.setattr(os, "mkdir", late)
+    with RunDir.open(tmp_path / "runs" / "one"):
+        assert (tmp_path / "runs" / "one").is_dir()
 
 
 def test_a_file_in_the_way(tmp_path: Path) -> None:

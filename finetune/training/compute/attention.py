@@ -1,8 +1,8 @@
 """Attention that trains in bf16 on the CPU, by matrix products of a few pictures at a time.
 
-torch's fused kernel (2.14) takes about twice as long for it, most of all for the gradient. As there, scores
-and their softmax are in fp32; and of many tokens they are computed again for the gradient in place of being
-kept (Dao et al. 2022, "FlashAttention"), so that memory does not grow with the square of the tokens.
+torch's fused kernel (2.14) takes longer for it, most of all for the gradient. As there, scores and their
+softmax are in fp32; and of many tokens they are computed again for the gradient in place of being kept (Dao
+et al. 2022, "FlashAttention"), so that memory does not grow with the square of the tokens.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """ShuffleNet's shuffle of channels, in the memory format that its pictures have.
 
 torchvision's gives contiguous pictures on whatever it is given. Everything after a shuffle then works on two
-memory formats at once, which takes torch's ReLU and BatchNorm several times as long.
+memory formats at once, which takes torch's ReLU and BatchNorm longer.
 """
 
 import contextlib

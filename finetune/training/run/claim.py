@@ -23,23 +23,28 @@ def place_of(
 
 
 class Claim:
-    """A directory that this process alone may train in, until :meth:`release` or the process's end."""
+    """A directory that this process alone may train in, until :meth:`release` or the process's end.
 
-    def __init__(self, path: str, lock: int, created: bool) -> None:
+    ``made``: those of it and the folders above it that this process made, from it upward.
+    """
+
+    def __init__(self, path: str, lock: int, made: list[str]) -> None:
         self.path = path
         self._lock: int | None = lock
-        self._created = created
+        self._made = made
         _held.append(self)
 
     def release(self) -> None:
-        """Give the directory free; one that this process made and that no run began in is removed."""
+        """Give the directory free; one that this process made and that no run began in is removed, and so
+        are the folders made for it alone."""
         if self._lock is None:
             return
-        if self._created and not holds_run(self.path):
+        if self._made and not holds_run(self.path):
             # Late: a refusal, of which there may be many at once, does not need it.
             import shutil
 
             shutil.rmtree(self.path, ignore_errors=True)
+            _remove_empty(self._made[1:])
         os.close(self._lock)
         self._lock = None
         _held.remove(self)
@@ -79,10 +84,10 @@ def holds_run(path: str) -> bool:
 
 
 def _take(path: str, resume: bool, overwrite: bool) -> Claim:
-    created = not os.path.exists(path)
+    made = _missing(path)
     lock = None
     try:
-        os.makedirs(path, exist_ok=True)
+        _make(path)
         if not holds_run(path) and _strangers(path):
             raise RunDirError(f"{path}: holds files but no run. Choose another place with --run-dir.")
         if not os.access(path, os.W_OK | os.X_OK):
@@ -106,7 +111,33 @@ def _take(path: str, resume: bool, overwrite: bool) -> Claim:
         if lock is not None:
             os.close(lock)
         raise
-    return Claim(path, lock, created)
+    return Claim(path, lock, made)
+
+
+def _missing(path: str) -> list[str]:
+    """What of ``path`` and the folders above it there is not, from it upward."""
+    found, path = [], os.path.normpath(path)
+    while path and not os.path.exists(path):
+        found.append(path)
+        path = os.path.dirname(path)
+    return found
+
+
+def _make(path: str) -> None:
+    try:
+        os.makedirs(path, exist_ok=True)
+    except FileNotFoundError:
+        # In between, another process has removed a folder above that it had made for nothing.
+        os.makedirs(path, exist_ok=True)
+
+
+def _remove_empty(folders: list[str]) -> None:
+    """Remove them one by one, up to the first that holds other things by now."""
+    for each in folders:
+        try:
+            os.rmdir(each)
+        except OSError:
+            return
 
 
 def _strangers(path: str) -> set[str]:
