@@ -15,7 +15,7 @@
     ├── SaveError                1   a file of the run cannot be written: the disk is full or failing
     ├── FreezeBrokenError        1   a frozen parameter or buffer changed
     ├── NonFiniteLossError       1   the loss became infinite or not a number
-    ├── NoMemoryError            1   a training step did not fit into memory
+    ├── NoMemoryError            1   something did not fit into memory
     ├── ExportError              1   an exported file disagrees with the model
     ├── GateMissedError          1   a number fell short of what the command asked for
     └── StoppedError              130 or 143   stopped by a signal, resumable
@@ -37,6 +37,28 @@ def printable(text: str) -> str:
 def first_line(error: BaseException) -> str:
     """What a foreign exception says, fit for the middle of a message: one line, never empty or long."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+# What torch's allocators and oneDNN say; they raise a plain RuntimeError, or one kind or another of it.
+NO_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "could not create a memory object",
+)
+# In full: "could not create a primitive descriptor" is of what oneDNN cannot compute.
+NO_PRIMITIVE = "could not create a primitive"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` says that there was no memory left, on a GPU or in the machine."""
+    if isinstance(error, MemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        text == NO_PRIMITIVE or any(sign in text for sign in NO_MEMORY)
+    )
 
 
 class FinetuneError(Exception):
@@ -120,7 +142,7 @@ class NonFiniteLossError(FinetuneError):
 
 
 class NoMemoryError(FinetuneError):
-    """A training step did not fit into memory; the message has a batch size that does."""
+    """Something did not fit into memory; of a training step, the message has a batch size that does."""
 
 
 class ExportError(FinetuneError):

@@ -9,14 +9,21 @@ import os
 import sys
 from collections.abc import Container
 from importlib import import_module
-from typing import Annotated, NamedTuple, TextIO, cast
+from typing import Annotated, NamedTuple, NoReturn, TextIO, cast
 
 import typer
 
 import finetune
 from finetune.cli import output
 from finetune.cli.stdout import Stdout
-from finetune.errors import FinetuneError, RecipeError, SaveError
+from finetune.errors import (
+    FinetuneError,
+    NoMemoryError,
+    RecipeError,
+    SaveError,
+    first_line,
+    is_out_of_memory,
+)
 
 
 class _Command(NamedTuple):
@@ -153,8 +160,22 @@ def main() -> None:
                 sys.stdout.flush()
                 raise
         except FinetuneError as error:
-            # A recipe's lines begin with their place, FILE:LINE:COLUMN, which editors and terminals follow.
-            text = str(error) if isinstance(error, RecipeError) else f"error: {error}"
-            with contextlib.suppress(SaveError):  # Of stdout: this error says more.
-                output.note(text)
-            sys.exit(error.exit_code)
+            _end(error)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            _end(
+                NoMemoryError(
+                    f"out of memory ({first_line(error)}). Free some, or ask for less: a smaller "
+                    "train.batch_size, data.image_size or model.backbone. What was saved is intact; a run "
+                    "goes on with --resume."
+                )
+            )
+
+
+def _end(error: FinetuneError) -> NoReturn:
+    # A recipe's lines begin with their place, FILE:LINE:COLUMN, which editors and terminals follow.
+    text = str(error) if isinstance(error, RecipeError) else f"error: {error}"
+    with contextlib.suppress(SaveError):  # Of stdout: this error says more.
+        output.note(text)
+    sys.exit(error.exit_code)

@@ -11,10 +11,10 @@ from torch.optim.swa_utils import AveragedModel
 
 from finetune.data.batches.loaders import Batch
 from finetune.data.keys import key
-from finetune.errors import NoMemoryError, NonFiniteLossError, first_line
+from finetune.errors import NoMemoryError, NonFiniteLossError, first_line, is_out_of_memory
 from finetune.model.auxiliary import loss_and_logits
 from finetune.training.compute.compiled import Compiled
-from finetune.training.compute.memory import is_out_of_memory, largest_that_fits
+from finetune.training.compute.memory import largest_that_fits
 from finetune.training.compute.precision import Compute
 from finetune.training.diagnosis import first_non_finite
 from finetune.training.l2_sp import Hold

@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -106,3 +108,41 @@ def test_a_reader_that_leaves_ends_the_command_without_a_word(unbuffered: str) -
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "says"),
+    [
+        (MemoryError(), 1, "error: out of memory (MemoryError)"),
+        (
+            RuntimeError("could not create a primitive"),
+            1,
+            "error: out of memory (could not create a primitive)",
+        ),
+    ],
+)
+def test_no_memory_left_is_a_message_wherever_it_happens(
+    cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, raised: Exception, code: int, says: str
+) -> None:
+    from finetune.cli import main
+
+    def fails() -> None:
+        raise raised
+
+    monkeypatch.setattr(main, "command_line", lambda loaded: fails)
+    ended = cli("backbones")
+    assert ended.code == code
+    assert ended.err.startswith(says)
+
+
+def test_another_fault_is_not_called_out_of_memory(
+    cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from finetune.cli import main
+
+    def fails() -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(main, "command_line", lambda loaded: fails)
+    with pytest.raises(RuntimeError, match="mat1"):
+        cli("backbones")

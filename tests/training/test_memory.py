@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from finetune.data.batches.batch import Batch
-from finetune.errors import NoMemoryError
+from finetune.errors import NoMemoryError, is_out_of_memory
 from finetune.recipe.load import parse_recipe
 from finetune.recipe.schema import TrainSection
-from finetune.training.compute.memory import is_out_of_memory, largest_that_fits
+from finetune.training.compute.memory import largest_that_fits
 from finetune.training.compute.precision import choose_compute
 from finetune.training.fit import fit
 from finetune.training.loop import Stepper, Totals
@@ -29,6 +29,9 @@ SAYS = "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate 
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"), True),
         (RuntimeError(SAYS), True),
         (RuntimeError("std::bad_alloc"), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 6.77 GB)"), True),
+        (RuntimeError("could not create a primitive"), True),
+        (RuntimeError("could not create a primitive descriptor for a convolution forward"), False),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
         (ValueError("can't allocate memory"), False),
     ],

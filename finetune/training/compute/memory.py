@@ -1,19 +1,11 @@
-"""Out of memory: known for what it is, and answered with a batch size that was tried."""
+"""Out of memory, answered with a batch size that was tried."""
 
 import gc
 from collections.abc import Callable
 
 import torch
 
-# What torch's allocators on the CPU and oneDNN say; they raise a plain RuntimeError.
-SIGNS = ("can't allocate memory", "not enough memory", "bad_alloc", "could not create a memory object")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` says that there was no memory left, on a GPU or in the machine."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
+from finetune.errors import is_out_of_memory
 
 
 def largest_that_fits(size: int, attempt: Callable[[int], None]) -> int | None:
