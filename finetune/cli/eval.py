@@ -24,9 +24,7 @@ from finetune.cli.run_options import (
 from finetune.errors import GateMissedError, UserError
 
 if TYPE_CHECKING:
-    from finetune.data.sources.dataset import Split
     from finetune.evaluation.evaluate import Evaluation
-    from finetune.training.run.checkpoint import Trained
 
 
 class SplitName(StrEnum):
@@ -48,7 +46,7 @@ def evaluate(
         typer.Option(
             metavar="SOURCE",
             help="Other pictures: a folder, a CSV or a named set, with the model's class names. "
-            "Without splits of its own it is used whole.",
+            "Without splits of its own it is used whole. Pictures that the run was trained on are left out.",
             show_default="the run's own",
         ),
     ] = None,
@@ -62,6 +60,16 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Refuse pictures that are missing, changed, new, or were trained on."),
+    ] = False,
+    include_seen: Annotated[
+        bool,
+        typer.Option(
+            "--include-seen", help="With --data: judge those too that the run was trained on or chosen by."
+        ),
+    ] = False,
     min_top1: Annotated[
         float | None,
         typer.Option(
@@ -74,18 +82,46 @@ def evaluate(
 ) -> None:
     """Measure top-1 with its 95 % interval, loss, per-class metrics, confusion and calibration."""
     _check_gate(min_top1)
+    if include_seen and (data is None or strict):
+        raise UserError("--include-seen goes with --data, and not with --strict.")
     check_run(run)
     from finetune.disk.staging import staging
     from finetune.evaluation.text import summary
+    from finetune.training.compute.precision import pick_device
+    from finetune.training.own_data import pictures_to_judge
+    from finetune.training.run.checkpoint import load_trained
+    from finetune.training.trained import evaluate_trained
+
+    where = pick_device(device)
+    warn_of_software_bf16(where, precision)
+    trained = load_trained(run, checkpoint.value, where)
+    judged = pictures_to_judge(trained, split and split.value, data, strict=strict, include_seen=include_seen)
+    for note in judged.notes:
+        output.note(note)
+    for warning in judged.warnings:
+        output.warn(warning)
+    size = batch_size or trained.recipe.train.pictures_a_batch
+
+    def measured() -> "Evaluation":
+        return evaluate_trained(
+            trained,
+            judged.name,
+            judged.pictures,
+            where,
+            size,
+            precision.value,
+            watch=lambda batches: show_progress(batches, "batch", math.ceil(len(judged.pictures) / size)),
+        )
 
     if predictions is None:
-        evaluation = _evaluate(run, split, data, checkpoint, precision, device, batch_size)
+        evaluation = measured()
     else:
         with staging(predictions) as stage:
-            evaluation = _evaluate(run, split, data, checkpoint, precision, device, batch_size)
+            evaluation = measured()
             _write(evaluation, stage / predictions.name, predictions)
     if as_json:
         entry = evaluation.to_dict() | {"checkpoint": checkpoint.value, "run": str(run)}
+        entry |= {"pictures": judged.counts}
         output.data(json.dumps(entry, allow_nan=False))
     else:
         output.data(summary(evaluation))
@@ -99,57 +135,6 @@ def _check_gate(min_top1: float | None) -> None:
         return
     hint = f" For {min_top1:g} % write {min_top1 / 100:g}." if 1 < min_top1 <= 100 else ""
     raise UserError(f"--min-top1 {min_top1:g}: must be a fraction from 0 to 1.{hint}")
-
-
-def _evaluate(
-    run: Path,
-    split: SplitName | None,
-    data: str | None,
-    checkpoint: Checkpoint,
-    precision: InferencePrecision,
-    device: str | None,
-    batch_size: int | None,
-) -> "Evaluation":
-    from finetune.training.compute.precision import pick_device
-    from finetune.training.run.checkpoint import load_trained
-    from finetune.training.trained import evaluate_trained
-
-    where = pick_device(device)
-    warn_of_software_bf16(where, precision)
-    trained = load_trained(run, checkpoint.value, where)
-    name, pictures = _choose(trained, split, data)
-    size = batch_size or trained.recipe.train.pictures_a_batch
-    return evaluate_trained(
-        trained,
-        name,
-        pictures,
-        where,
-        size,
-        precision.value,
-        watch=lambda batches: show_progress(batches, "batch", math.ceil(len(pictures) / size)),
-    )
-
-
-def _choose(trained: "Trained", split: SplitName | None, data: str | None) -> "tuple[str, Split]":
-    from finetune.data.sources.read import read_source
-    from finetune.evaluation.choose_split import choose_split
-    from finetune.training.setup import load_data
-    from finetune.training.trained import data_has_changed
-
-    recipe = trained.recipe
-    # The run's own data is split as it was for training, also when it is named: carved, test stays test.
-    if data is None or data == recipe.data.source:
-        source = load_data(recipe.data, recipe.seed)
-        if data_has_changed(trained.run, source):
-            output.warn(
-                f"{source.name}: the pictures are not those of the training. Where the splits are carved "
-                "out of them, some that were trained on may now be in test."
-            )
-    else:
-        source = read_source(data)
-    for text in source.notes:
-        output.note(text)
-    return choose_split(source, split and split.value, trained.card.classes)
 
 
 def _write(evaluation: "Evaluation", staged: Path, target: Path) -> None:

@@ -21,6 +21,7 @@ def train_several(
     *,
     resume: bool,
     overwrite: bool,
+    vary_split: bool = False,
 ) -> None:
     """Train, and print each run's numbers, their mean, range and interval."""
     from finetune.recipe.load import load_recipe
@@ -38,8 +39,12 @@ def train_several(
             output.note(f"\n{own}")
             return progress
 
-        results = list(train_seeds(wanted, place, number, options, telling))
+        results = list(train_seeds(wanted, place, number, options, telling, vary_split=vary_split))
     show_results(results)
+    if vary_split:
+        output.note("The seeds vary training and splits: what is carved out of the pictures differs.")
+    else:
+        output.note("The seeds vary the training alone; all runs have the same splits (--vary-split).")
 
 
 def show_results(results: "Sequence[Result]") -> None:

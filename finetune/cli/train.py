@@ -59,16 +59,22 @@ def train(
         typer.Option(
             metavar="N",
             min=1,
-            help="Train N times, with the recipe's seed and the next ones, in RUN/seed-0, RUN/seed-1, ...",
+            help="Train N times, with the recipe's seed and the next ones, in RUN/seed-0, RUN/seed-1, ... "
+            "The splits stay the same.",
             show_default=False,
         ),
     ] = None,
+    vary_split: Annotated[
+        bool, typer.Option("--vary-split", help="With --seeds: each seed also carves the splits anew.")
+    ] = False,
 ) -> None:
     """Fine-tune a network as RECIPE says, or as `finetune advise` would say of PICTURES."""
     if resume and overwrite:
         raise UserError("--resume continues a run and --overwrite replaces it: choose one.")
     if force and not resume:
         raise UserError("--force goes with --resume: it continues a run although something has changed.")
+    if vary_split and seeds is None:
+        raise UserError("--vary-split goes with --seeds.")
     if is_pictures(recipe):
         if smoke or seeds is not None:
             raise UserError("--smoke and --seeds take a recipe: write one with `finetune advise -o`.")
@@ -90,7 +96,16 @@ def train(
             raise UserError("--seeds goes with --resume and --overwrite; leave out the other options.")
         from finetune.cli.seeds import train_several
 
-        train_several(recipe, run_dir, set_ or [], seeds, device, resume=resume, overwrite=overwrite)
+        train_several(
+            recipe,
+            run_dir,
+            set_ or [],
+            seeds,
+            device,
+            resume=resume,
+            overwrite=overwrite,
+            vary_split=vary_split,
+        )
         return
     from finetune.training.run.claim import place_of
     from finetune.training.run.directory import RunDir

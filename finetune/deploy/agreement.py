@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from finetune.deploy.predict import Classifier
 from finetune.errors import BadImageError, ExportError, UserError, first_line
+from finetune.training.own_data import own_split
 from finetune.training.run.checkpoint import Trained
-from finetune.training.setup import load_data
 
 log = logging.getLogger("finetune")
 
@@ -83,7 +83,7 @@ def check_images(trained: Trained) -> tuple[NDArray[np.float32], str]:
     """
     preprocessing = trained.card.preprocessing
     try:
-        val = load_data(trained.recipe.data, trained.recipe.seed).splits["val"]
+        val = own_split(trained, "val")
     except UserError as error:
         reason = first_line(error)
     else:

@@ -94,6 +94,9 @@ class DataSection(Section):
     test_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         0.2, description="share that becomes test, stratified, only where the source has no splits at all"
     )
+    split_seed: Annotated[int, Field(ge=0, lt=2**32)] | Auto = Field(
+        "auto", description="decides which pictures are carved out as val and test, and the folds; auto: seed"
+    )
     group_by: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_group)] | None = Field(
         None,
         description="keep together what belongs together (a patient, a scene) when val, test or folds are "
@@ -559,4 +562,6 @@ class Recipe(Section):
         filled_train = train.model_copy(update={"weight_decay": decay, "phases": tuple(phases)})
         # Frozen instances are written once, here, before anyone has seen them.
         object.__setattr__(self, "train", filled_train)
+        if self.data.split_seed == "auto":
+            object.__setattr__(self, "data", self.data.model_copy(update={"split_seed": self.seed}))
         return self

@@ -2,8 +2,9 @@
 
 import itertools
 import json
-import os
-from collections.abc import Iterable, Sequence
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from finetune.data.identity import file_digest
 from finetune.data.sources.dataset import listed
 from finetune.errors import CheckpointError, DataError
-from finetune.evaluation.choose_split import choose_split
 from finetune.evaluation.evaluate import Evaluation
 from finetune.evaluation.metrics import Metrics
 from finetune.evaluation.paired import Paired, paired
+from finetune.training.own_data import pictures_to_judge
 from finetune.training.run.checkpoint import Trained, load_trained
 from finetune.training.run.files import METRICS, TIMING
-from finetune.training.setup import load_data
-from finetune.training.trained import data_has_changed, evaluate_trained
+from finetune.training.trained import evaluate_trained
+
+log = logging.getLogger("finetune")
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,8 @@ class Contestant:
         name: the run directory.
         split: test, or val where the data has no test split.
         metrics: of the best checkpoint.
-        correct: picture's name -> whether its class was found.
-        labels: picture's name -> its class.
+        correct: picture -> whether its class was found. A picture is known by the content of its file.
+        labels: picture -> its class.
         history: the entries of ``metrics.jsonl``, one an epoch.
         seconds, pictures: what training took, and how many pictures it saw, repeats counted.
     """
@@ -97,13 +100,13 @@ def measure(run: Path, device: torch.device) -> Contestant:
 
     Raises:
         RunDirError, CheckpointError: it is no run, has no checkpoint, or that is harmed.
-        DataError: its pictures are not those of its training any more.
+        DataError: its pictures are not found, or none of them is what it was.
     """
     trained = load_trained(run, "best", device)
     evaluation = _evaluate(trained, device)
     classes = trained.card.classes
     found = evaluation.collected
-    names = [_full(evaluation.pictures.name(int(index))) for index in found.indices]
+    names = list(_identities(evaluation.pictures.name(int(index)) for index in found.indices))
     correct = (found.logits.argmax(axis=1) == found.targets).tolist()
     timing = _lines(run / TIMING)
     return Contestant(
@@ -119,15 +122,10 @@ def measure(run: Path, device: torch.device) -> Contestant:
 
 
 def _evaluate(trained: Trained, device: torch.device) -> Evaluation:
-    recipe = trained.recipe
-    source = load_data(recipe.data, recipe.seed)
-    if data_has_changed(trained.run, source):
-        raise DataError(
-            f"{trained.run}: the pictures of {source.name} are not those of its training any more; where "
-            "test is carved out of them, it may hold what was trained on. Put them back, or train again."
-        )
-    name, pictures = choose_split(source, None, trained.card.classes)
-    return evaluate_trained(trained, name, pictures, device)
+    judged = pictures_to_judge(trained)
+    for warning in judged.warnings:
+        log.warning("%s", warning)
+    return evaluate_trained(trained, judged.name, judged.pictures, device)
 
 
 def _refuse_others(first: Contestant, other: Contestant) -> None:
@@ -143,8 +141,8 @@ def _refuse_others(first: Contestant, other: Contestant) -> None:
     raise DataError(
         f"{first.name} and {other.name} were not held against the same pictures: the {first.split} split of "
         f"the one has {len(first.labels)}, the {other.split} split of the other {len(other.labels)}, and "
-        f"{len(shared)} are in both. Where test is carved out of the data, that needs the same seed, "
-        "test_fraction and val_fraction."
+        f"{len(shared)} are in both. Where test is carved out of the data, that needs the same "
+        "data.split_seed (by default the seed), test_fraction and val_fraction."
     )
 
 
@@ -152,9 +150,13 @@ def _column(contestant: Contestant, order: Iterable[str]) -> npt.NDArray[np.bool
     return np.asarray([contestant.correct[name] for name in order], dtype=np.bool_)
 
 
-def _full(name: str) -> str:
-    """A picture's path from the root, so that sources that are named differently can be the same."""
-    return os.path.realpath(name) if os.path.exists(name) else name  # noqa: PTH110
+def _identities(names: Iterable[str]) -> Iterator[str]:
+    """What each picture is, wherever it lies: its content, and of copies which one. No file: its name."""
+    copies = Counter[str]()
+    for name in names:
+        content = file_digest(name, "ends") or name
+        copies[content] += 1
+        yield f"{content} {copies[content]}"
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

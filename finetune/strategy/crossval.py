@@ -1,5 +1,6 @@
 """Cross-validation: a recipe trained on all folds but one, for each; what the held-out folds say together."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +11,18 @@ import torch
 
 from finetune.data.sources.dataset import Split
 from finetune.data.sources.pictures import JoinedPictures
-from finetune.errors import UserError
+from finetune.errors import DataError, UserError, printable
 from finetune.evaluation.evaluate import Collected, Evaluation
 from finetune.evaluation.metrics import classification_metrics
 from finetune.recipe.schema import FoldSection, Recipe
 from finetune.strategy.repeat import Options, Telling, refuse_run, refuse_taken, train_in_place
 from finetune.strategy.spread import Spread, of_folds
 from finetune.training.fit import Result
+from finetune.training.own_data import pictures_to_judge
 from finetune.training.run.checkpoint import load_trained
-from finetune.training.setup import load_data
 from finetune.training.trained import evaluate_trained
+
+log = logging.getLogger("finetune")
 
 OUT_OF_FOLD = "out-of-fold"
 
@@ -95,9 +98,29 @@ def judge_folds(places: Sequence[Path], device: torch.device) -> CrossValidation
     folds = []
     for place in places:
         trained = load_trained(place, "best", device)
-        held = load_data(trained.recipe.data, trained.recipe.seed).splits["test"]
-        folds.append(evaluate_trained(trained, OUT_OF_FOLD, held, device))
+        held = pictures_to_judge(trained, "test")
+        for warning in held.warnings:
+            log.warning("%s", warning)
+        folds.append(evaluate_trained(trained, OUT_OF_FOLD, held.pictures, device))
+    _refuse_overlap(folds)
     return CrossValidation(tuple(folds), of_folds([fold.metrics.top1 for fold in folds]), _pooled(folds))
+
+
+def _refuse_overlap(folds: Sequence[Evaluation]) -> None:
+    """Each picture is held out once: folds that were made of other lists of pictures do not belong together.
+
+    Raises:
+        DataError: a picture is in two of them.
+    """
+    owner: dict[str, int] = {}
+    for number, fold in enumerate(folds):
+        for index in range(len(fold.pictures)):
+            name = fold.pictures.name(index)
+            if owner.setdefault(name, number) != number:
+                raise DataError(
+                    f"{printable(name)} is held out in folds {owner[name]} and {number}: pictures changed "
+                    "between these folds. Train them all again with --overwrite."
+                )
 
 
 def _pooled(folds: Sequence[Evaluation]) -> Evaluation:

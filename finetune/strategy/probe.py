@@ -4,6 +4,7 @@ The best linear one becomes an ordinary run: the network up to that layer, with 
 """
 
 import dataclasses
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import NamedTuple
 from torch import nn
 
 from finetune.data.picture.transforms import EvalTransform
+from finetune.data.sources.dataset import Source
 from finetune.errors import FinetuneError, UserError
 from finetune.evaluation.metrics import Metrics, wilson
 from finetune.features.classifiers import Classifier, best_linear, fit_all
@@ -28,6 +30,7 @@ from finetune.recipe.schema import HeadSection, PhaseSection, Recipe
 from finetune.training.compute.precision import choose_compute, pick_device
 from finetune.training.fit import description, final_test
 from finetune.training.kept.feature_store import open_store
+from finetune.training.own_data import own_data, read_record, whereabouts
 from finetune.training.phase import judge, save_best, save_last
 from finetune.training.run.checkpoint import Trained
 from finetune.training.run.directory import RunDir
@@ -37,6 +40,8 @@ from finetune.training.run.position import Best, Position
 from finetune.training.setup import Setup, load_data, prepare
 from finetune.training.signals import Signals
 from finetune.training.solved import put_in
+
+log = logging.getLogger("finetune")
 
 Tell = Callable[[int, int], None]
 
@@ -78,6 +83,7 @@ def probe(
     *,
     device: str | None = None,
     weights_of: nn.Module | None = None,
+    source: Source | None = None,
     tell: Tell = lambda done, total: None,
 ) -> list[Depth]:
     """Probe the features of ``recipe``'s source network on its data.
@@ -85,13 +91,14 @@ def probe(
     Args:
         layers: after which of them, by number; None: after the last one before the head.
         weights_of: a trained network of the same recipe whose weights are probed in place of the source's.
+        source: the pictures, divided already; None: the recipe's.
         tell: gets the number of pictures done, and of all that go through at this layer.
 
     Raises:
         UserError: a layer that there is not, or features that are no vector.
         DataError: the data cannot serve.
     """
-    source = load_data(recipe.data, recipe.seed)
+    source = source or load_data(recipe.data, recipe.seed)
     compute = choose_compute(pick_device(device), frozen_recipe(recipe, None).train)
     if layers is None:
         own = recipe.model.head.at if weights_of is not None else None
@@ -123,8 +130,15 @@ def before_and_after(
     trained: Trained, *, device: str | None = None, tell: Tell = lambda done, total: None
 ) -> tuple[Depth, Depth]:
     """The features of a run's network as it began and as it is now, on the run's own train and val."""
-    (before,) = probe(_as_begun(trained.recipe), device=device, tell=tell)
-    (after,) = probe(trained.recipe, device=device, weights_of=trained.module, tell=tell)
+    record, recipe = read_record(trained.run), trained.recipe
+    source = None
+    if record is not None:
+        own = own_data(trained.run, recipe.data, record, trained.card.classes, groups=True)
+        for line in own.drift.lines(("train", "val")):
+            log.warning("%s: other than when the run began: %s", own.place, line)
+        source = own.source
+    (before,) = probe(_as_begun(recipe), device=device, source=source, tell=tell)
+    (after,) = probe(recipe, device=device, weights_of=trained.module, source=source, tell=tell)
     return before, after
 
 
@@ -144,7 +158,8 @@ def save(depth: Depth, run: RunDir, command: str) -> tuple[Best, Metrics | None]
     assert winner.head is not None
     put_in(_head(setup), winner.head)
     environment = describe_environment(setup) | {
-        "probe": {"layer": depth.layer, "classifier": winner.name, "setting": winner.setting}
+        "data_source": whereabouts(setup.recipe.data.source, run.path),
+        "probe": {"layer": depth.layer, "classifier": winner.name, "setting": winner.setting},
     }
     described = f"# {command}: {winner.name}{f' ({winner.setting})' if winner.setting else ''}, "
     text = f"{described}on the features of layer {depth.layer}, {depth.name}\n".encode()

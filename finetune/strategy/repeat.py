@@ -45,11 +45,12 @@ def train_in_place(
 
 
 def train_seeds(
-    recipe: Recipe, place: Path, number: int, options: Options, telling: Telling
+    recipe: Recipe, place: Path, number: int, options: Options, telling: Telling, *, vary_split: bool = False
 ) -> Iterator[Result]:
     """Train ``recipe`` ``number`` times, with its own seed and those that follow, in ``place/seed-S``.
 
-    A seed also decides what is carved out of the data, where the recipe has that done. Under
+    What is carved out of the data stays the same, so that the results differ by training alone; with
+    ``vary_split``, each seed carves anew, where the source does not have all splits itself. Under
     ``options.resume`` finished runs are left, the one that was interrupted is continued, and those that are
     missing are done.
 
@@ -63,7 +64,10 @@ def train_seeds(
     if not (options.resume or options.overwrite):
         refuse_taken(list(places.values()))
     for seed, own in places.items():
-        yield train_in_place(recipe.model_copy(update={"seed": seed}), own, options, telling(own))
+        changed: dict[str, object] = {"seed": seed}
+        if vary_split:
+            changed["data"] = recipe.data.model_copy(update={"split_seed": seed})
+        yield train_in_place(recipe.model_copy(update=changed), own, options, telling(own))
 
 
 def refuse_run(place: Path) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune.data.holdout.recorded import Record
 from finetune.errors import RunDirError
 from finetune.evaluation.metrics import Metrics
 from finetune.model.batchnorm import raise_batchnorm_momentum
@@ -17,6 +18,7 @@ from finetune.training.compute.batch_size import warn_of_little_memory
 from finetune.training.compute.precision import choose_compute, pick_device
 from finetune.training.kept.decoded import describe_decoded, keeping, plan_decoded
 from finetune.training.kept.feature_plan import FeaturePlan, plan_features
+from finetune.training.own_data import whereabouts
 from finetune.training.phase import judge, save_last, train_phase
 from finetune.training.plan import PhasePlan, plan_phases
 from finetune.training.progress import Progress, Silent
@@ -28,6 +30,7 @@ from finetune.training.run.position import Best, Position
 from finetune.training.run.resume import (
     as_begun,
     batch_size_as_begun,
+    data_as_recorded,
     recorded,
     refuse_changes,
     restore,
@@ -85,7 +88,9 @@ def fit(
     known = recorded(run) if saved else {}
     recipe = batch_size_as_begun(recipe, run) if saved else recipe
     compute = choose_compute(pick_device(device), as_begun(recipe.train, known))
-    setup = prepare(recipe, load_data(recipe.data, recipe.seed), compute)
+    own = data_as_recorded(run, recipe, known) if saved else None
+    source = own.source if own is not None else load_data(recipe.data, recipe.seed)
+    setup = prepare(recipe, source, compute)
     _check_freezes(setup)
     plans = plan_phases(setup.recipe.train, setup.loader.batches_per_epoch)
     refuse_batch_of_one(setup, plans)
@@ -95,12 +100,13 @@ def fit(
 
     features = plan_features(setup, plans)
     environment = describe_environment(setup)
+    environment["data_source"] = whereabouts(own.place if own is not None else recipe.data.source, run.path)
     environment["features"] = {number: plan.describe() for number, plan in features.items()}
     decoded = plan_decoded(setup, plans, features)
     environment["decoded"] = describe_decoded(decoded)
     changed: list[str] = []
-    if saved:
-        changed = refuse_changes(run, setup, known, environment, force=force)
+    if saved and own is not None:
+        changed = refuse_changes(run, setup, known, environment, own, force=force)
         position, optimizer_state = restore(saved, setup)
     else:
         position, optimizer_state = Position(), {}
@@ -111,6 +117,10 @@ def fit(
             forced = [*known.get("forced", []), {"step": position.global_step, "changed": changed}]
             run.describe(description(setup, recipe_file, {**environment, "forced": forced}))
             position.frozen = None
+        elif saved and environment["data_source"] != known.get("data_source"):
+            run.describe(
+                description(setup, recipe_file, {**known, "data_source": environment["data_source"]})
+            )
         elif not saved:
             run.begin(description(setup, recipe_file, environment))
         progress.started([*_facts(setup, plans, momentum, features), ("decoding", describe_decoded(decoded))])
@@ -203,7 +213,11 @@ def description(setup: Setup, recipe_file: bytes | None, environment: Mapping[st
         reused = {"reused": dict(setup.network.reused)}
         report = {"origin": weights.origin, **weights.report.to_dict(), **reused}
     return Description(
-        resolved.encode() if recipe_file is None else recipe_file, resolved, environment, report
+        resolved.encode() if recipe_file is None else recipe_file,
+        resolved,
+        environment,
+        Record.of(setup.source).to_csv(),
+        report,
     )
 
 

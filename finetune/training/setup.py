@@ -77,12 +77,16 @@ class Setup:
 def load_data(data: DataSection, seed: int) -> Source:
     """Read the recipe's source and give it the splits that training needs: its fold, if it names one.
 
+    ``seed`` is the recipe's; ``data.split_seed`` counts where it says something else.
+
     Raises:
         DataError: the source cannot be read or split.
     """
     source = read_source(data.source)
     if data.group_by is not None:
         source = with_groups(source, data.source, data.group_by)
+    if data.split_seed != "auto":
+        seed = data.split_seed
     if data.fold is not None:
         source = folded(source, data.fold.number, data.fold.of, seed)
     return carve(source, val_fraction=data.val_fraction, test_fraction=data.test_fraction, seed=seed)

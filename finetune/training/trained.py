@@ -1,19 +1,16 @@
 """A trained network on pictures: its own data as it was split for it, and the numbers there."""
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import torch
 
 from finetune.data.batches.batch import Batch
 from finetune.data.batches.loaders import default_workers
-from finetune.data.sources.dataset import Source, Split
+from finetune.data.sources.dataset import Split
 from finetune.evaluation.evaluate import Evaluation, evaluate_split
 from finetune.features.split import inference_form
 from finetune.training.compute.precision import InferencePrecision, inference
-from finetune.training.run.checkpoint import Trained, read_document
-from finetune.training.run.files import ENVIRONMENT
-from finetune.training.run.fingerprint import fingerprint
+from finetune.training.run.checkpoint import Trained
 
 
 def evaluate_trained(
@@ -46,10 +43,3 @@ def evaluate_trained(
         autocast=inference(device, precision),
         watch=watch,
     )
-
-
-def data_has_changed(run: Path, source: Source) -> bool:
-    """Whether names, labels or splits of ``source`` differ from what the run wrote down."""
-    path = run / ENVIRONMENT
-    recorded = read_document(path).get("data_fingerprint") if path.is_file() else None
-    return recorded is not None and recorded != fingerprint(source)

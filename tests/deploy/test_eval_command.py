@@ -46,7 +46,7 @@ def test_json(cli: Cli, run: Path, trained: Trained, shapes: Path, split: str) -
     assert found["precision"] == "fp32"
     assert set(found) == {
         "top1", "top1_low", "top1_high", "n", "split", "loss", "balanced_accuracy", "macro_f1", "ece",
-        "classes", "per_class", "confusion", "checkpoint", "run", "skipped", "precision",
+        "classes", "per_class", "confusion", "checkpoint", "run", "skipped", "precision", "pictures",
     }  # fmt: skip
 
 
@@ -163,14 +163,18 @@ def test_a_bad_picture_stops_it_by_default(cli: Cli, run: Path, others: Path) ->
     assert "zzz.png: empty file" in ended.err
 
 
-def test_changed_data_is_said(cli: Cli, run: Path, tmp_path: Path) -> None:
+def test_a_run_of_an_earlier_version_whose_test_was_carved_is_refused(
+    cli: Cli, run: Path, shapes: Path, tmp_path: Path
+) -> None:
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
-    (copy / "environment.json").write_text(json.dumps({"data_fingerprint": "of other pictures"}))
+    resolved = copy / "resolved.yaml"
+    resolved.write_text(resolved.read_text().replace(str(shapes), str(shapes / "train")))
     ended = cli("eval", copy, "--json")
-    assert ended.code == 0
-    assert "not those of the training" in ended.err
-    assert "not those of the training" not in cli("eval", run, "--json").err
+    assert ended.code == 2
+    assert "did not record its splits" in ended.err
+    assert "--data" in ended.err
+    assert cli("eval", copy, "--json", "--data", shapes / "test").code == 0
 
 
 def test_a_run_without_test_pictures_is_judged_on_val_and_says_so(

@@ -38,7 +38,15 @@ CHECKPOINT = {"card.json", "manifest.json", "model.safetensors"}
 BEST = CHECKPOINT | {"score.json"}
 LAST = CHECKPOINT | {"optimizer.safetensors", "raw.safetensors", "state.json"}
 RUN_FILES = (
-    {".lock", "recipe.yaml", "resolved.yaml", "environment.json", "metrics.jsonl", "timing.jsonl"}
+    {
+        ".lock",
+        "recipe.yaml",
+        "resolved.yaml",
+        "environment.json",
+        "metrics.jsonl",
+        "timing.jsonl",
+        "splits.csv",
+    }
     | {f"checkpoints/best/{name}" for name in BEST}
     | {f"checkpoints/{which}/{name}" for which in ("last", "last.previous") for name in LAST}
 )

@@ -189,13 +189,15 @@ def test_changed_pictures_are_seen(take: Any, place: Path, cli: Any, parts: Any)
         flip(path)
         ended = train(cli, place, run, "--resume")
         assert ended.code == 2
-        assert "contents of the pictures" in ended.err
+        assert "pictures: train: 1 picture changed ('train/disc/disc_03.png')" in ended.err
         path.unlink()
         ended = train(cli, place, run, "--resume")
         assert ended.code == 2
-        assert "number of pictures: {'train': 32" in ended.err
+        assert "pictures: train: 1 picture missing ('train/disc/disc_03.png')" in ended.err
         ended = train(cli, place, run, "--resume", "--force")
         assert ended.code == 0, ended.err
+        assert (run / "splits.csv").read_text().count("train/disc/") == 15
+        assert train(cli, place, run, "--resume").code == 0
     finally:
         path.write_bytes(original)
 

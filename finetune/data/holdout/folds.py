@@ -7,8 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune.data.keys import key
-from finetune.data.sources.dataset import Source, Split
-from finetune.data.sources.pictures import JoinedPictures
+from finetune.data.sources.dataset import Source, pooled
 from finetune.errors import DataError
 
 
@@ -25,7 +24,8 @@ def folded(source: Source, number: int, of: int, seed: int) -> Source:
     # Late: most recipes have no folds.
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    whole = _joined([source.splits[name] for name in ("all", "train", "val") if name in source.splits])
+    own = {name: split for name, split in source.splits.items() if name != "test"}
+    whole = pooled(dataclasses.replace(source, splits=own))
     counts = whole.class_counts(len(source.classes))
     groups = len(whole) if whole.groups is None else len(np.unique(whole.groups))
     if of > groups or of > counts.max():
@@ -90,14 +90,3 @@ def per_class(targets: Places, groups: Places | None = None) -> Places:
     """Of each class that there is, in order, how many pictures, or groups, it has."""
     pairs = targets if groups is None else np.unique(np.stack([targets, groups], axis=1), axis=0)[:, 0]
     return np.unique(pairs, return_counts=True)[1].astype(np.int64)
-
-
-def _joined(splits: list[Split]) -> Split:
-    if len(splits) == 1:
-        return splits[0]
-    groups = [split.groups for split in splits if split.groups is not None]
-    return Split(
-        JoinedPictures([split.pictures for split in splits]),
-        np.concatenate([split.targets for split in splits]),
-        np.concatenate(groups) if groups else None,
-    )

@@ -36,14 +36,15 @@ def with_groups(source: Source, given: str, group_by: str) -> Source:
             pictures have no file names.
     """
     label = _by_pattern(source, group_by) if "(" in group_by else _by_column(source, given, group_by)
-    numbers: dict[str, int] = {}
     splits, seen = {}, {}
     for name, split in source.splits.items():
         labels = [label(split.name(index)) for index in range(len(split))]
-        groups = np.asarray([numbers.setdefault(each, len(numbers)) for each in labels], dtype=np.int64)
+        # By the label alone, so that another group leaves the number of this one as it is. 63 bits: no sign.
+        groups = np.fromiter((key(0, each) >> 1 for each in labels), dtype=np.int64, count=len(labels))
         splits[name] = dataclasses.replace(split, groups=groups)
         seen[name] = set(labels)
-    notes = [*source.notes, f"{len(numbers)} groups by {printable(group_by)}", ALIKE]
+    number = len(set().union(*seen.values()))
+    notes = [*source.notes, f"{number} groups by {printable(group_by)}", ALIKE]
     for name in ("val", "test"):
         if name in seen and (both := seen["train"] & seen[name]):
             notes.append(f"{len(both)} groups are in train and in {name} too: {name} flatters the network")
@@ -55,25 +56,28 @@ def grouped(
 ) -> tuple[Indices, Indices]:
     """Divide pictures into (rest, held), both sorted, without dividing a group.
 
-    ``targets`` and ``groups`` are (N,), ``fraction`` of the pictures is to be held, 0..1 exclusive.
-    Groups are taken in random order, each if it brings the held share of the classes nearer to ``fraction``.
-    Every class is on both sides. Which groups depends on these arguments alone.
+    Each group is held or not by the keyed hash of its number alone, so that a picture or a group that is
+    added moves no other one. Where that gives some class less than half or more than twice its share, or
+    leaves a class on one side only, as it can with few groups, they are taken in the order of their hashes,
+    each if it brings the held share of the classes nearer to ``fraction``. Every class is on both sides.
+
+    Args:
+        targets: (N,), the class of each picture.
+        groups: (N,), the number of each picture's group.
+        fraction: the share of the pictures to be held, 0..1 exclusive.
 
     Raises:
         DataError: a class cannot be on both sides, since too few groups have it.
     """
-    _, group = np.unique(groups, return_inverse=True)
+    numbers, group = np.unique(groups, return_inverse=True)
     counts = np.zeros((int(group.max(initial=-1)) + 1, int(targets.max(initial=-1)) + 1))
     np.add.at(counts, (group, targets), 1.0)
     present = counts.sum(axis=0) > 0
     shares = counts[:, present] / counts[:, present].sum(axis=0)
-    draw = np.random.PCG64(key(seed, "groups")).random_raw(len(shares))
-    held = np.zeros(len(shares), dtype=bool)
-    share = np.zeros(shares.shape[1])
-    for index in np.argsort(draw, kind="stable"):
-        if _distance(share + shares[index], fraction) < _distance(share, fraction):
-            held[index] = True
-            share = share + shares[index]
+    draw = np.fromiter((key(seed, "group", int(each)) for each in numbers), np.uint64, len(numbers))
+    held = draw < np.uint64(min(int(fraction * 2.0**64), 2**64 - 1))
+    if not _is_fair(shares[held].sum(axis=0), fraction):
+        held = _nearest(shares, draw, fraction)
     names = [name for name, there in zip(classes, present.tolist(), strict=False) if there]
     for missing in range(shares.shape[1]):
         # A class of few large groups may have been passed over, or taken whole.
@@ -82,6 +86,26 @@ def grouped(
                 _move(shares, held, missing, side, fraction, names)
     is_held = held[group]
     return np.flatnonzero(~is_held).astype(np.int64), np.flatnonzero(is_held).astype(np.int64)
+
+
+def _is_fair(share: npt.NDArray[np.float64], fraction: float) -> bool:
+    """Whether each class gives half to twice its share, and keeps half to twice what it is to keep."""
+    low = max(fraction / 2, 1 - 2 * (1 - fraction))
+    high = min(2 * fraction, 1 - (1 - fraction) / 2)
+    return bool(((share >= low) & (share <= high) & (share > 0) & (share < 1)).all())
+
+
+def _nearest(
+    shares: npt.NDArray[np.float64], draw: npt.NDArray[np.uint64], fraction: float
+) -> npt.NDArray[np.bool_]:
+    """The groups, taken in the order of ``draw``, that bring the classes' shares nearest to ``fraction``."""
+    held = np.zeros(len(shares), dtype=bool)
+    share = np.zeros(shares.shape[1])
+    for index in np.argsort(draw, kind="stable"):
+        if _distance(share + shares[index], fraction) < _distance(share, fraction):
+            held[index] = True
+            share = share + shares[index]
+    return held
 
 
 def _move(

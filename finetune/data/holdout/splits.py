@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from finetune.data.holdout.groups import grouped
 from finetune.data.keys import key
-from finetune.data.sources.dataset import Source, listed
+from finetune.data.sources.dataset import Source, Split, listed
 from finetune.errors import DataError, printable
 from finetune.recipe.catalog import suggest
 
@@ -17,18 +17,17 @@ Indices = npt.NDArray[np.int64]
 def stratified(targets: Indices, fraction: float, seed: int, *, leave: int = 1) -> tuple[Indices, Indices]:
     """Divide pictures into (rest, held), both sorted; ``targets`` is (N,), ``fraction`` in 0..1 exclusive.
 
-    Each class gives its share, rounded so that the total is ``fraction`` of all as nearly as can be (largest
-    remainders first), of at least one picture, and keeps at least ``leave``. Which pictures depends on these
-    arguments alone.
+    For samples of an exact size; what is held out of training goes by :func:`drawn_by_name`. Each class
+    gives its share, rounded so that the total is ``fraction`` of all as nearly as can be (largest remainders
+    first), of at least one picture, and keeps at least ``leave``. Which pictures depends on these arguments
+    alone.
 
     Raises:
         DataError: a class with fewer than ``1 + leave`` pictures.
     """
     targets = np.asarray(targets, dtype=np.int64)
     classes, counts = np.unique(targets, return_counts=True)
-    if len(classes) and counts.min() < 1 + leave:
-        too_small = [str(each) for each in classes[counts < 1 + leave]]
-        raise DataError(f"a split needs at least {1 + leave} pictures of each class: {listed(too_small)}")
+    _refuse_small(classes, counts, leave)
     held_counts = _shares(counts, fraction, leave)
     # PCG64's raw stream is the same in every version of NumPy.
     draw = np.random.PCG64(key(seed, "split")).random_raw(len(targets))
@@ -39,13 +38,51 @@ def stratified(targets: Indices, fraction: float, seed: int, *, leave: int = 1) 
     return np.flatnonzero(~is_held).astype(np.int64), np.flatnonzero(is_held).astype(np.int64)
 
 
+def drawn_by_name(
+    targets: Indices, draws: npt.NDArray[np.uint64], fraction: float, *, leave: int = 1
+) -> tuple[Indices, Indices]:
+    """Divide pictures into (rest, held), both sorted, each by its own draw alone.
+
+    A picture is held where its draw is below ``fraction`` of the range of 64 bits. So a picture that is added
+    or removed moves no other one, and a class gives its share on average, not exactly. The one exception: of
+    each class at least one picture is held and at least ``leave`` are not, the smallest draws first.
+
+    Args:
+        targets: (N,), the class of each picture.
+        draws: (N,), uniform over 64 bits, such as a keyed hash of each picture's name.
+        fraction: the share to hold, 0..1 exclusive.
+
+    Raises:
+        DataError: a class with fewer than ``1 + leave`` pictures.
+    """
+    targets = np.asarray(targets, dtype=np.int64)
+    classes, counts = np.unique(targets, return_counts=True)
+    _refuse_small(classes, counts, leave)
+    order = np.lexsort((draws, targets))
+    start = np.repeat(np.cumsum(counts) - counts, counts)
+    place_in_class = np.arange(len(targets)) - start
+    below = draws < np.uint64(min(int(fraction * 2.0**64), 2**64 - 1))
+    below_in_class = np.add.reduceat(below[order], np.cumsum(counts) - counts, dtype=np.int64)
+    held_counts = np.clip(below_in_class, 1, counts - leave)
+    is_held = np.zeros(len(targets), dtype=bool)
+    is_held[order] = place_in_class < np.repeat(held_counts, counts)
+    return np.flatnonzero(~is_held).astype(np.int64), np.flatnonzero(is_held).astype(np.int64)
+
+
+def draw_of_each(source: Source, split: Split, seed: int) -> npt.NDArray[np.uint64]:
+    """A 64-bit number for each picture of ``split``, by its name within ``source`` and ``seed`` alone."""
+    names = (source.relative(split.name(index)) for index in range(len(split)))
+    return np.fromiter((key(seed, "split", name) for name in names), dtype=np.uint64, count=len(split))
+
+
 def carve(source: Source, *, val_fraction: float, test_fraction: float, seed: int) -> Source:
     """A source that has train and val, and test where it has one or had no splits at all.
 
     What has splits keeps them: val is carved out of train only where there is none (``val_fraction`` of
     train), and test never. What has none is divided into train, val and test; ``val_fraction`` counts what
-    test left. Where the pictures have groups, none of these is divided. The same pictures, fractions and seed
-    give the same splits.
+    test left. Where the pictures have groups, none of these is divided. On which side a picture comes follows
+    from its name within the source and ``seed``, so the same pictures are divided in the same way wherever
+    they lie, and one that is added moves no other (:func:`drawn_by_name`).
 
     Raises:
         DataError: fewer than two classes, or a class with too few pictures or groups to be on every side.
@@ -63,8 +100,9 @@ def carve(source: Source, *, val_fraction: float, test_fraction: float, seed: in
     for sides_left, name in zip(range(len(carved), 0, -1), carved, strict=True):
         fraction = test_fraction if name == "test" else val_fraction
         if leading.groups is None:
-            rest, held = stratified(leading.targets, fraction, key(seed, name), leave=sides_left)
-            how = "a share of every class"
+            draws = draw_of_each(source, leading, key(seed, name))
+            rest, held = drawn_by_name(leading.targets, draws, fraction, leave=sides_left)
+            how = f"of every class about {100 * fraction:.3g} %, by name"
         else:
             rest, held = grouped(leading.targets, leading.groups, fraction, key(seed, name), source.classes)
             how = f"whole groups ({len(np.unique(leading.groups[held]))})"
@@ -72,6 +110,12 @@ def carve(source: Source, *, val_fraction: float, test_fraction: float, seed: in
         notes.append(f"{name}: {len(held)} pictures carved out, {how} (seed {seed})")
     ordered = {"train": leading} | {name: splits[name] for name in ("val", "test") if name in splits}
     return dataclasses.replace(source, splits=ordered, notes=tuple(notes))
+
+
+def _refuse_small(classes: Indices, counts: Indices, leave: int) -> None:
+    if len(classes) and counts.min() < 1 + leave:
+        too_small = [str(each) for each in classes[counts < 1 + leave]]
+        raise DataError(f"a split needs at least {1 + leave} pictures of each class: {listed(too_small)}")
 
 
 def _shares(counts: Indices, fraction: float, leave: int) -> Indices:

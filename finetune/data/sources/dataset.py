@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from finetune.data.sources.pictures import FilePictures, Pictures, selected
+from finetune.data.identity import relative_name
+from finetune.data.sources.pictures import FilePictures, JoinedPictures, Pictures, selected
 from finetune.errors import DataError, printable
 from finetune.recipe.catalog import suggest
 
@@ -81,21 +82,40 @@ class Source:
     """A data set as it was found.
 
     ``splits`` has keys among train, val and test, or the one key all where the source has no splits.
-    ``notes`` are remarks for the user.
+    ``notes`` are remarks for the user. ``root`` is the folder that the pictures' names are relative to, where
+    there is one: the folder given, or that of the CSV file.
     """
 
     name: str
     classes: tuple[str, ...]
     splits: dict[str, Split]
     notes: tuple[str, ...] = ()
+    root: str | None = None
+
+    def relative(self, name: str) -> str:
+        """What a picture of this source is called wherever the source lies; ``name`` is its own."""
+        return relative_name(name, self.root)
+
+
+def pooled(source: Source) -> Split:
+    """All pictures of a source in one, split after split."""
+    splits = list(source.splits.values())
+    if len(splits) == 1:
+        return splits[0]
+    groups = [split.groups for split in splits if split.groups is not None]
+    return Split(
+        JoinedPictures([split.pictures for split in splits]),
+        np.concatenate([split.targets for split in splits]),
+        np.concatenate(groups) if groups else None,
+    )
 
 
 def source_of_files(
-    name: str, found: Mapping[str, Mapping[str, Sequence[str]]], notes: Sequence[str]
+    name: str, found: Mapping[str, Mapping[str, Sequence[str]]], notes: Sequence[str], root: str
 ) -> Source:
     """Build a Source from ``found``: split -> class -> paths. Classes and paths are sorted by name.
 
-    The classes are those of train (or of all).
+    The classes are those of train (or of all). ``root`` is the folder that the paths are relative to.
 
     Raises:
         DataError: val or test has a class that train lacks.
@@ -113,7 +133,7 @@ def source_of_files(
             counts.append(len(own))
         targets = np.repeat(np.arange(len(classes), dtype=np.int64), counts)
         splits[split] = Split(FilePictures(paths), targets)
-    return Source(name, classes, splits, tuple(notes))
+    return Source(name, classes, splits, tuple(notes), root)
 
 
 def compare_classes(name: str, classes: Mapping[str, Sequence[str]]) -> list[str]:

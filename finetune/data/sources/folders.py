@@ -1,5 +1,6 @@
 """Folders of pictures: one folder a class, with or without train, val and test folders around them."""
 
+import os
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
@@ -59,7 +60,7 @@ def read_folder(root: Path) -> Source:
         found = _splits(name, folders, notes)
     else:
         found = {"all": _classes(name, folders, notes)}
-    return source_of_files(name, found, notes)
+    return source_of_files(name, found, notes, os.fspath(root))
 
 
 def _remembered(root: Path) -> tuple[list[_Folder], int, Counter[str]]:

@@ -4,6 +4,7 @@ And drawn pictures, for runs that only show that everything fits together.
 """
 
 import colorsys
+import dataclasses
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -41,7 +42,7 @@ def read_known(name: str) -> Source:
     source = readers[name]()
     if Path(name).exists():
         note = f"{name} is the known set of that name; for the file or folder here write ./{name}"
-        return Source(source.name, source.classes, source.splits, (*source.notes, note))
+        return dataclasses.replace(source, notes=(*source.notes, note))
     return source
 
 
@@ -87,7 +88,7 @@ def read_hotdog(
                 ) from None
         unpack(archive, folder, member="hotdog")
     found = read_folder(folder)
-    return Source("hotdog", found.classes, found.splits, found.notes)
+    return dataclasses.replace(found, name="hotdog")
 
 
 def drawn_source(num_classes: int = 3, per_class: int = 8, size: int = 64, seed: int = 0) -> Source:

@@ -40,6 +40,11 @@ def read_source(source: str) -> Source:
     raise DataError(f"{printable(source)}: neither a folder nor a CSV file")
 
 
+def is_place(source: str) -> bool:
+    """Whether ``source`` is a path, and not the name of a data set."""
+    return not source.startswith(TORCHVISION_PREFIX) and source not in KNOWN_SETS
+
+
 def _no_such(source: str) -> str:
     looked_at = Path(source).expanduser().absolute()
     hint = suggest(looked_at.name, [*_names(looked_at.parent), *([] if "/" in source else KNOWN_SETS)])

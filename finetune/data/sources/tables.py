@@ -84,7 +84,8 @@ def read_table(table: Path) -> Source:
         found = {"all": found["train"]}
     notes.extend(_lookalikes(name, rows))
     order = [split for split in ("all", "train", "val", "test") if split in found]
-    return source_of_files(name, {split: found[split] for split in order}, notes)
+    root = os.path.normpath(table.parent)
+    return source_of_files(name, {split: found[split] for split in order}, notes, root)
 
 
 def column_values(table: Path, column: str) -> dict[str, str]:

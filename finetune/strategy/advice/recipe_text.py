@@ -20,7 +20,7 @@ def write_recipe(
         reasons: heading and sentence, which become its first lines.
     """
     lines = [f"# {heading}: {sentence}" for heading, sentence in reasons]
-    lines += ["", f"seed: {base.seed}", "", "data:", *_section(base.data.model_dump(exclude_defaults=True))]
+    lines += ["", f"seed: {base.seed}", "", "data:", *_section(_data(base))]
     model = base.model.model_dump(exclude_defaults=True) | {"backbone": base.model.backbone}
     if strategy is Strategy.scratch:
         model["weights"] = "none"
@@ -44,6 +44,11 @@ def write_recipe(
     if cache:
         lines += ["", "cache:", *_section(cache)]
     return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def _data(base: Recipe) -> dict[str, Any]:
+    follows = {"split_seed"} if base.data.split_seed == base.seed else set()
+    return base.data.model_dump(exclude_defaults=True, exclude=follows)
 
 
 def _phases(strategy: Strategy, settings: Settings) -> list[str]:

@@ -20,6 +20,7 @@ from finetune.training.run.files import (
     OWN_FOLDERS,
     RECIPE,
     RESOLVED,
+    SPLITS,
     WEIGHTS,
 )
 
@@ -30,12 +31,13 @@ class Description:
 
     ``recipe`` is as it was given, ``resolved`` has every default filled in. ``environment`` is what else a
     reader has to know, ``weights`` what was loaded from the source's weights and what was not, and why; both
-    are JSON-ready.
+    are JSON-ready. ``splits`` is the table of which picture is in which split.
     """
 
     recipe: bytes
     resolved: str
     environment: Mapping[str, Any]
+    splits: bytes
     weights: Mapping[str, Any] | None = None
 
 
@@ -81,6 +83,7 @@ class RunDir:
                 if document is not None:
                     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
                     write_whole(self.path / name, text.encode("utf-8", "surrogateescape"))
+            write_whole(self.path / SPLITS, what.splits)
             write_whole(self.path / RECIPE, what.recipe)
             write_whole(self.path / RESOLVED, what.resolved.encode())
 

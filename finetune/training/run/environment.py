@@ -11,7 +11,6 @@ import torch
 import finetune
 from finetune.model import start
 from finetune.training.compute.precision import cpu_capability
-from finetune.training.run.fingerprint import contents, fingerprint
 from finetune.training.setup import Setup
 
 
@@ -39,8 +38,6 @@ def describe_environment(setup: Setup) -> dict[str, Any]:
         "compile": compute.compile,
         "threads": compute.threads,
         "workers": setup.workers,
-        "data_fingerprint": fingerprint(setup.source),
-        "data_contents": contents(setup.source),
         "pictures": {name: len(split) for name, split in setup.source.splits.items()},
         "classes": list(setup.source.classes),
         "weights": weights.origin if weights is not None else "none",

@@ -4,6 +4,7 @@ RECIPE = "recipe.yaml"
 RESOLVED = "resolved.yaml"
 ENVIRONMENT = "environment.json"
 WEIGHTS = "weights.json"
+SPLITS = "splits.csv"
 METRICS = "metrics.jsonl"
 TIMING = "timing.jsonl"
 CHECKPOINTS = "checkpoints"
@@ -11,5 +12,5 @@ EXPORT = "export"
 TENSORBOARD = "tensorboard"
 LOCK = ".lock"
 # All that a run ever writes: `--overwrite` removes these and nothing else.
-OWN_FILES = (RECIPE, RESOLVED, ENVIRONMENT, WEIGHTS, METRICS, TIMING)
+OWN_FILES = (RECIPE, RESOLVED, ENVIRONMENT, WEIGHTS, SPLITS, METRICS, TIMING)
 OWN_FOLDERS = (CHECKPOINTS, EXPORT, TENSORBOARD)

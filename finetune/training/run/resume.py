@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from finetune.errors import CheckpointError, RunDirError
+from finetune.errors import CheckpointError, DataError, RunDirError
 from finetune.recipe.load import load_recipe
 from finetune.recipe.schema import Recipe, TrainSection
 from finetune.training.compute.batch_size import PICTURES_A_STEP
 from finetune.training.compute.precision import DTYPES, MEMORY_FORMATS
+from finetune.training.own_data import OwnData, own_data, read_record
 from finetune.training.phase import save_best
 from finetune.training.run.checkpoint import (
     MODEL,
@@ -36,11 +37,6 @@ log = logging.getLogger("finetune")
 PINNED = ("threads", "device", "precision", "memory_format", "cpu_capability", "versions")
 # Of those, what a rule chose when the run began.
 SETTLED = ("threads", "precision", "memory_format")
-DATA = {
-    "pictures": "data set: number of pictures",
-    "data_fingerprint": "data set: names, labels or splits of the pictures",
-    "data_contents": "data set: contents of the pictures",
-}
 # With these, checkpoints of before and after have not the same tensors.
 NEVER = ("classes", "recipe model.backbone", "recipe train.ema")
 
@@ -91,14 +87,51 @@ def batch_size_as_begun(recipe: Recipe, run: RunDir) -> Recipe:
     return recipe.model_copy(update={"train": recipe.train.model_copy(update=settled)})
 
 
+def data_as_recorded(run: RunDir, recipe: Recipe, known: Mapping[str, Any]) -> OwnData:
+    """The pictures that the run began with, divided as they were then.
+
+    They may lie elsewhere now, or be spelt in another way. Changed ones are in their splits.
+
+    Args:
+        known: the environment that the run began in.
+
+    Raises:
+        RunDirError: an earlier version began the run and did not record its splits.
+        DataError: they are not found, cannot be read, or none is left of a split.
+    """
+    record = read_record(run.path)
+    if record is None:
+        raise RunDirError(
+            f"{run.path}: an earlier version began this run, which did not record its splits. Start over "
+            "with --overwrite."
+        )
+    begun = load_recipe(run.path / RESOLVED).data
+    elsewhere = None if recipe.data.source == begun.source else recipe.data.source
+    data = recipe.data.model_copy(update={"source": begun.source})
+    classes = known.get("classes", [])
+    own = own_data(run.path, data, record, classes, groups=True, take_changed=True, place=elsewhere)
+    if set(own.classes) == set(classes):
+        for name, split in own.source.splits.items():
+            if not len(split):
+                raise DataError(f"{own.place}: none of the {name} pictures is there that {run.path} recorded")
+    return own
+
+
 def refuse_changes(
-    run: RunDir, setup: Setup, known: Mapping[str, Any], environment: Mapping[str, Any], *, force: bool
+    run: RunDir,
+    setup: Setup,
+    known: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    own: OwnData,
+    *,
+    force: bool,
 ) -> list[str]:
     """Refuse to go on under another recipe, data set or library: the bits would not be those of one run.
 
     Args:
         known: the environment that the run began in.
         environment: the present one.
+        own: the run's pictures as they are now.
         force: go on in spite of what has changed, where that is possible at all.
 
     Returns:
@@ -111,12 +144,13 @@ def refuse_changes(
     before, now = (
         each.model_dump(exclude={"cache"}) for each in (load_recipe(run.path / RESOLVED), setup.recipe)
     )
+    if not own.drift:
+        # The same pictures, wherever they lie.
+        before["data"]["source"] = now["data"]["source"]
     changed = [f"recipe {line}" for line in _differences(before, now)]
-    for name, what in DATA.items():
-        if known.get(name) != environment[name]:
-            telling = name == "pictures"
-            changed.append(f"{what}: {known.get(name)} before, {environment[name]} now" if telling else what)
-    for name in ("classes", *PINNED):
+    changed.extend(f"pictures: {line}" for line in own.drift.lines())
+    changed.extend(_differences(known.get("classes"), list(own.classes), "classes"))
+    for name in PINNED:
         if name in known:
             changed.extend(_differences(known[name], environment[name], name))
     if setup.start and known.get("start_fingerprint") != environment["start_fingerprint"]:

@@ -1,0 +1,270 @@
+"""The splits of a run, picture by picture: written down once, and found again in data that has changed.
+
+Carving anew from a changed list could put pictures that were trained on into test. So a run records which
+picture is in which split, by its name within the source and the content of its file.
+"""
+
+import csv
+import dataclasses
+import io
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from finetune.data.identity import Scheme, file_digest, file_size, scheme_for
+from finetune.data.sources.dataset import Source, Split, listed, pooled
+from finetune.errors import CheckpointError, printable
+
+COLUMNS = ("split", "class", "path", "bytes")
+SPLITS = ("train", "val", "test")
+# The share of pictures that two data sets must have in common to count as one that has changed.
+SAME = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One picture as it was: ``size`` in bytes is None where it has no file; an unread one has no digest."""
+
+    split: str
+    class_name: str
+    path: str
+    size: int | None
+    digest: str
+
+
+@dataclass
+class Drift:
+    """How the pictures differ from those that were recorded; names are as messages call the pictures.
+
+    Attributes:
+        missing: by split, pictures that are gone.
+        changed: by split, pictures whose files have another content now, or a class that the run does not
+            know.
+        new: pictures that were not there.
+        moved: how many pictures have another name now; they count as the same.
+        relabelled: how many pictures have another class now; they count as the same, with the new class.
+    """
+
+    missing: dict[str, list[str]] = field(default_factory=dict)
+    changed: dict[str, list[str]] = field(default_factory=dict)
+    new: list[str] = field(default_factory=list)
+    moved: int = 0
+    relabelled: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.changed or self.new or self.relabelled)
+
+    def lines(self, splits: Iterable[str] = SPLITS) -> list[str]:
+        """A line for each way in which the pictures of ``splits`` differ."""
+        found = [
+            f"{split}: {_pictures(len(names))} {what} ({_first(names)})"
+            for split in splits
+            for names, what in (
+                (self.missing.get(split, []), "missing"),
+                (self.changed.get(split, []), "changed"),
+            )
+            if names
+        ]
+        if self.new:
+            found.append(f"{_pictures(len(self.new))} new ({_first(self.new)})")
+        if self.relabelled:
+            found.append(f"{_pictures(self.relabelled)} with another class than before")
+        return found
+
+    def counts(self, split: str) -> dict[str, int]:
+        """JSON-ready: how many pictures of ``split`` are missing or changed, and how many are new."""
+        return {
+            "missing": len(self.missing.get(split, [])),
+            "changed": len(self.changed.get(split, [])),
+            "new": len(self.new),
+        }
+
+
+@dataclass(frozen=True)
+class Record:
+    """Which picture is in which split, in the order in which the run reads them."""
+
+    rows: tuple[Row, ...]
+    scheme: Scheme
+
+    @classmethod
+    def of(cls, source: Source) -> "Record":
+        """What there is to record of a source that is divided into train, val and perhaps test."""
+        named = [
+            (split_name, split, index, file_size(split.name(index)))
+            for split_name, split in source.splits.items()
+            for index in range(len(split))
+        ]
+        scheme = scheme_for(size for *_, size in named)
+        rows = [
+            Row(
+                split_name,
+                source.classes[int(split.targets[index])],
+                source.relative(split.name(index)),
+                size,
+                "" if size is None else file_digest(split.name(index), scheme),
+            )
+            for split_name, split, index, size in named
+        ]
+        return cls(tuple(rows), scheme)
+
+    def to_csv(self) -> bytes:
+        """A table, a row a picture; its last column is called after the kind of digest."""
+        text = io.StringIO(newline="")
+        table = csv.writer(text)
+        table.writerow([*COLUMNS, self.scheme])
+        table.writerows(
+            [row.split, row.class_name, row.path, "" if row.size is None else row.size, row.digest]
+            for row in self.rows
+        )
+        # File names need not be valid Unicode, and come back as they were.
+        return text.getvalue().encode("utf-8", "surrogateescape")
+
+    @classmethod
+    def from_csv(cls, content: bytes, where: str) -> "Record":
+        """Read what :meth:`to_csv` wrote; ``where`` names the file in errors.
+
+        Raises:
+            CheckpointError: it is something else.
+        """
+        text = content.decode("utf-8", "surrogateescape")
+        try:
+            header, *lines = csv.reader(io.StringIO(text, newline=""), strict=True)
+            *columns, scheme = header
+            if tuple(columns) != COLUMNS or scheme not in ("sha256", "ends"):
+                raise ValueError(f"its columns are {', '.join(header)}")
+            rows = [
+                Row(split, class_name, path, int(size) if size else None, digest)
+                for split, class_name, path, size, digest in lines
+            ]
+            if strange := {row.split for row in rows} - set(SPLITS):
+                raise ValueError(f"it has a split '{strange.pop()}'")
+        except (ValueError, csv.Error) as error:
+            raise CheckpointError(f"{where}: not the splits of a run ({printable(str(error))}).") from None
+        return cls(tuple(rows), "sha256" if scheme == "sha256" else "ends")
+
+    @cached_property
+    def splits(self) -> dict[str, int]:
+        """How many pictures each split has, in order."""
+        counts = Counter(row.split for row in self.rows)
+        return {name: counts[name] for name in SPLITS if counts[name]}
+
+    def resembles(self, source: Source) -> bool:
+        """Whether at least half of the recorded pictures are in ``source``, by names and sizes of files."""
+        whole = pooled(source)
+        sizes = {}
+        for index in range(len(whole)):
+            name = whole.name(index)
+            sizes[source.relative(name)] = file_size(name)
+        found = sum(row.path in sizes and sizes[row.path] == row.size for row in self.rows)
+        return found >= SAME * len(self.rows)
+
+    def split_of_content(self, pictures: Split, of: Sequence[str]) -> list[str | None]:
+        """For each of ``pictures``, the split among ``of`` in which the run had one of the same content."""
+        known = {(row.size, row.digest): row.split for row in self.rows if row.digest and row.split in of}
+        sizes = {size for size, _ in known}
+        found: list[str | None] = []
+        for index in range(len(pictures)):
+            name = pictures.name(index)
+            size = file_size(name)
+            found.append(known.get((size, file_digest(name, self.scheme))) if size in sizes else None)
+        return found
+
+    def found_in(self, source: Source) -> float:
+        """The share of the pictures of ``source`` and of the recorded ones that are in both, by content.
+
+        The smaller of the two shares, 0..1.
+        """
+        shared = [each for each in self.split_of_content(pooled(source), SPLITS) if each is not None]
+        return min(len(shared) / len(self.rows), len(shared) / max(len(pooled(source)), 1))
+
+    def divide(
+        self,
+        source: Source,
+        classes: Sequence[str],
+        *,
+        verify: Sequence[str] = SPLITS,
+        take_changed: bool = False,
+    ) -> tuple[Source, Drift]:
+        """``source`` divided as recorded, and how it differs from what was recorded.
+
+        A picture is found by its name; by its content where its name has gone. Pictures that were not
+        recorded are in no split. A picture with another class now has that class.
+
+        Args:
+            classes: of the run, in the order of its targets.
+            verify: the splits whose pictures must still have the same content. Of the others, names count.
+            take_changed: changed pictures stay in their splits.
+        """
+        whole = pooled(source)
+        place_of = {source.relative(whole.name(index)): index for index in range(len(whole))}
+        named = {number: place_of[row.path] for number, row in enumerate(self.rows) if row.path in place_of}
+        same = {
+            number: place
+            for number, place in named.items()
+            if self.rows[number].split not in verify or self._is_same(self.rows[number], whole.name(place))
+        }
+        moved = self._by_content(whole, same)
+        found = same | moved
+        left = set(range(len(whole))) - set(found.values())
+        changed = {number: place for number, place in named.items() if number not in found and place in left}
+        drift = Drift(moved=len(moved))
+        drift.new = [source.relative(whole.name(place)) for place in sorted(left - set(changed.values()))]
+        number_of = {name: number for number, name in enumerate(classes)}
+        kept: dict[str, list[tuple[int, int]]] = {name: [] for name in self.splits}
+        for number, row in enumerate(self.rows):
+            place = found.get(number, changed.get(number))
+            if place is None:
+                drift.missing.setdefault(row.split, []).append(row.path)
+                continue
+            label = source.classes[int(whole.targets[place])]
+            if number in changed or label not in number_of:
+                drift.changed.setdefault(row.split, []).append(row.path)
+            elif label != row.class_name:
+                drift.relabelled += 1
+            if label in number_of and (number in found or take_changed):
+                kept[row.split].append((place, number_of[label]))
+        splits = {name: _selected(whole, entries) for name, entries in kept.items()}
+        return dataclasses.replace(source, classes=tuple(classes), splits=splits), drift
+
+    def _is_same(self, row: Row, name: str) -> bool:
+        if file_size(name) != row.size:
+            return False
+        return row.size is None or file_digest(name, self.scheme) == row.digest
+
+    def _by_content(self, whole: Split, same: Mapping[int, int]) -> dict[int, int]:
+        """Recorded pictures that have another name now: row number -> place in ``whole``.
+
+        Args:
+            same: those that were found by their names.
+        """
+        lost: dict[tuple[int | None, str], list[int]] = defaultdict(list)
+        for number in reversed(range(len(self.rows))):
+            row = self.rows[number]
+            if row.digest and number not in same:
+                lost[row.size, row.digest].append(number)
+        sizes = {size for size, _ in lost}
+        found = {}
+        for place in sorted(set(range(len(whole))) - set(same.values())):
+            name = whole.name(place)
+            size = file_size(name)
+            if size in sizes and (numbers := lost.get((size, file_digest(name, self.scheme)))):
+                found[numbers.pop()] = place
+        return found
+
+
+def _selected(whole: Split, entries: Sequence[tuple[int, int]]) -> Split:
+    indices = np.asarray([place for place, _ in entries], dtype=np.int64)
+    split = whole.subset(indices)
+    return Split(split.pictures, np.asarray([label for _, label in entries], dtype=np.int64), split.groups)
+
+
+def _first(names: Sequence[str]) -> str:
+    return listed(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _pictures(count: int) -> str:
+    return "1 picture" if count == 1 else f"{count:,} pictures"
