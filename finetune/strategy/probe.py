@@ -134,7 +134,7 @@ def before_and_after(
     source = None
     if record is not None:
         own = own_data(trained.run, recipe.data, record, trained.card.classes, groups=True)
-        for line in own.drift.lines(("train", "val")):
+        for line in own.drift.lines():
             log.warning("%s: other than when the run began: %s", own.place, line)
         source = own.source
     (before,) = probe(_as_begun(recipe), device=device, source=source, tell=tell)

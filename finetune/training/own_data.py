@@ -187,7 +187,7 @@ def pictures_to_judge(
 
 def _own(trained: Trained, own: OwnData, wanted: str | None, *, strict: bool) -> Judged:
     name, pictures = choose_split(own.source, wanted, trained.card.classes)
-    lines = own.drift.lines([name])
+    lines = own.drift.lines()
     where = printable(own.place)
     if lines and strict:
         raise DataError(
@@ -211,7 +211,7 @@ def _own(trained: Trained, own: OwnData, wanted: str | None, *, strict: bool) ->
             + ("; new ones belong to no split" if own.drift.new else "")
             + "."
         )
-    return Judged(name, pictures, notes, tuple(warnings), own.drift.counts(name))
+    return Judged(name, pictures, notes, tuple(warnings), own.drift.counts())
 
 
 def _other(
