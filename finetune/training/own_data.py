@@ -227,7 +227,8 @@ def _other(
     name, pictures = choose_split(source, wanted, trained.card.classes)
     if record is None:
         return Judged(name, pictures, source.notes)
-    seen = np.asarray([each is not None for each in record.split_of_content(pictures, SEEN)], dtype=bool)
+    names = (pictures.name(index) for index in range(len(pictures)))
+    seen = np.asarray([each is not None for each in record.splits_by_content(names, SEEN)], dtype=bool)
     number = int(seen.sum())
     if not number:
         return Judged(name, pictures, source.notes, (), {"seen": 0})

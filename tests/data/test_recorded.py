@@ -260,7 +260,7 @@ def test_what_the_run_has_seen_is_told_by_content(photos: Path, tmp_path: Path) 
     shutil.copytree(photos, tmp_path / "other")
     (tmp_path / "other" / "cat" / "new.jpg").write_bytes(b"new")
     whole = read_source(str(tmp_path / "other")).splits["all"]
-    found = record.split_of_content(whole, ("train", "val"))
+    found = record.splits_by_content(map(whole.name, range(len(whole))), ("train", "val"))
     assert {name: found.count(name) for name in ("train", "val")} == {
         name: record.splits[name] for name in ("train", "val")
     }

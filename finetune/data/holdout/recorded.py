@@ -8,7 +8,7 @@ import csv
 import dataclasses
 import io
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -90,6 +90,9 @@ class Record:
 
     rows: tuple[Row, ...]
     scheme: Scheme
+    _by_splits: dict[tuple[str, ...], dict[tuple[int | None, str], str]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def of(cls, source: Source) -> "Record":
@@ -164,13 +167,12 @@ class Record:
         same = sum(row.path in name_of and self._is_same(row, name_of[row.path]) for row in some)
         return same >= SAME * len(some)
 
-    def split_of_content(self, pictures: Split, of: Sequence[str]) -> list[str | None]:
-        """For each of ``pictures``, the split among ``of`` in which the run had one of the same content."""
-        known = {(row.size, row.digest): row.split for row in self.rows if row.digest and row.split in of}
+    def splits_by_content(self, names: Iterable[str], of: Sequence[str]) -> list[str | None]:
+        """For each file, the split among ``of`` in which the run had a picture of the same content."""
+        known = self._known(tuple(of))
         sizes = {size for size, _ in known}
         found: list[str | None] = []
-        for index in range(len(pictures)):
-            name = pictures.name(index)
+        for name in names:
             size = file_size(name)
             found.append(known.get((size, file_digest(name, self.scheme))) if size in sizes else None)
         return found
@@ -180,8 +182,9 @@ class Record:
 
         The smaller of the two shares, 0..1.
         """
-        shared = [each for each in self.split_of_content(pooled(source), SPLITS) if each is not None]
-        return min(len(shared) / len(self.rows), len(shared) / max(len(pooled(source)), 1))
+        names = [split.name(index) for split in source.splits.values() for index in range(len(split))]
+        shared = len(names) - self.splits_by_content(names, SPLITS).count(None)
+        return min(shared / max(len(self.rows), 1), shared / max(len(names), 1))
 
     def divide(
         self,
@@ -231,6 +234,12 @@ class Record:
                 kept[row.split].append((place, number_of[label]))
         splits = {name: _selected(whole, entries) for name, entries in kept.items()}
         return dataclasses.replace(source, classes=tuple(classes), splits=splits), drift
+
+    def _known(self, of: tuple[str, ...]) -> dict[tuple[int | None, str], str]:
+        if of not in self._by_splits:
+            rows = (row for row in self.rows if row.digest and row.split in of)
+            self._by_splits[of] = {(row.size, row.digest): row.split for row in rows}
+        return self._by_splits[of]
 
     def _is_same(self, row: Row, name: str) -> bool:
         if file_size(name) != row.size:
