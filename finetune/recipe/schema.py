@@ -102,6 +102,16 @@ class DataSection(Section):
         description="keep together what belongs together (a patient, a scene) when val, test or folds are "
         "carved out: a column of the CSV file, or a pattern over file names with one capture group",
     )
+    split_column: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
+        None,
+        description="of a CSV file, the column that tells train, val and test; none: no column does; null: "
+        "`split`, or one whose values are the names of splits",
+    )
+    layout: Literal["auto", "classes"] = Field(
+        "auto",
+        description="of a folder: auto: splits are told by the names of folders and by what is in them; "
+        "classes: every folder in it is a class, whatever its name and whatever is in it",
+    )
     fold: FoldSection | None = Field(
         None, description="of a cross-validation, which `finetune cv` fills in: the fold that becomes test"
     )

@@ -17,7 +17,7 @@ from finetune.data.holdout.groups import with_groups
 from finetune.data.holdout.splits import carve
 from finetune.data.picture.preprocessing import Preprocessing
 from finetune.data.picture.transforms import TrainTransform
-from finetune.data.sources.dataset import Source, Split
+from finetune.data.sources.dataset import Reading, Source, Split
 from finetune.data.sources.read import read_source
 from finetune.model.build import Network, build
 from finetune.model.start import starting_weights
@@ -74,6 +74,16 @@ class Setup:
         return self.ema.module if self.ema is not None else self.network.module
 
 
+def reading_of(data: DataSection) -> Reading:
+    """What a recipe says of how its source is read."""
+    by_column = data.group_by is not None and "(" not in data.group_by
+    return Reading(
+        as_classes=data.layout == "classes",
+        split_column=data.split_column,
+        group_column=data.group_by if by_column else None,
+    )
+
+
 def load_data(data: DataSection, seed: int) -> Source:
     """Read the recipe's source and give it the splits that training needs: its fold, if it names one.
 
@@ -82,7 +92,7 @@ def load_data(data: DataSection, seed: int) -> Source:
     Raises:
         DataError: the source cannot be read or split.
     """
-    source = read_source(data.source)
+    source = read_source(data.source, reading_of(data))
     if data.group_by is not None:
         source = with_groups(source, data.source, data.group_by)
     if data.split_seed != "auto":

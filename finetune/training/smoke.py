@@ -16,5 +16,7 @@ def shortened(recipe: Recipe) -> Recipe:
     )
     head = recipe.model.head.model_copy(update={"reuse": None})
     model = recipe.model.model_copy(update={"weights": "none", "head": head})
-    data = recipe.data.model_copy(update={"source": "drawn", "workers": 0})
+    # What says how the recipe's own source is read says nothing of drawn pictures.
+    drawn = {"source": "drawn", "workers": 0, "split_column": None, "layout": "auto"}
+    data = recipe.data.model_copy(update=drawn)
     return recipe.model_copy(update={"train": train, "model": model, "data": data})

@@ -57,9 +57,9 @@ def test_two_splits(held: str, put: Put) -> None:
 
 
 def test_one_folder_of_classes_in_the_order_of_names(put: Put) -> None:
-    root = put("b/z.png", "b/deep/er/y.png", "B/1.png", "a/10.png", "a/9.png")
+    root = put("b/z.png", "b/deep/er/y.png", "C/1.png", "a/10.png", "a/9.png")
     assert layout(read_source(str(root))) == {
-        "all": {"B": ["1.png"], "a": ["10.png", "9.png"], "b": ["y.png", "z.png"]}
+        "all": {"C": ["1.png"], "a": ["10.png", "9.png"], "b": ["y.png", "z.png"]}
     }
 
 
@@ -117,8 +117,8 @@ def test_no_train(put: Put) -> None:
 
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_a_class_that_train_lacks(split: str, put: Put) -> None:
-    message = refused(put("train/cat/1.png", "train/dog/2.png", f"{split}/Cat/3.png", f"{split}/dog/3.png"))
-    assert f"only in {split}: 'Cat'" in message
+    message = refused(put("train/cat/1.png", "train/dog/2.png", f"{split}/cut/3.png", f"{split}/dog/3.png"))
+    assert f"only in {split}: 'cut'" in message
     assert "in train: 'cat', 'dog'" in message
     assert "Did you mean 'cat'?" in message
 

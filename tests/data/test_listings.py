@@ -19,7 +19,7 @@ from finetune.data.holdout.recorded import Record
 from finetune.data.holdout.splits import carve
 from finetune.data.picture.preprocessing import Preprocessing
 from finetune.data.picture.transforms import TrainTransform
-from finetune.data.sources import files, folders, listings
+from finetune.data.sources import listings, tree
 from finetune.data.sources.dataset import Source
 from finetune.data.sources.folders import read_folder
 from finetune.data.sources.read import read_source
@@ -68,14 +68,13 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The folders that were listed."""
     found: list[str] = []
-    true = files.scan
+    true = tree.scan
 
     def counted(folder: Any, watch: Any = None) -> Any:
         found.append(os.fspath(folder))
         return true(folder, watch)
 
-    monkeypatch.setattr(files, "scan", counted)
-    monkeypatch.setattr(folders, "scan", counted)
+    monkeypatch.setattr(tree, "scan", counted)
     return found
 
 
@@ -198,8 +197,8 @@ def test_a_disk_that_cannot_be_written(photos: Path) -> None:
 def test_the_cache_command_knows_it(photos: Path, cli: Any) -> None:
     read_folder(photos)
     (entry,) = json.loads(cli("cache", "info", "--json").out)["kept"]
-    assert (entry["kind"], entry["source"], entry["files"]) == ("listing", str(photos), 7)
-    assert "7 files of" in cli("cache", "info").out
+    assert (entry["kind"], entry["source"], entry["files"]) == ("listing", str(photos), 8)
+    assert "8 files of" in cli("cache", "info").out
     assert cli("cache", "clear").code == 0
     assert kept.list_kept() == []
 

@@ -103,8 +103,6 @@ def test_the_order_of_the_rows_does_not_matter(root: Path) -> None:
         ("path,class\n0.png,a\n", "lacks label"),
         ("0.png,a\n1.png,b\n", "The first line must name the columns"),
         ("path,label,label\n0.png,a,b\n", "label more than once"),
-        ("path;label\n0.png;a\n", "separated by semicolons"),
-        ("path\tlabel\n0.png\ta\n", "separated by tabs"),
         ("path,label\n0.png,a\n1.png,\n", "table.csv:3: the label is empty"),
         ("path,label\n0.png,a\n1.png,  \n", "table.csv:3: the label is empty"),
         ("path,label\n,a\n", "table.csv:2: the path is empty"),
@@ -113,7 +111,6 @@ def test_the_order_of_the_rows_does_not_matter(root: Path) -> None:
         ('path,label\n0.png,"a\x07b"\n', "control characters"),
         ("path,label\n0.png,a\nnope.png,b\n", "table.csv:3: "),
         ("path,label\n0.png,a\nnope.png,b\n", "nope.png: no such file"),
-        ("path,label\n0.png,a\nsub\\1.png,b\n", "write / instead of \\"),
         ("path,label\n0.png,a\n.,b\n", "not a file"),
         ("path,label,split\n0.png,a,trian\n", "table.csv:2: unknown split 'trian'"),
         ("path,label,split\n0.png,a,train\n1.png,b,\n", "table.csv:3: the split is empty"),
@@ -121,8 +118,8 @@ def test_the_order_of_the_rows_does_not_matter(root: Path) -> None:
         ("path,label\n0.png,a\n./0.png,b\n", "table.csv:3: ./0.png is 'b' here, but 'a' in line 2"),
         ("path,label,split\n0.png,a,train\n0.png,a,test\n", "a picture belongs to one split"),
         ("path,label\n0.png,cat\n1.png,Cat\n", "table.csv:3: the label 'Cat' differs from 'cat' in line 2"),
-        ("path,label\n0.png,cat\n1.png,cat \n", "in case or spaces only"),
-        ("path,label\n0.png,hot dog\n1.png,hot  dog\n", "in case or spaces only"),
+        ("path,label\n0.png,cat\n1.png,cat \n", "in case, spaces or Unicode form only"),
+        ("path,label\n0.png,hot dog\n1.png,hot  dog\n", "in case, spaces or Unicode form only"),
         ('path,label\n0.png,a\n"1.png,b\n', "table.csv:3: "),
         ('path,label\n0.png,a\n"1".png,b\n', "table.csv:3: "),
         (b"path,label\n0.png,a\n1.png,caf\xe9\n", "table.csv:3: not UTF-8 (byte 0xe9)"),
@@ -166,7 +163,7 @@ def test_a_rare_lookalike_is_a_remark(put: Put) -> None:
     root = put(*(f"{number}.png" for number in range(44)))
     rows = "".join(f"{number}.png,{'hotdog' if number < 22 else 'pizza'}\n" for number in range(43))
     source = read(root, f"path,label\n{rows}43.png,hotdgo\n")
-    assert any("'hotdgo' occurs once, 'hotdog' 22 times" in note for note in source.notes)
+    assert any("'hotdgo' (1) and 'hotdog' (22) differ" in note for note in source.notes)
 
 
 def test_only_train_rows(root: Path) -> None:

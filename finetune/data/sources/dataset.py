@@ -9,22 +9,28 @@ import numpy.typing as npt
 from PIL import Image
 
 from finetune.data.identity import relative_name
+from finetune.data.sources.class_names import lookalikes
 from finetune.data.sources.pictures import FilePictures, JoinedPictures, Pictures, selected
 from finetune.errors import DataError, printable
 from finetune.recipe.catalog import suggest
 
-# What a split may be called in folders and tables, and which it is.
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
 # Beyond so many names, a message shows the first and counts the rest.
 NAMES_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a folder or a table is to be read, where a user says so.
+
+    Attributes:
+        as_classes: every folder in the folder is a class, whatever its name and whatever is in it.
+        split_column: of a table, the column that tells the split; "none": none does; None: to be found.
+        group_column: of a table, the column that tells the group; it is used, but not here.
+    """
+
+    as_classes: bool = False
+    split_column: str | None = None
+    group_column: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +139,21 @@ def source_of_files(
             counts.append(len(own))
         targets = np.repeat(np.arange(len(classes), dtype=np.int64), counts)
         splits[split] = Split(FilePictures(paths), targets)
+    notes.extend(lookalike_notes(name, {each: len(found[leading][each]) for each in classes}))
     return Source(name, classes, splits, tuple(notes), root)
+
+
+def lookalike_notes(name: str, counts: Mapping[str, int]) -> list[str]:
+    """Notes on classes that may be one class, misspelt; ``counts`` is class -> pictures."""
+    pairs = lookalikes(counts)
+    notes = [
+        f"{name}: the classes '{one}' ({counts[one]}) and '{other}' ({counts[other]}) differ {how}; if they "
+        "are one class, give it one name"
+        for one, other, how in pairs[:NAMES_SHOWN]
+    ]
+    if len(pairs) > NAMES_SHOWN:
+        notes.append(f"{name}: {len(pairs) - NAMES_SHOWN} more pairs of classes have names that look alike")
+    return notes
 
 
 def compare_classes(name: str, classes: Mapping[str, Sequence[str]]) -> list[str]:

@@ -3,211 +3,224 @@
 import os
 import unicodedata
 from collections import Counter
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
 
-from finetune.data.sources.dataset import SPLIT_NAMES, Source, is_class_name, listed, source_of_files
-from finetune.data.sources.files import identity, is_directory, is_image_name, scan, walk
-from finetune.data.sources.listings import Visits, recall, remember
+from finetune.data.sources.class_names import same_names
+from finetune.data.sources.dataset import Source, is_class_name, listed, source_of_files
+from finetune.data.sources.layout import (
+    MEANT,
+    Doubt,
+    class_folders,
+    find_splits,
+    has_two_splits,
+    named_like_splits,
+    parts_of_classes,
+    splits_below,
+    splits_inside,
+)
+from finetune.data.sources.split_names import USUAL_NAMES, split_name
+from finetune.data.sources.tree import Folder, look_through
 from finetune.errors import DataError, printable
 
-
-@dataclass
-class _Folder:
-    """One folder below the root: the pictures directly in it, and those in (or below) each of its folders."""
-
-    name: str
-    direct: list[str] = field(default_factory=list)
-    below: dict[str, list[str]] = field(default_factory=dict)
-
-    @property
-    def split(self) -> str | None:
-        return SPLIT_NAMES.get(self.name.lower())
-
-    @property
-    def holds_classes(self) -> bool:
-        return any(self.below.values())
-
-    @property
-    def pictures(self) -> list[str]:
-        return [*self.direct, *(path for paths in self.below.values() for path in paths)]
+Classes = dict[str, list[str]]
 
 
-def read_folder(root: Path) -> Source:
-    """Read a folder: ``train/``, ``val/`` (or ``valid/``, ``validation/``) and ``test/`` with a folder a
-    class in each, or a folder a class right away.
+def read_folder(root: Path, *, as_classes: bool = False) -> Source:
+    """Read a folder: a folder a class, in it right away or in folders of train, val and test.
 
-    A folder with one of those names counts as a split only if there are folders with pictures in it.
+    Folders are splits if their names say so by a whole word (`train`, `Test_Set`, `seg_train` beside
+    `seg_test`) and there are folders with pictures in them; in one folder that is around them all, too.
     Pictures may lie at any depth below their class's folder. Hidden folders and what tools leave behind are
     no classes.
 
+    Args:
+        as_classes: each folder in ``root`` is a class, whatever its name and whatever is in it.
+
     Raises:
         DataError: no pictures or no classes, an empty class, two folders for one split, no train, a mixture
-            of split folders and class folders, a class in val or test that train lacks.
+            of split folders and class folders, classes that look like splits or sites, names of classes that
+            differ in case, spaces or Unicode form only, a class in val or test that train lacks.
     """
     name = printable(str(root))
-    folders, loose, others = _remembered(root)
-    if not any(folder.pictures for folder in folders):
-        raise DataError(_nothing(name, folders, loose, others))
+    top, others = look_through(root)
+    if not top.holding:
+        raise DataError(_nothing(name, top, others))
     notes = []
-    if loose:
-        notes.append(f"{name}: pictures outside of the class folders were left out ({loose})")
+    if top.direct:
+        notes.append(f"{name}: pictures outside of the class folders were left out ({len(top.direct)})")
     if others:
         kinds = ", ".join(f"{kind} {count}" for kind, count in others.most_common(5))
         notes.append(f"{name}: files that are no pictures were passed over ({kinds})")
-    if any(folder.split and folder.holds_classes for folder in folders):
-        found = _splits(name, folders, notes)
+    if as_classes:
+        found = {"all": _named(name, top.folders)}
     else:
-        found = {"all": _classes(name, folders, notes)}
+        found = _as_splits(name, top, notes) or {"all": _as_classes(name, top, notes)}
+    _check_names(name, found)
     return source_of_files(name, found, notes, os.fspath(root))
 
 
-def _remembered(root: Path) -> tuple[list[_Folder], int, Counter[str]]:
-    """What :func:`_look` finds, from an earlier run where nothing has changed since."""
-    found = recall(root)
-    if found is not None:
-        facts, paths = found
-        rest = iter(paths)
-        folders = [
-            _Folder(name, list(islice(rest, direct)), {each: list(islice(rest, n)) for each, n in below})
-            for name, direct, below in facts["folders"]
-        ]
-        return folders, facts["loose"], Counter(facts["others"])
-    visits = Visits(root)
-    folders, loose, others = _look(root, visits)
-    counts = [
-        (each.name, len(each.direct), [(name, len(paths)) for name, paths in each.below.items()])
-        for each in folders
-    ]
-    facts = {"folders": counts, "loose": loose, "others": others}
-    remember(root, visits, facts, [path for each in folders for path in each.pictures])
-    return folders, loose, others
-
-
-def _look(root: Path, visits: Visits) -> tuple[list[_Folder], int, Counter[str]]:
-    """Every file once: the folders, the number of pictures directly in the root, the kinds of other files."""
-    folders, loose, others = [], 0, Counter[str]()
-
-    def pictures(paths: list[str]) -> list[str]:
-        kept = [path for path in paths if is_image_name(path)]
-        passed_over = [path for path in paths if not is_image_name(path)]
-        others.update(Path(path).suffix.lower() or "no extension" for path in passed_over)
-        return kept
-
-    for entry in scan(root, visits):
-        if not is_directory(entry):
-            # A README or a licence beside the folders is nothing to remark on.
-            loose += is_image_name(entry.name)
-            continue
-        if identity(entry.path) == identity(root):
-            continue
-        folder = _Folder(entry.name)
-        for inner in scan(entry.path, visits):
-            if is_directory(inner):
-                folder.below[inner.name] = pictures(list(walk(inner.path, (root, entry.path), visits)))
-            else:
-                folder.direct.extend(pictures([inner.path]))
-        folders.append(folder)
-    return folders, loose, others
-
-
-def _splits(name: str, folders: list[_Folder], notes: list[str]) -> dict[str, dict[str, list[str]]]:
-    """The reading as splits; at least one of ``folders`` is a split."""
-    found: dict[str, dict[str, list[str]]] = {}
+def _as_splits(name: str, top: Folder, notes: list[str]) -> dict[str, Classes] | None:
+    """The reading as splits, of ``top`` or of the one folder with pictures in it; None where it has none."""
+    where, around = name, top
+    while True:
+        try:
+            splits = find_splits(around)
+        except Doubt as doubt:
+            raise DataError(f"{where}: {doubt}") from None
+        if splits:
+            break
+        # A folder around the splits: images/train/cat/1.jpg, images/test/cat/2.jpg.
+        if len(around.holding) != 1 or around.holding[0].direct:
+            return None
+        around = around.holding[0]
+        where = f"{where}/{printable(around.name)}"
+    if around is not top:
+        notes.append(f"{name}: read from {where}, the only folder with pictures in it")
+    found: dict[str, Classes] = {}
     taken: dict[str, str] = {}
-    if others := [folder.name for folder in folders if folder.split is None and folder.pictures]:
-        named = [folder.name for folder in folders if folder.split]
-        raise DataError(
-            f"{name}: this can be read in two ways. {listed(named)} look like splits with classes in them, "
-            f"but {listed(others)} beside them hold pictures too. For a data set with splits move "
-            f"{listed(others)} elsewhere; for one folder of classes rename {listed(named)}."
-        )
-    for folder in folders:
-        if folder.split is None:
-            continue
-        if not folder.holds_classes:
-            what = "pictures, but no class folders: they have no labels" if folder.direct else "no pictures"
-            notes.append(f"{name}: {printable(folder.name)}/ holds {what}; it was left out")
-            continue
-        if folder.split in taken:
-            both = listed([taken[folder.split], folder.name])
-            raise DataError(f"{name}: {both} both mean {folder.split}. Keep one of them.")
-        taken[folder.split] = folder.name
-        if folder.direct:
-            notes.append(
-                f"{name}/{printable(folder.name)}: pictures outside of the class folders were left out "
-                f"({len(folder.direct)})"
+    known: Sequence[str] = ()
+    for folder, split in sorted(splits.items(), key=lambda each: each[1] != "train"):
+        inner = class_folders(folder, known)
+        if inner is None:
+            what = (
+                "pictures, but no class folders: they have no labels"
+                if folder.has_pictures
+                else "no pictures"
             )
-        where = f"{name}/{printable(folder.name)}"
-        found[folder.split] = _named(where, {each: folder.below[each] for each in folder.below})
+            notes.append(f"{where}: {printable(folder.name)}/ holds {what}; it was left out")
+            continue
+        if split in taken:
+            both = listed(sorted([taken[split], folder.name]))
+            raise DataError(f"{where}: {both} both mean {split}. Keep one of them.")
+        taken[split] = folder.name
+        inside = f"{where}/{printable(folder.name)}"
+        if inner is not folder:
+            notes.append(f"{inside}: the classes are the folders in {printable(inner.name)}/")
+            inside = f"{inside}/{printable(inner.name)}"
+        if inner.direct:
+            notes.append(
+                f"{inside}: pictures outside of the class folders were left out ({len(inner.direct)})"
+            )
+        _check_parts(inside, inner, notes)
+        found[split] = _named(inside, inner.folders)
+        known = known or tuple(found[split])
     if "train" not in found:
+        first = printable(next(iter(taken.values())))
         raise DataError(
-            f"{name}: no train/ with class folders in it, only {listed(list(taken.values()))}. To use one of "
-            f"them as a data set of its own, give that folder: {name}/{printable(next(iter(taken.values())))}"
+            f"{where}: no train/ with class folders in it, only {listed(list(taken.values()))}. To use one "
+            f"of them as a data set of its own, give that folder: {where}/{first}"
         )
+    if any(each.lower() not in USUAL_NAMES for each in taken.values()):
+        read = ", ".join(f"{printable(each)}/ as {split}" for split, each in taken.items())
+        notes.append(f"{where}: the folders are splits by their names: {read}")
+    if beside := [each.name for each in around.holding if each not in splits]:
+        notes.append(f"{where}: {listed(beside)} hold pictures without labels, and were left out")
     if list(found) == ["train"]:
-        notes.append(f"{name}: only train/ holds classes; val and test are carved out of it")
+        notes.append(
+            f"{where}: only {printable(taken['train'])}/ holds classes; val and test are carved out of it"
+        )
         return {"all": found["train"]}
     return {split: found[split] for split in ("train", "val", "test") if split in found}
 
 
-def _classes(name: str, folders: list[_Folder], notes: list[str]) -> dict[str, list[str]]:
+def _as_classes(name: str, top: Folder, notes: list[str]) -> Classes:
     """The reading as one folder of classes."""
-    named = [folder.name for folder in folders if folder.split and folder.pictures]
-    if named and not any(folder.pictures for folder in folders if not folder.split):
+    holding = top.holding
+    named = named_like_splits(holding)
+    if named and (len(named) == len(holding) or has_two_splits(named)):
         raise DataError(
             f"{name}: {listed(named)} hold pictures, but no class folders. "
             "Put each class's pictures into a folder of its own, as in train/cat/1.jpg and train/dog/1.jpg, "
-            "or list the pictures in a CSV file with the columns path and label."
+            "or list the pictures in a CSV file with the columns path and label. "
+            f"If these are the classes, {MEANT}."
         )
-    if named:
-        notes.append(f"{name}: {listed(named)} hold pictures and no class folders, and were read as classes")
-    if nested := [folder.name for folder in folders if _holds_splits(folder)]:
+    if nested := [folder.name for folder in holding if splits_inside(folder)]:
+        first = printable(nested[0])
         raise DataError(
             f"{name}: {listed(nested)} hold folders called train, val or test themselves. If they are data "
-            f"sets of their own, give one, such as {name}/{printable(nested[0])}. If they are classes, the "
-            f"split comes first, as in train/{printable(nested[0])}/1.jpg."
+            f"sets of their own, give one, such as {name}/{first}. If they are classes, the "
+            f"split comes first, as in train/{first}/1.jpg. If they are classes, and what is in them is no "
+            f"split, {MEANT}."
         )
-    if len(folders) == 1 and not folders[0].direct and sum(map(bool, folders[0].below.values())) > 1:
-        inner = f"{name}/{printable(folders[0].name)}"
+    if by_class := splits_below(holding):
+        folder, split, class_name = by_class
+        raise DataError(
+            f"{name}: the names of {listed([each.name for each in holding])} tell a class and a split. Put "
+            f"the split first: {printable(folder)}/ becomes {split}/{printable(class_name)}/. If each is a "
+            f"class, {MEANT}."
+        )
+    if len(holding) == 1 and len(top.folders) == 1 and not holding[0].direct and len(holding[0].holding) > 1:
+        inner = f"{name}/{printable(holding[0].name)}"
         raise DataError(f"{name}: holds one folder only, with the classes inside of that. Give {inner}")
-    return _named(name, {folder.name: folder.pictures for folder in folders})
+    _check_parts(name, top, notes)
+    if like_splits := [each.name for each in holding if split_name(each.name)]:
+        notes.append(
+            f"{name}: {listed(like_splits)}: a split's name, but no splits are there; read as classes"
+        )
+    return _named(name, top.folders)
 
 
-def _holds_splits(folder: _Folder) -> bool:
-    return any(pictures and name.lower() in SPLIT_NAMES for name, pictures in folder.below.items())
+def _check_parts(where: str, folder: Folder, notes: list[str]) -> None:
+    """What is the same in all the classes of ``folder``: parts of them, or the classes themselves?
+
+    Raises:
+        DataError: that cannot be told.
+    """
+    try:
+        same = parts_of_classes(folder.holding)
+    except Doubt as doubt:
+        raise DataError(f"{where}: {doubt}") from None
+    if same:
+        notes.append(
+            f"{where}: the classes hold the same folders, {listed(same)}, which were read as parts of them"
+        )
 
 
-def _named(where: str, of_folder: dict[str, list[str]]) -> dict[str, list[str]]:
+def _named(where: str, folders: Sequence[Folder]) -> Classes:
     """Class name -> pictures. Names are brought to Unicode's composed form: macOS writes the other one."""
-    if empty := sorted(each for each, pictures in of_folder.items() if not pictures):
+    if empty := [each.name for each in folders if not each.has_pictures]:
         raise DataError(
             f"{where}: no pictures in {listed(empty)}. Add pictures, or remove the folder if it is no class."
         )
-    found: dict[str, list[str]] = {}
-    for folder, pictures in of_folder.items():
-        class_name = unicodedata.normalize("NFC", folder)
+    found: Classes = {}
+    for folder in folders:
+        class_name = unicodedata.normalize("NFC", folder.name)
         if not is_class_name(class_name):
             raise DataError(
-                f"{where}: the folder name '{printable(folder)}' has control characters in it, or is not "
-                "UTF-8. Rename it: it is a class's name."
+                f"{where}: the folder name '{printable(folder.name)}' has control characters in it, or is "
+                "not UTF-8. Rename it: it is a class's name."
             )
         if class_name in found:
             raise DataError(f"{where}: two folders are called '{class_name}', in two Unicode spellings.")
-        found[class_name] = pictures
+        found[class_name] = folder.pictures
     return found
 
 
-def _nothing(name: str, folders: list[_Folder], loose: int, others: Counter[str]) -> str:
-    """Why a folder without a single picture in a folder of its own cannot serve."""
-    if loose:
-        return (
-            f"{name}: {loose} pictures, but no class folders. Put each class's pictures into a folder of its "
-            "own, or list the pictures in a CSV file with the columns path and label."
+def _check_names(name: str, found: dict[str, Classes]) -> None:
+    """Class names that differ in case, spaces or Unicode form only are one class, in all splits together."""
+    places: dict[str, str] = {}
+    for split, classes in found.items():
+        for each in classes:
+            places.setdefault(each, each if split == "all" else f"{split}/{each}")
+    if pairs := same_names(places):
+        both = "; ".join(f"{listed([places[first], places[later]])}" for later, first in pairs[:5])
+        more = f" and {len(pairs) - 5} more" if len(pairs) > 5 else ""
+        raise DataError(
+            f"{name}: classes whose names differ in case, spaces or Unicode form only: {both}{more}. Put the "
+            "pictures of one class into folders of one name, or rename one of them to tell two classes apart."
         )
-    if folders:
-        return f"{name}: no pictures in {listed([folder.name for folder in folders])}{_beside(others)}."
+
+
+def _nothing(name: str, top: Folder, others: Counter[str]) -> str:
+    """Why a folder without a single picture in a folder of its own cannot serve."""
+    if top.direct:
+        return (
+            f"{name}: {len(top.direct)} pictures, but no class folders. Put each class's pictures into a "
+            "folder of its own, or list the pictures in a CSV file with the columns path and label."
+        )
+    if top.folders:
+        return f"{name}: no pictures in {listed([folder.name for folder in top.folders])}{_beside(others)}."
     return f"{name}: no pictures and no class folders{_beside(others)}."
 
 

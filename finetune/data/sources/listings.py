@@ -29,7 +29,7 @@ FROM_FILES = 10_000
 # A folder that changes twice within a tick of its file system's clock has the same times after both.
 JUST_NOW_NS = 2_000_000_000
 SECOND_NS = 1_000_000_000
-FORMAT = 1
+FORMAT = 2
 LISTING = "listing"
 
 

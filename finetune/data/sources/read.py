@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from finetune.data.sources.dataset import Source
+from finetune.data.sources.dataset import Reading, Source
 from finetune.data.sources.folders import read_folder
 from finetune.data.sources.known import read_known
 from finetune.data.sources.tables import read_table
@@ -13,24 +13,49 @@ from finetune.recipe.catalog import KNOWN_SETS, suggest
 ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"})
 
 
-def read_source(source: str) -> Source:
+def read_source(source: str, reading: Reading = Reading()) -> Source:  # noqa: B008  (frozen)
     """Read what a recipe's ``data.source`` names: a known set, ``torchvision:NAME``, a folder, or a CSV file.
 
     Raises:
-        DataError: there is no such thing, or it does not make a data set; the message says why.
+        DataError: there is no such thing, or it does not make a data set; the message says why. Or
+            ``reading`` says of it what holds of something else.
     """
     if source.startswith(TORCHVISION_PREFIX):
+        _check_reading(source, reading)
         return read_torchvision(source.removeprefix(TORCHVISION_PREFIX))
     if source in KNOWN_SETS:
+        _check_reading(source, reading)
         return read_known(source)
+    path = _existing(source)
+    _check_reading(source, reading, path)
+    if path.is_dir():
+        return read_folder(path, as_classes=reading.as_classes)
+    return read_table(path, reading)
+
+
+def table_of(source: str, reading: Reading = Reading()) -> Path | None:  # noqa: B008  (frozen)
+    """The CSV file that a source names; None if it names something else.
+
+    Raises:
+        DataError: there is no such thing.
+    """
+    if source.startswith(TORCHVISION_PREFIX) or source in KNOWN_SETS:
+        return None
+    path = _existing(source)
+    _check_reading(source, reading, path)
+    return path if path.is_file() else None
+
+
+def _existing(source: str) -> Path:
+    """The folder or file that a source names."""
     try:
         path = Path(source).expanduser()
         if path.is_dir():
-            return read_folder(path)
+            return path
         if path.is_file():
             if path.suffix.lower() in ARCHIVES:
                 raise DataError(f"{printable(source)}: an archive. Unpack it and give the folder.")
-            return read_table(path)
+            return path
         # What is there, but neither folder nor file, raises no error here.
         path.stat()
     except FileNotFoundError:
@@ -38,6 +63,16 @@ def read_source(source: str) -> Source:
     except (OSError, RuntimeError, ValueError) as error:
         raise DataError(f"{printable(source)}: {getattr(error, 'strerror', None) or error}") from None
     raise DataError(f"{printable(source)}: neither a folder nor a CSV file")
+
+
+def _check_reading(source: str, reading: Reading, path: Path | None = None) -> None:
+    """What a user says of the columns of a folder, or of the folders of a table, is a mistake."""
+    if reading.as_classes and not (path is not None and path.is_dir()):
+        raise DataError(f"{printable(source)}: data.layout says how folders are read, and this is no folder.")
+    if reading.split_column not in (None, "none") and not (path is not None and path.is_file()):
+        raise DataError(
+            f"{printable(source)}: data.split_column is the name of a column, and this is no CSV file."
+        )
 
 
 def is_place(source: str) -> bool:

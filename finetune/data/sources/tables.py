@@ -1,91 +1,141 @@
 """A CSV file that lists pictures: ``path,label`` or ``path,label,split``."""
 
-import codecs
-import csv
-import io
 import os
-import stat
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 
-from finetune.data.sources.dataset import SPLIT_NAMES, Source, is_class_name, listed, source_of_files
+from finetune.data.sources.cells import Cells, read_cells
+from finetune.data.sources.class_names import same_names
+from finetune.data.sources.dataset import Reading, Source, is_class_name, listed, source_of_files
+from finetune.data.sources.split_columns import SplitColumn, find_split_column
+from finetune.data.sources.table_paths import find_paths
 from finetune.errors import DataError, printable
 
 # Beyond so many faults, the rest is counted.
 FAULTS_SHOWN = 10
-# A label this much rarer than one that looks like it is worth a remark.
-RARE = 20
-OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 
 @dataclass(frozen=True)
-class _Row:
+class Row:
+    """A row that says all it must: the line, the path as it is written, the label and the split ("": none).
+
+    ``file`` is where the picture is, once that is known.
+    """
+
     line: int
     path: str
     label: str
     split: str
+    file: str = ""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong in one line.
+
+    ``what`` is the same for all faults of its kind; ``about`` says which path or label it is. ``kind`` is
+    one that the doctor knows. ``file`` is the row's picture, if it names one. ``told``: another fault tells
+    of many like this one.
+    """
+
+    line: int
+    what: str
+    kind: str = "faulty-row"
+    about: str = ""
+    file: str = ""
+    told: bool = False
 
 
 @dataclass
-class _Faults:
-    """All faults of one file, to be told at once, in the order of the lines."""
+class Table:
+    """A table as it was found: its sound ``rows``, and all ``faults`` of the others."""
 
     name: str
-    found: list[tuple[int, str]] = field(default_factory=list)
+    folder: Path
+    rows: list[Row] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
-    def add(self, line: int, message: str) -> None:
-        self.found.append((line, message))
+    def splits(self) -> dict[str, dict[str, list[str]]]:
+        """Split -> label -> files, of the sound rows; the one split `all` where the table has none."""
+        found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+        for row in self.rows:
+            found[row.split or "all"][_class_name(row.label)].append(row.file)
+        return {split: found[split] for split in ("all", "train", "val", "test") if split in found}
 
-    def settle(self) -> None:
-        """Raise what was found, if anything was."""
-        if not self.found:
-            return
-        lines = [f"{self.name}:{line}: {message}" for line, message in sorted(self.found)[:FAULTS_SHOWN]]
-        if len(self.found) > FAULTS_SHOWN:
-            lines.append(f"... and {len(self.found) - FAULTS_SHOWN} more faults")
-        raise DataError("\n".join(lines))
+    def source(self) -> Source:
+        """The data set of all rows.
+
+        Raises:
+            DataError: every fault with its line number, the first ten in full; or a data set that cannot be.
+        """
+        if self.faults:
+            raise DataError("\n".join(self._told()))
+        if not self.rows:
+            raise DataError(f"{self.name}: a header, but no rows: list the pictures, one a line")
+        found = self.splits()
+        if "all" not in found and "train" not in found:
+            raise DataError(f"{self.name}: no row has the split train, only {listed(sorted(found))}")
+        notes = list(self.notes)
+        if list(found) == ["train"]:
+            notes.append(f"{self.name}: every row's split is train; val and test are carved out of it")
+            found = {"all": found["train"]}
+        return source_of_files(self.name, found, notes, os.path.normpath(self.folder))
+
+    def _told(self) -> list[str]:
+        faults = sorted((fault for fault in self.faults if not fault.told), key=lambda each: each.line)
+        lines = [
+            f"{self.name}:{each.line}: {f'{each.about}: ' if each.about else ''}{each.what}"
+            for each in faults[:FAULTS_SHOWN]
+        ]
+        if len(faults) > FAULTS_SHOWN:
+            lines.append(
+                f"... and {len(faults) - FAULTS_SHOWN} more faults (`finetune doctor` lists them all)"
+            )
+        return lines
 
 
-def read_table(table: Path) -> Source:
+def read_table(table: Path, reading: Reading = Reading()) -> Source:  # noqa: B008  (frozen)
     """Read a CSV file: a header with the columns path and label, perhaps split, in any order, among others.
 
-    UTF-8, with or without a byte-order mark; commas; quotes as in RFC 4180. Relative paths start at the
-    file's own folder. Labels are taken as they are written (``no``, ``007``, ``1e3``), without outer spaces.
-    The split is train, val (valid, validation) or test, in every row or in none.
+    UTF-8, with or without a byte-order mark; commas, semicolons, tabs or vertical bars; quotes as in RFC
+    4180. Relative paths start at the file's own folder. Labels are taken as they are written (``no``,
+    ``007``, ``1e3``), without outer spaces. The split is train, val or test, by any of their names, in every
+    row or in none; another column than `split` may tell it (:func:`find_split_column`).
 
     Raises:
-        DataError: every fault with its line number, the first ten in full: wrong encoding or delimiter,
-            missing columns, rows too short or too long, an empty label, an unknown split, a file that is
-            missing or listed twice with different answers, labels that differ in case or spaces only, a
-            label in val or test that train lacks.
+        DataError: every fault with its line number, the first ten in full: wrong encoding, missing columns,
+            rows too short or too long, an empty label, an unknown split, a column that may be the split or
+            not, a file that is missing or listed twice with different answers, labels that differ in case,
+            spaces or Unicode form only, a label in val or test that train lacks.
+    """
+    return look_through_table(table, reading).source()
+
+
+def look_through_table(table: Path, reading: Reading = Reading()) -> Table:  # noqa: B008  (frozen)
+    """As :func:`read_table`, with all faults found and none raised.
+
+    Raises:
+        DataError: it is no table: it cannot be read, or its header lacks path or label.
     """
     name = printable(str(table))
-    notes: list[str] = []
-    faults = _Faults(name)
-    rows = list(_rows(_text(table, name), faults))
-    rows = _without_repeats(rows, table.parent, faults, notes)
-    _check_files(rows, faults)
-    _check_spelling(rows, faults)
-    _check_splits(rows, faults)
-    faults.settle()
-    if not rows:
-        raise DataError(f"{name}: a header, but no rows: list the pictures, one a line")
-    found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        found[row.split or "all"][unicodedata.normalize("NFC", row.label.strip())].append(row.path)
-    if "all" not in found and "train" not in found:
-        raise DataError(f"{name}: no row has the split train, only {listed(sorted(found))}")
-    if list(found) == ["train"]:
-        notes.append(f"{name}: every row's split is train; val and test are carved out of it")
-        found = {"all": found["train"]}
-    notes.extend(_lookalikes(name, rows))
-    order = [split for split in ("all", "train", "val", "test") if split in found]
-    root = os.path.normpath(table.parent)
-    return source_of_files(name, {split: found[split] for split in order}, notes, root)
+    cells = read_cells(table, name)
+    found = Table(name, table.parent, faults=[Fault(line, what) for line, what in cells.faults])
+    passed_over = [reading.group_column] if reading.group_column else []
+    split = find_split_column(cells, reading.split_column, passed_over)
+    if split.doubt:
+        found.faults.append(Fault(cells.line, split.doubt, "unusable"))
+        split = SplitColumn()
+    found.notes.extend(f"{name}: {note}" for note in split.notes)
+    _note_unused(cells, split, reading, found)
+    rows = [row for line, each in cells.rows if (row := _row(line, each, cells, split, found))]
+    rows = _with_files(rows, found)
+    rows = _without_repeats(rows, found)
+    _check_spelling(rows, found)
+    found.rows = _check_splits(rows, found)
+    return found
 
 
 def column_values(table: Path, column: str) -> dict[str, str]:
@@ -95,180 +145,122 @@ def column_values(table: Path, column: str) -> dict[str, str]:
         DataError: there is no such column, or a picture's rows say different things.
     """
     name = printable(str(table))
-    rows = list(csv.reader(io.StringIO(_text(table, name), newline=""), strict=True))
-    full = [row for row in rows if any(cell.strip() for cell in row)]
-    header = [cell.strip().lower() for cell in full[0]]
-    if header.count(column.strip().lower()) != 1:
-        raise DataError(f"{name}: there must be one column '{printable(column)}'; it has {listed(full[0])}")
-    place, path = header.index(column.strip().lower()), header.index("path")
+    cells = read_cells(table, name)
+    place, path = cells.place(column), cells.place("path")
+    if place is None or [each.casefold() for each in cells.header].count(column.strip().casefold()) > 1:
+        raise DataError(
+            f"{name}: there must be one column '{printable(column)}'; it has {listed(cells.header)}"
+        )
+    assert path is not None  # no table is read without it
+    files = find_paths([row[path] for _, row in cells.rows], table.parent).paths
     values: dict[str, str] = {}
-    for row in full[1:]:
-        picture, value = os.path.normpath(table.parent / row[path]), row[place].strip()
-        if values.setdefault(picture, value) != value:
+    for (_, row), file in zip(cells.rows, files, strict=True):
+        if values.setdefault(file, row[place].strip()) != row[place].strip():
             raise DataError(f"{name}: {printable(row[path])} has two values in column '{printable(column)}'")
     return values
 
 
-def _text(table: Path, name: str) -> str:
-    try:
-        data = table.read_bytes()
-    except OSError as error:
-        raise DataError(f"{name}: {error.strerror or error}") from None
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise DataError(f"{name}: UTF-16; save it as UTF-8")
-    data = data.removeprefix(codecs.BOM_UTF8)
-    if b"\0" in data:
-        raise DataError(f"{name}: not a text file. A source is a folder or a CSV file (path,label[,split]).")
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        byte = data[error.start]
-        raise DataError(f"{name}:{line}: not UTF-8 (byte 0x{byte:02x}); save it as UTF-8") from None
-    if not text.strip():
-        raise DataError(f"{name}: an empty file; it needs a header (path,label) and a row for each picture")
-    return text
+def _class_name(label: str) -> str:
+    return unicodedata.normalize("NFC", label.strip())
 
 
-def _rows(text: str, faults: _Faults) -> Iterator[_Row]:
-    """The rows that are whole; the faults of the others are noted."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    columns: dict[str, int] | None = None
-    width = 0
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            # What follows a broken quote cannot be told apart any more.
-            faults.add(line, f"{error}; quotes inside of a quoted field are doubled")
-            return
-        if not any(cell.strip() for cell in cells):
-            continue
-        if columns is None:
-            columns, width = _header(cells, line, faults), len(cells)
-            continue
-        if len(cells) != width:
-            more = "; put quotes around a field with a comma in it" if len(cells) > width else ""
-            number = "1 field" if len(cells) == 1 else f"{len(cells)} fields"
-            faults.add(line, f"{number}, but the header has {width}{more}")
-            continue
-        row = _row(line, cells, columns, faults)
-        if row is not None:
-            yield row
+def _note_unused(cells: Cells, split: SplitColumn, reading: Reading, found: Table) -> None:
+    used = {"path", "label", (reading.group_column or "").strip().casefold()}
+    unused = [
+        each
+        for place, each in enumerate(cells.header)
+        if each and each.casefold() not in used and place not in split.columns
+    ]
+    empty = reading.split_column is None and not split.columns
+    unused = [each for each in unused if not (empty and each.casefold() == "split")]
+    if unused:
+        found.notes.append(f"{found.name}: columns that were not used: {listed(unused)}")
 
 
-def _header(cells: list[str], line: int, faults: _Faults) -> dict[str, int]:
-    names = [cell.strip().lower() for cell in cells]
-    for delimiter, plural in OTHER_DELIMITERS.items():
-        split_up = [part.strip(' "').lower() for cell in cells for part in cell.split(delimiter)]
-        if len(names) < len(split_up) and {"path", "label"} <= set(split_up):
-            raise DataError(f"{faults.name}:{line}: the columns are separated by {plural}; use commas")
-    if missing := [column for column in ("path", "label") if column not in names]:
-        raise DataError(
-            f"{faults.name}:{line}: the header lacks {' and '.join(missing)}. The first line must name the "
-            f"columns, as in path,label,split; this one says {listed(cells)}."
-        )
-    wanted = [column for column in ("path", "label", "split") if column in names]
-    if twice := [column for column in wanted if names.count(column) > 1]:
-        raise DataError(f"{faults.name}:{line}: the header names {' and '.join(twice)} more than once")
-    return {column: names.index(column) for column in wanted}
-
-
-def _row(line: int, cells: list[str], columns: dict[str, int], faults: _Faults) -> _Row | None:
-    path, label = cells[columns["path"]], cells[columns["label"]]
-    split = cells[columns["split"]].strip() if "split" in columns else ""
-    before = len(faults.found)
+def _row(line: int, row: list[str], cells: Cells, split: SplitColumn, found: Table) -> Row | None:
+    """A row, if it is sound by itself; what is wrong with it is noted."""
+    places = cells.place("path"), cells.place("label")
+    path, label = (row[place] for place in places if place is not None)
+    faults = []
     if not path.strip():
-        faults.add(line, "the path is empty")
+        faults.append("the path is empty")
     if not label.strip():
-        faults.add(line, "the label is empty")
+        faults.append("the label is empty")
     elif not is_class_name(label.strip()):
-        faults.add(line, f"the label '{printable(label)}' has control characters in it")
-    if split and split.lower() not in SPLIT_NAMES:
-        faults.add(line, f"unknown split '{printable(split)}'; train, val or test")
-    if len(faults.found) > before:
-        return None
-    return _Row(line, path, label, SPLIT_NAMES[split.lower()] if split else "")
+        faults.append(f"the label '{printable(label)}' has control characters in it")
+    said = split.tell(row)
+    if said is None:
+        faults.append(f"unknown split '{printable(split.shown(row))}'; train, val or test")
+    file = os.path.normpath(os.path.join(found.folder, path)) if path.strip() else ""  # noqa: PTH118
+    found.faults.extend(Fault(line, what, file=file) for what in faults)
+    return None if faults else Row(line, path, label, said or "")
 
 
-def _without_repeats(rows: list[_Row], folder: Path, faults: _Faults, notes: list[str]) -> list[_Row]:
-    """Rows with their full paths. A picture listed twice is kept once, if both rows say the same."""
-    kept: dict[str, _Row] = {}
+def _with_files(rows: list[Row], found: Table) -> list[Row]:
+    """Rows whose files are there, with these."""
+    looked = find_paths([row.path for row in rows], found.folder)
+    found.notes.extend(f"{found.name}: {note}" for note in looked.notes)
+    told: set[int] = set()
+    for remark, places in looked.remarks:
+        found.faults.append(Fault(rows[places[0]].line, remark, "unusable"))
+        told.update(places)
+    for place, what in looked.missing.items():
+        row, file = rows[place], looked.paths[place]
+        found.faults.append(
+            Fault(row.line, what, "missing-file", printable(row.path), file, told=place in told)
+        )
+    return [
+        Row(row.line, row.path, row.label, row.split, file)
+        for place, (row, file) in enumerate(zip(rows, looked.paths, strict=True))
+        if place not in looked.missing
+    ]
+
+
+def _without_repeats(rows: list[Row], found: Table) -> list[Row]:
+    """A picture listed twice is kept once, if both rows say the same."""
+    kept: dict[str, Row] = {}
     repeats = 0
     for row in rows:
-        path = os.path.normpath(folder / row.path)
-        first = kept.setdefault(path, _Row(row.line, path, row.label, row.split))
-        if first.line == row.line:
+        first = kept.setdefault(row.file, row)
+        if first is row:
             continue
+        about = printable(row.path)
         if first.label != row.label:
-            faults.add(
-                row.line,
-                f"{printable(row.path)} is '{printable(row.label)}' here, but '{printable(first.label)}' in "
-                f"line {first.line}",
-            )
+            what = f"'{printable(row.label)}' here, but '{printable(first.label)}' in line {first.line}"
+            found.faults.append(Fault(row.line, f"{about} is {what}", "contradiction", file=row.file))
         elif first.split != row.split:
-            faults.add(
-                row.line,
-                f"{printable(row.path)} is in {row.split or 'no split'} here, but in "
-                f"{first.split or 'no split'} in line {first.line}; a picture belongs to one split",
+            what = (
+                f"{about} is in {row.split or 'no split'} here, but in {first.split or 'no split'} in line "
+                f"{first.line}; a picture belongs to one split"
             )
+            found.faults.append(Fault(row.line, what, "leakage", file=row.file))
         else:
             repeats += 1
     if repeats:
-        notes.append(f"{faults.name}: rows that repeat an earlier one were left out ({repeats})")
+        found.notes.append(f"{found.name}: rows that repeat an earlier one were left out ({repeats})")
     return list(kept.values())
 
 
-def _check_files(rows: list[_Row], faults: _Faults) -> None:
+def _check_spelling(rows: list[Row], found: Table) -> None:
+    """Labels that differ in case, spaces or Unicode form only are one class, and never two."""
+    first: dict[str, Row] = {}
     for row in rows:
-        try:
-            mode = os.stat(row.path).st_mode  # noqa: PTH116  (a Path for each of a million rows is slow)
-        except (OSError, ValueError) as error:
-            reason = "no such file" if isinstance(error, FileNotFoundError | ValueError) else error.strerror
-            hint = "; write / instead of \\" if "\\" in row.path and os.sep == "/" else ""
-            faults.add(row.line, f"{printable(row.path)}: {reason}{hint}")
-            continue
-        if not stat.S_ISREG(mode):
-            faults.add(row.line, f"{printable(row.path)}: not a file")
+        first.setdefault(row.label, row)
+    for later, earlier in same_names(first):
+        row = first[later]
+        what = (
+            f"the label '{printable(later)}' differs from '{printable(earlier)}' in line "
+            f"{first[earlier].line} in case, spaces or Unicode form only; write both the same way"
+        )
+        found.faults.append(Fault(row.line, what, "class-names", file=row.file))
 
 
-def _check_spelling(rows: list[_Row], faults: _Faults) -> None:
-    """Labels that look alike are one class misspelt, and never two."""
-    first: dict[str, _Row] = {}
-    reported: set[str] = set()
-    for row in rows:
-        folded = " ".join(unicodedata.normalize("NFKC", row.label).casefold().split())
-        other = first.setdefault(folded, row)
-        if other.label != row.label and row.label not in reported:
-            reported.add(row.label)
-            faults.add(
-                row.line,
-                f"the label '{printable(row.label)}' differs from '{printable(other.label)}' in line "
-                f"{other.line} in case or spaces only; write both the same way",
-            )
-
-
-def _check_splits(rows: list[_Row], faults: _Faults) -> None:
+def _check_splits(rows: list[Row], found: Table) -> list[Row]:
+    """Every row has a split, or none has."""
     if not any(row.split for row in rows):
-        return
+        return rows
     for row in rows:
         if not row.split:
-            faults.add(row.line, "the split is empty; give every row one, or remove the column")
-
-
-def _lookalikes(name: str, rows: list[_Row]) -> list[str]:
-    """Remarks on rare labels that look like a misspelling of a frequent one."""
-    counts: dict[str, int] = defaultdict(int)
-    for row in rows:
-        counts[row.label] += 1
-    rare = [label for label, count in counts.items() if count <= 2]
-    frequent = [label for label, count in counts.items() if count >= RARE]
-    notes = []
-    for label in rare[:FAULTS_SHOWN]:
-        if near := get_close_matches(label, frequent, n=1, cutoff=0.8):
-            times = "once" if counts[label] == 1 else "twice"
-            notes.append(f"{name}: the label '{label}' occurs {times}, '{near[0]}' {counts[near[0]]} times")
-    return notes
+            what = "the split is empty; give every row one, or remove the column"
+            found.faults.append(Fault(row.line, what, file=row.file))
+    return [row for row in rows if row.split]

@@ -1,0 +1,195 @@
+"""A table's text to rows of cells: encoding, the character between columns, quotes, trailing commas."""
+
+import codecs
+import csv
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finetune.data.sources.dataset import listed
+from finetune.errors import DataError
+
+# What may stand between columns, and what several of it are called; the first is tried first.
+DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
+# Excel's way to say the delimiter, in a line before the header.
+_SEP = re.compile(r'"?sep=(?P<delimiter>[^\r\n"]|\\t)"?[,;\t|]*(\r\n|\n|\r|$)', re.IGNORECASE)
+NEEDED = ("path", "label")
+# What others call these columns.
+OTHER_NAMES = {
+    "path": (
+        *("filename", "file_name", "filepath", "file_path", "file", "image_path", "img_path", "image", "img"),
+        *(
+            "image_name",
+            "image_file",
+            "image_id",
+            "picture",
+            "photo",
+            "filepaths",
+            "paths",
+            "name",
+            "url",
+            "id",
+        ),
+    ),
+    "label": (
+        *(
+            "class",
+            "class_name",
+            "classname",
+            "category",
+            "category_name",
+            "target",
+            "labels",
+            "species",
+            "tag",
+        ),
+        *("y", "ground_truth", "type", "diagnosis", "breed", "dx", "name", "class_id", "label_name"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A table: its ``header`` as it is written, in line ``line``, and its ``rows``, each with its line.
+
+    Every row has as many cells as the header. ``faults`` are lines that have not, with what is wrong.
+    """
+
+    header: list[str]
+    line: int
+    rows: list[tuple[int, list[str]]] = field(default_factory=list)
+    faults: list[tuple[int, str]] = field(default_factory=list)
+
+    def place(self, column: str) -> int | None:
+        """Where a column is, whatever its case; None where there is none."""
+        names = [each.casefold() for each in self.header]
+        wanted = column.strip().casefold()
+        return names.index(wanted) if wanted in names else None
+
+    def column(self, place: int) -> list[str]:
+        """The cells of one column, without outer spaces."""
+        return [cells[place].strip() for _, cells in self.rows]
+
+
+def read_cells(table: Path, name: str) -> Cells:
+    """Read a table whose header names at least the columns path and label.
+
+    The columns are separated by commas, semicolons, tabs or vertical bars: whichever lets the header name
+    both. Excel's line ``sep=;``, empty lines, and empty columns at the end are passed over.
+
+    Args:
+        name: what messages call the table.
+
+    Raises:
+        DataError: it cannot be read, is not UTF-8, or its header lacks path or label, or names one twice.
+    """
+    text = _text(table, name)
+    said = _SEP.match(text)
+    skipped = 1 if said else 0
+    body = text[said.end() :] if said else text
+    if not body.strip():
+        raise DataError(f"{name}: an empty file; it needs a header (path,label) and a row for each picture")
+    delimiter = _delimiter(body)
+    reader = csv.reader(io.StringIO(body, newline=""), strict=True, delimiter=delimiter)
+    lines = _lines(reader, skipped, DELIMITERS[delimiter])
+    cells = Cells([], 0)
+    for line, row in lines:
+        if isinstance(row, str):
+            if not cells.header:
+                raise DataError(f"{name}:{line}: {row}")
+            cells.faults.append((line, row))
+            continue
+        while row and not row[-1].strip() and (not cells.header or len(row) > len(cells.header)):
+            row.pop()
+        if not row or not any(cell.strip() for cell in row):
+            continue
+        if not cells.header:
+            _check_header(row, f"{name}:{line}", delimiter)
+            cells = Cells([cell.strip() for cell in row], line)
+        elif len(row) != len(cells.header):
+            cells.faults.append((line, _width(row, len(cells.header), delimiter)))
+        else:
+            cells.rows.append((line, row))
+    return cells
+
+
+def _lines(reader: Any, skipped: int, delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
+    """Each row with the number of its first line; a broken quote is a text, and the last."""
+    while True:
+        line = reader.line_num + 1 + skipped
+        try:
+            yield line, next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            # What follows a broken quote cannot be told apart any more.
+            what = str(error).replace("','", f"a {delimiter}").replace("';'", f"a {delimiter}")
+            yield line, f"{what}; quotes inside of a quoted field are doubled"
+            return
+
+
+def _width(row: list[str], wanted: int, delimiter: str) -> str:
+    number = "1 field" if len(row) == 1 else f"{len(row)} fields"
+    more = f"; put quotes around a field with a {DELIMITERS[delimiter]} in it" if len(row) > wanted else ""
+    return f"{number}, but the header has {wanted}{more}"
+
+
+def _delimiter(text: str) -> str:
+    """What separates the columns: what lets the header name path and label, else what makes most of it."""
+    columns = {}
+    for delimiter in DELIMITERS:
+        try:
+            reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+            header = next((row for row in reader if any(cell.strip() for cell in row)), [])
+        except csv.Error:
+            header = []
+        names = {cell.strip().casefold() for cell in header}
+        if names.issuperset(NEEDED):
+            return delimiter
+        columns[delimiter] = len(header)
+    return max(columns, key=columns.__getitem__)
+
+
+def _check_header(row: list[str], where: str, delimiter: str) -> None:
+    names = [cell.strip().casefold() for cell in row]
+    if missing := [column for column in NEEDED if column not in names]:
+        hints: list[str] = []
+        for column in missing:
+            other = next((each for each in OTHER_NAMES[column] if each in names), None)
+            if other is not None and not (column == "label" and hints and f"'{other}'" in hints[0]):
+                hints.append(f"'{row[names.index(other)].strip()}' to {column}")
+        example = delimiter.join(("path", "label", "split"))
+        raise DataError(
+            f"{where}: the header lacks {' and '.join(missing)}. The first line must name the "
+            f"columns, as in {example}; this one says {listed(row)}."
+            + (f" If they are what is meant, rename {' and '.join(hints)}." if hints else "")
+        )
+    for column in (*NEEDED, "split"):
+        if names.count(column) > 1:
+            raise DataError(f"{where}: the header names {column} more than once")
+
+
+def _text(table: Path, name: str) -> str:
+    try:
+        data = table.read_bytes()
+    except OSError as error:
+        raise DataError(f"{name}: {error.strerror or error}") from None
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataError(f"{name}: UTF-16; save it as UTF-8 (in Excel: CSV UTF-8)")
+    data = data.removeprefix(codecs.BOM_UTF8)
+    if b"\0" in data:
+        raise DataError(f"{name}: not a text file. A source is a folder or a CSV file (path,label[,split]).")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        byte = data[error.start]
+        raise DataError(
+            f"{name}:{line}: not UTF-8 (byte 0x{byte:02x}); save it as UTF-8 (in Excel: CSV UTF-8)"
+        ) from None
+    if not text.strip():
+        raise DataError(f"{name}: an empty file; it needs a header (path,label) and a row for each picture")
+    return text

@@ -1,0 +1,186 @@
+"""Which folders are splits and which are classes: by what they are called, and by what is in them alike."""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+from finetune.data.sources.class_names import folded
+from finetune.data.sources.dataset import listed
+from finetune.data.sources.split_names import SplitName, is_unlabelled, says_nothing, split_name
+from finetune.data.sources.tree import Folder
+from finetune.errors import printable
+
+# What a user says who knows better.
+MEANT = "say data.layout: classes (--set data.layout=classes)"
+
+
+class Doubt(Exception):  # noqa: N818  (the reader makes an error of it, with the place before it)
+    """Folders that can be read in two ways; the message says how to tell."""
+
+
+def find_splits(top: Folder) -> dict[Folder, str]:
+    """The folders in ``top`` that are splits: folder -> train, val or test. None are where none hold classes.
+
+    A folder whose name says a split and nothing else is one if there are class folders in it. Where the name
+    says more (`seg_train`, `training shoes`), it is one if another folder is another split and holds the
+    same classes.
+
+    Raises:
+        Doubt: some are splits, but not all that hold pictures; or they may be.
+    """
+    named = {each: found for each in top.holding if (found := split_name(each.name))}
+    known = {folded(inner.name) for each in named if len(each.holding) > 1 for inner in each.holding}
+    splits = {each: name for each, name in named.items() if class_folders(each, known) is not None}
+    telling_more = [each for each, name in splits.items() if not name.plain]
+    if telling_more and not _agree(splits, known):
+        if _related(splits, known):
+            raise Doubt(
+                f"{listed([each.name for each in splits])} may be splits or classes. For splits, call them "
+                "train, val and test, with a folder for each class of train in them. For classes, "
+                f"{MEANT}."
+            )
+        for each in telling_more:
+            del splits[each]
+    if not splits:
+        return {}
+    shared = {name.rest for name in splits.values()}
+    without = {each: name for each, name in named.items() if each not in splits and name.rest in shared}
+    others = [
+        each.name
+        for each in top.holding
+        if each not in splits and each not in without and not _unlabelled(each, known)
+    ]
+    if others:
+        looking = listed([each.name for each in splits])
+        raise Doubt(
+            f"this can be read in two ways. {looking} look like splits with classes in them, "
+            f"but {listed(others)} beside them hold pictures too. For a data set with splits move "
+            f"{listed(others)} elsewhere; for one folder of classes rename {looking}, or {MEANT}."
+        )
+    return {each: name.split for each, name in (splits | without).items()}
+
+
+def class_folders(split: Folder, known: Collection[str]) -> Folder | None:
+    """The folder, ``split`` or one in it, whose folders are the classes; None where there are no classes.
+
+    A single folder in a split is gone into if its name tells no class (`train/train`, `train/images`), or if
+    the classes are in it. ``known`` are names that are classes elsewhere.
+    """
+    inner, names = split, {folded(each) for each in known}
+    while True:
+        holding = inner.holding
+        if not holding:
+            return None
+        only = holding[0]
+        if len(holding) > 1 or inner.direct or folded(only.name) in names:
+            return inner
+        if not (_repeats(only.name, split.name) or _holds_classes(only, names)):
+            return inner
+        inner = only
+
+
+def named_like_splits(holding: Sequence[Folder]) -> list[str]:
+    """Names of folders, of those with pictures, that say a split: alone, or two with the same beside it."""
+    named = {each.name: found for each in holding if (found := split_name(each.name))}
+    of_rest: dict[tuple[str, ...], set[str]] = {}
+    for found in named.values():
+        of_rest.setdefault(found.rest, set()).add(found.split)
+    # Several of these are classes with their splits, which `splits_below` tells.
+    pairs = [rest for rest, splits in of_rest.items() if len(splits) > 1 and rest]
+    return [name for name, found in named.items() if found.plain or pairs == [found.rest]]
+
+
+def has_two_splits(names: Sequence[str]) -> bool:
+    """Whether names say more than one of train, val and test."""
+    return len({found.split for each in names if (found := split_name(each))}) > 1
+
+
+def splits_inside(folder: Folder) -> bool:
+    """Whether a folder holds folders of pictures that are named after splits."""
+    found = [name for each in folder.holding if (name := split_name(each.name))]
+    return any(name.plain for name in found) or len({name.split for name in found}) > 1
+
+
+def splits_below(holding: Sequence[Folder]) -> tuple[str, str, str] | None:
+    """Of folders named after a class and a split (`cat_train`, `cat_test`, `dog_train`, ...): the first, its
+    split, and what is left as the class's name.
+    """
+    named = {each.name: found for each in holding if (found := split_name(each.name)) and found.rest}
+    of_rest: dict[tuple[str, ...], set[str]] = {}
+    for found in named.values():
+        of_rest.setdefault(found.rest, set()).add(found.split)
+    for name, found in named.items():
+        if len(of_rest[found.rest]) > 1:
+            return name, found.split, " ".join(found.rest)
+    return None
+
+
+def parts_of_classes(classes: Sequence[Folder]) -> list[str]:
+    """Names of the folders that classes have in common and that tell nothing: dates, `images`, `part 2`.
+
+    Raises:
+        Doubt: they have others in common, as sites and folds do, which hold the classes.
+    """
+    inside = [{folded(inner.name): inner.name for inner in each.holding} for each in classes]
+    count = Counter(key for names in inside for key in names)
+    same = [key for key, times in count.items() if times > 1 and 2 * times >= len(classes)]
+    shown = {key: name for names in reversed(inside) for key, name in names.items()}
+    if sum(len(each.direct) for each in classes) * 2 >= sum(len(each.pictures) for each in classes):
+        return [shown[key] for key in same] if len(same) > 1 else []
+    telling = [{key for key in names if not says_nothing(shown[key])} for names in inside]
+    largest = max(telling, key=len, default=set())
+    nested = sum(map(bool, telling)) > 1 and len(largest) > 1 and all(names <= largest for names in telling)
+    doubtful = [key for key in same if not says_nothing(shown[key])]
+    if len(doubtful) > 1 or (nested and all(telling)):
+        common = sorted(shown[key] for key in (doubtful if len(doubtful) > 1 else largest))
+        holds = {folded(name) for name in common}
+        alike = [each.name for each, names in zip(classes, inside, strict=True) if holds & set(names)]
+        first, inner = printable(alike[0]), printable(common[0])
+        raise Doubt(
+            f"{listed(alike)} hold the same folders, {listed(common)}. Which are the classes? If "
+            f"{listed(common)} are, put the pictures of each together, as in {inner}/{first}/1.jpg "
+            "(data.group_by can keep those of one place on one side of every split), give one folder, such "
+            f"as {first}, or list the pictures in a CSV file (path,label[,split]). If {listed(alike)} are, "
+            f"{MEANT}."
+        )
+    return [shown[key] for key in same] if len(same) > 1 else []
+
+
+def _class_names(split: Folder, known: Collection[str]) -> set[str]:
+    inner = class_folders(split, known)
+    return {folded(each.name) for each in inner.holding} if inner is not None else set()
+
+
+def _agree(splits: dict[Folder, SplitName], known: Collection[str]) -> bool:
+    """Whether there are two splits or more, and all hold the classes of the largest, or some of them."""
+    names = [_class_names(each, known) for each in splits]
+    largest = max(names, key=len)
+    return len({name.split for name in splits.values()}) > 1 and all(each <= largest for each in names)
+
+
+def _related(splits: dict[Folder, SplitName], known: Collection[str]) -> bool:
+    """Whether folders that do not agree may be splits all the same."""
+    if len({name.split for name in splits.values()}) < 2:
+        return False
+    count = Counter(each for split in splits for each in _class_names(split, known))
+    rests = Counter(name.rest for name in splits.values())
+    return max(count.values()) > 1 or max(rests.values()) > 1
+
+
+def _unlabelled(folder: Folder, known: Collection[str]) -> bool:
+    return is_unlabelled(folder.name) and class_folders(folder, known) is None
+
+
+def _repeats(name: str, outer: str) -> bool:
+    """Whether a folder's name says no more than the split around it does."""
+    if folded(name) == folded(outer) or says_nothing(name):
+        return True
+    inner, around = split_name(name), split_name(outer)
+    return inner is not None and around is not None and inner.split == around.split
+
+
+def _holds_classes(only: Folder, known: Collection[str]) -> bool:
+    """Whether the single folder of a split holds the classes, and is none: one class cannot be learned."""
+    names = [each.name for each in only.holding]
+    if only.direct or len(names) < (1 if known else 2) or all(map(says_nothing, names)):
+        return False
+    return not known or all(folded(name) in known for name in names)
