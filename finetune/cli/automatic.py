@@ -83,7 +83,7 @@ def _advised(source: str, overrides: list[str], device: str | None) -> str:
     from finetune.cli.advise import measured, show
     from finetune.cli.doctor import examined
 
-    unreadable = _tell(examined(source))
+    unreadable = _tell(examined(source, overrides))
     remark = ""
     if unreadable:
         overrides = ["data.on_bad_image=skip", *overrides]

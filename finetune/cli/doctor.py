@@ -1,13 +1,14 @@
 """``finetune doctor SOURCE``: examine the pictures before anything is trained on them."""
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from finetune.cli import output, table
 from finetune.cli.run_options import show_progress
-from finetune.errors import GateMissedError, printable
+from finetune.errors import GateMissedError, UserError, printable
 
 if TYPE_CHECKING:
     from finetune.strategy.doctor.examine import Report
@@ -24,12 +25,23 @@ def doctor(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object with all files.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if there is any finding.")] = False,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="How the source is read: data.split_column, data.layout. Repeatable.",
+        ),
+    ] = None,
 ) -> None:
     """Find what would spoil a training: broken files, copies, leakage between the splits, classes too small.
 
     Nothing is changed. Near-duplicates are found among all pictures, mirrored ones too.
     """
-    report = examined(source)
+    for each in set_ or []:
+        if not each.startswith("data."):
+            raise UserError(f"--set {printable(each)}: the doctor takes keys of data only.")
+    report = examined(source, set_ or [])
     if as_json:
         output.data(json.dumps(report.to_dict(), indent=2))
     else:
@@ -39,11 +51,18 @@ def doctor(
         raise GateMissedError(f"{number}, and --strict allows none")
 
 
-def examined(source: str) -> "Report":
-    """The doctor's report on ``source``, with its progress shown."""
+def examined(source: str, overrides: Sequence[str] = ()) -> "Report":
+    """The doctor's report on ``source``, with its progress shown; of ``overrides``, those of data count."""
+    from finetune.data.sources.dataset import Reading
     from finetune.strategy.doctor.examine import examine
 
-    return examine(source, watch=lambda looks, total: show_progress(looks, "picture", total))
+    reading = Reading()
+    if of_data := [each for each in overrides if each.startswith("data.")]:
+        from finetune.recipe.load import minimal_recipe
+        from finetune.training.setup import reading_of
+
+        reading = reading_of(minimal_recipe(source, "resnet18", overrides=of_data, name="doctor").data)
+    return examine(source, watch=lambda looks, total: show_progress(looks, "picture", total), reading=reading)
 
 
 def _show(report: "Report") -> None:
@@ -66,6 +85,8 @@ def _show(report: "Report") -> None:
             ("EXIF-rotated", "exif_rotated_share"),
         ]
         output.data("shares " + ", ".join(f"{output.percent(facts[key])} {name}" for name, key in shares))
+    for note in report.notes:
+        output.data(f"note   {printable(note)}")
     output.data("")
     if not report.findings:
         output.data("Nothing found.")

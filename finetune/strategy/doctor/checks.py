@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from finetune.data.sources.dataset import listed
+from finetune.data.sources.dataset import Source, listed, lookalike_notes
 from finetune.strategy.doctor.findings import Finding
 from finetune.strategy.doctor.look import Look
 from finetune.strategy.doctor.similar import Twin
@@ -135,6 +135,16 @@ def check_classes(classes: Sequence[str], seen: Sequence[Seen]) -> list[Finding]
             )
             findings.append(Finding("imbalance", (), message))
     return findings
+
+
+def check_names(source: Source) -> list[Finding]:
+    """Findings on classes that may be one class, misspelt: what the notes of reading say of them."""
+    leading = source.splits.get("all") or source.splits.get("train")
+    if leading is None:
+        return []
+    counts = leading.class_counts(len(source.classes)).tolist()
+    named = dict(zip(source.classes, counts, strict=True))
+    return [Finding("lookalike-classes", (), note) for note in lookalike_notes(source.name, named)]
 
 
 def class_counts(classes: Sequence[str], seen: Sequence[Seen]) -> dict[str, dict[str, int]]:

@@ -8,9 +8,16 @@ from typing import Any
 import numpy as np
 
 from finetune.data.holdout.splits import carve
-from finetune.data.sources.dataset import Source
+from finetune.data.sources.dataset import Reading, Source
 from finetune.errors import DataError
-from finetune.strategy.doctor.checks import Seen, check_classes, check_copies, check_files, class_counts
+from finetune.strategy.doctor.checks import (
+    Seen,
+    check_classes,
+    check_copies,
+    check_files,
+    check_names,
+    class_counts,
+)
 from finetune.strategy.doctor.findings import Finding, in_order
 from finetune.strategy.doctor.inventory import take_inventory
 from finetune.strategy.doctor.look import Look, look_at_all
@@ -32,12 +39,14 @@ class Report:
         facts: JSON-ready: pictures, sizes in pixels (smallest, median and largest width and height), aspect
             ratios (width to height), formats, and shares (0 to 1) of grey, transparent and turned pictures.
         findings: what harms most first.
+        notes: what a training says of how the source was read, as far as it is no finding.
     """
 
     source: str
     classes: dict[str, dict[str, int]]
     facts: dict[str, Any]
     findings: tuple[Finding, ...]
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -46,27 +55,35 @@ class Report:
             "classes": self.classes,
             "facts": self.facts,
             "findings": [finding.to_dict() for finding in self.findings],
+            "notes": list(self.notes),
         }
 
 
-def examine(source: str, watch: Watch = lambda looks, total: looks) -> Report:
+def examine(
+    source: str,
+    watch: Watch = lambda looks, total: looks,
+    reading: Reading = Reading(),  # noqa: B008  (frozen)
+) -> Report:
     """Look at every picture of ``source``, anything that a recipe's ``data.source`` may be.
 
     Args:
         watch: passes the looks on, of so many in all, and may show how far they are.
+        reading: how the source is to be read.
 
     Raises:
         DataError: there is no such source, or not one picture in it.
     """
-    inventory = take_inventory(source)
+    inventory = take_inventory(source, reading)
     seen = list(_see(inventory.source, watch))
-    findings = [*inventory.findings, *check_files(seen)]
+    findings = [*inventory.findings, *check_files(seen), *check_names(inventory.source)]
     findings += check_classes(inventory.source.classes, seen)
     if inventory.usable:
         findings += _check_splits(inventory.source, seen)
     findings += check_copies(seen, _twins(seen))
     counts = class_counts(inventory.source.classes, seen)
-    return Report(inventory.source.name, counts, _facts(seen), tuple(in_order(findings)))
+    said = {finding.message for finding in findings}
+    notes = tuple(note for note in inventory.source.notes if note not in said)
+    return Report(inventory.source.name, counts, _facts(seen), tuple(in_order(findings)), notes)
 
 
 def _see(source: Source, watch: Watch) -> Iterator[Seen]:

@@ -1,19 +1,24 @@
 """What lies where: pictures of a source, even one that training would refuse, and what is beside them."""
 
+import dataclasses
 import os
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from finetune.data.picture.images import read_image
-from finetune.data.sources.dataset import SPLIT_NAMES, Source, Split
+from finetune.data.sources.dataset import Reading, Source, Split
 from finetune.data.sources.files import is_image_name, is_stray, walk
 from finetune.data.sources.pictures import FilePictures
-from finetune.data.sources.read import read_source
+from finetune.data.sources.read import read_source, table_of
+from finetune.data.sources.split_names import split_of
+from finetune.data.sources.tables import Table, look_through_table
 from finetune.errors import BadImageError, DataError, printable
 from finetune.strategy.doctor.findings import Finding
+from finetune.strategy.doctor.rows import findings_of
 
 
 @dataclass(frozen=True)
@@ -25,18 +30,22 @@ class Inventory:
     usable: bool
 
 
-def take_inventory(source: str) -> Inventory:
+def take_inventory(source: str, reading: Reading = Reading()) -> Inventory:  # noqa: B008  (frozen)
     """Read ``source``, anything that a recipe's ``data.source`` may be.
 
-    A folder that training would refuse is read as well as can be: whatever lies below a folder is of its
-    class, in the split that a folder around that is named after.
+    What training would refuse is read as well as can be. Of a folder, whatever lies below a folder is of its
+    class, in the split that a folder around that is named after. Of a table, the rows that are sound are
+    read, and what is wrong with the others are findings.
 
     Raises:
-        DataError: there is no such source, or not one picture in it.
+        DataError: there is no such source, or not one picture and not one row in it.
     """
+    table = table_of(source, reading)
+    if table is not None:
+        return _inventory_of_table(look_through_table(table, reading))
     root = Path(source).expanduser()
     try:
-        found, refusal = read_source(source), None
+        found, refusal = read_source(source, reading), None
     except DataError as error:
         refusal = Finding("unusable", (), f"training refuses this: {error}")
         anyway = _read_anyway(root) if root.is_dir() else None
@@ -51,26 +60,49 @@ def take_inventory(source: str) -> Inventory:
     return Inventory(found, tuple(findings), refusal is None)
 
 
+def _inventory_of_table(table: Table) -> Inventory:
+    findings = findings_of(table)
+    if table.faults:
+        number = "1 fault" if len(table.faults) == 1 else f"{len(table.faults):,} faults"
+        findings.insert(0, Finding("unusable", (), f"training refuses this table: {number}, listed here"))
+    sound = dataclasses.replace(table, faults=[])
+    try:
+        if table.rows or not table.faults:
+            return Inventory(sound.source(), tuple(findings), not table.faults)
+    except DataError as error:
+        if not table.rows:
+            raise
+        findings.append(Finding("unusable", (), f"training refuses this: {error}"))
+    found = {
+        split: [(label, path) for label, paths in labels.items() for path in paths]
+        for split, labels in sound.splits().items()
+    }
+    return Inventory(_gathered(table.name, found, table.notes), tuple(findings), False)
+
+
 def _read_anyway(root: Path) -> Source | None:
     paths: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for path in walk(root):
         parts = Path(path).relative_to(root).parts
         if not is_image_name(path) or len(parts) < 2:
             continue
-        split = SPLIT_NAMES.get(parts[0].lower()) if len(parts) > 2 else None
+        split = split_of(parts[0]) if len(parts) > 2 else None
         paths[split or "all"].append((parts[1] if split else parts[0], path))
-    if not paths:
-        return None
-    classes = tuple(sorted({name for entries in paths.values() for name, _ in entries}))
-    place = {name: index for index, name in enumerate(classes)}
+    return _gathered(printable(str(root)), paths) if paths else None
+
+
+def _gathered(name: str, found: Mapping[str, Sequence[tuple[str, str]]], notes: Sequence[str] = ()) -> Source:
+    """A source of ``found``: split -> class and path of each picture; nothing is refused."""
+    classes = tuple(sorted({label for entries in found.values() for label, _ in entries}))
+    place = {label: index for index, label in enumerate(classes)}
     splits = {
         split: Split(
             FilePictures(path for _, path in entries),
-            np.asarray([place[name] for name, _ in entries], dtype=np.int64),
+            np.asarray([place[label] for label, _ in entries], dtype=np.int64),
         )
-        for split, entries in paths.items()
+        for split, entries in found.items()
     }
-    return Source(printable(str(root)), classes, splits)
+    return Source(name, classes, splits, tuple(notes))
 
 
 def _beside(root: Path, known: set[str]) -> list[Finding]:
