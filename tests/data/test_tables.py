@@ -9,8 +9,10 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from finetune.data.sources.class_names import folded
 from finetune.data.sources.dataset import Source, is_class_name
 from finetune.data.sources.read import read_source
+from finetune.data.sources.tables import column_values
 from finetune.errors import DataError
 
 Put = Callable[..., Path]
@@ -178,8 +180,7 @@ def test_only_train_rows(root: Path) -> None:
     st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]),
 )
 def test_what_csv_writes_is_what_is_read(root: Path, written: list[str], quoting: int) -> None:
-    folded = {" ".join(unicodedata.normalize("NFKC", label).casefold().split()) for label in written}
-    assume(len(folded) == len(written))
+    assume(len({folded(label) for label in written}) == len(written))
     text = io.StringIO(newline="")
     writer = csv.writer(text, quoting=quoting)
     writer.writerow(["path", "label"])
@@ -187,6 +188,58 @@ def test_what_csv_writes_is_what_is_read(root: Path, written: list[str], quoting
     found = labels(read(root, text.getvalue()))["all"]
     expected = {f"{i}.png": unicodedata.normalize("NFC", label.strip()) for i, label in enumerate(written)}
     assert found == expected
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=80)
+@given(
+    st.lists(st.text(min_size=1, max_size=8).filter(is_class_name), min_size=2, max_size=5, unique_by=folded),
+    st.sampled_from(",;\t|"),
+    st.sampled_from(["", "sep={}", '"sep={}"', "SEP={}", "sep={};;"]),
+    st.sampled_from(["\n", "\r\n"]),
+    st.tuples(st.integers(0, 2), st.integers(0, 3)),
+    st.booleans(),
+)
+def test_whatever_a_spreadsheet_makes_of_a_table(
+    root: Path, written: list[str], delimiter: str, sep: str, end: str, empty: tuple[int, int], bom: bool
+) -> None:
+    """Other characters between columns, Excel's line for it, empty columns at the end and empty lines."""
+    text = io.StringIO(newline="")
+    if sep and (delimiter == ";" or not sep.endswith(";;")):
+        text.write(sep.format(delimiter) + end)
+    writer = csv.writer(text, delimiter=delimiter, lineterminator=end)
+    writer.writerow(["path", "Label", "note", *[""] * empty[0]])
+    for number, label in enumerate(written):
+        writer.writerow([f"{number}.png", label, "x", *[""] * (empty[1] if number % 2 else empty[0])])
+    text.write(delimiter * 3 + end)
+    data = b"\xef\xbb\xbf" * bom + text.getvalue().encode()
+    found = labels(read(root, data))["all"]
+    assert found == {f"{i}.png": unicodedata.normalize("NFC", each.strip()) for i, each in enumerate(written)}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("sep=;\npath;label\n0.png;\n", "table.csv:3: the label is empty"),
+        ("sep=,\nfile,class\n0.png,a\n", "table.csv:2: the header lacks path and label"),
+        ("filename;category\n0.png;a\n", "rename 'filename' to path and 'category' to label"),
+        ("path,Target\n0.png,a\n", "rename 'Target' to label"),
+        ("image,label\n0.png,a\n", "rename 'image' to path"),
+        ("path;label\n0.png;a;b\n", "put quotes around a field with a semicolon in it"),
+        ("path,label,,\n0.png,a,b,c\n", "4 fields, but the header has 2"),
+        ("sep=;\n", "an empty file"),
+    ],
+)
+def test_faults_of_tables_from_elsewhere(text: str, said: str, root: Path) -> None:
+    assert said in refused(root, text)
+
+
+def test_columns_of_another_delimiter_tell_groups_too(root: Path) -> None:
+    text = "sep=;\nPath;label;Patient;\n0.png;a;x;\n1.png;b;y;\n"
+    read(root, text)
+    assert column_values(root / "table.csv", "patient") == {
+        str(root / "0.png"): "x",
+        str(root / "1.png"): "y",
+    }
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)

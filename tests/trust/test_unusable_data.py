@@ -139,3 +139,99 @@ def test_a_last_single_picture_joins_the_batch_before(
     words = ["--set", "train.batch_size=31", "--set", "train.phases.0.freeze=none"]
     ended = cli("train", recipe(), "--run-dir", tmp_path / "run", "--device", "cpu", *words)
     assert ended.code == 0, ended.err
+
+
+def sites(album: Path) -> Path:
+    """Two folders that hold the same classes, and are not named after splits."""
+    (album / "train").rename(album / "north")
+    (album / "test").rename(album / "south")
+    shutil.rmtree(album / "val")
+    return album
+
+
+def splits_in_classes(album: Path) -> Path:
+    for name in ("disc", "square"):
+        (album / "turned" / name).mkdir(parents=True)
+        for split in ("train", "test"):
+            (album / split / name).rename(album / "turned" / name / f"{split}ing_set")
+    return album / "turned"
+
+
+def one_class_in_two_spellings(album: Path) -> Path:
+    (album / "val" / "disc").rename(album / "val" / "Disc")
+    return album
+
+
+def listed_with(column: str, train: str, test: str) -> Callable[[Path], Path]:
+    def write(album: Path) -> Path:
+        rows = [
+            f"{path},{path.parent.name},{train if split == 'train' else test}"
+            for split in ("train", "test")
+            for path in sorted((album / split).glob("*/*"))
+        ]
+        (album / "t.csv").write_text(f"path,label,{column}\n" + "\n".join(rows))
+        return album / "t.csv"
+
+    return write
+
+
+DOUBTFUL: dict[str, Callable[[Path], Path]] = {
+    "sites": sites,
+    "splits in classes": splits_in_classes,
+    "one class in two spellings": one_class_in_two_spellings,
+    "numbers for splits": listed_with("partition", "0", "2"),
+    "words that are nearly splits": listed_with("usage", "Training", "PrivateTest"),
+}
+
+
+@pytest.mark.parametrize("how", DOUBTFUL)
+def test_doubtful_data_is_trained_on_by_no_command(
+    how: str, album: Path, refused: Any, cli: Any, recipe: Callable[..., Path], chdir_tmp: Path
+) -> None:
+    source = DOUBTFUL[how](album)
+    said = refused(source)
+    for words in (
+        ("advise", source, "--backbone", "resnet18"),
+        ("probe", source),
+        ("rank", source, "--backbones", "resnet18", "--weights", "none"),
+        ("cv", recipe(source=source), "--folds", "2"),
+    ):
+        ended = cli(*words)
+        assert (ended.code, ended.out) == (2, ""), words
+        assert said.splitlines()[0].removeprefix("error: ") in ended.err
+    assert "unusable" in cli("doctor", source).out
+    assert cli("doctor", source, "--strict").code == 1
+
+
+@pytest.mark.parametrize("how", ["folders", "a column", "a flag"])
+def test_published_test_pictures_stay_test(
+    how: str, album: Path, recipe: Callable[..., Path], tmp_path: Path, cli: Any
+) -> None:
+    if how == "folders":
+        for split in ("train", "val", "test"):
+            (album / split).rename(album / f"seg_{split.title()}")
+        source = album
+    else:
+        said = ("set", "train", "test") if how == "a column" else ("is_test", "False", "True")
+        source = listed_with(*said)(album)
+    ended = cli("train", recipe(source=source), "--run-dir", tmp_path / "run", "--device", "cpu")
+    assert ended.code == 0, ended.err
+    assert "(n = 12)" in ended.out
+    assert "test: " not in ended.err  # nothing is carved out as test
+
+
+def test_what_says_how_a_source_is_read_can_be_tried(
+    album: Path, recipe: Callable[..., Path], chdir_tmp: Path, cli: Any
+) -> None:
+    path = recipe(source=listed_with("partition", "0", "2")(album))
+    words = ["--device", "cpu", "--set", "data.split_column=none"]
+    assert cli("train", path, "--smoke", *words).code == 0
+    ended = cli("train", path, *words)
+    assert ended.code == 0, ended.err
+    assert "columns that were not used: 'partition'" in ended.err
+    path = recipe(source=sites(album))
+    words = ["--device", "cpu", "--set", "data.layout=classes", "--run-dir", "classes"]
+    assert cli("train", path, "--smoke", *words).code == 0
+    ended = cli("train", path, *words, "--overwrite")
+    assert ended.code == 0, ended.err
+    assert "2 classes" in ended.err

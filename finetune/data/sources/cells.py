@@ -69,6 +69,10 @@ class Cells:
         wanted = column.strip().casefold()
         return names.index(wanted) if wanted in names else None
 
+    def header_place(self, column: str) -> int:
+        """Where one of ``NEEDED`` is, without which no table is read."""
+        return [each.casefold() for each in self.header].index(column)
+
     def column(self, place: int) -> list[str]:
         """The cells of one column, without outer spaces."""
         return [cells[place].strip() for _, cells in self.rows]

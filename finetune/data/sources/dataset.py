@@ -33,6 +33,9 @@ class Reading:
     group_column: str | None = None
 
 
+AS_FOUND = Reading()
+
+
 @dataclass(frozen=True, eq=False)
 class Split:
     """Pictures with their classes: ``targets`` is int64, shape (N,), each in 0..num_classes-1.

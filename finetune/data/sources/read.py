@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from finetune.data.sources.dataset import Reading, Source
+from finetune.data.sources.dataset import AS_FOUND, Reading, Source
 from finetune.data.sources.folders import read_folder
 from finetune.data.sources.known import read_known
 from finetune.data.sources.tables import read_table
@@ -13,7 +13,7 @@ from finetune.recipe.catalog import KNOWN_SETS, suggest
 ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"})
 
 
-def read_source(source: str, reading: Reading = Reading()) -> Source:  # noqa: B008  (frozen)
+def read_source(source: str, reading: Reading = AS_FOUND) -> Source:
     """Read what a recipe's ``data.source`` names: a known set, ``torchvision:NAME``, a folder, or a CSV file.
 
     Raises:
@@ -33,7 +33,7 @@ def read_source(source: str, reading: Reading = Reading()) -> Source:  # noqa: B
     return read_table(path, reading)
 
 
-def table_of(source: str, reading: Reading = Reading()) -> Path | None:  # noqa: B008  (frozen)
+def table_of(source: str, reading: Reading = AS_FOUND) -> Path | None:
     """The CSV file that a source names; None if it names something else.
 
     Raises:

@@ -45,9 +45,9 @@ def find_paths(given: Sequence[str], folder: Path) -> Found:
         fault = _fault(first)
         if fault is not None:
             for other in _readings(path):
-                candidate = os.path.normpath(os.path.join(base, other))  # noqa: PTH118
-                if _fault(candidate) is None:
-                    first, fault = candidate, None
+                first = os.path.normpath(os.path.join(base, other))  # noqa: PTH118
+                if _fault(first) is None:
+                    fault = None
                     rewritten += "\\" in path
                     break
         found.paths.append(first)
@@ -126,6 +126,8 @@ def _move_here(foreign: dict[int, tuple[str, ...]], given: Sequence[str], folder
                 f"{whole}, and with / between folders"
             )
             found.remarks.append((remark, members))
+            for place in members:
+                found.paths[place] = given[place].strip()
             continue
         for place, tail in best.items():
             found.paths[place] = os.path.normpath(tail)
@@ -135,8 +137,8 @@ def _move_here(foreign: dict[int, tuple[str, ...]], given: Sequence[str], folder
                 found.missing[place] = f"{NO_SUCH}, and none below the table's folder either"
         prefix = printable(_written(foreign[members[0]], shared[:cut], given[members[0]]))
         found.notes.append(
-            f"{prefix} is not on this machine; the pictures listed there were found below {here} ({most:,} of "
-            f"{len(members):,})"
+            f"{prefix} is not on this machine; the pictures listed there were found below {here} "
+            f"({most:,} of {len(members):,})"
         )
 
 

@@ -6,9 +6,9 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from finetune.data.sources.cells import Cells, read_cells
+from finetune.data.sources.cells import NEEDED, Cells, read_cells
 from finetune.data.sources.class_names import same_names
-from finetune.data.sources.dataset import Reading, Source, is_class_name, listed, source_of_files
+from finetune.data.sources.dataset import AS_FOUND, Reading, Source, is_class_name, listed, source_of_files
 from finetune.data.sources.split_columns import SplitColumn, find_split_column
 from finetune.data.sources.table_paths import find_paths
 from finetune.errors import DataError, printable
@@ -97,7 +97,7 @@ class Table:
         return lines
 
 
-def read_table(table: Path, reading: Reading = Reading()) -> Source:  # noqa: B008  (frozen)
+def read_table(table: Path, reading: Reading = AS_FOUND) -> Source:
     """Read a CSV file: a header with the columns path and label, perhaps split, in any order, among others.
 
     UTF-8, with or without a byte-order mark; commas, semicolons, tabs or vertical bars; quotes as in RFC
@@ -114,7 +114,7 @@ def read_table(table: Path, reading: Reading = Reading()) -> Source:  # noqa: B0
     return look_through_table(table, reading).source()
 
 
-def look_through_table(table: Path, reading: Reading = Reading()) -> Table:  # noqa: B008  (frozen)
+def look_through_table(table: Path, reading: Reading = AS_FOUND) -> Table:
     """As :func:`read_table`, with all faults found and none raised.
 
     Raises:
@@ -130,7 +130,8 @@ def look_through_table(table: Path, reading: Reading = Reading()) -> Table:  # n
         split = SplitColumn()
     found.notes.extend(f"{name}: {note}" for note in split.notes)
     _note_unused(cells, split, reading, found)
-    rows = [row for line, each in cells.rows if (row := _row(line, each, cells, split, found))]
+    path, label = (cells.header_place(column) for column in NEEDED)
+    rows = [row for line, each in cells.rows if (row := _row(line, each, path, label, split, found))]
     rows = _with_files(rows, found)
     rows = _without_repeats(rows, found)
     _check_spelling(rows, found)
@@ -146,12 +147,11 @@ def column_values(table: Path, column: str) -> dict[str, str]:
     """
     name = printable(str(table))
     cells = read_cells(table, name)
-    place, path = cells.place(column), cells.place("path")
+    place, path = cells.place(column), cells.header_place("path")
     if place is None or [each.casefold() for each in cells.header].count(column.strip().casefold()) > 1:
         raise DataError(
             f"{name}: there must be one column '{printable(column)}'; it has {listed(cells.header)}"
         )
-    assert path is not None  # no table is read without it
     files = find_paths([row[path] for _, row in cells.rows], table.parent).paths
     values: dict[str, str] = {}
     for (_, row), file in zip(cells.rows, files, strict=True):
@@ -177,10 +177,11 @@ def _note_unused(cells: Cells, split: SplitColumn, reading: Reading, found: Tabl
         found.notes.append(f"{found.name}: columns that were not used: {listed(unused)}")
 
 
-def _row(line: int, row: list[str], cells: Cells, split: SplitColumn, found: Table) -> Row | None:
+def _row(
+    line: int, row: list[str], path_place: int, label_place: int, split: SplitColumn, found: Table
+) -> Row | None:
     """A row, if it is sound by itself; what is wrong with it is noted."""
-    places = cells.place("path"), cells.place("label")
-    path, label = (row[place] for place in places if place is not None)
+    path, label = row[path_place], row[label_place]
     faults = []
     if not path.strip():
         faults.append("the path is empty")

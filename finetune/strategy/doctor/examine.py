@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from finetune.data.holdout.splits import carve
-from finetune.data.sources.dataset import Reading, Source
+from finetune.data.sources.dataset import AS_FOUND, Reading, Source
 from finetune.errors import DataError
 from finetune.strategy.doctor.checks import (
     Seen,
@@ -62,7 +62,7 @@ class Report:
 def examine(
     source: str,
     watch: Watch = lambda looks, total: looks,
-    reading: Reading = Reading(),  # noqa: B008  (frozen)
+    reading: Reading = AS_FOUND,
 ) -> Report:
     """Look at every picture of ``source``, anything that a recipe's ``data.source`` may be.
 
@@ -77,12 +77,14 @@ def examine(
     seen = list(_see(inventory.source, watch))
     findings = [*inventory.findings, *check_files(seen), *check_names(inventory.source)]
     findings += check_classes(inventory.source.classes, seen)
+    carved: tuple[str, ...] = ()
     if inventory.usable:
-        findings += _check_splits(inventory.source, seen)
+        too_few, carved = _check_splits(inventory.source, seen)
+        findings += too_few
     findings += check_copies(seen, _twins(seen))
     counts = class_counts(inventory.source.classes, seen)
     said = {finding.message for finding in findings}
-    notes = tuple(note for note in inventory.source.notes if note not in said)
+    notes = tuple(note for note in (*inventory.source.notes, *carved) if note not in said)
     return Report(inventory.source.name, counts, _facts(seen), tuple(in_order(findings)), notes)
 
 
@@ -109,23 +111,23 @@ def _twins(seen: list[Seen]) -> list[Twin]:
     return [Twin(whole[twin.first], whole[twin.second], twin.mirrored) for twin in twins]
 
 
-def _check_splits(source: Source, seen: list[Seen]) -> list[Finding]:
-    """Whether what can be read suffices for train, val and test."""
+def _check_splits(source: Source, seen: list[Seen]) -> tuple[list[Finding], tuple[str, ...]]:
+    """Whether what can be read suffices for train, val and test, and what a training says of carving them."""
     splits, start = {}, 0
     for name, split in source.splits.items():
         part = seen[start : start + len(split)]
         splits[name] = split.subset([index for index, each in enumerate(part) if not each.look.fault])
         start += len(split)
     try:
-        carve(
+        carved = carve(
             Source(source.name, source.classes, splits),
             val_fraction=VAL_FRACTION,
             test_fraction=TEST_FRACTION,
             seed=0,
         )
     except DataError as error:
-        return [Finding("too-few", (), str(error))]
-    return []
+        return [Finding("too-few", (), str(error))], ()
+    return [], carved.notes
 
 
 def _facts(seen: list[Seen]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from finetune.data.picture.images import read_image
-from finetune.data.sources.dataset import Reading, Source, Split
+from finetune.data.sources.dataset import AS_FOUND, Reading, Source, Split
 from finetune.data.sources.files import is_image_name, is_stray, walk
 from finetune.data.sources.pictures import FilePictures
 from finetune.data.sources.read import read_source, table_of
@@ -30,7 +30,7 @@ class Inventory:
     usable: bool
 
 
-def take_inventory(source: str, reading: Reading = Reading()) -> Inventory:  # noqa: B008  (frozen)
+def take_inventory(source: str, reading: Reading = AS_FOUND) -> Inventory:
     """Read ``source``, anything that a recipe's ``data.source`` may be.
 
     What training would refuse is read as well as can be. Of a folder, whatever lies below a folder is of its

@@ -1,0 +1,78 @@
+"""Names of classes that are one name: in case, spaces and Unicode form an error, nearly so a remark."""
+
+import unicodedata
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from finetune.data.sources.class_names import folded, lookalikes, same_names
+from finetune.data.sources.dataset import is_class_name
+
+NAMES = st.text(st.characters(codec="utf-8", categories=("L", "Nd", "Zs")), min_size=1, max_size=12).filter(
+    is_class_name
+)
+CHANGES = {
+    "upper": str.upper,
+    "title": str.title,
+    "swapped": str.swapcase,
+    "space before": lambda name: " " + name,
+    "space after": lambda name: name + " ",
+    "no-break space": lambda name: name + "\u00a0",
+    "zero width": lambda name: name[:1] + "\u200b" + name[1:],
+    "NFD": lambda name: unicodedata.normalize("NFD", name),
+    "NFKC": lambda name: unicodedata.normalize("NFKC", name),
+    "full width": lambda name: "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in name),
+}
+
+
+@given(NAMES, st.sampled_from(sorted(CHANGES)))
+def test_changes_that_make_no_other_class(name: str, change: str) -> None:
+    changed = CHANGES[change](name)
+    # Some letters have no way back from upper case: two of them are one.
+    assume(change not in ("upper", "title", "swapped") or changed.lower() == name.lower())
+    assert folded(changed) == folded(name)
+    assert same_names([name, changed]) == ([(changed, name)] if changed != name else [])
+
+
+@given(st.lists(NAMES, unique_by=folded, max_size=8))
+def test_other_names_are_left_alone(names: list[str]) -> None:
+    assert same_names(names) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "how"),
+    [
+        ("cat", "cats", "singular and plural"), ("box", "boxes", "singular and plural"),
+        ("berry", "Berries", "singular and plural"), ("tomato", "tomatoes", "singular and plural"),
+        ("hot_dog", "hotdog", "separators"), ("hot dog", "hot-dog", "separators"),
+        ("café", "cafe", "accents"), ("labrador", "labradr", "a letter"), ("apple", "appel", "a letter"),
+        ("strawbery", "strawberry", "a letter"), ("chihuahua", "chihuehua", "a letter"),
+    ],
+)  # fmt: skip
+def test_names_that_are_nearly_the_same(one: str, other: str, how: str) -> None:
+    ((first, second, said),) = lookalikes({one: 30, other: 30})
+    assert {first, second} == {one, other}
+    assert how in said
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("house", "mouse", "horse"), ("class_1", "class_2"), ("character10", "character11"), ("boat", "coat"),
+        ("glass", "grass"), ("healthy", "unhealthy"), ("male", "female"), ("bus", "bush"), ("0", "1"),
+        ("left", "lift"), ("bear", "beer"), ("shell", "hell"),
+    ],
+)  # fmt: skip
+def test_names_that_are_other_words(names: tuple[str, ...]) -> None:
+    assert lookalikes(dict.fromkeys(names, 30)) == []
+
+
+def test_a_rare_class_is_sooner_taken_for_a_misspelling() -> None:
+    assert lookalikes({"mouse": 30, "mause": 30}) == []
+    assert len(lookalikes({"mouse": 30, "mause": 1})) == 1
+    assert len(lookalikes({"hotdog": 22, "hotdgo": 1, "pizza": 20})) == 1
+
+
+def test_what_is_an_error_already_is_no_remark() -> None:
+    assert lookalikes({"Cat": 3, "cat": 3, "dog": 3}) == []

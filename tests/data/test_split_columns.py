@@ -1,0 +1,216 @@
+"""Which column of a table tells the split: read where that is certain, refused where it may be."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from finetune.data.holdout.groups import with_groups
+from finetune.data.sources.dataset import AS_FOUND, Reading, Source
+from finetune.data.sources.read import read_source
+from finetune.errors import DataError
+
+Put = Callable[..., Path]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for number in range(12):
+        (tmp_path / f"{number}.png").touch()
+    return tmp_path
+
+
+def table(root: Path, columns: dict[str, Sequence[str]]) -> str:
+    """Twelve pictures of two classes, with more columns, whose values repeat."""
+    values = [itertools.islice(itertools.cycle(each), 12) for each in columns.values()]
+    rows = [
+        [f"{number}.png", "ab"[(number + number // 3) % 2], *more]
+        for number, more in enumerate(zip(*values, strict=True))
+    ]
+    lines = [["path", "label", *columns], *rows]
+    (root / "t.csv").write_text("".join(",".join(line) + "\n" for line in lines))
+    return str(root / "t.csv")
+
+
+def numbers(source: Source) -> dict[str, list[int]]:
+    """Split -> the pictures in it."""
+    return {
+        name: sorted(int(Path(split.name(i)).stem) for i in range(len(split)))
+        for name, split in source.splits.items()
+    }
+
+
+def refused(source: str, reading: Reading = AS_FOUND) -> str:
+    with pytest.raises(DataError) as caught:
+        read_source(source, reading)
+    return str(caught.value)
+
+
+HELD, KEPT = [4, 5, 10, 11], [0, 1, 2, 3, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["set", "subset", "Partition", "phase", "USAGE", "Split", "fold", "data_split", "stage", "whatever"],
+)
+@pytest.mark.parametrize(
+    ("train", "held", "split"),
+    [
+        ("train", "test", "test"), ("TRAIN", "TEST", "test"), ("Training", "Validation", "val"),
+        ("train", "dev", "val"), ("train_set", "test_set", "test"), (" train", "valid ", "val"),
+        ("trainval", "holdout", "test"),
+    ],
+)  # fmt: skip
+def test_names_of_splits_in_any_column(name: str, train: str, held: str, split: str, root: Path) -> None:
+    source = read_source(table(root, {name: [train] * 4 + [held] * 2}))
+    assert numbers(source) == {"train": KEPT, split: HELD}
+    if name != "Split":
+        assert any(f"the split is read from the column '{name}'" in note for note in source.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("is_valid", "val"), ("isValid", "val"), ("isvalid", "val"), ("IS_VAL", "val"), ("valid", "val"),
+        ("is_test", "test"), ("test", "test"), ("in_test_set", "test"), ("use_for_validation", "val"),
+        ("is_holdout", "test"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("yes", "no"), [("True", "False"), ("1", "0"), ("yes", "no"), ("1.0", "0.0"), ("T", "F")]
+)
+def test_flags_of_what_is_held_out(name: str, split: str, yes: str, no: str, root: Path) -> None:
+    source = read_source(table(root, {name: [no] * 4 + [yes] * 2}))
+    assert numbers(source) == {"train": KEPT, split: HELD}
+    assert any(f"'{name}' (yes is {split}, no is train)" in note for note in source.notes)
+
+
+@pytest.mark.parametrize("name", ["is_train", "train", "in_training", "is_training_image"])
+def test_what_is_not_train_is_never_trained_on(name: str, root: Path) -> None:
+    source = read_source(table(root, {name: ["1"] * 4 + ["0"] * 2}))
+    assert numbers(source) == {"train": KEPT, "test": HELD}
+
+
+def test_flags_of_two_splits(root: Path) -> None:
+    flags = {"is_valid": ["0", "0", "0", "0", "1", "1"], "is_test": ["0"] * 10 + ["1"] * 2}
+    said = refused(table(root, flags))  # rows 10 and 11 are in both
+    assert "say different things" in said
+    flags["is_valid"] = ["0"] * 4 + ["1"] * 2 + ["0"] * 6
+    source = read_source(table(root, flags))
+    assert numbers(source) == {"train": KEPT, "val": [4, 5], "test": [10, 11]}
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"usage": ["Training", "Training", "PublicTest"]}, "not all of them do ('PublicTest')"),
+        ({"set": ["train", "train", "test", "extra"]}, "not all of them do ('extra')"),
+        ({"notes": ["train", "test", "odd"]}, "the column 'notes' may tell the split"),
+        ({"partition": ["0", "0", "1", "2"]}, "do not tell which is which"),
+        ({"split": ["0", "0", "1"]}, "the column 'split' may tell the split"),
+        ({"set": ["tr", "tr", "te"]}, "do not tell which is which"),
+        ({"valid": ["1", "1", "1", "0"]}, "75 % of the rows would be val"),
+        ({"is_test": ["1"]}, "in every row"),
+        ({"valid": ["1", "1", ""]}, "in every row that says anything"),
+        ({"set": ["train", "test"], "phase": ["test", "train"]}, "'set', 'phase' all look like splits"),
+        ({"set": ["train", "train", "test", ""]}, "the split is empty"),
+        ({"set": ["test", "test"]}, "no row has the split train"),
+    ],
+)
+def test_in_doubt_it_asks(columns: dict[str, list[str]], said: str, root: Path) -> None:
+    source = table(root, columns)
+    message = refused(source)
+    assert said in message
+    if "data.split_column: none" in message:
+        found = read_source(source, Reading(split_column="none"))
+        assert numbers(found) == {"all": list(range(12))}
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"width": ["3", "4", "5"]}, {"phase": ["solid", "liquid"]}, {"set": [str(n) for n in range(12)]},
+        {"test": ["PCR", "ELISA"]}, {"val": ["0.31", "0.7"]}, {"type": ["train"]},
+        {"vehicle": ["train", "bus"]},
+        {"is_test": ["0"]}, {"is_train": ["1"]}, {"split": [""]}, {"fold": ["0", "1", "2"]},
+        {"kfold": ["1", "2"]}, {"contest": ["0", "1"]}, {"flipped": ["True", "False"]},
+    ],
+)  # fmt: skip
+def test_columns_that_tell_no_split_are_named(columns: dict[str, list[str]], root: Path) -> None:
+    source = read_source(table(root, columns))
+    assert numbers(source) == {"all": list(range(12))}
+    (name,) = columns
+    told = [note for note in source.notes if "not used" in note]
+    assert [f"'{name}'" in note for note in told] == ([True] if name != "split" else [])
+    folds = [note for note in source.notes if "folds, and no splits" in note]
+    assert len(folds) == (name in ("fold", "kfold"))
+
+
+def test_plain_words_win_over_numbers_and_ticks(root: Path) -> None:
+    columns = {"set": ["train"] * 4 + ["test"] * 2, "valid": ["1"], "partition": ["0", "1", "2"]}
+    source = read_source(table(root, columns))
+    assert numbers(source) == {"train": KEPT, "test": HELD}
+    assert any("'valid', 'partition'" in note for note in source.notes)
+
+
+def test_a_column_called_split_is_the_split(root: Path) -> None:
+    columns = {"split": ["train"] * 4 + ["test"] * 2, "set": ["test", "train"]}
+    source = read_source(table(root, columns))
+    assert numbers(source) == {"train": KEPT, "test": HELD}
+    assert any("not used: 'set'" in note for note in source.notes)
+
+
+def test_the_column_that_is_said(root: Path) -> None:
+    columns = {
+        "set": ["train"] * 4 + ["test"] * 2,
+        "Phase": ["train", "val"],
+        "valid": ["1", "1", "0", "0", "1"],
+    }
+    source = table(root, columns)
+    assert "different things" in refused(source)
+    assert numbers(read_source(source, Reading(split_column="set"))) == {"train": KEPT, "test": HELD}
+    assert list(read_source(source, Reading(split_column="phase")).splits) == ["train", "val"]
+    assert len(numbers(read_source(source, Reading(split_column="VALID")))["val"]) == 8
+    assert list(read_source(source, Reading(split_column="none")).splits) == ["all"]
+    assert "no column 'sett'; there are 'path', 'label', 'set'" in refused(
+        source, Reading(split_column="sett")
+    )
+    assert "unknown split 'a'" in refused(source, Reading(split_column="label"))
+
+
+def test_the_column_of_the_groups_is_used(root: Path) -> None:
+    source = table(root, {"patient": ["x", "y", "z"], "fold": ["0", "1", "2"]})
+    read = read_source(source, Reading(group_column="Patient"))
+    assert next(note for note in read.notes if "not used" in note).endswith("not used: 'fold'")
+    grouped = with_groups(read, source, "patient").splits["all"].groups
+    assert grouped is not None
+    assert len(set(grouped.tolist())) == 3
+
+
+WORD = st.sampled_from(["train", "test", "val", "", "0", "1", "True", "False", "x", "PublicTest", "2"])
+HEADER = st.sampled_from(["set", "is_valid", "test", "fold", "width", "partition", "train"])
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+@given(st.dictionaries(HEADER, st.lists(WORD, min_size=1, max_size=6), min_size=1, max_size=3))
+def test_what_is_called_test_is_never_trained_on(root: Path, columns: dict[str, list[str]]) -> None:
+    """Whatever the columns hold: refused, or no row that a column calls test, in words or by a flag, is in
+    train, or in what train is carved out of.
+    """
+    try:
+        source = read_source(table(root, columns))
+    except DataError:
+        return
+    held = set()
+    for name, values in columns.items():
+        by_words = set(values) <= {"train", "test", "val", ""} and len(set(values) - {""}) > 1
+        by_flag = name in ("is_valid", "test") and set(values) == {"0", "1"}
+        for number in range(12):
+            value = values[number % len(values)]
+            if (by_words and value in ("test", "val")) or (by_flag and value == "1"):
+                held.add(number)
+    told = numbers(source)
+    assert not held & {*told.get("train", []), *told.get("all", [])}

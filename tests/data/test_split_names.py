@@ -1,0 +1,106 @@
+"""Which names say a split: by whole words, however they are written."""
+
+import string
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from finetune.data.sources.split_names import PLAIN_WORDS, SPLIT_WORDS, split_name, split_of, words_of
+
+WRITTEN = {"lower": str.lower, "upper": str.upper, "title": str.title}
+# Words that say nothing of a split, and make none with what stands beside them.
+OTHER_WORDS = ["seg", "hotdog", "shoes", "kaggle", "tubes", "vgg", "intel"]
+
+
+def spelt(words: list[str], separator: str, how: str) -> str:
+    return separator.join(WRITTEN[how](word) for word in words)
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from(sorted(SPLIT_WORDS)),
+    st.lists(st.one_of(st.sampled_from(sorted(PLAIN_WORDS)), st.integers(0, 2030).map(str)), max_size=2),
+    st.booleans(),
+    st.sampled_from("_- .+"),
+    st.sampled_from(sorted(WRITTEN)),
+)
+def test_a_split_with_plain_words_is_that_split(
+    word: str, beside: list[str], first: bool, separator: str, how: str
+) -> None:
+    words = [word, *beside] if first else [*beside, word]
+    assert split_of(spelt(words, separator, how)) == SPLIT_WORDS[word]
+
+
+@given(
+    st.sampled_from(sorted(SPLIT_WORDS)),
+    st.sampled_from(["set", "data", "images", "Set", "DATA", "Images"]),
+    st.booleans(),
+)
+def test_written_together(word: str, beside: str, title: bool) -> None:
+    name = (word.title() if title else word) + beside
+    assert split_of(name) == SPLIT_WORDS[word]
+
+
+@given(
+    st.sampled_from(sorted(SPLIT_WORDS)),
+    st.lists(st.sampled_from(OTHER_WORDS), min_size=1, max_size=2),
+    st.booleans(),
+    st.sampled_from("_- "),
+    st.sampled_from(sorted(WRITTEN)),
+)
+def test_other_words_beside_are_kept_apart(
+    word: str, others: list[str], first: bool, separator: str, how: str
+) -> None:
+    found = split_name(spelt([word, *others] if first else [*others, word], separator, how))
+    assert found is not None
+    assert (found.split, found.rest, found.plain) == (SPLIT_WORDS[word], tuple(others), False)
+
+
+@given(
+    st.sampled_from(sorted(SPLIT_WORDS)),
+    st.text(string.ascii_lowercase, min_size=1, max_size=6),
+    st.booleans(),
+)
+def test_a_word_within_a_word_says_nothing(word: str, letters: str, first: bool) -> None:
+    name = letters + word if first else word + letters
+    if words_of(name) == (name,) and name not in SPLIT_WORDS:
+        assert split_name(name) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "contest",
+        "valley",
+        "latest",
+        "trains",
+        "trainer",
+        "invalid",
+        "untested",
+        "device",
+        "Teststrecke",
+        "rest",
+    ],
+)
+def test_words_that_hold_a_splits_name(name: str) -> None:
+    assert split_name(name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("training_set", "train"), ("Train-Data", "train"), ("01_train", "train"), ("train2017", "train"),
+        ("TrainImages", "train"), ("TRAINset", "train"), ("trainval", "train"), ("train_val", "train"),
+        ("validation_data", "val"), ("dev", "val"), ("DevSet", "val"), ("held-out", "test"),
+        ("Hold Out", "test"), ("holdout", "test"), ("testing", "test"), ("evaluation", "test"),
+        ("ｔｒａｉｎ", "train"), ("Trainingsdaten", "train"),
+    ],
+)  # fmt: skip
+def test_names_of_data_sets_that_are_about(name: str, split: str) -> None:
+    assert split_of(name) == split
+
+
+@pytest.mark.parametrize("name", ["train_test_split", "test-train", "val_test", "", "___", "123"])
+def test_two_splits_or_none(name: str) -> None:
+    assert split_name(name) is None
