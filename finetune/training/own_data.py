@@ -12,13 +12,14 @@ import numpy as np
 
 from finetune.data.holdout.groups import with_groups
 from finetune.data.holdout.recorded import SAME, SPLITS, Drift, Record
-from finetune.data.sources.dataset import Source, Split
+from finetune.data.sources.dataset import Reading, Source, Split
 from finetune.data.sources.read import is_place, read_source
 from finetune.errors import CheckpointError, DataError, printable
 from finetune.evaluation.choose_split import choose_split
 from finetune.recipe.schema import DataSection
 from finetune.training.run import files
 from finetune.training.run.checkpoint import Trained, read_document
+from finetune.training.setup import reading_of
 
 # What a run was trained on or chosen by, so that its numbers there flatter it.
 SEEN = ("train", "val")
@@ -71,7 +72,7 @@ def read_undivided(data: DataSection, place: str | None = None, *, groups: bool 
         DataError: it cannot be read.
     """
     place = data.source if place is None else place
-    source = read_source(place)
+    source = read_source(place, reading_of(data))
     return with_groups(source, place, data.group_by) if groups and data.group_by is not None else source
 
 
@@ -223,7 +224,7 @@ def _other(
     strict: bool,
     include_seen: bool,
 ) -> Judged:
-    source = read_source(given)
+    source = _read_given(trained.recipe.data, given)
     name, pictures = choose_split(source, wanted, trained.card.classes)
     if record is None:
         return Judged(name, pictures, source.notes)
@@ -256,9 +257,18 @@ def _own_if_given(trained: Trained, record: Record, given: str, wanted: str | No
         return own_data(trained.run, data, record, classes, verify=verify) if same else None
     if any(_is_same_place(given, place) for place in _places(trained.run, data)[:1]):
         return own_data(trained.run, data, record, classes, verify=verify, place=given)
-    if record.found_in(read_source(given)) < SAME:
+    if record.found_in(_read_given(data, given)) < SAME:
         return None
     return own_data(trained.run, data, record, classes, verify=verify, place=given)
+
+
+def _read_given(data: DataSection, given: str) -> Source:
+    """Other data, read as the recipe has the run's own read, where that can be said of it."""
+    reading = reading_of(data)
+    if reading != Reading():
+        with contextlib.suppress(DataError):
+            return read_source(given, reading)
+    return read_source(given)
 
 
 def _unrecorded(trained: Trained, wanted: str | None) -> Judged:
