@@ -95,4 +95,4 @@ def _show(found: "CrossValidation") -> None:
         f"mean {output.percent(spread.mean)}, standard deviation {100 * spread.deviation:.1f} points, "
         f"95 % interval of the mean [{low:.1f} to {high:.1f}] (corrected for shared training pictures)\n"
     )
-    output.data(summary(found.pooled))
+    output.data(summary(found.pooled, output.width()))

@@ -124,7 +124,7 @@ def evaluate(
         entry |= {"pictures": judged.counts}
         output.data(json.dumps(entry, allow_nan=False))
     else:
-        output.data(summary(evaluation))
+        output.data(summary(evaluation, output.width()))
     top1 = evaluation.metrics.top1
     if min_top1 is not None and top1 < min_top1:
         raise GateMissedError(f"top-1 is {top1:.4f} on {evaluation.split}, below --min-top1 {min_top1:g}")

@@ -1,9 +1,13 @@
 """What the user reads: data on stdout, everything else on stderr."""
 
 import logging
+import shutil
 import sys
 from collections.abc import Sequence
 from typing import Any
+
+# Of what goes to a file or a pipe, where lines have to be cut at all.
+LOG_WIDTH = 120
 
 
 def data(text: str) -> None:
@@ -32,6 +36,11 @@ def percent(fraction: float, digits: int = 1) -> str:
 def interval(top1: float, low: float, high: float, n: int) -> str:
     """An accuracy with its 95 % Wilson interval: ``93.8 % [91.0 to 95.7] (n = 400)``."""
     return f"{percent(top1)} [{100 * low:.1f} to {100 * high:.1f}] (n = {n:,})"
+
+
+def width() -> int:
+    """Cells of a line on stdout: those of the terminal (or of ``COLUMNS``), or what a log is read at."""
+    return shutil.get_terminal_size((LOG_WIDTH, 24)).columns
 
 
 def aligned(pairs: Sequence[tuple[str, str]]) -> list[str]:

@@ -5,8 +5,11 @@ import json
 from collections.abc import Sequence
 from typing import Protocol, TextIO
 
+from rich.cells import cell_len
+
 from finetune.deploy.predict import Prediction
 from finetune.errors import printable
+from finetune.evaluation.columns import padded
 
 # A longer path pushes its own line to the right, not all others.
 WIDEST = 60
@@ -52,16 +55,15 @@ class TableWriter:
 
     def __init__(self, stream: TextIO, classes: Sequence[str]) -> None:
         self._stream = stream
-        self._class_width = max(len(printable(name)) for name in classes)
+        self._class_width = max(cell_len(printable(name)) for name in classes)
         self._path_width = 0
 
     def write(self, batch: Sequence[Prediction]) -> None:
-        lengths = [len(printable(prediction.path)) for prediction in batch]
+        lengths = [cell_len(printable(prediction.path)) for prediction in batch]
         self._path_width = max(self._path_width, min(WIDEST, max(lengths, default=0)))
         for prediction in batch:
-            self._stream.write(
-                f"{printable(prediction.path):<{self._path_width}}  {self._verdict(prediction)}\n"
-            )
+            path = padded(printable(prediction.path), self._path_width)
+            self._stream.write(f"{path}  {self._verdict(prediction)}\n")
         self._stream.flush()
 
     def _verdict(self, prediction: Prediction) -> str:
@@ -69,5 +71,5 @@ class TableWriter:
             return f"error: {printable(prediction.error)}"
         (name, probability), *others = prediction.best
         runners_up = ", ".join(f"{printable(n)} {100 * p:.1f} %" for n, p in others if p >= SHOWN)
-        line = f"{printable(name):<{self._class_width}}  {100 * probability:5.1f} %"
+        line = f"{padded(printable(name), self._class_width)}  {100 * probability:5.1f} %"
         return f"{line}  ({runners_up})" if runners_up else line

@@ -3,25 +3,25 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from finetune.errors import BadImageError, printable
+from finetune.evaluation.columns import in_columns
+from finetune.evaluation.matrix import confusion
 from finetune.evaluation.metrics import Metrics
 
 if TYPE_CHECKING:
     from finetune.evaluation.evaluate import Evaluation
 
-# A larger confusion matrix fits no screen; its largest entries are listed instead.
-LARGEST_MATRIX = 20
-MOST_CONFUSED = 10
 SKIPPED_SHOWN = 20
 
 
-def summary(evaluation: "Evaluation") -> str:
-    """All numbers of an evaluation."""
+def summary(evaluation: "Evaluation", width: int | None = None) -> str:
+    """All numbers of an evaluation; the confusion matrix in ``width`` cells, where that is given."""
     metrics = evaluation.metrics
-    blocks = [_headline(evaluation), _per_class(metrics)]
-    blocks.append(_matrix(metrics) if len(metrics.classes) <= LARGEST_MATRIX else _most_confused(metrics))
+    blocks = [
+        _headline(evaluation),
+        _per_class(metrics),
+        confusion(metrics.confusion, metrics.classes, width),
+    ]
     if evaluation.collected.bad:
         blocks.append(_skipped(evaluation.collected.bad))
     return "\n\n".join(blocks)
@@ -56,27 +56,7 @@ def _per_class(metrics: Metrics) -> str:
         rates = [f"{100 * rate:.1f} %" for rate in (entry.precision, entry.recall, entry.f1)]
         # Without a picture of the class there is nothing to be right about.
         rows.append([printable(entry.name), *(rates if entry.support else ["-"] * 3), f"{entry.support:,}"])
-    return _columns(rows)
-
-
-def _matrix(metrics: Metrics) -> str:
-    names = [printable(name) for name in metrics.classes]
-    numbers = [str(index + 1) for index in range(len(names))]
-    rows = [["true \\ predicted", *numbers]]
-    for index, (name, counts) in enumerate(zip(names, metrics.confusion.tolist(), strict=True)):
-        rows.append([f"{index + 1} {name}", *(str(count) if count else "." for count in counts)])
-    return _columns(rows)
-
-
-def _most_confused(metrics: Metrics) -> str:
-    errors = metrics.confusion * (1 - np.eye(len(metrics.classes), dtype=np.int64))
-    rows = [["true", "predicted", "pictures"]]
-    for place in np.argsort(-errors, axis=None, kind="stable")[:MOST_CONFUSED]:
-        true, predicted = divmod(int(place), len(metrics.classes))
-        if errors[true, predicted]:
-            pair = [printable(metrics.classes[index]) for index in (true, predicted)]
-            rows.append([*pair, str(errors[true, predicted])])
-    return "most confused\n" + _columns(rows) if len(rows) > 1 else "no picture is in the wrong class"
+    return in_columns(rows, text=1)
 
 
 def _skipped(bad: Sequence[BadImageError]) -> str:
@@ -85,18 +65,3 @@ def _skipped(bad: Sequence[BadImageError]) -> str:
     if len(bad) > SKIPPED_SHOWN:
         lines.append(f"  and {len(bad) - SKIPPED_SHOWN:,} more, which --json names")
     return "\n".join(lines)
-
-
-def _columns(rows: list[list[str]]) -> str:
-    """Rows in aligned columns: text to the left, numbers to the right."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    left = [
-        not any(row[i][:1].isdigit() or row[i][:1] in "-." for row in rows[1:]) for i in range(len(widths))
-    ]
-    left[0] = True
-    return "\n".join(
-        "  ".join(
-            c.ljust(w) if lead else c.rjust(w) for c, w, lead in zip(row, widths, left, strict=True)
-        ).rstrip()
-        for row in rows
-    )

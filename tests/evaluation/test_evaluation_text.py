@@ -26,8 +26,9 @@ def test_class_names_are_whole_and_the_matrix_has_true_rows() -> None:
     text = summary(evaluation([long, "b", "never"], [0, 0, 1, 0], [0, 1, 1, 0]))
     assert "…" not in text
     lines = text.splitlines()
-    assert sum(long in line for line in lines) == 2
-    assert lines[-2].split() == ["2", "b", "1", "1", "."]
+    assert sum(long in line for line in lines) == 3  # in the table, at the row and at the column
+    assert lines[-4].split() == ["true", "\\", "predicted", *long.split(), "b", "never"]
+    assert lines[-2].split() == ["b", "1", "1", "."]
     assert any(line.split() == ["never", "-", "-", "-", "0"] for line in lines)
     assert "top-5" not in text
 
@@ -35,7 +36,8 @@ def test_class_names_are_whole_and_the_matrix_has_true_rows() -> None:
 def test_many_classes_list_the_most_confused_pairs() -> None:
     names = [f"class{i}" for i in range(30)]
     text = summary(evaluation(names, [1, 1, 1, 2, 4, 5], [0, 0, 0, 3, 4, 5]))
-    found = text.split("most confused\n")[1].splitlines()
+    said, found = text.split("most confused")[1].split("\n", 1)[0], text.split("confusion)\n")[1].splitlines()
+    assert "--json" in said  # where the whole is
     assert [line.split() for line in found] == [
         ["true", "predicted", "pictures"], ["class0", "class1", "3"], ["class3", "class2", "1"],
     ]  # fmt: skip
