@@ -183,11 +183,13 @@ def test_turned_grey_transparent_small_and_long_pictures(clean: Path, scene: Any
 
 
 def test_what_half_of_the_pictures_are_is_told_without_naming_them(clean: Path) -> None:
-    for path in (clean / "train/cat").iterdir():
+    for path in clean.rglob("cat/*.jpg"):
         with Image.open(path) as image:
             grey = image.convert("L")
         grey.save(path)
     assert found(clean) == {"grey": set()}
+    (finding,) = examine(str(clean)).findings
+    assert finding.message == "a mixture: 44 of 88 pictures, 50.0 %, are grey, the others in colour"
 
 
 def test_a_table_and_a_known_set(clean: Path, tmp_path: Path) -> None:

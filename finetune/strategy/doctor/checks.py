@@ -12,17 +12,13 @@ from PIL import Image
 from finetune.data.sources.dataset import Source, listed, lookalike_notes
 from finetune.strategy.doctor.findings import Finding
 from finetune.strategy.doctor.look import Look
+from finetune.strategy.doctor.oddities import check_oddities
 from finetune.strategy.doctor.similar import Twin
 
 T = TypeVar("T")
 
 # Formats that share extensions, or are read by one decoder under two names.
 SAME_FORMAT = {"MPO": "JPEG", "DIB": "BMP"}
-# So many of a set are an oddity, and named; more are its nature.
-ODDITY = 0.02
-# Shorter side, in pixels, under which a picture has little to show.
-SMALL = 32
-ELONGATED = 4.0
 # The largest class, in times the smallest, from which on a network hardly hears of the latter.
 IMBALANCE = 5.0
 # Pictures of a class to learn from, and pictures to judge by (at 80 % the interval of 30 is 28 points wide).
@@ -49,24 +45,7 @@ def check_files(seen: Sequence[Seen]) -> list[Finding]:
     looks = [each.look for each in seen if not each.look.fault]
     wrong = ((claim, each.name) for each in looks if (claim := _wrong_extension(each)) is not None)
     findings.extend(Finding("mislabelled", names, message) for message, names in _grouped(wrong))
-    if turned := [each.name for each in looks if each.orientation != 1]:
-        message = f"stored turned, as EXIF says ({_share(turned, looks)}); they are turned back when read"
-        findings.append(Finding("exif-rotated", tuple(turned), message))
-    small = [each.name for each in looks if min(each.size) < SMALL]
-    long = [each.name for each in looks if max(each.size) > ELONGATED * min(each.size)]
-    grey = [each.name for each in looks if each.is_grey]
-    alpha = [each.name for each in looks if each.has_alpha]
-    findings += _oddities(
-        "small", small, looks, f"the shorter side has fewer than {SMALL} pixels", always=True
-    )
-    cut = "a centre crop shows little of them"
-    findings += _oddities(
-        "elongated", long, looks, f"longer than {ELONGATED:g} times their width: {cut}", always=True
-    )
-    findings += _oddities("grey", grey, looks, "grey, among pictures in colour")
-    findings += _oddities(
-        "alpha", alpha, looks, "with transparency, which is laid over white, among opaque ones"
-    )
+    findings += check_oddities(looks)
     return findings
 
 
@@ -172,20 +151,6 @@ def _wrong_extension(look: Look) -> str | None:
     if SAME_FORMAT.get(named, named) == SAME_FORMAT.get(look.format, look.format):
         return None
     return f"named {extension}, but contains {look.format}; it is read as what it contains"
-
-
-def _oddities(
-    kind: str, odd: list[str], looks: Sequence[Look], what: str, always: bool = False
-) -> list[Finding]:
-    """A finding on some of the pictures; on all of them only where ``always`` makes it one."""
-    if not odd or (len(odd) == len(looks) and not always):
-        return []
-    named = tuple(odd) if len(odd) <= max(1, ODDITY * len(looks)) else ()
-    return [Finding(kind, named, f"{_share(odd, looks)}: {what}")]
-
-
-def _share(some: Sequence[str], looks: Sequence[Look]) -> str:
-    return f"{len(some)} of {len(looks)} pictures, {100 * len(some) / len(looks):.1f} %"
 
 
 def _grouped(pairs: Iterable[tuple[T, str]]) -> list[tuple[T, tuple[str, ...]]]:

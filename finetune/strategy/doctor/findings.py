@@ -25,8 +25,11 @@ KINDS = {
     "stray-file": "a file among the pictures that is no part of the data set",
     "empty-folder": "a folder without a file",
     "exif-rotated": "a picture that is stored turned, with an EXIF entry that says how",
+    "upright": "a picture that is stored upright, among ones that are stored turned",
     "grey": "grey pictures among colour ones",
+    "colour": "colour pictures among grey ones",
     "alpha": "pictures with transparency among opaque ones",
+    "opaque": "opaque pictures among ones with transparency",
     "small": "pictures of few pixels",
     "elongated": "pictures many times as long as wide",
 }
@@ -37,6 +40,7 @@ class Finding:
     """One fault or remark: its kind (of ``KINDS``), the files that it is about, and what it says of them.
 
     ``files`` is empty where the finding is about classes, or so many pictures that it is the set's nature.
+    A share is always that of the fewer: where nearly all pictures are grey, those in colour are found.
     """
 
     kind: str

@@ -1,0 +1,77 @@
+"""What divides a set is told of the fewer pictures, never of the many."""
+
+import re
+
+import pytest
+
+from finetune.strategy.doctor.look import Look
+from finetune.strategy.doctor.oddities import TRAITS, Trait, check_oddities
+
+PLAIN = {"size": (100, 90), "is_grey": False, "has_alpha": False, "orientation": 1}
+MARKED = {
+    "exif-rotated": {"orientation": 6},
+    "small": {"size": (31, 30)},
+    "elongated": {"size": (500, 100)},
+    "grey": {"is_grey": True},
+    "alpha": {"has_alpha": True},
+}
+every_trait = pytest.mark.parametrize("trait", TRAITS, ids=lambda trait: trait.kind)
+
+
+def looks(kind: str, having: int, lacking: int) -> list[Look]:
+    marked = [Look(f"has-{number}.jpg", **{**PLAIN, **MARKED[kind]}) for number in range(having)]
+    return marked + [Look(f"not-{number}.jpg", **PLAIN) for number in range(lacking)]  # type: ignore[arg-type]
+
+
+def test_every_trait_is_tried() -> None:
+    assert [trait.kind for trait in TRAITS] == list(MARKED)
+
+
+@every_trait
+@pytest.mark.parametrize(("having", "lacking"), [(1, 2), (1, 40), (10, 714), (3, 97), (20, 100)])
+def test_few_that_have_it_are_named(trait: Trait, having: int, lacking: int) -> None:
+    (finding,) = check_oddities(looks(trait.kind, having, lacking))
+    assert finding.kind == trait.kind
+    assert finding.files == tuple(f"has-{number}.jpg" for number in range(having))
+    assert finding.message.startswith(f"{having} of {having + lacking} pictures, ")
+
+
+@every_trait
+@pytest.mark.parametrize(("having", "lacking"), [(714, 10), (2, 1), (40, 1), (97, 3), (100, 20)])
+def test_few_that_do_not_are_the_odd_ones(trait: Trait, having: int, lacking: int) -> None:
+    (finding,) = check_oddities(looks(trait.kind, having, lacking))
+    assert finding.kind == trait.opposite
+    assert f"{lacking} of {having + lacking} pictures, " in finding.message
+    assert f"{having} of" not in finding.message
+    # A fault of nearly all is told as theirs, and its files are not those of the others.
+    expected = () if trait.harm else tuple(f"not-{number}.jpg" for number in range(lacking))
+    assert finding.files == expected
+    assert trait.harm in finding.message
+
+
+@every_trait
+@pytest.mark.parametrize(("having", "lacking"), [(1, 1), (50, 50), (30, 70), (70, 30), (362, 362), (2, 3)])
+def test_a_mixture_is_called_one(trait: Trait, having: int, lacking: int) -> None:
+    (finding,) = check_oddities(looks(trait.kind, having, lacking))
+    assert (finding.kind, finding.files) == (trait.kind, ())
+    assert finding.message.startswith(f"a mixture: {min(having, lacking)} of {having + lacking} pictures, ")
+    first, second = trait.having, trait.lacking
+    # str.index raises where there is none.
+    assert (finding.message.index(first) < finding.message.index(second)) is (having <= lacking)
+
+
+@every_trait
+@pytest.mark.parametrize("count", [1, 30])
+def test_what_all_have_in_common_is_no_oddity(trait: Trait, count: int) -> None:
+    assert check_oddities(looks(trait.kind, 0, count)) == []
+    found = check_oddities(looks(trait.kind, count, 0))
+    assert [each.message for each in found] == ([f"all pictures: {trait.harm}"] if trait.harm else [])
+
+
+@every_trait
+@pytest.mark.parametrize("count", [2, 3, 7, 50, 101])
+def test_no_share_is_above_one_half(trait: Trait, count: int) -> None:
+    for having in range(1, count):
+        (finding,) = check_oddities(looks(trait.kind, having, count - having))
+        (percent,) = re.findall(r"([\d.]+) %", finding.message)
+        assert float(percent) <= 50
