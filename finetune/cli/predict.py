@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +25,15 @@ from finetune.errors import FinetuneError, UserError, printable
 if TYPE_CHECKING:
     from finetune.deploy.predict import Classifier
     from finetune.deploy.prediction_text import Writer
+    from finetune.deploy.sorting import Counts
+
+
+class By(StrEnum):
+    """How pictures are sorted into folders."""
+
+    copy = "copy"
+    link = "link"
+    move = "move"
 
 
 def predict(
@@ -34,14 +44,32 @@ def predict(
     paths: Annotated[
         list[str],
         typer.Argument(
-            metavar="PATH...", help="Pictures, folders (all below them), or quoted patterns: 'a/**/*.jpg'."
+            metavar="PATH...",
+            help="Pictures, folders (all below them), or quoted patterns: 'a/**/*.jpg'. A single - reads "
+            "paths from standard input, one a line.",
         ),
     ],
+    null: Annotated[
+        bool, typer.Option("--null", "-0", help="With -: paths end in NUL, as `find -print0` writes them.")
+    ] = False,
     top: Annotated[int, typer.Option(min=1, help="How many of the best classes to give.")] = 5,
     csv: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="Write a CSV file.", show_default=False)
     ] = None,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="Print a JSON object a picture.")] = False,
+    move_into: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Sort the pictures into FOLDER: a folder a class, and a table, sorted.csv. They are "
+            "copied, unless --by says otherwise.",
+            show_default=False,
+        ),
+    ] = None,
+    by: Annotated[
+        By | None,
+        typer.Option(help="How --move-into sorts: symbolic links, or files moved.", show_default="copy"),
+    ] = None,
     checkpoint: CheckpointOption = Checkpoint.best,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 32,
     precision: PrecisionOption = InferencePrecision.fp32,
@@ -52,15 +80,29 @@ def predict(
     Exit code 1 if any could not be read.
     """
     _check_model(model, precision)
-    from finetune.deploy.inputs import check_inputs, expand
+    if by is not None and move_into is None:
+        raise UserError(f"--by {by.value} goes with --move-into FOLDER.")
+    from finetune.deploy.inputs import STDIN, check_inputs, expand, read_list
     from finetune.deploy.predict import predict as run_batches
 
+    if null and STDIN not in paths:
+        raise UserError("--null goes with -, for the paths on standard input.")
     check_inputs(paths)
-    classifier = _open(model, checkpoint, precision, device)
-    output.note(f"computed in {precision.value}")
+    listed = read_list(getattr(sys.stdin, "buffer", None), null=null) if STDIN in paths else iter(())
+    found = expand(paths, listed)
     done = failed = 0
-    with _writers(classifier, csv, jsonl, top) as writers:
-        batches = run_batches(classifier, expand(paths), top=top, batch_size=batch_size)
+    with contextlib.ExitStack() as stack:
+        classifier = _open(model, checkpoint, precision, device)
+        output.note(f"computed in {precision.value}")
+        writers = stack.enter_context(_writers(classifier, csv, jsonl, top))
+        sorter = None
+        if move_into is not None:
+            from finetune.deploy.sorting import sorting
+
+            classes = classifier.card.classes
+            sorter = stack.enter_context(sorting(move_into, classes, (by or By.copy).value))
+            found, writers = sorter.unsorted(found), [*writers, sorter]
+        batches = run_batches(classifier, found, top=top, batch_size=batch_size)
         # Lines on the terminal are progress enough, and a bar between them would be in the way.
         silent = csv is None and sys.stdout.isatty()
         for batch in batches if silent else show_progress(batches, "batch"):
@@ -70,8 +112,29 @@ def predict(
             failed += sum(prediction.error is not None for prediction in batch)
     if csv is not None:
         output.note(f"{csv}: {done:,} pictures")
+    if sorter is not None and move_into is not None:
+        _tell(sorter.counts, move_into, by or By.copy)
     if failed:
         raise FinetuneError(f"{failed:,} of {done:,} pictures could not be predicted; each line says why")
+
+
+def _tell(counts: "Counts", target: Path, by: By) -> None:
+    """What sorting came to, each number where it is not 0."""
+    from finetune.deploy.sorting import DONE, TABLE
+
+    where = printable(str(target))
+    folders = f" into {len(counts.classes)} folder{'s' if len(counts.classes) != 1 else ''}"
+    parts = [f"{counts.placed:,} {DONE[by.value]}{folders if counts.placed else ''}"]
+    parts += [f"{counts.there:,} there already"] if counts.there else []
+    parts += [f"{counts.left:,} not readable, left where they are"] if counts.left else []
+    parts += [f"{counts.sorted:,} in its class folders, not looked at"] if counts.sorted else []
+    output.note(
+        f"{where}: {', '.join(parts)}" + (f"; {TABLE} has each" if counts.classes or counts.left else "")
+    )
+    if counts.elsewhere:
+        output.warn(
+            f"{where}: {counts.elsewhere:,} lie in another class's folder too, from an earlier sorting"
+        )
 
 
 def _check_model(model: Path, precision: InferencePrecision) -> None:

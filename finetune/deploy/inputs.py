@@ -1,40 +1,101 @@
 """What the user named (files, folders, patterns) -> paths of pictures, one at a time. Torch-free."""
 
 import glob
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
+from typing import BinaryIO
 
 from finetune.data.sources.files import is_image_name, walk
 from finetune.errors import UserError, printable
 
+# Stands for the paths that come on standard input; a file of that name is ./-.
+STDIN = "-"
+# Bytes of standard input that are waited for at a time.
+CHUNK = 65536
+BOM = b"\xef\xbb\xbf"
+
 
 def check_inputs(inputs: Sequence[str]) -> None:
-    """Look at each input as far as its first picture, before any work is done.
+    """Look at each input as far as its first picture, before any work is done; ``STDIN`` is left alone.
 
     Raises:
         UserError: inputs that do not exist, patterns that match no picture, folders without one; all at once.
         DataError: a folder that cannot be listed.
     """
-    faults = [fault for text in inputs if (fault := _fault(text)) is not None]
+    faults = [fault for text in inputs if text != STDIN and (fault := _fault(text)) is not None]
+    if inputs.count(STDIN) > 1:
+        faults.append(f"{STDIN}: standard input can be read once; give it once.")
     if faults:
         raise UserError("\n".join(faults))
 
 
-def expand(inputs: Iterable[str]) -> Iterator[str]:
+def read_list(stream: BinaryIO | None, *, null: bool = False) -> Iterator[str]:
+    """The paths on a stream as they come, one a line, or each ended by a NUL; empty ones are left out.
+
+    Bytes that are no valid names survive, as they do on a command line. The first path is waited for here.
+
+    Raises:
+        UserError: there is none, or NULs end the names where lines are read.
+    """
+    paths = iter(()) if stream is None else filter(None, _names(stream, b"\0" if null else b"\n"))
+    first = next(paths, None)
+    if first is None:
+        raise UserError("standard input: no paths on it. Write one a line, as in: ls *.jpg | finetune ...")
+    if "\0" in first:
+        raise UserError("standard input: the names end in NUL, not in lines. Add --null (-0).")
+    return itertools.chain([first], paths)
+
+
+def _names(stream: BinaryIO, end: bytes) -> Iterator[str]:
+    """Pieces of a stream between ``end``s, each as soon as it is there."""
+    read = getattr(stream, "read1", stream.read)
+    rest, is_first = b"", True
+    while chunk := read(CHUNK):
+        *whole, rest = (rest + chunk).split(end)
+        for name in whole:
+            yield _decoded(name, is_first)
+            is_first = False
+    yield _decoded(rest, is_first)
+
+
+def _decoded(name: bytes, is_first: bool) -> str:
+    """A name as the system has it. What Windows puts around a line (a mark, a carriage return) is none of it,
+    unless there is such a file.
+    """
+    text = os.fsdecode(name)
+    if (is_first and name.startswith(BOM)) or text.endswith("\r"):
+        bare = os.fsdecode(name.removeprefix(BOM) if is_first else name).removesuffix("\r")
+        return text if bare and "\0" not in text and _exists(text) else bare
+    return text
+
+
+def expand(inputs: Iterable[str], listed: Iterable[str] = ()) -> Iterator[str]:
     """The pictures of all inputs, in the order given; memory does not grow with their number.
 
     A file is taken as it is, whatever its name. A folder gives the pictures anywhere below it, sorted,
     without hidden ones. A pattern (``*``, ``?``, ``[...]``; ``**`` for any folders) gives the files that
-    match it, sorted; unless it ends in an extension itself, those with a picture's extension.
+    match it, sorted; unless it ends in an extension itself, those with a picture's extension. ``STDIN`` gives
+    ``listed``: files and folders, whose names are taken as they are. What of these is not there is given all
+    the same: reading it says what is wrong.
     """
     for text in inputs:
-        if Path(text).is_dir():
+        if text == STDIN:
+            for name in listed:
+                yield from _named(name)
+        elif Path(text).is_dir():
             yield from filter(is_image_name, walk(text))
         elif _exists(text) or not glob.has_magic(text):
             yield text
         else:
             yield from _matches(text)
+
+
+def _named(name: str) -> Iterator[str]:
+    pictures = filter(is_image_name, walk(name)) if "\0" not in name and Path(name).is_dir() else iter(())
+    yield next(pictures, name)
+    yield from pictures
 
 
 def _fault(text: str) -> str | None:

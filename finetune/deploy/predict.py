@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from finetune.data.picture.images import open_rgb
 from finetune.errors import BadImageError
-from finetune.evaluation.probabilities import ranked, softmax
+from finetune.evaluation.probabilities import in_digits, ranked, softmax
 from finetune.training.card import ModelCard
 
 
@@ -41,7 +41,7 @@ class Prediction:
         """``path``, ``class``, ``probability`` and ``top``; or ``path`` and ``error``."""
         if self.error is not None:
             return {"path": self.path, "error": self.error}
-        top = [{"class": name, "probability": probability} for name, probability in self.best]
+        top = [{"class": name, "probability": float(in_digits(p))} for name, p in self.best]
         return {"path": self.path, **top[0], "top": top}
 
 

@@ -10,6 +10,7 @@ from rich.cells import cell_len
 from finetune.deploy.predict import Prediction
 from finetune.errors import printable
 from finetune.evaluation.columns import padded
+from finetune.evaluation.probabilities import in_digits
 
 # A longer path pushes its own line to the right, not all others.
 WIDEST = 60
@@ -46,7 +47,8 @@ class CsvWriter:
 
     def write(self, batch: Sequence[Prediction]) -> None:
         for prediction in batch:
-            best = [value for entry in prediction.best for value in entry] or [""] * (2 * self._top)
+            best = [value for name, p in prediction.best for value in (name, in_digits(p))]
+            best = best or [""] * (2 * self._top)
             self._csv.writerow([prediction.path, *best[:2], prediction.error or "", *best[2:]])
 
 

@@ -15,7 +15,7 @@ from finetune.data.picture.preprocessing import Preprocessing
 from finetune.data.sources.dataset import Split
 from finetune.errors import BadImageError, DataError
 from finetune.evaluation.metrics import Metrics, classification_metrics
-from finetune.evaluation.probabilities import softmax
+from finetune.evaluation.probabilities import in_digits, softmax
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ class Evaluation:
                 classes[target],
                 classes[predicted],
                 int(target == predicted),
-                float(probabilities[predicted]),
-                *(float(p) for p in probabilities),
+                in_digits(probabilities[predicted]),
+                *map(in_digits, probabilities),
             ]
 
 

@@ -23,3 +23,8 @@ def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
 def ranked(logits: NDArray[np.floating], k: int) -> NDArray[np.intp]:
     """The ``k`` best classes of each row of (N, C) logits, best first; of equals, the lowest index first."""
     return np.argsort(-logits, axis=1, kind="stable")[:, :k]
+
+
+def in_digits(probability: float) -> str:
+    """A probability as tables hold it, to six significant digits: more are noise, and change with the CPU."""
+    return f"{probability:.6g}"

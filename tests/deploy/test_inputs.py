@@ -1,11 +1,13 @@
 """Files, folders and patterns become paths, and what leads nowhere is said before any work."""
 
+import io
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from finetune.deploy.inputs import check_inputs, expand
+from finetune.deploy.inputs import check_inputs, expand, read_list
 from finetune.errors import UserError
 
 
@@ -75,3 +77,86 @@ def test_names_that_are_not_unicode(album: Path) -> None:
     Path(name).write_bytes(b"")
     check_inputs([name])
     assert name in list(expand(["trip"]))
+
+
+class Slow(io.RawIOBase):
+    """A pipe that gives a few bytes at a time."""
+
+    def __init__(self, content: bytes, size: int) -> None:
+        self._content, self._size = content, size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        piece, self._content = self._content[: self._size], self._content[self._size :]
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+
+def listed(content: bytes, null: bool = False) -> list[str]:
+    return list(read_list(io.BytesIO(content), null=null))
+
+
+@pytest.mark.parametrize(
+    ("content", "null", "names"),
+    [
+        (b"a.jpg\nb c.jpg\n", False, ["a.jpg", "b c.jpg"]),
+        (b"a.jpg", False, ["a.jpg"]),
+        (b"\n\na.jpg\n\n", False, ["a.jpg"]),
+        (b"a.jpg\r\nb.jpg\r\n", False, ["a.jpg", "b.jpg"]),
+        (b"\xef\xbb\xbfa.jpg\nb.jpg", False, ["a.jpg", "b.jpg"]),
+        (b"a.jpg\0b\nc.jpg\0", True, ["a.jpg", "b\nc.jpg"]),
+        (b" a.jpg \n-\n", False, [" a.jpg ", "-"]),
+        (b"odd\xff.jpg\n", False, ["odd\udcff.jpg"]),
+        ("é猫.jpg\n".encode(), False, ["é猫.jpg"]),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_a_list_of_paths(chdir_tmp: Path, content: bytes, null: bool, names: list[str], size: int) -> None:
+    assert listed(content, null) == names
+    assert list(read_list(io.BufferedReader(Slow(content, size)), null=null)) == names
+
+
+def test_a_name_that_really_ends_in_a_carriage_return(chdir_tmp: Path) -> None:
+    (chdir_tmp / "a.jpg\r").write_bytes(b"")
+    assert listed(b"a.jpg\r\nb.jpg\r\n") == ["a.jpg\r", "b.jpg"]
+
+
+@pytest.mark.parametrize(("content", "null"), [(b"", False), (b"\n\r\n", False), (b"\0\0", True)])
+def test_an_empty_list_is_an_error(content: bytes, null: bool) -> None:
+    with pytest.raises(UserError, match="no paths"):
+        listed(content, null)
+    with pytest.raises(UserError, match="no paths"):
+        read_list(None)
+
+
+def test_names_that_end_in_nul_where_lines_are_read() -> None:
+    with pytest.raises(UserError, match="--null"):
+        listed(b"a.jpg\0b.jpg\0")
+
+
+def test_paths_are_given_as_they_come() -> None:
+    """A program that writes them one by one need not be through."""
+    read, write = os.pipe()
+    with os.fdopen(read, "rb") as stream, os.fdopen(write, "wb", buffering=0) as pipe:
+        pipe.write(b"a.jpg\n")
+        paths = read_list(stream)
+        assert next(paths) == "a.jpg"
+        pipe.write(b"b.jpg\n")
+        assert next(paths) == "b.jpg"
+
+
+def test_a_list_among_other_inputs(album: Path) -> None:
+    names = ["b.jpg", "trip", "gone.jpg", "empty", "*.jpg"]
+    found = list(expand(["a.PNG", "-", "trip/1.jpeg"], names))
+    trip = ["trip/1.jpeg", "trip/2.jpeg", "trip/day/3.webp"]
+    assert found == ["a.PNG", "b.jpg", *trip, "gone.jpg", "empty", "*.jpg", "trip/1.jpeg"]
+    check_inputs(["-", "b.jpg"])
+    with pytest.raises(UserError, match="once"):
+        check_inputs(["-", "-"])
+
+
+def test_a_file_called_like_the_list_has_a_path(album: Path) -> None:
+    (album / "-").write_bytes(b"")
+    assert list(expand(["./-"])) == ["./-"]

@@ -249,6 +249,73 @@ def test_wrong_input_is_exit_2(
     assert sorted(path.name for path in chdir_tmp.iterdir()) == ["fake.onnx", "folder", "x.png"]
 
 
+def stdin_of(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+@pytest.mark.parametrize("model", ["run", "onnx_model"])
+@pytest.mark.parametrize(
+    ("end", "words"), [(b"\n", ()), (b"\r\n", ()), (b"\0", ("-0",)), (b"\0", ("--null",))]
+)
+def test_command_reads_paths_from_standard_input(
+    cli: Callable[..., Any],
+    request: pytest.FixtureRequest,
+    four: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    model: str,
+    end: bytes,
+    words: tuple[str, ...],
+) -> None:
+    gone = f"{four[0]}.gone"
+    stdin_of(monkeypatch, end.join(os.fsencode(path) for path in [*four, gone]))
+    where = request.getfixturevalue(model)
+    ended = cli("predict", where, four[3], "-", *words, "--jsonl")
+    assert ended.code == 1
+    lines = [json.loads(line) for line in ended.out.splitlines()]
+    assert [line["path"] for line in lines] == [four[3], *four, gone]
+    assert ["error" in line for line in lines] == [False, False, True, False, False, True]
+    assert lines[-1]["error"] == "no such file"
+
+
+@pytest.mark.parametrize(
+    ("words", "content", "message"),
+    [
+        (["-"], b"", "no paths"),
+        (["-"], b"\n\n", "no paths"),
+        (["-", "-"], b"x.png", "once"),
+        (["x.png", "--null"], b"", "--null goes with -"),
+        (["-"], b"x.png\0y.png", "--null"),
+        (["-", "gone.png"], b"x.png", "gone.png: no such file"),
+    ],
+)
+def test_a_list_that_cannot_be_is_exit_2(
+    cli: Callable[..., Any],
+    run: Path,
+    chdir_tmp: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    content: bytes,
+    message: str,
+) -> None:
+    save(chdir_tmp / "x.png", (1, 2, 3))
+    stdin_of(monkeypatch, content)
+    ended = cli("predict", run, *words)
+    assert (ended.code, ended.out) == (2, "")
+    assert message in ended.err
+
+
+def test_probabilities_have_six_significant_digits(
+    cli: Callable[..., Any], run: Path, shapes: Path, chdir_tmp: Path
+) -> None:
+    ended = cli("predict", run, shapes / "test", "--jsonl", "--csv", "out.csv")
+    digits = [
+        f"{entry['probability']!r}" for line in ended.out.splitlines() for entry in json.loads(line)["top"]
+    ]
+    digits += [row["probability"] for row in csv.DictReader(Path("out.csv").read_text().splitlines())]
+    significant = [text.split("e")[0].replace(".", "").lstrip("0") for text in digits]
+    assert max(map(len, significant)) == 6
+
+
 WITHOUT_TORCH = """
 import builtins, sys
 absent = {"torch", "torchvision", "sklearn", "scipy", "onnx", "onnxscript", "yaml", "safetensors"}

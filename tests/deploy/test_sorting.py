@@ -1,0 +1,347 @@
+"""Pictures sorted into a folder a class: nothing overwritten, nothing half, nothing lost, and a table."""
+
+import csv
+import json
+import os
+import unicodedata
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from finetune.deploy import sorting as module
+from finetune.deploy.predict import Prediction
+from finetune.deploy.sorting import HEADER, TABLE, Counts, folder_names, sorting
+from finetune.errors import SaveError, UserError
+
+By = Literal["copy", "link", "move"]
+WAYS: tuple[By, ...] = ("copy", "link", "move")
+CLASSES = ("cat", "dog")
+every_way = pytest.mark.parametrize("by", WAYS)
+
+
+def picture(path: Path | str, content: str) -> str:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+    return str(path)
+
+
+def run(target: Path, pairs: Sequence[tuple[str, str]], by: By, classes: Sequence[str] = CLASSES) -> Counts:
+    """Sort paths, each with the class that is predicted for it; ``!`` stands for one that cannot be read."""
+    chosen = dict(pairs)
+    with sorting(target, classes, by) as sorter:
+        for path in sorter.unsorted(iter([path for path, _ in pairs])):
+            name = chosen[path]
+            found = Prediction(path, error="bad") if name == "!" else Prediction(path, ((name, 0.123456789),))
+            sorter.write([found])
+    return sorter.counts
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): path.read_text()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != TABLE
+    }
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    with (folder / TABLE).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert not rows or list(rows[0]) == HEADER
+    return rows
+
+
+@pytest.fixture
+def photos(chdir_tmp: Path) -> list[tuple[str, str]]:
+    """Two folders with a name in common, and a file that is no picture."""
+    return [
+        (picture("a/1.jpg", "a1"), "cat"),
+        (picture("a/2.jpg", "a2"), "dog"),
+        (picture("b/1.jpg", "b1"), "cat"),
+        (picture("b/bad.jpg", "bad"), "!"),
+    ]
+
+
+SORTED = {"cat/1-2.jpg": "b1", "cat/1.jpg": "a1", "dog/2.jpg": "a2"}
+
+
+@every_way
+def test_a_folder_a_class_and_a_table_of_what_went_where(photos: list[tuple[str, str]], by: By) -> None:
+    before = {path: Path(path).read_bytes() for path, _ in photos}
+    counts = run(Path("out"), photos, by)
+    assert contents(Path("out")) == SORTED
+    assert (counts.placed, counts.there, counts.left) == (3, 0, 1)
+    here = os.path.realpath(".")
+    rows = table(Path("out"))
+    assert [(row["path"], row["placed"]) for row in rows] == [
+        (f"{here}/a/1.jpg", "cat/1.jpg"),
+        (f"{here}/a/2.jpg", "dog/2.jpg"),
+        (f"{here}/b/1.jpg", "cat/1-2.jpg"),
+        (f"{here}/b/bad.jpg", ""),
+    ]
+    assert [row["class"] for row in rows] == ["cat", "dog", "cat", ""]
+    assert rows[0]["probability"] == "0.123457"
+    assert rows[3]["error"] == "bad"
+    left = {path for path, _ in photos if os.path.lexists(path)}
+    assert left == ({"b/bad.jpg"} if by == "move" else set(before))
+    assert all(Path(path).read_bytes() == before[path] for path in left)
+    assert Path("out/cat/1.jpg").is_symlink() is (by == "link")
+    assert sorted(path.name for path in Path("out").iterdir()) == ["cat", "dog", TABLE]
+
+
+@every_way
+def test_sorting_twice_changes_nothing(photos: list[tuple[str, str]], by: By) -> None:
+    run(Path("out"), photos, by)
+    first = (Path("out") / TABLE).read_text()
+    again = [(f"./{path}", name) for path, name in photos if os.path.lexists(path)]
+    counts = run(Path("out"), again, by)
+    assert contents(Path("out")) == SORTED
+    assert counts.placed == 0
+    assert counts.there == (0 if by == "move" else 3)
+    assert (Path("out") / TABLE).read_text() == first
+
+
+@pytest.mark.parametrize("lost", [True, False], ids=["without the table", "with it"])
+def test_a_sorting_that_was_stopped_is_gone_on_with(photos: list[tuple[str, str]], lost: bool) -> None:
+    run(Path("out"), photos[:2], "copy")
+    if lost:
+        (Path("out") / TABLE).unlink()
+    counts = run(Path("out"), photos, "copy")
+    assert contents(Path("out")) == SORTED
+    assert (counts.placed, counts.there) == (1, 2)
+    assert len(table(Path("out"))) == 4
+
+
+@every_way
+@pytest.mark.parametrize(
+    "names", [("1.jpg", "1.jpg"), ("noext", "noext"), (".jpg", ".jpg"), ("a.b.c", "a.b.c")]
+)
+def test_what_lies_in_the_target_is_never_overwritten(
+    chdir_tmp: Path, by: By, names: tuple[str, str]
+) -> None:
+    picture(f"out/cat/{names[0]}", "somebody's own")
+    run(Path("out"), [(picture(f"a/{names[1]}", "new"), "cat")], by)
+    found = contents(Path("out"))
+    assert found.pop(f"cat/{names[0]}") == "somebody's own"
+    assert list(found.values()) == ["new"]
+
+
+@every_way
+def test_a_link_in_the_target_is_taken_too(chdir_tmp: Path, by: By) -> None:
+    source = picture("a/1.jpg", "new")
+    Path("out/cat").mkdir(parents=True)
+    Path("out/cat/1.jpg").symlink_to("nowhere")
+    run(Path("out"), [(source, "cat")], by)
+    assert Path("out/cat/1.jpg").readlink() == Path("nowhere")
+    assert Path("out/cat/1-2.jpg").read_text() == "new"
+
+
+def test_moving_after_linking_loses_nothing(photos: list[tuple[str, str]]) -> None:
+    run(Path("out"), photos, "link")
+    run(Path("out"), photos, "move")
+    kept = [
+        path.read_text() for path in Path("out").rglob("*.jpg") if path.is_file() and not path.is_symlink()
+    ]
+    assert sorted(kept) == ["a1", "a2", "b1"]
+
+
+def test_moving_keeps_two_files_with_the_same_bytes_and_ends_a_move_that_was_stopped(chdir_tmp: Path) -> None:
+    twins = [(picture("a/1.jpg", "same"), "cat"), (picture("b/1.jpg", "same"), "cat")]
+    Path("out/cat").mkdir(parents=True)
+    os.link("a/1.jpg", "out/cat/1.jpg")  # as it is between the two halves of a move
+    run(Path("out"), twins, "move")
+    assert contents(Path("out")) == {"cat/1.jpg": "same", "cat/1-2.jpg": "same"}
+    assert not contents(Path("a"))
+    assert not contents(Path("b"))
+
+
+@every_way
+def test_without_hard_links_it_is_the_same(
+    photos: list[tuple[str, str]], by: By, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError("no hard links here")
+
+    monkeypatch.setattr(os, "link", refused)
+    run(Path("out"), photos, by)
+    assert contents(Path("out")) == SORTED
+    assert [path for path, _ in photos if Path(path).exists()] == (
+        ["b/bad.jpg"] if by == "move" else [path for path, _ in photos]
+    )
+
+
+@every_way
+@pytest.mark.parametrize("target", [".", "a", "a/out", "a/../a/out", "link"])
+def test_sorting_into_the_source_itself_ends_and_does_not_feed_on_itself(
+    photos: list[tuple[str, str]], by: By, target: str
+) -> None:
+    Path("link").symlink_to("a")
+    run(Path(target), photos, by)
+    seen = [(str(path), "dog") for path in Path().rglob("*.jpg") if "link" not in path.parts]
+    counts = run(Path(target), seen, by)
+    assert counts.sorted == 3  # the three in its class folders, whatever is predicted of them now
+    assert all(path.is_file() for path in (Path(target) / "cat").iterdir())
+
+
+def test_a_picture_given_twice_is_sorted_once(chdir_tmp: Path) -> None:
+    path = picture("a/1.jpg", "x")
+    here = str(chdir_tmp / path)
+    for by in WAYS[:2]:
+        assert run(Path(by), [(path, "cat"), (f"./{path}", "cat"), (here, "cat")], by).placed == 1
+        assert list(contents(Path(by))) == ["cat/1.jpg"]
+
+
+def test_another_verdict_of_a_later_run_is_told(photos: list[tuple[str, str]]) -> None:
+    run(Path("out"), photos, "copy")
+    counts = run(Path("out"), [(path, "dog") for path, _ in photos[:2]], "copy")
+    assert (counts.placed, counts.there, counts.elsewhere) == (1, 1, 1)
+    assert contents(Path("out")) == SORTED | {"dog/1.jpg": "a1"}
+    assert [row["placed"] for row in table(Path("out"))][:2] == ["dog/1.jpg", "dog/2.jpg"]
+
+
+class StopError(BaseException):
+    """As a signal comes up."""
+
+
+@every_way
+@pytest.mark.parametrize("stopped_in", ["copyfile", "link", "unlink", "symlink_to", "replace"])
+def test_stopped_at_any_point_nothing_is_half_there_or_lost(
+    photos: list[tuple[str, str]], by: By, stopped_in: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise StopError
+
+    def half(source: Path, target: Path) -> None:
+        Path(target).write_text(Path(source).read_text()[:1])
+        raise StopError
+
+    run(Path("out"), photos[:1], by)
+    with monkeypatch.context() as patch:
+        if stopped_in == "copyfile":
+            patch.setattr(module.shutil, "copyfile", half)
+        elif stopped_in == "link":
+            patch.setattr(os, "link", stop)
+        elif stopped_in == "symlink_to":
+            patch.setattr(Path, "symlink_to", stop)
+        elif by == "move" and stopped_in == "unlink":
+            patch.setattr(Path, "unlink", stop)
+        try:
+            run(Path("out"), photos[1:], by)
+        except StopError:
+            assert table(Path("out"))[0]["placed"] == "cat/1.jpg"
+    whole = {"a1", "a2", "b1", "bad"}
+    assert set(contents(Path("out")).values()) <= whole
+    everywhere = {**contents(Path("a")), **contents(Path("b"))}
+    assert {*contents(Path("out")).values(), *everywhere.values()} == whole
+    run(Path("out"), [pair for pair in photos if os.path.lexists(pair[0])], by)
+    assert contents(Path("out")) == SORTED
+    assert sorted(path.name for path in Path("out").iterdir()) == ["cat", "dog", TABLE]
+
+
+def test_a_full_disk_is_told_and_leaves_no_half_picture(
+    photos: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: Path, target: Path) -> None:
+        Path(target).write_text("h")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module.shutil, "copyfile", full)
+    with pytest.raises(SaveError, match=r"a/1.jpg: cannot be copied into out/cat \(No space left"):
+        run(Path("out"), photos, "copy")
+    assert contents(Path("out")) == {}
+
+
+@pytest.mark.parametrize("place", ["out", "out/sorted.csv"])
+def test_a_target_that_cannot_be_is_refused(photos: list[tuple[str, str]], place: str) -> None:
+    picture(place, "path,label\n")
+    with pytest.raises(UserError):
+        run(Path("out"), photos, "move")
+    assert Path(place).read_text() == "path,label\n"
+    assert all(Path(path).exists() for path, _ in photos)
+
+
+def test_nothing_to_sort_leaves_nothing(chdir_tmp: Path) -> None:
+    run(Path("out/deep"), [], "copy")
+    assert not Path("out/deep").exists()
+
+
+def test_names_that_are_no_unicode(chdir_tmp: Path) -> None:
+    path = picture("a/odd\udcff.jpg", "x")
+    for _ in range(2):
+        run(Path("out"), [(path, "cat")], "copy")
+    assert list(contents(Path("out"))) == ["cat/odd\udcff.jpg"]
+    assert table(Path("out"))[0]["path"].endswith("odd\\udcff.jpg")
+
+
+ODD = [
+    "..", ".", "../up", "a/b", "a\\b", "/etc/passwd", "~", "con", "NUL.txt", "a:b", "a?b", "new\nline",
+    "trailing. ", "Cat", "cat", "CAT", "é", "e\u0301", "sorted.csv", ".hidden", "x" * 300, "猫" * 120, "",
+]  # fmt: skip
+
+
+def check_names(classes: list[str]) -> None:
+    names = folder_names(classes)
+    assert list(names) == classes
+    folded = {unicodedata.normalize("NFC", name).casefold() for name in names.values()}
+    assert len(folded) == len(classes)
+    for name in names.values():
+        assert name
+        assert not set('/\\:*?"<>|\0\n') & set(name)
+        assert name not in (".", "..", TABLE)
+        assert not name.startswith(".")
+        assert not name.endswith((".", " "))
+        assert len(os.fsencode(name)) <= 255
+        assert name.split(".")[0].lower() not in ("con", "nul")
+
+
+def test_odd_class_names_become_folders_inside_of_the_target(chdir_tmp: Path) -> None:
+    check_names(ODD)
+    pairs = [(picture(f"a/{number}.jpg", str(number)), name) for number, name in enumerate(ODD)]
+    run(Path("out"), pairs, "copy", ODD)
+    assert sorted(contents(Path("out")).values()) == sorted(map(str, range(len(ODD))))
+    assert sorted(path.name for path in chdir_tmp.iterdir()) == ["a", "out"]
+    assert len(list(Path("out").iterdir())) == len(ODD) + 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.text(max_size=12), min_size=1, max_size=8, unique=True))
+def test_any_class_names(classes: list[str]) -> None:
+    check_names(classes)
+
+
+def test_plain_names_stay_as_they_are() -> None:
+    plain = ["cat", "hot dog", "v1.0", "n01440764", "猫", "a-2"]
+    assert list(folder_names(plain).values()) == plain
+
+
+@pytest.mark.parametrize("model", ["run", "onnx_model"])
+def test_the_command(
+    cli: Callable[..., Any], request: pytest.FixtureRequest, shapes: Path, chdir_tmp: Path, model: str
+) -> None:
+    where = request.getfixturevalue(model)
+    broken = picture("broken.png", "text")
+    ended = cli("predict", where, shapes / "test", broken, "--move-into", "out", "--jsonl")
+    assert ended.code == 1
+    assert "out: 12 copied into 2 folders, 1 not readable" in ended.err
+    said = [json.loads(line) for line in ended.out.splitlines()]
+    rows = table(Path("out"))
+    assert [row["class"] for row in rows] == [line.get("class", "") for line in said]
+    assert [row["probability"] for row in rows[:-1]] == [f"{line['probability']:.6g}" for line in said[:-1]]
+    for row in rows[:-1]:
+        assert (Path("out") / row["placed"]).read_bytes() == Path(row["path"]).read_bytes()
+        assert Path(row["placed"]).parent.name == row["class"]
+    again = cli("predict", where, shapes / "test", "--move-into", "out")
+    assert again.code == 0
+    assert "out: 0 copied, 12 there already" in again.err
+    assert cli("predict", where, "out", "--move-into", "out").err.count("12 in its class folders") == 1
+
+
+def test_by_goes_with_a_target(cli: Callable[..., Any], run: Path, shapes: Path) -> None:
+    ended = cli("predict", run, shapes / "test", "--by", "move")
+    assert ended.code == 2
+    assert "--move-into" in ended.err
