@@ -10,7 +10,8 @@
     │   ├── WeightsError             weights that cannot be had, read or matched
     │   ├── FreezeError              a freeze that names no layer or leaves nothing to train
     │   ├── RunDirError              a run directory that is taken, missing or not a run
-    │   └── MissingExtraError        an optional package that a command needs
+    │   ├── MissingExtraError        an optional package that a command needs
+    │   └── BrokenPackageError       a package that is always needed is absent or broken
     ├── CheckpointError          2   a checkpoint that is torn, altered or foreign
     ├── SaveError                1   a file of the run cannot be written: the disk is full or failing
     ├── FreezeBrokenError        1   a frozen parameter or buffer changed
@@ -120,6 +121,21 @@ class MissingExtraError(UserError):
         super().__init__(
             f"{purpose} needs the package {package!r}. "
             f"Install it with: pip install 'finetune-pictures[{extra}]'"
+        )
+
+
+class BrokenPackageError(UserError):
+    """A package that ``finetune`` depends on cannot be imported: ``error`` came of that."""
+
+    def __init__(self, package: str, error: BaseException) -> None:
+        absent = isinstance(error, ModuleNotFoundError) and error.name == package
+        what = "is not installed" if absent else f"cannot be loaded ({first_line(error)})"
+        of_torch = package in ("torch", "torchvision")
+        again = "" if absent else "--force-reinstall "
+        super().__init__(
+            f"the package {package!r} {what}, and this command needs it. Install it with: pip install "
+            f"{again}{'torch torchvision' if of_torch else package}"
+            + (". Exported models run without it: finetune predict MODEL.onnx PATH..." if of_torch else "")
         )
 
 

@@ -88,11 +88,9 @@ def _show(found: "CrossValidation") -> None:
     table.show([("fold", True), ("top-1", True), ("loss", True), ("n", True)], rows)
     spread = found.spread
     assert spread.deviation is not None  # there are at least two folds
-    assert spread.mean_low is not None
-    assert spread.mean_high is not None
-    low, high = 100 * max(spread.mean_low, 0.0), 100 * min(spread.mean_high, 1.0)
+    corrected = "" if spread.mean_low is None else " (corrected for shared training pictures)"
     output.data(
         f"mean {output.percent(spread.mean)}, standard deviation {100 * spread.deviation:.1f} points, "
-        f"95 % interval of the mean [{low:.1f} to {high:.1f}] (corrected for shared training pictures)\n"
+        f"{spread.interval('folds')}{corrected}\n"
     )
     output.data(summary(found.pooled, output.width()))

@@ -17,6 +17,7 @@ import finetune
 from finetune.cli import output
 from finetune.cli.stdout import Stdout
 from finetune.errors import (
+    BrokenPackageError,
     FinetuneError,
     NoMemoryError,
     RecipeError,
@@ -136,11 +137,28 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            *output.QUIET,
+            help="No notes and no progress: data, warnings and errors alone. Before or after a command.",
+        ),
+    ] = False,
 ) -> None:
     from finetune.cli.process import settle_process
 
     settle_process()
+    if quiet:
+        output.be_quiet(True)
     output.show_log()
+
+
+def _without_quiet(words: list[str]) -> list[str]:
+    """The words but for ``--quiet``, which may stand anywhere before ``--``; it takes effect at once."""
+    end = words.index("--") if "--" in words else len(words)
+    kept = [word for word in words[:end] if word not in output.QUIET]
+    output.be_quiet(len(kept) < end)
+    return kept + words[end:]
 
 
 def _called(words: list[str]) -> Container[str]:
@@ -155,27 +173,50 @@ def main() -> None:
     with contextlib.redirect_stdout(cast(TextIO, Stdout(sys.stdout))):
         try:
             try:
-                command_line(_called(sys.argv[1:]))()
+                words = sys.argv[1:] if COMPLETING in os.environ else _without_quiet(sys.argv[1:])
+                command_line(_called(words))(words)
             except SystemExit:
                 sys.stdout.flush()
                 raise
         except FinetuneError as error:
             _end(error)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
+        except Exception as error:
+            expected = _expected(error)
+            if expected is None:
                 raise
-            _end(
-                NoMemoryError(
-                    f"out of memory ({first_line(error)}). Free some, or ask for less: a smaller "
-                    "train.batch_size, data.image_size or model.backbone. What was saved is intact; a run "
-                    "goes on with --resume."
-                )
-            )
+            _end(expected)
+
+
+def _expected(error: Exception) -> FinetuneError | None:
+    """What may come up anywhere, as a message: no memory, and packages that cannot be imported."""
+    if is_out_of_memory(error):
+        return NoMemoryError(
+            f"out of memory ({first_line(error)}). Free some, or ask for less: a smaller "
+            "train.batch_size, data.image_size or model.backbone. What was saved is intact; a run "
+            "goes on with --resume."
+        )
+    package = _broken_package(error)
+    return None if package is None else BrokenPackageError(package, error)
+
+
+def _broken_package(error: Exception) -> str | None:
+    """The package whose import ended in ``error``; None of any other error, and of files of ours."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        top = error.name.partition(".")[0]
+        return None if top == finetune.__name__ else top
+    trace = error.__traceback__
+    while trace is not None:
+        # A file that is being imported runs as <module>; the first that is not ours is what was asked for.
+        frame, trace = trace.tb_frame, trace.tb_next
+        top = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if frame.f_code.co_name == "<module>" and top not in (finetune.__name__, "__main__"):
+            return top
+    return None
 
 
 def _end(error: FinetuneError) -> NoReturn:
     # A recipe's lines begin with their place, FILE:LINE:COLUMN, which editors and terminals follow.
     text = str(error) if isinstance(error, RecipeError) else f"error: {error}"
     with contextlib.suppress(SaveError):  # Of stdout: this error says more.
-        output.note(text)
+        output.error(text)
     sys.exit(error.exit_code)

@@ -6,8 +6,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+# By which a user asks for no more than data, warnings and errors, anywhere on the command line.
+QUIET = ("--quiet", "-q")
 # Of what goes to a file or a pipe, where lines have to be cut at all.
 LOG_WIDTH = 120
+
+_quiet = False
 
 
 def data(text: str) -> None:
@@ -16,7 +20,13 @@ def data(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """A line about it; in a file that gets both, after all that was said before."""
+    """A line about it, where the user wants more than data and errors."""
+    if not _quiet:
+        error(text)
+
+
+def error(text: str) -> None:
+    """A line that is told in any case; in a file that gets data too, after all that was said before."""
     try:
         sys.stdout.flush()
     finally:
@@ -25,7 +35,18 @@ def note(text: str) -> None:
 
 def warn(text: str) -> None:
     """A line that should not be missed."""
-    note(f"warning: {text}")
+    error(f"warning: {text}")
+
+
+def be_quiet(quiet: bool) -> None:
+    """Leave out notes and progress from now on, or have them again."""
+    global _quiet
+    _quiet = quiet
+
+
+def shows_progress() -> bool:
+    """Whether someone watches stderr, and wants to see how far things are."""
+    return sys.stderr.isatty() and not _quiet
 
 
 def percent(fraction: float, digits: int = 1) -> str:
@@ -54,8 +75,8 @@ def show_log() -> None:
     logger = logging.getLogger("finetune")
     if not logger.handlers:
         logger.addHandler(_Handler())
-        logger.setLevel(logging.INFO)
         logger.propagate = False
+    logger.setLevel(logging.WARNING if _quiet else logging.INFO)
 
 
 class _Handler(logging.Handler):

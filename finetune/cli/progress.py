@@ -17,7 +17,7 @@ class Console:
     """A :class:`finetune.training.progress.Progress` on stderr."""
 
     def __init__(self, curves: Any = None) -> None:
-        self._bars = sys.stderr.isatty()
+        self._bars = output.shows_progress()
         self._bar: tqdm[Any] | None = None
         self._curves = curves
         self._began: float | None = None

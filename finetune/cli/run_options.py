@@ -50,7 +50,7 @@ DeviceOption = Annotated[
 
 def show_progress(things: Iterable[T], unit: str, total: int | None = None) -> Iterator[T]:
     """Pass ``things`` on, with a bar on stderr if that is a terminal."""
-    if not sys.stderr.isatty():
+    if not output.shows_progress():
         yield from things
         return
     from tqdm import tqdm

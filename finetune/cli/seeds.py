@@ -74,10 +74,9 @@ def show_results(results: "Sequence[Result]") -> None:
 def spread_line(measured: str, spread: "Spread") -> str:
     """``test top-1   93.1 %, range 92.0 to 94.2, 95 % interval of the mean [90.4 to 95.8] (5 runs)``."""
     line = f"{measured} top-1".ljust(13) + output.percent(spread.mean)
-    if spread.mean_low is None or spread.mean_high is None:
+    if spread.n == 1:
         return f"{line} (1 run: no range)"
-    low, high = 100 * max(spread.mean_low, 0.0), 100 * min(spread.mean_high, 1.0)
     return (
-        f"{line}, range {100 * spread.low:.1f} to {100 * spread.high:.1f}, 95 % interval of the mean "
-        f"[{low:.1f} to {high:.1f}] ({spread.n} runs)"
+        f"{line}, range {100 * spread.low:.1f} to {100 * spread.high:.1f}, {spread.interval('runs')} "
+        f"({spread.n} runs)"
     )

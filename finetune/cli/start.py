@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 VALUED = ("--run-dir", "--set", "--device")
-FLAGS = ("--resume", "--force", "--overwrite", "--smoke", "--tensorboard")
+FLAGS = ("--resume", "--force", "--overwrite", "--smoke", "--tensorboard", "--quiet", "-q")
 
 
 def main() -> None:

@@ -8,6 +8,8 @@ import argparse
 import contextlib
 import hashlib
 import http.client
+import io
+import logging
 import pickle
 import re
 import sys
@@ -99,10 +101,11 @@ def fetch(entry: Any, backbone_name: str) -> Any:
     if not url.startswith("https://"):
         raise WeightsError(f"{url}: weights are downloaded over https only")
     try:
-        # torch announces the download on stdout, which is for data.
-        with contextlib.redirect_stdout(sys.stderr):
+        # torch announces the download on stdout, which is for data, and where notes are not wanted too.
+        told = logging.getLogger("finetune").isEnabledFor(logging.INFO)
+        with contextlib.redirect_stdout(sys.stderr if told else io.StringIO()):
             return entry.get_state_dict(
-                progress=sys.stderr.isatty(), check_hash=True, map_location="cpu", weights_only=True
+                progress=told and sys.stderr.isatty(), check_hash=True, map_location="cpu", weights_only=True
             )
     except (*_UNREADABLE, http.client.HTTPException) as error:
         raise WeightsError(

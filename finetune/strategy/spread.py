@@ -7,11 +7,17 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from scipy.stats import t
 
+# Fewer numbers have no interval: that of two is 13 standard errors to either side, and says nothing.
+FEWEST = 3
+
 
 @dataclass(frozen=True)
 class Spread:
     """Of ``n`` repeats: mean, standard deviation (of a sample), smallest and largest, and the 95 % interval
-    of the mean. With one repeat nothing is known of the rest, which is None.
+    of the mean.
+
+    With one repeat nothing is known of the deviation, and with fewer than ``FEWEST`` hardly anything of the
+    interval; it is then None.
     """
 
     n: int
@@ -25,6 +31,13 @@ class Spread:
     def to_dict(self) -> dict[str, float | int | None]:
         """JSON-ready."""
         return asdict(self)
+
+    def interval(self, what: str) -> str:
+        """``95 % interval of the mean [90.4 to 95.8]``, or that there are too few ``what``: runs, folds."""
+        if self.mean_low is None or self.mean_high is None:
+            return f"too few {what} for an interval of the mean (it takes {FEWEST})"
+        low, high = 100 * max(self.mean_low, 0.0), 100 * min(self.mean_high, 1.0)
+        return f"95 % interval of the mean [{low:.1f} to {high:.1f}]"
 
 
 def of_repeats(values: Sequence[float]) -> Spread:
@@ -53,5 +66,7 @@ def _spread(values: Sequence[float], share: float) -> Spread:
     if n == 1:
         return Spread(1, mean, mean, mean, None, None, None)
     deviation = float(np.std(values, ddof=1))
+    if n < FEWEST:
+        return Spread(n, mean, min(values), max(values), deviation, None, None)
     half = float(t.ppf(0.975, n - 1)) * deviation * math.sqrt(share)
     return Spread(n, mean, min(values), max(values), deviation, mean - half, mean + half)

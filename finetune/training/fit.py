@@ -20,7 +20,7 @@ from finetune.training.kept.decoded import describe_decoded, keeping, plan_decod
 from finetune.training.kept.feature_plan import FeaturePlan, plan_features
 from finetune.training.own_data import whereabouts
 from finetune.training.phase import judge, save_last, train_phase
-from finetune.training.plan import PhasePlan, plan_phases
+from finetune.training.plan import SOLVER, PhasePlan, plan_phases
 from finetune.training.progress import Progress, Silent
 from finetune.training.run.checkpoint import MODEL, load_weights, open_checkpoint, promote, read_tensors
 from finetune.training.run.directory import Description, RunDir
@@ -251,7 +251,7 @@ def _facts(
         ),
         (
             "length",
-            f"{sum(plan.steps for plan in plans):,} steps of {_step(setup.recipe.train)}",
+            _length(plans, setup.recipe.train),
         ),
     ]
     if features and not setup.recipe.train.augment.changes_pictures:
@@ -262,6 +262,17 @@ def _facts(
     if momentum is not None:
         facts.append(("BatchNorm", f"momentum at least {momentum:.3g}, so that its statistics keep up"))
     return facts
+
+
+def _length(plans: list[PhasePlan], train: TrainSection) -> str:
+    """``240 steps of 32 pictures, and 1 step that solves the head: 16 epochs``."""
+    solved = sum(plan.steps for plan in plans if plan.optimizer == SOLVER)
+    steps = sum(plan.steps for plan in plans) - solved
+    parts = [f"{steps:,} steps of {_step(train)}"] if steps else []
+    if solved:
+        parts.append(f"{'1 step that solves' if solved == 1 else f'{solved} steps that solve'} the head")
+    epochs = sum(plan.epochs for plan in plans)
+    return f"{', and '.join(parts)}: {epochs} epoch{'s' if epochs > 1 else ''}"
 
 
 def _step(train: TrainSection) -> str:

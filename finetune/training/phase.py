@@ -116,7 +116,7 @@ def train_phase(
         if time.monotonic() - saved >= SECONDS_BETWEEN_SAVES:
             save()
 
-    progress.phase(_title(plan, freeze.k, setup, optimizer))
+    progress.phase(f"{_title(plan, freeze.k, setup, optimizer)}, {_epochs(plan, position)}")
     try:
         frozen = _open_frozen(plan, setup, position, features, freeze, signals, progress)
         if frozen is not None:
@@ -165,7 +165,8 @@ def _solve_phase(
     if position.phase_step >= plan.steps:
         return
     progress.phase(
-        f"{freeze.k} of {len(setup.network.table.body)} layers frozen, the head is solved (L-BFGS)"
+        f"{freeze.k} of {len(setup.network.table.body)} layers frozen, the head is solved (L-BFGS): "
+        f"{_epochs(plan, position)}"
     )
     began = time.perf_counter()
     try:
@@ -254,8 +255,21 @@ def _title(plan: PhasePlan, k: int, setup: Setup, optimizer: torch.optim.Optimiz
         head = f", x{plan.layer_decay:g} a layer down{head}"
     return (
         f"{k} of {body} layers frozen, {trained:,} of {total:,} parameters train, "
-        f"{type(optimizer).__name__}, {rate}{head}, {plan.epochs} epochs"
+        f"{type(optimizer).__name__}, {rate}{head}"
     )
+
+
+def _epochs(plan: PhasePlan, position: Position) -> str:
+    """How many the phase has and, where it is not the first, which: "15 epochs (2 to 16)".
+
+    Epochs are counted through all phases, and a head that is solved is one, as in all that is told later.
+    """
+    before = position.epoch - position.phase_epoch
+    first, last = before + 1, before + plan.epochs
+    count = "1 epoch" if plan.epochs == 1 else f"{plan.epochs} epochs"
+    if first == last:
+        return f"epoch {first}"
+    return f"{count} ({first} to {last})" if before else count
 
 
 def _train_epoch(

@@ -31,7 +31,7 @@ def test_seeds_are_trained_counted_and_taken_up(recipe: Path, chdir_tmp: Path, c
     assert sorted(path.name for path in place.iterdir()) == ["seed-3", "seed-4"]
     assert "seed-3" in ended.out
     assert "range" in ended.out
-    assert "(2 runs)" in ended.out
+    assert "too few runs for an interval of the mean (it takes 3) (2 runs)" in ended.out
     # Not again, unless told to.
     ended = cli("train", recipe, "--seeds", "2", "--device", "cpu", "--set", "seed=3")
     assert ended.code == 2

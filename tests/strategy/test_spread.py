@@ -1,6 +1,7 @@
 """Mean, range and intervals against closed forms and by simulation."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_1samp
 
-from finetune.strategy.spread import of_folds, of_repeats
+from finetune.strategy.spread import Spread, of_folds, of_repeats
 
 VALUES = [0.91, 0.94, 0.93, 0.95, 0.92]
 
@@ -39,7 +40,17 @@ def test_one_repeat_says_nothing_of_the_spread() -> None:
         of_repeats([])
 
 
-@given(st.lists(st.floats(0, 1), min_size=2, max_size=12))
+@pytest.mark.parametrize("values", [[0.5], [0.9, 0.9], [0.3, 0.8], [1.0, 1.0]])
+@pytest.mark.parametrize(("of", "what"), [(of_repeats, "runs"), (of_folds, "folds")])
+def test_too_few_have_no_interval(values: list[float], of: Callable[..., Spread], what: str) -> None:
+    spread = of(values)
+    assert (spread.mean_low, spread.mean_high) == (None, None)
+    assert spread.interval(what) == f"too few {what} for an interval of the mean (it takes 3)"
+    enough = of([*values, 0.7, 0.6])
+    assert enough.interval(what).startswith("95 % interval of the mean [")
+
+
+@given(st.lists(st.floats(0, 1), min_size=3, max_size=12))
 def test_the_mean_is_in_its_range_and_interval(values: list[float]) -> None:
     spread = of_repeats(values)
     assert spread.low - 1e-12 <= spread.mean <= spread.high + 1e-12

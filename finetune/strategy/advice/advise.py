@@ -14,7 +14,7 @@ from finetune.strategy.advice.facts import Facts
 from finetune.strategy.advice.measure import Tell, measure, silent
 from finetune.strategy.advice.reasons import explain
 from finetune.strategy.advice.recipe_text import write_recipe
-from finetune.strategy.advice.rule import Choice, Settings, choose, settle
+from finetune.strategy.advice.rule import Choice, Settings, choose, settle, total_epochs
 
 log = logging.getLogger("finetune")
 
@@ -43,7 +43,7 @@ class Advice:
             "similarity": self.choice.similarity.value,
             "because": {"when": self.choice.row.when, "why": self.choice.row.why},
             "freeze": self.settings.k,
-            "epochs": self.settings.epochs,
+            "epochs": total_epochs(self.choice.strategy, self.settings),
             "lr": self.settings.lr,
             "seconds": round(self.seconds, 1),
             "facts": self.facts.to_dict(),

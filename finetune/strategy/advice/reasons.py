@@ -12,6 +12,7 @@ from finetune.strategy.advice.rule import (
     bears,
     few,
     large,
+    total_epochs,
 )
 
 NAMES = {
@@ -41,10 +42,16 @@ def explain(facts: Facts, choice: Choice, settings: Settings, seconds: float) ->
 
 def _detail(strategy: Strategy, settings: Settings) -> str:
     if strategy is Strategy.first_k:
-        return f" (k = {settings.k}); {settings.epochs} epochs at {settings.lr:g}"
-    if strategy is Strategy.probe:
-        return ""
-    return f"; {settings.epochs} epochs at {settings.lr:g}"
+        return f" (k = {settings.k}); {_length(strategy, settings)}"
+    return "" if strategy is Strategy.probe else f"; {_length(strategy, settings)}"
+
+
+def _length(strategy: Strategy, settings: Settings) -> str:
+    """As a run counts: a head that is solved is an epoch."""
+    whole = total_epochs(strategy, settings)
+    if whole == settings.epochs:
+        return f"{whole} epochs at {settings.lr:g}"
+    return f"{whole} epochs: 1 in which the head is solved, and {settings.epochs} at {settings.lr:g}"
 
 
 def _size(facts: Facts) -> str:

@@ -53,7 +53,7 @@ def _data(base: Recipe) -> dict[str, Any]:
 
 def _phases(strategy: Strategy, settings: Settings) -> list[str]:
     solved = [
-        "# The head first: solved on frozen features, with a strength chosen by cross-validation.",
+        "# Epoch 1, the head: solved on frozen features, with a strength chosen by cross-validation.",
         "- {freeze: backbone, optimizer: lbfgs, weight_decay: auto}",
     ]
     if strategy is Strategy.probe:

@@ -211,6 +211,11 @@ def epochs_for(strategy: Strategy, train: int) -> int:
     return 4 * tuned if strategy is Strategy.scratch else tuned
 
 
+def total_epochs(strategy: Strategy, settings: Settings) -> int:
+    """Of the whole run: the head that is solved before the rest is tuned counts as one."""
+    return settings.epochs + (strategy in (Strategy.first_k, Strategy.everything))
+
+
 # Few worlds have these; each costs time and some of the network's capacity.
 RARE = frozenset({"vertical_flip", "rotation", "color_jitter"})
 
