@@ -1,10 +1,12 @@
 """``finetune train FOLDER``: doctor, advice, and the training that it advises, without a recipe."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.cli import output
 from finetune.cli.run_options import name_of
+from finetune.disk.nearby import did_you_mean, is_recipe
 from finetune.errors import RunDirError, UserError, printable
 from finetune.recipe.catalog import KNOWN_SETS
 from finetune.training.run.files import RECIPE, RESOLVED
@@ -14,6 +16,11 @@ if TYPE_CHECKING:
     from finetune.training.fit import Result
 
 TABLES = (".csv", ".tsv")
+RECIPES = (".yaml", ".yml")
+WANTED = (
+    " Give pictures, which are a folder, a CSV file or a known set (digits, hotdog), or a recipe: "
+    "`finetune recipe new -o recipe.yaml` writes a starter."
+)
 # Findings of pictures that cannot be read: training leaves them out.
 UNREADABLE = ("empty-file", "truncated", "unreadable")
 
@@ -22,7 +29,7 @@ def is_pictures(what: Path) -> bool:
     """Whether ``what`` names pictures, as ``data.source`` does, and no recipe.
 
     Raises:
-        UserError: it is a run directory.
+        UserError: it is a run directory; or there is no such thing, and it is not named like a recipe.
     """
     if what.is_dir():
         if (what / RESOLVED).is_file():
@@ -32,7 +39,17 @@ def is_pictures(what: Path) -> bool:
             )
         return True
     name = str(what)
-    return what.suffix.lower() in TABLES or name in KNOWN_SETS or name.startswith("torchvision:")
+    if name in KNOWN_SETS or name.startswith("torchvision:"):
+        return True
+    if not os.path.lexists(what):
+        hint = did_you_mean(name, _is_trainable, KNOWN_SETS)
+        if hint or not name.lower().endswith(RECIPES):
+            raise UserError(f"{printable(name)}: no such recipe, and no such pictures.{hint or WANTED}")
+    return what.suffix.lower() in TABLES
+
+
+def _is_trainable(path: str) -> bool:
+    return is_recipe(path) or Path(path).is_dir() or path.lower().endswith(TABLES)
 
 
 def train_pictures(

@@ -86,15 +86,24 @@ def _check(what: list[Path], against: Against | None, overrides: list[str]) -> N
     if overrides and not recipes:
         raise UserError("--set changes recipes, and only runs are given")
     from finetune.cli.run_options import check_run
+    from finetune.disk.nearby import did_you_mean
     from finetune.recipe.load import load_recipe
 
     for each in what:
         if each.is_dir():
             check_run(each)
+        elif not each.exists() and (hint := did_you_mean(str(each), _is_run_or_recipe)):
+            raise UserError(f"{printable(str(each))}: no such run or recipe.{hint}")
         else:
             load_recipe(each, overrides)
     if len({each.stem for each in recipes}) < len(recipes):
         raise UserError("two recipes have the same name, and would be trained in the same place")
+
+
+def _is_run_or_recipe(path: str) -> bool:
+    from finetune.disk.nearby import is_recipe, is_run
+
+    return is_run(path) or is_recipe(path)
 
 
 def _train(recipe: Path, overrides: list[str], options: "Options") -> Path:

@@ -1,6 +1,7 @@
 """``finetune layers``: the numbered layers that a recipe's ``freeze`` counts."""
 
 import json
+import os
 from itertools import accumulate
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,8 @@ import typer
 
 from finetune.cli import output, table
 from finetune.cli.run_options import Checkpoint, CheckpointOption, check_run
-from finetune.errors import UserError
+from finetune.disk.nearby import did_you_mean, is_run
+from finetune.errors import UserError, printable
 from finetune.recipe import catalog
 
 BAR = 20
@@ -46,6 +48,9 @@ def layers(
         _movement(Path(name), checkpoint, as_json, plot)
         return
     if not name.startswith(catalog.TIMM):
+        if os.sep in name:
+            hint = did_you_mean(name, is_run) or " `finetune backbones` lists the backbones."
+            raise UserError(f"{printable(name)}: no such run or backbone.{hint}")
         catalog.backbone(name)  # an unknown name is answered before torch is loaded
     if plot is not None:
         raise UserError(f"--plot: {name} is a backbone, which has not moved; give a run directory")

@@ -141,7 +141,10 @@ def _check_model(model: Path, precision: InferencePrecision) -> None:
     if model.is_dir():
         check_run(model)
     elif not model.exists():
-        raise UserError(f"{printable(str(model))}: no such run directory or ONNX model.")
+        from finetune.disk.nearby import did_you_mean, is_run
+
+        hint = did_you_mean(str(model), lambda path: is_run(path) or path.lower().endswith(".onnx"))
+        raise UserError(f"{printable(str(model))}: no such run directory or ONNX model.{hint}")
     elif model.suffix.lower() != ".onnx":
         raise UserError(f"{printable(str(model))}: neither a run directory nor an .onnx file.")
     elif precision is not InferencePrecision.fp32:

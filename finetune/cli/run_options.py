@@ -94,11 +94,14 @@ def check_run(run: Path) -> None:
     Raises:
         RunDirError: there is no such folder, or it holds no run.
     """
+    from finetune.disk.nearby import did_you_mean, is_run
     from finetune.training.run.files import RESOLVED
 
+    name = printable(str(run))
     if not run.is_dir():
-        raise RunDirError(
-            f"{printable(str(run))}: no such folder. Give the run directory that `finetune train` printed."
-        )
+        hint = did_you_mean(str(run), is_run) or " Give the run directory that `finetune train` printed."
+        raise RunDirError(f"{name}: no such folder.{hint}")
     if not (run / RESOLVED).is_file():
-        raise RunDirError(f"{printable(str(run))}: not a run directory (it has no {RESOLVED}).")
+        inside = next((each for each in sorted(run.glob("*")) if is_run(str(each))), None)
+        hint = "" if inside is None else f" There are runs in it: give one, such as {printable(str(inside))}."
+        raise RunDirError(f"{name}: not a run directory (it has no {RESOLVED}).{hint}")

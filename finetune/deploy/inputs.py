@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 from typing import BinaryIO
 
 from finetune.data.sources.files import is_image_name, walk
+from finetune.disk.nearby import did_you_mean
 from finetune.errors import UserError, printable
 
 # Stands for the paths that come on standard input; a file of that name is ./-.
@@ -103,7 +104,7 @@ def _fault(text: str) -> str | None:
         kind = "a folder without pictures" if Path(text).is_dir() else "no picture matches this pattern"
         return f"{printable(text)}: {kind}."
     if not glob.has_magic(text) and not _exists(text):
-        return f"{printable(text)}: no such file or folder."
+        return f"{printable(text)}: no such file or folder.{did_you_mean(text)}"
     return None
 
 

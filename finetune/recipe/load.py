@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from finetune.disk.nearby import did_you_mean, is_recipe
 from finetune.errors import RecipeError
 from finetune.recipe.catalog import TIMM, backbones, suggest
 from finetune.recipe.overrides import apply_override, parse_overrides
@@ -95,7 +96,10 @@ def _read(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        hint = f"`finetune recipe new -o {name}` writes a starter"
+        if hint := did_you_mean(str(path), is_recipe):
+            raise RecipeError([f"{name}: no such file.{hint}"]) from None
+        starter = name if path.suffix.lower() in (".yaml", ".yml") else "recipe.yaml"
+        hint = f"`finetune recipe new -o {starter}` writes a starter"
         raise RecipeError([f"{name}: no such file; {hint}"]) from None
     except IsADirectoryError:
         inside = path / "recipe.yaml"

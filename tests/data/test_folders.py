@@ -247,7 +247,7 @@ def test_no_such_thing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert "Did you mean 'hotdog'?" in message
     (tmp_path / "photos").mkdir()
     assert "Did you mean 'photos'?" in refused(Path("photoz"))
-    assert "Did you mean 'photos'?" in refused(tmp_path / "photoz")
+    assert f"Did you mean '{tmp_path / 'photos'}'?" in refused(tmp_path / "photoz")
     assert "no such file" in refused(Path("a\0b")) or "null" in refused(Path("a\0b"))
 
 

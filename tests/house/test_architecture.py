@@ -12,9 +12,9 @@ PACKAGE = Path(finetune.__file__).parent
 ROOMS = {
     "errors": set(),
     "disk": {"errors"},
-    "recipe": {"errors"},
+    "recipe": {"errors", "disk"},
     "data": {"errors", "disk", "recipe"},
-    "model": {"errors", "recipe"},
+    "model": {"errors", "disk", "recipe"},
     "features": {"errors", "disk", "recipe", "data", "model"},
     "evaluation": {"errors", "disk", "recipe", "data", "model", "features"},
     "training": {"errors", "disk", "recipe", "data", "model", "features", "evaluation"},

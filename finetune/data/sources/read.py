@@ -7,10 +7,14 @@ from finetune.data.sources.folders import read_folder
 from finetune.data.sources.known import read_known
 from finetune.data.sources.tables import read_table
 from finetune.data.sources.torchvision_sets import TORCHVISION_PREFIX, read_torchvision
+from finetune.disk.nearby import did_you_mean, is_recipe
 from finetune.errors import DataError, printable
-from finetune.recipe.catalog import KNOWN_SETS, suggest
+from finetune.recipe.catalog import KNOWN_SETS
 
 ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"})
+# What lists of pictures and recipes end in, among the things that a source may have been meant to be.
+TABLES = (".csv", ".tsv", ".txt", ".parquet")
+RECIPES = (".yaml", ".yml")
 
 
 def read_source(source: str, reading: Reading = AS_FOUND) -> Source:
@@ -82,17 +86,18 @@ def is_place(source: str) -> bool:
 
 def _no_such(source: str) -> str:
     looked_at = Path(source).expanduser().absolute()
-    hint = suggest(looked_at.name, [*_names(looked_at.parent), *([] if "/" in source else KNOWN_SETS)])
+
+    def accepts(path: str) -> bool:
+        # Of a source that looks like a recipe, as `probe` takes one too, a recipe is what was meant.
+        return (
+            Path(path).is_dir()
+            or path.lower().endswith(TABLES)
+            or (source.lower().endswith(RECIPES) and is_recipe(path))
+        )
+
+    hint = did_you_mean(source, accepts, [] if "/" in source else KNOWN_SETS)
     return (
         f"{printable(source)}: no such file or folder (looked at {printable(str(looked_at))}).{hint} "
         f"A source is a folder, a CSV file, a known set ({', '.join(KNOWN_SETS)}) "
         f"or a torchvision set ({TORCHVISION_PREFIX}CIFAR10)."
     )
-
-
-def _names(folder: Path) -> list[str]:
-    """What there is in a folder, as far as it can be seen."""
-    try:
-        return [entry.name for entry in folder.iterdir()]
-    except OSError:
-        return []

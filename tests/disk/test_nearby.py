@@ -1,0 +1,164 @@
+"""A path that leads nowhere: what is near it is proposed, and nothing else."""
+
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from finetune.disk.nearby import did_you_mean, distance, is_recipe, is_run, nearest
+
+KNOWN = ("digits", "hotdog")
+
+
+@pytest.fixture
+def home(chdir_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's working directory; around it lies ``shared``."""
+    work = chdir_tmp / "work"
+    for name in (
+        "photos/cat/1.jpg", "data/birds/a/1.jpg", "data/Été/1.jpg", "My Pictures/1.jpg", ".hidden/photos/x",
+        "recipe.yaml", "configs/tuned.yaml", "configs/deep/er.yaml", "list.csv", "notes.txt",
+        "runs/photos/resolved.yaml", "runs/first-try/resolved.yaml", "../shared/1.jpg", "model.onnx",
+    ):  # fmt: skip
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
+        (work / name).write_text("")
+    monkeypatch.chdir(work)
+    return work
+
+
+def is_pictures(path: str) -> bool:
+    return Path(path).is_dir() or path.endswith(".csv")
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        # letter case, blanks, quotes, form
+        ("Photos", "photos"), ("PHOTOS/", "photos"), ("photos ", "photos"), (" photos", "photos"),
+        ("'photos'", "photos"), ("DATA/Birds", "data/birds"), ("my_pictures", "My Pictures"),
+        ("my-pictures", "My Pictures"), (f"data/{unicodedata.normalize('NFD', 'Été')}", "data/Été"),
+        ("data/été", "data/Été"),
+        # a letter or two off, in any part
+        ("phtos", "photos"), ("photo", "photos"), ("fotos", "photos"), ("phoots", "photos"),
+        ("dta/brids", "data/birds"), ("dat/birds", "data/birds"),
+        # an ending left out, or put in
+        ("list", "list.csv"), ("LIST.CSV", "list.csv"), ("photos.zip", "photos"),
+        # another folder
+        ("birds", "data/birds"), ("birds/", "data/birds"), ("data/photos", "photos"),
+        ("configs/list.csv", "list.csv"), ("shared", "../shared"), ("nowhere/birds", "data/birds"),
+        # another word that stands for pictures
+        ("Hotdog", "hotdog"), ("digit", "digits"), ("hotdogs", "hotdog"), ("hotdgo", "hotdog"),
+    ],
+)  # fmt: skip
+def test_what_was_meant(home: Path, given: str, meant: str) -> None:
+    assert nearest(given, is_pictures, KNOWN) == meant
+    assert did_you_mean(given, is_pictures, KNOWN) == f" Did you mean {meant!r}?"
+
+
+def test_absolute_paths_stay_absolute(home: Path) -> None:
+    assert nearest(str(home / "Photos"), is_pictures) == str(home / "photos")
+    assert nearest(str(home.parent / "Work/Data/birds"), is_pictures) == str(home / "data/birds")
+
+
+@pytest.mark.parametrize(
+    "given", ["gatos", "cats", "x", "", " ", "a\0b", "photograph", "notes", "z" * 5000, "no/such/thing"]
+)
+def test_what_is_far_from_everything_gets_no_hint(home: Path, given: str) -> None:
+    assert did_you_mean(given, is_pictures, KNOWN) == ""
+
+
+@pytest.mark.parametrize("given", ["photos", "Photos", "pictures", "birds", "images", "train", "dog"])
+def test_from_another_folder_no_set_is_named_that_is_only_a_little_alike(chdir_tmp: Path, given: str) -> None:
+    """`photos` and `hotdog` share four letters of six."""
+    (chdir_tmp / "empty").mkdir()
+    assert did_you_mean(given, is_pictures, KNOWN) == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "accepts", "meant"),
+    [
+        ("recpie.yaml", is_recipe, "recipe.yaml"), ("Recipe.yaml", is_recipe, "recipe.yaml"),
+        ("recipe", is_recipe, "recipe.yaml"), ("recipe.yml", is_recipe, "recipe.yaml"),
+        ("tuned.yaml", is_recipe, "configs/tuned.yaml"), ("tuned", is_recipe, "configs/tuned.yaml"),
+        ("configs/recipe.yaml", is_recipe, "recipe.yaml"), ("photos.yaml", is_recipe, None),
+        ("photo", is_run, None), ("photos", is_run, "runs/photos"),
+        ("runs/first_try", is_run, "runs/first-try"),
+        ("runs/frist-try", is_run, "runs/first-try"), ("first-try", is_run, "runs/first-try"),
+        ("RUNS/PHOTOS", is_run, "runs/photos"), ("list", is_run, None),
+    ],
+)  # fmt: skip
+def test_only_the_kind_of_thing_that_is_wanted(
+    home: Path, given: str, accepts: Any, meant: str | None
+) -> None:
+    assert nearest(given, accepts) == meant
+
+
+words = st.text("abcAB", max_size=7)
+
+
+@settings(max_examples=200, deadline=None)
+@given(words, words)
+def test_distance_counts_letters(one: str, other: str) -> None:
+    off = distance(one, other)
+    assert off == distance(other, one)
+    assert (off == 0) is (one == other)
+    assert abs(len(one) - len(other)) <= off <= max(len(one), len(other))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text("abcdefgh", min_size=2, max_size=9), st.data())
+def test_one_slip_is_one_off(word: str, data: Any) -> None:
+    at = data.draw(st.integers(0, len(word) - 2))
+    for slip in (word[:at] + word[at + 1 :], word[:at] + "z" + word[at:], word[:at] + "z" + word[at + 1 :]):
+        assert distance(word, slip) == 1
+    swapped = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+    assert distance(word, swapped) == (swapped != word)
+
+
+PICTURES = "Did you mean 'photos'?"
+RECIPE = "Did you mean 'recipe.yaml'?"
+RUN = "Did you mean 'runs/first-try'?"
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["train", "Photos"], PICTURES), (["train", "phtos/"], PICTURES), (["train", "photos "], PICTURES),
+        (["train", "recipe"], RECIPE), (["train", "Recipe.yaml"], RECIPE), (["train", "recpie.yml"], RECIPE),
+        (["train", "list"], "Did you mean 'list.csv'?"), (["train", "Photos", "--smoke"], PICTURES),
+        (["train", "birds"], "Did you mean 'data/birds'?"),
+        (["doctor", "Photos"], PICTURES), (["advise", "Photos"], PICTURES), (["rank", "Photos"], PICTURES),
+        (["probe", "Photos"], PICTURES), (["probe", "recpie.yaml"], RECIPE),
+        (["lr", "recpie.yaml"], RECIPE), (["cv", "recipe"], RECIPE),
+        (["recipe", "validate", "recipe.yml"], RECIPE), (["recipe", "show", "Recipe.yaml"], RECIPE),
+        (["eval", "runs/first_try"], RUN), (["eval", "first-try"], RUN), (["export", "Runs/First-Try"], RUN),
+        (["predict", "runs/frist-try", "x.png"], RUN), (["predict", "Model.onnx", "x"], "'model.onnx'?"),
+        (["layers", "runs/frist-try"], RUN), (["compare", "runs/photos", "first-try"], RUN),
+        (["compare", "runs/photos", "recpie.yaml"], RECIPE), (["eval", "runs"], "such as runs/first-try"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)  # fmt: skip
+def test_every_command_that_takes_a_path(home: Path, cli: Any, words: list[str], hint: str) -> None:
+    before = sorted(home.rglob("*"))
+    ended = cli(*words)
+    assert (ended.code, ended.out) == (2, "")
+    assert hint in ended.err
+    assert "starter" not in ended.err
+    assert sorted(home.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("given", "starter"), [("new.yaml", "new.yaml"), ("new", "recipe.yaml")])
+def test_a_starter_is_proposed_where_nothing_is_near(
+    chdir_tmp: Path, cli: Any, given: str, starter: str
+) -> None:
+    for command in ("train", "lr"):
+        assert f"`finetune recipe new -o {starter}` writes a starter" in cli(command, given).err
+
+
+def test_a_path_in_a_recipe(home: Path, cli: Any) -> None:
+    (home / "recipe.yaml").write_text("data: {source: Photos}\nmodel: {backbone: resnet18, weights: none}\n")
+    ended = cli("train", "recipe.yaml")
+    assert ended.code == 2
+    assert PICTURES in ended.err
