@@ -38,15 +38,18 @@ def validate(
 ) -> None:
     """Check recipes: 'ok FILE' for each sound one, every fault of the others, exit code 2 if there is one."""
     from finetune.recipe.load import load_recipe
+    from finetune.recipe.remarks import remarks
 
     problems: list[str] = []
     for file in recipes:
         try:
-            load_recipe(file)
+            found = load_recipe(file)
         except RecipeError as error:
             problems += error.problems
         else:
             output.data(f"ok {file}")
+            for remark in remarks(found):
+                output.warn(f"{file}: {remark}")
     if problems:
         raise RecipeError(problems)
 

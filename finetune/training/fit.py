@@ -12,6 +12,7 @@ from finetune.evaluation.metrics import Metrics
 from finetune.model.batchnorm import raise_batchnorm_momentum
 from finetune.model.freeze import fresh_layers, resolve_freeze, shortened
 from finetune.recipe.load import dump_recipe
+from finetune.recipe.remarks import remarks
 from finetune.recipe.schema import Recipe, TrainSection
 from finetune.training.batch_of_one import refuse_batch_of_one
 from finetune.training.compute.batch_size import warn_of_little_memory
@@ -92,6 +93,8 @@ def fit(
     source = own.source if own is not None else load_data(recipe.data, recipe.seed)
     setup = prepare(recipe, source, compute)
     _check_freezes(setup)
+    for remark in remarks(recipe):
+        log.warning(remark)
     plans = plan_phases(setup.recipe.train, setup.loader.batches_per_epoch)
     refuse_batch_of_one(setup, plans)
     warn_of_little_memory(setup.recipe.train, setup.network, setup.picture, compute, recipe.model.batchnorm)
