@@ -31,7 +31,7 @@ PACKAGED = "PACKAGED"
 _RUN_CHECKPOINT = Path("checkpoints", "best")
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
-ResizeMode = Literal["shorter", "squash"]
+ResizeMode = Literal["shorter", "squash", "pad"]
 
 
 @dataclass(frozen=True)

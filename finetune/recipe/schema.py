@@ -119,10 +119,15 @@ class DataSection(Section):
         "auto", description="side of the square that the network sees, in pixels; auto: the weights' own"
     )
     resize: Annotated[int, Field(ge=8, le=8192)] | Auto = Field(
-        "auto", description="size before the centre crop, in pixels; auto: in the weights' own proportion"
+        "auto",
+        description="size before the centre crop, in pixels; auto: in the weights' own proportion, and under "
+        "resize_mode: pad, where nothing is cropped, image_size",
     )
-    resize_mode: Literal["auto", "shorter", "squash"] = Field(
-        "auto", description="shorter: the shorter side becomes `resize`; squash: both sides do; auto: shorter"
+    resize_mode: Literal["auto", "shorter", "squash", "pad"] = Field(
+        "auto",
+        description="shorter: the shorter side becomes `resize`, and the centre is cut out; squash: both "
+        "sides do; pad: the longer side does, so that the whole picture is there in its own proportions, and "
+        "the rest is filled with the mean colour; auto: the weights' own, which is shorter as a rule",
     )
     interpolation: Literal["auto", "nearest", "bilinear", "bicubic", "lanczos"] = Field(
         "auto", description="how pictures are resized; auto: the weights' own"
@@ -138,6 +143,18 @@ class DataSection(Section):
     on_bad_image: Literal["error", "skip"] = Field(
         "error", description="a picture that cannot be read: stop and name it, or leave it out and report it"
     )
+
+    @model_validator(mode="after")
+    def _whole_when_padded(self) -> Self:
+        sizes = self.resize, self.image_size
+        if self.resize_mode == "pad" and "auto" not in sizes and self.resize > self.image_size:  # type: ignore[operator]
+            raise MisfitError(
+                (
+                    ("resize",),
+                    f"resize_mode: pad shows the whole picture: at most image_size ({self.image_size})",
+                )
+            )
+        return self
 
 
 class HeadSection(Section):
@@ -254,13 +271,17 @@ class AugmentSection(Section):
     """What training pictures go through; evaluation pictures never do."""
 
     crop: Literal["none", "random_resized"] = Field(
-        "none", description="none: evaluation's own resize and centre crop; random_resized: a random part"
+        "none",
+        description="none: what evaluation sees; random_resized: a random part, under data.resize_mode pad "
+        "and squash in the picture's own proportions, and brought to size as they say",
     )
     scale: Annotated[tuple[Probability, Probability], AfterValidator(_rising)] = Field(
         (0.08, 1.0), description="share of the picture's area that a random resized crop covers"
     )
     ratio: Annotated[tuple[Positive, Positive], AfterValidator(_rising)] = Field(
-        (0.75, 1.3333333333333333), description="aspect ratio (width to height) of a random resized crop"
+        (0.75, 1.3333333333333333),
+        description="aspect ratio (width to height) of a random resized crop; under data.resize_mode pad and "
+        "squash relative to the picture's",
     )
     flip: bool = Field(False, description="mirror left and right, half of the time")
     vertical_flip: bool = Field(False, description="mirror up and down, half of the time")

@@ -237,7 +237,6 @@ def _facts(
 ) -> list[tuple[str, str]]:
     compute, source, network = setup.compute, setup.source, setup.network
     counts = ", ".join(f"{len(split):,} {name}" for name, split in source.splits.items())
-    size = setup.card.preprocessing
     facts = [
         ("data", f"{source.name}: {len(source.classes)} classes; {counts}"),
         *(("", note) for note in source.notes),
@@ -245,8 +244,7 @@ def _facts(
         ("weights", network.weights.origin if network.weights is not None else "none: from scratch"),
         (
             "pictures",
-            f"{size.image_size} px ({size.resize_mode} side to {size.resize}, {size.interpolation})"
-            f"{_channels(size.channels)}",
+            f"{setup.card.preprocessing.in_words}{_channels(setup.card.preprocessing.channels)}",
         ),
         (
             "machine",

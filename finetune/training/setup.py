@@ -19,6 +19,7 @@ from finetune.data.picture.preprocessing import Preprocessing
 from finetune.data.picture.transforms import TrainTransform
 from finetune.data.sources.dataset import Reading, Source, Split
 from finetune.data.sources.read import read_source
+from finetune.errors import UserError
 from finetune.model.build import Network, build
 from finetune.model.start import starting_weights
 from finetune.model.weights import InputSpec
@@ -154,14 +155,26 @@ def prepare(recipe: Recipe, source: Source, compute: Compute) -> Setup:
 def settle_preprocessing(data: DataSection, spec: InputSpec) -> Preprocessing:
     """The evaluation transform: the weights' own, where the recipe says nothing else.
 
-    Another ``image_size`` keeps the weights' own proportion between resize and crop.
+    Another ``image_size`` keeps the weights' own proportion between resize and crop. Under ``pad`` nothing is
+    cropped.
+
+    Raises:
+        UserError: ``pad``, and the picture would not fit the square.
     """
     size = spec.image_size if data.image_size == "auto" else data.image_size
-    resize = round(size * spec.resize / spec.image_size) if data.resize == "auto" else data.resize
+    mode = spec.resize_mode if data.resize_mode == "auto" else data.resize_mode
+    resize = size if mode == "pad" else round(size * spec.resize / spec.image_size)
+    if data.resize != "auto":
+        resize = data.resize
+    if mode == "pad" and resize > size:
+        raise UserError(
+            f"data.resize: resize_mode: pad shows the whole picture, so this can be at most the {size} px "
+            f"that the network sees; it is {resize}. Leave it out."
+        )
     return Preprocessing(
         image_size=size,
         resize=resize,
-        resize_mode=spec.resize_mode if data.resize_mode == "auto" else data.resize_mode,
+        resize_mode=mode,
         interpolation=spec.interpolation if data.interpolation == "auto" else data.interpolation,
         mean=spec.mean,
         std=spec.std,

@@ -136,7 +136,8 @@ def test_it_survives_json() -> None:
         ({"image_size": 24.0}, "image_size"),
         ({"image_size": True}, "image_size"),
         ({"resize": "28"}, "resize"),
-        ({"resize_mode": "longer"}, "shorter, squash"),
+        ({"resize_mode": "longer"}, "shorter, squash, pad"),
+        ({"resize_mode": "pad"}, "at most image_size"),
         ({"interpolation": None}, "bilinear"),
         ({"mean": [0.5, 0.5]}, "mean"),
         ({"mean": [0.5, 0.5, float("nan")]}, "mean"),
@@ -181,3 +182,63 @@ def test_beyond_three_the_colours_repeat(noise: Noise) -> None:
     for mean, std in (((0.5, 0.5), (0.5, 0.5)), ((), ()), ((0.5,), STD)):
         with pytest.raises(ValueError, match="must be one or three finite numbers or more"):
             Preprocessing(24, 28, "shorter", "bilinear", mean, std)
+
+
+def padded(image_size: int = 24, interpolation: Interpolation = "bilinear", **changes: Any) -> Preprocessing:
+    return Preprocessing(
+        **{
+            "image_size": image_size, "resize": image_size, "resize_mode": "pad",
+            "interpolation": interpolation, "mean": MEAN, "std": STD,
+        }
+        | changes
+    )  # fmt: skip
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    width=st.integers(1, 200),
+    height=st.integers(1, 200),
+    image_size=st.integers(1, 60),
+    share=st.floats(0.3, 1.0),
+    interpolation=st.sampled_from(sorted(MODES)),
+)
+def test_padding_shows_the_whole_picture_in_its_proportions(
+    width: int, height: int, image_size: int, share: float, interpolation: Interpolation
+) -> None:
+    rng = np.random.default_rng(width * 1000 + height)
+    image = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+    resize = max(1, int(image_size * share))
+    made = padded(image_size, interpolation, resize=resize)
+    wide, tall = made.resized(width, height)
+    assert max(wide, tall) == resize
+    assert abs(wide * height - tall * width) <= max(width, height)  # to the nearest pixel, or one at least
+    left, top = (image_size - wide) // 2, (image_size - tall) // 2
+    pixels = np.asarray(made.geometry(image))
+    assert pixels.shape == (image_size, image_size, 3)
+    whole = np.asarray(image.resize((wide, tall), module.RESAMPLING[interpolation]))
+    assert np.array_equal(pixels[top : top + tall, left : left + wide], whole)
+    rest = np.ones((image_size, image_size), dtype=bool)
+    rest[top : top + tall, left : left + wide] = False
+    assert (pixels[rest] == made.mean_colour).all()
+    # Which is nothing to the network, as near as 8 bits allow.
+    assert (np.abs(made(image)[:, rest]) <= 0.5 / 255 / min(STD) + 1e-6).all()
+
+
+def test_padding_differs_from_a_crop_where_a_picture_is_long(noise: Noise) -> None:
+    wide, square = noise(80, 20), noise(50, 50)
+    cropped = preprocessing(24, 24)
+    assert padded().geometry(wide).tobytes() != cropped.geometry(wide).tobytes()
+    assert padded().geometry(square).tobytes() == cropped.geometry(square).tobytes()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 100_000), (100_000, 1), (3, 2)])
+def test_padding_takes_any_shape(size: tuple[int, int]) -> None:
+    assert padded(64).geometry(Image.new("RGB", size)).size == (64, 64)
+
+
+@pytest.mark.parametrize("mean", [(0.4,), (*MEAN, *MEAN[:2])])
+def test_padding_is_nothing_to_a_network_of_other_channels(mean: tuple[float, ...]) -> None:
+    made = padded(mean=mean, std=(0.2,) * len(mean))
+    border = made(Image.new("RGB", (80, 20)))[:, 0]
+    assert np.abs(border).max() <= 0.5 / 255 / 0.2 + 1e-6
+    assert Preprocessing.from_dict(json.loads(json.dumps(made.to_dict()))) == made

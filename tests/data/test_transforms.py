@@ -1,3 +1,4 @@
+import dataclasses
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ from torchvision.transforms import v2
 from finetune.data.batches.batch import PixelBatch
 from finetune.data.batches.mixing import BatchMixer
 from finetune.data.batches.normalize import Normalizer
-from finetune.data.picture.preprocessing import Preprocessing
+from finetune.data.picture.preprocessing import Interpolation, Preprocessing, ResizeMode
 from finetune.data.picture.transforms import (
     RESIZED_BY_TORCH,
     EvalTransform,
@@ -250,3 +251,60 @@ def test_seeded_draws_are_torchs() -> None:
         drawn = torch.rand(4)
     torch.manual_seed(123)
     assert torch.equal(drawn, torch.rand(4))
+
+
+# Where evaluation shows the whole of a long picture, so do training's crops, as far as their scale goes.
+
+WHOLE: dict[str, Any] = {"crop": "random_resized", "scale": (1.0, 1.0), "ratio": (1.0, 1.0)}
+
+
+def shaped(mode: ResizeMode, interpolation: Interpolation = "bilinear") -> Preprocessing:
+    return Preprocessing(24, 24, mode, interpolation, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
+
+
+@pytest.mark.parametrize("mode", ["squash", "pad"])
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize("size", [(96, 24), (24, 96), (40, 40), (7, 5), (1, 30)])
+def test_the_largest_crop_is_what_evaluation_sees(
+    mode: ResizeMode, interpolation: Interpolation, size: tuple[int, int], noise: Noise
+) -> None:
+    # Not so loud that anything is cut off between the two passes, whose order is not the same in both.
+    image = noise(*size).point(lambda value: value // 2 + 64)
+    preprocessing = shaped(mode, interpolation)
+    made = TrainTransform(AugmentSection(**WHOLE), preprocessing, decode="full")
+    expected = np.asarray(preprocessing.geometry(image)).astype(int)
+    for key in range(3):
+        difference = np.abs(made.look(made.base(image), key).pixels - expected)
+        assert difference.max() <= (1 if interpolation in RESIZED_BY_TORCH else 0)
+
+
+@pytest.mark.parametrize("mode", ["squash", "pad"])
+def test_a_crop_of_a_long_picture_reaches_its_ends(mode: ResizeMode) -> None:
+    """A square crop as high as the picture would show a quarter of it."""
+    ramp = np.broadcast_to(np.linspace(0, 255, 160).astype(np.uint8)[None, :, None], (40, 160, 3))
+    image = Image.fromarray(np.ascontiguousarray(ramp))
+    augment = AugmentSection(crop="random_resized", scale=(0.7, 1.0))
+    spans = {}
+    for each in (mode, "shorter"):
+        made = TrainTransform(augment, shaped(each), decode="full")
+        rows = [made.look(made.base(image), key).pixels[12, :, 0].astype(int) for key in range(20)]
+        spans[each] = np.mean([row.max() - row.min() for row in rows])
+    assert spans[mode] > 180
+    assert spans["shorter"] < 100
+
+
+def test_what_a_padded_crop_leaves_free_is_nothing_to_the_network(noise: Noise) -> None:
+    made = One(TrainTransform(AugmentSection(crop="random_resized", scale=(0.1, 1.0)), shaped("pad")))
+    for key in range(20):
+        border = made(noise(120, 24), key)[:, 0]
+        assert border.abs().max() < 0.5 / 255 / 0.2 + 1e-6
+
+
+def test_padding_by_another_colour_is_another_base(noise: Noise) -> None:
+    """What is kept of decoded pictures holds the colour."""
+    other = dataclasses.replace(shaped("pad"), mean=(0.1, 0.2, 0.3))
+    assert EvalTransform(shaped("pad")).base_facts != EvalTransform(other).base_facts
+    assert (
+        EvalTransform(shaped("squash")).base_facts
+        == EvalTransform(dataclasses.replace(shaped("squash"), mean=(0.1, 0.2, 0.3))).base_facts
+    )

@@ -14,7 +14,7 @@ from PIL import Image
 
 from finetune.data.picture.elongated import resized_window
 
-ResizeMode = Literal["shorter", "squash"]
+ResizeMode = Literal["shorter", "squash", "pad"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 RESAMPLING = {
@@ -30,17 +30,20 @@ WHOLE_PIXELS = 1 << 24
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize, centre crop, normalise.
+    """Resize, centre crop or pad, normalise.
 
     ``image_size`` is the side of the square that comes out; ``resize`` the size before the crop, of the
-    shorter side (``shorter``) or of both (``squash``), all in pixels. A picture that is smaller than the
-    crop gets a black border. ``mean`` and ``std`` are per channel, of values in 0..1. There are as many
-    channels as they have entries: three are R, G, B; one is grey (ITU-R 601 luma, as Pillow computes it);
-    beyond three the colours repeat: R, G, B, R, ...
+    shorter side (``shorter``), of both (``squash``) or of the longer one (``pad``), all in pixels. A picture
+    that is smaller than the crop gets a black border, as torchvision does it. Under ``pad`` nothing is
+    cropped: the whole picture, in its own proportions, lies in the middle, and the rest takes
+    :attr:`mean_colour`, which is 0 for the network, as what a rotation uncovers in training does.
+    ``mean`` and ``std`` are per channel, of values in 0..1. There are as many channels as they have entries:
+    three are R, G, B; one is grey (ITU-R 601 luma, as Pillow computes it); beyond three the colours repeat:
+    R, G, B, R, ...
 
     Raises:
         ValueError: a size below 1, an unknown name, a mean that is not finite or a std that is not positive,
-            two channels, or not as many means as stds.
+            two channels, not as many means as stds, or ``pad`` with a ``resize`` that the square cannot hold.
     """
 
     image_size: int
@@ -83,18 +86,24 @@ class Preprocessing:
                 raise ValueError(f"{name} must be one or three finite numbers or more, not {values!r}")
         if min(self.std) <= 0:
             raise ValueError(f"std must be positive, not {self.std!r}")
+        if self.resize_mode == "pad" and self.resize > self.image_size:
+            raise ValueError(
+                f"resize must be at most image_size ({self.image_size}) under pad, not {self.resize}"
+            )
 
     def geometry(self, image: Image.Image) -> Image.Image:
-        """Resize and centre crop an RGB picture to ``image_size`` x ``image_size``."""
+        """Resize an RGB picture, and centre crop or pad it, to ``image_size`` x ``image_size``."""
         if image.mode != "RGB":
             raise ValueError(f"an RGB picture is needed, not {image.mode}")
-        width, height = self._resized(*image.size)
+        width, height = self.resized(*image.size)
         method = RESAMPLING[self.interpolation]
         if width * height > WHOLE_PIXELS and width >= image.width and height >= image.height:
             columns, rows = _kept(width, self.image_size), _kept(height, self.image_size)
             image = resized_window(image, (width, height), columns, rows, method)
         elif (width, height) != image.size:
             image = image.resize((width, height), method)
+        if self.resize_mode == "pad":
+            return _in_the_middle(image, self.image_size, self.mean_colour)
         return _centre_crop(image, self.image_size)
 
     def colours(self, rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -121,6 +130,16 @@ class Preprocessing:
         """The network's input: float32, shape (channels, image_size, image_size), C-contiguous."""
         return self.normalize(self.geometry(image))
 
+    @property
+    def in_words(self) -> str:
+        """How pictures are brought to size, for a line on the screen."""
+        how = {
+            "shorter": f"shorter side to {self.resize}",
+            "squash": f"squashed to {self.resize} x {self.resize}",
+            "pad": f"whole, longer side to {self.resize}, the rest filled",
+        }[self.resize_mode]
+        return f"{self.image_size} px ({how}, {self.interpolation})"
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; :meth:`from_dict` reads it back."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
@@ -145,10 +164,16 @@ class Preprocessing:
                 given[name] = tuple(float(number) for number in given[name])
         return cls(**given)
 
-    def _resized(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) before the crop, rounded as torchvision does: the longer side down."""
+    def resized(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) before the crop, rounded as torchvision does: the longer side down.
+
+        Under ``pad`` the shorter one is rounded to the nearest pixel, and at least 1.
+        """
         if self.resize_mode == "squash":
             return self.resize, self.resize
+        if self.resize_mode == "pad":
+            shorter = max(1, round(self.resize * min(width, height) / max(width, height)))
+            return (shorter, self.resize) if width <= height else (self.resize, shorter)
         longer = int(self.resize * max(width, height) / min(width, height))
         return (self.resize, longer) if width <= height else (longer, self.resize)
 
@@ -164,9 +189,14 @@ def _centre_crop(image: Image.Image, side: int) -> Image.Image:
     columns, rows = _kept(image.width, side), _kept(image.height, side)
     if len(columns) < image.width or len(rows) < image.height:
         image = image.crop((columns.start, rows.start, columns.stop, rows.stop))
+    return _in_the_middle(image, side, (0, 0, 0))
+
+
+def _in_the_middle(image: Image.Image, side: int, colour: tuple[int, int, int]) -> Image.Image:
+    """A square of that colour with the picture, which is no larger, in it: left and top never wider."""
     if image.size == (side, side):
         return image
-    padded = Image.new("RGB", (side, side))
+    padded = Image.new("RGB", (side, side), colour)
     padded.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
     return padded
 

@@ -90,9 +90,11 @@ class TrainTransform:
     TrivialAugment, normalisation, random erasing.
 
     ``crop: none`` is the evaluation's own resize and centre crop. ``crop: random_resized`` cuts a part out of
-    the picture, which under ``decode: auto`` is brought down to :func:`reduced_side` before. What a rotation
-    or shift uncovers takes the mean colour, as do erased rectangles: both are 0 for the network. With
-    everything off, the bits are those of ``preprocessing(image)``.
+    the picture, which under ``decode: auto`` is brought down to :func:`reduced_side` before. Where evaluation
+    shows the whole of a wide picture, squashed or padded, the part has the picture's own proportions (but for
+    what ``ratio`` varies) and is squashed or padded as well: the largest part is what evaluation sees. What
+    a rotation or shift uncovers takes the mean colour, as do erased rectangles: both are 0 for the network.
+    With everything off, the bits are those of ``preprocessing(image)``.
     """
 
     def __init__(
@@ -119,7 +121,7 @@ class TrainTransform:
         with seeded(key):
             pixels = base
             if self._crop is not None:
-                pixels = self._cut(base, **self._crop.make_params([_shaped(3, *base.shape[:2])]))
+                pixels = self._cut(base, *self._part(self._crop, *base.shape[:2]))
             if self._augment.flip and float(torch.rand(1)) < 0.5:
                 # NumPy would copy pixel by pixel.
                 pixels = torch.from_numpy(_writable(pixels)).flip(1).numpy()
@@ -145,16 +147,39 @@ class TrainTransform:
             width, height = reduced_size(width, height, self.shorter)
         return width * height * 3
 
-    def _cut(self, base: Pixels, *, top: int, left: int, height: int, width: int) -> Pixels:
-        """That part of a picture, resized to what the network sees."""
+    def _part(self, crop: v2.RandomResizedCrop, height: int, width: int) -> Box:
+        """Draw the part of a picture of that size that is cut out."""
+        if self.preprocessing.resize_mode == "shorter":
+            drawn = crop.make_params([_shaped(3, height, width)])
+            return drawn["top"], drawn["left"], drawn["height"], drawn["width"]
+        # Drawn of a square, and stretched with it to the picture.
+        side = max(height, width)
+        drawn = crop.make_params([_shaped(3, side, side)])
+        top, tall = _stretched(drawn["top"], drawn["height"], side, height)
+        left, wide = _stretched(drawn["left"], drawn["width"], side, width)
+        return top, left, tall, wide
+
+    def _cut(self, base: Pixels, top: int, left: int, height: int, width: int) -> Pixels:
+        """That part of a picture, brought to the size that the network sees."""
         part = base[top : top + height, left : left + width].copy()
-        size, interpolation = self.preprocessing.image_size, self.preprocessing.interpolation
+        size = self.preprocessing.image_size
+        if self.preprocessing.resize_mode != "pad":
+            return self._resize(part, size, size)
+        wide, tall = self.preprocessing.resized(width, height)
+        canvas = np.empty((size, size, part.shape[2]), dtype=np.uint8)
+        canvas[:] = self.preprocessing.mean_colour
+        top, left = (size - tall) // 2, (size - wide) // 2
+        canvas[top : top + tall, left : left + wide] = self._resize(part, tall, wide)
+        return canvas
+
+    def _resize(self, part: Pixels, height: int, width: int) -> Pixels:
+        interpolation = self.preprocessing.interpolation
         if interpolation not in RESIZED_BY_TORCH:
             image = Image.fromarray(part)
-            return np.asarray(v2.functional.resize(image, [size, size], INTERPOLATION[interpolation]))
+            return np.asarray(v2.functional.resize(image, [height, width], INTERPOLATION[interpolation]))
         # In this order: torch then sees channels-last format, for which it has a kernel.
         batch = torch.from_numpy(part).unsqueeze(0).permute(0, 3, 1, 2)
-        cut = torch.nn.functional.interpolate(batch, (size, size), mode=interpolation, antialias=True)
+        cut = torch.nn.functional.interpolate(batch, (height, width), mode=interpolation, antialias=True)
         return cut[0].permute(1, 2, 0).numpy()
 
     def _box(self) -> Box | None:
@@ -192,7 +217,15 @@ def seeded(key: int) -> Iterator[None]:
 
 def _geometry(preprocessing: Preprocessing) -> dict[str, Any]:
     facts = preprocessing.to_dict()
-    return {name: facts[name] for name in ("image_size", "resize", "resize_mode", "interpolation")}
+    names = ("image_size", "resize", "resize_mode", "interpolation")
+    fill = {"fill": list(preprocessing.mean_colour)} if preprocessing.resize_mode == "pad" else {}
+    return {name: facts[name] for name in names} | fill
+
+
+def _stretched(start: int, length: int, side: int, wanted: int) -> tuple[int, int]:
+    """A stretch of one side, as start and length, on a side of another length; one pixel at least."""
+    first = min(round(start * wanted / side), wanted - 1)
+    return first, max(1, round((start + length) * wanted / side) - first)
 
 
 def _writable(pixels: Pixels) -> Pixels:

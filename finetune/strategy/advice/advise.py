@@ -15,6 +15,7 @@ from finetune.strategy.advice.measure import Tell, measure, silent
 from finetune.strategy.advice.reasons import explain
 from finetune.strategy.advice.recipe_text import write_recipe
 from finetune.strategy.advice.rule import Choice, Settings, choose, settle, total_epochs
+from finetune.strategy.advice.shapes import with_shape
 
 log = logging.getLogger("finetune")
 
@@ -63,6 +64,7 @@ def advise(recipe: Recipe, *, device: str | None = None, tell: Tell = silent) ->
         DataError: the data cannot serve.
     """
     facts = measure(recipe, device=device, tell=tell)
+    recipe = with_shape(recipe, facts.shapes)
     choice = choose(facts)
     settings = settle(choice.strategy, facts)
     seconds = expected_seconds(choice.strategy, settings, facts)

@@ -31,6 +31,7 @@ from finetune.features.solve import Features, Targets, choose_decay
 from finetune.recipe.schema import Recipe
 from finetune.strategy.advice.facts import Facts, Probed, Seconds, Tried
 from finetune.strategy.advice.invariance import AUGMENTATIONS, MIRRORING, transform_of, try_out
+from finetune.strategy.advice.shapes import in_shape, measure_shapes
 from finetune.strategy.advice.similarity import Shift, confidence, told_apart
 from finetune.strategy.probe import features_of, frozen_recipe
 from finetune.training.compute.precision import Compute, choose_compute, pick_device
@@ -91,6 +92,8 @@ def measure(recipe: Recipe, *, device: str | None = None, tell: Tell = silent) -
     plain = frozen_recipe(recipe, None)
     compute = choose_compute(pick_device(device), plain.train)
     setup = prepare(plain, source, compute)
+    shapes = measure_shapes(recipe, setup, train, _some, tell)
+    setup = in_shape(recipe, setup, shapes)
     network, card = setup.network, setup.card
     computed = 0
 
@@ -137,6 +140,7 @@ def measure(recipe: Recipe, *, device: str | None = None, tell: Tell = silent) -
         seconds=_time(setup, choose_compute(compute.device, recipe.train), close.read),
         computed=computed,
         cached=len(targets) - computed,
+        shapes=shapes,
     )
 
 

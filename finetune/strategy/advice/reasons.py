@@ -14,7 +14,9 @@ from finetune.strategy.advice.rule import (
     large,
     total_epochs,
 )
+from finetune.strategy.advice.shapes import ENOUGH
 
+SHOWN = {"shorter": "the centre crop", "squash": "the squashed square", "pad": "the padded square"}
 NAMES = {
     "flip": "mirroring left and right",
     "vertical_flip": "turning upside down",
@@ -32,6 +34,7 @@ def explain(facts: Facts, choice: Choice, settings: Settings, seconds: float) ->
         ("size", _size(facts)),
         ("similarity", _similarity(facts, choice.similarity)),
         ("features", _features(facts)),
+        *_shape(facts),
         *_augmentation(facts, settings),
         ("BatchNorm", _batchnorm(settings)),
         ("regularise", _regularisation(choice.strategy, settings)),
@@ -81,6 +84,30 @@ def _features(facts: Facts) -> str:
         f"a linear classifier on all training pictures is right in {100 * facts.probe.top1:.1f} % "
         f"(cross-validated, n = {facts.probe.n:,}); by depth, on {facts.depths[0].n:,}: {depths}"
     )
+
+
+def _shape(facts: Facts) -> list[tuple[str, str]]:
+    """Nothing of pictures that are near square."""
+    shapes = facts.shapes
+    if shapes is None or shapes.long < ENOUGH:
+        return []
+    said = (
+        f"{100 * shapes.long:.0f} % of pictures are long (the median is {shapes.ratio:.2f} times as long as "
+        f"wide), and {SHOWN[shapes.own]} shows {100 * shapes.shown:.0f} % of their area"
+    )
+    if not shapes.sized:
+        return [("shape", f"{said}; data.resize_mode is {shapes.own}, and was not compared")]
+    tried = ", ".join(
+        f"{way} {100 * each.top1:.1f} %"
+        + ("" if way == shapes.own else f" ({100 * each.gain:+.1f}, standard error {100 * each.error:.1f})")
+        for way, each in shapes.sized.items()
+    )
+    verdict = (
+        f"kept: data.resize_mode {shapes.own}, since no gain is more than twice its standard error"
+        if shapes.best == shapes.own
+        else f"chosen: data.resize_mode {shapes.best}, whose gain is more than twice its standard error"
+    )
+    return [("shape", f"{said}; cross-validated on frozen features: {tried}; {verdict}")]
 
 
 def _augmentation(facts: Facts, settings: Settings) -> list[tuple[str, str]]:

@@ -1,0 +1,154 @@
+"""What advice does about long pictures: it looks only where there are many, and follows only clear gains."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from finetune.recipe.load import minimal_recipe
+from finetune.recipe.schema import AugmentSection, Recipe
+from finetune.strategy.advice import measure
+from finetune.strategy.advice.facts import Facts, Probed, Seconds, Shapes, Sized
+from finetune.strategy.advice.measure import _some
+from finetune.strategy.advice.reasons import explain
+from finetune.strategy.advice.rule import choose, settle
+from finetune.strategy.advice.shapes import in_shape, measure_shapes, with_shape
+from finetune.strategy.probe import frozen_recipe
+from finetune.training.compute.precision import choose_compute, pick_device
+from finetune.training.setup import Setup, load_data, prepare
+
+Cli = Callable[..., object]
+
+
+def pictures(root: Path, size: tuple[int, int], where: str, upright: bool = False) -> Path:
+    """Two classes that differ in the colour of one end of noisy pictures, or in that of the middle."""
+    rng = np.random.default_rng(0)
+    for name, colour in (("red", (255, 0, 0)), ("blue", (0, 0, 255))):
+        (root / name).mkdir(parents=True)
+        for index in range(24):
+            pixels = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+            part = size[0] // 5
+            left = 0 if where == "end" else (size[0] - part) // 2
+            pixels[:, left : left + part] = colour
+            image = Image.fromarray(pixels)
+            (image.transpose(Image.Transpose.ROTATE_90) if upright else image).save(
+                root / name / f"{index}.png"
+            )
+    return root
+
+
+def measured(root: Path, *settings: str) -> tuple[Shapes, Recipe, Setup]:
+    """What is found of ``root``, the recipe that follows, and what pictures are then brought to size by."""
+    untrained = ["model.weights=none", "data.image_size=32", *settings]
+    recipe = minimal_recipe(str(root), "shufflenet_v2_x0_5", overrides=untrained, name="advice")
+    plain = frozen_recipe(recipe, None)
+    source = load_data(recipe.data, recipe.seed)
+    setup = prepare(plain, source, choose_compute(pick_device("cpu"), plain.train))
+    told: list[tuple[int, int]] = []
+    train = source.splits["train"]
+    shapes = measure_shapes(recipe, setup, train, _some, lambda what, done, total: told.append((done, total)))
+    assert shapes is not None
+    total = len(train) * len(shapes.sized)
+    assert told[-1:] == ([(total, total)] if total else [])
+    return shapes, with_shape(recipe, shapes), in_shape(recipe, setup, shapes)
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_what_the_crop_cuts_away_and_the_classes_need(upright: bool, tmp_path: Path) -> None:
+    shapes, recipe, setup = measured(pictures(tmp_path / "photos", (160, 40), "end", upright))
+    assert (shapes.long, shapes.ratio, shapes.own) == (1.0, 4.0, "shorter")
+    assert set(shapes.sized) == {"shorter", "squash", "pad"}
+    assert recipe.data.resize_mode == shapes.best in ("squash", "pad")
+    assert setup.card.preprocessing.resize_mode == setup.recipe.data.resize_mode == shapes.best
+
+
+def test_what_the_crop_cuts_away_and_nobody_needs(tmp_path: Path) -> None:
+    shapes, recipe, setup = measured(pictures(tmp_path / "photos", (160, 40), "middle"))
+    assert set(shapes.sized) == {"shorter", "squash", "pad"}
+    assert recipe.data.resize_mode == "auto"
+    assert setup.card.preprocessing.resize_mode == "shorter"
+
+
+@pytest.mark.parametrize("size", [(40, 40), (48, 40), (40, 53)])
+def test_near_square_pictures_are_not_compared(size: tuple[int, int], tmp_path: Path) -> None:
+    shapes, recipe, _ = measured(pictures(tmp_path / "photos", size, "end"))
+    assert (shapes.long, shapes.sized) == (0.0, {})
+    assert recipe.data.resize_mode == "auto"
+
+
+@pytest.mark.parametrize("mode", ["shorter", "squash", "pad"])
+def test_what_the_recipe_says_stands(mode: str, tmp_path: Path) -> None:
+    root = pictures(tmp_path / "photos", (160, 40), "end")
+    shapes, recipe, setup = measured(root, f"data.resize_mode={mode}")
+    assert (shapes.own, shapes.sized) == (mode, {})
+    assert recipe.data.resize_mode == setup.card.preprocessing.resize_mode == mode
+
+
+def test_a_size_that_padding_cannot_have_leaves_it_out(tmp_path: Path) -> None:
+    root = pictures(tmp_path / "photos", (160, 40), "end")
+    shapes, _, _ = measured(root, "data.resize=40")
+    assert set(shapes.sized) == {"shorter", "squash"}
+
+
+def test_unreadable_pictures_and_classes_of_one(tmp_path: Path) -> None:
+    root = pictures(tmp_path / "photos", (160, 40), "end")
+    for path in sorted((root / "red").iterdir())[::2]:
+        path.write_bytes(b"no picture")
+    shutil.copytree(root / "blue", root / "rare")
+    for path in sorted((root / "rare").iterdir())[6:]:
+        path.unlink()
+    shapes, _, _ = measured(root, "data.on_bad_image=skip")
+    assert shapes.n < 54
+    assert set(shapes.sized) == {"shorter", "squash", "pad"}
+
+
+def test_the_recipe_says_what_was_found(chdir_tmp: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "AUGMENTATIONS", {"flip": AugmentSection(flip=True)})
+    pictures(chdir_tmp / "photos", (160, 40), "end")
+    words = ("--backbone", "shufflenet_v2_x0_5", "--set", "model.weights=none", "--set", "data.image_size=32")
+    ended = cli("advise", "photos", *words, "--json")
+    assert ended.code == 0, ended.err
+    found = json.loads(ended.out)
+    shapes, recipe = found["facts"]["shapes"], yaml.safe_load(found["recipe"])
+    assert recipe["data"]["resize_mode"] in ("squash", "pad")
+    assert f"chosen: data.resize_mode {recipe['data']['resize_mode']}" in found["recipe"]
+    assert shapes["sized"]["shorter"]["gain"] == 0
+    # All else was measured of pictures as the recipe has them.
+    assert found["facts"]["probe"]["top1"] > shapes["sized"]["shorter"]["top1"]
+
+
+SHORTER = Sized(0.7, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("sized", "best"),
+    [
+        ({}, "shorter"),
+        ({"shorter": SHORTER, "squash": Sized(0.75, 0.05, 0.03), "pad": Sized(0.74, 0.04, 0.03)}, "shorter"),
+        ({"shorter": SHORTER, "squash": Sized(0.8, 0.1, 0.06), "pad": Sized(0.77, 0.07, 0.03)}, "pad"),
+        ({"shorter": SHORTER, "squash": Sized(0.9, 0.2, 0.03), "pad": Sized(0.8, 0.1, 0.03)}, "squash"),
+        ({"shorter": SHORTER, "squash": Sized(0.9, 0.2, 0.03), "pad": Sized(0.9, 0.2, 0.03)}, "pad"),
+        ({"shorter": SHORTER, "squash": Sized(0.5, -0.2, 0.03), "pad": Sized(0.6, -0.1, 0.03)}, "shorter"),
+    ],
+)
+def test_only_a_clear_gain_is_followed(sized: dict[str, Sized], best: str) -> None:
+    shapes = Shapes(48, 2.0, 1.0, 0.4, "shorter", sized)
+    assert shapes.best == best
+    depths = tuple(Probed(2 * n, f"layer{n}", 0.7, 48) for n in range(1, 5))
+    facts = Facts(
+        "photos", 2, 200, 20, 40, 100, 100, "resnet18", "none", 64, depths, depths[-1],
+        (0.25, 0.5, 0.75, 1.0), 0.1, None, None, {}, Seconds(0.01, 0.01, 0.03), 200, 0, shapes,
+    )  # fmt: skip
+    assert Facts.from_dict(json.loads(json.dumps(facts.to_dict()))) == facts
+    without = {name: value for name, value in facts.to_dict().items() if name != "shapes"}
+    assert Facts.from_dict(without) == dataclasses.replace(facts, shapes=None)
+    choice = choose(facts)
+    said = dict(explain(facts, choice, settle(choice.strategy, facts), 60.0))["shape"]
+    assert (f"chosen: data.resize_mode {best}" in said) == (best != "shorter")
+    assert ("was not compared" in said) == (not sized)
