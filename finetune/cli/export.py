@@ -31,17 +31,27 @@ def export(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", show_default="RUN/export/model.EXT", help="Where to write.")
     ] = None,
+    opset: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="The ONNX operator set, 18 or later.",
+            show_default="18, which onnxruntime reads since 1.14",
+        ),
+    ] = None,
     checkpoint: CheckpointOption = Checkpoint.best,
 ) -> None:
     """Write the network with its class names and preprocessing; only if it agrees with the run is it kept."""
     chosen = _format(format, out)
+    if opset is not None and chosen is not Format.onnx:
+        raise UserError(f"--opset {opset}: belongs to --format onnx, not to {chosen.value}.")
     check_run(run)
     from finetune.deploy.export import export as write
     from finetune.training.run.checkpoint import load_trained
     from finetune.training.run.files import EXPORT
 
     target = out or run / EXPORT / f"model.{chosen.value}"
-    exported = write(load_trained(run, checkpoint.value), chosen.value, target)
+    exported = write(load_trained(run, checkpoint.value), chosen.value, target, opset)
     agreement = exported.agreement
     for file in exported.files:
         output.data(str(file))

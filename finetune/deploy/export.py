@@ -4,6 +4,7 @@ import importlib.util
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +17,7 @@ from finetune.deploy.agreement import Agreement, check_agreement, check_images
 from finetune.deploy.onnx_classifier import OnnxClassifier, first_line
 from finetune.deploy.predict import Classifier
 from finetune.deploy.torch_classifier import TorchClassifier
-from finetune.deploy.write_onnx import write_onnx
+from finetune.deploy.write_onnx import check_opset, write_onnx
 from finetune.deploy.write_torch import CONFIG, open_pt2, open_safetensors, write_pt2, write_safetensors
 from finetune.disk.staging import publish, staging
 from finetune.errors import CheckpointError, ExportError, FinetuneError, MissingExtraError, UserError
@@ -45,23 +46,31 @@ class Exported:
     pictures: str
 
 
-def export(trained: Trained, format: Format, target: Path) -> Exported:
+def export(trained: Trained, format: Format, target: Path, opset: int | None = None) -> Exported:
     """Write ``trained`` (on the CPU) to ``target`` in ``format``, and check it before it gets that name.
 
+    Args:
+        opset: of ONNX; None: what most runtimes read.
+
     Raises:
-        UserError: ``target`` cannot be written, or its ``config.json`` would replace someone else's.
+        UserError: there is no such ``opset`` here, ``target`` cannot be written, or its ``config.json`` would
+            replace someone else's.
         MissingExtraError: the ONNX packages are not installed.
         ExportError: the network cannot be exported, or the file disagrees with it; nothing is left behind.
     """
+    write, reopen = FORMATS[format]
     if format == "onnx":
         _require_onnx()
+        if opset is not None:
+            check_opset(opset)
+            write = partial(write_onnx, opset=opset)
     if format == "safetensors":
         _check_config(target.with_name(CONFIG))
     model = TorchClassifier(trained.module, trained.card, torch.device("cpu"))
     with staging(target) as stage:
         staged = stage / target.name
         images, pictures = check_images(trained)
-        agreement = _write_and_check(model, trained, format, staged, images)
+        agreement = _write_and_check(model, trained, format, (write, reopen), staged, images)
         # The model comes last: until then nobody looks at what lies beside it.
         files = sorted(stage.iterdir(), key=lambda file: file == staged)
         size = sum(file.stat().st_size for file in files)
@@ -74,9 +83,14 @@ def export(trained: Trained, format: Format, target: Path) -> Exported:
 
 
 def _write_and_check(
-    model: Classifier, trained: Trained, format: Format, staged: Path, images: NDArray[np.float32]
+    model: Classifier,
+    trained: Trained,
+    format: Format,
+    there_and_back: tuple[Write, Open],
+    staged: Path,
+    images: NDArray[np.float32],
 ) -> Agreement:
-    write, reopen = FORMATS[format]
+    write, reopen = there_and_back
     try:
         write(trained.module, trained.card, staged)
         return check_agreement(model, reopen(staged), images)

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,42 @@ def test_onnx_has_all_it_needs_inside_and_nothing_of_this_machine(onnx_model: Pa
     assert mentions(onnx_model, b"images")  # the control
     assert not mentions(onnx_model, os.fsencode(Path(torch.__file__).parent))
     assert not mentions(onnx_model, b"stack_trace")
+
+
+def fits(model: onnx.ModelProto, opset: int, ir_version: int) -> bool:
+    """Whether a runtime of that operator set and that IR version knows all that is in the model."""
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", opset)]
+    onnx.checker.check_model(model, full_check=True)
+    newest = max(onnx.defs.get_schema(node.op_type, opset).since_version for node in model.graph.node)
+    return model.ir_version == ir_version and newest <= opset and not model.functions
+
+
+def test_onnx_is_for_runtimes_of_years_ago(onnx_model: Path) -> None:
+    """Operator set 18 and IR version 8: onnxruntime 1.14, of February 2023."""
+    assert fits(onnx.load(onnx_model), 18, 8)
+
+
+@pytest.mark.parametrize(("opset", "ir_version"), [(21, 10)])
+def test_another_operator_set(
+    opset: int, ir_version: int, cli: Callable[..., Any], trained: Trained, tmp_path: Path
+) -> None:
+    target = tmp_path / "model.onnx"
+    ended = cli("export", trained.run, "--out", target, "--opset", opset)
+    assert ended.code == 0, ended.err
+    assert fits(onnx.load(target), opset, ir_version)
+    images, expected = logits_of(trained, 3)
+    np.testing.assert_allclose(OnnxClassifier(target).logits(images), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_an_operator_set_that_torch_does_not_reach(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch warns only, and keeps the one that it has."""
+    kept = SimpleNamespace(model=SimpleNamespace(opset_imports={"": 18}))
+    monkeypatch.setattr(torch.onnx, "export", lambda *arguments, **options: kept)
+    with pytest.raises(ExportError, match="operator set 18 only"):
+        export(trained, "onnx", tmp_path / "model.onnx", opset=21)
+    assert files_below(tmp_path) == []
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 7])
@@ -198,6 +235,11 @@ def test_command_writes_into_the_run(cli: Callable[..., Any], trained: Trained, 
         (["--out", "model.pth"], "must end in one of .onnx, .pt2, .safetensors"),
         (["--out", "model.pt2", "--format", "onnx"], "must end in .onnx"),
         (["--format", "tensorrt"], "tensorrt"),
+        (["--opset", "17"], "at least 18"),
+        (["--opset", "-1"], "at least 18"),
+        (["--opset", "999"], "at most"),
+        (["--opset", "20", "--format", "pt2"], "belongs to --format onnx"),
+        (["--opset", "20", "--out", "model.safetensors"], "belongs to --format onnx"),
     ],
 )
 def test_wrong_options_are_exit_2(
