@@ -12,7 +12,7 @@ from finetune.deploy.onnx_classifier import CARD_KEY
 from finetune.deploy.torch_classifier import TorchClassifier
 from finetune.deploy.write_onnx import card_json, example
 from finetune.errors import ExportError
-from finetune.model.build import rebuild
+from finetune.model.build import published_names, rebuild
 from finetune.training.card import ModelCard
 from finetune.training.run.checkpoint import load_weights, read_document, read_tensors
 
@@ -40,8 +40,14 @@ def open_pt2(path: Path) -> TorchClassifier:
 
 
 def write_safetensors(module: nn.Module, card: ModelCard, path: Path) -> None:
-    """Write ``module``'s weights to ``path``, the card in its header, and ``config.json`` beside it."""
-    tensors = {name: tensor.detach().contiguous() for name, tensor in module.state_dict().items()}
+    """Write ``module``'s weights to ``path``, the card in its header, and ``config.json`` beside it.
+
+    The entries have the names that torchvision or timm has for them, whatever dropout the head has.
+    """
+    names = published_names(module, card.architecture)
+    tensors = {
+        names.get(name, name): tensor.detach().contiguous() for name, tensor in module.state_dict().items()
+    }
     # One entry only: the order of several is not the same from one file to the next.
     safetensors.torch.save_file(tensors, path, metadata={CARD_KEY: card_json(card)})
     text = json.dumps(card.to_dict(), indent=2, ensure_ascii=False) + "\n"
@@ -64,5 +70,7 @@ def open_safetensors(path: Path) -> TorchClassifier:
         if (file.metadata() or {}).get(CARD_KEY) != card_json(card):
             raise ExportError(f"{path}: its header and {CONFIG} describe different models.")
     module = rebuild(card.architecture, len(card.classes))
-    load_weights(module, read_tensors(path), path)
+    own_names = {theirs: own for own, theirs in published_names(module, card.architecture).items()}
+    tensors = {own_names.get(name, name): tensor for name, tensor in read_tensors(path).items()}
+    load_weights(module, tensors, path)
     return TorchClassifier(module.eval(), card, torch.device("cpu"))

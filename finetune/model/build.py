@@ -14,7 +14,7 @@ from finetune.errors import CheckpointError, FinetuneError, UserError, WeightsEr
 from finetune.model import timm_backbones, timm_layers
 from finetune.model.auxiliary import has_room, swap_auxiliary
 from finetune.model.backbones import AUXILIARY, SOURCE_CLASSES, blueprint, create, has_fixed_size
-from finetune.model.head import HeadDesign, swap_head
+from finetune.model.head import HeadDesign, plain_names, swap_head
 from finetune.model.inputs import COLOURS, Adapt, adapter, repeated, set_in_channels
 from finetune.model.layers import LayerTable, find_layers, with_output_shapes
 from finetune.model.load_report import LoadReport
@@ -172,6 +172,24 @@ def rebuild(architecture: dict[str, Any], num_classes: int) -> nn.Module:
         except (AttributeError, FinetuneError) as error:
             raise CheckpointError(f"the checkpoint's architecture has no such head ({error})") from None
     return module
+
+
+def published_names(module: nn.Module, architecture: dict[str, Any]) -> dict[str, str]:
+    """Entries that the architecture's own implementation calls otherwise, and what it calls them.
+
+    Dropout in front of the last layer changes its name in here, and nothing that has weights.
+
+    Args:
+        module: what :func:`build` or :func:`rebuild` made.
+        architecture: the description of it.
+    """
+    head = architecture["head"]
+    if "cut" in head:
+        return {}  # nobody else has such a network
+    found: dict[str, str] = {}
+    for path in _heads(architecture["backbone"], head["path"], None):
+        found |= plain_names(module, path)
+    return found
 
 
 def describe(name: str, image_size: int | None = None, *, tell: bool = True) -> LayerTable:

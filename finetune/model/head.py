@@ -135,6 +135,18 @@ def linear_of(module: nn.Module, head_path: str) -> nn.Linear | None:
     return layer if layer.bias is not None else None
 
 
+def plain_names(module: nn.Module, head_path: str) -> dict[str, str]:
+    """What the entries of a head of dropout and one layer are called where there is no dropout.
+
+    Its own names (``fc.1.weight``) to those of the architecture (``fc.weight``); empty for any other head.
+    """
+    head = module.get_submodule(head_path)
+    parts = list(head) if isinstance(head, nn.Sequential) else [head]
+    if len(parts) != 2 or not isinstance(parts[0], nn.Dropout):
+        return {}
+    return {f"{head_path}.1.{name}": f"{head_path}.{name}" for name in parts[1].state_dict()}
+
+
 def _dropout(share: float) -> list[nn.Module]:
     return [nn.Dropout(share)] if share > 0 else []
 
