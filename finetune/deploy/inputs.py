@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import BinaryIO
 
-from finetune.data.sources.files import is_image_name, walk
+from finetune.data.sources.files import walk
+from finetune.data.sources.recognise import is_picture
 from finetune.disk.nearby import did_you_mean
 from finetune.errors import UserError, printable
 
@@ -77,16 +78,17 @@ def expand(inputs: Iterable[str], listed: Iterable[str] = ()) -> Iterator[str]:
 
     A file is taken as it is, whatever its name. A folder gives the pictures anywhere below it, sorted,
     without hidden ones. A pattern (``*``, ``?``, ``[...]``; ``**`` for any folders) gives the files that
-    match it, sorted; unless it ends in an extension itself, those with a picture's extension. ``STDIN`` gives
-    ``listed``: files and folders, whose names are taken as they are. What of these is not there is given all
-    the same: reading it says what is wrong.
+    match it, sorted; unless it ends in an extension itself, those that are pictures, as
+    :func:`~finetune.data.sources.recognise.is_picture` tells. ``STDIN`` gives ``listed``: files and folders,
+    whose names are taken as they are. What of these is not there is given all the same: reading it says what
+    is wrong.
     """
     for text in inputs:
         if text == STDIN:
             for name in listed:
                 yield from _named(name)
         elif Path(text).is_dir():
-            yield from filter(is_image_name, walk(text))
+            yield from filter(is_picture, walk(text))
         elif _exists(text) or not glob.has_magic(text):
             yield text
         else:
@@ -94,7 +96,7 @@ def expand(inputs: Iterable[str], listed: Iterable[str] = ()) -> Iterator[str]:
 
 
 def _named(name: str) -> Iterator[str]:
-    pictures = filter(is_image_name, walk(name)) if "\0" not in name and Path(name).is_dir() else iter(())
+    pictures = filter(is_picture, walk(name)) if "\0" not in name and Path(name).is_dir() else iter(())
     yield next(pictures, name)
     yield from pictures
 
@@ -114,7 +116,7 @@ def _matches(pattern: str) -> Iterator[str]:
     # Sorted, since the order in which a file system lists its files means nothing; names only are held.
     # Path.glob takes no absolute patterns and does not leave hidden files out.
     for path in sorted(glob.iglob(pattern, recursive=True)):  # noqa: PTH207
-        if (any_kind or is_image_name(path)) and not Path(path).is_dir():
+        if (any_kind or is_picture(path)) and not Path(path).is_dir():
             yield path
 
 

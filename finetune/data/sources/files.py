@@ -1,8 +1,7 @@
-"""Which files below a folder are pictures, by their names alone: none is opened."""
+"""The files below a folder, and which of them are pictures by their names alone: none is opened."""
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -20,29 +19,6 @@ STRAY_NAMES = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class Listing:
-    """What a folder holds: its ``pictures``, sorted, and how many other files were ``passed_over``."""
-
-    pictures: list[Path]
-    passed_over: int
-
-
-def list_images(folder: Path) -> Listing:
-    """All pictures below ``folder``, by their extension (of any case), in :func:`walk`'s order.
-
-    Raises:
-        DataError: a folder that cannot be listed.
-    """
-    pictures, passed_over = [], 0
-    for path in walk(folder):
-        if is_image_name(path):
-            pictures.append(Path(path))
-        else:
-            passed_over += 1
-    return Listing(pictures, passed_over)
-
-
 def is_image_name(name: str) -> bool:
     """Whether a file name ends like a picture's."""
     _, dot, extension = name.rpartition(".")
@@ -55,10 +31,10 @@ def is_stray(name: str) -> bool:
 
 
 class Watch(Protocol):
-    """What wants to know which folders are looked into."""
+    """What wants to know which folders, and which files, are looked into."""
 
     def enter(self, folder: str | Path) -> None:
-        """Called before a folder is listed."""
+        """Called before a folder is listed, or the first bytes of a file are read."""
         ...
 
     def saw(self, entries: Sequence[os.DirEntry[str]]) -> None:

@@ -2,7 +2,8 @@
 
 ``CACHE/listings/KEY/`` holds the listing of one folder, and ``about.json``. It counts as long as every folder
 that was looked into still has the inode and the times of change that it had before: a file that comes, goes
-or gets another name changes those of its folder. What is inside of a file is no part of it. Nothing is
+or gets another name changes those of its folder. What is inside of a file is no part of it, but for those
+that had to be opened to tell whether they are pictures: these must be as they were too. Nothing is
 remembered where that could fail: of folders with symbolic links in them, whose targets change unseen, of
 folders that were changed just now, and of file systems that keep whole seconds only.
 """
@@ -35,14 +36,15 @@ LISTING = "listing"
 
 @dataclass
 class Visits:
-    """The folders that a scan looks into, below ``root``, each as it was just before; and the links there."""
+    """The folders and files that a scan looks into, below ``root``, each as it was just before; and the links
+    there."""
 
     root: Path
     folders: list[tuple[str, int, int, int]] = field(default_factory=list)
     links: bool = False
 
     def enter(self, folder: str | Path) -> None:
-        """Called before a folder is listed. One that cannot be looked at tells so when it is listed."""
+        """Called before a folder is listed or a file opened. One that cannot be looked at tells so then."""
         relative = os.fspath(folder)[len(_prefix(self.root)) :]
         with contextlib.suppress(OSError):
             self.folders.append((relative, *_times(folder)))

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from finetune.data.sources.files import identity, is_directory, is_image_name, scan
+from finetune.data.sources.files import identity, is_directory, scan
 from finetune.data.sources.listings import Visits, recall, remember
+from finetune.data.sources.recognise import is_picture
 
 
 @dataclass(eq=False)
@@ -85,7 +86,7 @@ def _look(root: Path, visits: Visits) -> tuple[Folder, Counter[str]]:
         inner = []
         for entry in scan(path, visits):
             if not is_directory(entry):
-                if is_image_name(entry.name):
+                if is_picture(entry.path, visits):
                     folder.direct.append(entry.path)
                 elif depth:
                     # A README or a licence beside the folders is nothing to remark on.

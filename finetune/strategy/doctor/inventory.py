@@ -11,9 +11,10 @@ import numpy as np
 
 from finetune.data.picture.images import read_image
 from finetune.data.sources.dataset import AS_FOUND, Reading, Source, Split
-from finetune.data.sources.files import is_image_name, is_stray, walk
+from finetune.data.sources.files import is_stray, walk
 from finetune.data.sources.pictures import FilePictures
 from finetune.data.sources.read import read_source, table_of
+from finetune.data.sources.recognise import is_picture
 from finetune.data.sources.split_names import split_of
 from finetune.data.sources.tables import Table, look_through_table
 from finetune.errors import BadImageError, DataError, printable
@@ -84,7 +85,7 @@ def _read_anyway(root: Path) -> Source | None:
     paths: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for path in walk(root):
         parts = Path(path).relative_to(root).parts
-        if not is_image_name(path) or len(parts) < 2:
+        if len(parts) < 2 or not is_picture(path):
             continue
         split = split_of(parts[0]) if len(parts) > 2 else None
         paths[split or "all"].append((parts[1] if split else parts[0], path))
@@ -122,17 +123,19 @@ def _beside(root: Path, known: set[str]) -> list[Finding]:
             path = below + name
             if path in known or name.lower() in (".ds_store", "thumbs.db", "desktop.ini"):
                 continue
-            is_picture = is_image_name(name)
-            if not is_picture and (Path(folder) == root or is_stray(name)):
+            like_one = is_picture(path)
+            if not like_one and (Path(folder) == root or is_stray(name)):
                 continue  # a README or a licence beside the folders is nothing to remark on
-            contents = None if is_picture else _contents(path)
+            contents = None if like_one else _contents(path)
             if contents is None:
                 strays.append(path)
             else:
                 disguised[contents].append(path)
     findings = []
     for path in sorted(hidden):
-        pictures = sum(is_image_name(name) for _, _, names in os.walk(path) for name in names)
+        pictures = sum(
+            is_picture(f"{inner}{os.sep}{name}") for inner, _, names in os.walk(path) for name in names
+        )
         what = f"{pictures} pictures in it are left out" if pictures else "it holds no pictures"
         findings.append(Finding("stray-folder", (path,), f"hidden or left behind by a tool; {what}"))
     if strays:

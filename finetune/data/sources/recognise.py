@@ -1,0 +1,85 @@
+"""Which files are pictures: by their names where those say it, else by their first bytes.
+
+Cameras, phones and downloads leave pictures without an extension (``IMG_0001``) or with one that nobody else
+knows (``photo.jpg_large``). A name that says what a file is costs nothing, so only the others are opened.
+"""
+
+import os
+import stat
+from pathlib import Path
+
+from finetune.data.sources.files import Watch, is_image_name
+
+# What is no picture, or none of its own: notes, tables and labels beside pictures, videos, archives,
+# programs; backups and halves of pictures, which would be copies; a camera's raw data, which begins like a
+# TIFF file and mostly lies beside its JPEG; slides and layered files. These files are never opened.
+OTHER_EXTENSIONS = frozenset(
+    {".txt", ".md", ".rst", ".rtf", ".pdf", ".doc", ".docx", ".odt", ".tex", ".html", ".htm", ".url", ".log"}
+    | {".csv", ".tsv", ".xls", ".xlsx", ".ods", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml", ".ini"}
+    | {".cfg", ".db", ".sqlite", ".parquet", ".feather", ".arrow", ".h5", ".hdf5", ".mat", ".pkl", ".pickle"}
+    | {".npy", ".npz", ".pt", ".pth", ".onnx", ".safetensors", ".tfrecord", ".lmdb", ".mdb", ".xmp", ".aae"}
+    | {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".mts"}
+    | {".mp3", ".m4a", ".wav", ".ogg", ".flac", ".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"}
+    | {".py", ".ipynb", ".js", ".css", ".sh", ".bat", ".exe", ".dll", ".so", ".c", ".h", ".cpp", ".java"}
+    | {".bak", ".old", ".orig", ".tmp", ".temp", ".part", ".partial", ".crdownload", ".download", ".swp"}
+    | {".lnk", ".sha1", ".sha256", ".md5", ".eps", ".ps", ".svg", ".ai", ".psd", ".xcf", ".ico", ".icns"}
+    | {".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".sr2", ".srf", ".dng", ".orf", ".rw2", ".raf"}
+    | {".pef", ".srw", ".x3f", ".3fr", ".iiq", ".rwl", ".svs", ".ndpi", ".scn", ".vms"}
+)
+# How programs call the file that they changed: exiftool, editors.
+BACKUPS = ("~", "_original")
+HEAD_BYTES = 32
+BEGINNINGS = (
+    *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"qoif"),
+    # TIFF and BigTIFF; JPEG 2000 in its box and bare.
+    *(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"),
+)
+BRANDS = frozenset({b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
+BMP_HEADERS = frozenset({12, 40, 52, 56, 64, 108, 124})
+
+
+def is_picture(path: str | os.PathLike[str], watch: Watch | None = None) -> bool:
+    """Whether a file is a picture, as far as its name and, where that says nothing, its first bytes tell.
+
+    Args:
+        watch: told of a file that is opened, before that: its contents decided.
+    """
+    name = os.path.basename(path)  # noqa: PTH119  (a Path takes longer than all the rest)
+    if is_image_name(name):
+        return True
+    _, dot, extension = name.rpartition(".")
+    if (dot and dot + extension.lower() in OTHER_EXTENSIONS) or name.lower().endswith(BACKUPS):
+        return False
+    if watch is not None:
+        watch.enter(os.fspath(path))
+    return begins_like_a_picture(_head(path))
+
+
+def begins_like_a_picture(head: bytes) -> bool:
+    """Whether the first :data:`HEAD_BYTES` of a file are those of a format that pictures are kept in."""
+    if head.startswith(BEGINNINGS):
+        return True
+    if head.startswith(b"RIFF"):
+        return head[8:12] == b"WEBP"
+    if head[4:8] == b"ftyp":
+        return head[8:12] in BRANDS
+    if head.startswith(b"BM"):
+        return int.from_bytes(head[14:18], "little") in BMP_HEADERS and head[6:10] == bytes(4)
+    # Netpbm: P1 to P6, white space, and a size or a comment. Text may begin with P and a digit too.
+    return head[:1] == b"P" and head[1:2] in b"123456" and head[2:3].isspace() and head[3:4] in b"#0123456789"
+
+
+def _head(path: str | os.PathLike[str]) -> bytes:
+    """The first bytes of a regular file, without waiting for anything; nothing of what cannot be read."""
+    try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):
+            return b""
+        file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except (OSError, ValueError):
+        return b""
+    try:
+        return os.read(file, HEAD_BYTES)
+    except OSError:
+        return b""
+    finally:
+        os.close(file)
