@@ -22,6 +22,8 @@
     └── StoppedError              130 or 143   stopped by a signal, resumable
 """
 
+import errno
+
 # What `typing` would say too; importing that, or `collections`, takes longer than refusing a run may.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,6 +62,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and (
         text == NO_PRIMITIVE or any(sign in text for sign in NO_MEMORY)
     )
+
+
+def is_out_of_files(error: BaseException) -> bool:
+    """Whether ``error`` says that this process, or the machine, has as many files open as it may."""
+    return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
 
 
 class FinetuneError(Exception):

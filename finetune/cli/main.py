@@ -23,6 +23,7 @@ from finetune.errors import (
     RecipeError,
     SaveError,
     first_line,
+    is_out_of_files,
     is_out_of_memory,
 )
 
@@ -188,12 +189,17 @@ def main() -> None:
 
 
 def _expected(error: Exception) -> FinetuneError | None:
-    """What may come up anywhere, as a message: no memory, and packages that cannot be imported."""
+    """What may come up anywhere, as a message: no memory, no file handles, packages that cannot be imported."""
     if is_out_of_memory(error):
         return NoMemoryError(
             f"out of memory ({first_line(error)}). Free some, or ask for less: a smaller "
             "train.batch_size, data.image_size or model.backbone. What was saved is intact; a run "
             "goes on with --resume."
+        )
+    if is_out_of_files(error):
+        return FinetuneError(
+            f"{first_line(error)}. Allow this process more of them (`ulimit -n 1024`), or have it need fewer "
+            "(data.workers: 0, cache: {decoded: off}). What was saved is intact; a run goes on with --resume."
         )
     package = _broken_package(error)
     return None if package is None else BrokenPackageError(package, error)

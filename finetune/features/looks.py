@@ -10,6 +10,7 @@ from finetune.data.batches.batch import Batch
 from finetune.data.batches.loaders import read_draws
 from finetune.data.batches.reading import Draw, OnBadImage
 from finetune.data.picture.transforms import Transform
+from finetune.data.processes import nothing
 from finetune.data.sources.dataset import Split
 from finetune.errors import BadImageError, DataError
 from finetune.features.extract import Extractor
@@ -50,12 +51,14 @@ class Looks:
         workers: int = 0,
         on_bad_image: OnBadImage = "error",
         watch: Callable[[Iterable[Batch]], Iterable[Batch]] = iter,
+        check: Callable[[], None] = nothing,
         tell: Callable[[int, int], None] = lambda done, total: None,
     ) -> int:
         """Have a row for each of ``draws``: those that are not in the store are computed, in that order.
 
         Args:
             watch: passes batches on, and may stop by raising; what was computed until then is kept.
+            check: is called while a batch is waited for, and may stop in the same way.
             tell: gets the number of pictures done, and of all that are to be.
 
         Returns:
@@ -90,6 +93,7 @@ class Looks:
             batch_size=self._extract.together if self._extract.together > 1 else 16,
             workers=workers,
             on_bad_image=on_bad_image,
+            check=check,
         )
         try:
             for batch in watch(batches) if missing else ():

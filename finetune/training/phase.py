@@ -49,7 +49,7 @@ def judge(setup: Setup, split_name: str, signals: Signals, frozen: Frozen | None
     """
     data, card = setup.recipe.data, setup.card
     if frozen is not None and frozen.judges_val:
-        module, batches = frozen.evaluated, frozen.val()
+        module, batches = frozen.evaluated, frozen.val(signals.check)
     else:
         module = inference_form(setup.evaluated)
         batches = eval_batches(
@@ -60,6 +60,7 @@ def judge(setup: Setup, split_name: str, signals: Signals, frozen: Frozen | None
             on_bad_image=data.on_bad_image,
             device=setup.compute.device,
             decoded=setup.val_decoded if split_name == "val" else None,
+            check=signals.check,
         )
     collected = collect_logits(module, signals.watch(batches), setup.compute.device, setup.compute.exact())
     for error in collected.bad:
@@ -289,7 +290,7 @@ def _train_epoch(
     if position.epoch_step >= steps:
         return
     source = setup.loader if frozen is None else frozen
-    batches = source.epoch(position.epoch, start=position.epoch_step * accumulate)
+    batches = source.epoch(position.epoch, start=position.epoch_step * accumulate, check=signals.check)
     made = stepper.epoch(batches, position.totals, position.phase_step, position.global_step)
     for _ in made:
         position.made_step()

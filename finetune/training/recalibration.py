@@ -36,6 +36,7 @@ def recalibrate_batchnorm(setup: Setup, freeze: Freeze, position: Position, sign
         workers=setup.workers,
         on_bad_image=setup.recipe.data.on_bad_image,
         device=setup.compute.device,
+        check=signals.check,
     )
     images = (batch.images.to(setup.compute.device, non_blocking=True) for batch in signals.watch(batches))
     with setup.compute.exact():

@@ -14,16 +14,15 @@ import pytest
 import torch
 
 from finetune.data.batches import reading
-from finetune.data.batches.batch import Batch, PixelBatch
+from finetune.data.batches.batch import Batch
 from finetune.data.batches.loaders import TrainLoader, default_workers, eval_batches
 from finetune.data.batches.mixing import BatchMixer
-from finetune.data.batches.reading import running, worker_death
 from finetune.data.picture.preprocessing import Preprocessing
 from finetune.data.picture.transforms import TrainTransform
 from finetune.data.sources.dataset import Split
 from finetune.data.sources.known import drawn_source
 from finetune.data.sources.pictures import FilePictures
-from finetune.errors import BadImageError, DataError, FinetuneError
+from finetune.errors import BadImageError, DataError
 from finetune.recipe.schema import AugmentSection
 
 PREPROCESSING = Preprocessing(16, 18, "shorter", "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -291,7 +290,7 @@ def test_everything_survives_spawn(split: Split) -> None:
     reader = reading.Reader(split, transform)
     again = pickle.loads(pickle.dumps(reader))
     orders = [reading.Order(3, 17), reading.Order(8, 18)]
-    one, other = reader.__getitems__(orders), again.__getitems__(orders)
+    one, other = reader.read(orders), again.read(orders)
     assert one.indices == other.indices == (3, 8)
     assert torch.equal(one.pixels, other.pixels)
     assert torch.equal(one.labels, other.labels)
@@ -358,28 +357,6 @@ def test_a_killed_process_ends_the_run_with_a_message() -> None:
     )
     assert "a loader process died" in done.stdout
     assert "data.workers: 0" in done.stdout
-
-
-@pytest.mark.parametrize("lost", [ConnectionResetError(104, "Connection reset by peer"), EOFError()])
-def test_a_process_that_dies_as_it_hands_a_batch_over_is_told_as_any_other(lost: Exception) -> None:
-    class Dying:
-        num_workers = 2
-
-        def __iter__(self) -> Iterator[PixelBatch]:
-            raise lost
-
-    with pytest.raises(
-        FinetuneError, match=r"a loader process died: it handed a batch over.*data\.workers: 0"
-    ):
-        list(running(Dying(), "error"))  # type: ignore[arg-type]
-    Dying.num_workers = 0
-    with pytest.raises(type(lost)):
-        list(running(Dying(), "error"))  # type: ignore[arg-type]
-
-
-def test_other_errors_are_no_deaths() -> None:
-    assert worker_death(RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None
-    assert worker_death(RuntimeError("Caught RuntimeError in DataLoader worker process 0.")) is None
 
 
 @pytest.mark.parametrize(("cores", "workers"), [(1, 0), (2, 0), (3, 1), (8, 6), (64, 8)])

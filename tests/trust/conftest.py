@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,17 +40,31 @@ def _heed_ctrl_c() -> None:
 
 @pytest.fixture
 def start() -> Any:
-    """``start("train", recipe)``: the command in a process of its own, which does not outlive the test."""
+    """``start("train", recipe)``: the command in a process of its own, which does not outlive the test.
+
+    ``program`` is what Python runs, ``before`` words that go before all others, ``within`` is called in the
+    process first, and ``environment`` has more variables.
+    """
     started: list[subprocess.Popen[str]] = []
 
-    def run(*words: str | Path) -> "subprocess.Popen[str]":
+    def run(
+        *words: str | Path,
+        program: Sequence[str] = ("-m", "finetune"),
+        before: Sequence[str] = (),
+        within: Callable[[], None] = lambda: None,
+        environment: Mapping[str, str] | None = None,
+    ) -> "subprocess.Popen[str]":
+        def prepare() -> None:
+            _heed_ctrl_c()
+            within()
+
         process = subprocess.Popen(
-            [sys.executable, "-m", "finetune", *map(str, words)],
+            [*before, sys.executable, *program, *map(str, words)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            preexec_fn=_heed_ctrl_c if os.name == "posix" else None,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
+            preexec_fn=prepare if os.name == "posix" else None,
         )
         started.append(process)
         return process

@@ -71,17 +71,54 @@ def test_every_end_is_in_time_and_takes_the_loaders_along(
     assert gone(loaders, 2)
     assert (run / "checkpoints" / "last" / "manifest.json").is_file()
     if number == "worker":
-        assert "/dev/shm" in err
+        assert "SIGKILL" in err
+        assert "data.workers: 0" in err
+
+
+@linux_only
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("where", ["train", "val"])
+def test_loaders_that_stand_still_hold_up_no_stop(
+    number: int, code: int, where: str, recipe: Callable[..., Path], tmp_path: Path, start: Any
+) -> None:
+    run, size = tmp_path / "run", "4096" if where == "val" else "8"
+    more = ["--set", f"train.batch_size={size}"]
+    process = start("train", recipe(workers=2, epochs=500), "--run-dir", run, "--device", "cpu", *more)
+    loaders = in_training(process, run, 2)
+    for pid in loaders:
+        os.kill(pid, signal.SIGSTOP)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert "--resume" in err
+    assert "Traceback" not in err
+    assert gone(loaders, 30)
+    assert (run / "checkpoints" / "last" / "manifest.json").is_file()
+
+
+ENDLESS = """
+import itertools, sys, time
+from finetune.training.loop import Stepper
+
+step, steps = Stepper._update, itertools.count()
+
+def endless(*args):
+    while next(steps) >= 3:
+        time.sleep(0.05)
+    step(*args)
+
+Stepper._update = endless
+from finetune.cli.start import main
+main()
+"""
 
 
 @linux_only
 def test_the_second_ctrl_c_ends_it_at_once(recipe: Callable[..., Path], tmp_path: Path, start: Any) -> None:
     run = tmp_path / "run"
-    # Loaders that stand still make the step endless.
-    process = start("train", recipe(workers=2, epochs=500), "--run-dir", run, "--device", "cpu")
+    words = ["train", recipe(workers=2, epochs=500), "--run-dir", run, "--device", "cpu"]
+    process = start(*words, program=("-c", ENDLESS))
     loaders = in_training(process, run, 2)
-    for pid in loaders:
-        os.kill(pid, signal.SIGSTOP)
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     time.sleep(0.3)
@@ -91,9 +128,6 @@ def test_the_second_ctrl_c_ends_it_at_once(recipe: Callable[..., Path], tmp_path
     process.communicate(timeout=60)
     assert time.monotonic() - began < 1
     assert process.returncode in (-2, 130)
-    for pid in loaders:
-        if alive(pid):
-            os.kill(pid, signal.SIGCONT)
     assert gone(loaders, 2)
 
 

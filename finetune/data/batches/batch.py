@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,12 +48,16 @@ class Batch:
 class Fresh:
     """Bases that were decoded for a batch and are to be kept: ``pixels``, uint8, one after the other; for
     each its stamp, its height and width, and the place where it was looked for in vain.
-
-    One tensor: a loader process hands over each by a file of its own.
     """
 
     pixels: Tensor
     pictures: tuple[tuple[bytes, int, int, Place | None], ...]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return _as_arrays(self.__dict__)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(_as_tensors(state))
 
     @classmethod
     def of(cls, found: Sequence[tuple[bytes, Pixels, Place | None]]) -> "Fresh":
@@ -87,6 +92,23 @@ class PixelBatch:
     fresh: Fresh | None = None
     bad: tuple[BadImageError, ...] = ()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return _as_arrays(self.__dict__)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(_as_tensors(state))
+
     def pin_memory(self) -> "PixelBatch":
         """The same in page-locked memory, from which GPUs copy faster."""
         return dataclasses.replace(self, pixels=self.pixels.pin_memory(), labels=self.labels.pin_memory())
+
+
+def _as_arrays(state: dict[str, Any]) -> dict[str, Any]:
+    """NumPy's arrays go from process to process without a copy; torch's tensors by files of their own."""
+    return {name: each.numpy() if isinstance(each, Tensor) else each for name, each in state.items()}
+
+
+def _as_tensors(state: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: torch.from_numpy(each) if isinstance(each, np.ndarray) else each for name, each in state.items()
+    }

@@ -2,24 +2,24 @@
 
 import dataclasses
 import logging
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Literal
 
 import torch
-from torch.utils.data import DataLoader
 
 from finetune.data.batches.batch import Batch as Batch
 from finetune.data.batches.batch import PixelBatch
 from finetune.data.batches.mixing import BatchMixer
 from finetune.data.batches.normalize import Normalizer
 from finetune.data.batches.order import balanced, repeats, shuffled
-from finetune.data.batches.reading import Agenda, Draw, OnBadImage, Order, Reader, data_loader, running
+from finetune.data.batches.reading import Draw, OnBadImage, Order, Reader, batch_processes, running
 from finetune.data.batches.reading import default_workers as default_workers
 from finetune.data.cache.decoded import Decoded
 from finetune.data.keys import key
 from finetune.data.picture.preprocessing import Preprocessing
 from finetune.data.picture.transforms import EvalTransform, TrainTransform, Transform
+from finetune.data.processes import nothing
 from finetune.data.sources.dataset import Split
 from finetune.errors import BadImageError, DataError
 
@@ -70,11 +70,8 @@ class TrainLoader:
         self._known_bad: set[str] = set()
         self._transform = transform
         self._reader = Reader(split, transform)
-        self._workers = workers
-        self._device = device
         self._normalize = Normalizer(transform.preprocessing, device)
-        self._agenda = Agenda()
-        self._loader: DataLoader[PixelBatch] | None = None
+        self._processes = batch_processes(self._reader, workers, pin_memory=_pinned(device))
         self._running: Generator[PixelBatch] | None = None
 
     @property
@@ -92,24 +89,23 @@ class TrainLoader:
         """The same in every epoch."""
         return len(self._bounds()) - 1
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, start: int = 0, check: Callable[[], None] = nothing) -> Iterator[Batch]:
         """The batches of epoch ``epoch`` (from 0), from number ``start`` on: exactly those that a whole epoch
         has there. One epoch at a time.
+
+        Args:
+            check: is called while a batch is waited for, and may end the wait by raising.
 
         Raises:
             BadImageError: a picture cannot be read and ``on_bad_image`` is error.
             DataError: not one picture can be read.
-            FinetuneError: a loader process died.
+            FinetuneError: a loader process died or stands still.
         """
         if self._running is not None:
             self._running.close()
         decoded = self._reader.decoded
-        self._agenda.batches = (_ordered(self._split, draws, decoded) for draws in self.draws(epoch, start))
-        if self._loader is None:
-            self._loader = data_loader(
-                self._reader, self._agenda, self._workers, _pinned(self._device), persistent=True
-            )
-        self._running = running(self._loader, self._on_bad_image)
+        agenda = (_ordered(self._split, draws, decoded) for draws in self.draws(epoch, start))
+        self._running = running(self._processes, agenda, self._on_bad_image, check)
         seen, bad = 0, ""
         try:
             for number, batch in enumerate(self._running, start):
@@ -134,7 +130,8 @@ class TrainLoader:
         """End the loader processes, and an epoch that is under way. A further epoch starts new ones."""
         if self._running is not None:
             self._running.close()
-        self._running = self._loader = None
+            self._running = None
+        self._processes.close()
 
     def _finished(self, read: PixelBatch, epoch: int, number: int) -> Batch:
         if len(read.indices) == 1 and read.bad:
@@ -184,15 +181,17 @@ def eval_batches(
     on_bad_image: OnBadImage = "error",
     device: torch.device = CPU,
     decoded: Decoded | None = None,
+    check: Callable[[], None] = nothing,
 ) -> Iterator[Batch]:
     """The pictures of a split in order, as evaluation sees them.
 
     With ``on_bad_image: skip``, what cannot be read is left out and in :attr:`Batch.bad`. ``decoded`` keeps
-    the pictures as they are resized and cut out, for the next time.
+    the pictures as they are resized and cut out, for the next time. ``check`` is called while a batch is
+    waited for, and may end the wait by raising.
 
     Raises:
         BadImageError: a picture cannot be read and ``on_bad_image`` is error.
-        FinetuneError: a loader process died.
+        FinetuneError: a loader process died or stands still.
     """
     yield from read_draws(
         split,
@@ -203,6 +202,7 @@ def eval_batches(
         on_bad_image=on_bad_image,
         device=device,
         decoded=decoded,
+        check=check,
     )
 
 
@@ -216,22 +216,22 @@ def read_draws(
     on_bad_image: OnBadImage = "error",
     device: torch.device = CPU,
     decoded: Decoded | None = None,
+    check: Callable[[], None] = nothing,
 ) -> Iterator[Batch]:
     """The pictures that ``draws`` names, each with the key of its augmentation, in that order.
 
     Raises:
         BadImageError, FinetuneError: as :func:`eval_batches`.
     """
-    agenda = Agenda()
     starts = range(0, len(draws), batch_size)
-    agenda.batches = (_ordered(split, draws[s : s + batch_size], decoded) for s in starts)
+    agenda = (_ordered(split, draws[s : s + batch_size], decoded) for s in starts)
     needed = -(-len(draws) // batch_size)
     reader, normalize = Reader(split, transform, decoded), Normalizer(transform.preprocessing, device)
-    loader = data_loader(reader, agenda, min(workers, needed), _pinned(device), persistent=False)
-    for batch in running(loader, on_bad_image):
-        if batch.fresh is not None and decoded is not None:
-            batch.fresh.keep(decoded)
-        yield normalize(batch)
+    with batch_processes(reader, min(workers, needed), pin_memory=_pinned(device)) as processes:
+        for batch in running(processes, agenda, on_bad_image, check):
+            if batch.fresh is not None and decoded is not None:
+                batch.fresh.keep(decoded)
+            yield normalize(batch)
 
 
 def _ordered(split: Split, draws: Iterable[Draw], decoded: Decoded | None) -> list[Order]:

@@ -170,7 +170,7 @@ class Decoded:
             log.warning("%s: cannot be written (%s); decoded pictures are not kept", folder, error)
             self.takes_more = False
             return
-        for _, path in found[-MOST_LOGS:]:
+        for _, path in found[-_most_logs() :]:
             self._paths.append(path)
             with contextlib.suppress(OSError):
                 self._take_up(len(self._paths) - 1)
@@ -192,6 +192,17 @@ class Decoded:
             at = place.offset + place.nbytes
             if at <= size:
                 self._places.setdefault(stamp, place)
+
+
+def _most_logs() -> int:
+    """How many logs to read: each is a descriptor, of which a process may have few."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource  # not on Windows
+
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if limit != resource.RLIM_INFINITY:
+            return max(1, min(MOST_LOGS, limit // 4))
+    return MOST_LOGS
 
 
 @contextlib.contextmanager

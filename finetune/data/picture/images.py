@@ -17,7 +17,7 @@ from typing import BinaryIO, TypeVar
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from finetune.data.picture.modes import to_rgb as to_rgb
-from finetune.errors import BadImageError, printable
+from finetune.errors import BadImageError, is_out_of_files, printable
 
 T = TypeVar("T")
 
@@ -75,6 +75,8 @@ def read_image(path: Path, read: Callable[[Image.Image], T]) -> T:
     except MemoryError:
         raise BadImageError(name, "not enough memory to decode it") from None
     except OSError as error:
+        if is_out_of_files(error):
+            raise  # it says nothing of the picture
         raise BadImageError(name, _os_reason(error)) from None
     except Exception as error:
         # Pillow's decoders answer damaged bytes with errors of many kinds.

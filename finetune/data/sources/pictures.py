@@ -15,7 +15,7 @@ from PIL import Image
 
 from finetune.data.picture.images import open_rgb, upright_rgb
 from finetune.data.picture.modes import to_rgb
-from finetune.errors import BadImageError, printable
+from finetune.errors import BadImageError, is_out_of_files, printable
 
 # The coarsest clock of a file system: FAT counts two seconds.
 JUST_NOW_NS = 2_000_000_000
@@ -87,6 +87,8 @@ class FilePictures:
         try:
             return hashlib.sha256(Path(self.name(index)).read_bytes()).digest()
         except OSError as error:
+            if is_out_of_files(error):
+                raise
             raise BadImageError(self.name(index), error.strerror or str(error)) from None
 
     def stamp(self, index: int) -> bytes | None:

@@ -1,15 +1,10 @@
 """One look at each picture: what it is, whether it can be read, and a thumbnail to compare it by."""
 
+import functools
 import hashlib
-import multiprocessing
 import os
-import signal
-import sys
-import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing.connection import wait
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +14,7 @@ from PIL import Image
 from finetune.data.machine import cores
 from finetune.data.picture.images import orientation, read_image, upright_rgb
 from finetune.data.picture.modes import is_transparent
+from finetune.data.processes import Alive, Processes
 from finetune.data.sources.pictures import Pictures
 from finetune.errors import BadImageError
 
@@ -90,15 +86,17 @@ def look_at_all(pictures: Pictures, processes: int | None = None) -> Iterator[Lo
     if processes < 2 or count < WORTH_PROCESSES:
         yield from (look(pictures, index) for index in range(count))
         return
-    # Started anew and not forked: whoever calls may have threads.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, context, initializer=_start_worker, initargs=(pictures,))
-    try:
-        chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
-        for looks in pool.map(_look_at_chunk, chunks):
+    chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
+    with Processes(
+        functools.partial(_look_at_chunk, pictures),
+        processes,
+        called="a process that looks at pictures",
+        remedy="Less else running at the same time leaves it more.",
+        # Started anew and not forked: whoever calls may have threads.
+        method="spawn",
+    ) as started:
+        for looks in started.answers(chunks):
             yield from looks
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _look_at(image: Image.Image, name: str) -> Look:
@@ -141,24 +139,9 @@ def _digest_of_file(path: Path) -> bytes:
         return b""
 
 
-_pictures: Sequence[Pictures] = ()
-
-
-def _start_worker(pictures: Pictures) -> None:
-    """Ctrl-C is the command's to act on; a command that dies takes its workers along."""
-    global _pictures
-    _pictures = (pictures,)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-
-
-def _end_with(sentinel: int) -> None:
-    wait([sentinel])
-    sys.stderr.flush()
-    os._exit(1)
-
-
-def _look_at_chunk(indices: range) -> list[Look]:
-    return [look(_pictures[0], index) for index in indices]
+def _look_at_chunk(pictures: Pictures, indices: range, alive: Alive) -> list[Look]:
+    looks = []
+    for index in indices:
+        looks.append(look(pictures, index))
+        alive()
+    return looks

@@ -13,6 +13,7 @@ from torch import nn
 from finetune.data.batches.batch import Batch
 from finetune.data.batches.loaders import eval_batches
 from finetune.data.picture.transforms import EvalTransform
+from finetune.data.processes import nothing
 from finetune.features.decide import Verdict
 from finetune.features.extract import Extractor
 from finetune.features.looks import Looks
@@ -104,7 +105,7 @@ class Frozen:
             self._val = Looks(self._store(self._plan.val, True), self._extract, val, as_evaluated, plain=True)
             self._fill(self._val, [(index, 0) for index in range(len(val))], signals, tell)
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, start: int = 0, check: Callable[[], None] = nothing) -> Iterator[Batch]:
         """As :meth:`finetune.data.batches.loaders.TrainLoader.epoch`, with features in place of pictures."""
         loader = self._setup.loader
         if self._train is not None:
@@ -116,7 +117,7 @@ class Frozen:
                 yield batch
             return
         endless = self._plan.views == 0
-        for batch in loader.epoch(epoch, start):
+        for batch in loader.epoch(epoch, start, check):
             if endless:
                 features = self._extract.at_once(batch.images, self._setup.compute.autocast)
             else:
@@ -130,8 +131,8 @@ class Frozen:
         self._setup.loader.tell(batch.bad)
         return batch
 
-    def val(self) -> Iterator[Batch]:
-        """Val's features in order, in batches of the training's size."""
+    def val(self, check: Callable[[], None] = nothing) -> Iterator[Batch]:
+        """Val's features in order, in batches of the training's size; ``check`` as in :meth:`epoch`."""
         size = self._setup.recipe.train.pictures_a_batch
         if self._val is not None:
             yield from self._val.in_order(size)
@@ -144,6 +145,7 @@ class Frozen:
             on_bad_image=self._setup.recipe.data.on_bad_image,
             device=self._setup.compute.device,
             decoded=self._setup.val_decoded,
+            check=check,
         )
         for batch in pictures:
             rows = self._extract(batch.images)
@@ -157,6 +159,7 @@ class Frozen:
             workers=self._setup.workers,
             on_bad_image=self._setup.recipe.data.on_bad_image,
             watch=signals.watch,
+            check=signals.check,
             tell=tell,
         )
 

@@ -1,0 +1,386 @@
+"""Processes that work for this one: whatever becomes of them, a wait ends, and nothing is left behind."""
+
+import errno
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from finetune.data import processes as under_test
+from finetune.data.processes import Alive, Processes, is_shortage
+from finetune.errors import FinetuneError
+
+forks = pytest.mark.skipif(sys.platform != "linux", reason="what is patched here reaches forked processes")
+LARGE = 300_000
+
+
+def double(task: int, alive: Alive) -> int:
+    return 2 * task
+
+
+def pixels(task: int, alive: Alive) -> npt.NDArray[np.uint8]:
+    return np.full(LARGE + task, task, dtype=np.uint8)
+
+
+def length(task: bytes, alive: Alive) -> int:
+    return len(task)
+
+
+def where(task: int, alive: Alive) -> int:
+    return os.getpid()
+
+
+class OddError(Exception):
+    """Cannot be brought from one process to another."""
+
+    def __init__(self, one: int, other: int) -> None:
+        super().__init__("odd")
+
+
+@pytest.fixture(autouse=True)
+def _told_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(under_test, "_told", set())
+
+
+@pytest.fixture
+def started() -> Iterator[Callable[..., Processes[Any, Any]]]:
+    made: list[Processes[Any, Any]] = []
+
+    def start(work: Callable[[Any, Alive], Any], count: int = 2, **options: Any) -> Processes[Any, Any]:
+        made.append(Processes(work, count, called="a helper", remedy="Try none.", **options))
+        return made[-1]
+
+    yield start
+    for each in made:
+        each.close()
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+@pytest.mark.parametrize("tasks", [0, 1, 2, 50])
+def test_answers_come_in_order(count: int, tasks: int, started: Any) -> None:
+    helpers = started(double, count)
+    for _ in range(2):
+        assert list(helpers.answers(range(tasks))) == [2 * task for task in range(tasks)]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_however_they_are_started(method: Literal["fork", "spawn", "forkserver"], started: Any) -> None:
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip("not here")
+    helpers = started(where, 2, method=method)
+    found = list(helpers.answers(range(4)))
+    assert found[:2] == found[2:]
+    assert len({*found, os.getpid()}) == 3
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_answers_and_tasks_of_any_size(count: int, started: Any) -> None:
+    """No pipe holds them: whoever writes has to wait for whoever reads, and never both for one another."""
+    for task, answer in enumerate(started(pixels, count).answers(range(12))):
+        assert answer.shape == (LARGE + task,)
+        assert (answer == task).all()
+        answer[0] = 255  # it may be written to
+    sizes = [10 * LARGE, 0, 5 * LARGE, 1] * 3
+    assert list(started(length, count).answers([bytes(size) for size in sizes])) == sizes
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_is_not_fetched_is_forgotten(count: int, started: Any) -> None:
+    helpers = started(double, count)
+    for fetched in range(6):
+        left = helpers.answers(range(10))
+        assert [next(left) for _ in range(fetched)] == [2 * task for task in range(fetched)]
+        left.close()
+        assert list(helpers.answers(range(100, 105))) == [200, 202, 204, 206, 208]
+
+
+def test_they_last_until_they_are_closed_and_start_again(started: Any) -> None:
+    helpers = started(where, 2)
+    first = set(helpers.answers(range(4)))
+    assert set(helpers.answers(range(4))) == first
+    helpers.close()
+    assert not multiprocessing.active_children()
+    assert not set(helpers.answers(range(4))) & first
+
+
+def test_what_is_done_with_answers_here(started: Any) -> None:
+    for count in (0, 2):
+        assert list(started(double, count, finish=str).answers(range(3))) == ["0", "2", "4"]
+
+
+# They fail.
+
+
+def raising(error: BaseException) -> Callable[[Any, Alive], Any]:
+    """Fails at task 3, in a process of its own."""
+
+    def work(task: int, alive: Alive) -> int:
+        if task == 3 and under_test.serving():
+            raise error
+        return 2 * task
+
+    return work
+
+
+@forks
+@pytest.mark.parametrize("error", [ValueError("no such thing"), KeyError("key"), OSError(errno.EIO, "bad")])
+def test_an_error_is_the_one_that_was_raised(error: Exception, started: Any) -> None:
+    with pytest.raises(type(error)) as caught:
+        list(started(raising(error)).answers(range(9)))
+    assert str(caught.value) == str(error)
+    assert "in work" in caught.value.__notes__[0]
+
+
+@forks
+def test_an_error_that_cannot_travel_is_told(started: Any) -> None:
+    with pytest.raises(RuntimeError, match=r"(?s)in work.*odd"):
+        list(started(raising(OddError(1, 2))).answers(range(9)))
+
+
+@forks
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.EMFILE, "Too many open files"),
+        OSError(errno.ENFILE, "Too many open files in system"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ],
+)
+def test_a_shortage_is_met_by_doing_without(
+    error: Exception, started: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert is_shortage(error)
+    helpers = started(raising(error))
+    with caplog.at_level(logging.WARNING, "finetune"):
+        assert list(helpers.answers(range(9))) == [2 * task for task in range(9)]
+        assert list(helpers.answers(range(2))) == [0, 2]
+    assert not multiprocessing.active_children()
+    (record,) = caplog.records
+    assert "a helper could not go on" in record.getMessage()
+    assert "Try none." in record.getMessage()
+
+
+def fails_after(count: int, error: Exception, original: Callable[..., Any]) -> Callable[..., Any]:
+    calls = 0
+
+    def call(*args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > count:
+            raise type(error)(*error.args)  # a new one, which holds on to no earlier test
+        return original(*args, **options)
+
+    return call
+
+
+@pytest.mark.parametrize("after", [0, 1])
+@pytest.mark.parametrize(
+    ("place", "name", "error"),
+    [
+        (socket, "socketpair", OSError(errno.EMFILE, "Too many open files")),
+        (os, "fork", OSError(errno.EAGAIN, "Resource temporarily unavailable")),
+        (os, "fork", OSError(errno.ENOMEM, "Cannot allocate memory")),
+        (os, "pipe", OSError(errno.EMFILE, "Too many open files")),
+        (os, "dup", OSError(errno.EMFILE, "Too many open files")),
+        (threading.Thread, "start", RuntimeError("can't start new thread")),
+    ],
+)
+def test_where_they_cannot_start_the_work_is_done_here(
+    place: Any,
+    name: str,
+    error: Exception,
+    after: int,
+    started: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    if not hasattr(place, name):
+        pytest.skip("not here")
+    before = open_files()
+    helpers = started(double, 2, method="fork" if hasattr(os, "fork") else None)
+    with monkeypatch.context() as patched, caplog.at_level(logging.WARNING, "finetune"):
+        patched.setattr(place, name, fails_after(after, error, getattr(place, name)))
+        assert list(helpers.answers(range(9))) == [2 * task for task in range(9)]
+    assert "a helper could not go on" in caplog.text
+    assert not multiprocessing.active_children()
+    if name not in ("fork", "pipe"):  # where Python itself leaves some open
+        assert open_files() == before
+
+
+def open_files() -> int:
+    folder = Path("/proc/self/fd")
+    return len(list(folder.iterdir())) if folder.is_dir() else 0
+
+
+def die(task: Callable[[], None], alive: Alive) -> None:
+    task()
+
+
+@forks
+@pytest.mark.parametrize(
+    ("number", "said"), [("SIGKILL", "SIGKILL"), ("SIGSEGV", "SIGSEGV"), ("SIGBUS", "SIGBUS"), (3, "with 3")]
+)
+def test_the_death_of_one_is_an_error_that_says_how(number: Any, said: str, started: Any) -> None:
+    def work(task: int, alive: Alive) -> int:
+        if task == 3 and under_test.serving():
+            if isinstance(number, int):
+                os._exit(number)
+            signal.signal(getattr(signal, number), signal.SIG_DFL) if number != "SIGKILL" else None
+            os.kill(os.getpid(), getattr(signal, number))
+            time.sleep(60)
+        return 2 * task
+
+    helpers, got = started(work), []
+    with pytest.raises(FinetuneError, match=rf"a helper died: .*{said}.*Try none\."):
+        got.extend(helpers.answers(range(9)))
+    assert not multiprocessing.active_children()
+
+
+@forks
+@pytest.mark.parametrize("parts", [0, 1, 2])
+def test_half_an_answer_is_none(parts: int, started: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = under_test._send
+
+    def torn(to: socket.socket, frame: list[Any]) -> None:
+        if under_test.serving():
+            whole(to, frame[:parts])
+            os._exit(0)
+        whole(to, frame)
+
+    monkeypatch.setattr(under_test, "_send", torn)
+    with pytest.raises(FinetuneError, match="a helper died"):
+        list(started(pixels).answers(range(4)))
+
+
+class EnoughError(Exception):
+    pass
+
+
+@forks
+def test_a_wait_for_one_that_stands_still_can_be_ended(started: Any) -> None:
+    def work(task: int, alive: Alive) -> int:
+        if task == 3 and under_test.serving():
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return task
+
+    looks = 0
+
+    def check() -> None:
+        nonlocal looks
+        looks += 1
+        if looks > 9:  # more than there are answers before the one that never comes
+            raise EnoughError
+
+    with pytest.raises(EnoughError):
+        list(started(work).answers(range(9), check))
+
+
+@forks
+def test_a_wait_for_one_that_stands_still_ends(
+    started: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(under_test, "QUIET", 0.2)
+    monkeypatch.setattr(under_test, "STUCK", 0.5)
+
+    def work(task: int, alive: Alive) -> int:
+        if task == 3 and under_test.serving():
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return 2 * task
+
+    helpers = started(work)
+    with (
+        caplog.at_level(logging.WARNING, "finetune"),
+        pytest.raises(FinetuneError, match=r"a helper \(process [0-9]+\) has stood still.*Try none"),
+    ):
+        list(helpers.answers(range(9)))
+    assert "has not got on" in caplog.text
+    assert not multiprocessing.active_children()
+
+
+@forks
+def test_a_long_task_that_gets_on_is_waited_for(started: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(under_test, "STUCK", 1.0)
+    monkeypatch.setattr(under_test, "BEAT", 0.05)
+
+    def work(task: int, alive: Alive) -> int:
+        for _ in range(25):
+            time.sleep(0.1)
+            alive()
+        return task
+
+    assert list(started(work, 1).answers([7])) == [7]
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs signals")
+def test_they_leave_signals_to_the_run(started: Any) -> None:
+    helpers = started(where, 2)
+    answers = helpers.answers(range(40))
+    first = {next(answers), next(answers)}
+    for pid in first:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(pid, number)
+    assert set(answers) == first
+
+
+LEFT = """
+import os, signal, sys, time
+from finetune.data.processes import Processes
+
+def work(task, alive):
+    return os.getpid()
+
+helpers = Processes(work, 2, called="", remedy="")
+pids = set(helpers.answers(range(8)))
+print(*pids, flush=True)
+END
+"""
+
+
+@forks
+@pytest.mark.parametrize(
+    "end",
+    [
+        "sys.exit(0)",
+        "raise ValueError",
+        "os._exit(3)",
+        "os.kill(os.getpid(), signal.SIGKILL)",
+        "os.kill(min(pids), signal.SIGKILL)",
+        "[os.kill(pid, signal.SIGSTOP) for pid in pids]",
+    ],
+)
+def test_they_never_outlive_this_one_and_leave_no_folder(end: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT.replace("END", end)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    pids = [int(word) for word in done.stdout.split()]
+    assert len(pids) == 2
+    for pid in pids:
+        gone(pid)
+    assert list(tmp_path.iterdir()) == []
+
+
+def gone(pid: int) -> None:
+    """Waits for the end of a process that is not this one's; an endless one fails the test."""
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2:3]:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
