@@ -146,6 +146,19 @@ class BrokenPackageError(UserError):
         )
 
 
+def require_known(what: str, name: object, known: "Sequence[object]") -> None:
+    """Refuse a name that is none of those that the code knows what to do with.
+
+    A recipe's are checked when it is read; this is for whoever calls from Python, and for a new name that
+    was forgotten somewhere. What no branch takes must not become the last one's.
+
+    Raises:
+        FinetuneError: it is none of them.
+    """
+    if name not in known:
+        raise FinetuneError(f"unknown {what} {name!r}; known are {', '.join(map(str, known))}")
+
+
 class CheckpointError(FinetuneError):
     """A checkpoint is torn, altered or does not belong to this run."""
 

@@ -189,7 +189,7 @@ def main() -> None:
 
 
 def _expected(error: Exception) -> FinetuneError | None:
-    """What may come up anywhere, as a message: no memory, no file handles, packages that cannot be imported."""
+    """What may come up anywhere, as a message: no memory, no file handles, a package that cannot load."""
     if is_out_of_memory(error):
         return NoMemoryError(
             f"out of memory ({first_line(error)}). Free some, or ask for less: a smaller "

@@ -20,7 +20,14 @@ from finetune.deploy.torch_classifier import TorchClassifier
 from finetune.deploy.write_onnx import check_opset, write_onnx
 from finetune.deploy.write_torch import CONFIG, open_pt2, open_safetensors, write_pt2, write_safetensors
 from finetune.disk.staging import publish, staging
-from finetune.errors import CheckpointError, ExportError, FinetuneError, MissingExtraError, UserError
+from finetune.errors import (
+    CheckpointError,
+    ExportError,
+    FinetuneError,
+    MissingExtraError,
+    UserError,
+    require_known,
+)
 from finetune.training.card import ModelCard
 from finetune.training.run.checkpoint import Trained
 
@@ -58,6 +65,7 @@ def export(trained: Trained, format: Format, target: Path, opset: int | None = N
         MissingExtraError: the ONNX packages are not installed.
         ExportError: the network cannot be exported, or the file disagrees with it; nothing is left behind.
     """
+    require_known("format", format, tuple(FORMATS))
     write, reopen = FORMATS[format]
     if format == "onnx":
         _require_onnx()

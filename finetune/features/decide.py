@@ -13,6 +13,7 @@ from typing import Literal
 
 from finetune.data.cache.kept import features_folder
 from finetune.data.machine import memory
+from finetune.errors import require_known
 
 # Nominal speeds. A row from a disk mostly comes out of the system's file cache.
 BYTES_PER_SECOND = {"memory": 4e9, "disk": 1e9}
@@ -61,6 +62,7 @@ def decide(
         pixels: of one picture as the network sees it.
         taken: of ``limit``, by what else this run keeps, in bytes.
     """
+    require_known("cache.where", wanted, ("auto", "memory", "disk", "off"))
     if wanted == "off":
         return Verdict(None, "cache.where: off")
     total = rows * row_bytes

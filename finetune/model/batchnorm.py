@@ -11,6 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from finetune.errors import require_known
+
 # Torch's own default, enough for any run.
 MOST = 0.1
 # A run should be this many memories long.
@@ -31,6 +33,8 @@ def raise_batchnorm_momentum(
         The momentum aimed at, or None where nothing changed. A BatchNorm that averages cumulatively (momentum
         None) is left alone.
     """
+    if not isinstance(setting, int | float):
+        require_known("batchnorm_momentum", setting, ("auto", "keep"))
     if setting == "keep":
         return None
     least = min(MOST, MEMORIES / steps)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
-from finetune.errors import FinetuneError, FreezeBrokenError, FreezeError
+from finetune.errors import FinetuneError, FreezeBrokenError, FreezeError, require_known
 from finetune.model.layers import Layer, LayerTable
 from finetune.recipe.catalog import suggest
 
@@ -96,7 +96,8 @@ class Freeze:
             eval mode; its weight and bias still train.
 
     Raises:
-        FinetuneError: a module with dropout or statistics works in a frozen layer and in one that is not.
+        FinetuneError: a module with dropout or statistics works in a frozen layer and in one that is not, or
+            an unknown ``batchnorm``.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class Freeze:
         k: int,
         batchnorm: Literal["train", "frozen"] = "train",
     ) -> None:
+        require_known("batchnorm mode", batchnorm, ("train", "frozen"))
         self.module = module
         self.k = k
         frozen = {name for layer in table.body[:k] for name in layer.parameters}

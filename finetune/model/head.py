@@ -2,13 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from finetune.errors import FinetuneError, UserError
+from finetune.errors import FinetuneError, UserError, require_known
 
 Init = Literal["xavier", "normal", "zero", "default"]
 # Small, so that the first logits are near each other and the first gradients do not tear at the body.
@@ -30,6 +30,9 @@ class HeadDesign:
     kind: Literal["linear", "cosine"] = "linear"
     scale: float = 10.0
     learn_scale: bool = True
+
+    def __post_init__(self) -> None:
+        require_known("head type", self.kind, ("linear", "cosine"))
 
     def to_dict(self) -> dict[str, Any]:
         """What a checkpoint needs to know, JSON-ready; nothing for the default."""
@@ -107,6 +110,7 @@ def swap_head(
         UserError: a cosine classifier in place of a convolution.
         FinetuneError: there is something else than a linear layer or convolution at that path.
     """
+    require_known("head init", init, get_args(Init))
     design = design or HeadDesign()
     old = module.get_submodule(head_path)
     parts: list[nn.Module] = []
@@ -191,9 +195,7 @@ def _initialise(layer: nn.Linear | nn.Conv2d | CosineLinear, init: str) -> None:
         nn.init.xavier_uniform_(layer.weight)
     elif init == "normal":
         nn.init.normal_(layer.weight, std=NORMAL_STD)
-    elif init == "zero":
-        nn.init.zeros_(layer.weight)
     else:
-        raise FinetuneError(f"unknown head init {init!r}")
+        nn.init.zeros_(layer.weight)
     if not isinstance(layer, CosineLinear) and layer.bias is not None:
         nn.init.zeros_(layer.bias)

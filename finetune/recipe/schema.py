@@ -267,6 +267,11 @@ class RandAugment(Section):
     magnitude: Annotated[int, Field(ge=0, le=30)] = 9
 
 
+# Of the augmentation, what makes no picture look another way by itself: what mixes pictures in a batch, what
+# limits their looks, and what says how a crop is drawn.
+LOOKS_ALIKE = ("mixup_alpha", "cutmix_alpha", "views", "scale", "ratio")
+
+
 class AugmentSection(Section):
     """What training pictures go through; evaluation pictures never do."""
 
@@ -299,16 +304,15 @@ class AugmentSection(Section):
 
     @property
     def changes_pictures(self) -> bool:
-        """Whether a training picture can look another way than in evaluation, mixing aside."""
-        strengths = (self.rotation, self.translate, self.random_erasing)
-        policies = (self.color_jitter, self.randaugment)
-        return (
-            self.crop != "none"
-            or self.flip
-            or self.vertical_flip
-            or self.trivial_augment
-            or any(strengths)
-            or any(policy is not None for policy in policies)
+        """Whether a training picture can look another way than in evaluation, mixing aside.
+
+        By default nothing is changed; so whatever is not at its default changes pictures, a field that is
+        yet to come included.
+        """
+        return any(
+            getattr(self, name) != field.default
+            for name, field in type(self).model_fields.items()
+            if name not in LOOKS_ALIKE
         )
 
     @model_validator(mode="after")

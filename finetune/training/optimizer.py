@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finetune.errors import CheckpointError
+from finetune.errors import CheckpointError, require_known
 
 # Joins a parameter's name and its state's name in a checkpoint; neither contains it.
 SEPARATOR = "|"
@@ -21,7 +21,11 @@ def build_optimizer(
 
     Every group keeps its unscheduled rate as ``base_lr``. The fused form is used on CUDA, and of AdamW on the
     CPU too, where it goes over memory once. (SGD's was slower there on ResNet-18.)
+
+    Raises:
+        FinetuneError: ``kind`` is neither sgd nor adamw.
     """
+    require_known("optimizer", kind, ("sgd", "adamw"))
     groups = [{**group, "base_lr": group["lr"]} for group in groups]
     if kind == "adamw":
         return torch.optim.AdamW(groups, fused=True if device.type in ("cuda", "cpu") else None)

@@ -2,7 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
+
+from finetune.errors import require_known
+
+Kind = Literal["cosine", "one_cycle", "step", "constant"]
 
 # As in torch's OneCycleLR: a rise over 30 % of the steps from 1/25, then down to 1/25/10^4.
 ONE_CYCLE_RISE = 0.3
@@ -25,13 +29,19 @@ class Schedule:
     ``steps`` and ``warmup_steps`` count optimizer steps; ``drop_every`` (steps) and ``gamma`` belong to
     ``kind="step"``. ``one_cycle`` is Smith & Topin 2018 with cosine annealing, ``cosine`` is Loshchilov &
     Hutter 2017 without restarts.
+
+    Raises:
+        FinetuneError: an unknown ``kind``.
     """
 
-    kind: Literal["cosine", "one_cycle", "step", "constant"]
+    kind: Kind
     steps: int
     warmup_steps: int = 0
     drop_every: int = 1
     gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        require_known("schedule", self.kind, get_args(Kind))
 
     def factor(self, step: int) -> float:
         """What the base rate is multiplied by at step ``step`` (0-based) of the phase; in [0, 1]."""

@@ -19,7 +19,7 @@ from finetune.data.picture.preprocessing import Preprocessing
 from finetune.data.picture.transforms import TrainTransform
 from finetune.data.sources.dataset import Reading, Source, Split
 from finetune.data.sources.read import read_source
-from finetune.errors import UserError
+from finetune.errors import UserError, require_known
 from finetune.model.build import Network, build
 from finetune.model.start import starting_weights
 from finetune.model.weights import InputSpec
@@ -194,6 +194,7 @@ def with_preprocessing(recipe: Recipe, preprocessing: Preprocessing) -> Recipe:
 
 def loss_function(train: TrainSection, split: Split, num_classes: int) -> nn.Module:
     """Cross-entropy; ``class_weights: balanced`` weighs a class of c of n pictures n / (num_classes c)."""
+    require_known("class_weights", train.class_weights, ("none", "balanced"))
     weight = None
     if train.class_weights == "balanced":
         counts = torch.from_numpy(split.class_counts(num_classes)).float()

@@ -21,7 +21,7 @@ from finetune.data.picture.preprocessing import Preprocessing
 from finetune.data.picture.transforms import EvalTransform, TrainTransform, Transform
 from finetune.data.processes import nothing
 from finetune.data.sources.dataset import Split
-from finetune.errors import BadImageError, DataError
+from finetune.errors import BadImageError, DataError, require_known
 
 log = logging.getLogger("finetune")
 
@@ -58,6 +58,7 @@ class TrainLoader:
         on_bad_image: OnBadImage = "error",
         device: torch.device = CPU,
     ) -> None:
+        require_known("sampler", sampler, ("shuffle", "balanced"))
         if not len(split):
             raise DataError("there are no pictures to train on")
         self._split = split

@@ -5,7 +5,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from finetune.data.picture.images import quiet
 from finetune.data.picture.transforms import Transform
 from finetune.data.processes import Alive, Processes, nothing, serving
 from finetune.data.sources.dataset import Split
-from finetune.errors import BadImageError
+from finetune.errors import BadImageError, require_known
 
 OnBadImage = Literal["error", "skip"]
 # A picture's place in the split, and the key of its augmentation.
@@ -157,8 +157,9 @@ def running(
 
     Raises:
         BadImageError: a picture cannot be read and ``on_bad_image`` is error.
-        FinetuneError: a loader process died or stands still.
+        FinetuneError: a loader process died or stands still, or an unknown ``on_bad_image``.
     """
+    require_known("on_bad_image", on_bad_image, get_args(OnBadImage))
     for batch in processes.answers(agenda, check):
         if batch.bad and on_bad_image == "error":
             # A new one: an error that this frame also refers to would keep the frame alive.

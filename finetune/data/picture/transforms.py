@@ -24,6 +24,7 @@ from torchvision.transforms import v2
 from finetune.data.cache.decoded import Pixels
 from finetune.data.picture.images import reduced, reduced_size
 from finetune.data.picture.preprocessing import Preprocessing
+from finetune.errors import require_known
 from finetune.recipe.schema import AugmentSection
 
 INTERPOLATION = {
@@ -100,6 +101,8 @@ class TrainTransform:
     def __init__(
         self, augment: AugmentSection, preprocessing: Preprocessing, decode: Literal["auto", "full"] = "auto"
     ) -> None:
+        require_known("crop", augment.crop, ("none", "random_resized"))
+        require_known("decode", decode, ("auto", "full"))
         self.preprocessing = preprocessing
         crops = augment.crop == "random_resized"
         self.shorter = reduced_side(augment, preprocessing) if crops and decode == "auto" else None

@@ -14,13 +14,13 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import nn
 
 from finetune.data.machine import cores
-from finetune.errors import UserError
+from finetune.errors import UserError, require_known
 from finetune.recipe.schema import TrainSection
 from finetune.training.compute.cpu_kernels import CpuKernels
 from finetune.training.compute.shuffle import shuffles_keep_format
@@ -55,6 +55,10 @@ class Compute:
     why: str
     memory_format: MemoryFormat = "channels_last"
     compile: bool = False
+
+    def __post_init__(self) -> None:
+        require_known("precision", self.precision, get_args(Precision))
+        require_known("memory format", self.memory_format, get_args(MemoryFormat))
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:
         """The context that forward passes of training run in."""

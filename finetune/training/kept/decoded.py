@@ -21,7 +21,7 @@ from finetune.data.cache.decoded import Decoded
 from finetune.data.cache.kept import decoded_folder, list_kept, make_room
 from finetune.data.picture.images import read_image
 from finetune.data.picture.transforms import EvalTransform
-from finetune.errors import BadImageError
+from finetune.errors import BadImageError, require_known
 from finetune.features.decide import Where, amount, over, place_for
 from finetune.training.kept.feature_plan import FeaturePlan
 from finetune.training.plan import PhasePlan
@@ -53,6 +53,7 @@ def plan_decoded(
     They have what ``cache.limit`` leaves beside the features of the phase that keeps most.
     """
     cache, train = setup.recipe.cache, setup.source.splits["train"]
+    require_known("cache.decoded", cache.decoded, ("auto", "memory", "disk", "off"))
     if cache.decoded == "off":
         return DecodedPlan(None, "cache.decoded: off")
     if not hasattr(os, "pread"):

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
-from finetune.errors import CheckpointError
+from finetune.errors import CheckpointError, require_known
 from finetune.training.loop import Totals
 
 FORMAT = 1
@@ -19,6 +19,7 @@ class Best:
 
     def beaten_by(self, top1: float, loss: float, select: Literal["top1", "loss"] = "top1") -> bool:
         """By top1 the higher is better; ties, common where val is small, go to the lower loss."""
+        require_known("select", select, ("top1", "loss"))
         if select == "loss":
             return loss < self.val_loss
         return (top1, -loss) > (self.val_top1, -self.val_loss)

@@ -1,0 +1,170 @@
+"""A name that no branch knows is an error, and never what the last branch does."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from pydantic import Field, create_model
+from torch import nn
+
+from finetune.data.batches.loaders import TrainLoader, eval_batches
+from finetune.data.picture.preprocessing import Preprocessing
+from finetune.data.picture.transforms import TrainTransform
+from finetune.data.sources.known import drawn_source
+from finetune.deploy.export import export
+from finetune.errors import FinetuneError
+from finetune.features.decide import decide
+from finetune.model.backbones import create
+from finetune.model.batchnorm import raise_batchnorm_momentum
+from finetune.model.freeze import Freeze
+from finetune.model.head import HeadDesign, swap_head
+from finetune.model.layers import find_layers
+from finetune.recipe.schema import LOOKS_ALIKE, AugmentSection, ColorJitter, RandAugment, TrainSection
+from finetune.training.compute.precision import Compute
+from finetune.training.optimizer import build_optimizer
+from finetune.training.run.position import Best
+from finetune.training.schedule import Schedule
+from finetune.training.setup import loss_function
+
+CPU = torch.device("cpu")
+SPLIT = drawn_source(2, 4, 24).splits["train"]
+PREPROCESSING = Preprocessing(16, 18, "shorter", "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+SAME = TrainTransform(AugmentSection(), PREPROCESSING)
+
+
+def decided(wanted: Any) -> object:
+    return decide(
+        wanted, rows=1, limit=100, uses=2.0, row_bytes=1, flops=1, pixels=1, threads=1, on_gpu=False
+    )
+
+
+def optimizer(kind: Any) -> object:
+    parameter = nn.Parameter(torch.zeros(2))
+    groups = [{"params": [parameter], "param_names": ["p"], "lr": 0.1, "weight_decay": 0.0}]
+    return build_optimizer(kind, groups, momentum=0.9, device=CPU)
+
+
+def froze(batchnorm: Any) -> object:
+    network = create("squeezenet1_1", 2)
+    return Freeze(network, find_layers(network), 1, batchnorm)
+
+
+# What takes a name -> a call with it, and the names that it knows.
+TAKES: dict[str, tuple[Callable[[Any], object], tuple[str, ...]]] = {
+    "optimizer": (optimizer, ("sgd", "adamw")),
+    "schedule": (lambda kind: Schedule(kind, 10), ("cosine", "one_cycle", "step", "constant")),
+    "head type": (lambda kind: HeadDesign(kind=kind), ("linear", "cosine")),
+    "head init": (
+        lambda init: swap_head(nn.Sequential(nn.Linear(2, 3)), "0", 2, dropout=0.0, init=init),
+        ("xavier", "normal", "zero", "default"),
+    ),
+    "batchnorm mode": (froze, ("train", "frozen")),
+    "batchnorm_momentum": (
+        lambda setting: raise_batchnorm_momentum(nn.BatchNorm2d(2), setting, 5),
+        ("auto", "keep"),
+    ),
+    "select": (lambda select: Best(1, 0.5, 0.5).beaten_by(0.6, 0.4, select), ("top1", "loss")),
+    "precision": (lambda name: Compute(CPU, name, 1, ""), ("fp32", "bf16", "fp16")),
+    "memory format": (
+        lambda name: Compute(CPU, "fp32", 1, "", memory_format=name),
+        ("channels_last", "contiguous"),
+    ),
+    "class_weights": (
+        lambda name: loss_function(TrainSection().model_copy(update={"class_weights": name}), SPLIT, 2),
+        ("none", "balanced"),
+    ),
+    "cache.where": (decided, ("auto", "memory", "off")),
+    "sampler": (
+        lambda name: TrainLoader(SPLIT, SAME, batch_size=2, seed=0, sampler=name),
+        ("shuffle", "balanced"),
+    ),
+    "on_bad_image": (
+        lambda name: list(eval_batches(SPLIT, PREPROCESSING, batch_size=4, on_bad_image=name)),
+        ("error", "skip"),
+    ),
+    "crop": (
+        lambda name: TrainTransform(AugmentSection().model_copy(update={"crop": name}), PREPROCESSING),
+        ("none", "random_resized"),
+    ),
+    "decode": (lambda name: TrainTransform(AugmentSection(), PREPROCESSING, name), ("auto", "full")),
+}
+
+
+@pytest.mark.parametrize("what", TAKES)
+def test_an_unknown_name_is_an_error(what: str) -> None:
+    call, known = TAKES[what]
+    for name in known:
+        call(name)
+    for name in ("adam", "", known[0].upper(), known[0] + " ", None):
+        with pytest.raises((FinetuneError, TypeError), match=rf"unknown {what} |not supported"):
+            call(name)
+
+
+def test_an_unknown_format_is_an_error(tmp_path: Path) -> None:
+    for name in ("tflite", "ONNX", ""):
+        with pytest.raises(FinetuneError, match=r"unknown format .*onnx, pt2, safetensors"):
+            export(cast(Any, None), cast(Any, name), tmp_path / "model")
+
+
+# Augmentation: each field of the recipe's section, with a value at which it does something.
+AT_WORK: dict[str, dict[str, Any]] = {
+    "crop": {"crop": "random_resized"},
+    "flip": {"flip": True},
+    "vertical_flip": {"vertical_flip": True},
+    "rotation": {"rotation": 30.0},
+    "translate": {"translate": 0.4},
+    "color_jitter": {"color_jitter": ColorJitter(brightness=0.9)},
+    "randaugment": {"randaugment": RandAugment()},
+    "trivial_augment": {"trivial_augment": True},
+    "random_erasing": {"random_erasing": 1.0},
+}
+
+
+def looks(augment: AugmentSection) -> set[bytes]:
+    transform = TrainTransform(augment, PREPROCESSING)
+    base = transform.base(SPLIT.open(0))
+    drawn = (transform.look(base, key) for key in range(12))
+    return {np.ascontiguousarray(look.pixels).tobytes() + repr(look.erased).encode() for look in drawn}
+
+
+def test_every_field_is_accounted_for() -> None:
+    assert {*AT_WORK, *LOOKS_ALIKE} == set(AugmentSection.model_fields)
+
+
+@pytest.mark.parametrize("name", AT_WORK)
+def test_what_changes_pictures_says_so(name: str) -> None:
+    augment = AugmentSection(**AT_WORK[name])
+    assert augment.changes_pictures
+    assert len(looks(augment)) > 1
+
+
+def test_what_changes_none_says_so() -> None:
+    alike = {
+        "mixup_alpha": 0.2,
+        "cutmix_alpha": 1.0,
+        "views": 4,
+        "scale": (0.5, 1.0),
+        "ratio": (1.0, 1.0),
+    }
+    assert set(alike) == set(LOOKS_ALIKE)
+    for augment in (AugmentSection(), AugmentSection(**alike)):
+        assert not augment.changes_pictures
+        assert len(looks(augment)) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "off", "on"),
+    [
+        (float, 0.0, 0.3),
+        (bool, False, True),
+        (str, "none", "strong"),
+        (RandAugment | None, None, RandAugment()),
+    ],
+)
+def test_a_new_field_counts_without_being_listed(kind: Any, off: Any, on: Any) -> None:
+    section: Any = create_model("Section", __base__=AugmentSection, solarize=(kind, Field(off)))
+    assert not section().changes_pictures
+    assert section(solarize=on).changes_pictures
