@@ -19,7 +19,7 @@
     ├── NoMemoryError            1   something did not fit into memory
     ├── ExportError              1   an exported file disagrees with the model
     ├── GateMissedError          1   a number fell short of what the command asked for
-    └── StoppedError              130 or 143   stopped by a signal, resumable
+    └── StoppedError              129, 130 or 143   stopped by a signal, resumable
 """
 
 import errno

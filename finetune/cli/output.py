@@ -1,5 +1,6 @@
 """What the user reads: data on stdout, everything else on stderr."""
 
+import contextlib
 import logging
 import shutil
 import sys
@@ -30,7 +31,9 @@ def error(text: str) -> None:
     try:
         sys.stdout.flush()
     finally:
-        sys.stderr.write(text + "\n")
+        # Where nobody can read it any more, as when the terminal was closed, that is no reason to fail.
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text + "\n")
 
 
 def warn(text: str) -> None:

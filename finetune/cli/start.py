@@ -21,7 +21,7 @@ FLAGS = ("--resume", "--force", "--overwrite", "--smoke", "--tensorboard", "--qu
 
 
 def main() -> None:
-    """Run the command line; Ctrl-C and SIGTERM end it with 130 and 143."""
+    """Run the command line; Ctrl-C, SIGTERM and a closed terminal (SIGHUP) end it with 130, 143 and 129."""
     claimed = None
     try:
         claimed = _claim(sys.argv[1:])
@@ -29,6 +29,10 @@ def main() -> None:
 
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _stop)
+        hang_up = getattr(signal, "SIGHUP", None)
+        # Under nohup it is ignored, and stays so.
+        if hang_up is not None and signal.getsignal(hang_up) != signal.SIG_IGN:
+            signal.signal(hang_up, _stop)
         from finetune.cli.main import main as command_line
 
         command_line()

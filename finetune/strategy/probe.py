@@ -165,10 +165,12 @@ def save(depth: Depth, run: RunDir, command: str) -> tuple[Best, Metrics | None]
     text = f"{described}on the features of layer {depth.layer}, {depth.name}\n".encode()
 
     whole = description(setup, None, environment)
-    run.begin(dataclasses.replace(whole, recipe=text + whole.recipe))
     signals, position = Signals(), Position()
     began = time.perf_counter()
+    # Before the run begins, so that hardly anything but writing lies between that and its end. A run that was
+    # stopped in there is one whose head is solved, or is yet to be: `train --resume` finishes it.
     val = judge(setup, "val", signals)
+    run.begin(dataclasses.replace(whole, recipe=text + whole.recipe))
     position.epoch = position.phase_epoch = position.phase_step = position.global_step = 1
     position.best = Best(1, val.top1, val.loss)
     entry = {
@@ -176,13 +178,13 @@ def save(depth: Depth, run: RunDir, command: str) -> tuple[Best, Metrics | None]
         "cv_top1": winner.cv_top1, "val_top1": val.top1, "val_loss": val.loss, "val_n": val.n,
     }  # fmt: skip
     run.append(METRICS, entry)
+    run.append(TIMING, {"epoch": 1, "seconds": round(time.perf_counter() - began, 3), "pictures": 0})
     position.metrics_lines += 1
     save_last(setup, run, position, {})
     save_best(setup, run, position)
     test = final_test(setup, run, position, signals)
     position.finished = True
     save_last(setup, run, position, {})
-    run.append(TIMING, {"epoch": 1, "seconds": round(time.perf_counter() - began, 3), "pictures": 0})
     return position.best, test
 
 

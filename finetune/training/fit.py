@@ -23,10 +23,18 @@ from finetune.training.own_data import whereabouts
 from finetune.training.phase import judge, save_last, train_phase
 from finetune.training.plan import SOLVER, PhasePlan, plan_phases
 from finetune.training.progress import Progress, Silent
-from finetune.training.run.checkpoint import MODEL, load_weights, open_checkpoint, promote, read_tensors
+from finetune.training.run.checkpoint import (
+    MODEL,
+    STATE,
+    load_weights,
+    open_checkpoint,
+    promote,
+    read_tensors,
+)
 from finetune.training.run.directory import Description, RunDir
 from finetune.training.run.environment import describe_environment
 from finetune.training.run.files import METRICS, TIMING
+from finetune.training.run.fits import refuse_misfit
 from finetune.training.run.position import Best, Position
 from finetune.training.run.resume import (
     as_begun,
@@ -111,6 +119,9 @@ def fit(
     if saved and own is not None:
         changed = refuse_changes(run, setup, known, environment, own, force=force)
         position, optimizer_state = restore(saved, setup)
+        forced_before = bool(changed or known.get("forced"))
+        patience = setup.recipe.train.early_stopping
+        refuse_misfit(position, plans, patience, str(saved / STATE), exact=not forced_before)
     else:
         position, optimizer_state = Position(), {}
     if not position.finished:

@@ -158,12 +158,16 @@ def _solve_phase(
     features: FeaturePlan | None,
     freeze: Freeze,
 ) -> None:
-    """Put the linear head that L-BFGS finds in place; one epoch of one step."""
+    """Put the linear head that L-BFGS finds in place; one epoch of one step.
+
+    As in any phase, a stop within val leaves the step made and the epoch open. The head is then in `last`,
+    and what a resume has left to do is val.
+    """
 
     def save() -> None:
         save_last(setup, run, position, {})
 
-    if position.phase_step >= plan.steps:
+    if not _under_way(plan, position, None):
         return
     progress.phase(
         f"{freeze.k} of {len(setup.network.table.body)} layers frozen, the head is solved (L-BFGS): "
@@ -172,15 +176,14 @@ def _solve_phase(
     began = time.perf_counter()
     try:
         frozen = _open_frozen(plan, setup, position, features, freeze, signals, progress)
-        solve_head(plan, setup, frozen, position.totals)
-        position.made_step()
+        if position.phase_step < plan.steps:
+            solve_head(plan, setup, frozen, position.totals)
+            position.made_step()
         trained = time.perf_counter() - began
         val = judge(setup, "val", signals, frozen)
         _end_epoch(plan, setup, position, val, {}, (began, trained), run, progress, save)
         signals.check()
     except StoppedError:
-        if not position.phase_step:
-            position.begin_epoch()
         save()
         raise
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks for an orderly stop, the second ends the process at once."""
+"""Ctrl-C, SIGTERM and SIGHUP: the first asks for an orderly stop, a second one ends the process at once."""
 
 import os
 import signal
@@ -11,9 +11,16 @@ from finetune.errors import StoppedError
 
 T = TypeVar("T")
 
+# Of a terminal that is closed, on systems that have it.
+HANG_UP: int | None = getattr(signal, "SIGHUP", None)
+
 
 class Signals:
-    """While entered (in the main thread), notes SIGINT and SIGTERM for :meth:`check` to act on."""
+    """While entered (in the main thread), notes SIGINT, SIGTERM and SIGHUP for :meth:`check` to act on.
+
+    SIGHUP is left alone where it is ignored, as under ``nohup``. A second SIGHUP asks for nothing more:
+    kernel and shell each send one when a terminal is closed.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -23,16 +30,21 @@ class Signals:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._note)
+            if HANG_UP is not None and signal.getsignal(HANG_UP) != signal.SIG_IGN:
+                self._before[HANG_UP] = signal.signal(HANG_UP, self._note)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            if handler is not None:  # one that was not set from Python cannot be put back
+                signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
+            if number == HANG_UP:
+                return
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self.received = number

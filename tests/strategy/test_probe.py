@@ -1,16 +1,20 @@
 """A probe, from pictures to a run that predicts what scikit-learn predicts."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 
 from finetune.data.batches.loaders import eval_batches
 from finetune.evaluation.evaluate import collect_logits
+from finetune.model import backbones
 from finetune.recipe.load import parse_recipe
 from finetune.strategy import probe as strategy
+from finetune.training.fit import fit
 from finetune.training.run.checkpoint import load_trained
 from finetune.training.run.directory import RunDir
 
@@ -86,3 +90,62 @@ def test_a_run_before_and_after(recipe: Path, tmp_path: Path, cli: Any) -> None:
     rows = json.loads(ended.out)
     assert [row["when"] for row in rows] == ["before"] * 4 + ["after"] * 4
     assert cli("probe", run, "--layers", "all").code == 2
+
+
+class Cut(BaseException):
+    """What a kill, or a signal, is to the saving of a probe."""
+
+
+def test_a_probe_that_was_cut_short_while_it_was_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was written last, there is no run, or one that `train --resume` brings to its end."""
+    monkeypatch.setattr(backbones.models, "get_model", tiny.create)
+    source = tiny.draw_pictures(tmp_path / "pictures", {"train": (8, 4), "val": (3, 3), "test": (3, 3)})
+    text = RECIPE.format(source=source).replace("shufflenet_v2_x0_5", tiny.STANDS_FOR)
+    (depth,) = strategy.probe(parse_recipe(text, "r.yaml"), device="cpu")
+    writing: list[tuple[Any, str]] = [(RunDir, "begin"), (RunDir, "append")]
+    writing += [(strategy, name) for name in ("judge", "save_last", "save_best", "final_test")]
+
+    def saved(run: Path, at: int) -> bool:
+        """Whether the probe was saved before the ``at``-th of these calls."""
+        calls = itertools.count(1)
+
+        def cut(function: Any) -> Any:
+            def counted(*words: Any, **options: Any) -> Any:
+                if next(calls) == at:
+                    raise Cut
+                return function(*words, **options)
+
+            return counted
+
+        with monkeypatch.context() as patch, RunDir.open(run) as opened:
+            for owner, name in writing:
+                patch.setattr(owner, name, cut(getattr(owner, name)))
+            try:
+                strategy.save(depth, opened, "finetune probe r.yaml")
+            except Cut:
+                return False
+        return True
+
+    whole = tmp_path / "whole"
+    assert saved(whole, 0)
+    expected = (whole / "metrics.jsonl").read_text().splitlines()
+    assert len(expected) == 2
+    begun = 0
+    for at in itertools.count(1):
+        run = tmp_path / f"cut-{at}"
+        if saved(run, at):
+            break
+        if not (run / "resolved.yaml").is_file():
+            continue
+        begun += 1
+        had_state = (run / "checkpoints" / "last").is_dir()
+        with RunDir.open(run, resume=True) as opened:
+            recipe = parse_recipe((run / "recipe.yaml").read_bytes(), "recipe.yaml")
+            result = fit(recipe, opened, device="cpu", resume=True)
+        assert result.epochs == 1
+        load_trained(run)
+        if had_state:
+            assert (run / "metrics.jsonl").read_text().splitlines() == expected
+    assert begun > 4

@@ -1,13 +1,21 @@
-"""Ctrl-C, SIGTERM, kills: the run ends in time, can be continued, and leaves no process behind."""
+"""Ctrl-C, SIGTERM, SIGHUP, kills: the run ends in time, can be continued, and leaves no process behind."""
 
+import contextlib
+import json
 import os
 import signal
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from finetune.errors import StoppedError
+from finetune.training.signals import Signals
 
 linux_only = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at /proc")
 
@@ -46,6 +54,7 @@ def gone(pids: list[int], seconds: float) -> bool:
     [
         (signal.SIGINT, 130, "--resume"),
         pytest.param(signal.SIGTERM, 143, "--resume", marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, 129, "--resume", marks=pytest.mark.slow),
         (signal.SIGKILL, -9, ""),
         ("worker", 1, "a loader process died"),
     ],
@@ -131,7 +140,77 @@ def test_the_second_ctrl_c_ends_it_at_once(recipe: Callable[..., Path], tmp_path
     assert gone(loaders, 2)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@linux_only
+@pytest.mark.parametrize("ignored", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_terminal_that_is_closed(ignored: bool, recipe: Callable[..., Path], tmp_path: Path) -> None:
+    """The run is stopped as by Ctrl-C, though nothing can be written any more; under nohup it goes on."""
+    import fcntl
+    import pty
+    import termios
+
+    run, epochs = tmp_path / "run", 3 if ignored else 500
+    master, terminal = pty.openpty()
+
+    def as_a_shell_would() -> None:
+        os.setsid()
+        fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+
+    words = ["train", str(recipe(epochs=epochs)), "--run-dir", str(run), "--device", "cpu"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "finetune", *words],
+        stdin=terminal, stdout=terminal, stderr=terminal, preexec_fn=as_a_shell_would,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    try:
+        os.close(terminal)
+        reader = threading.Thread(target=_read_all, args=(master,), daemon=True)
+        reader.start()
+        in_training(process, run, 0)
+        os.close(master)
+        code = process.wait(60)
+    finally:
+        process.kill()
+        process.wait()
+    state = json.loads((run / "checkpoints" / "last" / "state.json").read_text())
+    # Without a terminal the closing words cannot be written to stdout, which is an error of its own.
+    assert (code, state["finished"]) == ((1, True) if ignored else (129, False))
+
+
+def _read_all(master: int) -> None:
+    with contextlib.suppress(OSError):
+        while os.read(master, 4096):
+            pass
+
+
+def test_what_each_signal_asks_for() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        with Signals() as signals:
+            signals.check()
+            os.kill(os.getpid(), number)
+            # A shell sends it too when its terminal goes.
+            os.kill(os.getpid(), signal.SIGHUP)
+            with pytest.raises(StoppedError, match=f"stopped by {number.name}") as stopped:
+                list(signals.watch(range(3)))
+            assert stopped.value.exit_code == 128 + number
+    assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+
+
+def test_under_nohup_a_closed_terminal_asks_for_nothing() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Signals() as signals:
+            os.kill(os.getpid(), signal.SIGHUP)
+            signals.check()
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 @pytest.mark.parametrize("wait", [0.15, 1.0])
 def test_before_training_begins_there_is_nothing_to_save(
     number: int, code: int, wait: float, recipe: Callable[..., Path], tmp_path: Path, start: Any

@@ -7,6 +7,8 @@ from finetune.errors import CheckpointError, require_known
 from finetune.training.loop import Totals
 
 FORMAT = 1
+# No run has counted further: what JSON's readers hold exactly.
+LARGEST = 2**53
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,12 @@ class Position:
     ``epoch`` counts the epochs finished in all phases, ``phase_epoch`` and ``phase_step`` those of the phase,
     ``epoch_step`` the steps of the epoch under way. ``frozen`` fingerprints the frozen tensors as they were
     when the phase began. ``metrics_lines`` is the length of ``metrics.jsonl``.
+
+    A step counts as soon as it is made (:meth:`made_step`), an epoch only when val has judged it and its line
+    is written; then :meth:`begin_epoch` sets ``epoch_step`` to 0. So an epoch is open while ``epoch_step`` is
+    above 0, also after its last step, and also where the phase has no step left: who goes on from there makes
+    no step and judges. This holds for every kind of phase; a solved one is an epoch of one step.
+    :mod:`finetune.training.run.fits` holds a saved position against the recipe.
     """
 
     phase: int = 0
@@ -65,7 +73,7 @@ class Position:
     def _check(self) -> None:
         numbers = {name: value for name, value in vars(self).items() if type(value) is int}
         for name, default in vars(Position()).items():
-            if type(default) is int and numbers.get(name, -1) < 0:
+            if type(default) is int and not 0 <= numbers.get(name, -1) <= LARGEST:
                 raise ValueError(f"{name} is no count")
         for each in (self.totals, *([self.best] if self.best else [])):
             for name, value in vars(each).items():
