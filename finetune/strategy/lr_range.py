@@ -14,6 +14,7 @@ from typing import Any
 from finetune.data.batches.batch import Batch
 from finetune.errors import FinetuneError, NonFiniteLossError, UserError
 from finetune.recipe.schema import Recipe
+from finetune.training.compute.in_force import in_force
 from finetune.training.compute.precision import choose_compute, pick_device
 from finetune.training.loop import Totals
 from finetune.training.plan import SOLVER, plan_phases
@@ -91,7 +92,6 @@ def range_test(
         UserError: data, weights, freeze or range that cannot serve.
         FinetuneError: the loss never fell.
     """
-    compute = choose_compute(pick_device(device), recipe.train)
     optimizer = recipe.train.phases[0].optimizer or recipe.train.optimizer
     if optimizer == SOLVER:
         raise UserError(
@@ -101,11 +101,13 @@ def range_test(
     first, last = (given or usual for given, usual in zip((low, high), RANGE[optimizer], strict=True))
     if not 0 < first < last:
         raise UserError(f"--low {first:g} and --high {last:g}: the first must be less than the second")
-    setup = prepare(recipe, load_data(recipe.data, recipe.seed), compute)
-    plan = plan_phases(setup.recipe.train, setup.loader.batches_per_epoch)[0]
-    rise = Rise(first, last, max(steps, 10), plan.lr)
-    with setup.reading():
-        return measure(setup, rise, watch)
+    compute = choose_compute(pick_device(device), recipe.train)
+    with in_force(compute):
+        setup = prepare(recipe, load_data(recipe.data, recipe.seed), compute)
+        plan = plan_phases(setup.recipe.train, setup.loader.batches_per_epoch)[0]
+        rise = Rise(first, last, max(steps, 10), plan.lr)
+        with setup.reading():
+            return measure(setup, rise, watch)
 
 
 def measure(setup: Setup, rise: Rise, watch: Callable[[Iterable[int]], Iterable[int]] = iter) -> RangeTest:

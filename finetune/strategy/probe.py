@@ -27,6 +27,7 @@ from finetune.model.build import describe as describe_layers
 from finetune.model.head import linear_of
 from finetune.model.truncate import Pool
 from finetune.recipe.schema import HeadSection, PhaseSection, Recipe
+from finetune.training.compute.in_force import in_force
 from finetune.training.compute.precision import choose_compute, pick_device
 from finetune.training.fit import description, final_test
 from finetune.training.kept.feature_store import open_store
@@ -112,12 +113,13 @@ def probe(
             )
         plans = [(each, None if each == count else each + 1) for each in layers]
     found = []
-    for number, at in plans:
-        plain = frozen_recipe(recipe, at) if weights_of is None else recipe
-        setup = prepare(plain, source, compute)
-        if weights_of is not None:
-            setup.network.module.load_state_dict(weights_of.state_dict())
-        found.append(_at(plain, setup, number, tell))
+    with in_force(compute):
+        for number, at in plans:
+            plain = frozen_recipe(recipe, at) if weights_of is None else recipe
+            setup = prepare(plain, source, compute)
+            if weights_of is not None:
+                setup.network.module.load_state_dict(weights_of.state_dict())
+            found.append(_at(plain, setup, number, tell))
     return found
 
 
@@ -154,6 +156,11 @@ def save(depth: Depth, run: RunDir, command: str) -> tuple[Best, Metrics | None]
     Returns:
         What val says of it, and test where there is one.
     """
+    with in_force(depth.setup.compute):
+        return _save(depth, run, command)
+
+
+def _save(depth: Depth, run: RunDir, command: str) -> tuple[Best, Metrics | None]:
     setup, winner = depth.setup, depth.winner
     assert winner.head is not None
     put_in(_head(setup), winner.head)

@@ -24,6 +24,7 @@ from finetune.features.split import NoSplitError
 from finetune.recipe.schema import Recipe
 from finetune.strategy.probe import Tell, features_of, frozen_recipe
 from finetune.strategy.transferability import h_score, log_me
+from finetune.training.compute.in_force import in_force
 from finetune.training.compute.precision import Compute, choose_compute, pick_device
 from finetune.training.setup import load_data, prepare
 
@@ -142,12 +143,13 @@ def rank(
     require_two(train.targets, len(source.classes), train.groups)
     compute = choose_compute(pick_device(device), frozen_recipe(shared, None).train)
     ranked, left_out = [], []
-    for recipe in recipes:
-        found = _score(recipe, source, compute, telling(recipe, source))
-        if isinstance(found, Ranked):
-            ranked.append(found)
-        else:
-            left_out.append(found)
+    with in_force(compute):
+        for recipe in recipes:
+            found = _score(recipe, source, compute, telling(recipe, source))
+            if isinstance(found, Ranked):
+                ranked.append(found)
+            else:
+                left_out.append(found)
     if not ranked:
         raise UserError(
             "none of the networks can be ranked:\n"

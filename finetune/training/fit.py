@@ -16,7 +16,8 @@ from finetune.recipe.remarks import remarks
 from finetune.recipe.schema import Recipe, TrainSection
 from finetune.training.batch_of_one import refuse_batch_of_one
 from finetune.training.compute.batch_size import warn_of_little_memory
-from finetune.training.compute.precision import choose_compute, pick_device
+from finetune.training.compute.in_force import in_force
+from finetune.training.compute.precision import Compute, choose_compute, pick_device
 from finetune.training.kept.decoded import describe_decoded, keeping, plan_decoded
 from finetune.training.kept.feature_plan import FeaturePlan, plan_features
 from finetune.training.own_data import whereabouts
@@ -97,6 +98,22 @@ def fit(
     known = recorded(run) if saved else {}
     recipe = batch_size_as_begun(recipe, run) if saved else recipe
     compute = choose_compute(pick_device(device), as_begun(recipe.train, known))
+    with in_force(compute):
+        return _train(recipe, run, compute, saved, known, recipe_file, progress, force=force)
+
+
+def _train(
+    recipe: Recipe,
+    run: RunDir,
+    compute: Compute,
+    saved: Path | None,
+    known: dict[str, Any],
+    recipe_file: bytes | None,
+    progress: Progress,
+    *,
+    force: bool,
+) -> Result:
+    """Train, from checkpoint ``saved`` on, if there is one, of a run that began in ``known``."""
     own = data_as_recorded(run, recipe, known) if saved else None
     source = own.source if own is not None else load_data(recipe.data, recipe.seed)
     setup = prepare(recipe, source, compute)

@@ -17,6 +17,7 @@ from finetune.model.freeze import Freeze
 from finetune.model.layers import find_layers
 from finetune.recipe.schema import TrainSection
 from finetune.training.compute.allocator import keep_freed_memory, keep_less
+from finetune.training.compute.in_force import put_in_force
 from finetune.training.compute.precision import choose_compute, pick_device, place
 
 
@@ -25,6 +26,7 @@ def run(job: Job) -> None:
     keep_freed_memory()
     torch.manual_seed(job.seed)
     compute = choose_compute(pick_device(None), TrainSection())
+    put_in_force(compute)
     if compute.precision == "fp32":
         keep_less()
     module, facts = begin(job)

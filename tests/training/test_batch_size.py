@@ -73,6 +73,7 @@ from finetune.model.build import build
 from finetune.recipe.schema import ModelSection, TrainSection
 from finetune.training.compute.batch_size import step_memory
 from finetune.training.compute.precision import choose_compute, place
+torch.set_num_threads(1)
 compute = choose_compute(torch.device("cpu"), TrainSection(precision="fp32", threads=1))
 network = build(ModelSection(backbone="resnet18", weights="none"), 3, seed=0)
 module = place(network.module, compute.device).train()

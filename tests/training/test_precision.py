@@ -12,6 +12,7 @@ from finetune.data.batches.batch import Batch
 from finetune.errors import CheckpointError, UserError
 from finetune.recipe.schema import TrainSection
 from finetune.training.compute import precision
+from finetune.training.compute.in_force import in_force
 from finetune.training.compute.precision import (
     choose_compute,
     cpu_units,
@@ -125,9 +126,10 @@ def test_tf32_is_put_back() -> None:
 def test_tf32_follows_the_precision(wanted: Any, on: bool) -> None:
     with tf32(False):
         compute = choose_compute(torch.device("cuda"), TrainSection(precision=wanted))
-        assert torch.backends.cudnn.allow_tf32 == on
-        with compute.exact():
-            assert not torch.backends.cudnn.allow_tf32
+        with in_force(compute):
+            assert torch.backends.cudnn.allow_tf32 == on
+            with compute.exact():
+                assert not torch.backends.cudnn.allow_tf32
 
 
 def test_a_resumed_run_keeps_what_the_rule_chose() -> None:

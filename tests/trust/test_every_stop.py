@@ -153,7 +153,13 @@ def stopped_runs(stops: Stops, wanted: Recipe, folder: Path) -> Iterator[tuple[i
         yield at, run
 
 
-@pytest.mark.parametrize("name", RECIPES)
+# The thorough form has these too: each is like another but for one thing.
+ALIKE = ("recalibration without EMA",)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(each, marks=pytest.mark.slow if each in ALIKE else ()) for each in RECIPES]
+)
 def test_stopped_at_each_check_in_turn(name: str, stops: Stops, tmp_path: Path) -> None:
     wanted = RECIPES[name](drawn(tmp_path, COUNTS))
     assert stops.ends(wanted, tmp_path / "whole")
@@ -191,7 +197,7 @@ def test_stopped_again_in_each_resume(name: str, stops: Stops, tmp_path: Path) -
         shutil.rmtree(run)
 
 
-@pytest.mark.parametrize("how", ["folds", "seeds"])
+@pytest.mark.parametrize("how", ["folds", pytest.param("seeds", marks=pytest.mark.slow)])
 def test_several_runs_stopped_at_each_check(how: str, stops: Stops, tmp_path: Path) -> None:
     """What is finished stays, what was stopped goes on, what is missing is done: in the same bits."""
     wanted = RECIPES["a solved head alone"](drawn(tmp_path, COUNTS))

@@ -34,6 +34,7 @@ from finetune.strategy.advice.invariance import AUGMENTATIONS, MIRRORING, transf
 from finetune.strategy.advice.shapes import in_shape, measure_shapes
 from finetune.strategy.advice.similarity import Shift, confidence, told_apart
 from finetune.strategy.probe import features_of, frozen_recipe
+from finetune.training.compute.in_force import in_force
 from finetune.training.compute.precision import Compute, choose_compute, pick_device
 from finetune.training.setup import Setup, load_data, prepare
 
@@ -85,12 +86,17 @@ def measure(recipe: Recipe, *, device: str | None = None, tell: Tell = silent) -
         UserError: weights that cannot be had, or a network that cannot be cut.
         DataError: the data cannot serve, or a class has fewer than two training pictures.
     """
+    compute = choose_compute(pick_device(device), frozen_recipe(recipe, None).train)
+    with in_force(compute):
+        return _measure(recipe, compute, tell)
+
+
+def _measure(recipe: Recipe, compute: Compute, tell: Tell) -> Facts:
     source = load_data(recipe.data, recipe.seed)
     classes, train = len(source.classes), source.splits["train"]
     counts = train.class_counts(classes)
     require_two(train.targets, classes, train.groups)
     plain = frozen_recipe(recipe, None)
-    compute = choose_compute(pick_device(device), plain.train)
     setup = prepare(plain, source, compute)
     shapes = measure_shapes(recipe, setup, train, _some, tell)
     setup = in_shape(recipe, setup, shapes)

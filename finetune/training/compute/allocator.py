@@ -5,8 +5,10 @@ network does that with its activations in every step, and a good part of a step 
 is computed depends on it. Elsewhere than under glibc nothing is done. Torch-free.
 """
 
+import contextlib
 import ctypes
 import os
+from collections.abc import Iterator
 
 # Of glibc's <malloc.h>.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -20,7 +22,7 @@ RETURNED_FROM_IN_FP32 = 64 << 20
 # By which users and their systems settle it themselves.
 SETTLED_BY = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "GLIBC_TUNABLES")
 
-_kept = False
+_kept = _less = False
 
 
 def keep_freed_memory() -> bool:
@@ -36,8 +38,22 @@ def keep_freed_memory() -> bool:
 
 def keep_less() -> None:
     """Where freed memory is kept, give the largest blocks back all the same: for training in fp32."""
+    global _less
     if _kept:
-        _set(M_MMAP_THRESHOLD, RETURNED_FROM_IN_FP32)
+        _less = _set(M_MMAP_THRESHOLD, RETURNED_FROM_IN_FP32)
+
+
+@contextlib.contextmanager
+def put_back() -> Iterator[None]:
+    """Afterwards as much is kept as before, whatever :func:`keep_less` was called for within."""
+    global _less
+    before = _less
+    try:
+        yield
+    finally:
+        if _less != before:
+            _less = before
+            _set(M_MMAP_THRESHOLD, RETURNED_FROM)
 
 
 def _set(parameter: int, value: int) -> bool:

@@ -46,7 +46,8 @@ class Compute:
     """Where and how the network runs.
 
     ``precision`` is that of training steps; ``why`` says in words what the choice rests on. ``compile`` is
-    whether what trains goes through ``torch.compile``.
+    whether what trains goes through ``torch.compile``, ``deterministic`` whether operations whose bits vary
+    between runs are refused.
     """
 
     device: torch.device
@@ -55,6 +56,7 @@ class Compute:
     why: str
     memory_format: MemoryFormat = "channels_last"
     compile: bool = False
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         require_known("precision", self.precision, get_args(Precision))
@@ -109,7 +111,7 @@ def inference(device: torch.device, precision: InferencePrecision = "fp32") -> I
 def tf32(on: bool) -> Iterator[None]:
     """Within, fp32 products on CUDA are computed in TF32, or are not."""
     matmul, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    _allow_tf32(on)
+    allow_tf32(on)
     try:
         yield
     finally:
@@ -117,7 +119,8 @@ def tf32(on: bool) -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = cudnn
 
 
-def _allow_tf32(on: bool) -> None:
+def allow_tf32(on: bool) -> None:
+    """Have fp32 products on CUDA computed in TF32 from now on, or not."""
     # Not torch's newer settings for each backend: with those, torch.compile fails to read these.
     torch.set_float32_matmul_precision("high" if on else "highest")
     torch.backends.cudnn.allow_tf32 = on
@@ -157,19 +160,15 @@ def pick_device(name: str | None) -> torch.device:
 
 
 def choose_compute(device: torch.device, train: TrainSection) -> Compute:
-    """Settle what ``train`` leaves to the machine, and put it into force for this process.
+    """Settle what ``train`` leaves to the machine.
 
-    On CUDA, what half precision leaves in fp32 is computed in TF32 in training; under ``fp32`` nothing is.
-    ``deterministic`` makes no difference to that: TF32's bits do not vary between runs.
+    Nothing is set yet: :func:`finetune.training.compute.in_force.in_force` does that.
 
     Raises:
         UserError: a precision that the device does not have, or nothing to compile with.
     """
-    if train.threads != "auto":
-        torch.set_num_threads(train.threads)
-    elif cores() < torch.get_num_threads():
-        # Torch counts the machine's cores, and not the share of them that a container has.
-        torch.set_num_threads(cores())
+    # Torch counts the machine's cores, and not the share of them that a container has.
+    threads = min(cores(), torch.get_num_threads()) if train.threads == "auto" else train.threads
     precision: Precision
     if train.precision != "auto":
         precision, why = train.precision, "as the recipe says"
@@ -183,14 +182,8 @@ def choose_compute(device: torch.device, train: TrainSection) -> Compute:
         raise UserError("train.precision: fp16 needs a GPU. On the CPU write fp32 or bf16.")
     if train.compile:
         require_compiler(device)
-    if device.type == "cuda":
-        _allow_tf32(precision != "fp32")
-    if train.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
     layout = settle_memory_format(device.type) if train.memory_format == "auto" else train.memory_format
-    return Compute(device, precision, torch.get_num_threads(), why, layout, train.compile)
+    return Compute(device, precision, threads, why, layout, train.compile, train.deterministic)
 
 
 def settle_precision(
