@@ -57,6 +57,8 @@ def advise(
     if recipe is not None:
         check_place(recipe, overwrite)
     advice = measured(source, backbone, set_ or [], device)
+    for text in advice.facts.notes:
+        output.note(text)
     if as_json:
         output.data(json.dumps(advice.to_dict(), indent=2))
     else:

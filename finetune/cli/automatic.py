@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from finetune.cli import output
 from finetune.cli.run_options import name_of
+from finetune.data.sources.left_out import OUTSIDE, PASSED_OVER
 from finetune.disk.nearby import did_you_mean, is_recipe
 from finetune.errors import RunDirError, UserError, printable
 from finetune.recipe.catalog import KNOWN_SETS
@@ -113,6 +114,8 @@ def _advised(source: str, overrides: list[str], device: str | None) -> str:
 def _tell(report: "Report") -> str:
     """Show the findings, a line each; returns how many pictures cannot be read, in words."""
     for finding in report.findings:
+        if any(words in finding.message for words in (PASSED_OVER, OUTSIDE)):
+            continue  # the training says so itself, in the same words, as it begins
         files = printable(finding.files[0]) if finding.files else ""
         more = f" and {len(finding.files) - 1:,} more" if len(finding.files) > 1 else ""
         where = f" ({files}{more})" if files else ""

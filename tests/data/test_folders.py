@@ -157,9 +157,11 @@ def test_pictures_directly_in_a_split_are_a_remark(put: Put) -> None:
 def test_other_files_are_a_remark(put: Put) -> None:
     root = put("a/1.png", "b/1.png")
     (root / "a" / "notes.txt").write_text("x")
-    (root / "README.md").write_text("beside the folders, of no interest")
-    assert [note for note in read_source(str(root)).notes if ".txt 1" in note]
-    assert not [note for note in read_source(str(root)).notes if ".md" in note]
+    (root / "README.md").write_text("beside the folders")
+    (root / "LICENSE").write_text("x")
+    (root / "b" / ".hidden.txt").write_text("x")
+    expected = f"{root}: files that are no pictures were passed over (.md 1, .txt 1, no extension 1)"
+    assert [note for note in read_source(str(root)).notes if "passed over" in note] == [expected]
 
 
 def test_nothing_at_all(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from finetune.data.sources.layout import (
     splits_below,
     splits_inside,
 )
+from finetune.data.sources.left_out import outside, passed_over
 from finetune.data.sources.split_names import USUAL_NAMES, split_name
 from finetune.data.sources.tree import Folder, look_through
 from finetune.errors import DataError, printable
@@ -48,10 +49,9 @@ def read_folder(root: Path, *, as_classes: bool = False) -> Source:
         raise DataError(_nothing(name, top, others))
     notes = []
     if top.direct:
-        notes.append(f"{name}: pictures outside of the class folders were left out ({len(top.direct)})")
+        notes.append(outside(name, len(top.direct)))
     if others:
-        kinds = ", ".join(f"{kind} {count}" for kind, count in others.most_common(5))
-        notes.append(f"{name}: files that are no pictures were passed over ({kinds})")
+        notes.append(passed_over(name, others))
     if as_classes:
         found = {"all": _named(name, top.folders)}
     else:
@@ -99,9 +99,7 @@ def _as_splits(name: str, top: Folder, notes: list[str]) -> dict[str, Classes] |
             notes.append(f"{inside}: the classes are the folders in {printable(inner.name)}/")
             inside = f"{inside}/{printable(inner.name)}"
         if inner.direct:
-            notes.append(
-                f"{inside}: pictures outside of the class folders were left out ({len(inner.direct)})"
-            )
+            notes.append(outside(inside, len(inner.direct)))
         _check_parts(inside, inner, notes)
         found[split] = _named(inside, inner.folders)
         known = known or tuple(found[split])

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from finetune.data.sources.files import identity, is_directory, scan
+from finetune.data.sources.left_out import kind_of
 from finetune.data.sources.listings import Visits, recall, remember
 from finetune.data.sources.recognise import is_picture
 
@@ -45,7 +46,7 @@ class Folder:
 
 
 def look_through(root: Path) -> tuple[Folder, Counter[str]]:
-    """Every file below ``root`` once: the folders, and the kinds of other files in them.
+    """Every file below ``root`` once: the folders, and the kinds of other files.
 
     From an earlier run where nothing has changed since. Linked folders are followed, but a link that goes
     round is not, and none twice within a folder of a folder of the root.
@@ -88,9 +89,8 @@ def _look(root: Path, visits: Visits) -> tuple[Folder, Counter[str]]:
             if not is_directory(entry):
                 if is_picture(entry.path, visits):
                     folder.direct.append(entry.path)
-                elif depth:
-                    # A README or a licence beside the folders is nothing to remark on.
-                    others[Path(entry.name).suffix.lower() or "no extension"] += 1
+                else:
+                    others[kind_of(entry.name)] += 1
                 continue
             this = identity(entry.path)
             # From the second level on, all that lies below one folder shares what was seen.

@@ -115,6 +115,7 @@ class Facts:
         seconds: measured.
         computed, cached: training pictures that went through the network now, and that the cache had.
         shapes: how long pictures are; None where no size could be read.
+        notes: what a training says of how the pictures were read.
     """
 
     source: str
@@ -138,6 +139,7 @@ class Facts:
     computed: int
     cached: int
     shapes: Shapes | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def layers(self) -> int:

@@ -127,6 +127,7 @@ def _measure(recipe: Recipe, compute: Compute, tell: Tell) -> Facts:
     chosen_groups = None if groups is None else groups[chosen]
     return Facts(
         source=source.name,
+        notes=source.notes,
         classes=classes,
         train=len(train),
         val=len(source.splits["val"]),

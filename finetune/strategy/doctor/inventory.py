@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 from finetune.data.picture.images import read_image
 from finetune.data.sources.dataset import AS_FOUND, Reading, Source, Split
 from finetune.data.sources.files import is_stray, walk
+from finetune.data.sources.left_out import PASSED_OVER, kind_of, outside, passed_over
 from finetune.data.sources.pictures import FilePictures
 from finetune.data.sources.read import read_source, table_of
 from finetune.data.sources.recognise import is_picture
@@ -55,9 +56,8 @@ def take_inventory(source: str, reading: Reading = AS_FOUND) -> Inventory:
         found = anyway
     findings = [refusal] if refusal else []
     if root.is_dir():
-        findings.extend(
-            _beside(root, {split.name(i) for split in found.splits.values() for i in range(len(split))})
-        )
+        known = {split.name(i) for split in found.splits.values() for i in range(len(split))}
+        findings.extend(_beside(root, known, found.notes))
     return Inventory(found, tuple(findings), refusal is None)
 
 
@@ -106,8 +106,9 @@ def _gathered(name: str, found: Mapping[str, Sequence[tuple[str, str]]], notes: 
     return Source(name, classes, splits, tuple(notes))
 
 
-def _beside(root: Path, known: set[str]) -> list[Finding]:
-    """Findings on all that lies below ``root`` and is no picture of the data set."""
+def _beside(root: Path, known: set[str], notes: Sequence[str]) -> list[Finding]:
+    """Findings on all that lies below ``root`` and is no picture of the data set; ``notes`` are those of
+    reading it, and have the sentences."""
     hidden: list[str] = []
     strays: list[str] = []
     empty: list[str] = []
@@ -124,8 +125,8 @@ def _beside(root: Path, known: set[str]) -> list[Finding]:
             if path in known or name.lower() in (".ds_store", "thumbs.db", "desktop.ini"):
                 continue
             like_one = is_picture(path)
-            if not like_one and (Path(folder) == root or is_stray(name)):
-                continue  # a README or a licence beside the folders is nothing to remark on
+            if not like_one and is_stray(name):
+                continue
             contents = None if like_one else _contents(path)
             if contents is None:
                 strays.append(path)
@@ -138,15 +139,37 @@ def _beside(root: Path, known: set[str]) -> list[Finding]:
         )
         what = f"{pictures} pictures in it are left out" if pictures else "it holds no pictures"
         findings.append(Finding("stray-folder", (path,), f"hidden or left behind by a tool; {what}"))
-    if strays:
-        findings.append(
-            Finding("stray-file", tuple(strays), "left out: no picture, hidden, or in no class's folder")
-        )
+    findings.extend(_strays(root, strays, notes))
     for contents, paths in sorted(disguised.items()):
         message = f"contains {contents}, but is not named like a picture, and is left out"
         findings.append(Finding("mislabelled", tuple(paths), message))
     if empty:
         findings.append(Finding("empty-folder", tuple(empty), "no files in it"))
+    return findings
+
+
+def _strays(root: Path, paths: Sequence[str], notes: Sequence[str]) -> list[Finding]:
+    """Findings on files that are left out, in the words of the notes of reading."""
+    hidden = [path for path in paths if is_stray(Path(path).name)]
+    pictures: dict[str, list[str]] = defaultdict(list)
+    rest = []
+    for path in paths:
+        if is_stray(Path(path).name):
+            continue
+        if is_picture(path):
+            pictures[printable(str(Path(path).parent))].append(path)
+        else:
+            rest.append(path)
+    findings = [
+        Finding("stray-file", tuple(found), outside(folder, len(found))) for folder, found in pictures.items()
+    ]
+    # A README or a licence beside the folders is counted, and no fault; what is among pictures may be one.
+    if among := [path for path in rest if Path(path).parent != root]:
+        counted = passed_over(printable(str(root)), Counter(kind_of(Path(path).name) for path in rest))
+        said = next((note for note in notes if PASSED_OVER in note), counted)
+        findings.append(Finding("stray-file", tuple(among), said))
+    if hidden:
+        findings.append(Finding("stray-file", tuple(hidden), "hidden, and left out"))
     return findings
 
 

@@ -1,0 +1,101 @@
+"""What is not read is told in the same sentence by doctor, advise and train, and by each of them once."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune.data.sources.left_out import kind_of, outside, passed_over
+
+RECIPE = """\
+data: {source: photos, image_size: 32, resize: 32, workers: 0}
+model: {backbone: resnet18, weights: none}
+train: {batch_size: 16, max_steps: 1, phases: [{epochs: 1}]}
+"""
+OUTSIDE = "pictures outside of the class folders were left out (1)"
+PASSED = "files that are no pictures were passed over"
+# Files put beside the pictures, the sentences that follow, and whether the doctor takes them for a fault.
+CASES: dict[str, tuple[list[str], list[str], bool]] = {
+    "nothing": ([], [], False),
+    "beside the folders": (["README.txt"], [f"photos: {PASSED} (.txt 1)"], False),
+    "several beside the folders": (
+        ["README.txt", "LICENSE", "a.TXT"], [f"photos: {PASSED} (.txt 2, no extension 1)"], False,
+    ),
+    "among the pictures": (["disc/README.txt"], [f"photos: {PASSED} (.txt 1)"], True),
+    "both": (["README.txt", "disc/README.txt", "square/x.csv"], [f"photos: {PASSED} (.txt 2, .csv 1)"], True),
+    "deep down": (["disc/a/b/notes.pdf"], [f"photos: {PASSED} (.pdf 1)"], True),
+    "a picture outside": (["loose.png"], [f"photos: {OUTSIDE}"], True),
+    "both kinds": (["loose.png", "disc/x.json"], [f"photos: {OUTSIDE}", f"photos: {PASSED} (.json 1)"], True),
+}  # fmt: skip
+
+
+@pytest.fixture
+def photos(shapes: Path, chdir_tmp: Path) -> Path:
+    shutil.copytree(shapes / "train", chdir_tmp / "photos")
+    (chdir_tmp / "r.yaml").write_text(RECIPE)
+    return chdir_tmp / "photos"
+
+
+def put(photos: Path, names: list[str]) -> None:
+    for name in names:
+        path = photos / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".png":
+            shutil.copy(photos / "disc/disc_00.png", path)
+        else:
+            path.write_text("text\n")
+
+
+def check(said: str, sentences: list[str]) -> None:
+    assert [said.count(each) for each in sentences] == [1] * len(sentences)
+    assert said.count(PASSED) + said.count("outside of the class") == len(sentences)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_doctor_and_train(case: str, photos: Path, cli: Any) -> None:
+    names, sentences, is_fault = CASES[case]
+    put(photos, names)
+    check(cli("doctor", "photos").out, sentences)
+    report = json.loads(cli("doctor", "photos", "--json").out)
+    found = [each for each in report["findings"] if each["kind"] == "stray-file"]
+    assert bool(found) is is_fault
+    if is_fault:
+        # What lies beside the folders is counted, and no fault.
+        assert sorted(name for each in found for name in each["files"]) == sorted(
+            f"photos/{name}" for name in names if "/" in name or name.endswith(".png")
+        )
+    trained = cli("train", "r.yaml", "--device", "cpu")
+    assert trained.code == 0, trained.err
+    check(trained.err, sentences)
+
+
+def test_the_training_that_examines_and_advises_says_it_once(photos: Path, cli: Any) -> None:
+    for path in photos.rglob("*_0[6-9].png"):
+        path.unlink()
+    for path in photos.rglob("*_1?.png"):
+        path.unlink()
+    names, sentences, _ = CASES["both kinds"]
+    put(photos, names)
+    said = ["--set", "model.backbone=resnet18", "--set", "model.weights=none", "--set", "data.image_size=32"]
+    advised = cli("advise", "photos", *said, "--device", "cpu")
+    assert advised.code == 0, advised.err
+    check(advised.err, sentences)
+    trained = cli("train", "photos", *said, "--device", "cpu")
+    assert trained.code == 0, trained.err
+    check(trained.err, sentences)
+
+
+def test_hidden_files_are_no_part_of_it(photos: Path, cli: Any) -> None:
+    put(photos, ["disc/.hidden.png", "disc/.DS_Store", ".git/x.txt"])
+    assert PASSED not in cli("doctor", "photos").out
+
+
+def test_kinds() -> None:
+    assert [kind_of(name) for name in ("a.TXT", "LICENSE", ".x", "a.", "a.tar.gz")] == [
+        ".txt", "no extension", "no extension", "no extension", ".gz",
+    ]  # fmt: skip
+    many = {f".{letter}": number for number, letter in enumerate("abcdefg", 1)}
+    assert passed_over("p", many) == f"p: {PASSED} (.g 7, .f 6, .e 5, .d 4, .c 3, others 3)"
+    assert outside("p/train", 2).startswith("p/train: pictures outside")
