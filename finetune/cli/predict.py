@@ -88,6 +88,8 @@ def predict(
     if null and STDIN not in paths:
         raise UserError("--null goes with -, for the paths on standard input.")
     check_inputs(paths)
+    if STDIN in paths and sys.stdin is not None and sys.stdin.isatty():
+        output.note("reading paths, one a line; Ctrl-D ends them")
     listed = read_list(getattr(sys.stdin, "buffer", None), null=null) if STDIN in paths else iter(())
     found = expand(paths, listed)
     done = failed = 0
