@@ -1,6 +1,8 @@
 """From facts to a choice, its settings, and the recipe that says them."""
 
 import dataclasses
+import json
+import re
 from typing import Any
 
 import pytest
@@ -23,6 +25,7 @@ from finetune.strategy.advice.rule import (
     choose,
     settle,
     similarity,
+    total_epochs,
 )
 
 NEUTRAL = Tried(kept=0.95, gain=0.0, error=0.01, told=0.5)
@@ -206,3 +209,24 @@ def test_the_reasons_have_the_numbers() -> None:
         "about 2 minutes",
     ):
         assert words in text
+
+
+def test_facts_come_back_from_json_as_they_were() -> None:
+    known = facts(notes=("photos: files that are no pictures were passed over (.txt 1)",))
+    assert Facts.from_dict(json.loads(json.dumps(known.to_dict()))) == known
+    older = {key: value for key, value in known.to_dict().items() if key != "notes"}
+    assert Facts.from_dict(older) == facts()
+
+
+@pytest.mark.parametrize("strategy", Strategy)
+def test_epochs_are_those_of_the_whole_run(strategy: Strategy) -> None:
+    """As many as training such a recipe counts: a head that is solved first is one of them."""
+    known = facts()
+    settled = settle(strategy, known)
+    recipe = parse_recipe(write_recipe(base_recipe("photos", "resnet18"), strategy, settled, ()), "r")
+    epochs = total_epochs(strategy, settled)
+    assert sum(phase.epochs for phase in recipe.train.phases) == epochs
+    choice = dataclasses.replace(choose(known), strategy=strategy)
+    advice = dict(explain(known, choice, settled, 60.0))["advice"]
+    counted = re.search(r"(\d+) epochs", advice)
+    assert strategy is Strategy.probe or (counted is not None and int(counted[1]) == epochs)

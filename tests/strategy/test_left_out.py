@@ -3,11 +3,14 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from finetune.cli import advise as advising
 from finetune.data.sources.left_out import kind_of, outside, passed_over
+from finetune.data.sources.read import read_source
 
 RECIPE = """\
 data: {source: photos, image_size: 32, resize: 32, workers: 0}
@@ -54,7 +57,7 @@ def check(said: str, sentences: list[str]) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_doctor_and_train(case: str, photos: Path, cli: Any) -> None:
+def test_doctor_and_reading(case: str, photos: Path, cli: Any) -> None:
     names, sentences, is_fault = CASES[case]
     put(photos, names)
     check(cli("doctor", "photos").out, sentences)
@@ -66,23 +69,25 @@ def test_doctor_and_train(case: str, photos: Path, cli: Any) -> None:
         assert sorted(name for each in found for name in each["files"]) == sorted(
             f"photos/{name}" for name in names if "/" in name or name.endswith(".png")
         )
+    # A training tells of these as it begins.
+    check("\n".join(read_source("photos").notes), sentences)
+
+
+def test_train_and_advise(photos: Path, cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    names, sentences, _ = CASES["both kinds"]
+    put(photos, names)
     trained = cli("train", "r.yaml", "--device", "cpu")
     assert trained.code == 0, trained.err
     check(trained.err, sentences)
 
+    def measured(*_: object) -> SimpleNamespace:
+        facts = SimpleNamespace(notes=read_source("photos").notes, cached=0)
+        return SimpleNamespace(facts=facts, recipe=RECIPE, reasons=[("advice", "probe")])
 
-def test_the_training_that_examines_and_advises_says_it_once(photos: Path, cli: Any) -> None:
-    for path in photos.rglob("*_0[6-9].png"):
-        path.unlink()
-    for path in photos.rglob("*_1?.png"):
-        path.unlink()
-    names, sentences, _ = CASES["both kinds"]
-    put(photos, names)
-    said = ["--set", "model.backbone=resnet18", "--set", "model.weights=none", "--set", "data.image_size=32"]
-    advised = cli("advise", "photos", *said, "--device", "cpu")
-    assert advised.code == 0, advised.err
-    check(advised.err, sentences)
-    trained = cli("train", "photos", *said, "--device", "cpu")
+    monkeypatch.setattr(advising, "measured", measured)
+    check(cli("advise", "photos").err, sentences)
+    # Examined, advised on and trained: all three in one command.
+    trained = cli("train", "photos", "--device", "cpu")
     assert trained.code == 0, trained.err
     check(trained.err, sentences)
 

@@ -169,6 +169,7 @@ class Facts:
             "shares": tuple(entries["shares"]),
             "tried": {name: Tried(**each) for name, each in entries["tried"].items()},
             "seconds": Seconds(**entries["seconds"]),
+            "notes": tuple(entries.get("notes", ())),
         }
         if (shapes := entries.get("shapes")) is not None:
             sized = {way: Sized(**each) for way, each in shapes["sized"].items()}
