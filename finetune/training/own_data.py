@@ -12,8 +12,8 @@ import numpy as np
 
 from finetune.data.holdout.groups import with_groups
 from finetune.data.holdout.recorded import SAME, SPLITS, Drift, Record
-from finetune.data.sources.dataset import Reading, Source, Split
-from finetune.data.sources.read import is_place, read_source
+from finetune.data.sources.dataset import Source, Split
+from finetune.data.sources.read import is_place, read_like, read_source
 from finetune.errors import CheckpointError, DataError, printable
 from finetune.evaluation.choose_split import choose_split
 from finetune.recipe.schema import DataSection
@@ -224,7 +224,7 @@ def _other(
     strict: bool,
     include_seen: bool,
 ) -> Judged:
-    source = _read_given(trained.recipe.data, given)
+    source = read_like(given, reading_of(trained.recipe.data))
     name, pictures = choose_split(source, wanted, trained.card.classes)
     if record is None:
         return Judged(name, pictures, source.notes)
@@ -257,18 +257,9 @@ def _own_if_given(trained: Trained, record: Record, given: str, wanted: str | No
         return own_data(trained.run, data, record, classes, verify=verify) if same else None
     if any(_is_same_place(given, place) for place in _places(trained.run, data)[:1]):
         return own_data(trained.run, data, record, classes, verify=verify, place=given)
-    if record.found_in(_read_given(data, given)) < SAME:
+    if record.found_in(read_like(given, reading_of(data))) < SAME:
         return None
     return own_data(trained.run, data, record, classes, verify=verify, place=given)
-
-
-def _read_given(data: DataSection, given: str) -> Source:
-    """Other data, read as the recipe has the run's own read, where that can be said of it."""
-    reading = reading_of(data)
-    if reading != Reading():
-        with contextlib.suppress(DataError):
-            return read_source(given, reading)
-    return read_source(given)
 
 
 def _unrecorded(trained: Trained, wanted: str | None) -> Judged:

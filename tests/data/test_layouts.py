@@ -123,6 +123,10 @@ def test_splits_may_hold_some_of_the_classes(touch: Put) -> None:
         (tree("cat", ("indoor", "outdoor")) + tree("dog", ("indoor", "outdoor")), "data.layout: classes"),
         (tree("train/siteA") + tree("train/siteB"), "train: 'siteA', 'siteB' hold the same folders"),
         (tree("a") + tree("b") + ["c/1.jpg"], "'a', 'b' hold the same folders"),
+        # As Office-31 comes: the classes are a folder deeper.
+        (tree("amazon/images") + tree("webcam/images"), "'amazon', 'webcam' hold the same folders"),
+        (tree("north/2020") + tree("north/2021") + tree("south/2021"), "'north', 'south' hold the same"),
+        (tree("a/x/train") + tree("a/x/test") + tree("b/y/train") + tree("b/y/test"), "called train, val or"),
         # A class with its splits in it.
         (tree("cat", ("train", "test")) + tree("dog", ("train", "test")), "the split comes first"),
         ([*tree("cat", ("Training_Set", "Test_Set")), "dog/1.jpg"], "'cat' hold folders called train"),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from finetune.data.holdout.groups import with_groups
 from finetune.data.sources.dataset import AS_FOUND, Reading, Source
-from finetune.data.sources.read import read_source
+from finetune.data.sources.read import read_like, read_source
 from finetune.errors import DataError
 
 Put = Callable[..., Path]
@@ -188,6 +188,20 @@ def test_the_column_of_the_groups_is_used(root: Path) -> None:
     grouped = with_groups(read, source, "patient").splits["all"].groups
     assert grouped is not None
     assert len(set(grouped.tolist())) == 3
+
+
+def test_what_was_said_of_another_source_holds_where_it_can(root: Path) -> None:
+    said = Reading(split_column="phase", as_classes=True)
+    with_it = table(root, {"Phase": ["train"] * 4 + ["test"] * 2, "set": ["train", "test"]})
+    assert numbers(read_like(with_it, said)) == {"train": KEPT, "test": HELD}
+    assert numbers(read_like(table(root, {"width": ["1"]}), said)) == {"all": list(range(12))}
+    assert len(read_like("digits", said).classes) == 10
+    for name in ("cat", "dog"):
+        for inner in ("indoor", "outdoor"):
+            (root / "photos" / name / inner).mkdir(parents=True)
+            (root / "photos" / name / inner / "1.jpg").touch()
+    assert read_like(str(root / "photos"), said).classes == ("cat", "dog")
+    assert "Which are the classes?" in refused(str(root / "photos"))
 
 
 WORD = st.sampled_from(["train", "test", "val", "", "0", "1", "True", "False", "x", "PublicTest", "2"])

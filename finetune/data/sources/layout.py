@@ -95,9 +95,10 @@ def has_two_splits(names: Sequence[str]) -> bool:
 
 
 def splits_inside(folder: Folder) -> bool:
-    """Whether a folder holds folders of pictures that are named after splits."""
-    found = [name for each in folder.holding if (name := split_name(each.name))]
-    return any(name.plain for name in found) or len({name.split for name in found}) > 1
+    """Whether a folder holds folders of pictures that are named after splits: one in it, or two below."""
+    if any(found.plain for each in folder.holding if (found := split_name(each.name))):
+        return True
+    return any(has_two_splits([inner.name for inner in each.holding]) for _, each in folder.walk())
 
 
 def splits_below(holding: Sequence[Folder]) -> tuple[str, str, str] | None:
@@ -120,7 +121,7 @@ def parts_of_classes(classes: Sequence[Folder]) -> list[str]:
     Raises:
         Doubt: they have others in common, as sites and folds do, which hold the classes.
     """
-    inside = [{folded(inner.name): inner.name for inner in each.holding} for each in classes]
+    inside = [_names_inside(each) for each in classes]
     count = Counter(key for names in inside for key in names)
     same = [key for key, times in count.items() if times > 1 and 2 * times >= len(classes)]
     shown = {key: name for names in reversed(inside) for key, name in names.items()}
@@ -143,6 +144,19 @@ def parts_of_classes(classes: Sequence[Folder]) -> list[str]:
             f"{MEANT}."
         )
     return [shown[key] for key in same] if len(same) > 1 else []
+
+
+def _names_inside(folder: Folder) -> dict[str, str]:
+    """Names of the folders in a folder, folded and as they are; for those that tell nothing, of what they
+    hold (`images/cat`), where that is folders.
+    """
+    names: dict[str, str] = {}
+    for each in folder.holding:
+        if each.holding and says_nothing(each.name):
+            names |= _names_inside(each)
+        else:
+            names[folded(each.name)] = each.name
+    return names
 
 
 def _class_names(split: Folder, known: Collection[str]) -> set[str]:

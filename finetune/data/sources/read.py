@@ -1,11 +1,12 @@
 """What a recipe's ``data.source`` may be: a known set, one of torchvision's, a folder or a CSV file."""
 
+import dataclasses
 from pathlib import Path
 
 from finetune.data.sources.dataset import AS_FOUND, Reading, Source
 from finetune.data.sources.folders import read_folder
 from finetune.data.sources.known import read_known
-from finetune.data.sources.tables import read_table
+from finetune.data.sources.tables import has_column, read_table
 from finetune.data.sources.torchvision_sets import TORCHVISION_PREFIX, read_torchvision
 from finetune.disk.nearby import did_you_mean, is_recipe
 from finetune.errors import DataError, printable
@@ -35,6 +36,22 @@ def read_source(source: str, reading: Reading = AS_FOUND) -> Source:
     if path.is_dir():
         return read_folder(path, as_classes=reading.as_classes)
     return read_table(path, reading)
+
+
+def read_like(source: str, reading: Reading) -> Source:
+    """As :func:`read_source`, of another source than the one of which ``reading`` was said: what it says of
+    folders holds of a folder, and of a column where there is such a column.
+
+    Raises:
+        DataError: as :func:`read_source`.
+    """
+    table = table_of(source)
+    if table is not None:
+        column = reading.split_column
+        known = column in (None, "none") or has_column(table, column)
+        return read_table(table, dataclasses.replace(reading, split_column=column if known else None))
+    is_folder = source not in KNOWN_SETS and Path(source).expanduser().is_dir()
+    return read_source(source, Reading(as_classes=reading.as_classes and is_folder))
 
 
 def table_of(source: str, reading: Reading = AS_FOUND) -> Path | None:

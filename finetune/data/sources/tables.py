@@ -160,6 +160,11 @@ def column_values(table: Path, column: str) -> dict[str, str]:
     return values
 
 
+def has_column(table: Path, column: str) -> bool:
+    """Whether a table has a column of that name, whatever its case; DataError if it is no table."""
+    return read_cells(table, printable(str(table))).place(column) is not None
+
+
 def _class_name(label: str) -> str:
     return unicodedata.normalize("NFC", label.strip())
 
