@@ -1,5 +1,6 @@
 """Folders that are splits, and folders that are classes: read where that is certain, refused where not."""
 
+import shutil
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -93,7 +94,7 @@ def test_three_splits_and_pictures_without_labels(touch: Put) -> None:
     root = touch(*tree("seg_train/seg_train"), *tree("seg_test/seg_test"), "seg_pred/seg_pred/1.jpg")
     source = read_source(str(root))
     assert layout(source) == {"train": ["cat", "dog"], "test": ["cat", "dog"]}
-    assert any("'seg_pred' hold pictures without labels" in note for note in source.notes)
+    assert any("pictures without labels in 'seg_pred' were left out" in note for note in source.notes)
 
 
 def test_a_test_folder_with_one_folder_that_is_no_class(touch: Put) -> None:
@@ -127,6 +128,8 @@ def test_splits_may_hold_some_of_the_classes(touch: Put) -> None:
         (tree("amazon/images") + tree("webcam/images"), "'amazon', 'webcam' hold the same folders"),
         (tree("north/2020") + tree("north/2021") + tree("south/2021"), "'north', 'south' hold the same"),
         (tree("a/x/train") + tree("a/x/test") + tree("b/y/train") + tree("b/y/test"), "called train, val or"),
+        (tree("train/train") + tree("train/test"), "train: is called train, and holds folders called"),
+        (tree("train/cat", ("train", "test")) + tree("test"), "and holds folders called train"),
         # A class with its splits in it.
         (tree("cat", ("train", "test")) + tree("dog", ("train", "test")), "the split comes first"),
         ([*tree("cat", ("Training_Set", "Test_Set")), "dog/1.jpg"], "'cat' hold folders called train"),
@@ -153,6 +156,29 @@ def test_refused_with_what_to_do(names: list[str], said: str, touch: Put) -> Non
     assert said in refused(touch(*names))
 
 
+def test_what_a_refusal_proposes_helps(touch: Put) -> None:
+    root = touch(*tree("siteA"), *tree("siteB"))
+    assert "as in cat/siteA_1.jpg" in refused(root)
+    assert read_source(str(root / "siteA")).classes == ("cat", "dog")
+    for path in sorted(root.glob("*/*/*")):
+        target = root / path.parent.name / f"{path.parent.parent.name}_{path.name}"
+        target.parent.mkdir(exist_ok=True)
+        path.rename(target)
+    for site in ("siteA", "siteB"):
+        shutil.rmtree(root / site)
+    assert layout(read_source(str(root))) == {"all": ["cat", "dog"]}
+
+
+def test_split_folders_of_each_class_move_to_the_front(touch: Put) -> None:
+    root = touch("cat_train/1.jpg", "cat_test/2.jpg", "dog_train/3.jpg", "dog_test/4.jpg")
+    assert "cat_test/ becomes test/cat/" in refused(root)
+    for name in ("cat", "dog"):
+        for split in ("train", "test"):
+            (root / split).mkdir(exist_ok=True)
+            (root / f"{name}_{split}").rename(root / split / name)
+    assert layout(read_source(str(root))) == {"train": ["cat", "dog"], "test": ["cat", "dog"]}
+
+
 @pytest.mark.parametrize(
     ("names", "classes"),
     [
@@ -164,6 +190,7 @@ def test_refused_with_what_to_do(names: list[str], said: str, touch: Put) -> Non
         (["training shoes/1.jpg", "test tubes/2.jpg"], ["test tubes", "training shoes"]),
         (tree("training shoes", ("nike", "puma")) + tree("boots", ("red", "blue")), None),
         (tree("test tubes", ("glass", "wood")) + tree("training shoes", ("x", "y")), None),
+        ([*tree("sports", ("training shoes", "test tubes")), "boots/1.jpg"], None),
         # Parts of classes: dates, plain words, and what only some have in common.
         (tree("cat", ("2020", "2021")) + tree("dog", ("2020", "2021")), ["cat", "dog"]),
         (tree("cat", ("2020-01", "2020-02")) + tree("dog", ("2020-01", "2020-02")), ["cat", "dog"]),

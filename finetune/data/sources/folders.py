@@ -77,32 +77,9 @@ def _as_splits(name: str, top: Folder, notes: list[str]) -> dict[str, Classes] |
         where = f"{where}/{printable(around.name)}"
     if around is not top:
         notes.append(f"{name}: read from {where}, the only folder with pictures in it")
-    found: dict[str, Classes] = {}
-    taken: dict[str, str] = {}
-    known: Sequence[str] = ()
-    for folder, split in sorted(splits.items(), key=lambda each: each[1] != "train"):
-        inner = class_folders(folder, known)
-        if inner is None:
-            what = (
-                "pictures, but no class folders: they have no labels"
-                if folder.has_pictures
-                else "no pictures"
-            )
-            notes.append(f"{where}: {printable(folder.name)}/ holds {what}; it was left out")
-            continue
-        if split in taken:
-            both = listed(sorted([taken[split], folder.name]))
-            raise DataError(f"{where}: {both} both mean {split}. Keep one of them.")
-        taken[split] = folder.name
-        inside = f"{where}/{printable(folder.name)}"
-        if inner is not folder:
-            notes.append(f"{inside}: the classes are the folders in {printable(inner.name)}/")
-            inside = f"{inside}/{printable(inner.name)}"
-        if inner.direct:
-            notes.append(outside(inside, len(inner.direct)))
-        _check_parts(inside, inner, notes)
-        found[split] = _named(inside, inner.folders)
-        known = known or tuple(found[split])
+    if beside := [each.name for each in around.holding if each not in splits]:
+        notes.append(f"{where}: pictures without labels in {listed(beside)} were left out")
+    found, taken = _classes_of_splits(where, splits, notes)
     if "train" not in found:
         first = printable(next(iter(taken.values())))
         raise DataError(
@@ -112,21 +89,61 @@ def _as_splits(name: str, top: Folder, notes: list[str]) -> dict[str, Classes] |
     if any(each.lower() not in USUAL_NAMES for each in taken.values()):
         read = ", ".join(f"{printable(each)}/ as {split}" for split, each in taken.items())
         notes.append(f"{where}: the folders are splits by their names: {read}")
-    if beside := [each.name for each in around.holding if each not in splits]:
-        notes.append(f"{where}: {listed(beside)} hold pictures without labels, and were left out")
     if list(found) == ["train"]:
-        notes.append(
-            f"{where}: only {printable(taken['train'])}/ holds classes; val and test are carved out of it"
-        )
+        only = printable(taken["train"])
+        notes.append(f"{where}: only {only}/ holds classes; val and test are carved out of it")
         return {"all": found["train"]}
     return {split: found[split] for split in ("train", "val", "test") if split in found}
+
+
+def _classes_of_splits(
+    where: str, splits: dict[Folder, str], notes: list[str]
+) -> tuple[dict[str, Classes], dict[str, str]]:
+    """Split -> its classes, and split -> its folder's name; folders without classes are left out.
+
+    Raises:
+        DataError: two folders are one split, or what is in one makes no classes.
+    """
+    found: dict[str, Classes] = {}
+    taken: dict[str, str] = {}
+    known: Sequence[str] = ()
+    for folder, split in sorted(splits.items(), key=lambda each: each[1] != "train"):
+        inside = f"{where}/{printable(folder.name)}"
+        inner = class_folders(folder, known)
+        if inner is None:
+            notes.append(
+                f"{where}: {printable(folder.name)}/ holds pictures, but no class folders: they have no "
+                "labels; it was left out"
+            )
+            continue
+        if split in taken:
+            both = listed(sorted([taken[split], folder.name]))
+            raise DataError(f"{where}: {both} both mean {split}. Keep one of them.")
+        taken[split] = folder.name
+        if inner is not folder:
+            notes.append(f"{inside}: the classes are the folders in {printable(inner.name)}/")
+            inside = f"{inside}/{printable(inner.name)}"
+        if inner.direct:
+            notes.append(outside(inside, len(inner.direct)))
+        if has_two_splits(inner.holding) or any(map(splits_inside, inner.holding)):
+            raise DataError(
+                f"{inside}: is called {split}, and holds folders called train, val or test itself. If it is "
+                f"a data set of its own, give {inside}. If these are the classes, give {inside} and {MEANT}."
+            )
+        _check_parts(inside, inner, notes)
+        _note_split_names(inside, inner, notes)
+        found[split] = _named(inside, inner.folders)
+        known = known or tuple(found[split])
+    return found, taken
 
 
 def _as_classes(name: str, top: Folder, notes: list[str]) -> Classes:
     """The reading as one folder of classes."""
     holding = top.holding
     named = named_like_splits(holding)
-    if named and (len(named) == len(holding) or has_two_splits(named)):
+    if named and (
+        len(named) == len(holding) or has_two_splits([each for each in holding if each.name in named])
+    ):
         raise DataError(
             f"{name}: {listed(named)} hold pictures, but no class folders. "
             "Put each class's pictures into a folder of its own, as in train/cat/1.jpg and train/dog/1.jpg, "
@@ -152,11 +169,13 @@ def _as_classes(name: str, top: Folder, notes: list[str]) -> Classes:
         inner = f"{name}/{printable(holding[0].name)}"
         raise DataError(f"{name}: holds one folder only, with the classes inside of that. Give {inner}")
     _check_parts(name, top, notes)
-    if like_splits := [each.name for each in holding if split_name(each.name)]:
-        notes.append(
-            f"{name}: {listed(like_splits)}: a split's name, but no splits are there; read as classes"
-        )
+    _note_split_names(name, top, notes)
     return _named(name, top.folders)
+
+
+def _note_split_names(where: str, folder: Folder, notes: list[str]) -> None:
+    if names := [each.name for each in folder.holding if split_name(each.name)]:
+        notes.append(f"{where}: {listed(names)}: a split's name, but no splits are there; read as classes")
 
 
 def _check_parts(where: str, folder: Folder, notes: list[str]) -> None:

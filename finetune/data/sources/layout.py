@@ -1,7 +1,7 @@
 """Which folders are splits and which are classes: by what they are called, and by what is in them alike."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from finetune.data.sources.class_names import folded
 from finetune.data.sources.dataset import listed
@@ -81,24 +81,22 @@ def class_folders(split: Folder, known: Collection[str]) -> Folder | None:
 def named_like_splits(holding: Sequence[Folder]) -> list[str]:
     """Names of folders, of those with pictures, that say a split: alone, or two with the same beside it."""
     named = {each.name: found for each in holding if (found := split_name(each.name))}
-    of_rest: dict[tuple[str, ...], set[str]] = {}
-    for found in named.values():
-        of_rest.setdefault(found.rest, set()).add(found.split)
-    # Several of these are classes with their splits, which `splits_below` tells.
-    pairs = [rest for rest, splits in of_rest.items() if len(splits) > 1 and rest]
+    # Several pairs are classes with their splits, which `splits_below` tells.
+    pairs = [rest for rest, splits in _of_rest(named.values()).items() if len(splits) > 1 and rest]
     return [name for name, found in named.items() if found.plain or pairs == [found.rest]]
 
 
-def has_two_splits(names: Sequence[str]) -> bool:
-    """Whether names say more than one of train, val and test."""
-    return len({found.split for each in names if (found := split_name(each))}) > 1
+def has_two_splits(folders: Sequence[Folder]) -> bool:
+    """Whether folders are named after two of train, val and test, with the same beside it."""
+    found = [name for each in folders if (name := split_name(each.name))]
+    return any(len(splits) > 1 for splits in _of_rest(found).values())
 
 
 def splits_inside(folder: Folder) -> bool:
     """Whether a folder holds folders of pictures that are named after splits: one in it, or two below."""
     if any(found.plain for each in folder.holding if (found := split_name(each.name))):
         return True
-    return any(has_two_splits([inner.name for inner in each.holding]) for _, each in folder.walk())
+    return any(has_two_splits(each.holding) for _, each in folder.walk())
 
 
 def splits_below(holding: Sequence[Folder]) -> tuple[str, str, str] | None:
@@ -106,13 +104,19 @@ def splits_below(holding: Sequence[Folder]) -> tuple[str, str, str] | None:
     split, and what is left as the class's name.
     """
     named = {each.name: found for each in holding if (found := split_name(each.name)) and found.rest}
-    of_rest: dict[tuple[str, ...], set[str]] = {}
-    for found in named.values():
-        of_rest.setdefault(found.rest, set()).add(found.split)
+    splits = _of_rest(named.values())
     for name, found in named.items():
-        if len(of_rest[found.rest]) > 1:
+        if len(splits[found.rest]) > 1:
             return name, found.split, " ".join(found.rest)
     return None
+
+
+def _of_rest(names: Iterable[SplitName]) -> dict[tuple[str, ...], set[str]]:
+    """What stands beside a split's word -> the splits that it stands beside."""
+    found: dict[tuple[str, ...], set[str]] = {}
+    for name in names:
+        found.setdefault(name.rest, set()).add(name.split)
+    return found
 
 
 def parts_of_classes(classes: Sequence[Folder]) -> list[str]:
@@ -138,7 +142,7 @@ def parts_of_classes(classes: Sequence[Folder]) -> list[str]:
         first, inner = printable(alike[0]), printable(common[0])
         raise Doubt(
             f"{listed(alike)} hold the same folders, {listed(common)}. Which are the classes? If "
-            f"{listed(common)} are, put the pictures of each together, as in {inner}/{first}/1.jpg "
+            f"{listed(common)} are, put the pictures of each together, as in {inner}/{first}_1.jpg "
             "(data.group_by can keep those of one place on one side of every split), give one folder, such "
             f"as {first}, or list the pictures in a CSV file (path,label[,split]). If {listed(alike)} are, "
             f"{MEANT}."
