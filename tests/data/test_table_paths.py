@@ -1,6 +1,7 @@
 """The paths that a table lists: Windows paths, another machine's, and what a message says that helps."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -101,6 +102,19 @@ def test_another_machines_paths_are_said_once(prefix: str, shown: str, root: Pat
     for n in range(1000):
         (root / f"{n}.png").touch()
     assert len(read_source(table(root, [f"{n}.png" for n in range(1000)])).splits["all"]) == 1000
+
+
+def test_what_is_missing_here_is_not_looked_for_elsewhere(root: Path) -> None:
+    """A picture that was deleted is not replaced by another one of its name."""
+    (root / "1.jpg").touch()
+    (root / FILES[0]).unlink()
+    (said,) = refused(table(root, [f"{root}/{name}" for name in FILES]))
+    assert said.endswith(f"{root}/{FILES[0]}: no such file")
+    shutil.rmtree(root / "photos" / "cat")
+    said = refused(table(root, [f"{root}/{name}" for name in FILES]))
+    assert [line.rpartition("/")[2] for line in said] == ["1.jpg: no such file", "2.jpg: no such file"]
+    (root / "photos" / "cat").mkdir()
+    assert len(refused(table(root, [f"{root}/{name}" for name in FILES[:2]]))) == 2
 
 
 def test_paths_of_two_machines(root: Path) -> None:

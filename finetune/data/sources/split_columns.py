@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from finetune.data.sources.cells import Cells
 from finetune.data.sources.dataset import listed
 from finetune.data.sources.split_names import SPLIT_WORDS, has_only, split_name, split_of, words_of
+from finetune.errors import printable
 
 # A column called by one of these tells the split, if its values can; the others may stand beside them.
 TELLING_WORDS = frozenset(
@@ -96,7 +97,8 @@ def _wanted(cells: Cells, wanted: str) -> SplitColumn:
     place = cells.place(wanted)
     if place is None:
         return SplitColumn(
-            doubt=f"data.split_column: there is no column '{wanted}'; there are {listed(cells.header)}"
+            doubt=f"data.split_column: there is no column '{printable(wanted)}'; there are "
+            f"{listed(cells.header)}"
         )
     return _flag(cells, place) or _by_words(place)
 
@@ -157,8 +159,8 @@ def _numbered(cells: Cells, place: int, values: set[str]) -> SplitColumn | None:
     numbers = all(value.removesuffix(".0").isdigit() for value in values)
     if numbers and has_only(name, FOLD_WORDS):
         note = (
-            f"the column '{name}' holds the numbers of {len(values)} folds, and no splits; with "
-            f"data.group_by: {name}, whole folds are held out"
+            f"the column '{printable(name)}' holds the numbers of {len(values)} folds, and no splits; with "
+            f"data.group_by: {printable(name)}, whole folds are held out"
         )
         return SplitColumn(notes=(note,))
     if (numbers and 2 <= len(values) <= 3) or (values and {value.lower() for value in values} <= SHORTENED):
@@ -198,11 +200,13 @@ def _flag_in_doubt(cells: Cells, place: int) -> SplitColumn | None:
 
 
 def _doubtful(name: str, why: str, unclear: bool = False) -> SplitColumn:
+    name = printable(name)
     return SplitColumn(doubt=f"the column '{name}' may tell the split: {why}. {_remedy(name, unclear)}")
 
 
 def _remedy(name: str, unclear: bool = False) -> str:
     """What to do; of a column whose values are ``unclear``, to take it as it is would be no help."""
+    name = printable(name)
     taken = "" if unclear else f"if '{name}' tells it, say data.split_column: {name}; "
     return (
         f"Write train, val or test in every row, in a column 'split'; {taken}if no column tells it, say "

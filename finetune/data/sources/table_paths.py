@@ -55,7 +55,7 @@ def find_paths(given: Sequence[str], folder: Path) -> Found:
             found.missing[place] = fault
     if rewritten:
         found.notes.append(f"backslashes were read as slashes, in {rewritten:,} paths")
-    foreign = {place: parts for place in found.missing if (parts := _foreign(given[place]))}
+    foreign = _foreign_paths(given, found)
     if foreign:
         _move_here(foreign, given, folder, found)
     _explain(given, folder, found, foreign)
@@ -75,9 +75,7 @@ def _fault(path: str) -> str | None:
 def _readings(path: str) -> list[str]:
     """Other ways to read a path that leads nowhere as it is."""
     readings = []
-    trimmed = path.strip()
-    if trimmed.lower().startswith("file:"):
-        trimmed = unquote(urlsplit(trimmed).path)
+    trimmed = _without_scheme(path.strip())
     if trimmed.startswith("~"):
         trimmed = os.path.expanduser(trimmed)  # noqa: PTH111
     if trimmed != path:
@@ -87,27 +85,55 @@ def _readings(path: str) -> list[str]:
     return readings
 
 
-def _foreign(path: str) -> tuple[str, ...] | None:
+def _without_scheme(path: str) -> str:
+    """The path in the address of a file; others as they are."""
+    if not path.lower().startswith("file:"):
+        return path
+    try:
+        return unquote(urlsplit(path).path)
+    except ValueError:
+        return path
+
+
+def _foreign_paths(given: Sequence[str], found: Found) -> dict[int, tuple[str, ...]]:
+    """The parts of each missing path that is absolute on another machine: none with its root, or the folder
+    below that, is found on this one.
+    """
+    absolute = {place: parts for place, path in enumerate(given) if (parts := _absolute(path))}
+    known = {_root(parts) for place, parts in absolute.items() if place not in found.missing}
+    return {
+        place: parts
+        for place, parts in absolute.items()
+        if place in found.missing and _root(parts) not in known
+    }
+
+
+def _absolute(path: str) -> tuple[str, ...] | None:
     """The parts of an absolute path of Windows or Unix, the root or drive first; None for others."""
-    path = path.strip()
-    if path.lower().startswith("file:"):
-        path = unquote(urlsplit(path).path)
-    for kind in (PurePosixPath, PureWindowsPath):
-        pure = kind(path)
-        # A drive is enough (C:a.jpg), and so is a root (\photos\a.jpg).
-        if kind is PureWindowsPath and (pure.drive or pure.root):
-            return (pure.drive + pure.root, *pure.parts[1:])
-        if kind is PurePosixPath and pure.root:
-            windows = PureWindowsPath(path)
-            return (windows.drive + windows.root, *windows.parts[1:]) if windows.drive else pure.parts
-    return None
+    path = _without_scheme(path.strip())
+    windows, posix = PureWindowsPath(path), PurePosixPath(path)
+    # A drive is enough (C:a.jpg), and so is a root (\photos\a.jpg).
+    if windows.drive or (windows.root and not posix.root):
+        return (windows.drive + windows.root, *windows.parts[1:])
+    return posix.parts if posix.root else None
+
+
+def _root(parts: tuple[str, ...]) -> str:
+    """What tells machines apart: a drive, a share, or the first folder below the root."""
+    return "/".join(parts[: 2 if parts[0] in ("/", "\\") else 1]).lower()
 
 
 def _move_here(foreign: dict[int, tuple[str, ...]], given: Sequence[str], folder: Path, found: Found) -> None:
     """Replace the beginning that foreign paths share by ``folder``, if most of them are found so."""
     here = printable(os.fspath(folder))
-    for members in _by_root(foreign).values():
+    groups: dict[str, list[int]] = {}
+    for place, parts in foreign.items():
+        groups.setdefault(_root(parts), []).append(place)
+    for members in groups.values():
         shared = _shared([foreign[place][:-1] for place in members])
+        whole = _written(foreign[members[0]], shared, given[members[0]])
+        if os.path.isdir(whole):  # noqa: PTH112  (a Path raises on odd names)
+            continue  # the folder is here, and the files are missing in it
         best: dict[int, str] = {}
         most, cut = 0, 1
         for length in range(1, len(shared) + 1):
@@ -117,7 +143,7 @@ def _move_here(foreign: dict[int, tuple[str, ...]], given: Sequence[str], folder
                 best, most, cut = tails, there, length
             if there == len(members):
                 break
-        whole = printable(_written(foreign[members[0]], shared, given[members[0]]))
+        whole = printable(whole)
         if 2 * most < len(members) or not most:
             number = "1 path starts" if len(members) == 1 else f"{len(members):,} paths start"
             remark = (
@@ -147,14 +173,6 @@ def _shared(paths: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     low, high = min(paths), max(paths)
     same = next((i for i, (one, other) in enumerate(zip(low, high, strict=False)) if one != other), len(low))
     return low[:same]
-
-
-def _by_root(foreign: dict[int, tuple[str, ...]]) -> dict[str, list[int]]:
-    """The places of paths, by drive or root."""
-    groups: dict[str, list[int]] = {}
-    for place, parts in foreign.items():
-        groups.setdefault(parts[0].lower(), []).append(place)
-    return groups
 
 
 def _written(parts: tuple[str, ...], shared: Sequence[str], path: str) -> str:
