@@ -1,22 +1,39 @@
 """``--smoke``: any recipe in seconds, on a CPU, without a network."""
 
-from finetune.recipe.schema import Recipe
+from typing import Any
+
+from finetune.recipe.schema import DataSection, Recipe
 
 SMOKE_BATCH_SIZE = 4
+# More folds than that have no room in so few pictures.
+SMOKE_FOLDS = 3
+# What a recipe says of the pictures themselves. All else tells how the user's own are found, read and split,
+# and drawn ones are neither files nor in a table.
+OF_THE_PICTURES = ("image_size", "resize", "resize_mode", "interpolation", "decode", "group_by")
 
 
 def shortened(recipe: Recipe) -> Recipe:
-    """``recipe`` on drawn pictures, with random weights, small batches, one epoch a phase; the rest as is."""
+    """``recipe`` on drawn pictures, with random weights, small batches, one epoch a phase; the rest as is.
+
+    Where the recipe keeps pictures together in groups, by whatever, so are the drawn ones.
+    """
     phases = tuple(
         phase.model_copy(update={"epochs": 1, "warmup_epochs": min(phase.warmup_epochs or 0.0, 0.5)})
         for phase in recipe.train.phases
     )
+    size = recipe.train.batch_size
     train = recipe.train.model_copy(
-        update={"batch_size": SMOKE_BATCH_SIZE, "phases": phases, "warmup_epochs": 0.0}
+        update={
+            "batch_size": SMOKE_BATCH_SIZE if size == "auto" else min(size, SMOKE_BATCH_SIZE),
+            "phases": phases,
+            "warmup_epochs": 0.0,
+        }
     )
     head = recipe.model.head.model_copy(update={"reuse": None})
     model = recipe.model.model_copy(update={"weights": "none", "head": head})
-    # What says how the recipe's own source is read says nothing of drawn pictures.
-    drawn = {"source": "drawn", "workers": 0, "split_column": None, "layout": "auto"}
-    data = recipe.data.model_copy(update=drawn)
+    kept: dict[str, Any] = {name: getattr(recipe.data, name) for name in OF_THE_PICTURES}
+    if (fold := recipe.data.fold) is not None:
+        of = min(fold.of, SMOKE_FOLDS)
+        kept["fold"] = fold.model_copy(update={"number": fold.number % of, "of": of})
+    data = DataSection(source="drawn", workers=0).model_copy(update=kept)
     return recipe.model_copy(update={"train": train, "model": model, "data": data})

@@ -27,6 +27,10 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 }
 
 
+def slow(channels: int) -> Any:
+    return pytest.param(channels, marks=pytest.mark.slow)
+
+
 @pytest.fixture
 def recipe(tmp_path: Path, shapes: Path) -> Callable[[int], Path]:
     def write(channels: int) -> Path:
@@ -37,7 +41,7 @@ def recipe(tmp_path: Path, shapes: Path) -> Callable[[int], Path]:
     return write
 
 
-@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("channels", [slow(1), 4, slow(6)])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_training(
     variant: str, channels: int, recipe: Callable[[int], Path], tmp_path: Path, cli: Any
@@ -59,7 +63,7 @@ def test_a_batchnorm_that_sees_one_value_is_refused(
     assert "a single value a channel at 32 px" in ended.err
 
 
-@pytest.mark.parametrize("channels", CHANNELS)
+@pytest.mark.parametrize("channels", [1, slow(3), slow(4), slow(6)])
 def test_every_other_command(
     channels: int, recipe: Callable[[int], Path], shapes: Path, tmp_path: Path, cli: Any
 ) -> None:
@@ -75,7 +79,6 @@ def test_every_other_command(
     top1 = json.loads(works("eval", run, "--json", "--device", "cpu"))["top1"]
     assert json.loads(works("eval", run, "--json", "--split", "val"))["n"] == 12
     works("lr", path, "--set", "train.batch_size=2")
-    works("cv", path, "--folds", "2", "--run-dir", tmp_path / "folds")
     picture = shapes / "test" / "disc" / "disc_00.png"
     by_torch = json.loads(works("predict", run, picture, "--jsonl"))
     for kind in ("onnx", "pt2", "safetensors"):

@@ -99,7 +99,7 @@ def test_an_unknown_name_is_an_error(what: str) -> None:
     for name in known:
         call(name)
     for name in ("adam", "", known[0].upper(), known[0] + " ", None):
-        with pytest.raises((FinetuneError, TypeError), match=rf"unknown {what} |not supported"):
+        with pytest.raises(FinetuneError, match=rf"unknown {what} "):
             call(name)
 
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from finetune.data.keys import key
 from finetune.data.sources.dataset import Source, listed
+from finetune.data.sources.known import DRAWN, in_pairs
 from finetune.data.sources.tables import column_values
 from finetune.errors import DataError, printable
 
@@ -29,12 +30,15 @@ def with_groups(source: Source, given: str, group_by: str) -> Source:
         given: what the recipe names as its source.
         group_by: with a bracket in it, a pattern (regular expression) with one capture group, searched in
             each file's name, or in its whole path if there is a slash in the pattern; what the capture group
-            matches is the picture's group. Else the name of a column of the CSV file.
+            matches is the picture's group. Else the name of a column of the CSV file. Drawn pictures, which
+            stand for any others, have neither, and go in pairs.
 
     Raises:
         DataError: a name that the pattern does not match, no such column, an empty cell, or a source of which
             pictures have no file names.
     """
+    if given == DRAWN:
+        return in_pairs(source)
     label = _by_pattern(source, group_by) if "(" in group_by else _by_column(source, given, group_by)
     splits, seen = {}, {}
     for name, split in source.splits.items():

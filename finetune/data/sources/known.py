@@ -23,6 +23,8 @@ from finetune.errors import DataError
 
 log = logging.getLogger("finetune")
 
+# By which drawn pictures go as a source.
+DRAWN = "drawn"
 # Chapter 14.2 of "Dive into Deep Learning" (d2l.ai): 2,000 pictures to train on, 800 to test on.
 HOTDOG_URL = "https://d2l-data.s3-accelerate.amazonaws.com/hotdog.zip"
 HOTDOG_SHA1 = "fba480ffa8aa7e0febbb511d181409f899b9baa5"
@@ -36,7 +38,7 @@ def read_known(name: str) -> Source:
     """
     readers: dict[str, Callable[[], Source]] = {
         "digits": read_digits,
-        "drawn": drawn_source,
+        DRAWN: drawn_source,
         "hotdog": read_hotdog,
     }
     source = readers[name]()
@@ -114,6 +116,15 @@ def drawn_source(num_classes: int = 3, per_class: int = 8, size: int = 64, seed:
         targets = np.repeat(np.arange(num_classes, dtype=np.int64), count)
         splits[split] = Split(ArrayPictures(pixels, f"drawn/{split}"), targets)
     return Source("drawn pictures", classes, splits)
+
+
+def in_pairs(source: Source) -> Source:
+    """Drawn pictures that belong together, two of a class each, for recipes with groups."""
+    splits, begun = {}, 0
+    for name, split in source.splits.items():
+        splits[name] = dataclasses.replace(split, groups=begun + np.arange(len(split), dtype=np.int64) // 2)
+        begun += len(split)
+    return dataclasses.replace(source, splits=splits)
 
 
 def _drawn(label: int, num_classes: int, size: int, draw_key: int) -> Image.Image:
