@@ -18,12 +18,24 @@ FAST: dict[str, Any] = {
 # Recipes that have every key of the schema between them. A new key belongs into one that it goes along with.
 EXAMPLES: dict[str, dict[str, Any]] = {
     "groups by a column": {
-        "data": {"source": "table.csv", "group_by": "patient", "val_fraction": 0.3, "test_fraction": 0.3},
+        "data": {
+            "source": "table.csv",
+            "split_column": "usage",
+            "group_by": "patient",
+            "val_fraction": 0.3,
+            "test_fraction": 0.3,
+        },
         "train": {"batch_size": 1},
     },
     "groups by a pattern, in a fold": {
         "seed": 7,
-        "data": {"group_by": "^(scene[0-9]+)_", "fold": {"number": 19, "of": 20}, "on_bad_image": "skip"},
+        "data": {
+            "split_seed": 3,
+            "layout": "classes",
+            "group_by": "^(scene[0-9]+)_",
+            "fold": {"number": 19, "of": 20},
+            "on_bad_image": "skip",
+        },
         "train": {"optimizer": "sgd", "momentum": 0.8, "schedule": "one_cycle"},
     },
     "groups and a solved head": {
@@ -49,6 +61,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "train": {"batch_size": "auto", "accumulate": 3, "max_steps": 2, "checkpoint_every_steps": 1},
     },
     "grey": {
+        "data": {"resize_mode": "pad"},
         "model": {"in_channels": 1, "batchnorm": "frozen", "backbone": "shufflenet_v2_x0_5"},
         "train": {"batch_size": 1, "deterministic": True, "threads": 1},
     },
