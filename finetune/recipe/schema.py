@@ -222,7 +222,9 @@ class ModelSection(Section):
         "| {path, rename, min_share}",
     )
     in_channels: Annotated[int, Field(ge=1, le=64), AfterValidator(_not_two)] = Field(
-        3, description="1: pictures become grey; beyond 3 their colours repeat (R, G, B, R, ...)"
+        3,
+        description="1: pictures become grey; beyond 3 their colours repeat (R, G, B, R, ...); further bands "
+        "of a file are not read",
     )
     head: HeadSection = Field(default_factory=HeadSection)
     batchnorm: Literal["train", "frozen"] = Field(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.data.holdout.recorded import Record
+from finetune.data.sources.unread import unread_notes
 from finetune.errors import RunDirError
 from finetune.evaluation.metrics import Metrics
 from finetune.model.batchnorm import raise_batchnorm_momentum
@@ -268,6 +269,7 @@ def _facts(
     facts = [
         ("data", f"{source.name}: {len(source.classes)} classes; {counts}"),
         *(("", note) for note in source.notes),
+        *(("", note) for note in unread_notes(source.splits["train"])),
         ("network", f"{setup.recipe.model.backbone}, {len(network.table.body)} layers and a head"),
         ("weights", network.weights.origin if network.weights is not None else "none: from scratch"),
         (

@@ -19,6 +19,7 @@ from finetune.data.picture.preprocessing import Preprocessing
 from finetune.data.picture.transforms import TrainTransform
 from finetune.data.sources.dataset import Reading, Source, Split
 from finetune.data.sources.read import read_source
+from finetune.data.sources.unread import refuse_other_bands
 from finetune.errors import UserError, require_known
 from finetune.model.build import Network, build
 from finetune.model.start import starting_weights
@@ -107,10 +108,12 @@ def prepare(recipe: Recipe, source: Source, compute: Compute) -> Setup:
     """Build everything. The data comes first, read already: its faults are found before a network is loaded.
 
     Raises:
+        DataError: pictures have bands that ``model.in_channels`` asks for and that are not read.
         UserError: weights, freeze or sizes that cannot be.
         NoMemoryError: ``batch_size: auto``, and not even two pictures fit.
     """
     data = recipe.data
+    refuse_other_bands(source.splits["train"], recipe.model.in_channels)
     network = build(
         recipe.model,
         len(source.classes),

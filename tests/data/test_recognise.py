@@ -1,4 +1,4 @@
-"""Pictures whose names do not say so: told by their first bytes, everywhere alike; nothing else is opened."""
+"""Pictures whose names do not say so: told by their first bytes, everywhere alike, and no others opened."""
 
 import json
 import os

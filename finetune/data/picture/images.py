@@ -3,6 +3,7 @@
 Pillow, NumPy and the standard library only. Nothing of Pillow's process-wide state is changed.
 """
 
+import contextlib
 import errno
 import os
 import stat
@@ -17,6 +18,7 @@ from typing import BinaryIO, TypeVar
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from finetune.data.picture.modes import to_rgb as to_rgb
+from finetune.data.picture.unread import Layout, tiff_layout
 from finetune.errors import BadImageError, is_out_of_files, printable
 
 T = TypeVar("T")
@@ -27,6 +29,7 @@ MAX_PIXELS = 128_000_000
 MAX_ELONGATION = 100_000
 # Formats that run another program (EPS) or the operating system's renderer (WMF), and containers of which
 # Pillow knows the name only.
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 UNSAFE_FORMATS = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})
 ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -236,6 +239,12 @@ def _damaged(error: Exception) -> str:
     return f"damaged: {text or type(error).__name__}"
 
 
+def _layout(path: Path) -> Layout | None:
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        return tiff_layout(file)
+    return None
+
+
 def _what_it_is(path: Path) -> str:
     """Why no decoder wanted a file, as far as its first bytes tell."""
     try:
@@ -243,6 +252,11 @@ def _what_it_is(path: Path) -> str:
             head = file.read(512)
     except OSError:
         head = b""
+    if head.startswith(TIFF) and (layout := _layout(path)) is not None:
+        return (
+            f"a TIFF file of {layout.bands} bands of {layout.bits} bits, which is none of the kinds that are "
+            "read: convert it to one with 1 or 3 bands of 8 bits"
+        )
     if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"heif", b"hevc", b"mif1", b"msf1"):
         return "a HEIC picture, which Pillow does not read: convert it to JPEG"
     if head.lstrip()[:5].lower() in (b"<?xml", b"<svg ", b"<html", b"<!doc"):

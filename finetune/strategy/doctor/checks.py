@@ -45,6 +45,9 @@ def check_files(seen: Sequence[Seen]) -> list[Finding]:
     looks = [each.look for each in seen if not each.look.fault]
     wrong = ((claim, each.name) for each in looks if (claim := _wrong_extension(each)) is not None)
     findings.extend(Finding("mislabelled", names, message) for message, names in _grouped(wrong))
+    more = ((left.message, each.name) for each in looks for left in each.unread)
+    for message, names in _grouped(more):
+        findings.append(Finding("partly-read", names, f"{message} ({len(names):,} of {len(looks):,} pictures)"))
     findings += check_oddities(looks)
     return findings
 

@@ -21,6 +21,7 @@ KINDS = {
     "lookalike-classes": "classes whose names are nearly the same: a plural, a misspelling",
     "imbalance": "a class many times as large as another",
     "mislabelled": "a file that is not what its name ends in",
+    "partly-read": "a file with more bands, bits or frames than are read",
     "stray-folder": "a hidden folder, or one that tools leave behind, that no class is made of",
     "stray-file": "a file among the pictures that is no part of the data set",
     "empty-folder": "a folder without a file",

@@ -14,6 +14,7 @@ from PIL import Image
 from finetune.data.machine import cores
 from finetune.data.picture.images import orientation, read_image, upright_rgb
 from finetune.data.picture.modes import is_transparent
+from finetune.data.picture.unread import Unread, unread, unread_frames
 from finetune.data.processes import Alive, Processes
 from finetune.data.sources.pictures import Pictures
 from finetune.errors import BadImageError
@@ -43,6 +44,7 @@ class Look:
         has_alpha: it carries transparency.
         orientation: of the EXIF data; 1 is upright.
         thumb: ``THUMB`` x ``THUMB`` bytes of luma, the whole picture squashed to a square.
+        unread: what the file holds beyond what is read of it.
         chroma: its colour in ``CHROMA`` x ``CHROMA`` places: Cb and Cr, two bytes each.
     """
 
@@ -56,6 +58,7 @@ class Look:
     orientation: int = 1
     thumb: bytes = b""
     chroma: bytes = b""
+    unread: tuple[Unread, ...] = ()
 
     @property
     def luma(self) -> npt.NDArray[np.uint8]:
@@ -104,7 +107,7 @@ def _look_at(image: Image.Image, name: str) -> Look:
     width, height = image.size
     if turned in (5, 6, 7, 8):
         width, height = height, width
-    found = image.format
+    found, left = image.format, unread(image)
     image.draft(None, (DRAFT, DRAFT))
     rgb = upright_rgb(image)
     transparent = is_transparent(image)
@@ -122,6 +125,7 @@ def _look_at(image: Image.Image, name: str) -> Look:
         orientation=turned,
         thumb=luma.tobytes(),
         chroma=np.stack(chroma, axis=2).tobytes(),
+        unread=(*left, *unread_frames(image)),
     )
 
 
