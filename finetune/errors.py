@@ -10,6 +10,7 @@
     │   ├── WeightsError             weights that cannot be had, read or matched
     │   ├── FreezeError              a freeze that names no layer or leaves nothing to train
     │   ├── RunDirError              a run directory that is taken, missing or not a run
+    │   │   └── FinishedRunError     a finished run, and another training than its own is asked for
     │   ├── MissingExtraError        an optional package that a command needs
     │   └── BrokenPackageError       a package that is always needed is absent or broken
     ├── CheckpointError          2   a checkpoint that is torn, altered or foreign
@@ -119,6 +120,20 @@ class FreezeError(UserError):
 
 class RunDirError(UserError):
     """A run directory that is taken, missing or not a run."""
+
+
+class FinishedRunError(RunDirError):
+    """A run is finished, and what is asked for now is another training than its own.
+
+    ``longer``: it is the same for more epochs. ``weights``: the run's weights could be its start, and with
+    ``reuse`` its classifier too.
+    """
+
+    def __init__(self, message: str, *, longer: bool, weights: bool, reuse: bool) -> None:
+        self.longer = longer
+        self.weights = weights
+        self.reuse = reuse
+        super().__init__(message)
 
 
 class MissingExtraError(UserError):

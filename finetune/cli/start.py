@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 VALUED = ("--run-dir", "--set", "--device")
-FLAGS = ("--resume", "--force", "--overwrite", "--smoke", "--tensorboard", "--quiet", "-q")
+FLAGS = ("--resume", "--force", "--extend", "--overwrite", "--smoke", "--tensorboard", "--quiet", "-q")
 
 
 def main() -> None:
@@ -94,6 +94,6 @@ def _options(words: "Sequence[str]") -> dict[str, str] | None:
             found["recipe"] = word
     usable = "recipe" in found and os.path.isfile(found["recipe"])
     sensible = not ("--resume" in found and "--overwrite" in found) and not (
-        "--force" in found and "--resume" not in found
+        ("--force" in found or "--extend" in found) and "--resume" not in found
     )
     return found if usable and sensible else None

@@ -10,7 +10,8 @@ import typer
 
 from finetune.cli import output
 from finetune.cli.automatic import is_pictures, train_pictures
-from finetune.errors import UserError
+from finetune.cli.run_options import name_of
+from finetune.errors import FinishedRunError, RunDirError, UserError
 from finetune.training.run.files import RECIPE
 
 if TYPE_CHECKING:
@@ -39,6 +40,14 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
     force: Annotated[
         bool, typer.Option("--force", help="With --resume: go on although something has changed.")
+    ] = False,
+    extend: Annotated[
+        bool,
+        typer.Option(
+            "--extend",
+            help="With --resume: train a finished run longer, where the recipe has more epochs in its last "
+            "phase, or more phases.",
+        ),
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is there.")] = False,
     device: Annotated[
@@ -75,7 +84,11 @@ def train(
         raise UserError("--force goes with --resume: it continues a run although something has changed.")
     if vary_split and seeds is None:
         raise UserError("--vary-split goes with --seeds.")
+    if extend and not resume:
+        raise UserError("--extend goes with --resume: it trains a finished run longer.")
     if is_pictures(recipe):
+        if extend:
+            raise UserError(_extends_its_own(recipe, run_dir))
         if smoke or seeds is not None:
             raise UserError("--smoke and --seeds take a recipe: write one with `finetune advise -o`.")
         result = train_pictures(
@@ -92,7 +105,7 @@ def train(
         output.note(f"  the recipe that repeats it: {result.run / RECIPE}")
         return
     if seeds is not None:
-        if smoke or tensorboard or force:
+        if smoke or tensorboard or force or extend:
             raise UserError("--seeds goes with --resume and --overwrite; leave out the other options.")
         from finetune.cli.seeds import train_several
 
@@ -126,16 +139,50 @@ def train(
         from finetune.training.fit import fit
 
         with open_progress(path / "tensorboard" if tensorboard else None) as progress:
-            result = fit(
-                wanted,
-                run,
-                recipe_file=recipe.read_bytes(),
-                device=device,
-                resume=resume,
-                force=force,
-                progress=progress,
-            )
+            try:
+                result = fit(
+                    wanted,
+                    run,
+                    recipe_file=recipe.read_bytes(),
+                    device=device,
+                    resume=resume,
+                    force=force,
+                    extend=extend,
+                    progress=progress,
+                )
+            except FinishedRunError as error:
+                command = _instead(error, recipe, path, set_ or [], device)
+                raise RunDirError(f"{error}{command}") from None
     _conclude(result)
+
+
+def _instead(
+    error: FinishedRunError, recipe: Path, run: Path, overrides: list[str], device: str | None
+) -> str:
+    """The command that does what a finished run refuses, as it can be typed; "" where there is none."""
+    options = [*(word for each in overrides for word in ("--set", each))]
+    options += ["--device", device] if device is not None else []
+    if error.longer:
+        words = ["--run-dir", str(run), "--resume", "--extend", *options]
+    elif error.weights:
+        number = 2
+        while (place := run.with_name(f"{run.name}-{number}")).exists():
+            number += 1
+        words = ["--run-dir", str(place), *options, "--set", f"model.weights={run}"]
+        words += ["--set", "model.head.reuse=auto"] if error.reuse else []
+    else:
+        return "."
+    return f":\n  {' '.join(_program())} train {shlex.join([str(recipe), *words])}"
+
+
+def _extends_its_own(source: Path, run_dir: Path | None) -> str:
+    """What to do about ``--extend`` where pictures are given in place of a recipe."""
+    place = run_dir or Path("runs") / name_of(str(source))
+    words = [str(place / RECIPE), "--run-dir", str(place), "--resume", "--extend"]
+    return (
+        "--extend takes a recipe: the run's own, with more epochs in its last phase, as by\n"
+        f"  {' '.join(_program())} train {shlex.join([*words, '--set', 'train.phases.0.epochs=30'])}"
+    )
 
 
 def _conclude(result: "Result") -> None:
@@ -154,11 +201,17 @@ def _conclude(result: "Result") -> None:
         output.note(f"  {line}")
 
 
-def _next_commands(result: "Result") -> list[str]:
-    """Three commands that can be typed as they stand."""
+def _program() -> list[str]:
+    """By which this command line was called, quoted for a shell."""
     command = "finetune" if shutil.which("finetune") else sys.argv[0]
     if Path(command).name == "__main__.py":
-        command = f"{shlex.quote(sys.executable)} -m finetune"
+        return [shlex.quote(sys.executable), "-m", "finetune"]
+    return [command]
+
+
+def _next_commands(result: "Result") -> list[str]:
+    """Three commands that can be typed as they stand."""
+    command = " ".join(_program())
     run = shlex.quote(str(result.run))
     commands = [f"{command} eval {run}", f"{command} export {run} --format onnx"]
     if result.example is not None:

@@ -23,11 +23,10 @@ from finetune.training.kept.decoded import describe_decoded, keeping, plan_decod
 from finetune.training.kept.feature_plan import FeaturePlan, plan_features
 from finetune.training.own_data import whereabouts
 from finetune.training.phase import judge, save_last, train_phase
-from finetune.training.plan import SOLVER, PhasePlan, plan_phases
+from finetune.training.plan import SOLVER, PhasePlan
 from finetune.training.progress import Progress, Silent
 from finetune.training.run.checkpoint import (
     MODEL,
-    STATE,
     load_weights,
     open_checkpoint,
     promote,
@@ -35,18 +34,22 @@ from finetune.training.run.checkpoint import (
 )
 from finetune.training.run.directory import Description, RunDir
 from finetune.training.run.environment import describe_environment
+from finetune.training.run.extend import (
+    EXTENDED,
+    FORCED,
+    in_words,
+)
 from finetune.training.run.files import METRICS, TIMING
-from finetune.training.run.fits import refuse_misfit
 from finetune.training.run.position import Best, Position
 from finetune.training.run.resume import (
     as_begun,
     batch_size_as_begun,
     data_as_recorded,
     recorded,
-    refuse_changes,
     restore,
     settle_best,
 )
+from finetune.training.run.standing import Standing, planned, stand
 from finetune.training.setup import Setup, load_data, prepare
 from finetune.training.signals import Signals
 
@@ -79,6 +82,7 @@ def fit(
     device: str | None = None,
     resume: bool = False,
     force: bool = False,
+    extend: bool = False,
     progress: Progress | None = None,
 ) -> Result:
     """Train ``recipe`` in ``run``.
@@ -88,9 +92,12 @@ def fit(
         device: cpu, cuda, mps; None takes the best there is.
         resume: go on from the last checkpoint, if there is one.
         force: resume although recipe, data or libraries have changed, where that is possible at all.
+        extend: resume a finished run that ``recipe`` has more epochs or phases for
+            (:mod:`finetune.training.run.extend`).
 
     Raises:
-        UserError: data, weights, freeze or run directory that cannot serve.
+        UserError: data, weights, freeze or run directory that cannot serve; a finished run, and a recipe that
+            is another one than its own.
         StoppedError: a signal came; everything was saved.
         FinetuneError: the run failed.
     """
@@ -100,7 +107,7 @@ def fit(
     recipe = batch_size_as_begun(recipe, run) if saved else recipe
     compute = choose_compute(pick_device(device), as_begun(recipe.train, known))
     with in_force(compute):
-        return _train(recipe, run, compute, saved, known, recipe_file, progress, force=force)
+        return _train(recipe, run, compute, saved, known, recipe_file, progress, force=force, extend=extend)
 
 
 def _train(
@@ -113,6 +120,7 @@ def _train(
     progress: Progress,
     *,
     force: bool,
+    extend: bool,
 ) -> Result:
     """Train, from checkpoint ``saved`` on, if there is one, of a run that began in ``known``."""
     own = data_as_recorded(run, recipe, known) if saved else None
@@ -121,41 +129,47 @@ def _train(
     _check_freezes(setup)
     for remark in remarks(recipe):
         log.warning(remark)
-    plans = plan_phases(setup.recipe.train, setup.loader.batches_per_epoch)
+    environment = describe_environment(setup)
+    environment["data_source"] = whereabouts(own.place if own is not None else recipe.data.source, run.path)
+    standing = Standing()
+    if saved and own is not None:
+        standing = stand(run, setup, saved, known, environment, own, force=force, extend=extend)
+    position, changed, extensions = standing.position, standing.changed, standing.extensions
+    plans = planned(setup, extensions)
     refuse_batch_of_one(setup, plans)
     warn_of_little_memory(setup.recipe.train, setup.network, setup.picture, compute, recipe.model.batchnorm)
     total_steps = sum(plan.steps for plan in plans)
     momentum = raise_batchnorm_momentum(setup.network.module, recipe.model.batchnorm_momentum, total_steps)
 
     features = plan_features(setup, plans)
-    environment = describe_environment(setup)
-    environment["data_source"] = whereabouts(own.place if own is not None else recipe.data.source, run.path)
     environment["features"] = {number: plan.describe() for number, plan in features.items()}
     decoded = plan_decoded(setup, plans, features)
     environment["decoded"] = describe_decoded(decoded)
-    changed: list[str] = []
-    if saved and own is not None:
-        changed = refuse_changes(run, setup, known, environment, own, force=force)
-        position, optimizer_state = restore(saved, setup)
-        forced_before = bool(changed or known.get("forced"))
-        patience = setup.recipe.train.early_stopping
-        refuse_misfit(position, plans, patience, str(saved / STATE), exact=not forced_before)
-    else:
-        position, optimizer_state = Position(), {}
+    optimizer_state = restore(saved, setup, position) if saved else {}
     if not position.finished:
         if saved:
             _take_up(run, setup, saved, position, changed)
-        if changed:
-            forced = [*known.get("forced", []), {"step": position.global_step, "changed": changed}]
-            run.describe(description(setup, recipe_file, {**environment, "forced": forced}))
-            position.frozen = None
+        if changed or extensions != known.get(EXTENDED, []):
+            history = {name: known[name] for name in (FORCED, EXTENDED) if name in known}
+            if changed:
+                now = {"step": position.global_step, "changed": changed}
+                history[FORCED] = [*known.get(FORCED, []), now]
+                position.frozen = None
+            if extensions:
+                history[EXTENDED] = extensions
+            run.describe(description(setup, recipe_file, {**environment, **history}))
         elif saved and environment["data_source"] != known.get("data_source"):
-            run.describe(
-                description(setup, recipe_file, {**known, "data_source": environment["data_source"]})
-            )
+            moved = {**known, "data_source": environment["data_source"]}
+            run.describe(description(setup, recipe_file, moved))
         elif not saved:
             run.begin(description(setup, recipe_file, environment))
-        progress.started([*_facts(setup, plans, momentum, features), ("decoding", describe_decoded(decoded))])
+        progress.started(
+            [
+                *_facts(setup, plans, momentum, features),
+                ("decoding", describe_decoded(decoded)),
+                *(("extended", in_words(each, plans)) for each in extensions[-1:]),
+            ]
+        )
         with Signals() as signals, setup.reading(), keeping(setup, decoded):
             for plan in plans[position.phase :]:
                 if plan.number != position.phase:

@@ -1,6 +1,7 @@
 """The phases of a recipe, counted out in steps before anything is trained."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from finetune.recipe.schema import TrainSection
@@ -34,8 +35,14 @@ class PhasePlan:
         return math.ceil(self.steps / self.steps_per_epoch)
 
 
-def plan_phases(train: TrainSection, batches_per_epoch: int) -> list[PhasePlan]:
-    """Count out ``train``'s phases; those that ``max_steps`` leaves no step are left out."""
+def plan_phases(
+    train: TrainSection, batches_per_epoch: int, begun_again: Mapping[int, int] | None = None
+) -> list[PhasePlan]:
+    """Count out ``train``'s phases; those that ``max_steps`` leaves no step are left out.
+
+    Args:
+        begun_again: by phase, the step at which its schedule begins anew, where a run was extended.
+    """
     steps_per_epoch = math.ceil(batches_per_epoch / train.accumulate)
     left = train.max_steps if train.max_steps is not None else math.inf
     plans = []
@@ -54,6 +61,7 @@ def plan_phases(train: TrainSection, batches_per_epoch: int) -> list[PhasePlan]:
             warmup_steps=min(warmup, steps - 1),
             drop_every=train.step_epochs * per_epoch,
             gamma=train.step_gamma,
+            begun=(begun_again or {}).get(number, 0),
         )
         plans.append(
             PhasePlan(

@@ -22,13 +22,18 @@ class Rates(Protocol):
         ...
 
 
+# What the rate is at a step hangs on how many there are.
+DEPENDS_ON_LENGTH = ("cosine", "one_cycle")
+
+
 @dataclass(frozen=True)
 class Schedule:
     """One phase's schedule.
 
     ``steps`` and ``warmup_steps`` count optimizer steps; ``drop_every`` (steps) and ``gamma`` belong to
     ``kind="step"``. ``one_cycle`` is Smith & Topin 2018 with cosine annealing, ``cosine`` is Loshchilov &
-    Hutter 2017 without restarts.
+    Hutter 2017. Where a run was extended at step ``begun``, these two begin again there, without a warm-up,
+    as in the latter's restarts.
 
     Raises:
         FinetuneError: an unknown ``kind``.
@@ -39,6 +44,7 @@ class Schedule:
     warmup_steps: int = 0
     drop_every: int = 1
     gamma: float = 0.1
+    begun: int = 0
 
     def __post_init__(self) -> None:
         require_known("schedule", self.kind, get_args(Kind))
@@ -47,7 +53,8 @@ class Schedule:
         """What the base rate is multiplied by at step ``step`` (0-based) of the phase; in [0, 1]."""
         if step < self.warmup_steps:
             return (step + 1) / (self.warmup_steps + 1)
-        done, steps = step - self.warmup_steps, self.steps - self.warmup_steps
+        start = self.begun if self.begun and self.kind in DEPENDS_ON_LENGTH else self.warmup_steps
+        done, steps = step - start, self.steps - start
         if self.kind == "cosine":
             return 0.5 * (1 + math.cos(math.pi * done / steps))
         if self.kind == "step":

@@ -47,7 +47,9 @@ def check_files(seen: Sequence[Seen]) -> list[Finding]:
     findings.extend(Finding("mislabelled", names, message) for message, names in _grouped(wrong))
     more = ((left.message, each.name) for each in looks for left in each.unread)
     for message, names in _grouped(more):
-        findings.append(Finding("partly-read", names, f"{message} ({len(names):,} of {len(looks):,} pictures)"))
+        findings.append(
+            Finding("partly-read", names, f"{message} ({len(names):,} of {len(looks):,} pictures)")
+        )
     findings += check_oddities(looks)
     return findings
 

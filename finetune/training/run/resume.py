@@ -2,13 +2,13 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import Tensor
 
-from finetune.errors import CheckpointError, DataError, RunDirError
+from finetune.errors import CheckpointError, DataError, FinishedRunError, RunDirError
 from finetune.recipe.load import load_recipe
 from finetune.recipe.schema import Recipe, TrainSection
 from finetune.training.compute.batch_size import PICTURES_A_STEP
@@ -41,18 +41,26 @@ SETTLED = ("threads", "precision", "memory_format")
 NEVER = ("classes", "recipe model.backbone", "recipe train.ema")
 
 
-def restore(saved: Path, setup: Setup) -> tuple[Position, dict[str, Tensor]]:
-    """Put the saved weights into the networks of ``setup``; returns position and optimizer state.
+def read_position(saved: Path) -> Position:
+    """Where the run stood when ``saved`` was.
+
+    Raises:
+        CheckpointError: its file cannot be read, or is none.
+    """
+    return Position.from_dict(read_document(saved / STATE), str(saved / STATE))
+
+
+def restore(saved: Path, setup: Setup, position: Position) -> dict[str, Tensor]:
+    """Put the saved weights into the networks of ``setup``; returns the optimizer's state.
 
     Raises:
         CheckpointError: a file cannot be read or does not fit.
     """
-    position = Position.from_dict(read_document(saved / STATE), str(saved / STATE))
     load_weights(setup.evaluated, read_tensors(saved / MODEL), saved / MODEL)
     if setup.ema is not None:
         load_weights(setup.network.module, read_tensors(saved / RAW), saved / RAW)
         setup.ema.n_averaged.fill_(position.ema_updates)
-    return position, read_tensors(saved / OPTIMIZER)
+    return read_tensors(saved / OPTIMIZER)
 
 
 def recorded(run: RunDir) -> dict[str, Any]:
@@ -117,60 +125,111 @@ def data_as_recorded(run: RunDir, recipe: Recipe, known: Mapping[str, Any]) -> O
     return own
 
 
-def refuse_changes(
-    run: RunDir,
-    setup: Setup,
-    known: Mapping[str, Any],
-    environment: Mapping[str, Any],
-    own: OwnData,
-    *,
-    force: bool,
-) -> list[str]:
+def begun_with(run: RunDir, recipe: Recipe, own: OwnData) -> Recipe:
+    """The recipe that the run began with. The same pictures are the same source, wherever they lie now."""
+    begun = load_recipe(run.path / RESOLVED)
+    if own.drift:
+        return begun
+    return begun.model_copy(update={"data": begun.data.model_copy(update={"source": recipe.data.source})})
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What differs from what a run began with, a line each: in its recipe, its data, and the machine."""
+
+    recipe: list[str]
+    data: list[str]
+    machine: list[str]
+
+    @property
+    def all(self) -> list[str]:
+        return [*self.recipe, *self.data, *self.machine]
+
+
+def find_changes(
+    begun: Recipe, setup: Setup, known: Mapping[str, Any], environment: Mapping[str, Any], own: OwnData
+) -> Changes:
+    """What has changed since the run began, of all that decides its bits.
+
+    Args:
+        begun: the recipe that the run began with.
+        known: the environment that it began in.
+        environment: the present one.
+        own: the run's pictures as they are now.
+    """
+    recipe = [f"recipe {line}" for line in differences(begun, setup.recipe)]
+    changed = [f"pictures: {line}" for line in own.drift.lines()]
+    changed.extend(_differences(known.get("classes"), list(own.classes), "classes"))
+    machine: list[str] = []
+    for name in PINNED:
+        if name in known:
+            machine.extend(_differences(known[name], environment[name], name))
+    if setup.start and known.get("start_fingerprint") != environment["start_fingerprint"]:
+        machine.append("model.weights: not the weights that the run began with, which l2_sp holds on to")
+    return Changes(recipe, changed, machine)
+
+
+def refuse_changes(run: RunDir, changed: list[str], *, force: bool, extend: bool = False) -> None:
     """Refuse to go on under another recipe, data set or library: the bits would not be those of one run.
 
     Args:
-        known: the environment that the run began in.
-        environment: the present one.
-        own: the run's pictures as they are now.
-        force: go on in spite of what has changed, where that is possible at all.
-
-    Returns:
-        What has changed; empty unless ``force``.
+        force: go on in spite of what has ``changed``, where that is possible at all.
+        extend: the user wants the run longer, which is not finished.
 
     Raises:
-        RunDirError: anything differs; each difference is listed.
+        RunDirError: anything has changed; it is listed.
     """
-    # Where features are kept changes no bit.
-    before, now = (
-        each.model_dump(exclude={"cache"}) for each in (load_recipe(run.path / RESOLVED), setup.recipe)
-    )
-    if not own.drift:
-        # The same pictures, wherever they lie.
-        before["data"]["source"] = now["data"]["source"]
-    changed = [f"recipe {line}" for line in _differences(before, now)]
-    changed.extend(f"pictures: {line}" for line in own.drift.lines())
-    changed.extend(_differences(known.get("classes"), list(own.classes), "classes"))
-    for name in PINNED:
-        if name in known:
-            changed.extend(_differences(known[name], environment[name], name))
-    if setup.start and known.get("start_fingerprint") != environment["start_fingerprint"]:
-        changed.append("model.weights: not the weights that the run began with, which l2_sp holds on to")
     if not changed:
-        return []
+        return
     listed = "\n  ".join(changed)
     lost = [name for name in NEVER if any(line.startswith(name) for line in changed)]
     if force and not lost:
         log.warning("%s: going on, although this has changed:\n  %s", run.path, listed)
-        return changed
+        return
     choice = (
         f"--force does not help where {' and '.join(lost)} changed"
         if lost
         else "--force goes on in spite of it, and gives the bits of neither run"
     )
+    first_finish = " --extend takes a run that is finished: let this one come to its end first."
     raise RunDirError(
         f"{run.path}: cannot go on, since this has changed:\n  {listed}\n"
         f"Put it back (the recipe is in {run.path / RECIPE}), start over with --overwrite, or choose another "
-        f"--run-dir; {choice}."
+        f"--run-dir; {choice}.{first_finish if extend else ''}"
+    )
+
+
+def refuse_finished(run: RunDir, setup: Setup, changes: Changes, *, longer: bool, extend: bool) -> NoReturn:
+    """A finished run stays what it is: refuse to take another training for it.
+
+    Args:
+        longer: nothing but the length of the training has changed.
+        extend: it was to be trained longer, and more than that has changed.
+
+    Raises:
+        FinishedRunError: always.
+    """
+    listed = "\n  ".join(changes.all)
+    another_model = any(line.startswith("recipe model.") for line in changes.recipe)
+    if longer:
+        remedy = (
+            f"To train it longer, give `finetune train` this recipe, --run-dir {run.path} --resume --extend"
+        )
+    elif another_model:
+        remedy = "Start over with --overwrite, or choose another --run-dir"
+    else:
+        remedy = f"To train on from its weights, take another --run-dir and model.weights: {run.path}"
+    if extend:
+        remedy = f"--extend takes more epochs in the last phase, or phases after it. {remedy}"
+        if not another_model:
+            remedy += "; --force extends it in spite of what has changed"
+    head = setup.recipe.model.head
+    raise FinishedRunError(
+        f"{run.path}: this run is finished, and this has changed since:\n  {listed}\n"
+        f"Nothing was done. {remedy}",
+        longer=longer,
+        weights=not another_model,
+        reuse=head.type == "linear" and not head.hidden and head.at is None,
     )
 
 
@@ -207,6 +266,11 @@ def _is_settled(document: Mapping[str, Any]) -> bool:
     threads, precision = document.get("threads"), document.get("precision", "fp32")
     layout = document.get("memory_format", "contiguous")
     return type(threads) is int and threads >= 1 and precision in DTYPES and layout in MEMORY_FORMATS
+
+
+def differences(before: Recipe, now: Recipe) -> list[str]:
+    """The keys that differ, with both values. Where features are kept changes no bit."""
+    return _differences(before.model_dump(exclude={"cache"}), now.model_dump(exclude={"cache"}))
 
 
 def _differences(before: Any, now: Any, path: str = "") -> list[str]:

@@ -1,0 +1,141 @@
+"""A finished run that is trained longer: more epochs in its last phase, or phases after it.
+
+The run goes on from its last weights and its optimizer's state, keeps its best checkpoint and its metrics,
+and is judged on test again at its new end. Where the schedule depends on a phase's length (cosine, one_cycle)
+it begins again for the added epochs; by the others (constant, step) the phase goes on as if it had been that
+long from the start. The run's ``environment.json`` keeps where it was extended, and its recipe becomes the
+longer one: a run that is stopped then is resumed as any other.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from finetune.errors import CheckpointError, UserError
+from finetune.recipe.schema import Recipe
+from finetune.training.plan import PhasePlan
+from finetune.training.run.position import Position
+from finetune.training.run.resume import differences
+from finetune.training.schedule import DEPENDS_ON_LENGTH
+
+# Its place in the environment, and that of changes that were gone on in spite of.
+EXTENDED, FORCED = "extended", "forced"
+COUNTS = ("epoch", "step", "phase", "phase_step")
+
+
+def extensions_of(known: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
+    """The extensions that a run's environment tells of, first to last.
+
+    Raises:
+        CheckpointError: they are something else.
+    """
+    found = known.get(EXTENDED, [])
+    if not isinstance(found, list) or not all(
+        isinstance(each, dict) and all(type(each.get(name)) is int and each[name] >= 0 for name in COUNTS)
+        for each in found
+    ):
+        raise CheckpointError(f"{where}: is not the description of a run's environment ({EXTENDED}).")
+    return found
+
+
+def begun_again(extensions: Sequence[Mapping[str, Any]]) -> dict[int, int]:
+    """By phase, the step in it at which its schedule began anew; the last one, where there are several."""
+    return {each["phase"]: each["phase_step"] for each in extensions if each.get("begins_again")}
+
+
+def is_begun(position: Position, extensions: Sequence[Mapping[str, Any]], plans: Sequence[PhasePlan]) -> bool:
+    """Whether a run whose saved position says finished has begun to be extended, and saved nothing since."""
+    return (
+        position.finished
+        and bool(extensions)
+        and extensions[-1]["step"] == position.global_step
+        and _is_left(position, plans)
+    )
+
+
+def extended(
+    position: Position,
+    extensions: Sequence[Mapping[str, Any]],
+    plans: Sequence[PhasePlan],
+    steps_before: int,
+    changed: Sequence[str],
+) -> list[dict[str, Any]]:
+    """The extensions of a finished run with one more, from ``position`` on.
+
+    Args:
+        plans: the phases of the recipe as it is now, of the recipe's schedules.
+        steps_before: the length of the phase that the run ended in, in steps, as it was.
+        changed: what the recipe has that it had not, in words.
+
+    Raises:
+        UserError: there is nothing left to train, or the run ended within an epoch.
+    """
+    if not _is_left(position, plans):
+        number, epochs = position.phase, position.phase_epoch
+        raise UserError(
+            "--extend: the recipe has no more epochs than this run has trained. Give its last phase more, as "
+            f"by --set train.phases.{number}.epochs={2 * epochs} (it has trained {epochs}), or add a phase: "
+            f"--set 'train.phases.{number + 1}={{epochs: {epochs}}}'"
+        )
+    plan = plans[position.phase]
+    grows = plan.steps > position.phase_step
+    if grows and position.phase_step != position.phase_epoch * plan.steps_per_epoch:
+        raise UserError(
+            f"--extend: this run ended within an epoch (train.max_steps), {position.phase_step} steps into "
+            f"phase {position.phase + 1}, and cannot go on from there in whole epochs. Train on from its "
+            f"weights in another run: --run-dir with --set model.weights=RUN"
+        )
+    again = grows and plan.steps != steps_before and plan.schedule.kind in DEPENDS_ON_LENGTH
+    entry = {
+        "epoch": position.epoch,
+        "step": position.global_step,
+        "phase": position.phase,
+        "phase_step": position.phase_step,
+        "begins_again": again,
+        "changed": list(changed),
+    }
+    # One that was begun and has saved nothing gives way to this one.
+    return [*(dict(each) for each in extensions if each["step"] < position.global_step), entry]
+
+
+def in_words(entry: Mapping[str, Any], plans: Sequence[PhasePlan]) -> str:
+    """Which epochs are added, and at which rates."""
+    plan = plans[entry["phase"]]
+    parts = []
+    first, last = entry["phase_step"] // plan.steps_per_epoch + 1, plan.epochs
+    if plan.steps > entry["phase_step"]:
+        epochs = f"epoch {last}" if first == last else f"epochs {first} to {last}"
+        kind = plan.schedule.kind
+        if not entry["begins_again"]:
+            rate = (
+                f"at lr {plan.lr:g}, as before"
+                if kind == "constant"
+                else f"by its schedule ({kind}), as before"
+            )
+        elif kind == "cosine":
+            rate = f"lr begins again at {plan.lr:g} and falls to 0 along a cosine"
+        else:
+            rate = f"lr goes through one more cycle, up to {plan.lr:g} and down to 0"
+        parts.append(f"phase {plan.number + 1} goes on with {epochs}: {rate}")
+    added = [each for each in plans if each.number > plan.number]
+    if added:
+        numbers = " and ".join(str(each.number + 1) for each in added)
+        parts.append(f"phase{'s' if len(added) > 1 else ''} {numbers} of the recipe")
+    return "; then ".join(parts)
+
+
+def beyond_length(before: Recipe, now: Recipe, phase: int) -> list[str]:
+    """What ``now`` has changed beside the length: what makes it another training, and not a longer one.
+
+    Args:
+        phase: the one that the run ended in.
+    """
+    phases = list(now.train.phases[: len(before.train.phases)])
+    if len(phases) == len(before.train.phases):
+        phases[phase] = phases[phase].model_copy(update={"epochs": before.train.phases[phase].epochs})
+    length = {"phases": tuple(phases), "max_steps": before.train.max_steps}
+    other = now.model_copy(update={"train": now.train.model_copy(update=length)})
+    return differences(before, other)
+
+
+def _is_left(position: Position, plans: Sequence[PhasePlan]) -> bool:
+    return len(plans) > position.phase + 1 or plans[position.phase].steps > position.phase_step

@@ -1,0 +1,310 @@
+"""A finished run is trained longer by `--extend`, and is never taken for another training than its own."""
+
+import itertools
+import json
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from test_every_stop import COUNTS, Stops, drawn, promised
+
+from finetune.errors import FinishedRunError, UserError
+from finetune.model import backbones
+from finetune.recipe.load import dump_recipe, parse_recipe
+from finetune.recipe.schema import Recipe
+from finetune.training.fit import Result, fit
+from finetune.training.run import directory
+from finetune.training.run.directory import RunDir
+
+RECIPE = """\
+seed: 3
+data: {{source: {source}, image_size: 16, resize: 16, workers: 0}}
+model: {{backbone: resnet18, weights: none, batchnorm_momentum: keep}}
+train: {{batch_size: 6, {train}}}
+cache: {{where: memory}}
+"""
+
+
+@pytest.fixture
+def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Recipe]:
+    """``read("phases: [{epochs: 2}]")``: a recipe with that as its train section."""
+    monkeypatch.setattr(backbones.models, "get_model", tiny.create)
+    source = drawn(tmp_path, COUNTS)
+
+    def parse(train: str) -> Recipe:
+        return parse_recipe(RECIPE.format(source=source, train=train), "recipe.yaml")
+
+    return parse
+
+
+def train(recipe: Recipe, run: Path, **options: bool) -> Result:
+    with RunDir.open(run, resume=options.get("resume", False)) as opened:
+        return fit(recipe, opened, device="cpu", **options)
+
+
+def longer(recipe: Recipe, run: Path, **options: bool) -> Result:
+    return train(recipe, run, resume=True, extend=True, **options)
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def rates(run: Path) -> list[float]:
+    return [next(iter(line["lr"].values())) for line in lines(run) if "lr" in line]
+
+
+@pytest.mark.parametrize("schedule", ["constant", "step", "constant, warmup_epochs: 0.5"])
+@pytest.mark.parametrize("more", ["", "ema: 0.9, ", "optimizer: sgd, l2_sp: {alpha: 0.1, beta: 0.1}, "])
+def test_where_rates_do_not_hang_on_the_length_it_is_as_if_so_long_from_the_start(
+    schedule: str, more: str, read: Any, tmp_path: Path
+) -> None:
+    train_section = f"{more}step_epochs: 1, schedule: {schedule}, phases: [{{epochs: EPOCHS, freeze: 1}}]"
+    if "l2_sp" in more:
+        train_section = train_section.replace(", freeze: 1", "")
+    short, long = (read(train_section.replace("EPOCHS", str(count))) for count in (1, 3))
+    train(long, tmp_path / "at once")
+    train(short, tmp_path / "run")
+    assert longer(long, tmp_path / "run").epochs == 3
+    kept = [name for name in promised(tmp_path / "run") if name.endswith(".safetensors")]
+    assert len(kept) >= 3
+    at_once, extended = promised(tmp_path / "at once"), promised(tmp_path / "run")
+    assert {name: extended[name] for name in kept} == {name: at_once[name] for name in kept}
+    epochs = [line for line in lines(tmp_path / "run") if "split" not in line]
+    assert epochs == [line for line in lines(tmp_path / "at once") if "split" not in line]
+    # What test said at the first end stays, before what it said at the second.
+    assert [place for place, line in enumerate(lines(tmp_path / "run")) if "split" in line] == [1, 4]
+
+
+@pytest.mark.parametrize(("schedule", "end"), [("cosine", 0.6), ("one_cycle", 0.3)])
+def test_where_they_do_the_schedule_begins_again(
+    schedule: str, end: float, read: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    section = f"schedule: {schedule}, phases: [{{epochs: EPOCHS, lr: 0.25}}]"
+    run = tmp_path / "run"
+    for epochs in (2, 4, 6):
+        recipe = read(section.replace("EPOCHS", str(epochs)))
+        (longer if epochs > 2 else train)(recipe, run)
+    found = rates(run)
+    assert found[:2] == found[2:4] == found[4:]
+    assert 0 < found[1] < end * found[0]
+    entries = json.loads((run / "environment.json").read_text())["extended"]
+    assert [(each["epoch"], each["step"], each["begins_again"]) for each in entries] == [
+        (2, 4, True),
+        (4, 8, True),
+    ]
+    assert entries[0]["changed"] == ["recipe train.phases[0].epochs: 2 before, 4 now"]
+    # Finished, and as its recipe says.
+    before = promised(run)
+    assert train(recipe, run, resume=True).already_finished
+    assert promised(run) == before
+
+
+EXTENSIONS = {
+    "cosine, EMA": (
+        "ema: 0.9, phases: [{epochs: 1}]", "ema: 0.9, phases: [{epochs: 3}]",
+    ),
+    "after early stopping": (
+        "early_stopping: 1, optimizer: sgd, phases: [{freeze: backbone, epochs: 5, lr: 1e-30}]",
+        "early_stopping: 1, optimizer: sgd, phases: [{freeze: backbone, epochs: 5, lr: 1e-30}]",
+    ),
+    "phases after a solved one": (
+        "phases: [{freeze: backbone, optimizer: lbfgs}]",
+        "phases: [{freeze: backbone, optimizer: lbfgs}, {freeze: 2, epochs: 1}, "
+        "{freeze: backbone, optimizer: lbfgs}]",
+    ),
+    "a longer and another": (
+        "schedule: one_cycle, phases: [{freeze: backbone, epochs: 1}, {epochs: 1}]",
+        "schedule: one_cycle, phases: [{freeze: backbone, epochs: 1}, {epochs: 2}, {freeze: 2, epochs: 1}]",
+    ),
+    "more steps": (
+        "max_steps: 2, phases: [{epochs: 3}]", "max_steps: 5, phases: [{epochs: 3}]",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EXTENSIONS)
+def test_an_extension_that_is_stopped_ends_in_the_same_bits(
+    name: str, read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At each check of the signal in turn."""
+    short, long = map(read, EXTENSIONS[name])
+    stops = Stops(monkeypatch)
+    train(short, tmp_path / "short")
+    shutil.copytree(tmp_path / "short", tmp_path / "whole")
+    result = longer(long, tmp_path / "whole")
+    assert result.epochs > len(lines(tmp_path / "short")) - 1
+    expected = promised(tmp_path / "whole")
+    for at in itertools.count(1):
+        run = tmp_path / f"stopped-{at}"
+        shutil.copytree(tmp_path / "short", run)
+        stops.made, stops.at = 0, at
+        try:
+            longer(long, run)
+        except Exception as stopped:
+            assert "stopped by" in str(stopped)  # noqa: PT017
+        else:
+            break
+        # By either command.
+        stops.at = 0
+        if at % 2:
+            longer(long, run)
+        else:
+            train(long, run, resume=True)
+        assert promised(run) == expected, f"stopped at check {at}"
+    assert at > 4
+
+
+def test_a_kill_while_the_extension_is_written_down(
+    read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    short, long = read("phases: [{epochs: 1}]"), read("phases: [{epochs: 2}]")
+    train(short, tmp_path / "short")
+    shutil.copytree(tmp_path / "short", tmp_path / "whole")
+    longer(long, tmp_path / "whole")
+    expected = promised(tmp_path / "whole")
+    real = directory.write_whole
+    for at in itertools.count(1):
+        run = tmp_path / f"killed-{at}"
+        shutil.copytree(tmp_path / "short", run)
+        calls = itertools.count(1)
+
+        def cut(path: Path, content: bytes, calls: Any = calls, at: int = at) -> None:
+            if next(calls) == at:
+                raise Killed
+            real(path, content)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(directory, "write_whole", cut)
+            try:
+                longer(long, run)
+            except Killed:
+                pass
+            else:
+                break
+        longer(long, run)
+        assert promised(run) == expected, f"killed at write {at}"
+    assert at > 4
+
+
+def test_what_cannot_be_extended_says_what_to_do(read: Any, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    recipe = read("phases: [{epochs: 2}]")
+    train(recipe, run)
+    before = promised(run)
+    with pytest.raises(UserError, match=r"no more epochs than this run has trained.*epochs=4"):
+        longer(recipe, run)
+    with pytest.raises(UserError, match="no more epochs"):
+        longer(read("max_steps: 2, phases: [{epochs: 3}]"), run)
+    with pytest.raises(FinishedRunError, match="more epochs in the last phase"):
+        longer(read("phases: [{epochs: 3, freeze: 1}]"), run)
+    with pytest.raises(UserError, match="no more epochs"):
+        longer(read("phases: [{epochs: 1}]"), run)
+    assert promised(run) == before
+    cut = tmp_path / "within an epoch"
+    train(read("max_steps: 3, phases: [{epochs: 4}]"), cut)
+    with pytest.raises(UserError, match="ended within an epoch"):
+        longer(read("max_steps: 6, phases: [{epochs: 4}]"), cut)
+
+
+def test_another_rate_for_the_added_epochs_takes_force_and_is_written_down(read: Any, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(read("schedule: constant, phases: [{epochs: 1, lr: 0.5}]"), run)
+    other = read("schedule: constant, phases: [{epochs: 2, lr: 0.25}]")
+    with pytest.raises(FinishedRunError, match="--force extends it"):
+        longer(other, run)
+    longer(other, run, force=True)
+    assert rates(run)[1] == rates(run)[0] / 2
+    environment = json.loads((run / "environment.json").read_text())
+    assert environment["forced"][0]["changed"] == ["recipe train.phases[0].lr: 0.5 before, 0.25 now"]
+    assert environment["extended"][0]["epoch"] == 1
+
+
+def test_a_run_that_is_not_finished_is_finished_first(
+    read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stops = Stops(monkeypatch)
+    short, long = read("phases: [{epochs: 2}]"), read("phases: [{epochs: 3}]")
+    assert not stops.ends(short, tmp_path / "run", 2)
+    stops.at = 0
+    with pytest.raises(UserError, match="let this one come to its end first"):
+        longer(long, tmp_path / "run")
+    assert longer(short, tmp_path / "run").epochs == 2
+    assert longer(long, tmp_path / "run").epochs == 3
+
+
+CHANGES = [
+    ["train.phases.0.epochs=2"],
+    ["train.phases.0.epochs=2", "train.phases.0.lr=2e-3"],
+    ["train.phases.1={epochs: 1}"],
+    ["train.optimizer=sgd", "train.phases.0.epochs=2"],
+    ["train.label_smoothing=0.1"],
+    ["seed=9"],
+    ["data.image_size=24"],
+    ["model.head.dropout=0.5"],
+    ["train.ema=0.9"],
+]
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("changes", CHANGES, ids=" ".join)
+def test_any_changed_key_is_refused_with_a_command_that_does_it(
+    changes: list[str], force: bool, read: Any, chdir_tmp: Path, cli: Any
+) -> None:
+    Path("r e.yaml").write_text(
+        dump_recipe(read("phases: [{epochs: 1, lr: 1e-3}]")).replace("resize: 16", "resize: auto")
+    )
+    command = ["train", "r e.yaml", "--device", "cpu", "--run-dir", "a run"]
+    assert cli(*command).code == 0
+    before = {path: path.read_bytes() for path in Path("a run").rglob("*") if path.is_file()}
+    sets = [word for each in changes for word in ("--set", each)]
+    ended = cli(*command, "--resume", *(["--force"] if force else []), *sets)
+    assert ended.code == 2
+    assert ended.out == ""
+    assert "going on" not in ended.err
+    listed = changes[0].partition("=")[0].replace("phases.0", "phases[0]").removesuffix(".1")
+    assert f"recipe {listed}: " in ended.err
+    assert {path: path.read_bytes() for path in Path("a run").rglob("*") if path.is_file()} == before
+    if "model." in changes[0]:
+        assert "--overwrite" in ended.err
+        return
+    proposed = shlex.split(ended.err.splitlines()[-1])
+    again = cli(*proposed[proposed.index("train") :])
+    assert again.code == 0, again.err
+    if "--extend" in proposed:
+        assert len(lines(Path("a run"))) == 4
+    else:
+        assert "a run-2" in proposed
+        assert (Path("a run-2") / "checkpoints" / "best").is_dir()
+
+
+def test_by_the_command_line(read: Any, chdir_tmp: Path, cli: Any) -> None:
+    Path("r.yaml").write_text(dump_recipe(read("phases: [{epochs: 1, lr: 1e-3}]")))
+    assert cli("train", "r.yaml", "--extend").code == 2
+    assert cli("train", "r.yaml").code == 0
+    assert "--seeds goes with" in cli("train", "r.yaml", "--seeds", "2", "--resume", "--extend").err
+    ended = cli("train", "digits", "--resume", "--extend")
+    assert ended.code == 2
+    assert "finetune" in ended.err
+    assert "train runs/digits/recipe.yaml --run-dir runs/digits --resume --extend --set" in ended.err
+    ended = cli("train", "r.yaml", "--resume", "--extend", "--set", "train.phases.0.epochs=3")
+    assert ended.code == 0, ended.err
+    assert (
+        "phase 1 goes on with epochs 2 to 3: lr begins again at 0.001 and falls to 0 along a cosine"
+        in ended.err
+    )
+    assert "best epoch" in ended.out
+    # Another machine or library is no reason to refuse where there is nothing to do.
+    environment = json.loads(Path("runs/r/environment.json").read_text())
+    environment["versions"]["pillow"] = "1.0"
+    Path("runs/r/environment.json").write_text(json.dumps(environment))
+    ended = cli("train", "r.yaml", "--resume", "--set", "train.phases.0.epochs=3")
+    assert ended.code == 0, ended.err
+    assert "nothing was done" in ended.err
