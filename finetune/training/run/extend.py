@@ -30,7 +30,9 @@ def extensions_of(known: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
     """
     found = known.get(EXTENDED, [])
     if not isinstance(found, list) or not all(
-        isinstance(each, dict) and all(type(each.get(name)) is int and each[name] >= 0 for name in COUNTS)
+        isinstance(each, dict)
+        and all(type(each.get(name)) is int and each[name] >= 0 for name in COUNTS)
+        and all(type(each.get(name)) is bool for name in ("goes_on", "begins_again"))
         for each in found
     ):
         raise CheckpointError(f"{where}: is not the description of a run's environment ({EXTENDED}).")
@@ -39,7 +41,7 @@ def extensions_of(known: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
 
 def begun_again(extensions: Sequence[Mapping[str, Any]]) -> dict[int, int]:
     """By phase, the step in it at which its schedule began anew; the last one, where there are several."""
-    return {each["phase"]: each["phase_step"] for each in extensions if each.get("begins_again")}
+    return {each["phase"]: each["phase_step"] for each in extensions if each["begins_again"]}
 
 
 def is_begun(position: Position, extensions: Sequence[Mapping[str, Any]], plans: Sequence[PhasePlan]) -> bool:
@@ -77,24 +79,33 @@ def extended(
             f"--set 'train.phases.{number + 1}={{epochs: {epochs}}}'"
         )
     plan = plans[position.phase]
-    grows = plan.steps > position.phase_step
-    if grows and position.phase_step != position.phase_epoch * plan.steps_per_epoch:
+    # A phase that early stopping ended stays ended where nothing but phases after it is new.
+    is_longer, is_last = plan.steps != steps_before, len(plans) == position.phase + 1
+    goes_on = plan.steps > position.phase_step and (is_longer or is_last)
+    if goes_on and position.phase_step != position.phase_epoch * plan.steps_per_epoch:
         raise UserError(
             f"--extend: this run ended within an epoch (train.max_steps), {position.phase_step} steps into "
             f"phase {position.phase + 1}, and cannot go on from there in whole epochs. Train on from its "
             f"weights in another run: --run-dir with --set model.weights=RUN"
         )
-    again = grows and plan.steps != steps_before and plan.schedule.kind in DEPENDS_ON_LENGTH
     entry = {
         "epoch": position.epoch,
         "step": position.global_step,
         "phase": position.phase,
         "phase_step": position.phase_step,
-        "begins_again": again,
+        "goes_on": goes_on,
+        "begins_again": goes_on and is_longer and plan.schedule.kind in DEPENDS_ON_LENGTH,
         "changed": list(changed),
     }
     # One that was begun and has saved nothing gives way to this one.
     return [*(dict(each) for each in extensions if each["step"] < position.global_step), entry]
+
+
+def take_up(position: Position, extension: Mapping[str, Any]) -> None:
+    """Have a finished run go on with ``extension``; early stopping counts anew in a phase that goes on."""
+    position.finished = False
+    if extension["goes_on"]:
+        position.epochs_without_better = 0
 
 
 def in_words(entry: Mapping[str, Any], plans: Sequence[PhasePlan]) -> str:
@@ -102,7 +113,7 @@ def in_words(entry: Mapping[str, Any], plans: Sequence[PhasePlan]) -> str:
     plan = plans[entry["phase"]]
     parts = []
     first, last = entry["phase_step"] // plan.steps_per_epoch + 1, plan.epochs
-    if plan.steps > entry["phase_step"]:
+    if entry["goes_on"]:
         epochs = f"epoch {last}" if first == last else f"epochs {first} to {last}"
         kind = plan.schedule.kind
         if not entry["begins_again"]:

@@ -16,6 +16,7 @@ from finetune.training.run.extend import (
     extended,
     extensions_of,
     is_begun,
+    take_up,
 )
 from finetune.training.run.files import ENVIRONMENT
 from finetune.training.run.fits import refuse_misfit
@@ -100,8 +101,7 @@ def stand(
         extensions = extended(position, extensions, planned(setup), steps, changes.recipe)
         standing = Standing(position, changed, extensions)
     if position.finished:
-        # Extended: early stopping counts anew.
-        position.finished, position.epochs_without_better = False, 0
+        take_up(position, extensions[-1])
     exact = not (standing.changed or known.get("forced"))
     refuse_misfit(position, planned(setup, extensions), patience, where, exact=exact)
     return standing
