@@ -17,15 +17,8 @@ import numpy.typing as npt
 
 from finetune.data.holdout.folds import Folds, inner_folds, per_class
 from finetune.errors import DataError
-from finetune.features.solve import (
-    Features,
-    LinearHead,
-    Targets,
-    choose_decay,
-    cross_entropy,
-    rows_of,
-    solve,
-)
+from finetune.features.softmax import Axes, Features, Targets
+from finetune.features.solve import LinearHead, choose_decay, cross_entropy, rows_of, solve
 
 SVM_STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 NEIGHBOURS = (1, 5, 15)
@@ -144,9 +137,10 @@ def _svm(rows: Features, targets: Targets, num_classes: int, folds: Folds) -> Cl
 
 
 def _logistic(rows: Features, targets: Targets, num_classes: int, folds: Folds) -> Classifier:
-    chosen = choose_decay(rows, targets, num_classes, folds)
+    axes = Axes.of(rows)
+    chosen = choose_decay(rows, targets, num_classes, folds, axes=axes)
     assert chosen.top1 is not None  # there are folds
-    head = solve(rows, targets, num_classes, chosen.decay)
+    head = solve(rows, targets, num_classes, chosen.decay, axes=axes)
 
     def predict(some: Features) -> Targets:
         classes: Targets = head.logits(some).argmax(1).astype(np.int64)

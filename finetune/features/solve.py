@@ -2,31 +2,30 @@
 
 The objective is the one that SGD on the same phase would lower: the mean cross-entropy over the pictures
 (weighted by class where the recipe says so) plus ``decay / 2`` times the squared weights; the bias is free.
-It is convex, and has one minimum. scikit-learn finds it (Liu and Nocedal 1989).
+It is convex, and has one minimum (:mod:`finetune.features.softmax`).
 """
 
 import logging
-import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from finetune.data.holdout.folds import Folds
-
-Features = npt.NDArray[np.float32] | npt.NDArray[np.float64]
-Targets = npt.NDArray[np.int64]
+from finetune.features.softmax import Axes, Enough, Features, Minimum, Targets, minimise
 
 log = logging.getLogger("finetune")
 
 # What cross-validation tries, as shares of the features' total variance, so that their scale plays no part.
 GRID = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
-MAX_ITERATIONS = 2000
-# While strengths are compared, a rough minimum tells as much.
-ROUGH = 100
+# When a head that is kept is solved, and when one that is only compared with others, or asked how often it is
+# right.
+EXACT, ROUGH = Enough(plain=1e-6), Enough(share=1e-2)
+STEPS, ROUGH_STEPS = 2000, 500
+# Held-out losses nearer to each other than this, in nats a picture, tell nothing: of equals the stronger.
+EQUAL = 1e-3
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,7 @@ def solve(
     class_weights: Sequence[float] | None = None,
     *,
     rough: bool = False,
+    axes: Axes | None = None,
 ) -> LinearHead:
     """The minimum of mean cross-entropy + ``decay / 2 * |weight|^2``.
 
@@ -63,18 +63,37 @@ def solve(
         decay: above 0.
         class_weights: (num_classes,), or None for equal ones.
         rough: near the minimum is good enough, as for a comparison.
+        axes: of ``features``, where they are at hand.
     """
-    from sklearn.linear_model import LogisticRegression
-
-    # Of unit variance, in which L-BFGS gets on best; the minimum is the same one.
-    scale = math.sqrt(total_variance(features))
-    tolerance, steps = (1e-3, ROUGH) if rough else (1e-6, MAX_ITERATIONS)
-    model = LogisticRegression(tol=tolerance, max_iter=steps)
-    rows = features.astype(np.float64) / scale
-    if not _fit(model, rows, targets, num_classes, decay / scale**2, class_weights) and not rough:
-        log.warning("the linear head is not at its minimum after %d iterations", MAX_ITERATIONS)
-    weight, bias = rows_of(model.coef_, model.intercept_)
-    return LinearHead(weight / scale, bias, decay)
+    axes = axes or Axes.of(features)
+    strength = decay / axes.scale**2
+    # In single precision as far as that goes, in half the time; what rounding hid comes after.
+    found = minimise(
+        axes.rows.float(),
+        axes.variances,
+        targets,
+        num_classes,
+        strength,
+        class_weights,
+        enough=ROUGH if rough else EXACT,
+        steps=ROUGH_STEPS if rough else STEPS,
+    )
+    if rough:
+        return LinearHead(*found.on_features(axes), decay)
+    found = minimise(
+        axes.rows,
+        axes.variances,
+        targets,
+        num_classes,
+        strength,
+        class_weights,
+        start=found,
+        enough=EXACT,
+        steps=STEPS,
+    )
+    if not found.reached:
+        log.warning("the linear head is not at its minimum after %d iterations", STEPS)
+    return LinearHead(*found.on_features(axes), decay)
 
 
 @dataclass(frozen=True)
@@ -91,56 +110,48 @@ def choose_decay(
     num_classes: int,
     folds: Folds,
     class_weights: Sequence[float] | None = None,
+    *,
+    axes: Axes | None = None,
 ) -> Chosen:
     """The strength with the least held-out cross-entropy, by cross-validation.
 
-    Those of ``GRID`` are tried from the strongest on until the held-out loss rises. Each starts from zero:
-    from the minimum of the one before it, a rough search would stay there, and the weakest look as good.
+    Those of ``GRID`` are tried from the strongest on for as long as the held-out loss falls. Each fold sets
+    out from the minimum of the strength before, and goes on until it is at its own: what is compared are
+    minima, not how far a search came.
 
     Args:
         folds: of :func:`~finetune.data.holdout.folds.inner_folds`; without any, it is the middle of the grid.
+        axes: of ``features``, where they are at hand.
     """
-    from sklearn.linear_model import LogisticRegression
-
     total = total_variance(features)
     if not folds:
         return Chosen(GRID[len(GRID) // 2] * total, None)
-    rows = features.astype(np.float32) / np.float32(math.sqrt(total))
+    axes = axes or Axes.of(features)
+    rows = axes.rows.float()
+    parts = [(rows[torch.from_numpy(train)], rows[torch.from_numpy(held)]) for train, held in folds]
+    minima: list[Minimum | None] = [None] * len(folds)
     best, least = Chosen(GRID[0] * total, None), np.inf
     for share in GRID:
         loss, found = 0.0, 0
-        for train, held in folds:
-            model = LogisticRegression(tol=1e-3, max_iter=ROUGH)
-            _fit(model, rows[train], targets[train], num_classes, share, class_weights)
-            head = LinearHead(*rows_of(model.coef_, model.intercept_), share)
-            logits = head.logits(rows[held])
+        for number, (train, held) in enumerate(folds):
+            minima[number] = minimum = minimise(
+                parts[number][0],
+                axes.variances,
+                targets[train],
+                num_classes,
+                share,
+                class_weights,
+                start=minima[number],
+                enough=ROUGH,
+                steps=ROUGH_STEPS,
+            )
+            logits = minimum.logits(parts[number][1])
             loss += float(cross_entropy(logits, targets[held]).sum())
             found += int((logits.argmax(1) == targets[held]).sum())
-        if loss > least:
+        if loss > least - EQUAL * len(targets):
             break
         best, least = Chosen(share * total, found / len(targets)), loss
     return best
-
-
-def _fit(
-    model: Any,
-    features: Features,
-    targets: Targets,
-    num_classes: int,
-    decay: float,
-    class_weights: Sequence[float] | None,
-) -> bool:
-    """Fit scikit-learn's ``model`` to the objective above; whether it came to the minimum."""
-    from sklearn.exceptions import ConvergenceWarning
-
-    weights = None if class_weights is None else np.asarray(class_weights, dtype=np.float64)[targets]
-    total = len(targets) if weights is None else float(weights.sum())
-    # Of two classes scikit-learn fits one row w, which stands for -w/2 and +w/2: half the squared length.
-    model.C = (2.0 if num_classes == 2 else 1.0) / (decay * total)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        model.fit(features, targets, sample_weight=weights)
-    return not any(issubclass(each.category, ConvergenceWarning) for each in caught)
 
 
 def total_variance(features: Features) -> float:

@@ -21,7 +21,7 @@ from finetune.features.classifiers import Classifier, best_linear, fit_all
 from finetune.features.decide import Where
 from finetune.features.extract import Extractor
 from finetune.features.looks import Looks
-from finetune.features.solve import Features, Targets
+from finetune.features.softmax import Features, Targets
 from finetune.features.split import fold, prefix_graph
 from finetune.model.build import describe as describe_layers
 from finetune.model.head import linear_of

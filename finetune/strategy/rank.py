@@ -19,7 +19,7 @@ from finetune.errors import DataError, UserError
 from finetune.evaluation.metrics import wilson
 from finetune.features.classifiers import best_linear, fit_all, require_two
 from finetune.features.extract import cost
-from finetune.features.solve import Features, Targets
+from finetune.features.softmax import Features, Targets
 from finetune.features.split import NoSplitError
 from finetune.recipe.schema import Recipe
 from finetune.strategy.probe import Tell, features_of, frozen_recipe

@@ -9,7 +9,8 @@ from torch import nn
 
 from finetune.data.holdout.folds import inner_folds
 from finetune.errors import DataError, UserError
-from finetune.features.solve import LinearHead, Targets, choose_decay, cross_entropy, solve
+from finetune.features.softmax import Axes, Targets
+from finetune.features.solve import LinearHead, choose_decay, cross_entropy, solve
 from finetune.model.head import linear_of
 from finetune.training.kept.frozen import Frozen
 from finetune.training.loop import Totals
@@ -45,12 +46,12 @@ def solve_head(plan: PhasePlan, setup: Setup, frozen: Frozen | None, totals: Tot
         raise DataError(f"optimizer: lbfgs: no training picture of {empty[0]!r} can be read")
     weight = setup.criterion.weight
     weights = weight.tolist() if isinstance(weight, torch.Tensor) else None
-    decay, chosen = plan.weight_decay, ""
+    decay, chosen, axes = plan.weight_decay, "", Axes.of(features)
     if decay is None:
         folds = inner_folds(targets, setup.recipe.seed, _together(setup, train.indices))
-        decay = choose_decay(features, targets, len(classes), folds, weights).decay
+        decay = choose_decay(features, targets, len(classes), folds, weights, axes=axes).decay
         chosen = ", chosen by cross-validation on train"
-    found = solve(features, targets, len(classes), decay, weights)
+    found = solve(features, targets, len(classes), decay, weights, axes=axes)
     log.info("head solved: weight_decay %.3g%s", decay, chosen)
     put_in(head, found)
     if setup.ema is not None:

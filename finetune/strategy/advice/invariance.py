@@ -19,7 +19,8 @@ from finetune.data.cache.decoded import Pixels
 from finetune.data.holdout.folds import Folds
 from finetune.data.picture.preprocessing import Preprocessing
 from finetune.data.picture.transforms import EvalTransform, Look, TrainTransform
-from finetune.features.solve import Features, Targets, solve, total_variance
+from finetune.features.softmax import Features, Targets
+from finetune.features.solve import solve, total_variance
 from finetune.recipe.schema import AugmentSection, ColorJitter
 from finetune.strategy.advice.facts import Tried
 

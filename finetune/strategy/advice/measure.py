@@ -27,7 +27,8 @@ from finetune.errors import DataError
 from finetune.features.classifiers import require_two
 from finetune.features.depths import Depths
 from finetune.features.extract import costs
-from finetune.features.solve import Features, Targets, choose_decay
+from finetune.features.softmax import Features, Targets
+from finetune.features.solve import choose_decay
 from finetune.recipe.schema import Recipe
 from finetune.strategy.advice.facts import Facts, Probed, Seconds, Tried
 from finetune.strategy.advice.invariance import AUGMENTATIONS, MIRRORING, transform_of, try_out
