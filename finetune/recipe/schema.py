@@ -391,9 +391,10 @@ class TrainSection(Section):
     ema: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
         None, description="decay of a moving average of the weights, which is then what val and test see"
     )
-    select: Literal["top1", "loss"] = Field(
+    select: Literal["top1", "loss", "last"] = Field(
         "top1",
-        description="by what val chooses the best epoch; loss wavers less than top1 where val is small",
+        description="by what val chooses the best epoch; loss wavers less than top1 where val is small; "
+        "last: val is too small to choose, and the last epoch is taken",
     )
     early_stopping: Annotated[int, Field(ge=1)] | None = Field(
         None, description="end a phase after so many epochs without a better val"
@@ -445,6 +446,12 @@ class TrainSection(Section):
                 faults.append((("phases", number, "weight_decay"), message))
         if faults:
             raise MisfitError(*faults)
+        return self
+
+    @model_validator(mode="after")
+    def _val_chooses(self) -> Self:
+        if self.select == "last" and self.early_stopping is not None:
+            raise MisfitError((("early_stopping",), "under select: last val decides nothing; leave it out"))
         return self
 
     @model_validator(mode="after")

@@ -1,6 +1,7 @@
 """From facts to a choice, its settings, and the recipe that says them."""
 
 import dataclasses
+import itertools
 import json
 import re
 from typing import Any
@@ -14,21 +15,24 @@ from finetune.recipe.load import parse_recipe
 from finetune.strategy.advice.advise import base_recipe
 from finetune.strategy.advice.duration import ONCE, expected_seconds, in_words
 from finetune.strategy.advice.facts import Facts, Probed, Seconds, Tried
+from finetune.strategy.advice.invariance import AUGMENTATIONS
 from finetune.strategy.advice.reasons import explain
 from finetune.strategy.advice.recipe_text import write_recipe
 from finetune.strategy.advice.rule import (
     RULE,
     Similarity,
     Strategy,
+    Verdict,
     augmentation,
-    bears,
     choose,
+    judge,
     settle,
     similarity,
     total_epochs,
+    worth_trying,
 )
 
-NEUTRAL = Tried(kept=0.95, gain=0.0, error=0.01, told=0.5)
+NEUTRAL = Tried(kept=0.95, gain=0.0, error=0.01, told=0.5, n=256)
 UNASKED = dataclasses.replace(NEUTRAL, told=None)
 TRIED = dict.fromkeys(("flip", "vertical_flip"), NEUTRAL)
 TRIED |= dict.fromkeys(("crop", "rotation", "color_jitter"), UNASKED)
@@ -108,20 +112,116 @@ def test_more_pictures_take_fewer_epochs_and_let_the_statistics_follow() -> None
     assert (few.batchnorm, many.batchnorm) == ("frozen", "train")
 
 
+@pytest.mark.parametrize("near", [True, False])
+@pytest.mark.parametrize("right", [1.0, 0.97, 0.9, 0.7, 0.3])
+def test_val_decides_what_it_can_decide(right: float, near: bool) -> None:
+    """Who tunes has pictures that can speak for it: of val, or of train where features do not fit."""
+    grid = itertools.product([43, 120, 450, 1_900, 6_000], [1, 5, 12, 19, 20, 45, 400], [2, 10])
+    for train, val, classes in grid:
+        each = train // classes
+        known = facts(
+            train=train, val=val, classes=classes, fewest=each, most=each, tops=(0.1, 0.1, 0.1, right),
+            shift=0.05 if near else 0.5,
+        )  # fmt: skip
+        choice = choose(known)
+        chosen = settle(choice.strategy, known)
+        tunes = choice.strategy is not Strategy.probe
+        speak_on_val, speak_on_train = val * (1 - right), train * (1 - right)
+        if speak_on_train < 5 - 1e-9:
+            assert not tunes
+        elif val >= 20 and speak_on_val >= 5 + 1e-9:
+            assert tunes
+            assert chosen.select != "last"
+            assert chosen.early_stopping is None or 4 <= chosen.early_stopping < chosen.epochs
+            assert chosen.early_stopping is not None or chosen.epochs <= 4
+        elif val < 20 or speak_on_val < 5 - 1e-9:
+            assert tunes is (not near and speak_on_train >= 5)
+            if tunes:
+                assert (chosen.select, chosen.early_stopping) == ("last", None)
+        words = dict(explain(known, choice, chosen, 60.0))["best epoch"]
+        assert ("cannot choose" in words) is (chosen.select == "last")
+
+
+def test_few_pictures_that_a_probe_tells_apart_keep_the_solved_head() -> None:
+    known = facts(train=43, val=5, classes=2, fewest=20, most=23, tops=(0.9, 0.95, 1.0, 1.0))
+    choice = choose(known)
+    assert choice.strategy is Strategy.probe
+    assert "fewer than 5 training pictures that a solved head gets wrong" in choice.row.when
+
+
+def test_the_recipe_says_how_its_epoch_is_chosen() -> None:
+    for changes, select, patience in (
+        ({"shift": 0.5, "train": 100, "val": 12}, "last", None),
+        ({}, "loss", 4),
+        ({"train": 6_000, "val": 600}, "top1", None),
+    ):
+        known = facts(**changes)
+        choice = choose(known)
+        chosen = settle(choice.strategy, known)
+        text = write_recipe(base_recipe("photos", "resnet18"), choice.strategy, chosen)
+        recipe = parse_recipe(text, "advised.yaml")
+        assert (recipe.train.select, recipe.train.early_stopping) == (select, patience)
+
+
 @pytest.mark.parametrize(
-    ("changes", "borne"),
+    ("changes", "verdict", "said"),
     [
-        ({}, True),
-        ({"told": 0.8}, False),
-        ({"told": None}, True),
-        ({"gain": -0.05}, False),
+        ({}, Verdict.used, "unless"),
+        ({"told": 0.8}, Verdict.refused, "told from originals"),
+        ({"told": None}, Verdict.used, "unless"),
+        ({"gain": -0.05}, Verdict.refused, "costs more than 2 standard errors"),
         # Within the doubt, where the copies are well known; beyond it, where they are not.
-        ({"gain": -0.015, "kept": 0.95}, True),
-        ({"gain": -0.015, "kept": 0.5}, False),
+        ({"gain": -0.015, "kept": 0.95}, Verdict.used, "unless"),
+        ({"gain": -0.015, "kept": 0.5}, Verdict.refused, "more than 1 standard error"),
+        # With so few pictures a classifier tells by chance what with many it does not.
+        ({"told": 0.75, "n": 43}, Verdict.used, "43 pictures can't tell"),
+        ({"told": 0.6, "n": 43}, Verdict.used, "43 pictures can't tell"),
+        ({"told": 0.95, "n": 43}, Verdict.refused, "told from originals"),
+        ({"told": 0.75, "n": 400}, Verdict.refused, "told from originals"),
     ],
 )
-def test_what_pictures_bear(changes: dict[str, Any], borne: bool) -> None:
-    assert bears(dataclasses.replace(NEUTRAL, **changes)) is borne
+def test_what_pictures_bear(changes: dict[str, Any], verdict: Verdict, said: str) -> None:
+    found, rule = judge("flip", dataclasses.replace(NEUTRAL, **changes), Similarity.similar)
+    assert found is verdict
+    assert said in rule
+
+
+def test_what_cannot_be_told_of_writing_is_not_mirrored() -> None:
+    unsure = dataclasses.replace(NEUTRAL, told=0.75, n=43)
+    for near, verdict in (
+        (Similarity.similar, Verdict.used),
+        (Similarity.between, Verdict.used),
+        (Similarity.dissimilar, Verdict.refused),
+    ):
+        assert judge("flip", unsure, near)[0] is verdict
+    # Upside down is rarely right, whatever can be told.
+    assert judge("vertical_flip", unsure, Similarity.similar)[0] is Verdict.not_needed
+
+
+def test_the_rule_is_in_the_line() -> None:
+    """+2.3 is not needed and +0.9 is used: they are put to different rules, which the lines say."""
+    tried = {
+        "rotation": dataclasses.replace(UNASKED, gain=0.023, error=0.014),
+        "crop": dataclasses.replace(UNASKED, gain=0.009, error=0.013),
+    }
+    known = facts(tried=tried)
+    choice = choose(known)
+    lines = [
+        words for heading, words in explain(known, choice, settle(choice.strategy, known), 1.0)
+        if heading == "augment"
+    ]  # fmt: skip
+    assert lines[0].startswith(
+        "not needed: turning by up to 15 degrees (rarely right, so used only if it gains"
+    )
+    assert lines[1].startswith("used: random crops (used unless learning from copies costs")
+    assert "+2.3 points of accuracy, standard error 1.4" in lines[0]
+
+
+def test_augmentation_is_measured_where_something_is_tuned() -> None:
+    assert worth_trying(facts(train=30), 30) == ()
+    assert set(worth_trying(facts(), 256)) == set(AUGMENTATIONS)
+    # Of 20 pictures a probe gets four wrong: none that is rarely right could gain two standard errors.
+    assert set(worth_trying(facts(), 20)) == {"flip", "crop"}
 
 
 def test_what_costs_without_need_is_left_out() -> None:
@@ -203,8 +303,10 @@ def test_the_reasons_have_the_numbers() -> None:
         "shifted by 0.05 nats",
         "right in 80.0 %",
         "layer 4: 60.0 %",
-        "refused: mirroring left and right (81 % of copies",
+        "refused: mirroring left and right (copies are told from originals",
         "used: random crops",
+        "81 % of copies and originals told apart",
+        "tuning ends after 4 epochs that are no better",
         "weight decay 0.05, label smoothing 0.1",
         "about 2 minutes",
     ):

@@ -14,7 +14,7 @@ from finetune.strategy.advice.facts import Facts
 from finetune.strategy.advice.measure import Tell, measure, silent
 from finetune.strategy.advice.reasons import explain
 from finetune.strategy.advice.recipe_text import write_recipe
-from finetune.strategy.advice.rule import Choice, Settings, choose, settle, total_epochs
+from finetune.strategy.advice.rule import Choice, Settings, choose, settle, total_epochs, worth_trying
 from finetune.strategy.advice.shapes import with_shape
 
 log = logging.getLogger("finetune")
@@ -63,7 +63,7 @@ def advise(recipe: Recipe, *, device: str | None = None, tell: Tell = silent) ->
         UserError: weights that cannot be had, or a network that cannot be cut.
         DataError: the data cannot serve.
     """
-    facts = measure(recipe, device=device, tell=tell)
+    facts = measure(recipe, device=device, tell=tell, augmentations=worth_trying)
     recipe = with_shape(recipe, facts.shapes)
     choice = choose(facts)
     settings = settle(choice.strategy, facts)

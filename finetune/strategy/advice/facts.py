@@ -33,12 +33,14 @@ class Tried:
         error: the standard error of ``gain``, from the pictures on which the two differ.
         told: how often a classifier tells copies from originals, 0.5 by chance; asked of mirroring alone,
             since other copies have edges that give them away.
+        n: how many pictures were copied; the most that are, where what was written down does not say.
     """
 
     kept: float
     gain: float
     error: float
     told: float | None
+    n: int = 256
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class Facts:
         shift: of the BatchNorm statistics (:class:`finetune.strategy.advice.similarity.Shift`); None without.
         confidence, told_apart: of the source's own predictions, as described there; None without a source
             classifier.
-        tried: by name, what augmentations do.
+        tried: by name, what augmentations do; empty where none was measured, since nothing is tuned.
         seconds: measured.
         computed, cached: training pictures that went through the network now, and that the cache had.
         shapes: how long pictures are; None where no size could be read.

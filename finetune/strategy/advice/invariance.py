@@ -82,7 +82,7 @@ def try_out(
     told = None
     if mirrored:
         told = max(_told(own, others, folds) for own, others in zip(plain, copies, strict=True))
-    return Tried(*_taught(plain[best], copies[best], targets, folds, decay), told)
+    return Tried(*_taught(plain[best], copies[best], targets, folds, decay), told, len(targets))
 
 
 def _taught(

@@ -6,8 +6,9 @@ the second pass decoded.
 """
 
 import contextlib
+import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +56,8 @@ TOGETHER = 16
 Logits = npt.NDArray[np.float32]
 # Gets what pictures go through the network for, how many are done, and how many there are.
 Tell = Callable[[str, int, int], None]
+# Which augmentations to try out on so many pictures, given all else that was measured.
+Augmentations = Callable[[Facts, int], Sequence[str]]
 
 
 def silent(what: str, done: int, total: int) -> None:
@@ -77,10 +80,17 @@ class _Close:
     read: float
 
 
-def measure(recipe: Recipe, *, device: str | None = None, tell: Tell = silent) -> Facts:
+def measure(
+    recipe: Recipe,
+    *,
+    device: str | None = None,
+    tell: Tell = silent,
+    augmentations: Augmentations = lambda facts, n: tuple(AUGMENTATIONS),
+) -> Facts:
     """Measure ``recipe``'s source network on its training pictures; val and test are counted only.
 
     Args:
+        augmentations: which to try out on so many pictures, given all else that was measured.
         tell: called as pictures go through the network, for one purpose after the other.
 
     Raises:
@@ -89,10 +99,10 @@ def measure(recipe: Recipe, *, device: str | None = None, tell: Tell = silent) -
     """
     compute = choose_compute(pick_device(device), frozen_recipe(recipe, None).train)
     with in_force(compute):
-        return _measure(recipe, compute, tell)
+        return _measure(recipe, compute, tell, augmentations)
 
 
-def _measure(recipe: Recipe, compute: Compute, tell: Tell) -> Facts:
+def _measure(recipe: Recipe, compute: Compute, tell: Tell, augmentations: Augmentations) -> Facts:
     source = load_data(recipe.data, recipe.seed)
     classes, train = len(source.classes), source.splits["train"]
     counts = train.class_counts(classes)
@@ -123,33 +133,46 @@ def _measure(recipe: Recipe, compute: Compute, tell: Tell) -> Facts:
         best = max(range(len(depths)), key=lambda place: depths[place].top1)
         preprocessing = card.preprocessing
         priced = costs(network.module, network.table, preprocessing.image_size, preprocessing.channels)
-        tried = _try(setup, sample, close, best, priced[-1].flops, decoded, tell)
-    chosen = _some(targets, groups, max(PROBED // classes, SAMPLE), recipe.seed)
-    chosen_groups = None if groups is None else groups[chosen]
-    return Facts(
-        source=source.name,
-        notes=source.notes,
-        classes=classes,
-        train=len(train),
-        val=len(source.splits["val"]),
-        test=len(source.splits.get("test", ())),
-        fewest=int(counts.min()),
-        most=int(counts.max()),
-        backbone=recipe.model.backbone,
-        weights=network.weights.origin if network.weights is not None else "none",
-        image_size=card.preprocessing.image_size,
-        depths=depths,
-        probe=_probe(features[chosen], targets[chosen], chosen_groups, recipe.seed, layer.number, layer.name),
-        shares=tuple(each.flops / max(priced[-1].flops, 1) for each in priced),
-        shift=close.shift,
-        confidence=None if close.logits is None else confidence(close.logits),
-        told_apart=None if close.logits is None else told_apart(close.logits, close.targets),
-        tried=tried,
-        seconds=_time(setup, choose_compute(compute.device, recipe.train), close.read),
-        computed=computed,
-        cached=len(targets) - computed,
-        shapes=shapes,
-    )
+        chosen = _some(targets, groups, max(PROBED // classes, SAMPLE), recipe.seed)
+        chosen_groups = None if groups is None else groups[chosen]
+        facts = Facts(
+            source=source.name,
+            notes=source.notes,
+            classes=classes,
+            train=len(train),
+            val=len(source.splits["val"]),
+            test=len(source.splits.get("test", ())),
+            fewest=int(counts.min()),
+            most=int(counts.max()),
+            backbone=recipe.model.backbone,
+            weights=network.weights.origin if network.weights is not None else "none",
+            image_size=preprocessing.image_size,
+            depths=depths,
+            probe=_probe(
+                features[chosen], targets[chosen], chosen_groups, recipe.seed, layer.number, layer.name
+            ),
+            shares=tuple(each.flops / max(priced[-1].flops, 1) for each in priced),
+            shift=close.shift,
+            confidence=None if close.logits is None else confidence(close.logits),
+            told_apart=None if close.logits is None else told_apart(close.logits, close.targets),
+            tried={},
+            seconds=_time(setup, choose_compute(compute.device, recipe.train), close.read),
+            computed=computed,
+            cached=len(targets) - computed,
+            shapes=shapes,
+        )
+        some = _copied(close, priced[-1].flops, recipe.seed)
+        names = augmentations(facts, len(some))
+        return dataclasses.replace(
+            facts, tried=_try(setup, sample, close, best, names, some, decoded, tell) if names else {}
+        )
+
+
+def _copied(close: _Close, flops: int, seed: int) -> Targets:
+    """The places in the sample of the pictures that augmented copies are made of; ``flops`` is of one."""
+    affordable = int(OPERATIONS / (len(AUGMENTATIONS) * max(flops, 1)))
+    number = max(FEWEST_COPIED, min(COPIED, affordable))
+    return _twice_or_more(close.targets, close.groups, _some(close.targets, close.groups, number, seed))
 
 
 def _look(setup: Setup, sample: Split, decoded: Decoded | None, tell: Tell) -> _Close:
@@ -203,21 +226,19 @@ def _try(
     sample: Split,
     close: _Close,
     best: int,
-    flops: int,
+    names: Sequence[str],
+    some: Targets,
     decoded: Decoded | None,
     tell: Tell,
 ) -> dict[str, Tried]:
-    """What augmentations do, on some of the sample; nothing where it has no two classes of two pictures.
+    """What augmentations do, on ``some`` of the sample; nothing where those have no two classes.
 
     Args:
         best: the depth at which the classes are told apart best.
-        flops: of one picture.
+        names: of the augmentations.
         decoded: what the sample's pictures are as evaluation resizes and cuts them.
     """
     seed, network, preprocessing = setup.recipe.seed, setup.network, setup.card.preprocessing
-    affordable = int(OPERATIONS / (len(AUGMENTATIONS) * max(flops, 1)))
-    number = max(FEWEST_COPIED, min(COPIED, affordable))
-    some = _twice_or_more(close.targets, close.groups, _some(close.targets, close.groups, number, seed))
     classes, found_targets = np.unique(close.targets[some], return_inverse=True)
     targets = found_targets.reshape(-1).astype(np.int64)
     groups = None if close.groups is None else close.groups[some]
@@ -228,9 +249,9 @@ def _try(
     depths = Depths(network.module.eval(), network.table, close.layers, size, channels, folded=True)
     plain = [each[some] for each in close.features]
     decay = choose_decay(plain[best], targets, len(classes), folds).decay
-    total, done, found = len(AUGMENTATIONS) * len(some), 0, {}
+    total, done, found = len(names) * len(some), 0, {}
     of_evaluation = EvalTransform(preprocessing).base_facts
-    for name in AUGMENTATIONS:
+    for name in names:
         transform = transform_of(name, preprocessing)
         draws = [(int(place), key(seed, "advice", name, int(place))) for place in close.places[some]]
         batches = read_draws(

@@ -9,10 +9,13 @@ from finetune.strategy.advice.rule import (
     Settings,
     Similarity,
     Strategy,
-    bears,
     few,
+    judge,
     large,
+    similarity,
     total_epochs,
+    val_can_tell,
+    wrong,
 )
 from finetune.strategy.advice.shapes import ENOUGH
 
@@ -35,7 +38,7 @@ def explain(facts: Facts, choice: Choice, settings: Settings, seconds: float) ->
         ("similarity", _similarity(facts, choice.similarity)),
         ("features", _features(facts)),
         *_shape(facts),
-        *_augmentation(facts, settings),
+        *_augmentation(facts),
         ("BatchNorm", _batchnorm(settings)),
         ("regularise", _regularisation(choice.strategy, settings)),
         ("best epoch", _selection(settings, facts)),
@@ -110,13 +113,13 @@ def _shape(facts: Facts) -> list[tuple[str, str]]:
     return [("shape", f"{said}; cross-validated on frozen features: {tried}; {verdict}")]
 
 
-def _augmentation(facts: Facts, settings: Settings) -> list[tuple[str, str]]:
-    used = settings.augment.model_dump(exclude_defaults=True)
+def _augmentation(facts: Facts) -> list[tuple[str, str]]:
+    """Each with its numbers and the rule that they were put to."""
     lines = []
     for name, tried in facts.tried.items():
-        verdict = "used" if name in used else "not needed" if bears(tried) else "refused"
-        lines.append(("augment", f"{verdict}: {NAMES[name]} ({_tried(tried)})"))
-    return lines
+        verdict, rule = judge(name, tried, similarity(facts))
+        lines.append(("augment", f"{verdict}: {NAMES[name]} ({rule}: {_tried(tried)})"))
+    return lines or [("augment", "not measured: nothing is tuned that would see augmented pictures")]
 
 
 def _tried(tried: Tried) -> str:
@@ -144,6 +147,17 @@ def _regularisation(strategy: Strategy, settings: Settings) -> str:
 
 
 def _selection(settings: Settings, facts: Facts) -> str:
+    expected = f"of {facts.val:,} val pictures a solved head gets about {facts.val * wrong(facts):.0f} wrong"
+    if settings.select == "last":
+        return f"the last: val cannot choose one, since {expected}"
+    if not val_can_tell(facts):
+        return f"the only one; val could not choose, since {expected}"
+    stops = (
+        f"; tuning ends after {settings.early_stopping} epochs that are no better, since {expected}, enough "
+        "to show a gain"
+        if settings.early_stopping
+        else ""
+    )
     if settings.select == "loss":
-        return f"chosen by val's loss, which wavers less than top-1 on {facts.val:,} pictures"
-    return "chosen by val's top-1"
+        return f"chosen by val's loss, which wavers less than top-1 on {facts.val:,} pictures{stops}"
+    return f"chosen by val's top-1{stops}"

@@ -32,6 +32,7 @@ def write_recipe(
         "optimizer": "adamw",
         **({"weight_decay": settings.weight_decay} if strategy is not Strategy.probe else {}),
         **({"select": settings.select} if settings.select != "top1" else {}),
+        **({"early_stopping": settings.early_stopping} if settings.early_stopping else {}),
         **({"label_smoothing": settings.label_smoothing} if settings.label_smoothing else {}),
     }
     kept = base.train.model_dump(include={"precision", "threads"}, exclude_defaults=True)

@@ -50,6 +50,12 @@ USELESS = -0.03
 # Fewer training pictures than this in all, or in the smallest class, and nothing but the head is moved: the
 # rest has too little to hold on to, and val is too small to notice.
 FEW, FEW_OF_A_CLASS = 40, 4
+# So many pictures that the solved head gets wrong have to be there to speak for tuning: were the two equally
+# good, five would all speak for it once in 32 times (the sign test). Of train they are counted by
+# cross-validation, of val they are what that lets expect.
+SPEAK = 5
+# A val of fewer pictures than this chooses no epoch, however many of them are wrong.
+LEAST_VAL = 20
 # Below, regularisation is stronger and the general layers are left alone (docs/advice.md).
 SMALL = 2_000
 # From here on a set is large: it can fill a network by itself, if it must.
@@ -59,9 +65,13 @@ NOTHING_FOUND = 0.05
 # A classifier that puts so many copies where it puts the originals sees no difference.
 KNOWN_WELL = 0.9
 # Where a classifier tells mirrored copies from originals more often than this, there are none among those.
+# Nearer to it than two standard errors, which of few pictures are large, it can't tell.
 TOLD = 2 / 3
 # On so many val pictures the standard error of 80 % top-1 is 2.8 points, more than most epochs differ by.
 SMALL_VAL = 200
+# Tuning ends after so many epochs, or a third of all, in which val likes none better. At first it loses what
+# the solved head has; trashnet took four epochs to regain it.
+PATIENCE = 4
 # BatchNorm keeps its statistics below this number of steps a run.
 FEW_STEPS = 1_000
 
@@ -82,6 +92,21 @@ def similarity(facts: Facts) -> Similarity:
 
 def few(facts: Facts) -> bool:
     return facts.train < FEW or facts.fewest < FEW_OF_A_CLASS
+
+
+def wrong(facts: Facts) -> float:
+    """The share of pictures that a solved head gets wrong, by cross-validation: what tuning can gain."""
+    return 1 - facts.probe.top1
+
+
+def train_can_tell(facts: Facts) -> bool:
+    """Whether enough training pictures are wrong for tuning to be worth anything that can be seen."""
+    return facts.train * wrong(facts) >= SPEAK
+
+
+def val_can_tell(facts: Facts) -> bool:
+    """Whether val can tell a tuned network from the solved head, and one epoch from another."""
+    return facts.val >= LEAST_VAL and facts.val * wrong(facts) >= SPEAK
 
 
 def large(facts: Facts) -> bool:
@@ -128,6 +153,27 @@ RULE: tuple[Row, ...] = (
         "so few pictures cannot tell a better network from a worse one; a solved head has nothing to tune",
     ),
     Row(
+        f"fewer than {SPEAK} training pictures that a solved head gets wrong",
+        lambda facts: not train_can_tell(facts),
+        Strategy.probe,
+        "tuning has nothing to gain that could be seen",
+    ),
+    Row(
+        f"a val of fewer than {LEAST_VAL} pictures, or than {SPEAK} that a solved head gets wrong, and late "
+        "features that fit",
+        lambda facts: not val_can_tell(facts) and similarity(facts) is not Similarity.dissimilar,
+        Strategy.probe,
+        "val cannot tell whether tuning helps, and nothing on train says that it is needed",
+    ),
+    Row(
+        f"a val of fewer than {LEAST_VAL} pictures, or than {SPEAK} that a solved head gets wrong, and late "
+        "features that do not fit",
+        lambda facts: not val_can_tell(facts),
+        Strategy.first_k,
+        "val cannot tell whether tuning helps; probes on the folds of train say that the last layers need "
+        "it, and the epoch is the last, not val's choice",
+    ),
+    Row(
         f"fewer than {SMALL:,} training pictures",
         lambda facts: facts.train < SMALL,
         Strategy.first_k,
@@ -161,7 +207,8 @@ def choose(facts: Facts) -> Choice:
 class Settings:
     """How a strategy is carried out on these pictures.
 
-    ``k`` of layers that are frozen while the rest is tuned; ``epochs`` and ``lr`` (the body's) of the tuning.
+    ``k`` of layers that are frozen while the rest is tuned; ``epochs`` and ``lr`` (the body's) of the tuning;
+    ``early_stopping`` after so many epochs without a better val, None: never.
     """
 
     k: int
@@ -173,6 +220,7 @@ class Settings:
     label_smoothing: float
     weight_decay: float
     select: str
+    early_stopping: int | None
 
 
 def settle(strategy: Strategy, facts: Facts) -> Settings:
@@ -193,8 +241,21 @@ def settle(strategy: Strategy, facts: Facts) -> Settings:
         augment=augmentation(facts) if tuned or strategy is Strategy.scratch else AugmentSection(),
         label_smoothing=0.1 if small and tuned else 0.0,
         weight_decay=0.05 if small else 0.01,
-        select="loss" if facts.val < SMALL_VAL else "top1",
+        select=_select(facts, tuned=tuned),
+        early_stopping=_patience(epochs) if tuned and val_can_tell(facts) else None,
     )
+
+
+def _select(facts: Facts, *, tuned: bool) -> str:
+    if tuned and not val_can_tell(facts):
+        return "last"
+    return "loss" if facts.val < SMALL_VAL else "top1"
+
+
+def _patience(epochs: int) -> int | None:
+    """None where it would never be reached."""
+    patience = max(PATIENCE, math.ceil(epochs / 3))
+    return patience if patience < epochs else None
 
 
 def epochs_for(strategy: Strategy, train: int) -> int:
@@ -218,23 +279,67 @@ def total_epochs(strategy: Strategy, settings: Settings) -> int:
 
 # Few worlds have these; each costs time and some of the network's capacity.
 RARE = frozenset({"vertical_flip", "rotation", "color_jitter"})
+# Two standard errors of how often mirrored copies are told: with more, what lies near ``TOLD`` is not known.
+CLEAR = 0.1
 
 
-def bears(tried: Tried) -> bool:
-    """Whether the copies that an augmentation makes could be pictures of their class, as far as can be told.
+class Verdict(StrEnum):
+    """On an augmentation."""
 
-    Mirrored ones must pass for originals.
+    used = "used"
+    not_needed = "not needed"
+    refused = "refused"
+
+
+def judge(name: str, tried: Tried, near: Similarity) -> tuple[Verdict, str]:
+    """Whether the copies that an augmentation makes could be pictures of their class, and the rule in words.
+
+    Mirrored ones must pass for originals. Where it cannot be told whether they do, what is usual decides:
+    most pictures bear it, and what is unlike the source, as writing is, does not.
     """
     doubt = 2 if tried.kept >= KNOWN_WELL else 1
-    misleads = tried.gain < -doubt * max(tried.error, 0.005)
-    return not misleads and (tried.told is None or tried.told <= TOLD)
+    if tried.gain < -doubt * max(tried.error, 0.005):
+        return Verdict.refused, f"learning from copies costs more than {_errors(doubt)}"
+    said = ""
+    if tried.told is not None:
+        margin = 2 * math.sqrt(TOLD * (1 - TOLD) / tried.n)
+        if tried.told > TOLD + margin:
+            return (
+                Verdict.refused,
+                f"copies are told from originals in more than {100 * (TOLD + margin):.0f} %",
+            )
+        if tried.told > TOLD - margin and margin > CLEAR:
+            said = f"{tried.n} pictures can't tell whether copies pass for originals; "
+            if near is Similarity.dissimilar:
+                return Verdict.refused, f"{said}pictures unlike the source's may be writing"
+            said += "photos usually do; "
+    if name not in RARE:
+        return Verdict.used, f"{said}used unless learning from copies costs more than {_errors(doubt)}"
+    rule = f"{said}rarely right, so used only if it gains more than 2 standard errors"
+    helps = tried.gain > 2 * tried.error > 0
+    return (Verdict.used if helps else Verdict.not_needed), rule
+
+
+def _errors(number: int) -> str:
+    return f"{number} standard error{'s' if number > 1 else ''}"
 
 
 def augmentation(facts: Facts) -> AugmentSection:
     """All that these pictures bear, of ``RARE`` only what clearly helps."""
+    near = similarity(facts)
     chosen: dict[str, object] = {}
     for name, tried in facts.tried.items():
-        helps = tried.gain > 2 * tried.error > 0
-        if bears(tried) and (name not in RARE or helps):
+        if judge(name, tried, near)[0] is Verdict.used:
             chosen |= AUGMENTATIONS[name].model_dump(exclude_defaults=True)
     return AugmentSection.model_validate(chosen)
+
+
+def worth_trying(facts: Facts, n: int) -> tuple[str, ...]:
+    """The augmentations to measure on ``n`` pictures: none where nothing is tuned.
+
+    Of ``RARE`` none where it could not gain two standard errors: fewer than ``SPEAK`` pictures are wrong.
+    """
+    if choose(facts).strategy in (Strategy.probe, Strategy.head):
+        return ()
+    rare = n * wrong(facts) >= SPEAK
+    return tuple(name for name in AUGMENTATIONS if rare or name not in RARE)

@@ -25,7 +25,8 @@ from finetune.data.sources.dataset import Split
 from finetune.errors import BadImageError, UserError
 from finetune.features.depths import Depths
 from finetune.features.extract import costs
-from finetune.features.solve import Features, Targets, choose_decay, solve
+from finetune.features.softmax import Features, Targets
+from finetune.features.solve import choose_decay, solve
 from finetune.recipe.schema import Recipe
 from finetune.strategy.advice.facts import Shapes, Sized
 from finetune.training.setup import Setup, settle_preprocessing, with_preprocessing

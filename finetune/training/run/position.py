@@ -19,9 +19,12 @@ class Best:
     val_top1: float
     val_loss: float
 
-    def beaten_by(self, top1: float, loss: float, select: Literal["top1", "loss"] = "top1") -> bool:
-        """By top1 the higher is better; ties, common where val is small, go to the lower loss."""
-        require_known("select", select, ("top1", "loss"))
+    def beaten_by(self, top1: float, loss: float, select: Literal["top1", "loss", "last"] = "top1") -> bool:
+        """By top1 the higher is better; ties, common where val is small, go to the lower loss. By last the
+        later epoch is."""
+        require_known("select", select, ("top1", "loss", "last"))
+        if select == "last":
+            return True
         if select == "loss":
             return loss < self.val_loss
         return (top1, -loss) > (self.val_top1, -self.val_loss)
