@@ -115,7 +115,7 @@ class Processes(Generic[T, R]):
         self._prepare = prepare
         self._finish = finish
         self._minders: list[_Minder] = []
-        self._finalize: Callable[[], object] = nothing
+        self._end: Callable[[], object] = nothing
 
     def __enter__(self) -> Self:
         return self
@@ -164,13 +164,16 @@ class Processes(Generic[T, R]):
 
     def close(self) -> None:
         """End the processes, at once. Further tasks start new ones."""
-        self._finalize()
-        minders, self._minders, self._finalize = self._minders, [], nothing
-        _end(minders)
+        # Does nothing in a process that was forked from this one, and has what it has.
+        self._end()
+        self._minders, self._end = [], nothing
 
     def _start(self) -> None:
         method = self._method or multiprocessing.get_start_method()
         context: Any = multiprocessing.get_context(method)
+        # First of all, since Python waits for its processes at the end, and these heed nobody's SIGTERM.
+        ends = multiprocessing.util.Finalize(self, _end, args=(self._minders,), exitpriority=10)
+        self._end = ends
         try:
             with _quiet_start(), _signals_held():
                 for _ in range(self._count):
@@ -183,17 +186,13 @@ class Processes(Generic[T, R]):
         except (OSError, MemoryError, RuntimeError) as error:
             # RuntimeError: "can't start new thread".
             self._do_without(_described(error))
-            return
-        # Python waits for its processes at the end, and these heed nobody's SIGTERM.
-        ends = multiprocessing.util.Finalize(self, _end, args=(list(self._minders),), exitpriority=10)
-        self._finalize = ends
 
     def _do_without(self, reason: str) -> None:
         self.close()
         self._count = 0
         # Once: each epoch's val may start processes anew.
         log.log(
-            logging.INFO if (self._called, reason) in _told else logging.WARNING,
+            logging.DEBUG if (self._called, reason) in _told else logging.WARNING,
             "%s could not go on (%s). The work goes on without such processes: more slowly, with the same "
             "results. %s",
             self._called,

@@ -1,6 +1,8 @@
 import dataclasses
+import errno
 import logging
 import multiprocessing
+import os
 import pickle
 import signal
 import subprocess
@@ -13,12 +15,14 @@ import numpy as np
 import pytest
 import torch
 
+from finetune.data import processes
 from finetune.data.batches import reading
 from finetune.data.batches.batch import Batch
 from finetune.data.batches.loaders import TrainLoader, default_workers, eval_batches
 from finetune.data.batches.mixing import BatchMixer
 from finetune.data.picture.preprocessing import Preprocessing
 from finetune.data.picture.transforms import TrainTransform
+from finetune.data.processes import serving
 from finetune.data.sources.dataset import Split
 from finetune.data.sources.known import drawn_source
 from finetune.data.sources.pictures import FilePictures
@@ -27,6 +31,11 @@ from finetune.recipe.schema import AugmentSection
 
 PREPROCESSING = Preprocessing(16, 18, "shorter", "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 MIXER = BatchMixer(1.0, 1.0, 3)
+
+
+@pytest.fixture(autouse=True)
+def _told_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_told", set())
 
 
 @pytest.fixture(scope="module")
@@ -357,6 +366,60 @@ def test_a_killed_process_ends_the_run_with_a_message() -> None:
     )
     assert "a loader process died" in done.stdout
     assert "data.workers: 0" in done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what is patched here reaches forked processes")
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EMFILE, "Too many open files")])
+@pytest.mark.parametrize("after", [0, 7])
+def test_processes_that_run_short_are_done_without(
+    error: Exception,
+    after: int,
+    loader: Callable[..., TrainLoader],
+    split: Split,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    before, read, calls = set(multiprocessing.active_children()), reading.Reader._decoded, 0
+
+    def short(self: reading.Reader, order: reading.Order) -> Any:
+        nonlocal calls
+        calls += 1
+        if serving() and calls > after:
+            raise error
+        return read(self, order)
+
+    monkeypatch.setattr(reading.Reader, "_decoded", short)
+    plain, working = loader(mixer=MIXER), loader(mixer=MIXER, workers=2)
+    for epoch in (0, 3):
+        assert all_same(list(plain.epoch(epoch)), list(working.epoch(epoch)))
+    one, other = (list(eval_batches(split, PREPROCESSING, batch_size=4, workers=n)) for n in (0, 2))
+    assert all_same(one, other)
+    assert set(multiprocessing.active_children()) == before
+    assert "could not go on" in caplog.text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="stops a process")
+def test_a_wait_for_a_batch_can_be_ended(loader: Callable[..., TrainLoader], split: Split) -> None:
+    class StopError(Exception):
+        pass
+
+    before = set(multiprocessing.active_children())
+
+    def check() -> None:
+        for process in set(multiprocessing.active_children()) - before:
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGSTOP)
+        if set(multiprocessing.active_children()) - before:
+            raise StopError
+
+    many = split.subset(np.tile(np.arange(21), 10))
+    for batches in (
+        loader(many, workers=2).epoch(0, check=check),
+        eval_batches(many, PREPROCESSING, batch_size=4, workers=2, check=check),
+    ):
+        with pytest.raises(StopError):
+            list(batches)
+        assert set(multiprocessing.active_children()) == before
 
 
 @pytest.mark.parametrize(("cores", "workers"), [(1, 0), (2, 0), (3, 1), (8, 6), (64, 8)])

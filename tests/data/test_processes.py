@@ -336,6 +336,17 @@ def test_they_leave_signals_to_the_run(started: Any) -> None:
     assert set(answers) == first
 
 
+@forks
+def test_a_process_that_was_forked_ends_none_of_them(started: Any) -> None:
+    helpers = started(where, 2)
+    first = set(helpers.answers(range(4)))
+    child = multiprocessing.get_context("fork").Process(target=helpers.close)
+    child.start()
+    child.join(30)
+    assert child.exitcode == 0
+    assert set(helpers.answers(range(4))) == first
+
+
 LEFT = """
 import os, signal, sys, time
 from finetune.data.processes import Processes

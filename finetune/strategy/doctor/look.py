@@ -94,7 +94,7 @@ def look_at_all(pictures: Pictures, processes: int | None = None) -> Iterator[Lo
         functools.partial(_look_at_chunk, pictures),
         processes,
         called="a process that looks at pictures",
-        remedy="Less else running at the same time leaves it more.",
+        remedy="With more memory, or more open files (`ulimit -n`), there are some.",
         # Started anew and not forked: whoever calls may have threads.
         method="spawn",
     ) as started:
