@@ -1,0 +1,45 @@
+"""What `scripts/kill-storm` brings along; the storm itself takes minutes, and is for a person to start."""
+
+import importlib.machinery
+import importlib.util
+import signal
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from finetune.recipe.load import load_recipe
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "kill-storm"
+
+
+@pytest.fixture(scope="module")
+def storm() -> ModuleType:
+    loader = importlib.machinery.SourceFileLoader("kill_storm", str(SCRIPT))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("kill_storm", loader))  # type: ignore[arg-type]
+    code = compile(SCRIPT.read_text(), str(SCRIPT), "exec")  # leaves no compiled file beside the script
+    exec(code, module.__dict__)
+    return module
+
+
+def test_its_recipes_are_of_every_kind(storm: ModuleType, tmp_path: Path) -> None:
+    recipes = [load_recipe(path) for path in storm.written(tmp_path)]
+    assert len(recipes) == 8
+    optimizers = {phase.optimizer for recipe in recipes for phase in recipe.train.phases}
+    assert optimizers == {"adamw", "sgd", "lbfgs"}
+    assert {recipe.data.workers for recipe in recipes} == {0, 2}
+    assert any(recipe.train.ema for recipe in recipes)
+    assert any(recipe.train.max_steps for recipe in recipes)
+    assert any(recipe.model.batchnorm_recalibrate for recipe in recipes)
+
+
+def test_it_knows_how_each_signal_is_answered(storm: ModuleType) -> None:
+    assert storm.answers(signal.SIGKILL) == {-9}
+    assert storm.answers(signal.SIGHUP) == {-1, 129}
+    assert storm.answers(signal.SIGINT) == {-2, 130}
+    assert storm.answers(signal.SIGTERM) == {-15, 143}
+    # Halted, and woken again, it goes on by itself.
+    assert storm.answers(signal.SIGSTOP) == storm.answers(None) == set()
+    assert {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGSTOP} == set(
+        storm.STRIKES
+    )
