@@ -26,7 +26,12 @@ def saved(image: Image.Image, format: str, **options: Any) -> bytes:
 
 
 def tiff(
-    bands: int, bits: int = 8, photometric: int = 2, extra: int | None = None, order: str = "<"
+    bands: int,
+    bits: int = 8,
+    photometric: int = 2,
+    extra: int | None = None,
+    order: str = "<",
+    signed: bool = False,
 ) -> bytes:
     """8 x 8 pixels, band after band in each: what Pillow does not write."""
     kind = {8: "u1", 16: "u2", 32: "f4"}[bits]
@@ -37,8 +42,8 @@ def tiff(
     ]  # fmt: skip
     if extra is not None:
         entries.append((338, 3, (extra,) * (bands - (3 if photometric == 2 else 1))))
-    if bits == 32:
-        entries.append((339, 3, (3,) * bands))
+    if bits == 32 or signed:
+        entries.append((339, 3, (2 if signed else 3,) * bands))
     after = 8 + 2 + 12 * len(entries) + 4
     blobs, table = b"", b""
     for tag, type_, values in entries:
@@ -161,6 +166,41 @@ def test_16_bits_are_scaled_by_their_type_and_not_by_the_picture(low: int, high:
     expected = values / 257
     assert np.abs(np.asarray(open_rgb(grey)) - expected[:, :, None]).max() <= 0.5
     assert np.abs(np.asarray(open_rgb(colour)) - expected[:, :, None]).max() <= 1.0
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("values", [(0, 100, 32_767), (-32_768, 0, 16_384), (0, 1, 2)])
+def test_numbers_with_a_sign_too(values: tuple[int, ...], order: str, tmp_path: Path) -> None:
+    """The same number is the same grey, whatever else is in the picture."""
+    path = tmp_path / "grey.tif"
+    content = bytearray(tiff(1, 16, photometric=1, order=order, signed=True))
+    pixels = np.resize(np.array(values), 64)  # which would forget the order of bytes
+    content[-128:] = pixels.astype(order + "i2").tobytes()
+    path.write_bytes(content)
+    expected = np.clip(pixels.astype(float), 0, None) * 255 / 32_767
+    assert np.abs(np.asarray(open_rgb(path))[:, :, 0].reshape(-1) - expected).max() <= 0.5
+    with Image.open(path) as image:
+        [left] = unread(image)
+    assert "16 bits a band, of which 8 are read (32,767 becomes 255)" in left.message
+
+
+def test_twelve_bits(tmp_path: Path) -> None:
+    path = tmp_path / "grey.tif"
+    values = np.linspace(0, 4095, 64).astype(int).reshape(8, 8)
+    packed = b"".join(
+        bytes([a >> 4, (a & 15) << 4 | b >> 8, b & 255]) for a, b in values.reshape(-1, 2).tolist()
+    )
+    content = (
+        tiff(1, 16, photometric=1)[:-128].replace(
+            struct.pack("<HHIHH", 258, 3, 1, 16, 0), struct.pack("<HHIHH", 258, 3, 1, 12, 0)
+        )
+        + packed
+    )
+    path.write_bytes(content)
+    assert np.abs(np.asarray(open_rgb(path))[:, :, 0] - values * 255 / 4095).max() <= 0.5
+    with Image.open(path) as image:
+        [left] = unread(image)
+    assert "12 bits a band, of which 8 are read (4,095 becomes 255)" in left.message
 
 
 def classes(root: Path, content: bytes) -> None:

@@ -6,14 +6,19 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+# TIFF's tags, and how it says that numbers have a sign.
+BITS, SAMPLES, SAMPLE_FORMAT, SIGNED = 258, 277, 339, 2
+
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Bring a picture of any mode that Pillow knows to 8-bit RGB, one way everywhere.
 
-    Transparency is laid over white. 16-bit grey is scaled to 8 bits, not clipped. 32-bit whole numbers
-    (mode I) within 0..65535 count as 16-bit; fractions (mode F) are scaled by the smallest of 1, 255 and
-    65535 that holds them all; values outside of that are stretched from the smallest to the largest. All
-    else (1, L, P, CMYK, YCbCr, HSV, LAB) is Pillow's own conversion.
+    Transparency is laid over white. 16-bit grey is scaled to 8 bits by what its type can hold, in every
+    picture alike: 65,535 becomes 255, or 32,767 where numbers have a sign (less than 0 becomes 0), or 4,095
+    where a TIFF file has 12 bits. 32-bit whole numbers (mode I) within 0..65535 count as 16-bit; fractions
+    (mode F) are scaled by the smallest of 1, 255 and 65535 that holds them all; values outside of that are
+    stretched from the smallest to the largest. All else (1, L, P, CMYK, YCbCr, HSV, LAB) is Pillow's own
+    conversion.
     """
     if image.mode.startswith("I") or image.mode == "F":
         return _from_numbers(image)
@@ -38,7 +43,12 @@ def is_transparent(image: Image.Image) -> bool:
 
 def _from_numbers(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
-    grey = _floats_to_bytes(values) if values.dtype.kind == "f" else _integers_to_bytes(values)
+    if values.dtype.kind == "f":
+        grey = _floats_to_bytes(values)
+    elif (full := full_range(image)) is not None:
+        grey = _scaled(np.clip(values, 0, full), full)
+    else:
+        grey = _integers_to_bytes(values)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         grey = np.where(values == transparent, np.uint8(255), grey)
@@ -48,7 +58,23 @@ def _from_numbers(image: Image.Image) -> Image.Image:
 def _integers_to_bytes(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     if values.dtype.itemsize > 2 and (values.min() < 0 or values.max() > 65535):
         return _stretch(values.astype(np.float64))
-    return ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+    return _scaled(values, 65535)
+
+
+def _scaled(values: npt.NDArray[Any], full: int) -> npt.NDArray[np.uint8]:
+    """0..``full`` to the nearest of 0..255."""
+    return ((values.astype(np.uint32) * 255 + full // 2) // full).astype(np.uint8)
+
+
+def full_range(image: Image.Image) -> int | None:
+    """The largest number of the type of a TIFF file's, where that is neither 8 bits, 65,535 nor 32 bits."""
+    tags: Any = getattr(image, "tag_v2", None)
+    if image.format != "TIFF" or tags is None:
+        return None
+    bits, signed = tags.get(BITS, (1,)), tags.get(SAMPLE_FORMAT, (1,))
+    if bits in ((12,), 12):
+        return 4095
+    return 32767 if bits in ((16,), 16) and signed in ((SIGNED,), SIGNED) else None
 
 
 def _floats_to_bytes(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

@@ -9,8 +9,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 from PIL import Image, TiffImagePlugin
 
-# TIFF's tags.
-BITS, SAMPLES = 258, 277
+from finetune.data.picture.modes import BITS, SAMPLES, full_range
+
 # Of which the first frame is a picture like the others, and not a preview's original.
 FRAMED = frozenset({"TIFF", "GIF", "WEBP", "PNG", "AVIF"})
 
@@ -36,7 +36,9 @@ def unread(image: Image.Image) -> tuple[Unread, ...]:
     if bands > read:
         found.append(Unread("bands", f"{bands} bands, of which the first {read} are read"))
     if (bits := _bits(image)) == 16:
-        found.append(Unread("bits", "16 bits a band, of which 8 are read (65,535 becomes 255)"))
+        full = full_range(image) or 65_535
+        bits = 12 if full == 4095 else 16
+        found.append(Unread("bits", f"{bits} bits a band, of which 8 are read ({full:,} becomes 255)"))
     elif bits > 16:
         found.append(
             Unread(

@@ -64,8 +64,8 @@ TRAITS = (
         having=f"longer than {ELONGATED:g} times their width",
         lacking="less long",
         few=f"longer than {ELONGATED:g} times their width",
-        note=": a centre crop shows little of the long ones",
-        harm=f"longer than {ELONGATED:g} times their width: a centre crop shows little of them",
+        note=": a centre crop shows little of the long ones, `data.resize_mode: pad` all",
+        harm=f"longer than {ELONGATED:g} times their width: a centre crop shows little of them, and `data.resize_mode: pad` all",
     ),
     Trait(
         kind="grey",

@@ -28,7 +28,7 @@ from finetune.training.plan import PhasePlan
 from finetune.training.setup import Setup
 
 # Of what the pixels depend on beside the picture and the transform; another format is another folder.
-FORMAT = 1
+FORMAT = 2
 # So many pictures' sizes are looked at to tell how much room all of them take.
 SIZES_READ = 64
 # A folder that holds so many times what the pictures take is begun anew, and so is a full one that holds less

@@ -20,7 +20,7 @@ from finetune.training.setup import Setup
 log = logging.getLogger("finetune")
 
 # Of what a store's rows depend on beside the prefix and the pictures; another format is another store.
-FORMAT = 2
+FORMAT = 3
 
 
 def open_store(
