@@ -65,7 +65,8 @@ TRAITS = (
         lacking="less long",
         few=f"longer than {ELONGATED:g} times their width",
         note=": a centre crop shows little of the long ones, `data.resize_mode: pad` all",
-        harm=f"longer than {ELONGATED:g} times their width: a centre crop shows little of them, and `data.resize_mode: pad` all",
+        harm=f"longer than {ELONGATED:g} times their width: a centre crop shows little of them, and "
+        "`data.resize_mode: pad` all",
     ),
     Trait(
         kind="grey",
