@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -92,7 +92,7 @@ def predict(
         output.note("reading paths, one a line; Ctrl-D ends them")
     listed = read_list(getattr(sys.stdin, "buffer", None), null=null) if STDIN in paths else iter(())
     found = expand(paths, listed)
-    done = failed = 0
+    done = failed = seen = 0
     with contextlib.ExitStack() as stack:
         classifier = _open(model, checkpoint, precision, device)
         output.note(f"computed in {precision.value}")
@@ -107,7 +107,10 @@ def predict(
         batches = run_batches(classifier, found, top=top, batch_size=batch_size)
         # Lines on the terminal are progress enough, and a bar between them would be in the way.
         silent = csv is None and sys.stdout.isatty()
+        count_seen = _seen_by(model)
         for batch in batches if silent else show_progress(batches, "batch"):
+            # Before the writers: --by move takes the files away.
+            seen += count_seen([each.path for each in batch if each.error is None])
             for writer in writers:
                 writer.write(batch)
             done += len(batch)
@@ -116,6 +119,10 @@ def predict(
         output.note(f"{csv}: {done:,} pictures")
     if sorter is not None and move_into is not None:
         _tell(sorter.counts, move_into, by or By.copy)
+    if seen:
+        output.note(
+            f"{seen:,} of {done:,} pictures are in the run's train or val: on others it is less often right"
+        )
     if failed:
         raise FinetuneError(f"{failed:,} of {done:,} pictures could not be predicted; each line says why")
 
@@ -137,6 +144,24 @@ def _tell(counts: "Counts", target: Path, by: By) -> None:
         output.warn(
             f"{where}: {counts.elsewhere:,} lie in another class's folder too, from an earlier sorting"
         )
+
+
+def _seen_by(model: Path) -> "Callable[[list[str]], int]":
+    """What counts the pictures among files that a run was trained on or chosen by; 0 of a model in a file."""
+    if not model.is_dir():
+        return lambda paths: 0
+    from finetune.errors import CheckpointError
+    from finetune.training.own_data import SEEN, read_record
+
+    try:
+        record = read_record(model)
+    except CheckpointError as error:
+        output.warn(str(error))
+        record = None
+    if record is None:
+        return lambda paths: 0
+    known = record
+    return lambda paths: len(paths) - known.splits_by_content(paths, SEEN).count(None)
 
 
 def _check_model(model: Path, precision: InferencePrecision) -> None:

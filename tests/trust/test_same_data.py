@@ -335,6 +335,22 @@ def test_export_checks_on_the_recorded_val(place: Path, cli: Cli, monkeypatch: A
     assert "val pictures" in ended.out
 
 
+def test_predict_says_which_pictures_the_run_has_seen(place: Path, cli: Cli, tmp_path: Path) -> None:
+    ended = cli("predict", "runs/recipe", "noise", "--jsonl")
+    assert ended.code == 0, ended.err
+    seen = {name: len(found) for name, found in recorded(place / "runs/recipe").items()}
+    assert (
+        f"{seen['train'] + seen['val']} of {2 * PER_CLASS} pictures are in the run's train or val"
+        in ended.err
+    )
+    others = put_noise(tmp_path / "others", seed=4)
+    assert "train or val" not in cli("predict", "runs/recipe", others, "--jsonl").err
+    (place / "runs/recipe/splits.csv").write_text("harmed")
+    ended = cli("predict", "runs/recipe", others, "--jsonl")
+    assert ended.code == 0
+    assert "not the splits of a run" in ended.err
+
+
 def test_a_run_is_probed_on_its_own_splits(place: Path, cli: Cli) -> None:
     expected = recorded(place / "runs/recipe")
     (place / "noise" / expected["test"][0]).unlink()
