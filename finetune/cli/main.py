@@ -174,8 +174,9 @@ def main() -> None:
     with contextlib.redirect_stdout(cast(TextIO, Stdout(sys.stdout))):
         try:
             try:
-                words = sys.argv[1:] if COMPLETING in os.environ else _without_quiet(sys.argv[1:])
-                command_line(_called(words))(words)
+                if COMPLETING not in os.environ:
+                    sys.argv[1:] = _without_quiet(sys.argv[1:])
+                command_line(_called(sys.argv[1:]))()
             except SystemExit:
                 sys.stdout.flush()
                 raise
