@@ -54,6 +54,7 @@ def plan_phases(
         left -= steps
         assert section.schedule is not None
         assert section.optimizer is not None
+        begun = (begun_again or {}).get(number, 0)
         warmup = round(_settled(section.warmup_epochs) * per_epoch)
         schedule = Schedule(
             section.schedule,
@@ -61,7 +62,7 @@ def plan_phases(
             warmup_steps=min(warmup, steps - 1),
             drop_every=train.step_epochs * per_epoch,
             gamma=train.step_gamma,
-            begun=(begun_again or {}).get(number, 0),
+            begun=begun if begun < steps else 0,
         )
         plans.append(
             PhasePlan(

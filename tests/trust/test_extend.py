@@ -12,7 +12,7 @@ import pytest
 import tiny
 from test_every_stop import COUNTS, Stops, drawn, promised
 
-from finetune.errors import FinishedRunError, UserError
+from finetune.errors import CheckpointError, FinishedRunError, UserError
 from finetune.model import backbones
 from finetune.recipe.load import dump_recipe, parse_recipe
 from finetune.recipe.schema import Recipe
@@ -235,6 +235,22 @@ def test_what_cannot_be_extended_says_what_to_do(read: Any, tmp_path: Path) -> N
     train(read("max_steps: 3, phases: [{epochs: 4}]"), cut)
     with pytest.raises(UserError, match="ended within an epoch"):
         longer(read("max_steps: 6, phases: [{epochs: 4}]"), cut)
+
+
+@pytest.mark.parametrize("harm", [3, [3], [{}], [{"phase": 0}], {"phase": 9}, {"step": -1}, {"goes_on": 1}])
+def test_a_history_that_cannot_be_is_refused(harm: Any, read: Any, tmp_path: Path) -> None:
+    run, recipe = tmp_path / "run", read("phases: [{epochs: 2}]")
+    train(read("phases: [{epochs: 1}]"), run)
+    longer(recipe, run)
+    path = run / "environment.json"
+    environment = json.loads(path.read_text())
+    if isinstance(harm, dict):
+        environment["extended"][0] |= harm
+    else:
+        environment["extended"] = harm
+    path.write_text(json.dumps(environment))
+    with pytest.raises(CheckpointError, match="extended"):
+        train(recipe, run, resume=True)
 
 
 def test_another_rate_for_the_added_epochs_takes_force_and_is_written_down(read: Any, tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ EXTENDED, FORCED = "extended", "forced"
 COUNTS = ("epoch", "step", "phase", "phase_step")
 
 
-def extensions_of(known: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
-    """The extensions that a run's environment tells of, first to last.
+def extensions_of(known: Mapping[str, Any], phases: int, where: str) -> list[dict[str, Any]]:
+    """The extensions that a run's environment tells of, first to last; its recipe has so many ``phases``.
 
     Raises:
         CheckpointError: they are something else.
@@ -33,6 +33,7 @@ def extensions_of(known: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
         isinstance(each, dict)
         and all(type(each.get(name)) is int and each[name] >= 0 for name in COUNTS)
         and all(type(each.get(name)) is bool for name in ("goes_on", "begins_again"))
+        and each["phase"] < phases
         for each in found
     ):
         raise CheckpointError(f"{where}: is not the description of a run's environment ({EXTENDED}).")

@@ -78,7 +78,7 @@ def stand(
     where, patience = str(saved / STATE), begun.train.early_stopping
     refuse_misfit(position, before, patience, where, exact=False)
     changes = find_changes(begun, setup, known, environment, own)
-    extensions = extensions_of(known, str(run.path / ENVIRONMENT))
+    extensions = extensions_of(known, len(begun.train.phases), str(run.path / ENVIRONMENT))
     extension_begun = is_begun(position, extensions, planned(setup, extensions))
     if not position.finished or (extension_begun and not changes.recipe):
         refuse_changes(run, changes.all, force=force, extend=extend)
