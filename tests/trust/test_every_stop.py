@@ -59,7 +59,7 @@ RECIPES = {
     "balanced sampler, early stopping": recipe(
         "sampler: balanced, early_stopping: 1, optimizer: sgd, phases: [{freeze: none, epochs: 3, lr: 0.5}]"
     ),
-    "EMA, recalibration": recipe("ema: 0.8, phases: [{freeze: 1, epochs: 2}]", "batchnorm_recalibrate: 12"),
+    "EMA, recalibration": recipe("ema: 0.8, phases: [{freeze: 1, epochs: 2}]", "batchnorm_recalibrate: 6"),
     "recalibration without EMA": recipe("phases: [{freeze: none, epochs: 2}]", "batchnorm_recalibrate: 12"),
     "two loaders": recipe(
         "augment: {crop: random_resized, flip: true}, phases: [{freeze: none, epochs: 2}]", workers=2
@@ -73,7 +73,7 @@ RECIPES = {
         "label_smoothing: 0.1, phases: [{freeze: 1, epochs: 2}]", "batchnorm: frozen, head: {hidden: 5}"
     ),
     "step limits, dropout": recipe(
-        "max_steps: 5, checkpoint_every_steps: 1, schedule: one_cycle, "
+        "max_steps: 3, checkpoint_every_steps: 1, schedule: one_cycle, "
         "phases: [{freeze: backbone, epochs: 1}, {freeze: none, epochs: 2}]",
         "head: {dropout: 0.3}",
     ),
@@ -197,9 +197,13 @@ def test_stopped_again_in_each_resume(name: str, stops: Stops, tmp_path: Path) -
         shutil.rmtree(run)
 
 
+@pytest.mark.parametrize("turn", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("how", ["folds", pytest.param("seeds", marks=pytest.mark.slow)])
-def test_several_runs_stopped_at_each_check(how: str, stops: Stops, tmp_path: Path) -> None:
-    """What is finished stays, what was stopped goes on, what is missing is done: in the same bits."""
+def test_several_runs_stopped_at_each_check(how: str, turn: bool, stops: Stops, tmp_path: Path) -> None:
+    """What is finished stays, what was stopped goes on, what is missing is done: in the same bits.
+
+    Stopped at the first check, its resume at the second, the resume of that at the third; or each in turn.
+    """
     wanted = RECIPES["a solved head alone"](drawn(tmp_path, COUNTS))
     train = train_folds if how == "folds" else train_seeds
 
@@ -216,12 +220,14 @@ def test_several_runs_stopped_at_each_check(how: str, stops: Stops, tmp_path: Pa
     expected = {own.name: promised(own) for own in (tmp_path / "whole").iterdir()}
     assert len(expected) == 2
     for at in itertools.count(1):
-        place = tmp_path / f"stopped-{at}"
-        if ends(place, at):
-            assert at > 8
+        place = tmp_path / (f"stopped-{at}" if turn else "stopped")
+        ended = ends(place, at, resume=not turn)
+        if ended or turn:
+            assert ended or ends(place, resume=True)
+            assert {own.name: promised(own) for own in place.iterdir()} == expected, f"stopped at check {at}"
+        if ended:
+            assert at > 4
             return
-        assert ends(place, resume=True)
-        assert {own.name: promised(own) for own in place.iterdir()} == expected, f"stopped at check {at}"
 
 
 def test_a_solved_head_whose_val_was_cut_short_counts(stops: Stops, tmp_path: Path) -> None:
