@@ -18,8 +18,8 @@ from finetune.training.card import ModelCard
 
 # Heads called fc, classifier, classifier.N, heads.head, head; a convolution; auxiliary ones; two heads.
 PLAIN = [
-    "resnet18", "shufflenet_v2_x0_5", "densenet121", "squeezenet1_1", "alexnet", "mobilenet_v3_small",
-    "efficientnet_b0", "convnext_tiny", "vit_b_16", "swin_t", "googlenet",
+    "resnet18", "shufflenet_v2_x0_5", "densenet121", "squeezenet1_1", "mobilenet_v3_small",
+    "efficientnet_b0", "vit_b_16", "swin_t", "googlenet",
     "timm:resnet10t", "timm:test_vit", "timm:efficientnet_lite0", "timm:deit_tiny_distilled_patch16_224",
 ]  # fmt: skip
 
