@@ -9,10 +9,11 @@ import typer
 
 from finetune.cli import output
 from finetune.cli.run_options import DeviceOption, keeping_features
-from finetune.errors import UserError
+from finetune.errors import UserError, printable
 from finetune.recipe import catalog
 
 if TYPE_CHECKING:
+    from finetune.recipe.schema import Recipe
     from finetune.strategy.advice.advise import Advice
 
 WIDTH = 110
@@ -27,11 +28,7 @@ def advise(
     ],
     backbone: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME",
-            help="The source network.",
-            show_default="efficientnet_b0, or efficientnet_lite0 where its weights cannot be fetched",
-        ),
+        typer.Option(metavar="NAME", help="The source network.", show_default=catalog.DEFAULT_BACKBONE),
     ] = None,
     recipe: Annotated[
         Path | None,
@@ -56,7 +53,7 @@ def advise(
         catalog.backbone(backbone)
     if recipe is not None:
         check_place(recipe, overwrite)
-    advice = measured(source, backbone, set_ or [], device)
+    advice = measured(asked(source, backbone, set_ or []), device)
     for text in advice.facts.notes:
         output.note(text)
     if as_json:
@@ -71,15 +68,25 @@ def advise(
         output.data(advice.recipe.rstrip("\n"))
 
 
-def measured(source: str, backbone: str | None, overrides: list[str], device: str | None) -> "Advice":
-    """The advice on ``source``, with its progress shown; without a backbone, on the default one."""
+def asked(source: str, backbone: str | None, overrides: list[str]) -> "Recipe":
+    """The recipe to advise on, and a line that says on which network, before anything is looked at."""
+    from finetune.strategy.advice.advise import base_recipe
+
+    base = base_recipe(source, backbone or catalog.DEFAULT_BACKBONE, overrides)
+    name = base.model.backbone
+    given = backbone is not None or name != catalog.DEFAULT_BACKBONE
+    default = "the default, whose weights come with the toolkit; --set model.backbone=NAME takes another"
+    output.note(f"backbone     {printable(name)} ({'as asked for' if given else default})")
+    return base
+
+
+def measured(base: "Recipe", device: str | None) -> "Advice":
+    """The advice, with its progress shown."""
     from finetune.cli.progress import open_progress
     from finetune.strategy.advice import advise as strategy
 
-    base = strategy.base_recipe(source, backbone or strategy.DEFAULT_BACKBONE, overrides)
-    advise_on = strategy.advise_or_package if backbone is None else strategy.advise
     with keeping_features(base.cache.where), open_progress(None) as progress:
-        return advise_on(base, device=device, tell=progress.passing)
+        return strategy.advise(base, device=device, tell=progress.passing)
 
 
 def show(advice: "Advice") -> None:

@@ -9,7 +9,7 @@ from finetune.cli.run_options import name_of
 from finetune.data.sources.left_out import OUTSIDE, PASSED_OVER
 from finetune.disk.nearby import did_you_mean, is_recipe
 from finetune.errors import RunDirError, UserError, printable
-from finetune.recipe.catalog import KNOWN_SETS
+from finetune.recipe.catalog import DRAWN, KNOWN_SETS
 from finetune.training.run.files import RECIPE, RESOLVED
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def is_pictures(what: Path) -> bool:
             )
         return True
     name = str(what)
-    if name in KNOWN_SETS or name.startswith("torchvision:"):
+    if name in (*KNOWN_SETS, DRAWN) or name.startswith("torchvision:"):
         return True
     if not os.path.lexists(what):
         hint = did_you_mean(name, _is_trainable, KNOWN_SETS)
@@ -98,15 +98,18 @@ def train_pictures(
 
 
 def _advised(source: str, overrides: list[str], device: str | None) -> str:
-    from finetune.cli.advise import measured, show
+    from finetune.cli.advise import asked, measured, show
     from finetune.cli.doctor import examined
 
+    base = asked(source, None, overrides)
     unreadable = _tell(examined(source, overrides))
     remark = ""
     if unreadable:
-        overrides = ["data.on_bad_image=skip", *overrides]
+        if "on_bad_image" not in base.data.model_fields_set:
+            data = base.data.model_copy(update={"on_bad_image": "skip"})
+            base = base.model_copy(update={"data": data})
         remark = f"# doctor: {unreadable} cannot be read and are left out (`finetune doctor` names them)\n"
-    advice = measured(source, None, overrides, device)
+    advice = measured(base, device)
     show(advice)
     return remark + advice.recipe
 

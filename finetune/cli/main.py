@@ -26,6 +26,7 @@ from finetune.errors import (
     is_out_of_files,
     is_out_of_memory,
 )
+from finetune.offline import forbid
 
 
 class _Command(NamedTuple):
@@ -101,6 +102,7 @@ COMMANDS = {
 }
 # By which a shell says that it wants the words that could come next.
 COMPLETING = "_FINETUNE_COMPLETE"
+OFFLINE = "--offline"
 
 
 def command_line(loaded: Container[str]) -> typer.Typer:
@@ -145,7 +147,13 @@ def _options(
             help="No notes and no progress: data, warnings and errors alone. Before or after a command.",
         ),
     ] = False,
+    offline: Annotated[
+        bool,
+        typer.Option(OFFLINE, help="Download nothing; so does FINETUNE_OFFLINE=1 in the environment."),
+    ] = False,
 ) -> None:
+    if offline:
+        forbid()
     from finetune.cli.process import settle_process
 
     settle_process()
@@ -169,13 +177,20 @@ def _called(words: list[str]) -> Container[str]:
     return [word for word in words if not word.startswith("-")][:1]
 
 
+def _offline_first(words: list[str]) -> list[str]:
+    """``--offline``, which is every command's, may stand after a command too."""
+    end = words.index("--") if "--" in words else len(words)
+    others = [word for word in words[:end] if word != OFFLINE]
+    return words if len(others) == end else [OFFLINE, *others, *words[end:]]
+
+
 def main() -> None:
     """Run the command line. An expected error is one message on stderr and its exit code, no traceback."""
     with contextlib.redirect_stdout(cast(TextIO, Stdout(sys.stdout))):
         try:
             try:
                 if COMPLETING not in os.environ:
-                    sys.argv[1:] = _without_quiet(sys.argv[1:])
+                    sys.argv[1:] = _offline_first(_without_quiet(sys.argv[1:]))
                 command_line(_called(sys.argv[1:]))()
             except SystemExit:
                 sys.stdout.flush()

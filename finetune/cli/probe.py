@@ -12,6 +12,7 @@ import typer
 from finetune.cli import output, table
 from finetune.cli.run_options import DeviceOption, name_of
 from finetune.errors import UserError, printable
+from finetune.recipe.catalog import DEFAULT_BACKBONE
 
 if TYPE_CHECKING:
     from finetune.recipe.schema import Recipe
@@ -35,7 +36,7 @@ def probe(
             show_default="the last",
         ),
     ] = None,
-    backbone: Annotated[str, typer.Option(help="Of pictures: the source network.")] = "efficientnet_lite0",
+    backbone: Annotated[str, typer.Option(help="Of pictures: the source network.")] = DEFAULT_BACKBONE,
     run_dir: Annotated[
         Path | None,
         typer.Option(help="Where the best linear one goes, as a run.", show_default="runs/NAME-probe"),

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from finetune.recipe.schema import Recipe
     from finetune.strategy.rank import Agreement, Ranking
 
-# Small to middling, of several families; the first needs no download.
-USUAL = "efficientnet_lite0,mobilenet_v3_large,resnet18,resnet50,efficientnet_b0"
+# The default, and small to middling ones of several families.
+USUAL = f"{catalog.DEFAULT_BACKBONE},mobilenet_v3_large,resnet18,resnet50,efficientnet_b0"
 SCORES = {"log_me": "LogME", "h_score": "H-score"}
 
 

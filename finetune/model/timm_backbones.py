@@ -5,12 +5,14 @@ timm is an extra. Its networks go through the same code as torchvision's.
 
 import contextlib
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
 
 from finetune.errors import MissingExtraError, UserError, WeightsError, first_line
 from finetune.model.inputs import Adapt
+from finetune.offline import because, is_offline
 from finetune.recipe.catalog import TIMM, suggest
 
 
@@ -71,18 +73,52 @@ def pretrained(name: str, num_classes: int) -> dict[str, Any]:
         WeightsError: there are none, or they could not be fetched.
     """
     own = name.removeprefix(TIMM)
+    timm = require_timm()
+    forbidden = is_offline()
     try:
         # What is announced on stdout would be taken for data.
-        with contextlib.redirect_stdout(sys.stderr):
-            module = require_timm().create_model(own, pretrained=True, num_classes=num_classes)
+        with (
+            contextlib.redirect_stdout(sys.stderr),
+            _cache_alone() if forbidden else contextlib.nullcontext(),
+        ):
+            module = timm.create_model(own, pretrained=True, num_classes=num_classes)
     except Exception as error:
         # The hub's client has errors of its own, of many kinds.
+        why = because() if forbidden else f"could not be had from timm's hub ({first_line(error)})"
         raise WeightsError(
-            f"the weights of {name} could not be had from timm's hub ({first_line(error)}). Fetch its "
+            f"the weights of {name} {'are not there, and were ' if forbidden else ''}{why}. Fetch its "
             f"checkpoint elsewhere ({_address(name)}) and set model.weights to the file, or to none; or take "
             f"the backbone efficientnet_lite0, whose weights need no download."
         ) from None
     return dict(module.state_dict())
+
+
+@contextlib.contextmanager
+def _cache_alone() -> Iterator[None]:
+    """Within, the hub's client and torch's read what is kept, and fetch nothing."""
+    import torch
+
+    def refuse(url: str, *_: Any, **__: Any) -> None:
+        raise OSError(f"{url}: {because()}")
+
+    fetches = torch.hub.download_url_to_file
+    timm_hub = sys.modules.get("timm.models._hub")
+    own = getattr(timm_hub, "download_url_to_file", None)
+    hub = sys.modules.get("huggingface_hub.constants")
+    before = getattr(hub, "HF_HUB_OFFLINE", None)
+    torch.hub.download_url_to_file = refuse
+    try:
+        if own is not None:
+            timm_hub.download_url_to_file = refuse  # type: ignore[union-attr]
+        if hub is not None:
+            hub.HF_HUB_OFFLINE = True  # type: ignore[attr-defined]
+        yield
+    finally:
+        torch.hub.download_url_to_file = fetches
+        if own is not None:
+            timm_hub.download_url_to_file = own  # type: ignore[union-attr]
+        if hub is not None:
+            hub.HF_HUB_OFFLINE = before  # type: ignore[attr-defined]
 
 
 def _address(name: str) -> str:

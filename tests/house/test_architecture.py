@@ -11,10 +11,11 @@ PACKAGE = Path(finetune.__file__).parent
 # Each room may import the rooms before it; data and model stand side by side.
 ROOMS = {
     "errors": set(),
+    "offline": {"errors"},
     "disk": {"errors"},
     "recipe": {"errors", "disk"},
-    "data": {"errors", "disk", "recipe"},
-    "model": {"errors", "disk", "recipe"},
+    "data": {"errors", "offline", "disk", "recipe"},
+    "model": {"errors", "offline", "disk", "recipe"},
     "features": {"errors", "disk", "recipe", "data", "model"},
     "evaluation": {"errors", "disk", "recipe", "data", "model", "features"},
     "training": {"errors", "disk", "recipe", "data", "model", "features", "evaluation"},

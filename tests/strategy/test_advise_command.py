@@ -101,15 +101,15 @@ def test_pictures_alone_are_examined_advised_on_and_trained(photos: Path, cli: C
     ended = cli("train", f"{photos}/", *TINY)
     assert ended.code == 0, ended.err
     assert "doctor       truncated" in ended.err
-    # No network reaches beyond this machine, so the default's weights cannot be fetched.
-    assert "efficientnet_lite0, which is packaged, takes the place of efficientnet_b0" in ended.err
+    # First of all, and whatever the network is like.
+    assert ended.err.startswith("backbone     efficientnet_lite0 (the default, whose weights come with the")
     assert "\nadvice " in f"\n{ended.out}"
     assert "test top-1" in ended.out
     run = Path("runs/photos")
     assert f"the recipe that repeats it: {run}/recipe.yaml" in ended.err
     text = (run / "recipe.yaml").read_text()
     assert text.startswith("# doctor: 1 picture cannot be read")
-    assert "# backbone: efficientnet_lite0, since the weights of efficientnet_b0" in text
+    assert yaml.safe_load(text)["model"]["backbone"] == "efficientnet_lite0"
     assert yaml.safe_load(text)["data"]["on_bad_image"] == "skip"
     repeated = cli("train", run / "recipe.yaml", "--run-dir", "runs/repeated")
     assert repeated.code == 0, repeated.err
@@ -120,6 +120,15 @@ def test_pictures_alone_are_examined_advised_on_and_trained(photos: Path, cli: C
     finished = cli("train", photos, "--resume")
     assert finished.code == 0
     assert "this run is finished" in finished.err
+
+
+def test_a_backbone_that_is_asked_for_is_not_replaced(photos: Path, cli: Cli) -> None:
+    """No network reaches beyond this machine: what cannot be fetched is an error, and nothing is trained."""
+    ended = cli("train", photos, *TINY, "--set", "model.backbone=resnet18")
+    assert ended.code == 2
+    assert ended.err.startswith("backbone     resnet18 (as asked for)")
+    assert "the weights of resnet18" in ended.err
+    assert not Path("runs/photos/recipe.yaml").exists()
 
 
 def weights(run: Path) -> str:

@@ -14,9 +14,10 @@ import numpy.typing as npt
 
 from finetune.data.keys import key
 from finetune.data.sources.dataset import Source, listed
-from finetune.data.sources.known import DRAWN, in_pairs
+from finetune.data.sources.known import in_pairs
 from finetune.data.sources.tables import column_values
 from finetune.errors import DataError, printable
+from finetune.recipe.catalog import DRAWN
 
 Indices = npt.NDArray[np.int64]
 # What Wilson's interval, which counts pictures, does not know.

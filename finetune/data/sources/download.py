@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from finetune.errors import DataError
+from finetune.offline import because, is_offline
 
 log = logging.getLogger("finetune")
 
@@ -59,11 +60,14 @@ def fetch(
     arrived and the bytes in total (None: not known).
 
     Raises:
-        DataError: no connection, a wrong answer, a redirect away from https, a wrong checksum (also of a
-            ``target`` that was there), or no room on the disk.
+        DataError: downloads are forbidden (:mod:`finetune.offline`), no connection, a wrong answer, a
+            redirect away from https, a wrong checksum (also of a ``target`` that was there), or no room on
+            the disk.
     """
     if urlsplit(url).scheme not in schemes:
         raise DataError(f"{url}: only https is allowed")
+    if is_offline() and not target.exists():
+        raise DataError(f"{url}: {because()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _lock(target.with_name(f"{target.name}.lock")):

@@ -20,18 +20,17 @@ from finetune.data.sources.download import check_sha1, fetch
 from finetune.data.sources.folders import read_folder
 from finetune.data.sources.pictures import ArrayPictures
 from finetune.errors import DataError
+from finetune.recipe.catalog import DRAWN
 
 log = logging.getLogger("finetune")
 
-# By which drawn pictures go as a source.
-DRAWN = "drawn"
 # Chapter 14.2 of "Dive into Deep Learning" (d2l.ai): 2,000 pictures to train on, 800 to test on.
 HOTDOG_URL = "https://d2l-data.s3-accelerate.amazonaws.com/hotdog.zip"
 HOTDOG_SHA1 = "fba480ffa8aa7e0febbb511d181409f899b9baa5"
 
 
 def read_known(name: str) -> Source:
-    """One of the sets that :data:`finetune.recipe.catalog.KNOWN_SETS` names.
+    """One of the sets that :mod:`finetune.recipe.catalog` names.
 
     Raises:
         DataError: it has to be fetched and cannot be; the message says which file to put where.

@@ -10,7 +10,7 @@ from finetune.data.sources.tables import has_column, read_table
 from finetune.data.sources.torchvision_sets import TORCHVISION_PREFIX, read_torchvision
 from finetune.disk.nearby import did_you_mean, is_recipe
 from finetune.errors import DataError, printable
-from finetune.recipe.catalog import KNOWN_SETS
+from finetune.recipe.catalog import DRAWN, KNOWN_SETS
 
 ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"})
 # What lists of pictures and recipes end in, among the things that a source may have been meant to be.
@@ -28,7 +28,7 @@ def read_source(source: str, reading: Reading = AS_FOUND) -> Source:
     if source.startswith(TORCHVISION_PREFIX):
         _check_reading(source, reading)
         return read_torchvision(source.removeprefix(TORCHVISION_PREFIX))
-    if source in KNOWN_SETS:
+    if not is_place(source):
         _check_reading(source, reading)
         return read_known(source)
     path = _existing(source)
@@ -50,7 +50,7 @@ def read_like(source: str, reading: Reading) -> Source:
         column = reading.split_column
         known = column in (None, "none") or has_column(table, column)
         return read_table(table, dataclasses.replace(reading, split_column=column if known else None))
-    is_folder = source not in KNOWN_SETS and Path(source).expanduser().is_dir()
+    is_folder = is_place(source) and Path(source).expanduser().is_dir()
     return read_source(source, Reading(as_classes=reading.as_classes and is_folder))
 
 
@@ -60,7 +60,7 @@ def table_of(source: str, reading: Reading = AS_FOUND) -> Path | None:
     Raises:
         DataError: there is no such thing.
     """
-    if source.startswith(TORCHVISION_PREFIX) or source in KNOWN_SETS:
+    if not is_place(source):
         return None
     path = _existing(source)
     _check_reading(source, reading, path)
@@ -98,7 +98,7 @@ def _check_reading(source: str, reading: Reading, path: Path | None = None) -> N
 
 def is_place(source: str) -> bool:
     """Whether ``source`` is a path, and not the name of a data set."""
-    return not source.startswith(TORCHVISION_PREFIX) and source not in KNOWN_SETS
+    return not source.startswith(TORCHVISION_PREFIX) and source not in (*KNOWN_SETS, DRAWN)
 
 
 def _no_such(source: str) -> str:

@@ -19,11 +19,14 @@ from finetune.data.cache.folder import VARIABLE, cache_folder
 from finetune.data.sources.dataset import Source, Split, compare_classes, listed
 from finetune.data.sources.pictures import ArrayPictures, FilePictures, Pictures, TorchvisionPictures
 from finetune.errors import DataError, printable
+from finetune.offline import because, is_offline
 from finetune.recipe.catalog import suggest
 
 # Of a recipe's data.source.
 TORCHVISION_PREFIX = "torchvision:"
 TIMEOUT_SECONDS = 30.0
+# So many are named in a message.
+MOST_ADDRESSES = 8
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,10 @@ def _load(source_name: str, set_name: str, arguments: dict[str, Any], fetched: b
     except Exception as error:
         # Whatever it is, the files are not there, or not as they should be.
         reason = _short(error)
+    if fetched and is_offline():
+        raise DataError(
+            f"{source_name}: not found, and {because()}.{_from_where(kind)}\n{_where_to(set_name)}"
+        )
     if fetched:
         try:
             with _https_only():
@@ -146,11 +153,35 @@ def _load(source_name: str, set_name: str, arguments: dict[str, Any], fetched: b
         except Exception as error:
             reason = _short(error)
     how = "torchvision could not fetch it" if fetched else "it must be put there by hand"
-    raise DataError(
-        f"{source_name}: not found, and {how}: {reason}\n"
+    raise DataError(f"{source_name}: not found, and {how}: {reason}\n{_where_to(set_name)}")
+
+
+def _where_to(set_name: str) -> str:
+    root = cache_folder() / "torchvision"
+    return (
         f"Its files belong into {root}, laid out as torchvision.datasets.{set_name} expects them; "
         f"the environment variable {VARIABLE} names another folder than {root.parent}."
     )
+
+
+def _from_where(kind: type) -> str:
+    """Where torchvision would fetch the files of a set, as far as its class says."""
+    mirrors, resources = getattr(kind, "mirrors", ()), getattr(kind, "resources", ())
+    found = [f"{mirrors[0]}{resource[0]}" for resource in resources if mirrors]
+    for each in kind.__mro__:
+        found += [] if found else list(_addresses(list(vars(each).values())))
+    shown = ", ".join(dict.fromkeys(found[:MOST_ADDRESSES]))
+    return f" Fetch it elsewhere: {shown}." if found else ""
+
+
+def _addresses(value: Any) -> Iterator[str]:
+    if isinstance(value, str) and value.startswith(("https://", "http://")):
+        yield value
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _addresses(each)
+    elif isinstance(value, dict):
+        yield from _addresses(list(value.values()))
 
 
 def _read(dataset: Any, prefix: str) -> tuple[Pictures, npt.NDArray[np.int64]]:

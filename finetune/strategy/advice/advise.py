@@ -1,12 +1,10 @@
 """Pictures to advice: the table of contents."""
 
-import dataclasses
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finetune.errors import UserError, WeightsError
+from finetune.errors import UserError
 from finetune.recipe.load import minimal_recipe, parse_recipe
 from finetune.recipe.schema import Recipe
 from finetune.strategy.advice.duration import expected_seconds
@@ -17,11 +15,6 @@ from finetune.strategy.advice.recipe_text import write_recipe
 from finetune.strategy.advice.rule import Choice, Settings, choose, settle, total_epochs, worth_trying
 from finetune.strategy.advice.shapes import with_shape
 
-log = logging.getLogger("finetune")
-
-DEFAULT_BACKBONE = "efficientnet_b0"
-# Comes as a package, and so needs no download.
-PACKAGED_BACKBONE = "efficientnet_lite0"
 # What may be given before there is advice, beside data, seed and cache.
 KNOWN = {"model": {"backbone", "weights", "in_channels"}, "train": {"precision", "threads"}}
 
@@ -72,25 +65,6 @@ def advise(recipe: Recipe, *, device: str | None = None, tell: Tell = silent) ->
     text = write_recipe(recipe, choice.strategy, settings, reasons)
     parse_recipe(text, "advice")  # a recipe that cannot be run is a fault here, and not at its user's
     return Advice(facts, choice, settings, seconds, reasons, text)
-
-
-def advise_or_package(recipe: Recipe, *, device: str | None = None, tell: Tell = silent) -> Advice:
-    """As :func:`advise`; where the network's own weights cannot be fetched, on the one that is packaged."""
-    try:
-        return advise(recipe, device=device, tell=tell)
-    except WeightsError as error:
-        wanted = recipe.model.backbone
-        if recipe.model.weights != "default" or wanted == PACKAGED_BACKBONE:
-            raise
-        log.warning("%s\n%s, which is packaged, takes the place of %s", error, PACKAGED_BACKBONE, wanted)
-    model = recipe.model.model_copy(update={"backbone": PACKAGED_BACKBONE})
-    advice = advise(recipe.model_copy(update={"model": model}), device=device, tell=tell)
-    sentence = f"{PACKAGED_BACKBONE}, since the weights of {wanted} could not be fetched"
-    return dataclasses.replace(
-        advice,
-        reasons=(*advice.reasons, ("backbone", sentence)),
-        recipe=f"# backbone: {sentence}\n{advice.recipe}",
-    )
 
 
 def base_recipe(source: str, backbone: str, overrides: Sequence[str] = ()) -> Recipe:

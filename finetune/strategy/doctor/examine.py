@@ -10,6 +10,7 @@ import numpy as np
 from finetune.data.holdout.splits import carve
 from finetune.data.sources.dataset import AS_FOUND, Reading, Source
 from finetune.errors import DataError
+from finetune.recipe.schema import DataSection, default_of
 from finetune.strategy.doctor.checks import (
     Seen,
     check_classes,
@@ -22,9 +23,6 @@ from finetune.strategy.doctor.findings import Finding, in_order
 from finetune.strategy.doctor.inventory import take_inventory
 from finetune.strategy.doctor.look import Look, look_at_all
 from finetune.strategy.doctor.similar import Twin, near_duplicates
-
-# What a recipe carves where it says nothing else.
-VAL_FRACTION, TEST_FRACTION = 0.1, 0.2
 
 Watch = Callable[[Iterable[Look], int], Iterable[Look]]
 
@@ -121,8 +119,9 @@ def _check_splits(source: Source, seen: list[Seen]) -> tuple[list[Finding], tupl
     try:
         carved = carve(
             Source(source.name, source.classes, splits),
-            val_fraction=VAL_FRACTION,
-            test_fraction=TEST_FRACTION,
+            # What a recipe carves where it says nothing else.
+            val_fraction=default_of(DataSection, "val_fraction"),
+            test_fraction=default_of(DataSection, "test_fraction"),
             seed=0,
         )
     except DataError as error:

@@ -24,7 +24,7 @@ from finetune.features.decide import amount
 from finetune.model.auxiliary import loss_and_logits
 from finetune.model.build import Network
 from finetune.model.freeze import Freeze, resolve_freeze
-from finetune.recipe.schema import TrainSection
+from finetune.recipe.schema import DEFAULT_BATCH_SIZE, TrainSection
 from finetune.training.compute.memory import largest_that_fits
 from finetune.training.compute.precision import Compute
 
@@ -33,7 +33,7 @@ log = logging.getLogger("finetune")
 BatchNormMode = Literal["train", "frozen"]
 
 # What `auto` is where it fits, and what the default learning rates are for.
-PICTURES_A_STEP = 32
+PICTURES_A_STEP = DEFAULT_BATCH_SIZE
 # What a step takes at its peak, of what the forward pass keeps for the backward pass: at most that, on the
 # networks and precisions that were measured.
 PEAK = 1.7
