@@ -14,7 +14,6 @@ from finetune.strategy.advice.rule import (
     large,
     similarity,
     total_epochs,
-    val_can_tell,
     wrong,
 )
 from finetune.strategy.advice.shapes import ENOUGH
@@ -41,7 +40,7 @@ def explain(facts: Facts, choice: Choice, settings: Settings, seconds: float) ->
         *_augmentation(facts),
         ("BatchNorm", _batchnorm(settings)),
         ("regularise", _regularisation(choice.strategy, settings)),
-        ("best epoch", _selection(settings, facts)),
+        ("best epoch", _selection(choice.strategy, settings, facts)),
         ("time", f"{in_words(seconds)} on this machine (good to a factor of two)"),
     ]
 
@@ -146,12 +145,12 @@ def _regularisation(strategy: Strategy, settings: Settings) -> str:
     return f"weight decay {settings.weight_decay:g}{smoothing}: more, the fewer pictures there are"
 
 
-def _selection(settings: Settings, facts: Facts) -> str:
+def _selection(strategy: Strategy, settings: Settings, facts: Facts) -> str:
     expected = f"of {facts.val:,} val pictures a solved head gets about {facts.val * wrong(facts):.0f} wrong"
     if settings.select == "last":
         return f"the last: val cannot choose one, since {expected}"
-    if not val_can_tell(facts):
-        return f"the only one; val could not choose, since {expected}"
+    if strategy is Strategy.probe:
+        return "the only one: a solved head has no others"
     stops = (
         f"; tuning ends after {settings.early_stopping} epochs that are no better, since {expected}, enough "
         "to show a gain"
