@@ -115,7 +115,8 @@ def test_more_pictures_take_fewer_epochs_and_let_the_statistics_follow() -> None
 @pytest.mark.parametrize("near", [True, False])
 @pytest.mark.parametrize("right", [1.0, 0.97, 0.9, 0.7, 0.3])
 def test_val_decides_what_it_can_decide(right: float, near: bool) -> None:
-    """Who tunes has pictures that can speak for it: of val, or of train where features do not fit."""
+    """Who tunes has pictures that can speak for it: of val, or of train where features do not fit, or where a
+    third of them come out wrong."""
     grid = itertools.product([43, 120, 450, 1_900, 6_000], [1, 5, 12, 19, 20, 45, 400], [2, 10])
     for train, val, classes in grid:
         each = train // classes
@@ -135,7 +136,7 @@ def test_val_decides_what_it_can_decide(right: float, near: bool) -> None:
             assert chosen.early_stopping is None or 4 <= chosen.early_stopping < chosen.epochs
             assert chosen.early_stopping is not None or chosen.epochs <= 4
         elif val < 20 or speak_on_val < 5 - 1e-9:
-            assert tunes is (not near and speak_on_train >= 5)
+            assert tunes is ((not near or right < 2 / 3) and speak_on_train >= 5)
             if tunes:
                 assert (chosen.select, chosen.early_stopping) == ("last", None)
         words = dict(explain(known, choice, chosen, 60.0))["best epoch"]

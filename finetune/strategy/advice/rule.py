@@ -54,6 +54,9 @@ FEW, FEW_OF_A_CLASS = 40, 4
 # good, five would all speak for it once in 32 times (the sign test). Of train they are counted by
 # cross-validation, of val they are what that lets expect.
 SPEAK = 5
+# Where a solved head gets so large a share of the training pictures wrong, tuning gained in every line of
+# docs/advice.md that has more than a few pictures: then it is worth trying although val cannot tell.
+MANY_WRONG = 1 / 3
 # A val of fewer pictures than this chooses no epoch, however many of them are wrong.
 LEAST_VAL = 20
 # Below, regularisation is stronger and the general layers are left alone (docs/advice.md).
@@ -109,6 +112,11 @@ def val_can_tell(facts: Facts) -> bool:
     return facts.val >= LEAST_VAL and facts.val * wrong(facts) >= SPEAK
 
 
+def needs_tuning(facts: Facts) -> bool:
+    """Whether train alone says so: the late features do not fit, or a solved head gets very much wrong."""
+    return similarity(facts) is Similarity.dissimilar or wrong(facts) >= MANY_WRONG
+
+
 def large(facts: Facts) -> bool:
     return facts.train >= LARGE and facts.per_class >= LARGE_PER_CLASS
 
@@ -161,17 +169,17 @@ RULE: tuple[Row, ...] = (
     Row(
         f"a val of fewer than {LEAST_VAL} pictures, or than {SPEAK} that a solved head gets wrong, and late "
         "features that fit",
-        lambda facts: not val_can_tell(facts) and similarity(facts) is not Similarity.dissimilar,
+        lambda facts: not val_can_tell(facts) and not needs_tuning(facts),
         Strategy.probe,
         "val cannot tell whether tuning helps, and nothing on train says that it is needed",
     ),
     Row(
         f"a val of fewer than {LEAST_VAL} pictures, or than {SPEAK} that a solved head gets wrong, and late "
-        "features that do not fit",
+        "features that do not fit, or with which a third of the training pictures come out wrong",
         lambda facts: not val_can_tell(facts),
         Strategy.first_k,
-        "val cannot tell whether tuning helps; probes on the folds of train say that the last layers need "
-        "it, and the epoch is the last, not val's choice",
+        "val cannot tell whether tuning helps; probes on the folds of train say that it is needed, and the "
+        "epoch is the last, not val's choice",
     ),
     Row(
         f"fewer than {SMALL:,} training pictures",
