@@ -59,7 +59,7 @@ BOTH = """
 from finetune.cli import main, output
 from finetune.errors import UserError
 
-def fails(words):
+def fails():
     output.data("said before")
     raise UserError("the file is missing")
 
@@ -126,7 +126,7 @@ def test_no_memory_left_is_a_message_wherever_it_happens(
 ) -> None:
     from finetune.cli import main
 
-    def fails(words: list[str]) -> None:
+    def fails() -> None:
         raise raised
 
     monkeypatch.setattr(main, "command_line", lambda loaded: fails)
@@ -140,7 +140,7 @@ def test_another_fault_is_not_called_out_of_memory(
 ) -> None:
     from finetune.cli import main
 
-    def fails(words: list[str]) -> None:
+    def fails() -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     monkeypatch.setattr(main, "command_line", lambda loaded: fails)

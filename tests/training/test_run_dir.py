@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from finetune.training.run.directory import Description, RunDir
 run = RunDir.open(Path(sys.argv[1]))
-run.begin(Description(b"", "", {}))
+run.begin(Description(b"", "", {}, b""))
 print("taken", flush=True)
 sys.stdin.read()
 """
@@ -26,7 +26,7 @@ sys.stdin.read()
 def run_path(tmp_path: Path) -> Path:
     path = tmp_path / "runs" / "one"
     with RunDir.open(path) as run:
-        run.begin(Description(b"data: {}\n", "resolved: true\n", {}))
+        run.begin(Description(b"data: {}\n", "resolved: true\n", {}, b""))
     return path
 
 
@@ -47,7 +47,7 @@ def test_overwrite_removes_what_a_run_writes_and_nothing_else(run_path: Path) ->
     (run_path / "my notes.txt").write_text("keep me")
     (run_path / "checkpoints" / "best").mkdir(parents=True)
     with RunDir.open(run_path, overwrite=True) as run:
-        run.begin(Description(b"new", "", {}))
+        run.begin(Description(b"new", "", {}, b""))
     assert list((run_path / "checkpoints").iterdir()) == []
     assert (run_path / "recipe.yaml").read_text() == "new"
     assert (run_path / "my notes.txt").read_text() == "keep me"

@@ -74,7 +74,7 @@ def one_epoch(run: RunDir, number: int) -> None:
 def test_full_at_any_write_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def three_epochs(path: Path) -> None:
         with RunDir.open(path, resume=True) as run:
-            run.begin(Description(b"given", "resolved", {"threads": 1}))
+            run.begin(Description(b"given", "resolved", {"threads": 1}, b"split,class"))
             for number in (1, 2, 3):
                 one_epoch(run, number)
             run.cut_back(METRICS, 2)
@@ -102,7 +102,7 @@ def _goes_on(path: Path) -> None:
         last = open_checkpoint(run.checkpoints, "last")
         if last is None:
             if not run.begun:
-                run.begin(Description(b"given", "resolved", {"threads": 1}))
+                run.begin(Description(b"given", "resolved", {"threads": 1}, b"split,class"))
             number = 0
         else:
             number = read_document(last / STATE)
