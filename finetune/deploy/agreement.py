@@ -90,7 +90,7 @@ def check_images(trained: Trained) -> tuple[NDArray[np.float32], str]:
         images: list[NDArray[np.float32]] = []
         for index in _spread(len(val)):
             try:
-                images.append(preprocessing(val.open(index)))
+                images.append(preprocessing(val.picture(index, preprocessing.bands)))
             except BadImageError as error:
                 log.warning("left out of the check: %s", error)
             if len(images) == PICTURES:

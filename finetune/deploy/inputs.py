@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 from typing import BinaryIO
 
 from finetune.data.sources.files import walk
-from finetune.data.sources.recognise import is_picture
+from finetune.data.sources.recognise import is_array_name, is_picture
 from finetune.disk.nearby import did_you_mean
 from finetune.errors import UserError, printable
 
@@ -88,7 +88,7 @@ def expand(inputs: Iterable[str], listed: Iterable[str] = ()) -> Iterator[str]:
             for name in listed:
                 yield from _named(name)
         elif Path(text).is_dir():
-            yield from filter(is_picture, walk(text))
+            yield from _pictures_in(text)
         elif _exists(text) or not glob.has_magic(text):
             yield text
         else:
@@ -96,8 +96,19 @@ def expand(inputs: Iterable[str], listed: Iterable[str] = ()) -> Iterator[str]:
 
 
 def _named(name: str) -> Iterator[str]:
-    pictures = filter(is_picture, walk(name)) if "\0" not in name and Path(name).is_dir() else iter(())
+    pictures = _pictures_in(name) if "\0" not in name and Path(name).is_dir() else iter(())
     yield next(pictures, name)
+    yield from pictures
+
+
+def _pictures_in(folder: str) -> Iterator[str]:
+    """Arrays where there are no other pictures, as when a folder is trained on."""
+    pictures = filter(is_picture, walk(folder))
+    first = next(pictures, None)
+    if first is None:
+        yield from filter(is_array_name, walk(folder))
+        return
+    yield first
     yield from pictures
 
 

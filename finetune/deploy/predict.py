@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.data.picture.images import open_rgb
+from finetune.data.picture.bands import open_picture
 from finetune.errors import BadImageError
 from finetune.evaluation.probabilities import in_digits, ranked, softmax
 from finetune.training.card import ModelCard
@@ -67,7 +67,8 @@ def _predict_batch(classifier: Classifier, paths: list[str], top: int) -> list[P
     images = []
     for path in paths:
         try:
-            images.append(card.preprocessing(open_rgb(Path(path))))
+            preprocessing = card.preprocessing
+            images.append(preprocessing(open_picture(Path(path), preprocessing.bands)))
             results.append(None)
         except BadImageError as error:
             results.append(Prediction(path, error=error.reason))

@@ -231,8 +231,8 @@ class ModelSection(Section):
     )
     in_channels: Annotated[int, Field(ge=1, le=64), AfterValidator(_not_two)] = Field(
         3,
-        description="1: pictures become grey; beyond 3 their colours repeat (R, G, B, R, ...); further bands "
-        "of a file are not read",
+        description="1: pictures become grey; 4 or more: so many bands of each TIFF file or array (.npy), "
+        "8 bits a band; of files that have colours only, these repeat (R, G, B, R, ...)",
     )
     head: HeadSection = Field(default_factory=HeadSection)
     batchnorm: Literal["train", "frozen"] = Field(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.data.holdout.recorded import Record
+from finetune.data.picture.preprocessing import Preprocessing
 from finetune.data.sources.unread import unread_notes
 from finetune.errors import RunDirError
 from finetune.evaluation.metrics import Metrics
@@ -283,12 +284,12 @@ def _facts(
     facts = [
         ("data", f"{source.name}: {len(source.classes)} classes; {counts}"),
         *(("", note) for note in source.notes),
-        *(("", note) for note in unread_notes(source.splits["train"])),
+        *(("", note) for note in _unread(setup)),
         ("network", f"{setup.recipe.model.backbone}, {len(network.table.body)} layers and a head"),
         ("weights", network.weights.origin if network.weights is not None else "none: from scratch"),
         (
             "pictures",
-            f"{setup.card.preprocessing.in_words}{_channels(setup.card.preprocessing.channels)}",
+            f"{setup.card.preprocessing.in_words}{_channels(setup.card.preprocessing)}",
         ),
         (
             "machine",
@@ -325,7 +326,15 @@ def _step(train: TrainSection) -> str:
     return f"{size} pictures" if times == 1 else f"{size * times} pictures, {times} batches of {size} each"
 
 
-def _channels(count: int) -> str:
+def _unread(setup: Setup) -> list[str]:
+    # Of files whose bands are read there is nothing to add to what is said of the pictures.
+    return [] if setup.card.preprocessing.reads == "bands" else unread_notes(setup.source.splits["train"])
+
+
+def _channels(preprocessing: Preprocessing) -> str:
+    count = preprocessing.channels
     if count == 1:
         return ", made grey"
+    if preprocessing.reads == "bands":
+        return f", the {count} bands of each file, of 8 bits: the most that its type holds becomes 255"
     return f", {count} channels: the colours repeat" if count > 3 else ""

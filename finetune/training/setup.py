@@ -15,11 +15,11 @@ from finetune.data.cache.decoded import Decoded
 from finetune.data.holdout.folds import folded
 from finetune.data.holdout.groups import with_groups
 from finetune.data.holdout.splits import carve
-from finetune.data.picture.preprocessing import Preprocessing
+from finetune.data.picture.preprocessing import Preprocessing, Reads
 from finetune.data.picture.transforms import TrainTransform
 from finetune.data.sources.dataset import Reading, Source, Split
+from finetune.data.sources.own_bands import has_own_bands
 from finetune.data.sources.read import read_source
-from finetune.data.sources.unread import refuse_other_bands
 from finetune.errors import UserError, require_known
 from finetune.model.build import Network, build
 from finetune.model.start import starting_weights
@@ -108,12 +108,12 @@ def prepare(recipe: Recipe, source: Source, compute: Compute) -> Setup:
     """Build everything. The data comes first, read already: its faults are found before a network is loaded.
 
     Raises:
-        DataError: pictures have bands that ``model.in_channels`` asks for and that are not read.
-        UserError: weights, freeze or sizes that cannot be.
+        DataError: pictures have bands, and others than ``model.in_channels`` asks for.
+        UserError: weights, freeze, sizes or augmentation that cannot be.
         NoMemoryError: ``batch_size: auto``, and not even two pictures fit.
     """
     data = recipe.data
-    refuse_other_bands(source.splits["train"], recipe.model.in_channels)
+    own_bands = has_own_bands(source.splits["train"], recipe.model.in_channels)
     network = build(
         recipe.model,
         len(source.classes),
@@ -121,7 +121,7 @@ def prepare(recipe: Recipe, source: Source, compute: Compute) -> Setup:
         image_size=None if data.image_size == "auto" else data.image_size,
         classes=source.classes,
     )
-    preprocessing = settle_preprocessing(data, network.input_spec)
+    preprocessing = settle_preprocessing(data, network.input_spec, "bands" if own_bands else "colours")
     place(network.module, compute.device, compute.memory_format)
     picture = (preprocessing.channels, preprocessing.image_size, preprocessing.image_size)
     train = settle_batch_size(recipe.train, network, picture, compute, recipe.model.batchnorm)
@@ -155,7 +155,7 @@ def prepare(recipe: Recipe, source: Source, compute: Compute) -> Setup:
     )
 
 
-def settle_preprocessing(data: DataSection, spec: InputSpec) -> Preprocessing:
+def settle_preprocessing(data: DataSection, spec: InputSpec, reads: Reads = "colours") -> Preprocessing:
     """The evaluation transform: the weights' own, where the recipe says nothing else.
 
     Another ``image_size`` keeps the weights' own proportion between resize and crop. Under ``pad`` nothing is
@@ -181,6 +181,7 @@ def settle_preprocessing(data: DataSection, spec: InputSpec) -> Preprocessing:
         interpolation=spec.interpolation if data.interpolation == "auto" else data.interpolation,
         mean=spec.mean,
         std=spec.std,
+        reads=reads,
     )
 
 

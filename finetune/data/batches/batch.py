@@ -80,7 +80,8 @@ class Fresh:
 class PixelBatch:
     """A batch as it is read: 8 bits a colour, a quarter of what it becomes.
 
-    ``pixels`` is (N, S, S, 3) uint8, or (N, S, S, 1) where pictures are made grey; ``erased`` the boxes to be
+    ``pixels`` is (N, S, S, 3) uint8, or (N, S, S, 1) where pictures are made grey, or (N, S, S, C) where they
+    have bands of their own; ``erased`` the boxes to be
     erased, each with the place of its picture in the batch; ``fresh`` what is to be kept; the rest as in
     :class:`Batch`.
     """

@@ -13,7 +13,7 @@ class Normalizer:
 
     def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:
         self._device = device
-        self._channels = preprocessing.channels
+        self._repeated = preprocessing.channels if preprocessing.channels > preprocessing.depth else None
         size = preprocessing.image_size
         # A row of pixels at a time: kernels are slow on rows of three numbers.
         self._mean, self._std = (
@@ -26,8 +26,8 @@ class Normalizer:
     def __call__(self, read: PixelBatch) -> Batch:
         """The batch, on the device. ``images`` are in channels-last format; what is erased is 0."""
         pixels = read.pixels.to(self._device, non_blocking=True)
-        if self._channels > 3:
-            pixels = pixels[..., torch.arange(self._channels, device=self._device) % 3]
+        if self._repeated is not None:
+            pixels = pixels[..., torch.arange(self._repeated, device=self._device) % 3]
         values = pixels.to(torch.float32)
         rows = values.flatten(2)
         rows.div_(self._full).sub_(self._mean).div_(self._std)

@@ -63,8 +63,8 @@ class Reader:
     def read(self, orders: list[Order], alive: Alive = nothing) -> PixelBatch:
         """The batch of ``orders``; ``alive`` is called after each picture."""
         preprocessing = self.transform.preprocessing
-        side, colours = preprocessing.image_size, min(preprocessing.channels, 3)
-        pixels = np.empty((len(orders), side, side, colours), dtype=np.uint8)
+        side, depth = preprocessing.image_size, preprocessing.depth
+        pixels = np.empty((len(orders), side, side, depth), dtype=np.uint8)
         indices: list[int] = []
         erased, fresh, bad = [], [], []
         for order, base, is_fresh in self._bases(orders):
@@ -119,7 +119,9 @@ class Reader:
 
     def _decoded(self, order: Order) -> Pixels | BadImageError:
         try:
-            return self.transform.base(self.split.open(order.picture, self.transform.shorter))
+            transform = self.transform
+            bands = transform.preprocessing.bands
+            return transform.base(self.split.picture(order.picture, bands, transform.shorter))
         except BadImageError as error:
             return error
 

@@ -19,7 +19,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from finetune.data.picture.modes import to_rgb as to_rgb
 from finetune.data.picture.unread import Layout, tiff_layout
-from finetune.errors import BadImageError, is_out_of_files, printable
+from finetune.errors import BadImageError, MissingExtraError, is_out_of_files, printable
 
 T = TypeVar("T")
 
@@ -27,9 +27,10 @@ T = TypeVar("T")
 MAX_PIXELS = 128_000_000
 # A longer strip would grow to billions of pixels when its shorter side is brought to size.
 MAX_ELONGATION = 100_000
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+NPY = b"\x93NUMPY"
 # Formats that run another program (EPS) or the operating system's renderer (WMF), and containers of which
 # Pillow knows the name only.
-TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 UNSAFE_FORMATS = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})
 ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -65,11 +66,21 @@ def read_image(path: Path, read: Callable[[Image.Image], T]) -> T:
     Raises:
         BadImageError: as :func:`open_rgb`; whatever ``read`` raises means that the picture is damaged.
     """
+    return read_file(path, lambda file: _decode(file, str(path), read))
+
+
+def read_file(path: Path, read: Callable[[BinaryIO], T]) -> T:
+    """What ``read`` makes of the open file at ``path``.
+
+    Raises:
+        BadImageError: as :func:`read_image`.
+        MissingExtraError: ``read`` raised it.
+    """
     name = str(path)
     try:
         with _open_regular(path) as file, quiet():
-            return _decode(file, name, read)
-    except BadImageError:
+            return read(file)
+    except (BadImageError, MissingExtraError):
         raise
     except UnidentifiedImageError:
         raise BadImageError(name, _what_it_is(path)) from None
@@ -253,10 +264,14 @@ def _what_it_is(path: Path) -> str:
     except OSError:
         head = b""
     if head.startswith(TIFF) and (layout := _layout(path)) is not None:
+        by_bands = f", or read all its bands with model.in_channels: {layout.bands}"
         return (
             f"a TIFF file of {layout.bands} bands of {layout.bits} bits, which is none of the kinds that are "
-            "read: convert it to one with 1 or 3 bands of 8 bits"
+            "read as colours: convert it to one with 1 or 3 bands of 8 bits"
+            f"{by_bands if layout.bands > 3 else ''}"
         )
+    if head.startswith(NPY):
+        return "an array (.npy), which is read where model.in_channels, 4 or more, is its number of bands"
     if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"heif", b"hevc", b"mif1", b"msf1"):
         return "a HEIC picture, which Pillow does not read: convert it to JPEG"
     if head.lstrip()[:5].lower() in (b"<?xml", b"<svg ", b"<html", b"<!doc"):

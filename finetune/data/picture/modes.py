@@ -46,7 +46,7 @@ def _from_numbers(image: Image.Image) -> Image.Image:
     if values.dtype.kind == "f":
         grey = _floats_to_bytes(values)
     elif (full := full_range(image)) is not None:
-        grey = _scaled(np.clip(values, 0, full), full)
+        grey = scaled(np.clip(values, 0, full), full)
     else:
         grey = _integers_to_bytes(values)
     transparent = image.info.get("transparency")
@@ -58,10 +58,10 @@ def _from_numbers(image: Image.Image) -> Image.Image:
 def _integers_to_bytes(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     if values.dtype.itemsize > 2 and (values.min() < 0 or values.max() > 65535):
         return _stretch(values.astype(np.float64))
-    return _scaled(values, 65535)
+    return scaled(values, 65535)
 
 
-def _scaled(values: npt.NDArray[Any], full: int) -> npt.NDArray[np.uint8]:
+def scaled(values: npt.NDArray[Any], full: int) -> npt.NDArray[np.uint8]:
     """0..``full`` to the nearest of 0..255."""
     return ((values.astype(np.uint32) * 255 + full // 2) // full).astype(np.uint8)
 

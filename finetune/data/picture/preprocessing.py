@@ -13,9 +13,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from finetune.data.picture.elongated import resized_window
+from finetune.data.picture.threes import Picture, by_threes, in_threes
 
 ResizeMode = Literal["shorter", "squash", "pad"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+Reads = Literal["colours", "bands"]
 
 RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -39,11 +41,13 @@ class Preprocessing:
     :attr:`mean_colour`, which is 0 for the network, as what a rotation uncovers in training does.
     ``mean`` and ``std`` are per channel, of values in 0..1. There are as many channels as they have entries:
     three are R, G, B; one is grey (ITU-R 601 luma, as Pillow computes it); beyond three the colours repeat:
-    R, G, B, R, ...
+    R, G, B, R, ... Where ``reads`` is ``bands``, a picture has as many bands of its own, uint8 (height,
+    width, channels), and every band goes through all of this alone.
 
     Raises:
         ValueError: a size below 1, an unknown name, a mean that is not finite or a std that is not positive,
-            two channels, not as many means as stds, or ``pad`` with a ``resize`` that the square cannot hold.
+            two channels, not as many means as stds, ``bands`` of three or fewer, or ``pad`` with a ``resize``
+            that the square cannot hold.
     """
 
     image_size: int
@@ -52,6 +56,7 @@ class Preprocessing:
     interpolation: Interpolation
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    reads: Reads = "colours"
 
     @property
     def channels(self) -> int:
@@ -59,8 +64,22 @@ class Preprocessing:
         return len(self.mean)
 
     @property
-    def mean_colour(self) -> tuple[int, int, int]:
-        """What becomes zero, as a colour of 8 bits."""
+    def bands(self) -> int | None:
+        """What :func:`~finetune.data.picture.bands.open_picture` is to be asked for."""
+        if self.channels <= 3:
+            return None
+        return self.channels if self.reads == "bands" else 3
+
+    @property
+    def depth(self) -> int:
+        """How many numbers of 8 bits a pixel has before :meth:`normalize`."""
+        return self.channels if self.reads == "bands" else min(self.channels, 3)
+
+    @property
+    def mean_colour(self) -> tuple[int, ...]:
+        """What becomes zero, in 8 bits: as a colour, or a number for each band."""
+        if self.reads == "bands":
+            return tuple(_byte(value) for value in self.mean)
         red, green, blue = (self.mean * 3)[:3] if self.channels == 1 else self.mean[:3]
         return _byte(red), _byte(green), _byte(blue)
 
@@ -72,6 +91,7 @@ class Preprocessing:
         for name, known in (
             ("resize_mode", get_args(ResizeMode)),
             ("interpolation", get_args(Interpolation)),
+            ("reads", get_args(Reads)),
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
@@ -86,13 +106,26 @@ class Preprocessing:
                 raise ValueError(f"{name} must be one or three finite numbers or more, not {values!r}")
         if min(self.std) <= 0:
             raise ValueError(f"std must be positive, not {self.std!r}")
+        if self.reads == "bands" and self.channels <= 3:
+            raise ValueError(f"reads is bands with {self.channels} channels; there must be 4 or more")
         if self.resize_mode == "pad" and self.resize > self.image_size:
             raise ValueError(
                 f"resize must be at most image_size ({self.image_size}) under pad, not {self.resize}"
             )
 
-    def geometry(self, image: Image.Image) -> Image.Image:
-        """Resize an RGB picture, and centre crop or pad it, to ``image_size`` x ``image_size``."""
+    def geometry(self, image: Picture) -> Picture:
+        """Resize a picture, and centre crop or pad it, to ``image_size`` x ``image_size``.
+
+        RGB becomes RGB, bands become bands: uint8 (height, width, channels).
+        """
+        fills = in_threes(self.mean_colour)
+        if self.reads == "bands":
+            return by_threes(self._pixels(image), lambda three, which: self._fitted(three, fills[which]))
+        if not isinstance(image, Image.Image):
+            raise ValueError("an RGB picture is needed, not an array")
+        return self._fitted(image, fills[0])
+
+    def _fitted(self, image: Image.Image, fill: tuple[int, int, int]) -> Image.Image:
         if image.mode != "RGB":
             raise ValueError(f"an RGB picture is needed, not {image.mode}")
         width, height = self.resized(*image.size)
@@ -103,7 +136,7 @@ class Preprocessing:
         elif (width, height) != image.size:
             image = image.resize((width, height), method)
         if self.resize_mode == "pad":
-            return _in_the_middle(image, self.image_size, self.mean_colour)
+            return _in_the_middle(image, self.image_size, fill)
         return _centre_crop(image, self.image_size)
 
     def colours(self, rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -112,13 +145,10 @@ class Preprocessing:
             return rgb
         return np.asarray(Image.fromarray(rgb).convert("L"), dtype=np.uint8)[:, :, None]
 
-    def normalize(self, image: Image.Image) -> npt.NDArray[np.float32]:
-        """``(x / 255 - mean) / std`` of an RGB picture: float32 (channels, height, width), C-contiguous."""
-        rgb = np.asarray(image, dtype=np.uint8)
-        if rgb.ndim != 3 or rgb.shape[2] != 3:
-            raise ValueError(f"an RGB picture is needed, not {image.mode}")
-        pixels = self.colours(rgb)
-        if self.channels > 3:
+    def normalize(self, image: Picture) -> npt.NDArray[np.float32]:
+        """``(x / 255 - mean) / std`` of a picture: float32 (channels, height, width), C-contiguous."""
+        pixels = self.colours(self._pixels(image))
+        if self.channels > self.depth:
             pixels = pixels[:, :, np.arange(self.channels) % 3]
         scaled = np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32)
         scaled /= np.float32(255)
@@ -126,7 +156,15 @@ class Preprocessing:
         scaled /= np.asarray(self.std, dtype=np.float32).reshape(-1, 1, 1)
         return scaled
 
-    def __call__(self, image: Image.Image) -> npt.NDArray[np.float32]:
+    def _pixels(self, image: Picture) -> npt.NDArray[np.uint8]:
+        pixels = np.asarray(image, dtype=np.uint8)
+        needed = self.channels if self.reads == "bands" else 3
+        if pixels.ndim != 3 or pixels.shape[2] != needed:
+            kind = f"a picture of {needed} bands" if self.reads == "bands" else "an RGB picture"
+            raise ValueError(f"{kind} is needed, not one of shape {pixels.shape}")
+        return pixels
+
+    def __call__(self, image: Picture) -> npt.NDArray[np.float32]:
         """The network's input: float32, shape (channels, image_size, image_size), C-contiguous."""
         return self.normalize(self.geometry(image))
 
@@ -142,7 +180,11 @@ class Preprocessing:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; :meth:`from_dict` reads it back."""
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+        facts = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+        if self.reads == "colours":
+            # Models of earlier versions, which knew nothing else, keep their description to the letter.
+            del facts["reads"]
+        return facts
 
     @classmethod
     def from_dict(cls, value: Any) -> "Preprocessing":
@@ -154,7 +196,7 @@ class Preprocessing:
         names = [field.name for field in fields(cls)]
         if not isinstance(value, dict):
             raise ValueError(f"must be a mapping with {', '.join(names)}")
-        if missing := [name for name in names if name not in value]:
+        if missing := [name for name in names if name not in value and name != "reads"]:
             raise ValueError(f"lacks {', '.join(missing)}")
         if unknown := [str(name) for name in value if name not in names]:
             raise ValueError(f"has unknown entries: {', '.join(unknown)}")

@@ -10,7 +10,7 @@ objects must not be called from several threads at once.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -24,7 +24,8 @@ from torchvision.transforms import v2
 from finetune.data.cache.decoded import Pixels
 from finetune.data.picture.images import reduced, reduced_size
 from finetune.data.picture.preprocessing import Preprocessing
-from finetune.errors import require_known
+from finetune.data.picture.threes import Picture, by_threes, in_threes
+from finetune.errors import UserError, require_known
 from finetune.recipe.schema import AugmentSection
 
 INTERPOLATION = {
@@ -37,13 +38,19 @@ INTERPOLATION = {
 RESIZED_BY_TORCH = ("bilinear", "bicubic")
 
 
+# What is drawn between colours, or counts on there being three of them.
+OF_COLOURS = ("color_jitter", "randaugment", "trivial_augment")
+
 # Top, left, height and width in pixels.
 Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
 class Look:
-    """One look of a picture: uint8 (S, S, 3), or (S, S, 1) in grey, and what is to be erased of it."""
+    """One look of a picture: uint8 (S, S, depth), and what is to be erased of it.
+
+    ``depth`` is 3 for colours, 1 for grey, or the number of a file's own bands.
+    """
 
     pixels: Pixels
     erased: Box | None = None
@@ -55,8 +62,8 @@ class Transform(Protocol):
     preprocessing: Preprocessing
     shorter: int | None
 
-    def base(self, image: Image.Image) -> Pixels:
-        """An RGB picture of any size -> what all its looks have in common: uint8 (height, width, 3)."""
+    def base(self, image: Picture) -> Pixels:
+        """A picture of any size -> what all its looks have in common: uint8 (height, width, 3 or bands)."""
         ...
 
     def look(self, base: Pixels, key: int) -> Look:
@@ -72,8 +79,8 @@ class EvalTransform:
     def __init__(self, preprocessing: Preprocessing) -> None:
         self.preprocessing = preprocessing
 
-    def base(self, image: Image.Image) -> Pixels:
-        """Resized and cut out: uint8, shape (S, S, 3)."""
+    def base(self, image: Picture) -> Pixels:
+        """Resized and cut out: uint8, shape (S, S, 3 or bands)."""
         return np.asarray(self.preprocessing.geometry(image))
 
     @property
@@ -95,7 +102,11 @@ class TrainTransform:
     shows the whole of a wide picture, squashed or padded, the part has the picture's own proportions (but for
     what ``ratio`` varies) and is squashed or padded as well: the largest part is what evaluation sees. What
     a rotation or shift uncovers takes the mean colour, as do erased rectangles: both are 0 for the network.
-    With everything off, the bits are those of ``preprocessing(image)``.
+    With everything off, the bits are those of ``preprocessing(image)``. Of pictures with bands of their own,
+    every band goes through the same.
+
+    Raises:
+        UserError: an augmentation of colours, for pictures with bands of their own.
     """
 
     def __init__(
@@ -109,14 +120,19 @@ class TrainTransform:
         self._crop = v2.RandomResizedCrop(1, scale=augment.scale, ratio=augment.ratio) if crops else None
         self._augment = augment
         self._pixels = _pixel_transforms(augment, preprocessing)
+        self._by_bands = preprocessing.reads == "bands"
         self._erase = v2.RandomErasing(p=augment.random_erasing) if augment.random_erasing else None
 
-    def base(self, image: Image.Image) -> Pixels:
-        """An RGB picture of any size -> what all its looks have in common: uint8 (height, width, 3)."""
+    def base(self, image: Picture) -> Pixels:
+        """A picture of any size -> what all its looks have in common: uint8 (height, width, 3 or bands)."""
         if self._crop is None:
             image = self.preprocessing.geometry(image)
         elif self.shorter is not None:
-            image = reduced(image, self.shorter)
+            shorter = self.shorter
+            if isinstance(image, Image.Image):
+                image = reduced(image, shorter)
+            elif min(image.shape[:2]) > shorter:
+                image = by_threes(image, lambda three, _: reduced(three, shorter))
         return np.asarray(image)
 
     def look(self, base: Pixels, key: int) -> Look:
@@ -131,10 +147,7 @@ class TrainTransform:
             if self._augment.vertical_flip and float(torch.rand(1)) < 0.5:
                 pixels = pixels[::-1]
             if self._pixels:
-                image = Image.fromarray(pixels)
-                for transform in self._pixels:
-                    image = transform(image)
-                pixels = np.asarray(image)
+                pixels = self._changed(pixels)
             return Look(self.preprocessing.colours(pixels), self._box())
 
     @property
@@ -148,7 +161,19 @@ class TrainTransform:
             width = height = self.preprocessing.image_size
         elif self.shorter is not None and min(width, height) > self.shorter:
             width, height = reduced_size(width, height, self.shorter)
-        return width * height * 3
+        return width * height * (self.preprocessing.channels if self._by_bands else 3)
+
+    def _changed(self, pixels: Pixels) -> Pixels:
+        """What the transforms of pixels make of it: the same draws for all bands."""
+        if not self._by_bands:
+            return np.asarray(_through(self._pixels[0], Image.fromarray(pixels)))
+        before = torch.default_generator.get_state()
+
+        def change(three: Image.Image, which: int) -> Image.Image:
+            torch.default_generator.set_state(before)
+            return _through(self._pixels[which], three)
+
+        return by_threes(pixels, change)
 
     def _part(self, crop: v2.RandomResizedCrop, height: int, width: int) -> Box:
         """Draw the part of a picture of that size that is cut out."""
@@ -178,8 +203,14 @@ class TrainTransform:
     def _resize(self, part: Pixels, height: int, width: int) -> Pixels:
         interpolation = self.preprocessing.interpolation
         if interpolation not in RESIZED_BY_TORCH:
-            image = Image.fromarray(part)
-            return np.asarray(v2.functional.resize(image, [height, width], INTERPOLATION[interpolation]))
+
+            def resized(image: Image.Image, _: int = 0) -> Image.Image:
+                found: Image.Image = v2.functional.resize(
+                    image, [height, width], INTERPOLATION[interpolation]
+                )
+                return found
+
+            return by_threes(part, resized) if self._by_bands else np.asarray(resized(Image.fromarray(part)))
         # In this order: torch then sees channels-last format, for which it has a kernel.
         batch = torch.from_numpy(part).unsqueeze(0).permute(0, 3, 1, 2)
         cut = torch.nn.functional.interpolate(batch, (height, width), mode=interpolation, antialias=True)
@@ -241,8 +272,28 @@ def _shaped(*shape: int) -> Tensor:
     return torch.empty(shape, device="meta")
 
 
-def _pixel_transforms(augment: AugmentSection, preprocessing: Preprocessing) -> list[v2.Transform]:
-    mean_colour = list(preprocessing.mean_colour)
+def _through(transforms: Sequence[v2.Transform], image: Image.Image) -> Image.Image:
+    for transform in transforms:
+        image = transform(image)
+    return image
+
+
+def _pixel_transforms(augment: AugmentSection, preprocessing: Preprocessing) -> list[list[v2.Transform]]:
+    """For colours; or for each three bands, which differ in the fill: none, where there is nothing to do."""
+    if preprocessing.reads == "bands" and (named := [name for name in OF_COLOURS if getattr(augment, name)]):
+        raise UserError(
+            f"train.augment.{named[0]}: made for colours, and these pictures have {preprocessing.channels} "
+            "bands of their own. Leave it out; crop, flip, vertical_flip, rotation, translate, "
+            "random_erasing, mixup and cutmix treat all bands alike."
+        )
+    fills = in_threes(preprocessing.mean_colour)
+    found = [_transforms_of(augment, preprocessing, list(fill)) for fill in fills]
+    return found if found[0] else []
+
+
+def _transforms_of(
+    augment: AugmentSection, preprocessing: Preprocessing, mean_colour: list[int]
+) -> list[v2.Transform]:
     # Pillow has no Lanczos filter for anything but resizing.
     nearest = preprocessing.interpolation == "nearest"
     interpolation = v2.InterpolationMode.NEAREST if nearest else v2.InterpolationMode.BILINEAR

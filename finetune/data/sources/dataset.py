@@ -9,9 +9,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from finetune.data.identity import relative_name
+from finetune.data.picture.bands import COLOURS, open_picture
+from finetune.data.picture.threes import Picture
 from finetune.data.sources.class_names import lookalikes
 from finetune.data.sources.pictures import FilePictures, JoinedPictures, Pictures, selected
-from finetune.errors import DataError, printable
+from finetune.errors import BadImageError, DataError, printable
 from finetune.recipe.catalog import suggest
 
 # Beyond so many names, a message shows the first and counts the rest.
@@ -61,6 +63,18 @@ class Split:
     def open(self, index: int, shorter: int | None = None) -> Image.Image:
         """Picture ``index`` as RGB, as :meth:`Pictures.open`; BadImageError if it cannot be read."""
         return self.pictures.open(index, shorter)
+
+    def picture(self, index: int, bands: int | None = None, shorter: int | None = None) -> Picture:
+        """Picture ``index`` the way a network reads it, as
+        :func:`~finetune.data.picture.bands.open_picture`; BadImageError if that cannot be."""
+        if bands is None:
+            return self.open(index, shorter)
+        path = self.pictures.path(index)
+        if path is not None:
+            return open_picture(path, bands, shorter)
+        if bands > COLOURS:
+            raise BadImageError(self.name(index), f"no file; {bands} bands are read from TIFF and .npy files")
+        return self.open(index, shorter)
 
     @property
     def in_threads(self) -> bool:

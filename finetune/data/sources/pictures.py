@@ -44,6 +44,10 @@ class Pictures(Protocol):
         """
         ...
 
+    def path(self, index: int) -> Path | None:
+        """The file that it is; None where it is none."""
+        ...
+
     def digest(self, index: int) -> bytes:
         """SHA-256 of what the picture is made of: its file's bytes, or its pixels where it has no file.
 
@@ -82,6 +86,9 @@ class FilePictures:
 
     def open(self, index: int, shorter: int | None = None) -> Image.Image:
         return open_rgb(Path(self.name(index)), shorter)
+
+    def path(self, index: int) -> Path | None:
+        return Path(self.name(index))
 
     def digest(self, index: int) -> bytes:
         try:
@@ -128,6 +135,9 @@ class ArrayPictures:
     def open(self, index: int, shorter: int | None = None) -> Image.Image:
         return to_rgb(Image.fromarray(self._pixels[index]))
 
+    def path(self, index: int) -> Path | None:
+        return None
+
     def digest(self, index: int) -> bytes:
         return _digest_of_pixels(self.open(index))
 
@@ -165,6 +175,9 @@ class TorchvisionPictures:
             text = printable(" ".join(str(error).split()))[:120]
             raise BadImageError(self.name(index), f"{type(error).__name__}: {text}") from None
 
+    def path(self, index: int) -> Path | None:
+        return None
+
     def digest(self, index: int) -> bytes:
         return _digest_of_pixels(self.open(index))
 
@@ -191,6 +204,9 @@ class SomePictures:
 
     def open(self, index: int, shorter: int | None = None) -> Image.Image:
         return self._pictures.open(int(self._indices[index]), shorter)
+
+    def path(self, index: int) -> Path | None:
+        return self._pictures.path(int(self._indices[index]))
 
     def digest(self, index: int) -> bytes:
         return self._pictures.digest(int(self._indices[index]))
@@ -220,6 +236,10 @@ class JoinedPictures:
     def open(self, index: int, shorter: int | None = None) -> Image.Image:
         part, place = self._find(index)
         return part.open(place, shorter)
+
+    def path(self, index: int) -> Path | None:
+        part, place = self._find(index)
+        return part.path(place)
 
     def digest(self, index: int) -> bytes:
         part, place = self._find(index)

@@ -55,6 +55,11 @@ def is_picture(path: str | os.PathLike[str], watch: Watch | None = None) -> bool
     return begins_like_a_picture(_head(path))
 
 
+def is_array_name(name: str) -> bool:
+    """Whether a file name ends like a NumPy array's: a picture where there are no others, and only there."""
+    return name.lower().endswith(".npy")
+
+
 def begins_like_a_picture(head: bytes) -> bool:
     """Whether the first :data:`HEAD_BYTES` of a file are those of a format that pictures are kept in."""
     if head.startswith(BEGINNINGS):

@@ -10,7 +10,7 @@ from pathlib import Path
 from finetune.data.sources.files import identity, is_directory, scan
 from finetune.data.sources.left_out import kind_of
 from finetune.data.sources.listings import Visits, recall, remember
-from finetune.data.sources.recognise import is_picture
+from finetune.data.sources.recognise import is_array_name, is_picture
 
 
 @dataclass(eq=False)
@@ -48,6 +48,8 @@ class Folder:
 def look_through(root: Path) -> tuple[Folder, Counter[str]]:
     """Every file below ``root`` once: the folders, and the kinds of other files.
 
+    Arrays (``.npy``) count as pictures where there are no others.
+
     From an earlier run where nothing has changed since. Linked folders are followed, but a link that goes
     round is not, and none twice within a folder of a folder of the root.
 
@@ -81,6 +83,7 @@ def _look(root: Path, visits: Visits) -> tuple[Folder, Counter[str]]:
     others = Counter[str]()
     top = Folder("")
     home = identity(root)
+    arrays = []
     stack = [(top, os.fspath(root), 0, {home})]
     while stack:
         folder, path, depth, seen = stack.pop()
@@ -89,6 +92,8 @@ def _look(root: Path, visits: Visits) -> tuple[Folder, Counter[str]]:
             if not is_directory(entry):
                 if is_picture(entry.path, visits):
                     folder.direct.append(entry.path)
+                elif is_array_name(entry.name):
+                    arrays.append((folder, entry.path, kind_of(entry.name)))
                 else:
                     others[kind_of(entry.name)] += 1
                 continue
@@ -102,4 +107,11 @@ def _look(root: Path, visits: Visits) -> tuple[Folder, Counter[str]]:
             folder.folders.append(child)
             inner.append((child, entry.path, depth + 1, within))
         stack.extend(reversed(inner))
+    # Beside pictures, arrays are what somebody computed of them; alone, they may be the pictures.
+    alone = not top.has_pictures
+    for folder, path, kind in arrays:
+        if alone:
+            folder.direct.append(path)
+        else:
+            others[kind] += 1
     return top, others

@@ -4,21 +4,19 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from finetune.data.picture.images import read_image
-from finetune.data.picture.unread import Unread, bands_of, unread, unread_frames
+from finetune.data.picture.unread import Unread, unread, unread_frames
 from finetune.data.sources.dataset import Split
-from finetune.errors import BadImageError, DataError
+from finetune.errors import BadImageError
 
 LOOKED_AT = 64
-COLOURS = 3
 
 
 def unread_notes(split: Split) -> list[str]:
     """A line for each thing that is not read of some pictures; none as a rule, and none without files."""
     looked_at, found = 0, Counter[Unread]()
-    for path in _some_files(split):
+    for path in some_files(split):
         try:
             found.update(read_image(path, lambda image: (*unread(image), *unread_frames(image))))
         except BadImageError:
@@ -30,32 +28,8 @@ def unread_notes(split: Split) -> list[str]:
     ]
 
 
-def refuse_other_bands(split: Split, in_channels: int) -> None:
-    """Let nobody who asks for more channels than three take the repeated colours for a file's own bands.
-
-    Raises:
-        DataError: pictures have bands that are not read.
-    """
-    if in_channels <= COLOURS:
-        return
-    for path in _some_files(split):
-        try:
-            bands, read = read_image(path, _bands)
-        except BadImageError:
-            continue
-        if bands > read:
-            raise DataError(
-                f"{path}: has {bands} bands, of which the first {read} are read; model.in_channels: "
-                f"{in_channels} would repeat these, and not read the others. Bring the bands that matter "
-                "into pictures of three, and leave in_channels out."
-            )
-
-
-def _bands(image: Image.Image) -> tuple[int, int]:
-    return bands_of(image), len(image.getbands())
-
-
-def _some_files(split: Split) -> list[Path]:
+def some_files(split: Split) -> list[Path]:
+    """Up to :data:`LOOKED_AT` files of a split, spread over it; none where pictures are no files."""
     places = np.linspace(0, len(split) - 1, min(LOOKED_AT, len(split)), dtype=np.int64).tolist()
     paths = (Path(split.name(place)) for place in places)
     return [path for path in paths if path.is_file()]

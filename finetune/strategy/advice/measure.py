@@ -22,7 +22,7 @@ from finetune.data.cache.decoded import Decoded, decoded_in_memory
 from finetune.data.holdout.folds import inner_folds, per_class
 from finetune.data.holdout.splits import stratified
 from finetune.data.keys import key
-from finetune.data.picture.transforms import EvalTransform
+from finetune.data.picture.transforms import OF_COLOURS, EvalTransform
 from finetune.data.sources.dataset import Split
 from finetune.errors import DataError
 from finetune.features.classifiers import require_two
@@ -122,7 +122,9 @@ def _measure(recipe: Recipe, compute: Compute, tell: Tell, augmentations: Augmen
     features, targets, groups = features_of(setup, "train", counted)
     sample = train.subset(_some(train.targets, train.groups, max(SAMPLE, 4 * classes), recipe.seed))
     # As evaluation resizes and cuts them, which is also what most copies are made from.
-    with decoded_in_memory(recipe.cache.limit_bytes) as decoded:
+    own_bands = card.preprocessing.reads == "bands"
+    keeping = contextlib.nullcontext() if own_bands else decoded_in_memory(recipe.cache.limit_bytes)
+    with keeping as decoded:
         close = _look(setup, sample, decoded, tell)
         body = network.table.body
         layer = body[-1]
@@ -163,6 +165,8 @@ def _measure(recipe: Recipe, compute: Compute, tell: Tell, augmentations: Augmen
         )
         some = _copied(close, priced[-1].flops, recipe.seed)
         names = augmentations(facts, len(some))
+        if own_bands:
+            names = tuple(name for name in names if name not in OF_COLOURS)
         return dataclasses.replace(
             facts, tried=_try(setup, sample, close, best, names, some, decoded, tell) if names else {}
         )

@@ -19,6 +19,7 @@ import torch
 
 from finetune.data.batches.loaders import eval_batches
 from finetune.data.holdout.folds import Folds, inner_folds, per_class
+from finetune.data.picture.bands import COLOURS
 from finetune.data.picture.images import read_image
 from finetune.data.picture.preprocessing import Preprocessing, ResizeMode
 from finetune.data.sources.dataset import Split
@@ -58,7 +59,7 @@ def measure_shapes(recipe: Recipe, setup: Setup, split: Split, some: Some, tell:
         tell: called as pictures go through the network.
     """
     own = setup.card.preprocessing
-    ratios = _ratios(split)
+    ratios = _ratios(split, setup.card.preprocessing.bands)
     if not len(ratios):
         return None
     share = float(np.mean(ratios >= LONG))
@@ -184,13 +185,19 @@ def _gain(found: npt.NDArray[np.bool_], own: npt.NDArray[np.bool_]) -> tuple[flo
     return gain, math.sqrt(max(float((found != own).mean()) - gain**2, 0.0) / len(own))
 
 
-def _ratios(split: Split) -> npt.NDArray[np.float64]:
+def _ratios(split: Split, bands: int | None) -> npt.NDArray[np.float64]:
     """Longer side to shorter side of some pictures, without decoding those that are files."""
     found = []
     for index in np.linspace(0, len(split) - 1, min(SIZES, len(split)), dtype=np.int64).tolist():
         try:
             path = Path(split.name(index))
-            size = read_image(path, lambda image: image.size) if path.is_file() else split.open(index).size
+            if bands is not None and bands > COLOURS:
+                pixels = np.asarray(split.picture(index, bands))
+                size = (pixels.shape[1], pixels.shape[0])
+            elif path.is_file():
+                size = read_image(path, lambda image: image.size)
+            else:
+                size = split.open(index).size
         except BadImageError:
             continue
         found.append(max(size) / min(size))

@@ -56,6 +56,8 @@ def plan_decoded(
     require_known("cache.decoded", cache.decoded, ("auto", "memory", "disk", "off"))
     if cache.decoded == "off":
         return DecodedPlan(None, "cache.decoded: off")
+    if setup.card.preprocessing.reads == "bands":
+        return DecodedPlan(None, "only colours are kept, and these have bands of their own")
     if not hasattr(os, "pread"):
         return DecodedPlan(None, "this system cannot share them between processes")
     nbytes = _base_bytes(setup)
@@ -163,6 +165,8 @@ def _about(setup: Setup, facts: Mapping[str, Any]) -> dict[str, Any]:
         "format": FORMAT,
         "source": str(source.absolute() if source.exists() else source),
         **facts,
+        # A file with bands of its own is no picture of colours that repeat, and one where they do not.
+        **({"repeated": True} if setup.card.preprocessing.bands is not None else {}),
         "versions": {name: version(name) for name in ("pillow", "numpy")},
         # The same version of Pillow comes with one decoder or another.
         "jpeg": [str(pillow.version(name)) for name in ("jpg", "libjpeg_turbo", "mozjpeg")],
