@@ -113,7 +113,8 @@ def prepare(recipe: Recipe, source: Source, compute: Compute) -> Setup:
         NoMemoryError: ``batch_size: auto``, and not even two pictures fit.
     """
     data = recipe.data
-    own_bands = has_own_bands(source.splits["train"], recipe.model.in_channels)
+    skips = data.on_bad_image == "skip"
+    own_bands = has_own_bands(source.splits["train"], recipe.model.in_channels, skips=skips)
     network = build(
         recipe.model,
         len(source.classes),

@@ -288,6 +288,18 @@ def test_a_mixture_or_other_bands_are_refused(
         has_own_bands(split(*(there[name] for name in names)), channels)
 
 
+def test_under_skip_the_odd_files_are_left_out_when_they_are_read(tmp_path: Path) -> None:
+    there = files(tmp_path)
+    mixed = split(there["rgb.png"], there["four.npy"], there["six.npy"])
+    assert has_own_bands(mixed, 4, skips=True)
+    for place in (0, 2):
+        with pytest.raises(BadImageError, match="4 bands"):
+            mixed.picture(place, 4)
+    # Where none is as asked for, nothing would be left.
+    with pytest.raises(DataError, match="neither the first nor the last axis is 5 bands"):
+        has_own_bands(split(there["four.npy"], there["six.npy"]), 5, skips=True)
+
+
 def test_pictures_without_files_have_colours_only() -> None:
     pictures = ArrayPictures(np.zeros((2, 8, 8, 3), np.uint8), "set")
     found = Split(pictures, np.zeros(2, dtype=np.int64))

@@ -6,11 +6,14 @@ from finetune.data.sources.unread import some_files
 from finetune.errors import BadImageError, DataError
 
 
-def has_own_bands(split: Split, in_channels: int) -> bool:
+def has_own_bands(split: Split, in_channels: int, *, skips: bool = False) -> bool:
     """Whether the files have ``in_channels`` bands each, beyond three; from a look at the headers of some.
 
     Files of colours have none: with more channels than three, these repeat. What none of the files looked at
     has is an error when it is read.
+
+    Args:
+        skips: files that cannot be read as the others are left out, and counted, when it comes to that.
 
     Raises:
         DataError: files have other bands than ``in_channels``, not as many each, or are arrays and
@@ -26,29 +29,36 @@ def has_own_bands(split: Split, in_channels: int) -> bool:
                     f"number of bands; it is {in_channels}."
                 )
         return False
-    found: dict[bool, str] = {}
-    tiffs = False
+    own, colours, tiffs = "", "", False
+    faults: list[str] = []
     for path in paths:
         try:
             bands = count_bands(path, in_channels)
             tiffs = tiffs or is_tiff(path)
         except BadImageError as error:
-            if error.name.lower().endswith(".npy"):
-                raise DataError(f"{error.name}: {error.reason} that model.in_channels asks for.") from None
+            # What is no array may be damaged, which is told when it is read.
+            if path.suffix.lower() == ".npy":
+                faults.append(f"{error.name}: {error.reason}; model.in_channels is {in_channels}.")
             continue
-        if bands > COLOURS and bands != in_channels:
-            raise DataError(
+        if bands <= COLOURS:
+            colours = colours or str(path)
+        elif bands == in_channels:
+            own = own or str(path)
+        else:
+            faults.append(
                 f"{path}: has {bands} bands; model.in_channels: {in_channels} reads files of {in_channels} "
                 f"bands, or repeats the colours of files that have no others. Set in_channels: {bands}, or 3 "
                 "for the first three bands of files that can be read as colours."
             )
-        found.setdefault(bands > COLOURS, str(path))
-    if len(found) > 1:
+    if own and skips:
+        faults, colours = [], ""
+    if faults:
+        raise DataError(faults[0])
+    if own and colours:
         raise DataError(
-            f"{found[True]}: has {in_channels} bands, as model.in_channels asks for; {found[False]} has only "
-            "colours. The files of one training have as many bands each: leave one kind out."
+            f"{own}: has {in_channels} bands, as model.in_channels asks for; {colours} has only colours. The "
+            "files of one training have as many bands each: leave one kind out."
         )
-    own = True in found
     if own and tiffs:
         require_tifffile()
-    return own
+    return bool(own)
