@@ -140,7 +140,7 @@ def _logistic(rows: Features, targets: Targets, num_classes: int, folds: Folds) 
     axes = Axes.of(rows)
     chosen = choose_decay(rows, targets, num_classes, folds, axes=axes)
     assert chosen.top1 is not None  # there are folds
-    head = solve(rows, targets, num_classes, chosen.decay, axes=axes)
+    head = solve(rows, targets, num_classes, chosen.decay, axes=axes, start=chosen.start)
 
     def predict(some: Features) -> Targets:
         classes: Targets = head.logits(some).argmax(1).astype(np.int64)

@@ -84,6 +84,23 @@ class Minimum:
         return weight.numpy(), (self.bias - weight @ axes.mean).numpy()
 
 
+def ahead(minima: Sequence[Minimum]) -> Minimum | None:
+    """Where the line through the last two of ``minima`` leads to in as much again; None where there is none.
+
+    Of one it is that one, and of two the second: the first step from nothing says little about the next.
+    """
+    if len(minima) < 3:
+        return minima[-1] if minima else None
+    before, last = minima[-2:]
+    return Minimum(2 * last.weight - before.weight, 2 * last.bias - before.bias, False)
+
+
+def mean_of(minima: Sequence[Minimum]) -> Minimum:
+    """Of one or more."""
+    weight = torch.stack([each.weight for each in minima]).mean(0)
+    return Minimum(weight, torch.stack([each.bias for each in minima]).mean(0), False)
+
+
 @dataclass(frozen=True)
 class Enough:
     """When L-BFGS may stop: no derivative is larger than ``plain``.
@@ -120,10 +137,7 @@ def minimise(
     from scipy.optimize import minimize
 
     labels = torch.from_numpy(targets)
-    weighing = torch.ones(len(labels), dtype=rows.dtype)
-    if class_weights is not None:
-        weighing = torch.tensor(class_weights, dtype=rows.dtype)[labels]
-    weighing /= weighing.sum()
+    weighing = weighed(labels, class_weights, rows.dtype)
     # A step of 1 along any axis, or of the bias, changes the objective by about as much.
     units = np.append((variances / num_classes + decay).rsqrt().numpy(), math.sqrt(num_classes))
     scaled = rows * torch.from_numpy(units[:-1]).to(rows.dtype)
@@ -158,3 +172,11 @@ def minimise(
     table = torch.from_numpy(found.x.reshape(last.shape) * units)
     # 1 is the limit of steps. A line search that finds nothing lower (2) is where rounding hides the rest.
     return Minimum(table[:, :-1].contiguous(), table[:, -1].contiguous(), found.status != 1)
+
+
+def weighed(labels: Tensor, class_weights: Sequence[float] | None, dtype: torch.dtype) -> Tensor:
+    """(N,): how much each picture of ``labels`` counts for in the mean."""
+    weighing = torch.ones(len(labels), dtype=dtype)
+    if class_weights is not None:
+        weighing = torch.tensor(class_weights, dtype=dtype)[labels]
+    return weighing / weighing.sum()

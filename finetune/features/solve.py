@@ -1,8 +1,9 @@
-"""A linear head, solved exactly: L2-regularised softmax regression on features, by L-BFGS.
+"""A linear head, solved exactly: L2-regularised softmax regression on features.
 
 The objective is the one that SGD on the same phase would lower: the mean cross-entropy over the pictures
 (weighted by class where the recipe says so) plus ``decay / 2`` times the squared weights; the bias is free.
-It is convex, and has one minimum (:mod:`finetune.features.softmax`).
+It is convex, and has one minimum (:mod:`finetune.features.softmax`), which
+L-BFGS comes near to and Newton's method finds (:mod:`finetune.features.newton`).
 """
 
 import logging
@@ -14,15 +15,16 @@ import numpy.typing as npt
 import torch
 
 from finetune.data.holdout.folds import Folds
-from finetune.features.softmax import Axes, Enough, Features, Minimum, Targets, minimise
+from finetune.features.newton import refine
+from finetune.features.softmax import Axes, Enough, Features, Minimum, Targets, ahead, mean_of, minimise
 
 log = logging.getLogger("finetune")
 
 # What cross-validation tries, as shares of the features' total variance, so that their scale plays no part.
 GRID = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
-# When a head that is kept is solved, and when one that is only compared with others, or asked how often it is
-# right.
-EXACT, ROUGH = Enough(plain=1e-6), Enough(share=1e-2)
+# When a head is near enough its minimum: one that is kept, by its largest derivative, and one that is only
+# compared with others, or that the way to the minimum starts from.
+EXACT, ROUGH = 1e-6, Enough(share=1e-2)
 STEPS, ROUGH_STEPS = 2000, 500
 # Held-out losses nearer to each other than this, in nats a picture, tell nothing: of equals the stronger.
 EQUAL = 1e-3
@@ -54,6 +56,7 @@ def solve(
     *,
     rough: bool = False,
     axes: Axes | None = None,
+    start: Minimum | None = None,
 ) -> LinearHead:
     """The minimum of mean cross-entropy + ``decay / 2 * |weight|^2``.
 
@@ -64,10 +67,10 @@ def solve(
         class_weights: (num_classes,), or None for equal ones.
         rough: near the minimum is good enough, as for a comparison.
         axes: of ``features``, where they are at hand.
+        start: where to set out from, along ``axes``.
     """
     axes = axes or Axes.of(features)
     strength = decay / axes.scale**2
-    # In single precision as far as that goes, in half the time; what rounding hid comes after.
     found = minimise(
         axes.rows.float(),
         axes.variances,
@@ -75,22 +78,25 @@ def solve(
         num_classes,
         strength,
         class_weights,
-        enough=ROUGH if rough else EXACT,
-        steps=ROUGH_STEPS if rough else STEPS,
+        start=start,
+        enough=ROUGH,
+        steps=ROUGH_STEPS,
     )
     if rough:
         return LinearHead(*found.on_features(axes), decay)
-    found = minimise(
-        axes.rows,
-        axes.variances,
-        targets,
-        num_classes,
-        strength,
-        class_weights,
-        start=found,
-        enough=EXACT,
-        steps=STEPS,
-    )
+    found = refine(axes, targets, strength, class_weights, found, enough=EXACT)
+    if not found.reached:
+        found = minimise(
+            axes.rows,
+            axes.variances,
+            targets,
+            num_classes,
+            strength,
+            class_weights,
+            start=found,
+            enough=Enough(plain=EXACT),
+            steps=STEPS,
+        )
     if not found.reached:
         log.warning("the linear head is not at its minimum after %d iterations", STEPS)
     return LinearHead(*found.on_features(axes), decay)
@@ -98,10 +104,14 @@ def solve(
 
 @dataclass(frozen=True)
 class Chosen:
-    """A strength, and the share of held-out rows whose class was found with it; None where none was held."""
+    """A strength, and the share of held-out rows whose class was found with it; None where none was held.
+
+    ``start`` is the mean of the folds' minima with that strength, along the axes: near that of all rows.
+    """
 
     decay: float
     top1: float | None
+    start: Minimum | None = None
 
 
 def choose_decay(
@@ -116,8 +126,8 @@ def choose_decay(
     """The strength with the least held-out cross-entropy, by cross-validation.
 
     Those of ``GRID`` are tried from the strongest on for as long as the held-out loss falls. Each fold sets
-    out from the minimum of the strength before, and goes on until it is at its own: what is compared are
-    minima, not how far a search came.
+    out from where its minima of the strengths before lead to (the weights grow by about as much with each),
+    and goes on until it is at its own: what is compared are minima, not how far a search came.
 
     Args:
         folds: of :func:`~finetune.data.holdout.folds.inner_folds`; without any, it is the middle of the grid.
@@ -129,28 +139,30 @@ def choose_decay(
     axes = axes or Axes.of(features)
     rows = axes.rows.float()
     parts = [(rows[torch.from_numpy(train)], rows[torch.from_numpy(held)]) for train, held in folds]
-    minima: list[Minimum | None] = [None] * len(folds)
+    minima: list[list[Minimum]] = [[] for _ in folds]
     best, least = Chosen(GRID[0] * total, None), np.inf
     for share in GRID:
         loss, found = 0.0, 0
-        for number, (train, held) in enumerate(folds):
-            minima[number] = minimum = minimise(
-                parts[number][0],
+        for (train, held), (rest, kept), before in zip(folds, parts, minima, strict=True):
+            minimum = minimise(
+                rest,
                 axes.variances,
                 targets[train],
                 num_classes,
                 share,
                 class_weights,
-                start=minima[number],
+                start=ahead(before),
                 enough=ROUGH,
                 steps=ROUGH_STEPS,
             )
-            logits = minimum.logits(parts[number][1])
+            before.append(minimum)
+            logits = minimum.logits(kept)
             loss += float(cross_entropy(logits, targets[held]).sum())
             found += int((logits.argmax(1) == targets[held]).sum())
         if loss > least - EQUAL * len(targets):
             break
-        best, least = Chosen(share * total, found / len(targets)), loss
+        start = mean_of([each[-1] for each in minima])
+        best, least = Chosen(share * total, found / len(targets), start), loss
     return best
 
 

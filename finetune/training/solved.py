@@ -46,12 +46,13 @@ def solve_head(plan: PhasePlan, setup: Setup, frozen: Frozen | None, totals: Tot
         raise DataError(f"optimizer: lbfgs: no training picture of {empty[0]!r} can be read")
     weight = setup.criterion.weight
     weights = weight.tolist() if isinstance(weight, torch.Tensor) else None
-    decay, chosen, axes = plan.weight_decay, "", Axes.of(features)
+    decay, start, chosen, axes = plan.weight_decay, None, "", Axes.of(features)
     if decay is None:
         folds = inner_folds(targets, setup.recipe.seed, _together(setup, train.indices))
-        decay = choose_decay(features, targets, len(classes), folds, weights, axes=axes).decay
+        best = choose_decay(features, targets, len(classes), folds, weights, axes=axes)
+        decay, start = best.decay, best.start
         chosen = ", chosen by cross-validation on train"
-    found = solve(features, targets, len(classes), decay, weights, axes=axes)
+    found = solve(features, targets, len(classes), decay, weights, axes=axes, start=start)
     log.info("head solved: weight_decay %.3g%s", decay, chosen)
     put_in(head, found)
     if setup.ema is not None:
