@@ -1,11 +1,15 @@
-"""``finetune train FOLDER``: doctor, advice, and the training that it advises, without a recipe."""
+"""``finetune train FOLDER``: a solved head at once, then what is advised, without a recipe."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.cli import output
-from finetune.cli.run_options import name_of
+from finetune.cli.advise import asked, show
+from finetune.cli.doctor import examined
+from finetune.cli.run_options import keeping_features, name_of
 from finetune.data.sources.left_out import OUTSIDE, PASSED_OVER
 from finetune.disk.nearby import did_you_mean, is_recipe
 from finetune.errors import RunDirError, UserError, printable
@@ -13,6 +17,7 @@ from finetune.recipe.catalog import DRAWN, KNOWN_SETS
 from finetune.training.run.files import RECIPE, RESOLVED
 
 if TYPE_CHECKING:
+    from finetune.recipe.schema import Recipe
     from finetune.strategy.doctor.examine import Report
     from finetune.training.fit import Result
 
@@ -24,6 +29,8 @@ WANTED = (
 )
 # Findings of pictures that cannot be read: training leaves them out.
 UNREADABLE = ("empty-file", "truncated", "unreadable")
+# Says of a run's recipe that advice is still to come.
+FIRST = "# A first model: a solved head. `finetune train PICTURES --resume` goes on to what is advised.\n"
 
 
 def is_pictures(what: Path) -> bool:
@@ -64,7 +71,10 @@ def train_pictures(
     overwrite: bool,
     force: bool,
 ) -> "Result":
-    """Examine, advise, train; under ``resume`` a run that has begun goes on with its own recipe.
+    """Examine, solve a head, advise, and train what is advised.
+
+    The solved head is a run that is whole, and left open. Nearly every advice begins with that head: the run
+    goes on to the phases after it. Under ``resume`` it goes on from wherever it was stopped.
 
     Raises:
         RunDirError: the run directory is taken.
@@ -73,45 +83,84 @@ def train_pictures(
     from finetune.training.run.directory import RunDir
 
     place = run_dir or Path("runs") / name_of(source)
-    # Refused now, and not after minutes of measuring; free again while nothing is trained.
+    # Refused now, and not after minutes of measuring.
     with RunDir.open(place, resume=resume, overwrite=overwrite) as run:
-        begun = run.begun and resume
-    if begun:
-        if overrides:
+        resume = run.begun and resume
+        if not resume:
+            base, remarks = _examined(source, overrides)
+            given = None
+        elif overrides:
             raise RunDirError(f"{place}: goes on with its own recipe: leave --set out.")
-        text = (place / RECIPE).read_bytes()
-    else:
-        text = _advised(source, overrides, device).encode()
-    from finetune.cli.progress import open_progress
-    from finetune.recipe.load import parse_recipe
-    from finetune.training.fit import fit
+        else:
+            given = (place / RECIPE).read_text(encoding="utf-8")
+            base, remarks = _parsed(given, place), given.partition(FIRST)[0]
+        from finetune.cli.progress import open_progress
+        from finetune.strategy.advice import advise as strategy
+        from finetune.strategy.advice.rule import Strategy
+        from finetune.training.fit import fit
 
-    output.note("")
-    with (
-        RunDir.open(place, resume=resume, overwrite=overwrite) as run,
-        open_progress(place / "tensorboard" if tensorboard else None) as progress,
-    ):
-        recipe = parse_recipe(text, str(place / RECIPE))
-        return fit(
-            recipe, run, recipe_file=text, device=device, resume=resume, force=force, progress=progress
-        )
+        with open_progress(place / "tensorboard" if tensorboard else None) as progress:
+
+            def train(text: str, *, resume: bool, extend: bool = False, leave_open: bool = False) -> "Result":
+                return fit(
+                    _parsed(text, place),
+                    run,
+                    recipe_file=text.encode(),
+                    device=device,
+                    resume=resume,
+                    force=force,
+                    extend=extend,
+                    leave_open=leave_open,
+                    progress=progress,
+                )
+
+            if given is not None and FIRST not in given:
+                return train(given, resume=True)
+            with keeping_features(base.cache.where):
+                begun = strategy.begin(base, device=device, tell=progress.passing)
+            train(given or f"{remarks}{FIRST}{begun.recipe}", resume=resume, leave_open=True)
+            output.note(f"a first model is in {printable(str(place))}. Next: does more training pay?\n")
+            with _leaving_a_model(source):
+                advice = strategy.advise(base, tell=progress.passing, begun=begun)
+            show(advice)
+            output.note("")
+            text = remarks + advice.recipe
+            if advice.choice.strategy is Strategy.scratch:
+                return train(text, resume=False)
+            return train(text, resume=True, extend=True)
 
 
-def _advised(source: str, overrides: list[str], device: str | None) -> str:
-    from finetune.cli.advise import asked, measured, show
-    from finetune.cli.doctor import examined
-
+def _examined(source: str, overrides: list[str]) -> tuple["Recipe", str]:
+    """What to advise on, and what doctor has to say of it, as the first lines of a recipe."""
     base = asked(source, None, overrides)
     unreadable = _tell(examined(source, overrides))
-    remark = ""
-    if unreadable:
-        if "on_bad_image" not in base.data.model_fields_set:
-            data = base.data.model_copy(update={"on_bad_image": "skip"})
-            base = base.model_copy(update={"data": data})
-        remark = f"# doctor: {unreadable} cannot be read and are left out (`finetune doctor` names them)\n"
-    advice = measured(base, device)
-    show(advice)
-    return remark + advice.recipe
+    if not unreadable:
+        return base, ""
+    if "on_bad_image" not in base.data.model_fields_set:
+        data = base.data.model_copy(update={"on_bad_image": "skip"})
+        base = base.model_copy(update={"data": data})
+    return (
+        base,
+        f"# doctor: {unreadable} cannot be read and are left out (`finetune doctor` names them)\n",
+    )
+
+
+def _parsed(text: str, run: Path) -> "Recipe":
+    from finetune.recipe.load import parse_recipe
+
+    return parse_recipe(text.encode(), str(run / RECIPE))
+
+
+@contextmanager
+def _leaving_a_model(source: str) -> Iterator[None]:
+    try:
+        yield
+    except SystemExit:
+        output.note(
+            "stopped; the first model can be used as it is. `finetune train "
+            f"{printable(source)} --resume` goes on to what is advised"
+        )
+        raise
 
 
 def _tell(report: "Report") -> str:

@@ -21,10 +21,14 @@ class Console:
         self._bar: tqdm[Any] | None = None
         self._curves = curves
         self._began: float | None = None
+        self._facts: set[tuple[str, str]] = set()
 
     def started(self, facts: Sequence[tuple[str, str]]) -> None:
-        for line in output.aligned(facts):
-            output.note(line)
+        # A run that goes on, and another one like it, have most facts in common.
+        for fact, line in zip(facts, output.aligned(facts), strict=True):
+            if fact not in self._facts:
+                output.note(line)
+        self._facts.update(facts)
 
     def phase(self, title: str) -> None:
         output.note(f"\n{title}")

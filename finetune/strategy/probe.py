@@ -277,8 +277,13 @@ class Rows(NamedTuple):
     groups: Targets | None
 
 
-def features_of(setup: Setup, split_name: str, tell: Tell = lambda done, total: None) -> Rows:
-    """What the head gets of those of a split's pictures that can be read."""
+def features_of(
+    setup: Setup,
+    split_name: str,
+    tell: Tell = lambda done, total: None,
+    places: Sequence[int] | None = None,
+) -> Rows:
+    """What the head gets of those of a split's pictures that can be read, or of those at ``places``."""
     network, preprocessing = setup.network, setup.card.preprocessing
     network.module.eval()
     k = len(network.table.body)
@@ -307,7 +312,7 @@ def features_of(setup: Setup, split_name: str, tell: Tell = lambda done, total: 
     rows = sum(len(each) for each in setup.source.splits.values())
     store = open_store(setup, extract, k, where, rows * extract.spec.nbytes, plain=True)
     looks = Looks(store, extract, split, EvalTransform(preprocessing), plain=True)
-    draws = [(index, 0) for index in range(len(split))]
+    draws = [(index, 0) for index in (range(len(split)) if places is None else places)]
     looks.fill(draws, workers=setup.workers, on_bad_image=setup.recipe.data.on_bad_image, tell=tell)
     batch = looks.batch(draws)
     setup.loader.tell(batch.bad)

@@ -84,6 +84,7 @@ def fit(
     resume: bool = False,
     force: bool = False,
     extend: bool = False,
+    leave_open: bool = False,
     progress: Progress | None = None,
 ) -> Result:
     """Train ``recipe`` in ``run``.
@@ -93,8 +94,9 @@ def fit(
         device: cpu, cuda, mps; None takes the best there is.
         resume: go on from the last checkpoint, if there is one.
         force: resume although recipe, data or libraries have changed, where that is possible at all.
-        extend: resume a finished run that ``recipe`` has more epochs or phases for
+        extend: resume a run whose phases are done, and that ``recipe`` has more epochs or phases for
             (:mod:`finetune.training.run.extend`).
+        leave_open: there may be more to come: test is not looked at, and the run is not called finished.
 
     Raises:
         UserError: data, weights, freeze or run directory that cannot serve; a finished run, and a recipe that
@@ -108,7 +110,18 @@ def fit(
     recipe = batch_size_as_begun(recipe, run) if saved else recipe
     compute = choose_compute(pick_device(device), as_begun(recipe.train, known))
     with in_force(compute):
-        return _train(recipe, run, compute, saved, known, recipe_file, progress, force=force, extend=extend)
+        return _train(
+            recipe,
+            run,
+            compute,
+            saved,
+            known,
+            recipe_file,
+            progress,
+            force=force,
+            extend=extend,
+            leave_open=leave_open,
+        )
 
 
 def _train(
@@ -122,6 +135,7 @@ def _train(
     *,
     force: bool,
     extend: bool,
+    leave_open: bool,
 ) -> Result:
     """Train, from checkpoint ``saved`` on, if there is one, of a run that began in ``known``."""
     own = data_as_recorded(run, recipe, known) if saved else None
@@ -159,7 +173,7 @@ def _train(
             if extensions:
                 history[EXTENDED] = extensions
             run.describe(description(setup, recipe_file, {**environment, **history}))
-        elif saved and environment["data_source"] != known.get("data_source"):
+        elif saved and (extend or environment["data_source"] != known.get("data_source")):
             moved = {**known, "data_source": environment["data_source"]}
             run.describe(description(setup, recipe_file, moved))
         elif not saved:
@@ -178,9 +192,11 @@ def _train(
                 optimizer_state = train_phase(
                     plan, setup, position, optimizer_state, run, signals, progress, features.get(plan.number)
                 )
-            test = final_test(setup, run, position, signals)
-            position.finished = True
-            save_last(setup, run, position, optimizer_state)
+            test = None
+            if not leave_open:
+                test = final_test(setup, run, position, signals)
+                position.finished = True
+                save_last(setup, run, position, optimizer_state)
         return _result(setup, run, position, test)
     test = _load_best_and_test(setup, run, Signals())
     return _result(setup, run, position, test, already_finished=True)

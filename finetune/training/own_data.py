@@ -309,7 +309,10 @@ def _places(run: Path, data: DataSection) -> list[str]:
     found = [known.get("absolute")]
     if isinstance(known.get("from_run"), str):
         found.append(os.path.normpath(os.path.join(os.path.realpath(run), known["from_run"])))  # noqa: PTH118
-    return list(dict.fromkeys([each for each in found if isinstance(each, str)] + [here]))
+    places = [each for each in found if isinstance(each, str)] + [here]
+    # As the recipe spells it, where that is what it means here.
+    spelt = data.source if Path(data.source).exists() else None
+    return list(dict.fromkeys(spelt if spelt and _is_same_place(spelt, each) else each for each in places))
 
 
 def _is_same_place(one: str, other: str) -> bool:

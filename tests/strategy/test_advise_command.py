@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from finetune.recipe.load import load_recipe
-from finetune.strategy.advice import measure
+from finetune.strategy.advice import advise, measure, rule
 
 Cli = Callable[..., object]
 TINY = ("--set", "data.image_size=32")
@@ -129,6 +129,67 @@ def test_a_backbone_that_is_asked_for_is_not_replaced(photos: Path, cli: Cli) ->
     assert ended.err.startswith("backbone     resnet18 (as asked for)")
     assert "the weights of resnet18" in ended.err
     assert not Path("runs/photos/recipe.yaml").exists()
+
+
+@pytest.fixture
+def uncertain(photos: Path) -> Path:
+    """``photos`` with labels that a solved head gets wrong: advice is to tune after it."""
+    for number, path in enumerate(sorted((photos / "train" / "disc").iterdir())[::3]):
+        path.rename(photos / "train" / "square" / f"from-disc-{number}.png")
+    for split in ("train", "val", "test"):
+        for folder in (photos / split).iterdir():
+            for path in sorted(folder.iterdir()):
+                for copy in range(2):
+                    shutil.copyfile(path, path.with_name(f"{path.stem}-{copy}.png"))
+    return photos
+
+
+def test_the_head_comes_first_and_what_is_advised_goes_on_from_it(
+    uncertain: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped while it is measured whether more training pays: there is a run that can be used."""
+    undisturbed = cli("train", uncertain, *TINY, "--run-dir", "undisturbed")
+    assert undisturbed.code == 0, undisturbed.err
+    assert undisturbed.err.index("the head is solved") < undisturbed.err.index("looked at more closely")
+    recipe = load_recipe(Path("undisturbed/recipe.yaml"))
+    assert [phase.optimizer for phase in recipe.train.phases] == ["lbfgs", "adamw"]
+    # Said once, though the run was begun and gone on with.
+    assert undisturbed.err.count("network    efficientnet_lite0") == 1
+
+    def stop(*_: object) -> None:
+        raise SystemExit(130)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(advise, "look_closer", stop)
+        stopped = cli("train", uncertain, *TINY)
+    assert stopped.code == 130
+    assert "the first model can be used as it is" in stopped.err
+    evaluated = cli("eval", "runs/photos", "--json")
+    assert evaluated.code == 0, evaluated.err
+    resumed = cli("train", uncertain, "--resume")
+    assert resumed.code == 0, resumed.err
+    for file in ("recipe.yaml", "resolved.yaml", "splits.csv", "metrics.jsonl"):
+        assert (Path("runs/photos") / file).read_bytes() == (Path("undisturbed") / file).read_bytes(), file
+    assert weights(Path("runs/photos")) == weights(Path("undisturbed"))
+    # The recipe alone gives the same bits, and the run is finished.
+    repeated = cli("train", "undisturbed/recipe.yaml", "--run-dir", "repeated")
+    assert repeated.code == 0, repeated.err
+    assert weights(Path("repeated")) == weights(Path("undisturbed"))
+    assert "nothing was done" in cli("train", uncertain, "--resume").err
+
+
+def test_from_scratch_takes_the_place_of_the_first_model(
+    photos: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = rule.Row("always", lambda facts: True, rule.Strategy.scratch, "for the test")
+    monkeypatch.setattr(rule, "RULE", (scratch,))
+    monkeypatch.setattr(rule, "epochs_for", lambda strategy, train: 2)
+    ended = cli("train", photos, *TINY)
+    assert ended.code == 0, ended.err
+    run = Path("runs/photos")
+    assert yaml.safe_load((run / "recipe.yaml").read_text())["model"]["weights"] == "none"
+    phases = [json.loads(line).get("phase") for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert phases == [0, 0, None]
 
 
 def weights(run: Path) -> str:

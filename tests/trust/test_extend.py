@@ -12,7 +12,7 @@ import pytest
 import tiny
 from test_every_stop import COUNTS, Stops, drawn, promised
 
-from finetune.errors import CheckpointError, FinishedRunError, UserError
+from finetune.errors import CheckpointError, FinishedRunError, StoppedError, UserError
 from finetune.model import backbones
 from finetune.recipe.load import dump_recipe, parse_recipe
 from finetune.recipe.schema import Recipe
@@ -347,3 +347,84 @@ def test_by_the_command_line(read: Any, chdir_tmp: Path, cli: Any) -> None:
     ended = cli("train", "r.yaml", "--resume", "--set", "train.phases.0.epochs=3")
     assert ended.code == 0, ended.err
     assert "nothing was done" in ended.err
+
+
+HEAD = "{freeze: backbone, optimizer: lbfgs, weight_decay: auto}"
+# What comes after a solved head, and a recipe for the head alone that may know nothing of it.
+LATER = {
+    "augmentation": "augment: {flip: true, crop: random_resized}",
+    "smoothing, decay": "label_smoothing: 0.2, weight_decay: 0.3",
+    "selection": "select: loss, early_stopping: 1",
+    "another optimizer": "optimizer: sgd",
+    "the last epoch": "select: last",
+}
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_a_head_that_was_left_open_ends_in_the_bits_of_the_whole_recipe(
+    name: str, read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped at any check, of the head's run or of what it goes on to."""
+    first = read(f"phases: [{HEAD}]")
+    whole = read(f"{LATER[name]}, phases: [{HEAD}, {{freeze: 2, epochs: 2}}]")
+    stops = Stops(monkeypatch)
+    train(whole, tmp_path / "at once")
+    expected = promised(tmp_path / "at once")
+    kept = [each for each in expected if each.endswith(".safetensors")]
+    for at in itertools.count(1):
+        run = tmp_path / f"stopped-{at}"
+        stops.made, stops.at, stopped = 0, at, False
+        for recipe, options in ((first, {"leave_open": True}), (whole, {"extend": True})):
+            for _ in range(2):
+                try:
+                    train(recipe, run, resume=run.exists(), **options)
+                    break
+                except StoppedError:
+                    stops.at, stopped = 0, True
+        found = promised(run)
+        assert {each: found[each] for each in kept} == {each: expected[each] for each in kept}, at
+        assert lines(run) == lines(tmp_path / "at once")
+        assert (run / "resolved.yaml").read_text() == (tmp_path / "at once" / "resolved.yaml").read_text()
+        if not stopped:
+            break
+    assert at > 6
+
+
+def test_an_open_run_is_whole_and_not_finished(read: Any, tmp_path: Path) -> None:
+    first, run = read(f"phases: [{HEAD}]"), tmp_path / "run"
+    result = train(first, run, leave_open=True)
+    assert (result.epochs, result.test, result.already_finished) == (1, None, False)
+    assert not any("split" in line for line in lines(run))
+    assert (run / "checkpoints" / "best" / "model.safetensors").is_file()
+    # Nothing more to come after all: it is judged, and finished.
+    ended = longer(first, run)
+    assert ended.test is not None
+    assert [line.get("split") for line in lines(run)] == [None, "test"]
+    assert train(first, run, resume=True).already_finished
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        f"class_weights: balanced, phases: [{HEAD}, {{epochs: 1}}]",
+        f"augment: {{flip: true, views: 2}}, phases: [{HEAD}, {{epochs: 1}}]",
+        "phases: [{freeze: backbone, optimizer: lbfgs, weight_decay: 0.5}, {epochs: 1}]",
+        f"ema: 0.9, phases: [{HEAD}, {{epochs: 1}}]",
+        "phases: [{freeze: backbone, epochs: 1}, {epochs: 1}]",
+    ],
+)
+def test_what_the_head_was_solved_with_stays(other: str, read: Any, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(read(f"phases: [{HEAD}]"), run, leave_open=True)
+    before = promised(run)
+    with pytest.raises(UserError, match=r"recipe train\."):
+        longer(read(other), run)
+    assert promised(run) == before
+
+
+def test_after_gradient_steps_nothing_but_the_length_may_change(read: Any, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(read("phases: [{freeze: backbone, epochs: 1}]"), run, leave_open=True)
+    with pytest.raises(UserError, match="label_smoothing"):
+        longer(read("label_smoothing: 0.2, phases: [{freeze: backbone, epochs: 1}, {epochs: 1}]"), run)
+    assert longer(read("phases: [{freeze: backbone, epochs: 1}, {epochs: 1}]"), run).epochs == 2

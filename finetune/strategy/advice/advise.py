@@ -9,11 +9,22 @@ from finetune.recipe.load import minimal_recipe, parse_recipe
 from finetune.recipe.schema import Recipe
 from finetune.strategy.advice.duration import expected_seconds
 from finetune.strategy.advice.facts import Facts
-from finetune.strategy.advice.measure import Tell, measure, silent
+from finetune.strategy.advice.first import FirstPass, Tell, compute_for, first_pass, silent
+from finetune.strategy.advice.measure import look_closer
 from finetune.strategy.advice.reasons import explain
 from finetune.strategy.advice.recipe_text import write_recipe
-from finetune.strategy.advice.rule import Choice, Settings, choose, settle, total_epochs, worth_trying
+from finetune.strategy.advice.rule import (
+    Choice,
+    Settings,
+    Strategy,
+    choose,
+    of_solved_head,
+    settle,
+    total_epochs,
+    worth_trying,
+)
 from finetune.strategy.advice.shapes import with_shape
+from finetune.training.compute.in_force import in_force
 
 # What may be given before there is advice, beside data, seed and cache.
 KNOWN = {"model": {"backbone", "weights", "in_channels"}, "train": {"precision", "threads"}}
@@ -45,18 +56,44 @@ class Advice:
         }
 
 
-def advise(recipe: Recipe, *, device: str | None = None, tell: Tell = silent) -> Advice:
+@dataclass(frozen=True)
+class Begun:
+    """Advice after the first pass of the pictures: ``recipe`` is the text of one for a first model.
+
+    Its only phase is the first one of nearly every advice, a solved head.
+    """
+
+    first: FirstPass
+    recipe: str
+
+
+def begin(recipe: Recipe, *, device: str | None = None, tell: Tell = silent) -> Begun:
+    """The first part of :func:`advise`, with its arguments and errors."""
+    compute = compute_for(recipe, device)
+    with in_force(compute):
+        first = first_pass(recipe, compute, tell)
+    splits = first.source.splits
+    settings = of_solved_head(len(splits["train"]), len(splits["val"]))
+    return Begun(first, write_recipe(with_shape(recipe, first.shapes), Strategy.probe, settings))
+
+
+def advise(
+    recipe: Recipe, *, device: str | None = None, tell: Tell = silent, begun: Begun | None = None
+) -> Advice:
     """Measure ``recipe``'s pictures and source network, and choose.
 
     Args:
         recipe: its data, model, seed and cache count; what it says of training does not.
         tell: as :func:`finetune.strategy.advice.measure.measure`.
+        begun: of :func:`begin` with the same recipe, to go on from.
 
     Raises:
         UserError: weights that cannot be had, or a network that cannot be cut.
         DataError: the data cannot serve.
     """
-    facts = measure(recipe, device=device, tell=tell, augmentations=worth_trying)
+    first = (begun or begin(recipe, device=device, tell=tell)).first
+    with in_force(first.compute):
+        facts = look_closer(recipe, first, tell, worth_trying)
     recipe = with_shape(recipe, facts.shapes)
     choice = choose(facts)
     settings = settle(choice.strategy, facts)

@@ -51,11 +51,13 @@ class Sized:
         top1: the cross-validated accuracy of a linear classifier.
         gain: by how much that is more than with the weights' own way, on the same pictures.
         error: the standard error of ``gain``, from the pictures on which the two differ.
+        n: of how many pictures; the most that are, where what was written down does not say.
     """
 
     top1: float
     gain: float
     error: float
+    n: int = 256
 
 
 @dataclass(frozen=True)

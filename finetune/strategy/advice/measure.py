@@ -1,8 +1,7 @@
 """Pictures and a source network to :class:`Facts`: the table of contents of what advice rests on.
 
-One pass of the training pictures through the network, whose features are kept and serve the advised training
-too; one of a sample of at most ``SAMPLE``, at several depths; and the sample's augmented copies, made of what
-the second pass decoded.
+The first pass of the training pictures (:mod:`~finetune.strategy.advice.first`); one of a sample of at most
+``SAMPLE``, at several depths; and the sample's augmented copies, made of what the second pass decoded.
 """
 
 import contextlib
@@ -19,26 +18,24 @@ from torch import Tensor
 
 from finetune.data.batches.loaders import eval_batches, read_draws
 from finetune.data.cache.decoded import Decoded, decoded_in_memory
-from finetune.data.holdout.folds import inner_folds, per_class
-from finetune.data.holdout.splits import stratified
+from finetune.data.holdout.folds import inner_folds
 from finetune.data.keys import key
 from finetune.data.picture.transforms import OF_COLOURS, EvalTransform
 from finetune.data.sources.dataset import Split
 from finetune.errors import DataError
-from finetune.features.classifiers import require_two
 from finetune.features.depths import Depths
 from finetune.features.extract import costs
 from finetune.features.softmax import Features, Targets
 from finetune.features.solve import choose_decay
 from finetune.recipe.schema import Recipe
 from finetune.strategy.advice.facts import Facts, Probed, Seconds, Tried
+from finetune.strategy.advice.first import FirstPass, Tell, compute_for, first_pass, silent
 from finetune.strategy.advice.invariance import AUGMENTATIONS, MIRRORING, transform_of, try_out
-from finetune.strategy.advice.shapes import in_shape, measure_shapes
+from finetune.strategy.advice.sample import some_of, twice_or_more
 from finetune.strategy.advice.similarity import Shift, confidence, told_apart
-from finetune.strategy.probe import features_of, frozen_recipe
 from finetune.training.compute.in_force import in_force
-from finetune.training.compute.precision import Compute, choose_compute, pick_device
-from finetune.training.setup import Setup, load_data, prepare
+from finetune.training.compute.precision import Compute, choose_compute
+from finetune.training.setup import Setup
 
 # Pictures at which depths, statistics and predictions are looked at.
 SAMPLE = 512
@@ -47,21 +44,13 @@ WATCHED = 128
 # Augmented copies are computed of so many of them, fewer where the network is large: all copies together
 # take at most so many floating-point operations (about half a minute on two cores), but for 64 pictures.
 COPIED, FEWEST_COPIED, OPERATIONS = 256, 64, 3e12
-# A linear classifier is cross-validated on so many pictures times classes at most.
-PROBED = 400_000
 DEPTHS = (0.25, 0.5, 0.75, 1.0)
 TIMED = 8
 TOGETHER = 16
 
 Logits = npt.NDArray[np.float32]
-# Gets what pictures go through the network for, how many are done, and how many there are.
-Tell = Callable[[str, int, int], None]
 # Which augmentations to try out on so many pictures, given all else that was measured.
 Augmentations = Callable[[Facts, int], Sequence[str]]
-
-
-def silent(what: str, done: int, total: int) -> None:
-    """Tell nobody."""
 
 
 @dataclass(frozen=True)
@@ -97,30 +86,18 @@ def measure(
         UserError: weights that cannot be had, or a network that cannot be cut.
         DataError: the data cannot serve, or a class has fewer than two training pictures.
     """
-    compute = choose_compute(pick_device(device), frozen_recipe(recipe, None).train)
+    compute = compute_for(recipe, device)
     with in_force(compute):
-        return _measure(recipe, compute, tell, augmentations)
+        return look_closer(recipe, first_pass(recipe, compute, tell), tell, augmentations)
 
 
-def _measure(recipe: Recipe, compute: Compute, tell: Tell, augmentations: Augmentations) -> Facts:
-    source = load_data(recipe.data, recipe.seed)
+def look_closer(recipe: Recipe, first: FirstPass, tell: Tell, augmentations: Augmentations) -> Facts:
+    """What :func:`measure` says, after its first pass, whose ``compute`` is in force."""
+    source, setup, (features, targets, groups) = first.source, first.setup, first.probed
     classes, train = len(source.classes), source.splits["train"]
     counts = train.class_counts(classes)
-    require_two(train.targets, classes, train.groups)
-    plain = frozen_recipe(recipe, None)
-    setup = prepare(plain, source, compute)
-    shapes = measure_shapes(recipe, setup, train, _some, tell)
-    setup = in_shape(recipe, setup, shapes)
     network, card = setup.network, setup.card
-    computed = 0
-
-    def counted(done: int, total: int) -> None:
-        nonlocal computed
-        computed = total
-        tell("through all layers, once", done, total)
-
-    features, targets, groups = features_of(setup, "train", counted)
-    sample = train.subset(_some(train.targets, train.groups, max(SAMPLE, 4 * classes), recipe.seed))
+    sample = train.subset(some_of(train.targets, train.groups, max(SAMPLE, 4 * classes), recipe.seed))
     # As evaluation resizes and cuts them, which is also what most copies are made from.
     own_bands = card.preprocessing.reads == "bands"
     keeping = contextlib.nullcontext() if own_bands else decoded_in_memory(recipe.cache.limit_bytes)
@@ -135,8 +112,6 @@ def _measure(recipe: Recipe, compute: Compute, tell: Tell, augmentations: Augmen
         best = max(range(len(depths)), key=lambda place: depths[place].top1)
         preprocessing = card.preprocessing
         priced = costs(network.module, network.table, preprocessing.image_size, preprocessing.channels)
-        chosen = _some(targets, groups, max(PROBED // classes, SAMPLE), recipe.seed)
-        chosen_groups = None if groups is None else groups[chosen]
         facts = Facts(
             source=source.name,
             notes=source.notes,
@@ -150,18 +125,16 @@ def _measure(recipe: Recipe, compute: Compute, tell: Tell, augmentations: Augmen
             weights=network.weights.origin if network.weights is not None else "none",
             image_size=preprocessing.image_size,
             depths=depths,
-            probe=_probe(
-                features[chosen], targets[chosen], chosen_groups, recipe.seed, layer.number, layer.name
-            ),
+            probe=_probe(features, targets, groups, recipe.seed, layer.number, layer.name),
             shares=tuple(each.flops / max(priced[-1].flops, 1) for each in priced),
             shift=close.shift,
             confidence=None if close.logits is None else confidence(close.logits),
             told_apart=None if close.logits is None else told_apart(close.logits, close.targets),
             tried={},
-            seconds=_time(setup, choose_compute(compute.device, recipe.train), close.read),
-            computed=computed,
-            cached=len(targets) - computed,
-            shapes=shapes,
+            seconds=_time(setup, choose_compute(first.compute.device, recipe.train), close.read),
+            computed=first.computed,
+            cached=first.readable - first.computed,
+            shapes=first.shapes,
         )
         some = _copied(close, priced[-1].flops, recipe.seed)
         names = augmentations(facts, len(some))
@@ -176,7 +149,7 @@ def _copied(close: _Close, flops: int, seed: int) -> Targets:
     """The places in the sample of the pictures that augmented copies are made of; ``flops`` is of one."""
     affordable = int(OPERATIONS / (len(AUGMENTATIONS) * max(flops, 1)))
     number = max(FEWEST_COPIED, min(COPIED, affordable))
-    return _twice_or_more(close.targets, close.groups, _some(close.targets, close.groups, number, seed))
+    return twice_or_more(close.targets, close.groups, some_of(close.targets, close.groups, number, seed))
 
 
 def _look(setup: Setup, sample: Split, decoded: Decoded | None, tell: Tell) -> _Close:
@@ -289,7 +262,7 @@ def _probe(
 ) -> Probed:
     """Softmax regression, by cross-validation, on classes of which there are two pictures, or groups, or
     more."""
-    some = _twice_or_more(targets, groups, np.arange(len(targets)))
+    some = twice_or_more(targets, groups, np.arange(len(targets)))
     classes, own = np.unique(targets[some], return_inverse=True)
     what = "pictures" if groups is None else "groups (data.group_by) of pictures"
     if len(classes) < 2:
@@ -300,22 +273,6 @@ def _probe(
     if chosen.top1 is None:
         raise DataError("the groups of data.group_by cannot be put so that a probe learns every class")
     return Probed(layer, name, chosen.top1, len(some))
-
-
-def _twice_or_more(targets: Targets, groups: Targets | None, places: Targets) -> Targets:
-    """Those of ``places`` whose class is there at least twice, in pictures or in groups."""
-    own = targets[places]
-    counts = np.zeros(own.max(initial=0) + 1, dtype=np.int64)
-    counts[np.unique(own)] = per_class(own, None if groups is None else groups[places])
-    return places[counts[own] >= 2]
-
-
-def _some(targets: Targets, groups: Targets | None, number: int, seed: int) -> Targets:
-    """About ``number`` places, each class with its share, or all; none of a class of one picture or group."""
-    places = _twice_or_more(targets, groups, np.arange(len(targets)))
-    if len(places) <= number:
-        return places
-    return places[stratified(targets[places], number / len(places), seed)[1]]
 
 
 def _time(setup: Setup, training: Compute, read: float) -> Seconds:

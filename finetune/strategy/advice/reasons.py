@@ -102,6 +102,7 @@ def _shape(facts: Facts) -> list[tuple[str, str]]:
     tried = ", ".join(
         f"{way} {100 * each.top1:.1f} %"
         + ("" if way == shapes.own else f" ({100 * each.gain:+.1f}, standard error {100 * each.error:.1f})")
+        + f" of {each.n:,}"
         for way, each in shapes.sized.items()
     )
     verdict = (

@@ -232,10 +232,28 @@ class Settings:
     early_stopping: int | None
 
 
+def of_solved_head(train: int, val: int) -> Settings:
+    """For ``Strategy.probe``, of so many pictures; nothing else has to be known."""
+    return Settings(
+        k=0,
+        epochs=epochs_for(Strategy.probe, train),
+        lr=1e-3,
+        batch_size=_batch_size(train),
+        batchnorm="train",
+        augment=AugmentSection(),
+        label_smoothing=0.0,
+        weight_decay=_weight_decay(train),
+        select=_select(val),
+        early_stopping=None,
+    )
+
+
 def settle(strategy: Strategy, facts: Facts) -> Settings:
     """Rates, lengths, regularisation and augmentation for ``strategy``, whichever the rule chose."""
+    if strategy is Strategy.probe:
+        return of_solved_head(facts.train, facts.val)
     near = similarity(facts)
-    batch_size = 16 if facts.train < 160 else 32 if facts.train < LARGE else 64
+    batch_size = _batch_size(facts.train)
     epochs = epochs_for(strategy, facts.train)
     steps = epochs * math.ceil(facts.train / batch_size)
     tuned = strategy in (Strategy.first_k, Strategy.everything)
@@ -249,16 +267,22 @@ def settle(strategy: Strategy, facts: Facts) -> Settings:
         batchnorm="frozen" if tuned and steps < FEW_STEPS else "train",
         augment=augmentation(facts) if tuned or strategy is Strategy.scratch else AugmentSection(),
         label_smoothing=0.1 if small and tuned else 0.0,
-        weight_decay=0.05 if small else 0.01,
-        select=_select(facts, tuned=tuned),
+        weight_decay=_weight_decay(facts.train),
+        select="last" if tuned and not val_can_tell(facts) else _select(facts.val),
         early_stopping=_patience(epochs) if tuned and val_can_tell(facts) else None,
     )
 
 
-def _select(facts: Facts, *, tuned: bool) -> str:
-    if tuned and not val_can_tell(facts):
-        return "last"
-    return "loss" if facts.val < SMALL_VAL else "top1"
+def _batch_size(train: int) -> int:
+    return 16 if train < 160 else 32 if train < LARGE else 64
+
+
+def _weight_decay(train: int) -> float:
+    return 0.05 if train < SMALL else 0.01
+
+
+def _select(val: int) -> str:
+    return "loss" if val < SMALL_VAL else "top1"
 
 
 def _patience(epochs: int) -> int | None:

@@ -15,21 +15,20 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from finetune.data.batches.loaders import eval_batches
-from finetune.data.holdout.folds import Folds, inner_folds, per_class
+from finetune.data.holdout.folds import inner_folds
 from finetune.data.picture.bands import COLOURS
 from finetune.data.picture.images import read_image
-from finetune.data.picture.preprocessing import Preprocessing, ResizeMode
+from finetune.data.picture.preprocessing import ResizeMode
 from finetune.data.sources.dataset import Split
 from finetune.errors import BadImageError, UserError
-from finetune.features.depths import Depths
 from finetune.features.extract import costs
-from finetune.features.softmax import Features, Targets
+from finetune.features.softmax import Targets
 from finetune.features.solve import choose_decay, solve
 from finetune.recipe.schema import Recipe
 from finetune.strategy.advice.facts import Shapes, Sized
+from finetune.strategy.advice.sample import some_of, twice_or_more
+from finetune.strategy.probe import Rows, features_of
 from finetune.training.setup import Setup, settle_preprocessing, with_preprocessing
 
 # A picture is long if its longer side is this many times its shorter one: 3 to 2 is, 4 to 3 is not.
@@ -40,22 +39,21 @@ ENOUGH = 0.2
 SIZES = 200
 # Pictures that go through the network in each way; fewer where it is large, as with augmented copies.
 MOST, FEWEST, OPERATIONS = 256, 64, 3e12
-TOGETHER = 16
-WAYS: tuple[ResizeMode, ...] = ("shorter", "squash", "pad")
+# After so many of them, and of a class, ways that are not ahead are left out.
+FIRST, FIRST_OF_A_CLASS = 96, 4
+WORDS: dict[ResizeMode, str] = {"shorter": "cropped", "squash": "squashed", "pad": "padded"}
+WAYS = tuple(WORDS)
 
-# Which of a split's pictures to look at, if about so many are wanted.
-Some = Callable[[Targets, Targets | None, int, int], Targets]
 Tell = Callable[[str, int, int], None]
 
 
-def measure_shapes(recipe: Recipe, setup: Setup, split: Split, some: Some, tell: Tell) -> Shapes | None:
+def measure_shapes(recipe: Recipe, setup: Setup, split: Split, tell: Tell) -> Shapes | None:
     """How long the pictures of ``split`` (train) are and, where many are long, what each way is worth.
 
     Ways are compared only where the recipe leaves ``data.resize_mode`` open. None: no size can be read.
 
     Args:
         recipe: as it was given; ``setup`` is built of it.
-        some: draws a sample, every class with its share, none with a single picture.
         tell: called as pictures go through the network.
     """
     own = setup.card.preprocessing
@@ -68,25 +66,18 @@ def measure_shapes(recipe: Recipe, setup: Setup, split: Split, some: Some, tell:
     shapes = Shapes(len(ratios), float(np.median(ratios)), share, float(np.mean(shown)), own.resize_mode)
     if share < ENOUGH or recipe.data.resize_mode != "auto":
         return shapes
-    sample = split.subset(some(split.targets, split.groups, _affordable(setup), recipe.seed))
-    ways: dict[ResizeMode, Preprocessing] = {}
+    ways: dict[ResizeMode, Setup] = {own.resize_mode: setup}
     for way in WAYS:
-        # The recipe's own `resize` may not go with it.
-        with contextlib.suppress(UserError):
-            ways[way] = _settled(recipe, setup, way)
-    return dataclasses.replace(shapes, sized=_compare(setup, sample, own, ways, tell))
+        if way != own.resize_mode:
+            # The recipe's own `resize` may not go with it.
+            with contextlib.suppress(UserError):
+                ways[way] = _in_way(recipe, setup, way)
+    return dataclasses.replace(shapes, sized=_compare(ways, split, tell))
 
 
 def in_shape(recipe: Recipe, setup: Setup, shapes: Shapes | None) -> Setup:
     """``setup`` with the pictures of evaluation brought to size in the way that was found best."""
-    if shapes is None or shapes.best == shapes.own:
-        return setup
-    preprocessing = _settled(recipe, setup, shapes.best)
-    return dataclasses.replace(
-        setup,
-        recipe=with_preprocessing(setup.recipe, preprocessing),
-        card=dataclasses.replace(setup.card, preprocessing=preprocessing),
-    )
+    return setup if shapes is None or shapes.best == shapes.own else _in_way(recipe, setup, shapes.best)
 
 
 def with_shape(recipe: Recipe, shapes: Shapes | None) -> Recipe:
@@ -96,85 +87,66 @@ def with_shape(recipe: Recipe, shapes: Shapes | None) -> Recipe:
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"resize_mode": shapes.best})})
 
 
-def _settled(recipe: Recipe, setup: Setup, way: ResizeMode) -> Preprocessing:
+def _in_way(recipe: Recipe, setup: Setup, way: ResizeMode) -> Setup:
     data = recipe.data.model_copy(update={"resize_mode": way})
-    return settle_preprocessing(data, setup.network.input_spec)
+    preprocessing = settle_preprocessing(data, setup.network.input_spec)
+    return dataclasses.replace(
+        setup,
+        recipe=with_preprocessing(setup.recipe, preprocessing),
+        card=dataclasses.replace(setup.card, preprocessing=preprocessing),
+    )
 
 
-def _compare(
-    setup: Setup, sample: Split, own: Preprocessing, ways: dict[ResizeMode, Preprocessing], tell: Tell
-) -> dict[ResizeMode, Sized]:
-    """Cross-validate a linear classifier on what each way shows the network, all on the same folds."""
-    order = [own.resize_mode, *(way for way in ways if way != own.resize_mode)]
-    done = 0
-    right: dict[ResizeMode, npt.NDArray[np.bool_]] = {}
-    kept: tuple[Targets, Targets, Folds] | None = None
-    for way in order:
-        told = partial(_tell, tell, done, len(order) * len(sample))
-        features, places = _features(setup, sample, ways[way], told)
-        done += len(sample)
-        if kept is None:
-            kept = _folds(sample, places, setup.recipe.seed)
-        if kept is None:
+def _compare(ways: dict[ResizeMode, Setup], split: Split, tell: Tell) -> dict[ResizeMode, Sized]:
+    """Cross-validate a linear classifier on what each way shows the network, all on the same folds.
+
+    ``ways`` begin with the pictures' own. First on some pictures: a way that is not ahead there will hardly
+    be ahead by two standard errors on all, and is not looked at further.
+    """
+    own, setup = next(iter(ways.items()))
+    seed, classes = setup.recipe.seed, len(setup.source.classes)
+    most = some_of(split.targets, split.groups, _affordable(setup), seed)
+    groups = None if split.groups is None else split.groups[most]
+    first = most[some_of(split.targets[most], groups, max(FIRST, FIRST_OF_A_CLASS * classes), seed)]
+    found: dict[ResizeMode, Sized] = {}
+    ahead = list(ways)
+    for places in (first, most) if len(most) > 1.5 * len(first) else (most,):
+        right = {way: _held_out(_rows(ways[way], way, places, tell), seed) for way in ahead}
+        base = right[own]
+        if base is None:
             return {}
-        which, targets, folds = kept
-        right[way] = _held_out(features[which], targets, folds)
-    return {way: Sized(float(found.mean()), *_gain(found, right[order[0]])) for way, found in right.items()}
+        for way, each in right.items():
+            assert each is not None  # the same pictures can be read, whatever their size is to be
+            found[way] = Sized(float(each.mean()), *_gain(each, base), len(each))
+        ahead = [own, *(way for way in ahead if found[way].gain > 0)]
+        if len(ahead) == 1:
+            break
+    return found
 
 
-def _tell(tell: Tell, before: int, total: int, done: int) -> None:
-    tell("cropped, squashed and padded", before + done, total)
+def _rows(setup: Setup, way: ResizeMode, places: Targets, tell: Tell) -> Rows:
+    """What the head gets; those of the way that is taken in the end are in the cache then."""
+    return features_of(setup, "train", partial(tell, WORDS[way]), places.tolist())
 
 
-def _features(
-    setup: Setup, sample: Split, preprocessing: Preprocessing, tell: Callable[[int], None]
-) -> tuple[Features, Targets]:
-    """(N, D) after the last layer, of those pictures of the sample that can be read, and which these are."""
-    network, last = setup.network, len(setup.network.table.body)
-    size, channels = preprocessing.image_size, preprocessing.channels
-    depths = Depths(network.module.eval(), network.table, (last,), size, channels, folded=True)
-    rows: list[torch.Tensor] = []
-    places: list[int] = []
-    done = 0
-    for batch in eval_batches(
-        sample,
-        preprocessing,
-        batch_size=TOGETHER,
-        workers=setup.workers,
-        on_bad_image=setup.recipe.data.on_bad_image,
-    ):
-        if batch.indices:
-            rows.append(depths(batch.images.to(setup.compute.device))[0].cpu())
-            places += batch.indices
-        done += len(batch.indices) + len(batch.bad)
-        tell(done)
-    features = torch.cat(rows).numpy() if rows else np.empty((0, 0), dtype=np.float32)
-    return features, np.asarray(places, dtype=np.int64)
+def _held_out(rows: Rows, seed: int) -> npt.NDArray[np.bool_] | None:
+    """Whether each picture is put into its class by a classifier that did not learn from it.
 
-
-def _folds(sample: Split, places: Targets, seed: int) -> tuple[Targets, Targets, Folds] | None:
-    """Which of the rows count (of classes of two pictures or groups), their classes from 0 on, and folds."""
-    targets = sample.targets[places]
-    groups = None if sample.groups is None else sample.groups[places]
-    if not len(targets):
+    Pictures of classes of one picture, or group, are left out. None where too little is left.
+    """
+    some = twice_or_more(rows.targets, rows.groups, np.arange(len(rows.targets)))
+    classes, own = np.unique(rows.targets[some], return_inverse=True)
+    if len(classes) < 2:
         return None
-    there = np.unique(targets)
-    usable = there[per_class(targets, groups) >= 2]
-    which = np.flatnonzero(np.isin(targets, usable))
-    if len(usable) < 2:
+    targets = own.reshape(-1).astype(np.int64)
+    folds = inner_folds(targets, seed, None if rows.groups is None else rows.groups[some])
+    if not folds:
         return None
-    own = np.searchsorted(usable, targets[which]).astype(np.int64)
-    folds = inner_folds(own, seed, None if groups is None else groups[which])
-    return (which, own, folds) if folds else None
-
-
-def _held_out(features: Features, targets: Targets, folds: Folds) -> npt.NDArray[np.bool_]:
-    """Whether each picture is put into its class by a classifier that did not learn from it."""
-    classes = int(targets.max()) + 1
-    decay = choose_decay(features, targets, classes, folds).decay
+    features = rows.features[some]
+    decay = choose_decay(features, targets, len(classes), folds).decay
     right = np.zeros(len(targets), dtype=bool)
     for train, held in folds:
-        head = solve(features[train], targets[train], classes, decay, rough=True)
+        head = solve(features[train], targets[train], len(classes), decay, rough=True)
         right[held] = head.logits(features[held]).argmax(1) == targets[held]
     return right
 

@@ -5,6 +5,10 @@ and is judged on test again at its new end. Where the schedule depends on a phas
 it begins again for the added epochs; by the others (constant, step) the phase goes on as if it had been that
 long from the start. The run's ``environment.json`` keeps where it was extended, and its recipe becomes the
 longer one: a run that is stopped then is resumed as any other.
+
+A run whose phases are all done, and that was left open for more (``fit`` with ``leave_open``), is extended in
+the same way. Where no phase made a gradient step so far, the recipe may also change in what only steps take
+account of: the bits are then those of a run that had the longer recipe from the start.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +16,7 @@ from typing import Any
 
 from finetune.errors import CheckpointError, UserError
 from finetune.recipe.schema import Recipe
-from finetune.training.plan import PhasePlan
+from finetune.training.plan import SOLVER, PhasePlan
 from finetune.training.run.position import Position
 from finetune.training.run.resume import differences
 from finetune.training.schedule import DEPENDS_ON_LENGTH
@@ -20,6 +24,12 @@ from finetune.training.schedule import DEPENDS_ON_LENGTH
 # Its place in the environment, and that of changes that were gone on in spite of.
 EXTENDED, FORCED = "extended", "forced"
 COUNTS = ("epoch", "step", "phase", "phase_step")
+# What a solved head takes no account of, by section. Of augmentation, only while looks are endless: it is
+# solved on pictures as they are then.
+OF_STEPS = {
+    "train": ("early_stopping", "label_smoothing", "optimizer", "select", "weight_decay"),
+    "model": ("batchnorm",),
+}
 
 
 def extensions_of(known: Mapping[str, Any], phases: int, where: str) -> list[dict[str, Any]]:
@@ -51,7 +61,7 @@ def is_begun(position: Position, extensions: Sequence[Mapping[str, Any]], plans:
         position.finished
         and bool(extensions)
         and extensions[-1]["step"] == position.global_step
-        and _is_left(position, plans)
+        and is_left(position, plans)
     )
 
 
@@ -62,7 +72,7 @@ def extended(
     steps_before: int,
     changed: Sequence[str],
 ) -> list[dict[str, Any]]:
-    """The extensions of a finished run with one more, from ``position`` on.
+    """The extensions of a run whose phases are done with one more, from ``position`` on.
 
     Args:
         plans: the phases of the recipe as it is now, of the recipe's schedules.
@@ -72,7 +82,7 @@ def extended(
     Raises:
         UserError: there is nothing left to train, or the run ended within an epoch.
     """
-    if not _is_left(position, plans):
+    if not is_left(position, plans):
         number, epochs = position.phase, position.phase_epoch
         raise UserError(
             "--extend: the recipe has no more epochs than this run has trained. Give its last phase more, as "
@@ -144,10 +154,17 @@ def beyond_length(before: Recipe, now: Recipe, phase: int) -> list[str]:
     phases = list(now.train.phases[: len(before.train.phases)])
     if len(phases) == len(before.train.phases):
         phases[phase] = phases[phase].model_copy(update={"epochs": before.train.phases[phase].epochs})
-    length = {"phases": tuple(phases), "max_steps": before.train.max_steps}
-    other = now.model_copy(update={"train": now.train.model_copy(update=length)})
-    return differences(before, other)
+    same: dict[str, Any] = {"phases": tuple(phases), "max_steps": before.train.max_steps}
+    model: dict[str, Any] = {}
+    if all(each.optimizer == SOLVER for each in before.train.phases[: phase + 1]):
+        same |= {name: getattr(before.train, name) for name in OF_STEPS["train"]}
+        model = {name: getattr(before.model, name) for name in OF_STEPS["model"]}
+        if before.train.augment.views is None and now.train.augment.views is None:
+            same["augment"] = before.train.augment
+    train, network = now.train.model_copy(update=same), now.model.model_copy(update=model)
+    return differences(before, now.model_copy(update={"train": train, "model": network}))
 
 
-def _is_left(position: Position, plans: Sequence[PhasePlan]) -> bool:
+def is_left(position: Position, plans: Sequence[PhasePlan]) -> bool:
+    """Whether ``plans`` have more steps or phases than were done at ``position``."""
     return len(plans) > position.phase + 1 or plans[position.phase].steps > position.phase_step

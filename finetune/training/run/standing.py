@@ -16,6 +16,7 @@ from finetune.training.run.extend import (
     extended,
     extensions_of,
     is_begun,
+    is_left,
     take_up,
 )
 from finetune.training.run.files import ENVIRONMENT
@@ -80,7 +81,8 @@ def stand(
     changes = find_changes(begun, setup, known, environment, own)
     extensions = extensions_of(known, len(begun.train.phases), str(run.path / ENVIRONMENT))
     extension_begun = is_begun(position, extensions, planned(setup, extensions))
-    if not position.finished or (extension_begun and not changes.recipe):
+    left_open = extend and not is_left(position, before) and is_left(position, planned(setup))
+    if not (position.finished or left_open) or (extension_begun and not changes.recipe):
         refuse_changes(run, changes.all, force=force, extend=extend)
         standing = Standing(position, changes.all, extensions)
     elif not extend:
