@@ -35,8 +35,9 @@ def is_pictures(what: Path) -> bool:
     if what.is_dir():
         if (what / RESOLVED).is_file():
             raise UserError(
-                f"{what}: a run, no pictures. To go on with it: finetune train {what / RECIPE} "
-                f"--run-dir {what} --resume"
+                f"{printable(what)}: a run, no pictures. To go on with it: finetune train "
+                f"{printable(what / RECIPE)} "
+                f"--run-dir {printable(what)} --resume"
             )
         return True
     name = str(what)
@@ -78,7 +79,7 @@ def train_pictures(
         begun = run.begun and resume
     if begun:
         if overrides:
-            raise RunDirError(f"{place}: goes on with its own recipe: leave --set out.")
+            raise RunDirError(f"{printable(place)}: goes on with its own recipe: leave --set out.")
         text = (place / RECIPE).read_bytes()
     else:
         text = _advised(source, overrides, device).encode()

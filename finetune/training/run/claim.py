@@ -8,7 +8,7 @@ import errno
 import os
 
 from finetune.disk.whole import TEMPORARY
-from finetune.errors import RunDirError
+from finetune.errors import RunDirError, check_unicode, printable
 from finetune.training.run.files import LOCK, OWN_FILES, OWN_FOLDERS, RESOLVED
 
 
@@ -84,28 +84,33 @@ def holds_run(path: str) -> bool:
 
 
 def _take(path: str, resume: bool, overwrite: bool) -> Claim:
+    check_unicode("run directory", path, "Choose another with --run-dir.")
     made = _missing(path)
     lock = None
     try:
         _make(path)
         if not holds_run(path) and _strangers(path):
-            raise RunDirError(f"{path}: holds files but no run. Choose another place with --run-dir.")
+            raise RunDirError(
+                f"{printable(path)}: holds files but no run. Choose another place with --run-dir."
+            )
         if not os.access(path, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         place = os.path.join(path, LOCK)
         lock = os.open(place, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         if not _try_lock(lock) or not _is_at(lock, place):
             raise RunDirError(
-                f"{path}: another process is training here. Wait for it, or choose another --run-dir."
+                f"{printable(path)}: another process is training here. Wait for it, or choose another "
+                "--run-dir."
             )
         if holds_run(path) and not (resume or overwrite):
             raise RunDirError(
-                f"{path}: holds a run already. Add --resume to continue it, --overwrite to replace it, "
+                f"{printable(path)}: holds a run already. Add --resume to continue it, --overwrite to "
+                "replace it, "
                 "or choose another --run-dir."
             )
     except OSError as error:
         raise RunDirError(
-            f"{path}: cannot be a run directory ({error.strerror}). Choose another with --run-dir."
+            f"{printable(path)}: cannot be a run directory ({error.strerror}). Choose another with --run-dir."
         ) from None
     except RunDirError:
         if lock is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.disk.staging import publish, staging
+from finetune.disk.outputs import publish, staging
 from finetune.errors import UserError
 
 
@@ -49,7 +49,7 @@ def test_an_error_takes_back_a_folder_that_was_made(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from finetune.disk.staging import staging
+from finetune.disk.outputs import staging
 with staging(Path(sys.argv[1])) as stage:
     (stage / "half").write_text("x")
     os.kill(os.getpid(), signal.SIGKILL)
