@@ -8,8 +8,11 @@ import errno
 import os
 
 from finetune.disk.whole import TEMPORARY
-from finetune.errors import RunDirError, check_unicode, printable
+from finetune.errors import RunDirError, SaveError, check_unicode, printable
 from finetune.training.run.files import LOCK, OWN_FILES, OWN_FOLDERS, RESOLVED
+
+# The machine's fault, and not that of the name.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def place_of(
@@ -60,6 +63,8 @@ def claim(path: str, *, resume: bool, overwrite: bool) -> Claim:
     Raises:
         RunDirError: another process trains there; it holds a run and neither ``resume`` nor ``overwrite``
             is given; it holds something that is no run; it cannot be written.
+        UserError: its name is no UTF-8.
+        SaveError: the disk is full or failing.
     """
     early = _early.pop((os.path.normpath(path), resume, overwrite), None)
     return early if early is not None else _take(path, resume, overwrite)
@@ -109,6 +114,11 @@ def _take(path: str, resume: bool, overwrite: bool) -> Claim:
                 "or choose another --run-dir."
             )
     except OSError as error:
+        if error.errno in _FULL:
+            raise SaveError(
+                f"{printable(path)}: cannot be written ({error.strerror}). Make room, or choose another place "
+                "with --run-dir."
+            ) from None
         raise RunDirError(
             f"{printable(path)}: cannot be a run directory ({error.strerror}). Choose another with --run-dir."
         ) from None
