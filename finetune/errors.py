@@ -55,7 +55,8 @@ def _steers(char: str) -> bool:
 
 
 def _escape(char: str) -> str:
-    return char.encode("unicode_escape").decode("ascii")
+    # JSON has escapes of this form only, and writes this one control character as it is.
+    return "\\u007f" if char == "\x7f" else char.encode("unicode_escape").decode("ascii")
 
 
 def check_unicode(what: str, path: object, remedy: str = "Choose another.") -> None:

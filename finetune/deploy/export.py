@@ -93,7 +93,7 @@ def export(trained: Trained, format: Format, target: Path, opset: int | None = N
 
 
 def _publish_all(files: list[Path], target: Path) -> None:
-    """Bring files to their places beside ``target``; where one fails, none stays that was not there before."""
+    """Bring files to their places beside ``target``; where one fails, none stays that is new."""
     made = []
     try:
         for file in files:

@@ -116,8 +116,8 @@ def _take(path: str, resume: bool, overwrite: bool) -> Claim:
     except OSError as error:
         if error.errno in _FULL:
             raise SaveError(
-                f"{printable(path)}: cannot be written ({error.strerror}). Make room, or choose another place "
-                "with --run-dir."
+                f"{printable(path)}: cannot be written ({error.strerror}). Make room, or choose "
+                "another place with --run-dir."
             ) from None
         raise RunDirError(
             f"{printable(path)}: cannot be a run directory ({error.strerror}). Choose another with --run-dir."
