@@ -14,7 +14,7 @@
     │   ├── MissingExtraError        an optional package that a command needs
     │   └── BrokenPackageError       a package that is always needed is absent or broken
     ├── CheckpointError          2   a checkpoint that is torn, altered or foreign
-    ├── SaveError                1   a file of the run cannot be written: the disk is full or failing
+    ├── SaveError                1   a file cannot be written: the disk is full or failing
     ├── FreezeBrokenError        1   a frozen parameter or buffer changed
     ├── NonFiniteLossError       1   the loss became infinite or not a number
     ├── NoMemoryError            1   something did not fit into memory
@@ -214,7 +214,7 @@ class CheckpointError(FinetuneError):
 
 
 class SaveError(FinetuneError):
-    """A file of the run cannot be written; what was saved before is intact."""
+    """A file, of a run or one that the user names, cannot be written; what was there before is intact."""
 
 
 class FreezeBrokenError(FinetuneError):
