@@ -14,7 +14,7 @@
     │   ├── MissingExtraError        an optional package that a command needs
     │   └── BrokenPackageError       a package that is always needed is absent or broken
     ├── CheckpointError          2   a checkpoint that is torn, altered or foreign
-    ├── SaveError                1   a file of the run cannot be written: the disk is full or failing
+    ├── SaveError                1   a file cannot be written: the disk is full or failing
     ├── FreezeBrokenError        1   a frozen parameter or buffer changed
     ├── NonFiniteLossError       1   the loss became infinite or not a number
     ├── NoMemoryError            1   something did not fit into memory
@@ -31,11 +31,44 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def printable(text: str) -> str:
-    """``text`` on one line: control characters and undecodable bytes of a file name become escapes."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
-    )
+def printable(name: object) -> str:
+    """A path or another name on one line: control characters and undecodable bytes become escapes."""
+    return "".join(char if char.isprintable() else _escape(char) for char in str(name))
+
+
+# What turns the direction of writing, and what some take for the end of a line.
+_STEERING = frozenset("\u061c\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def plain(text: str) -> str:
+    """``text`` without what steers a terminal or is no Unicode: escapes in its place. Lines and tabs stay."""
+    if text.isprintable():
+        return text
+    return "".join(_escape(char) if _steers(char) else char for char in text)
+
+
+def _steers(char: str) -> bool:
+    if char.isprintable() or char in "\n\t":
+        return False
+    code = ord(char)
+    return code < 32 or 127 <= code < 160 or 0xD800 <= code < 0xE000 or char in _STEERING
+
+
+def _escape(char: str) -> str:
+    # JSON has escapes of this form only, and writes this one control character as it is.
+    return "\\u007f" if char == "\x7f" else char.encode("unicode_escape").decode("ascii")
+
+
+def check_unicode(what: str, path: object, remedy: str = "Choose another.") -> None:
+    """Refuse a place for files that only take Unicode names, as safetensors and onnxruntime do.
+
+    Raises:
+        UserError: ``path`` is not Unicode.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{what} {printable(path)}: its name is not UTF-8. {remedy}") from None
 
 
 def first_line(error: BaseException) -> str:
@@ -181,7 +214,7 @@ class CheckpointError(FinetuneError):
 
 
 class SaveError(FinetuneError):
-    """A file of the run cannot be written; what was saved before is intact."""
+    """A file, of a run or one that the user names, cannot be written; what was there before is intact."""
 
 
 class FreezeBrokenError(FinetuneError):

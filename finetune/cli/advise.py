@@ -9,7 +9,7 @@ import typer
 
 from finetune.cli import output
 from finetune.cli.run_options import DeviceOption, keeping_features
-from finetune.errors import UserError, printable
+from finetune.errors import printable
 from finetune.recipe import catalog
 
 if TYPE_CHECKING:
@@ -52,7 +52,9 @@ def advise(
     if backbone is not None and not backbone.startswith(catalog.TIMM):
         catalog.backbone(backbone)
     if recipe is not None:
-        check_place(recipe, overwrite)
+        from finetune.disk.outputs import check_new
+
+        check_new(recipe, overwrite=overwrite, option="--overwrite replaces it. ")
     advice = measured(asked(source, backbone, set_ or []), device)
     for text in advice.facts.notes:
         output.note(text)
@@ -61,8 +63,11 @@ def advise(
     else:
         show(advice)
     if recipe is not None:
-        write(advice, recipe)
-        output.note(f"\nrecipe       {recipe}\nNext:        finetune train {recipe}")
+        from finetune.disk.outputs import write_output
+
+        write_output(recipe, advice.recipe.encode("utf-8", "surrogateescape"))
+        name = printable(recipe)
+        output.note(f"\nrecipe       {name}\nNext:        finetune train {name}")
     elif not as_json:
         output.data("")
         output.data(advice.recipe.rstrip("\n"))
@@ -103,23 +108,3 @@ def show(advice: "Advice") -> None:
     facts = advice.facts
     if facts.cached:
         output.note(f"features of {facts.cached:,} of {facts.train:,} training pictures were in the cache")
-
-
-def check_place(recipe: Path, overwrite: bool) -> None:
-    """Before anything is measured, and not after it.
-
-    Raises:
-        UserError: there is a file already, or no folder for one.
-    """
-    if recipe.exists() and not overwrite:
-        raise UserError(f"{recipe}: is there already. Add --overwrite to replace it, or give another name.")
-    if not recipe.parent.is_dir():
-        raise UserError(f"{recipe}: there is no folder {recipe.parent}.")
-
-
-def write(advice: "Advice", recipe: Path) -> None:
-    """Raises UserError where the file cannot be written."""
-    try:
-        recipe.write_text(advice.recipe, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{recipe}: cannot be written ({error.strerror}).") from None

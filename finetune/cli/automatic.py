@@ -42,8 +42,9 @@ def is_pictures(what: Path) -> bool:
     if what.is_dir():
         if (what / RESOLVED).is_file():
             raise UserError(
-                f"{what}: a run, no pictures. To go on with it: finetune train {what / RECIPE} "
-                f"--run-dir {what} --resume"
+                f"{printable(what)}: a run, no pictures. To go on with it: finetune train "
+                f"{printable(what / RECIPE)} "
+                f"--run-dir {printable(what)} --resume"
             )
         return True
     name = str(what)
@@ -90,7 +91,7 @@ def train_pictures(
             base, remarks = _examined(source, overrides)
             given = None
         elif overrides:
-            raise RunDirError(f"{place}: goes on with its own recipe: leave --set out.")
+            raise RunDirError(f"{printable(place)}: goes on with its own recipe: leave --set out.")
         else:
             given = (place / RECIPE).read_text(encoding="utf-8")
             base, remarks = _parsed(given, place), given.partition(FIRST)[0]
@@ -119,7 +120,7 @@ def train_pictures(
             with keeping_features(base.cache.where):
                 begun = strategy.begin(base, device=device, tell=progress.passing)
             train(given or f"{remarks}{FIRST}{begun.recipe}", resume=resume, leave_open=True)
-            output.note(f"a first model is in {printable(str(place))}. Next: does more training pay?\n")
+            output.note(f"a first model is in {printable(place)}. Next: does more training pay?\n")
             with _leaving_a_model(source):
                 advice = strategy.advise(base, tell=progress.passing, begun=begun)
             show(advice)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from finetune.cli import output, table
+from finetune.errors import printable
 
 if TYPE_CHECKING:
     from finetune.data.cache.kept import Kept
@@ -54,7 +55,7 @@ def info(
         table.show([*columns, ("size", True)], rows)
     size = _megabytes(sum(each.nbytes for each in found))
     number = "1 set" if len(found) == 1 else f"{len(found)} sets"
-    output.data(f"{cache_folder()}: {size} in {number}")
+    output.data(f"{printable(cache_folder())}: {size} in {number}")
 
 
 @cache_app.command()
@@ -69,7 +70,7 @@ def clear(
     if as_json:
         output.data(json.dumps({"folder": str(cache_folder()), "freed": freed}))
     else:
-        output.data(f"{cache_folder()}: {_megabytes(freed)} freed")
+        output.data(f"{printable(cache_folder())}: {_megabytes(freed)} freed")
 
 
 def _what(kept: "Kept") -> dict[str, Any]:

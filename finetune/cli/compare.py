@@ -51,12 +51,15 @@ def compare(
 ) -> None:
     """Compare on the same pictures: accuracy, difference and its interval, McNemar's test, curves, cost."""
     _check(what, against, set_ or [])
+    from finetune.disk.figure import check_figure
     from finetune.strategy.compare import compare as compare_all
     from finetune.strategy.compare import measure
     from finetune.strategy.curves import draw
     from finetune.strategy.repeat import Options
     from finetune.training.compute.precision import pick_device
 
+    if plot is not None:
+        check_figure(plot)
     options = Options(device, resume=True)
     places = [each if each.is_dir() else _train(each, set_ or [], options) for each in what]
     labels = [place.name for place in places]
@@ -71,7 +74,7 @@ def compare(
         output.data(json.dumps(comparison.to_dict() | {"plot": str(target)}, allow_nan=False))
     else:
         _show(comparison)
-        output.data(f"\ncurves  {target}")
+        output.data(f"\ncurves  {printable(target)}")
 
 
 def _check(what: list[Path], against: Against | None, overrides: list[str]) -> None:

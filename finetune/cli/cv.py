@@ -1,6 +1,5 @@
 """``finetune cv RECIPE``: cross-validation."""
 
-import csv
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finetune.cli import output, table
-from finetune.cli.run_options import DeviceOption
+from finetune.cli.run_options import CsvSafeOption, DeviceOption
 from finetune.errors import UserError, printable
 
 if TYPE_CHECKING:
@@ -33,6 +32,7 @@ def cv(
         bool, typer.Option("--resume", help="Go on where it stopped; finished folds are left as they are.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the runs that are there.")] = False,
+    csv_safe: CsvSafeOption = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     device: DeviceOption = None,
 ) -> None:
@@ -49,7 +49,7 @@ def cv(
     wanted = load_recipe(recipe, set_ or [])
     place = run_dir or Path("runs") / f"{recipe.stem}-cv"
     from finetune.cli.progress import open_progress
-    from finetune.disk.staging import publish, staging
+    from finetune.disk.outputs import staging, write_table
     from finetune.strategy.crossval import fold_places, judge_folds, train_folds
     from finetune.strategy.repeat import Options
     from finetune.training.compute.precision import pick_device
@@ -66,11 +66,7 @@ def cv(
     found = judge_folds(fold_places(place, folds), pick_device(device))
     target = place / PREDICTIONS
     with staging(target) as stage:
-        # File names need not be valid Unicode: what is not becomes an escape, and the file stays UTF-8.
-        staged = stage / PREDICTIONS
-        with staged.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            csv.writer(file).writerows(found.predictions())
-        publish(staged, target)
+        write_table(found.predictions(), stage, target, safe=csv_safe)
     if as_json:
         output.data(json.dumps(found.to_dict() | {"predictions": str(target)}, allow_nan=False))
     else:

@@ -1,6 +1,5 @@
 """``finetune eval RUN``: how good the network of a run is."""
 
-import csv
 import json
 import math
 from enum import StrEnum
@@ -13,6 +12,7 @@ from finetune.cli import output
 from finetune.cli.run_options import (
     Checkpoint,
     CheckpointOption,
+    CsvSafeOption,
     DeviceOption,
     InferencePrecision,
     PrecisionOption,
@@ -60,6 +60,7 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    csv_safe: CsvSafeOption = True,
     strict: Annotated[
         bool,
         typer.Option("--strict", help="Refuse pictures that are missing, changed, new, or were trained on."),
@@ -85,7 +86,10 @@ def evaluate(
     if include_seen and (data is None or strict):
         raise UserError("--include-seen goes with --data, and not with --strict.")
     check_run(run)
-    from finetune.disk.staging import staging
+    from finetune.disk.outputs import check_output, staging, write_table
+
+    if predictions is not None:
+        check_output(predictions)
     from finetune.evaluation.text import summary
     from finetune.training.compute.precision import pick_device
     from finetune.training.own_data import pictures_to_judge
@@ -118,7 +122,7 @@ def evaluate(
     else:
         with staging(predictions) as stage:
             evaluation = measured()
-            _write(evaluation, stage / predictions.name, predictions)
+            write_table(evaluation.predictions(), stage, predictions, safe=csv_safe)
     if as_json:
         entry = evaluation.to_dict() | {"checkpoint": checkpoint.value, "run": str(run)}
         entry |= {"pictures": judged.counts}
@@ -135,12 +139,3 @@ def _check_gate(min_top1: float | None) -> None:
         return
     hint = f" For {min_top1:g} % write {min_top1 / 100:g}." if 1 < min_top1 <= 100 else ""
     raise UserError(f"--min-top1 {min_top1:g}: must be a fraction from 0 to 1.{hint}")
-
-
-def _write(evaluation: "Evaluation", staged: Path, target: Path) -> None:
-    from finetune.disk.staging import publish
-
-    # File names need not be valid Unicode: what is not becomes an escape, and the file stays UTF-8.
-    with staged.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        csv.writer(file).writerows(evaluation.predictions())
-    publish(staged, target)

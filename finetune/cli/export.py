@@ -8,7 +8,7 @@ import typer
 
 from finetune.cli import output
 from finetune.cli.run_options import Checkpoint, CheckpointOption, Run, check_run
-from finetune.errors import UserError
+from finetune.errors import UserError, check_unicode, printable
 
 
 class Format(StrEnum):
@@ -46,6 +46,11 @@ def export(
     if opset is not None and chosen is not Format.onnx:
         raise UserError(f"--opset {opset}: belongs to --format onnx, not to {chosen.value}.")
     check_run(run)
+    if out is not None:
+        from finetune.disk.outputs import check_output
+
+        check_unicode("--out", out)
+        check_output(out)
     from finetune.deploy.export import export as write
     from finetune.training.run.checkpoint import load_trained
     from finetune.training.run.files import EXPORT
@@ -54,7 +59,7 @@ def export(
     exported = write(load_trained(run, checkpoint.value), chosen.value, target, opset)
     agreement = exported.agreement
     for file in exported.files:
-        output.data(str(file))
+        output.data(printable(file))
     output.data(f"size        {exported.size / 1e6:,.1f} MB")
     output.data(
         f"agreement   logits differ by at most {agreement.difference:.2g} (the largest is "
@@ -69,7 +74,7 @@ def _format(format: Format | None, out: Path | None) -> Format:
     known = ", ".join(f".{entry.value}" for entry in Format)
     extension = out.suffix.lower().removeprefix(".")
     if extension not in Format.__members__:
-        raise UserError(f"--out {out}: must end in one of {known}.")
+        raise UserError(f"--out {printable(out)}: must end in one of {known}.")
     if format is not None and format.value != extension:
-        raise UserError(f"--out {out}: --format {format.value} must end in .{format.value}.")
+        raise UserError(f"--out {printable(out)}: --format {format.value} must end in .{format.value}.")
     return Format(extension)

@@ -45,6 +45,10 @@ def layers(
         if image_size is not None:
             raise UserError("--image-size: a run has its own picture size; leave this out")
         check_run(Path(name))
+        if plot is not None:
+            from finetune.disk.figure import check_figure
+
+            check_figure(plot)
         _movement(Path(name), checkpoint, as_json, plot)
         return
     if not name.startswith(catalog.TIMM):
@@ -53,7 +57,7 @@ def layers(
             raise UserError(f"{printable(name)}: no such run or backbone.{hint}")
         catalog.backbone(name)  # an unknown name is answered before torch is loaded
     if plot is not None:
-        raise UserError(f"--plot: {name} is a backbone, which has not moved; give a run directory")
+        raise UserError(f"--plot: {printable(name)} is a backbone, which has not moved; give a run directory")
 
     from finetune.model.build import describe
 
@@ -97,7 +101,7 @@ def _movement(run: Path, checkpoint: Checkpoint, as_json: bool, plot: Path | Non
     found = movement.movement(run, checkpoint.value)
     if plot is not None:
         movement.plot(found, f"{run} ({checkpoint.value})", plot)
-        output.note(f"drawn: {plot}")
+        output.note(f"drawn: {printable(plot)}")
     if as_json:
         rows = [
             {

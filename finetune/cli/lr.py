@@ -8,6 +8,7 @@ import typer
 
 from finetune.cli import output
 from finetune.cli.run_options import DeviceOption, show_progress
+from finetune.errors import printable
 
 
 def lr(
@@ -39,8 +40,11 @@ def lr(
     from finetune.recipe.load import load_recipe
 
     wanted = load_recipe(recipe, set_ or [])
+    from finetune.disk.figure import check_figure
     from finetune.strategy.lr_range import draw, range_test
 
+    target = plot or Path("runs") / f"{recipe.stem}-lr.png"
+    check_figure(target)
     test = range_test(
         wanted,
         steps=steps,
@@ -49,7 +53,6 @@ def lr(
         device=device,
         watch=lambda numbers: show_progress(numbers, "step", steps),
     )
-    target = plot or Path("runs") / f"{recipe.stem}-lr.png"
     draw(test, recipe.name, target)
     phase = wanted.train.phases[0]
     if as_json:
@@ -59,4 +62,4 @@ def lr(
         return
     output.data(f"suggestion  {test.suggestion:.2g}  (train.phases.0.lr; the recipe has {phase.lr:g})")
     output.data(f"tested      {test.lr[0]:.2g} to {test.lr[-1]:.2g} in {len(test.lr)} steps")
-    output.data(f"plot        {target}")
+    output.data(f"plot        {printable(target)}")

@@ -1,4 +1,7 @@
-"""What the user reads: data on stdout, everything else on stderr."""
+"""What the user reads: data on stdout, everything else on stderr.
+
+Whatever names stand in it, nothing of that steers the terminal.
+"""
 
 import contextlib
 import logging
@@ -6,6 +9,8 @@ import shutil
 import sys
 from collections.abc import Sequence
 from typing import Any
+
+from finetune.errors import plain
 
 # By which a user asks for no more than data, warnings and errors, anywhere on the command line.
 QUIET = ("--quiet", "-q")
@@ -17,7 +22,7 @@ _quiet = False
 
 def data(text: str) -> None:
     """A line of what the command was asked for."""
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(plain(text) + "\n")
 
 
 def note(text: str) -> None:
@@ -33,7 +38,7 @@ def error(text: str) -> None:
     finally:
         # Where nobody can read it any more, as when the terminal was closed, that is no reason to fail.
         with contextlib.suppress(OSError):
-            sys.stderr.write(text + "\n")
+            sys.stderr.write(plain(text) + "\n")
 
 
 def warn(text: str) -> None:

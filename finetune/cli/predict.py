@@ -13,6 +13,7 @@ from finetune.cli import output
 from finetune.cli.run_options import (
     Checkpoint,
     CheckpointOption,
+    CsvSafeOption,
     DeviceOption,
     InferencePrecision,
     PrecisionOption,
@@ -56,6 +57,7 @@ def predict(
     csv: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="Write a CSV file.", show_default=False)
     ] = None,
+    csv_safe: CsvSafeOption = True,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="Print a JSON object a picture.")] = False,
     move_into: Annotated[
         Path | None,
@@ -80,6 +82,10 @@ def predict(
     Exit code 1 if any could not be read.
     """
     _check_model(model, precision)
+    if csv is not None:
+        from finetune.disk.outputs import check_output
+
+        check_output(csv)
     if by is not None and move_into is None:
         raise UserError(f"--by {by.value} goes with --move-into FOLDER.")
     from finetune.deploy.inputs import STDIN, check_inputs, expand, read_list
@@ -96,7 +102,7 @@ def predict(
     with contextlib.ExitStack() as stack:
         classifier = _open(model, checkpoint, precision, device)
         output.note(f"computed in {precision.value}")
-        writers = stack.enter_context(_writers(classifier, csv, jsonl, top))
+        writers = stack.enter_context(_writers(classifier, csv, jsonl, top, csv_safe))
         sorter = None
         if move_into is not None:
             from finetune.deploy.sorting import sorting
@@ -116,7 +122,7 @@ def predict(
             done += len(batch)
             failed += sum(prediction.error is not None for prediction in batch)
     if csv is not None:
-        output.note(f"{csv}: {done:,} pictures")
+        output.note(f"{printable(csv)}: {done:,} pictures")
     if sorter is not None and move_into is not None:
         _tell(sorter.counts, move_into, by or By.copy)
     if seen:
@@ -200,10 +206,12 @@ def _open(
 
 
 @contextlib.contextmanager
-def _writers(classifier: "Classifier", csv: Path | None, jsonl: bool, top: int) -> "Iterator[list[Writer]]":
+def _writers(
+    classifier: "Classifier", csv: Path | None, jsonl: bool, top: int, csv_safe: bool
+) -> "Iterator[list[Writer]]":
     """Where the predictions go: to the screen as a table or as JSON, to a CSV file, or both."""
     from finetune.deploy.prediction_text import CsvWriter, JsonWriter, TableWriter
-    from finetune.disk.staging import publish, staging
+    from finetune.disk.outputs import TextOutput, publish, staging
 
     classes = classifier.card.classes
     writers: list[Writer] = []
@@ -215,8 +223,8 @@ def _writers(classifier: "Classifier", csv: Path | None, jsonl: bool, top: int) 
         yield writers
         return
     with staging(csv) as stage:
-        # File names need not be valid Unicode: what is not becomes an escape, and the file stays UTF-8.
-        with (stage / csv.name).open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            writers.append(CsvWriter(file, min(top, len(classes))))
+        staged = stage / "predictions"
+        with TextOutput(staged, csv) as text:
+            writers.append(CsvWriter(text, min(top, len(classes)), safe=csv_safe))
             yield writers
-        publish(stage / csv.name, csv)
+        publish(staged, csv)

@@ -74,6 +74,10 @@ def probe(
     from finetune.cli.progress import open_progress
     from finetune.strategy import probe as strategy
 
+    if plot is not None:
+        from finetune.disk.figure import check_figure
+
+        check_figure(plot)
     wanted = _numbers(layers, recipe)
     default = Path("runs") / f"{name_of(what)}-probe"
     place = run_dir or default
@@ -88,7 +92,7 @@ def probe(
         drawing = plot or default.with_name(f"{default.name}.png")
         rows = [row for depth in found for row in depth.rows]
         strategy.plot(rows, f"{recipe.model.backbone} on {recipe.data.source}", drawing)
-        output.note(f"drawn        {drawing}")
+        output.note(f"drawn        {printable(drawing)}")
 
 
 def _recipe(what: str, backbone: str, overrides: list[str]) -> "Recipe":
@@ -109,7 +113,7 @@ def _numbers(layers: str | None, recipe: "Recipe") -> list[int] | None:
     try:
         return sorted({int(each) for each in layers.split(",")})
     except ValueError:
-        raise UserError(f"--layers {layers}: write all, or numbers such as 3,5,9.") from None
+        raise UserError(f"--layers {printable(layers)}: write all, or numbers such as 3,5,9.") from None
 
 
 def _show(found: "list[Depth]", as_json: bool) -> None:
@@ -165,4 +169,4 @@ def _conclude(best: "Depth", run: Path, val: object, test: object) -> None:
     if isinstance(test, Metrics):
         number = output.interval(test.top1, test.top1_low, test.top1_high, test.n)
         output.note(f"test top-1   {number}")
-    output.note(f"run          {run}")
+    output.note(f"run          {printable(run)}")

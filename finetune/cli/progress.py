@@ -10,16 +10,18 @@ from typing import Any
 from tqdm import tqdm
 
 from finetune.cli import output
+from finetune.disk.outputs import naming
 from finetune.errors import MissingExtraError
 
 
 class Console:
     """A :class:`finetune.training.progress.Progress` on stderr."""
 
-    def __init__(self, curves: Any = None) -> None:
+    def __init__(self, curves: Any = None, tensorboard: Path | None = None) -> None:
+        """``curves``: a TensorBoard writer, and ``tensorboard`` where it writes."""
         self._bars = output.shows_progress()
         self._bar: tqdm[Any] | None = None
-        self._curves = curves
+        self._curves, self._tensorboard = curves, tensorboard
         self._began: float | None = None
         self._facts: set[tuple[str, str]] = set()
 
@@ -71,7 +73,11 @@ class Console:
             f"val loss {entry['val_loss']:.4f}  val top-1 {output.percent(entry['val_top1']):>7}  "
             f"{seconds:.1f} s{'  best so far' if is_best else ''}"
         )
-        if self._curves is not None:
+        if self._curves is not None and self._tensorboard is not None:
+            self._draw(entry, self._tensorboard)
+
+    def _draw(self, entry: Mapping[str, Any], tensorboard: Path) -> None:
+        with naming(tensorboard):
             for name in ("train_loss", "train_top1", "val_loss", "val_top1"):
                 self._curves.add_scalar(name.replace("_", "/"), entry[name], entry["epoch"])
             for group, rate in entry["lr"].items():
@@ -89,6 +95,7 @@ def open_progress(tensorboard: Path | None) -> Iterator[Console]:
 
     Raises:
         MissingExtraError: TensorBoard is asked for and not installed.
+        SaveError: its files cannot be written: the disk is full or failing.
     """
     curves = None
     if tensorboard is not None:
@@ -96,11 +103,13 @@ def open_progress(tensorboard: Path | None) -> Iterator[Console]:
             from torch.utils.tensorboard import SummaryWriter
         except ModuleNotFoundError:
             raise MissingExtraError("--tensorboard", "tensorboard", "tensorboard") from None
-        curves = SummaryWriter(str(tensorboard))
-    console = Console(curves)
+        with naming(tensorboard):
+            curves = SummaryWriter(str(tensorboard))
+    console = Console(curves, tensorboard)
     try:
         yield console
     finally:
         console.close()
-        if curves is not None:
-            curves.close()
+        if curves is not None and tensorboard is not None:
+            with naming(tensorboard):
+                curves.close()

@@ -81,7 +81,7 @@ def _wanted(backbones: str, weights: str) -> list[tuple[str, str]]:
         name, given, own = each.strip().partition("=")
         if not name or (given and not own):
             raise UserError(
-                f"--backbones {backbones}: write names, or NAME=WEIGHTS, with commas between them."
+                f"--backbones {printable(backbones)}: write names, or NAME=WEIGHTS, with commas between them."
             )
         if not name.startswith(catalog.TIMM):
             catalog.backbone(name)
@@ -125,7 +125,7 @@ def _show(found: "Ranking") -> None:
     ]
     table.show(columns, rows)
     for each in found.left_out:
-        output.data(f"{each.backbone} ({printable(each.weights)}) is left out: {each.reason}")
+        output.data(f"{each.backbone} ({printable(each.weights)}) is left out: {printable(each.reason)}")
     output.data("")
     for name, agreement in found.agreement.items():
         output.data(f"{SCORES[name]} against the probe: {_words(agreement)}")

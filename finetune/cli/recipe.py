@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from finetune.cli import output
-from finetune.errors import RecipeError, UserError
+from finetune.errors import RecipeError, printable
 
 recipe_app = typer.Typer(
     name="recipe", help="Write, check and print recipes, without running them.", no_args_is_help=True
@@ -47,9 +47,9 @@ def validate(
         except RecipeError as error:
             problems += error.problems
         else:
-            output.data(f"ok {file}")
+            output.data(f"ok {printable(file)}")
             for remark in remarks(found):
-                output.warn(f"{file}: {remark}")
+                output.warn(f"{printable(file)}: {remark}")
     if problems:
         raise RecipeError(problems)
 
@@ -76,14 +76,9 @@ def new(
     if out is None:
         output.data(text.removesuffix("\n"))
         return
-    try:
-        with out.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-    except FileExistsError:
-        raise UserError(f"{out} exists and is left as it is; choose another name") from None
-    except FileNotFoundError:
-        raise UserError(f"{out}: there is no folder {out.parent}; make it first") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{out}: cannot be written ({reason}); choose another place") from None
-    output.note(f"wrote {out}; check it with: finetune recipe validate {out}")
+    from finetune.disk.outputs import check_new, write_output
+
+    check_new(out)
+    write_output(out, text.encode())
+    name = printable(out)
+    output.note(f"wrote {name}; check it with: finetune recipe validate {name}")

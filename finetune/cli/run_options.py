@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from finetune.cli import output
-from finetune.errors import RunDirError, printable
+from finetune.errors import RunDirError, check_unicode, printable
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +42,14 @@ class InferencePrecision(StrEnum):
 PrecisionOption = Annotated[
     InferencePrecision,
     typer.Option(help="bf16: faster where the hardware has it; a few pictures change their class."),
+]
+CsvSafeOption = Annotated[
+    bool,
+    typer.Option(
+        "--csv-safe/--no-csv-safe",
+        help="In CSV files, a cell that a spreadsheet would take for a formula gets an apostrophe in front, "
+        "and control characters become escapes; or each cell as it is.",
+    ),
 ]
 DeviceOption = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1 or mps.", show_default="the best there is")
@@ -97,7 +105,8 @@ def check_run(run: Path) -> None:
     from finetune.disk.nearby import did_you_mean, is_run
     from finetune.training.run.files import RESOLVED
 
-    name = printable(str(run))
+    check_unicode("run directory", run, "Rename it.")
+    name = printable(run)
     if not run.is_dir():
         hint = did_you_mean(str(run), is_run) or " Give the run directory that `finetune train` printed."
         raise RunDirError(f"{name}: no such folder.{hint}")

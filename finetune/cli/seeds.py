@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.cli import output, table
+from finetune.errors import printable
 
 if TYPE_CHECKING:
     from finetune.strategy.spread import Spread
@@ -36,7 +37,7 @@ def train_several(
     with open_progress(None) as progress:
 
         def telling(own: Path) -> "Progress":
-            output.note(f"\n{own}")
+            output.note(f"\n{printable(own)}")
             return progress
 
         results = list(train_seeds(wanted, place, number, options, telling, vary_split=vary_split))
@@ -68,7 +69,7 @@ def show_results(results: "Sequence[Result]") -> None:
     output.data(spread_line(measured, of_repeats(tested or [result.best.val_top1 for result in results])))
     if not tested:
         output.warn("no test split; these numbers are on val, which chose the checkpoints")
-    output.data(f"runs         {results[0].run.parent}")
+    output.data(f"runs         {printable(results[0].run.parent)}")
 
 
 def spread_line(measured: str, spread: "Spread") -> str:

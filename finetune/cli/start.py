@@ -7,7 +7,7 @@ or even ``re`` or ``pathlib``, would take each of them several times as long.
 import os
 import sys
 
-from finetune.errors import RunDirError
+from finetune.errors import FinetuneError, plain
 from finetune.training.run.claim import Claim, claim_early, place_of, release_all
 
 TYPE_CHECKING = False
@@ -36,8 +36,8 @@ def main() -> None:
         from finetune.cli.main import main as command_line
 
         command_line()
-    except RunDirError as error:
-        sys.stderr.write(f"error: {error}\n")
+    except FinetuneError as error:
+        sys.stderr.write(f"error: {plain(str(error))}\n")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         # Before the handler above was there.

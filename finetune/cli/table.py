@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from finetune.cli import output
+from finetune.errors import plain
 
 # Wider than any table: a pipe has no edge, and a name cut short is no name.
 UNBOUNDED = 1000
@@ -18,7 +19,7 @@ def show(columns: Sequence[tuple[str, bool]], rows: Sequence[Sequence[str]]) -> 
     for heading, numeric in columns:
         table.add_column(heading, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(plain, row))
     console = Console(width=None if sys.stdout.isatty() else UNBOUNDED, markup=False, highlight=False)
     with console.capture() as capture:
         console.print(table)

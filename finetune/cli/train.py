@@ -11,7 +11,7 @@ import typer
 from finetune.cli import output
 from finetune.cli.automatic import is_pictures, train_pictures
 from finetune.cli.run_options import name_of
-from finetune.errors import FinishedRunError, RunDirError, UserError
+from finetune.errors import FinishedRunError, RunDirError, UserError, printable
 from finetune.training.run.files import RECIPE
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def train(
             force=force,
         )
         _conclude(result)
-        output.note(f"  the recipe that repeats it: {result.run / RECIPE}")
+        output.note(f"  the recipe that repeats it: {printable(result.run / RECIPE)}")
         return
     if seeds is not None:
         if smoke or tensorboard or force or extend:
@@ -172,30 +172,31 @@ def _instead(
         words += ["--set", "model.head.reuse=auto"] if error.reuse else []
     else:
         return "."
-    return f":\n  {' '.join(_program())} train {shlex.join([str(recipe), *words])}"
+    return f":\n  {' '.join(_program())} train {printable(shlex.join([str(recipe), *words]))}"
 
 
 def _extends_its_own(source: Path, run_dir: Path | None) -> str:
     """What to do about ``--extend`` where pictures are given in place of a recipe."""
     place = run_dir or Path("runs") / name_of(str(source))
     words = [str(place / RECIPE), "--run-dir", str(place), "--resume", "--extend"]
+    line = shlex.join([*words, "--set", "train.phases.0.epochs=30"])
     return (
         "--extend takes a recipe: the run's own, with more epochs in its last phase, as by\n"
-        f"  {' '.join(_program())} train {shlex.join([*words, '--set', 'train.phases.0.epochs=30'])}"
+        f"  {' '.join(_program())} train {printable(line)}"
     )
 
 
 def _conclude(result: "Result") -> None:
     best, test, run = result.best, result.test, result.run
     if result.already_finished:
-        output.note(f"{run}: this run is finished; nothing was done.")
+        output.note(f"{printable(run)}: this run is finished; nothing was done.")
     output.data(f"best epoch   {best.epoch} of {result.epochs}: val top-1 {output.percent(best.val_top1)}")
     if test is not None:
         number = output.interval(test.top1, test.top1_low, test.top1_high, test.n)
         output.data(f"test top-1   {number}")
     else:
         output.data("test top-1   not measured: the data has no test split")
-    output.data(f"run          {run}")
+    output.data(f"run          {printable(run)}")
     output.note("\nNext:")
     for line in _next_commands(result):
         output.note(f"  {line}")
@@ -212,8 +213,8 @@ def _program() -> list[str]:
 def _next_commands(result: "Result") -> list[str]:
     """Three commands that can be typed as they stand."""
     command = " ".join(_program())
-    run = shlex.quote(str(result.run))
+    run = printable(shlex.quote(str(result.run)))
     commands = [f"{command} eval {run}", f"{command} export {run} --format onnx"]
     if result.example is not None:
-        return [*commands, f"{command} predict {run} {shlex.quote(result.example)}"]
+        return [*commands, f"{command} predict {run} {printable(shlex.quote(result.example))}"]
     return [*commands, f"{command} layers {result.backbone}"]

@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +13,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torch import nn
 
 from finetune.deploy.agreement import Agreement, check_agreement, check_images
@@ -19,13 +22,14 @@ from finetune.deploy.predict import Classifier
 from finetune.deploy.torch_classifier import TorchClassifier
 from finetune.deploy.write_onnx import check_opset, write_onnx
 from finetune.deploy.write_torch import CONFIG, open_pt2, open_safetensors, write_pt2, write_safetensors
-from finetune.disk.staging import publish, staging
+from finetune.disk.outputs import publish, staging, unwritable
 from finetune.errors import (
     CheckpointError,
     ExportError,
     FinetuneError,
     MissingExtraError,
     UserError,
+    printable,
     require_known,
 )
 from finetune.training.card import ModelCard
@@ -40,6 +44,7 @@ FORMATS: dict[Format, tuple[Write, Open]] = {
     "pt2": (write_pt2, open_pt2),
     "safetensors": (write_safetensors, open_safetensors),
 }
+_SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
@@ -62,6 +67,7 @@ def export(trained: Trained, format: Format, target: Path, opset: int | None = N
     Raises:
         UserError: there is no such ``opset`` here, ``target`` cannot be written, or its ``config.json`` would
             replace someone else's.
+        SaveError: the disk is full or failing; nothing is left behind.
         MissingExtraError: the ONNX packages are not installed.
         ExportError: the network cannot be exported, or the file disagrees with it; nothing is left behind.
     """
@@ -78,16 +84,27 @@ def export(trained: Trained, format: Format, target: Path, opset: int | None = N
     with staging(target) as stage:
         staged = stage / target.name
         images, pictures = check_images(trained)
-        agreement = _write_and_check(model, trained, format, (write, reopen), staged, images)
+        agreement = _write_and_check(model, trained, format, (write, reopen), staged, target, images)
         # The model comes last: until then nobody looks at what lies beside it.
         files = sorted(stage.iterdir(), key=lambda file: file == staged)
         size = sum(file.stat().st_size for file in files)
-        try:
-            for file in files:
-                publish(file, target.with_name(file.name))
-        except OSError as error:
-            raise ExportError(f"{target}: cannot be written ({error.strerror}).") from error
+        _publish_all(files, target)
     return Exported(tuple(target.with_name(file.name) for file in reversed(files)), size, agreement, pictures)
+
+
+def _publish_all(files: list[Path], target: Path) -> None:
+    """Bring files to their places beside ``target``; where one fails, none stays that is new."""
+    made = []
+    try:
+        for file in files:
+            place = target.with_name(file.name)
+            is_new = not os.path.lexists(place)
+            publish(file, place)
+            made += [place] if is_new else []
+    except FinetuneError:
+        for place in made:
+            place.unlink(missing_ok=True)
+        raise
 
 
 def _write_and_check(
@@ -96,6 +113,7 @@ def _write_and_check(
     format: Format,
     there_and_back: tuple[Write, Open],
     staged: Path,
+    target: Path,
     images: NDArray[np.float32],
 ) -> Agreement:
     write, reopen = there_and_back
@@ -106,11 +124,22 @@ def _write_and_check(
         raise ExportError(f"the exported file cannot be used: {error}") from error
     except FinetuneError:
         raise
-    except OSError as error:
-        raise ExportError(f"{staged.name}: cannot be written ({error.strerror or error}).") from error
     except Exception as error:
+        if (fault := _system_error(error)) is not None:
+            raise unwritable(target, fault) from error
         # torch's exporters and runtimes raise errors of many kinds for a network that they cannot take.
         raise ExportError(f"this network cannot be exported to {format}: {first_line(error)}") from error
+
+
+def _system_error(error: BaseException | None) -> OSError | None:
+    """What the system refused, where ``error`` came of that; safetensors says it in words alone."""
+    while error is not None:
+        if isinstance(error, OSError):
+            return error
+        if isinstance(error, SafetensorError) and (number := _SYSTEM_ERROR.search(str(error))):
+            return OSError(int(number[1]), os.strerror(int(number[1])))
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _require_onnx() -> None:
@@ -126,5 +155,6 @@ def _check_config(config: Path) -> None:
         ModelCard.from_dict(json.loads(config.read_text(encoding="utf-8")), str(config))
     except (OSError, ValueError, RecursionError, CheckpointError):
         raise UserError(
-            f"{config} is there already and does not describe a model of finetune. Choose another folder."
+            f"{printable(config)} is there already and does not describe a model of finetune. Choose "
+            "another folder."
         ) from None

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.deploy.onnx_file import check_locations, read_outline
-from finetune.errors import CheckpointError, MissingExtraError, UserError
+from finetune.errors import CheckpointError, MissingExtraError, UserError, printable
 from finetune.training.card import ModelCard
 
 CARD_KEY = "finetune.card"
@@ -77,13 +77,13 @@ def read_card(path: Path) -> ModelCard:
     text = outline.metadata.get(CARD_KEY)
     if text is None:
         raise CheckpointError(
-            f"{path}: an ONNX model without class names and preprocessing. "
+            f"{printable(path)}: an ONNX model without class names and preprocessing. "
             "Only models that `finetune export` wrote can be used here."
         )
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        raise CheckpointError(f"{path}: its description ({CARD_KEY}) is not JSON.") from None
+        raise CheckpointError(f"{printable(path)}: its description ({CARD_KEY}) is not JSON.") from None
     return ModelCard.from_dict(value, str(path))
 
 
@@ -110,7 +110,9 @@ def open_session(path: Path, device: str | None = None) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=[provider])
     except Exception as error:
         # Its errors share no base class but Exception.
-        raise CheckpointError(f"{path}: onnxruntime cannot load it ({first_line(error)}).") from error
+        raise CheckpointError(
+            f"{printable(path)}: onnxruntime cannot load it ({first_line(error)})."
+        ) from error
 
 
 def first_line(error: Exception) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.errors import CheckpointError
+from finetune.errors import CheckpointError, printable
 
 # Message -> field number -> the message that the field holds; what is not listed is of no interest.
 _FIELDS: dict[str, dict[int, str]] = {
@@ -45,9 +45,9 @@ def read_outline(path: Path) -> OnnxFile:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return _outline(content)
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from None
+        raise CheckpointError(f"{printable(path)}: cannot be read ({error.strerror}).") from None
     except ValueError:
-        raise CheckpointError(f"{path}: not an ONNX model.") from None
+        raise CheckpointError(f"{printable(path)}: not an ONNX model.") from None
 
 
 def check_locations(path: Path, locations: tuple[str, ...]) -> None:
@@ -61,10 +61,13 @@ def check_locations(path: Path, locations: tuple[str, ...]) -> None:
         bare = location not in ("", ".", "..") and not any(letter in location for letter in "/\\:\0")
         if not bare or (folder / location).resolve().parent != folder:
             raise CheckpointError(
-                f"{path}: refused. It wants weights from {location!r}; only a file beside it may serve."
+                f"{printable(path)}: refused. It wants weights from {location!r}; only a file beside it "
+                "may serve."
             )
         if not (folder / location).is_file():
-            raise CheckpointError(f"{path}: its weights are in {location!r}, which is not beside it.")
+            raise CheckpointError(
+                f"{printable(path)}: its weights are in {location!r}, which is not beside it."
+            )
 
 
 def _outline(content: mmap.mmap) -> OnnxFile:

@@ -1,6 +1,5 @@
 """Predictions as a table, as JSON lines and as CSV, batch by batch. Torch-free."""
 
-import csv
 import json
 from collections.abc import Sequence
 from typing import Protocol, TextIO
@@ -8,6 +7,7 @@ from typing import Protocol, TextIO
 from rich.cells import cell_len
 
 from finetune.deploy.predict import Prediction
+from finetune.disk.csv_table import CsvTable, Text
 from finetune.errors import printable
 from finetune.evaluation.columns import padded
 from finetune.evaluation.probabilities import in_digits
@@ -39,17 +39,18 @@ class JsonWriter:
 class CsvWriter:
     """Columns path, class, probability, error, then class_2, probability_2 and so on up to ``top``."""
 
-    def __init__(self, stream: TextIO, top: int) -> None:
-        self._csv = csv.writer(stream)
+    def __init__(self, stream: Text, top: int, *, safe: bool = True) -> None:
+        """Of ``safe``, see :class:`finetune.disk.csv_table.CsvTable`."""
+        self._table = CsvTable(stream, safe=safe)
         self._top = top
         more = [f"{name}_{rank}" for rank in range(2, top + 1) for name in ("class", "probability")]
-        self._csv.writerow(["path", "class", "probability", "error", *more])
+        self._table.row(["path", "class", "probability", "error", *more])
 
     def write(self, batch: Sequence[Prediction]) -> None:
         for prediction in batch:
             best = [value for name, p in prediction.best for value in (name, in_digits(p))]
             best = best or [""] * (2 * self._top)
-            self._csv.writerow([prediction.path, *best[:2], prediction.error or "", *best[2:]])
+            self._table.row([prediction.path, *best[:2], prediction.error or "", *best[2:]])
 
 
 class TableWriter:

@@ -6,7 +6,6 @@ Nothing is ever overwritten, and nothing is there half: a copy is made aside, an
 import contextlib
 import csv
 import filecmp
-import io
 import os
 import shutil
 import unicodedata
@@ -17,7 +16,8 @@ from pathlib import Path
 from typing import Literal
 
 from finetune.deploy.predict import Prediction
-from finetune.disk.staging import publish, staging
+from finetune.disk.csv_table import guarded, unguarded
+from finetune.disk.outputs import staging, write_table
 from finetune.disk.whole import sync
 from finetune.errors import SaveError, UserError, printable
 from finetune.evaluation.probabilities import in_digits
@@ -88,8 +88,8 @@ class Sorter:
                 self.counts.classes.add(name)
             else:
                 self.counts.left += 1
-            path = _valid(_absolute(prediction.path))
-            self.rows[path] = [path, *best, _valid(placed), prediction.error or ""]
+            path = _in_table(_absolute(prediction.path))
+            self.rows[path] = [path, *best, _in_table(placed), prediction.error or ""]
 
     def unsorted(self, paths: Iterator[str]) -> Iterator[str]:
         """Each of ``paths`` once, and none that lies in a class's folder of the target: those are sorted."""
@@ -108,7 +108,7 @@ class Sorter:
         source = Path(path)
         try:
             (self._target / folder).mkdir(exist_ok=True)
-            before = self._before.get(_valid(_absolute(path)), "")
+            before = self._before.get(_in_table(_absolute(path)), "")
             if before and self._is_there(source, self._target / before):
                 if Path(before).parent.name == folder:
                     return self._settled(source, before)
@@ -200,7 +200,7 @@ def sorting(target: Path, classes: Sequence[str], by: By) -> Iterator[Sorter]:
             yield sorter
         finally:
             if sorter.rows:
-                _write_table(stage / TABLE, target / TABLE, sorter.rows)
+                _write_table(stage, target / TABLE, sorter.rows)
 
 
 def read_table(path: Path) -> dict[str, str]:
@@ -244,9 +244,9 @@ def _absolute(path: str) -> str:
     return os.path.join(os.path.realpath(folder or "."), name)  # noqa: PTH118  (a Path raises on odd names)
 
 
-def _valid(name: str) -> str:
-    """File names need not be valid Unicode: what is not becomes an escape, and the table stays UTF-8."""
-    return name.encode("utf-8", "backslashreplace").decode()
+def _in_table(name: str) -> str:
+    """A name as the table gives it back: what steers a terminal, or is no Unicode, is an escape."""
+    return unguarded(str(guarded(name)))
 
 
 def _free_names(name: str, start: int) -> Iterator[str]:
@@ -287,16 +287,10 @@ def _rows(path: Path) -> list[list[str]]:
             f"{printable(str(path))}: not a table of an earlier sorting. Move it away, or choose another "
             "folder."
         )
-    return rows[1:]
+    return [[unguarded(cell) for cell in row] for row in rows[1:]]
 
 
-def _write_table(staged: Path, target: Path, rows: dict[str, list[str]]) -> None:
+def _write_table(stage: Path, target: Path, rows: dict[str, list[str]]) -> None:
     """Rows of earlier sortings stay; a picture has one, the latest."""
     merged = {row[0]: row for row in _rows(target)} | rows
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows([HEADER, *merged.values()])
-    try:
-        staged.write_text(text.getvalue(), encoding="utf-8", newline="")
-        publish(staged, target)
-    except OSError as error:
-        raise SaveError(f"{printable(str(target))}: cannot be written ({error.strerror}).") from None
+    write_table([HEADER, *merged.values()], stage, target, safe=True)

@@ -1,5 +1,6 @@
 """A network -> files for torch: a ``torch.export`` program, or safetensors; and back, to check them."""
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch import nn
 from finetune.deploy.onnx_classifier import CARD_KEY
 from finetune.deploy.torch_classifier import TorchClassifier
 from finetune.deploy.write_onnx import card_json, example
-from finetune.errors import ExportError
+from finetune.errors import ExportError, printable
 from finetune.model.build import published_names, rebuild
 from finetune.training.card import ModelCard
 from finetune.training.run.checkpoint import load_weights, read_document, read_tensors
@@ -28,7 +29,10 @@ def write_pt2(module: nn.Module, card: ModelCard, path: Path) -> None:
     for node in program.graph.nodes:
         # Where in which file of this machine the operation was called.
         node.meta.pop("stack_trace", None)
-    torch.export.save(program, path, extra_files={CARD_FILE: card_json(card)})
+    # Into memory first: where a file cannot be written, torch's writer ends the process.
+    content = io.BytesIO()
+    torch.export.save(program, content, extra_files={CARD_FILE: card_json(card)})
+    path.write_bytes(content.getbuffer())
 
 
 def open_pt2(path: Path) -> TorchClassifier:
@@ -68,7 +72,7 @@ def open_safetensors(path: Path) -> TorchClassifier:
     card = ModelCard.from_dict(read_document(config), str(config))
     with safetensors.safe_open(path, framework="pt") as file:
         if (file.metadata() or {}).get(CARD_KEY) != card_json(card):
-            raise ExportError(f"{path}: its header and {CONFIG} describe different models.")
+            raise ExportError(f"{printable(path)}: its header and {CONFIG} describe different models.")
     module = rebuild(card.architecture, len(card.classes))
     own_names = {theirs: own for own, theirs in published_names(module, card.architecture).items()}
     tensors = {own_names.get(name, name): tensor for name, tensor in read_tensors(path).items()}

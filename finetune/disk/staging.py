@@ -1,4 +1,4 @@
-"""Files that appear beside the user's own only when they are complete, and leave nothing else there."""
+"""A folder beside a file to be made, in which it is made; a kill leaves none that stays."""
 
 import contextlib
 import os
@@ -7,33 +7,31 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from finetune.disk.whole import sync
-from finetune.errors import UserError
-
 SUFFIX = ".partial"
+# Of a long name: what is added must leave it one that file systems take.
+LONGEST = 40
 
 
 @contextlib.contextmanager
-def staging(target: Path) -> Iterator[Path]:
-    """A temporary folder beside ``target``, to write in; :func:`publish` moves files out of it.
+def staged_folder(target: Path) -> Iterator[Path]:
+    """A temporary folder beside ``target``, removed on leaving, with a folder that was made for it alone.
 
-    It is removed on leaving, with all that was not published. After a kill, the next staging of the same
-    target removes it: a lock, which dies with its process, tells an abandoned folder from one in use.
+    After a kill, the next one of the same target removes it: a lock, which dies with its process, tells an
+    abandoned folder from one in use.
 
     Raises:
-        UserError: ``target`` is a folder, or nothing can be written beside it.
+        OSError: nothing can be written there.
     """
-    if target.is_dir():
-        raise UserError(f"{target} is a folder. Give the name of a file to write.")
-    folder = target.parent
-    is_new = not folder.exists()
+    folder, name = target.parent, target.name[:LONGEST]
+    made = _missing(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob(f".{_escaped(target.name)}.*{SUFFIX}"):
+        for left in folder.glob(f".{_escaped(name)}.*{SUFFIX}"):
             _remove_if_abandoned(left)
-        stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=SUFFIX, dir=folder))
-    except OSError as error:
-        raise UserError(f"{target}: cannot be written ({error.strerror}). Choose another place.") from None
+        stage = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=SUFFIX, dir=folder))
+    except OSError:
+        _remove_empty(made)
+        raise
     lock = _lock(stage)
     try:
         yield stage
@@ -41,21 +39,22 @@ def staging(target: Path) -> Iterator[Path]:
         shutil.rmtree(stage, ignore_errors=True)
         if lock is not None:
             os.close(lock)
-        if is_new:
-            with contextlib.suppress(OSError):  # It holds what was published.
-                folder.rmdir()
+        _remove_empty(made)
 
 
-def publish(staged: Path, target: Path) -> None:
-    """Flush ``staged`` to disk, give it its final name and flush the folder.
+def _missing(folder: Path) -> list[Path]:
+    """What of ``folder`` and those above it there is not, from it upward."""
+    found = []
+    while not folder.exists() and folder != folder.parent:
+        found.append(folder)
+        folder = folder.parent
+    return found
 
-    Raises:
-        OSError: the disk is full or failing; ``target`` is what it was before.
-    """
-    sync(staged)
-    staged.replace(target)
-    with contextlib.suppress(OSError):  # Some file systems refuse to flush a folder.
-        sync(target.parent)
+
+def _remove_empty(folders: list[Path]) -> None:
+    for each in folders:
+        with contextlib.suppress(OSError):  # It holds what was published, or was never made.
+            each.rmdir()
 
 
 def _lock(folder: Path) -> int | None:

@@ -24,7 +24,7 @@ import torch
 import torch.hub
 from safetensors import SafetensorError
 
-from finetune.errors import WeightsError, first_line
+from finetune.errors import WeightsError, first_line, printable
 from finetune.model.efficientnet_lite import NAME as LITE
 from finetune.offline import because, is_offline
 
@@ -62,7 +62,8 @@ def read_file(path: Path) -> Any:
     """
     if path.suffix not in SUFFIXES:
         raise WeightsError(
-            f"{path}: a checkpoint must be a {', '.join(SUFFIXES)} file. A .ckpt, .bin or .pth.tar file is "
+            f"{printable(path)}: a checkpoint must be a {', '.join(SUFFIXES)} file. A .ckpt, .bin or "
+            ".pth.tar file is "
             f"often one of these under another name: call it .pth then."
         )
     with _reading(path):
@@ -86,10 +87,11 @@ def _reading(path: Path) -> Iterator[None]:
             foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
             what = f" ({foreign.group(1)})" if foreign else ""
             raise WeightsError(
-                f"{path}: refused. It is damaged or holds more than tensors{what}, and reading that could "
+                f"{printable(path)}: refused. It is damaged or holds more than tensors{what}, and reading "
+                "that could "
                 f"run code. Save its state_dict alone, with safetensors or torch.save."
             ) from None
-        raise WeightsError(f"{path}: cannot be read ({first_line(error)})") from None
+        raise WeightsError(f"{printable(path)}: cannot be read ({first_line(error)})") from None
 
 
 def fetch(entry: Any, backbone_name: str) -> Any:
@@ -122,7 +124,8 @@ def fetch(entry: Any, backbone_name: str) -> Any:
 
 def _by_hand(url: str, path: Path) -> str:
     return (
-        f"Fetch {url} elsewhere and put it at {path}; or set model.weights to none or to a checkpoint; or "
+        f"Fetch {url} elsewhere and put it at {printable(path)}; or set model.weights to none or to a "
+        "checkpoint; or "
         f"take the backbone {LITE}, whose weights need no download."
     )
 
@@ -136,6 +139,6 @@ def check_hash(path: Path) -> None:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if not digest.startswith(expected.group(1)):
         raise WeightsError(
-            f"{path}: is damaged or not the published file (its SHA-256 begins {digest[:8]}, not "
+            f"{printable(path)}: is damaged or not the published file (its SHA-256 begins {digest[:8]}, not "
             f"{expected.group(1)}). Replace it, or remove it to have it fetched or installed again."
         )

@@ -13,7 +13,7 @@ from typing import Any, Literal, NoReturn, get_args
 from torch import nn
 from torchvision import models
 
-from finetune.errors import WeightsError
+from finetune.errors import WeightsError, printable
 from finetune.model import timm_backbones
 from finetune.model.backbones import AUXILIARY, SOURCE_CLASSES, require
 from finetune.model.efficientnet_lite import NAME as LITE
@@ -249,7 +249,8 @@ def _run_file(run: Path) -> Path:
     path = run / _RUN_CHECKPOINT / "model.safetensors"
     if not path.is_file() or not path.with_name("card.json").is_file():
         raise WeightsError(
-            f"{run}: is a folder, but no run directory with a best checkpoint ({_RUN_CHECKPOINT}/). Give the "
+            f"{printable(run)}: is a folder, but no run directory with a best checkpoint "
+            f"({_RUN_CHECKPOINT}/). Give the "
             f"folder that `finetune train` printed, or a checkpoint file."
         )
     if (harm := fault(path.parent, (path.name, "card.json"))) is not None:
@@ -280,7 +281,9 @@ def _run_card(path: Path, backbone_name: str) -> tuple[InputSpec, tuple[str, ...
         ):
             raise ValueError("its preprocessing is impossible")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{where}: is not the description of a trained model ({error})") from None
+        raise WeightsError(
+            f"{printable(where)}: is not the description of a trained model ({error})"
+        ) from None
     if trained != backbone_name:
         raise WeightsError(
             f"{path.parents[2]}: was trained with backbone {trained!r}, and the recipe asks for "
@@ -304,7 +307,7 @@ def _load_packaged(module: nn.Module, table: LayerTable, adapt: Adapt | None) ->
     own = [name for name in module.state_dict() if "num_batches" not in name]
     ends = [name.rpartition(".")[2] for name, _ in given]
     if ends != [name.rpartition(".")[2] for name in own]:
-        raise WeightsError(f"{path}: its entries are not those of {LITE}")
+        raise WeightsError(f"{printable(path)}: its entries are not those of {LITE}")
     renamed = {name: value for name, (_, value) in zip(own, given, strict=True)}
     return load_matching(module, table, renamed, where=str(path), min_share=1.0, with_head=True, adapt=adapt)
 

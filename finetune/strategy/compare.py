@@ -15,7 +15,7 @@ import torch
 
 from finetune.data.identity import file_digest
 from finetune.data.sources.dataset import listed
-from finetune.errors import CheckpointError, DataError
+from finetune.errors import CheckpointError, DataError, printable
 from finetune.evaluation.evaluate import Evaluation
 from finetune.evaluation.metrics import Metrics
 from finetune.evaluation.paired import Paired, paired
@@ -131,7 +131,7 @@ def _evaluate(trained: Trained, device: torch.device) -> Evaluation:
 def _refuse_others(first: Contestant, other: Contestant) -> None:
     if set(first.metrics.classes) != set(other.metrics.classes):
         raise DataError(
-            f"{first.name} and {other.name} do not tell the same classes apart.\n"
+            f"{printable(first.name)} and {printable(other.name)} do not tell the same classes apart.\n"
             f"  only the first: {listed(sorted(set(first.metrics.classes) - set(other.metrics.classes)))}\n"
             f"  only the second: {listed(sorted(set(other.metrics.classes) - set(first.metrics.classes)))}"
         )
@@ -139,7 +139,8 @@ def _refuse_others(first: Contestant, other: Contestant) -> None:
         return
     shared = first.labels.keys() & other.labels.keys()
     raise DataError(
-        f"{first.name} and {other.name} were not held against the same pictures: the {first.split} split of "
+        f"{printable(first.name)} and {printable(other.name)} were not held against the same pictures: the "
+        f"{first.split} split of "
         f"the one has {len(first.labels)}, the {other.split} split of the other {len(other.labels)}, and "
         f"{len(shared)} are in both. Where test is carved out of the data, that needs the same "
         "data.split_seed (by default the seed), test_fraction and val_fraction."
@@ -164,4 +165,4 @@ def _lines(path: Path) -> list[dict[str, Any]]:
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         return [dict(json.loads(line)) for line in text.splitlines()]
     except (OSError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error}).") from None
+        raise CheckpointError(f"{printable(path)}: cannot be read ({error}).") from None

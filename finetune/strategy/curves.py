@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from finetune.errors import UserError
+from finetune.disk.figure import write_figure
+from finetune.errors import printable
 from finetune.strategy.compare import Contestant
 
 
@@ -14,6 +15,7 @@ def draw(contestants: Sequence[Contestant], labels: Sequence[str], path: Path) -
 
     Raises:
         UserError: the file cannot be written, or its ending is none that matplotlib knows.
+        SaveError: the disk is full or failing.
     """
     import matplotlib
 
@@ -24,7 +26,9 @@ def draw(contestants: Sequence[Contestant], labels: Sequence[str], path: Path) -
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     accuracy, loss = figure.subplots(1, 2)
     last = max(each.epochs for each in contestants)
-    for place, (each, label) in enumerate(zip(contestants, labels, strict=True)):
+    for place, (each, given) in enumerate(zip(contestants, labels, strict=True)):
+        # Between two dollar signs matplotlib reads formulas.
+        label = printable(given).replace("$", r"\$")
         colour = f"C{place}"
         epochs = [entry["epoch"] for entry in each.history]
         for axes, measure in ((accuracy, "top1"), (loss, "loss")):
@@ -48,8 +52,4 @@ def draw(contestants: Sequence[Contestant], labels: Sequence[str], path: Path) -
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
     accuracy.legend(fontsize="small")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=120)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be written ({error})") from None
+    write_figure(figure, path)

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from finetune.data.batches.batch import Batch
-from finetune.errors import FinetuneError, NonFiniteLossError, UserError
+from finetune.disk.figure import write_figure
+from finetune.errors import FinetuneError, NonFiniteLossError, UserError, printable
 from finetune.recipe.schema import Recipe
 from finetune.training.compute.in_force import in_force
 from finetune.training.compute.precision import choose_compute, pick_device
@@ -202,6 +203,7 @@ def draw(test: RangeTest, title: str, path: Path) -> None:
 
     Raises:
         UserError: the file cannot be written, or its ending is none that matplotlib knows.
+        SaveError: the disk is full or failing.
     """
     import matplotlib
 
@@ -218,10 +220,6 @@ def draw(test: RangeTest, title: str, path: Path) -> None:
     axes.set_ylim(0, 1.2 * max(test.smoothed[0], *test.smoothed[: max(len(test.smoothed) // 2, 1)]))
     axes.set_xlabel("learning rate of the body")
     axes.set_ylabel("loss")
-    axes.set_title(title)
+    axes.set_title(printable(title), parse_math=False)
     axes.legend(fontsize="small")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=120)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be written ({error})") from None
+    write_figure(figure, path)

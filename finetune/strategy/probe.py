@@ -15,7 +15,8 @@ from torch import nn
 
 from finetune.data.picture.transforms import EvalTransform
 from finetune.data.sources.dataset import Source
-from finetune.errors import FinetuneError, UserError
+from finetune.disk.figure import write_figure
+from finetune.errors import FinetuneError, UserError, printable
 from finetune.evaluation.metrics import Metrics, wilson
 from finetune.features.classifiers import Classifier, best_linear, fit_all
 from finetune.features.decide import Where
@@ -200,6 +201,7 @@ def plot(rows: Sequence[Row], title: str, path: Path) -> None:
 
     Raises:
         UserError: the file cannot be written, or its ending is none that matplotlib knows.
+        SaveError: the disk is full or failing.
     """
     import matplotlib
 
@@ -213,12 +215,9 @@ def plot(rows: Sequence[Row], title: str, path: Path) -> None:
         axes.plot([row.layer for row in own], [100 * row.cv_top1 for row in own], marker="o", label=name)
     axes.set_xlabel("features after layer")
     axes.set_ylabel("top-1, cross-validated on train (%)")
-    axes.set_title(title)
+    axes.set_title(printable(title), parse_math=False)
     axes.legend()
-    try:
-        figure.savefig(path, dpi=120)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be written ({error})") from None
+    write_figure(figure, path)
 
 
 def frozen_recipe(recipe: Recipe, at: int | str | None) -> Recipe:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.errors import RunDirError
+from finetune.errors import RunDirError, printable
 from finetune.recipe.schema import Recipe
 from finetune.training.fit import Result, fit
 from finetune.training.progress import Progress
@@ -77,7 +77,9 @@ def refuse_run(place: Path) -> None:
         RunDirError: it is one.
     """
     if (place / RESOLVED).is_file():
-        raise RunDirError(f"{place}: holds a single run. Choose another place for several with --run-dir.")
+        raise RunDirError(
+            f"{printable(place)}: holds a single run. Choose another place for several with --run-dir."
+        )
 
 
 def refuse_taken(places: list[Path]) -> None:
@@ -88,6 +90,7 @@ def refuse_taken(places: list[Path]) -> None:
     """
     if taken := [place for place in places if (place / RESOLVED).is_file()]:
         raise RunDirError(
-            f"{taken[0]}: holds a run already. Add --resume to go on where it stopped, --overwrite to "
+            f"{printable(taken[0])}: holds a run already. Add --resume to go on where it stopped, "
+            "--overwrite to "
             "replace it, or choose another --run-dir."
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune.data.picture.preprocessing import Preprocessing
-from finetune.errors import CheckpointError
+from finetune.errors import CheckpointError, printable
 
 FORMAT = 1
 
@@ -39,14 +39,14 @@ class ModelCard:
             CheckpointError: a missing or mistyped entry, or a format that this version does not know.
         """
         if not isinstance(value, dict) or value.get("format") != FORMAT:
-            raise CheckpointError(f"{where}: not a model description of format {FORMAT}")
+            raise CheckpointError(f"{printable(where)}: not a model description of format {FORMAT}")
         classes, architecture = value.get("classes"), value.get("architecture")
         if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes) or not classes:
-            raise CheckpointError(f"{where}: 'classes' must be a list of names")
+            raise CheckpointError(f"{printable(where)}: 'classes' must be a list of names")
         if not isinstance(architecture, dict):
-            raise CheckpointError(f"{where}: 'architecture' must be a mapping")
+            raise CheckpointError(f"{printable(where)}: 'architecture' must be a mapping")
         try:
             preprocessing = Preprocessing.from_dict(value.get("preprocessing"))
         except ValueError as error:
-            raise CheckpointError(f"{where}: preprocessing: {error}") from None
+            raise CheckpointError(f"{printable(where)}: preprocessing: {error}") from None
         return cls(architecture, tuple(classes), preprocessing)

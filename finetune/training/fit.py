@@ -9,7 +9,7 @@ from typing import Any
 from finetune.data.holdout.recorded import Record
 from finetune.data.picture.preprocessing import Preprocessing
 from finetune.data.sources.unread import unread_notes
-from finetune.errors import RunDirError
+from finetune.errors import RunDirError, printable
 from finetune.evaluation.metrics import Metrics
 from finetune.model.batchnorm import raise_batchnorm_momentum
 from finetune.model.freeze import fresh_layers, resolve_freeze, shortened
@@ -257,7 +257,7 @@ def _load_best_and_test(setup: Setup, run: RunDir, signals: Signals) -> Metrics 
         return None
     folder = open_checkpoint(run.checkpoints, "best")
     if folder is None:
-        raise RunDirError(f"{run.path}: the best checkpoint is gone. Start over with --overwrite.")
+        raise RunDirError(f"{printable(run.path)}: the best checkpoint is gone. Start over with --overwrite.")
     # `last` is saved from these modules too, so their weights come back afterwards.
     kept = {name: value.clone() for name, value in setup.evaluated.state_dict().items()}
     load_weights(setup.evaluated, read_tensors(folder / MODEL), folder / MODEL)
@@ -298,7 +298,7 @@ def _facts(
     compute, source, network = setup.compute, setup.source, setup.network
     counts = ", ".join(f"{len(split):,} {name}" for name, split in source.splits.items())
     facts = [
-        ("data", f"{source.name}: {len(source.classes)} classes; {counts}"),
+        ("data", f"{printable(source.name)}: {len(source.classes)} classes; {counts}"),
         *(("", note) for note in source.notes),
         *(("", note) for note in _unread(setup)),
         ("network", f"{setup.recipe.model.backbone}, {len(network.table.body)} layers and a head"),

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from finetune.errors import FinetuneError, RunDirError, UserError
+from finetune.disk.figure import write_figure
+from finetune.errors import FinetuneError, RunDirError, printable
 from finetune.model.build import Network, build
 from finetune.model.start import fingerprint
 from finetune.training.run.checkpoint import Trained, load_trained
@@ -69,7 +70,8 @@ def _start(trained: Trained) -> Network:
         )
     except FinetuneError as error:
         raise RunDirError(
-            f"{trained.run}: the weights that it started from cannot be had any more, so nothing can be "
+            f"{printable(trained.run)}: the weights that it started from cannot be had any more, so "
+            "nothing can be "
             f"compared with them ({error})"
         ) from None
     try:
@@ -79,7 +81,8 @@ def _start(trained: Trained) -> Network:
         known = None  # nothing to hold the start against
     if known is not None and known != fingerprint(network.module):
         raise RunDirError(
-            f"{trained.run}: model.weights are not what they were when it started, so there is nothing to "
+            f"{printable(trained.run)}: model.weights are not what they were when it started, so there is "
+            "nothing to "
             f"compare with."
         )
     return network
@@ -90,6 +93,7 @@ def plot(found: Sequence[Movement], title: str, path: Path) -> None:
 
     Raises:
         UserError: the file cannot be written, or its ending is none that matplotlib knows.
+        SaveError: the disk is full or failing.
     """
     import matplotlib
 
@@ -104,8 +108,5 @@ def plot(found: Sequence[Movement], title: str, path: Path) -> None:
     axes.set_yticks(range(len(found)), labels)
     axes.invert_yaxis()
     axes.set_xlabel("distance from the start, relative: |w - w0| / |w0|")
-    axes.set_title(title)
-    try:
-        figure.savefig(path, dpi=120)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be written ({error})") from None
+    axes.set_title(printable(title), parse_math=False)
+    write_figure(figure, path)

@@ -99,7 +99,7 @@ def read_record(run: Path) -> Record | None:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from None
+        raise CheckpointError(f"{printable(path)}: cannot be read ({error.strerror}).") from None
     return Record.from_csv(content, str(path))
 
 
@@ -192,16 +192,19 @@ def _own(trained: Trained, own: OwnData, wanted: str | None, *, strict: bool) ->
     where = printable(own.place)
     if lines and strict:
         raise DataError(
-            f"{where}: not the pictures that {trained.run} recorded:\n  " + "\n  ".join(lines) + "\n"
+            f"{where}: not the pictures that {printable(trained.run)} recorded:\n  "
+            + "\n  ".join(lines)
+            + "\n"
             "Put them back, or leave out --strict to judge those that are still there and still the same."
         )
     if not len(pictures):
         raise DataError(
-            f"{where}: none of the pictures of {name} that {trained.run} recorded is there and still the "
+            f"{where}: none of the pictures of {name} that {printable(trained.run)} recorded is there and "
+            "still the "
             "same. Put them back, or give other pictures with --data."
         )
     counts = ", ".join(f"{len(split):,} {each}" for each, split in own.source.splits.items())
-    notes = (*own.source.notes, f"splits as {trained.run} recorded them: {counts}")
+    notes = (*own.source.notes, f"splits as {printable(trained.run)} recorded them: {counts}")
     warnings = []
     if lines:
         left_out = len(own.drift.missing.get(name, [])) + len(own.drift.changed.get(name, []))
@@ -233,7 +236,9 @@ def _other(
     number = int(seen.sum())
     if not number:
         return Judged(name, pictures, source.notes, (), {"seen": 0})
-    how_many = f"{number:,} of {len(pictures):,} pictures of {source.name} are in the run's train or val"
+    how_many = (
+        f"{number:,} of {len(pictures):,} pictures of {printable(source.name)} are in the run's train or val"
+    )
     if strict:
         raise DataError(f"{how_many}. Leave out --strict to judge the others.")
     if include_seen:
@@ -241,7 +246,8 @@ def _other(
         return Judged(name, pictures, source.notes, (warning,), {"seen": number})
     if seen.all():
         raise DataError(
-            f"{source.name}: all {number:,} pictures are in the run's train or val, and say nothing of how "
+            f"{printable(source.name)}: all {number:,} pictures are in the run's train or val, and say "
+            "nothing of how "
             "good it is on others. Give other pictures, or judge these with --include-seen."
         )
     warning = f"{how_many}, and were left out (--include-seen judges them too)"
@@ -266,7 +272,8 @@ def _unrecorded(trained: Trained, wanted: str | None) -> Judged:
     source = read_undivided(trained.recipe.data, groups=False)
     if "test" not in source.splits and "val" not in source.splits:
         raise DataError(
-            f"{trained.run}: an earlier version made this run, which did not record its splits. Its test "
+            f"{printable(trained.run)}: an earlier version made this run, which did not record its splits. "
+            "Its test "
             "pictures cannot be told from those it was trained on: train it again, or give pictures that it "
             "has not seen with --data."
         )
@@ -290,9 +297,10 @@ def _find(run: Path, data: DataSection, record: Record, groups: bool) -> tuple[S
         if number == 0 or record.resembles(source):
             return source, place
     there = [printable(place) for place in places if Path(place).exists()]
-    other = f" {there[0]} holds other pictures." if there else ""
+    other = f" {printable(there[0])} holds other pictures." if there else ""
     raise DataError(
-        f"{printable(places[0])}: the pictures that {run} was trained on are not there any more.{other} "
+        f"{printable(places[0])}: the pictures that {printable(run)} was trained on are not there any "
+        f"more.{other} "
         "Where they lie elsewhere now, say so with --data (eval) or --set data.source=... (train --resume)."
     )
 

@@ -22,7 +22,7 @@ from finetune.deploy import write_onnx as write_onnx_module
 from finetune.deploy.export import FORMATS, Format, export
 from finetune.deploy.onnx_classifier import CARD_KEY, OnnxClassifier
 from finetune.deploy.write_torch import open_pt2, open_safetensors
-from finetune.errors import ExportError, MissingExtraError, UserError
+from finetune.errors import ExportError, MissingExtraError, SaveError, UserError
 from finetune.training.card import ModelCard
 from finetune.training.run.checkpoint import Trained
 
@@ -207,7 +207,9 @@ def test_a_full_disk_is_said_and_leaves_nothing(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setitem(FORMATS, "pt2", (full, open_pt2))
-    with pytest.raises(ExportError, match="No space left"):
+    with pytest.raises(
+        SaveError, match=r"model\.pt2: cannot be written \(No space left on device\)\. Make room"
+    ):
         export(trained, "pt2", tmp_path / "model.pt2")
     assert files_below(tmp_path) == []
 

@@ -283,3 +283,34 @@ def test_a_file_that_the_manifest_does_not_know_is_refused(small_run: Path, tmp_
     (run / "checkpoints" / "best" / "optimizer.safetensors").write_bytes(b"")
     with pytest.raises(CheckpointError, match="no part of the checkpoint"):
         load_trained(run)
+
+
+@pytest.mark.parametrize("name", ["ENOSPC", "EFBIG", "EDQUOT", "EIO", "EROFS", "EACCES"])
+def test_whatever_the_system_refuses_is_a_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    number = getattr(errno, name)
+
+    def refuse(*_words: Any, **_options: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    reason = os.strerror(number)
+    with RunDir.open(tmp_path / "run") as run:
+        run.begin(Description(b"given", "resolved", {"threads": 1}, b"split,class"))
+        one_epoch(run, 1)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", refuse)
+            with pytest.raises(SaveError, match=reason):
+                run.append(METRICS, {"epoch": 2})
+            with pytest.raises(SaveError, match=reason):
+                one_epoch_saved(run)
+        assert open_checkpoint(run.checkpoints, "last") is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "makedirs", refuse)
+        with pytest.raises((SaveError, RunDirError), match=reason) as raised:
+            RunDir.open(tmp_path / "another")
+    assert raised.value.exit_code == (2 if name in ("EROFS", "EACCES") else 1)
+
+
+def one_epoch_saved(run: RunDir) -> None:
+    save_checkpoint(run.checkpoints, "last", {MODEL: {}}, {CARD: {}, STATE: 2}, keep_previous=True)

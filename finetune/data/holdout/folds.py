@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from finetune.data.keys import key
 from finetune.data.sources.dataset import Source, pooled
-from finetune.errors import DataError
+from finetune.errors import DataError, printable
 
 
 def folded(source: Source, number: int, of: int, seed: int) -> Source:
@@ -31,7 +31,8 @@ def folded(source: Source, number: int, of: int, seed: int) -> Source:
     if of > groups or of > counts.max():
         what = "pictures" if whole.groups is None else "groups"
         raise DataError(
-            f"{source.name}: {of} folds are too many for {groups} {what} and {counts.max()} pictures of the "
+            f"{printable(source.name)}: {of} folds are too many for {groups} {what} and {counts.max()} "
+            "pictures of the "
             "largest class"
         )
     kind = StratifiedKFold if whole.groups is None else StratifiedGroupKFold
@@ -42,7 +43,9 @@ def folded(source: Source, number: int, of: int, seed: int) -> Source:
         sides = list(folds.split(np.zeros(len(whole)), whole.targets, whole.groups))
     rest, held = (np.sort(side) for side in sides[number])
     if not len(held):
-        raise DataError(f"{source.name}: of {of} folds, fold {number} has no group; take fewer folds")
+        raise DataError(
+            f"{printable(source.name)}: of {of} folds, fold {number} has no group; take fewer folds"
+        )
     notes = [*source.notes, f"test: fold {number} of {of}, {len(held)} pictures (seed {seed})"]
     if "test" in source.splits:
         notes.append("the source's own test split is left out of the folds")

@@ -156,7 +156,8 @@ def _by_pattern(source: Source, pattern: str) -> Callable[[str], str]:
     def label(name: str) -> str:
         if not os.path.exists(name):  # noqa: PTH110  (a Path for each of a million names is slow)
             raise DataError(
-                f"{source.name}: data.group_by is a pattern over file names, and these pictures have none"
+                f"{printable(source.name)}: data.group_by is a pattern over file names, and these pictures "
+                "have none"
             )
         found = compiled.search(name.replace(os.sep, "/") if whole else os.path.basename(name))  # noqa: PTH119
         if found is None or found[1] is None:
@@ -173,7 +174,8 @@ def _by_column(source: Source, given: str, column: str) -> Callable[[str], str]:
     table = Path(given).expanduser()
     if not table.is_file():
         raise DataError(
-            f"{source.name}: data.group_by is the name of a column ('{printable(column)}'), and this is no "
+            f"{printable(source.name)}: data.group_by is the name of a column ('{printable(column)}'), and "
+            "this is no "
             "CSV file. For files, give a pattern with one capture group, such as '^(patient[0-9]+)_'."
         )
     values = column_values(table, column)

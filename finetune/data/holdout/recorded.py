@@ -147,7 +147,9 @@ class Record:
             if strange := {row.split for row in rows} - set(SPLITS):
                 raise ValueError(f"it has a split '{strange.pop()}'")
         except (ValueError, csv.Error) as error:
-            raise CheckpointError(f"{where}: not the splits of a run ({printable(str(error))}).") from None
+            raise CheckpointError(
+                f"{printable(where)}: not the splits of a run ({printable(str(error))})."
+            ) from None
         return cls(tuple(rows), "sha256" if scheme == "sha256" else "ends")
 
     @cached_property

@@ -89,7 +89,8 @@ def carve(source: Source, *, val_fraction: float, test_fraction: float, seed: in
     """
     if len(source.classes) < 2:
         raise DataError(
-            f"{source.name}: only one class ({listed(source.classes)}); a classifier needs two or more. "
+            f"{printable(source.name)}: only one class ({listed(source.classes)}); a classifier needs two "
+            "or more. "
             "Is this the folder of one class, where the folder around it was meant?"
         )
     splits, notes = dict(source.splits), list(source.notes)
@@ -145,7 +146,8 @@ def _check_sizes(source: Source, counts: Indices, carved: list[str]) -> None:
     if len(small) > 10:
         lines.append(f"  and {len(small) - 10} more")
     raise DataError(
-        f"{source.name}: every class needs at least {needed} pictures, one for each of {what}. Too small:\n"
+        f"{printable(source.name)}: every class needs at least {needed} pictures, one for each of {what}. "
+        "Too small:\n"
         + "\n".join(lines)
         + "\nAdd pictures of these classes, leave the classes out, or give the splits yourself "
         "(folders train/, val/, test/, or a CSV with a split column)."

@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from finetune.errors import DataError
+from finetune.errors import DataError, printable
 
 # The largest known archive unpacks to a fraction of this.
 MAX_BYTES = 2 << 30
@@ -41,11 +41,13 @@ def unpack(archive: Path, folder: Path, *, member: str, max_bytes: int = MAX_BYT
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
     except DataError as error:
-        raise DataError(f"{archive}: {error}. Nothing of it was used.") from None
+        raise DataError(f"{printable(archive)}: {error}. Nothing of it was used.") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise DataError(f"{archive}: not a sound zip file ({error}). Nothing of it was used.") from None
+        raise DataError(
+            f"{printable(archive)}: not a sound zip file ({error}). Nothing of it was used."
+        ) from None
     except OSError as error:
-        raise DataError(f"{archive}: cannot be unpacked: {error.strerror or error}") from None
+        raise DataError(f"{printable(archive)}: cannot be unpacked: {error.strerror or error}") from None
 
 
 def _checked(infos: list[zipfile.ZipInfo], max_bytes: int) -> list[tuple[zipfile.ZipInfo, PurePosixPath]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
-from finetune.errors import DataError
+from finetune.errors import DataError, printable
 from finetune.offline import because, is_offline
 
 log = logging.getLogger("finetune")
@@ -100,7 +100,7 @@ def check_sha1(file: Path, sha1: str) -> None:
     found = file_sha1(file)
     if found != sha1:
         raise DataError(
-            f"{file}: the checksum is wrong: SHA-1 {found} instead of {sha1}. "
+            f"{printable(file)}: the checksum is wrong: SHA-1 {found} instead of {sha1}. "
             "Remove the file, or put the right one there."
         )
 

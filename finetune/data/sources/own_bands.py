@@ -3,7 +3,7 @@
 from finetune.data.picture.bands import COLOURS, count_bands, is_tiff, require_tifffile
 from finetune.data.sources.dataset import Split
 from finetune.data.sources.unread import some_files
-from finetune.errors import BadImageError, DataError
+from finetune.errors import BadImageError, DataError, printable
 
 
 def has_own_bands(split: Split, in_channels: int, *, skips: bool = False) -> bool:
@@ -25,7 +25,8 @@ def has_own_bands(split: Split, in_channels: int, *, skips: bool = False) -> boo
         for path in paths:
             if path.suffix.lower() == ".npy":
                 raise DataError(
-                    f"{path}: an array (.npy). Arrays are read where model.in_channels, 4 or more, is their "
+                    f"{printable(path)}: an array (.npy). Arrays are read where model.in_channels, 4 or "
+                    "more, is their "
                     f"number of bands; it is {in_channels}."
                 )
         return False
@@ -46,7 +47,8 @@ def has_own_bands(split: Split, in_channels: int, *, skips: bool = False) -> boo
             own = own or str(path)
         else:
             faults.append(
-                f"{path}: has {bands} bands; model.in_channels: {in_channels} reads files of {in_channels} "
+                f"{printable(path)}: has {bands} bands; model.in_channels: {in_channels} reads files of "
+                f"{in_channels} "
                 f"bands, or repeats the colours of files that have no others. Set in_channels: {bands}, or 3 "
                 "for the first three bands of files that can be read as colours."
             )

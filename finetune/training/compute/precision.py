@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from finetune.data.machine import cores
-from finetune.errors import UserError, require_known
+from finetune.errors import UserError, printable, require_known
 from finetune.recipe.schema import TrainSection
 from finetune.training.compute.cpu_kernels import CpuKernels
 from finetune.training.compute.shuffle import shuffles_keep_format
@@ -148,14 +148,18 @@ def pick_device(name: str | None) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UserError(f"--device {name}: no such device. Write cpu, cuda, cuda:1 or mps.") from None
+        raise UserError(
+            f"--device {printable(name)}: no such device. Write cpu, cuda, cuda:1 or mps."
+        ) from None
     present = {
         "cpu": True,
         "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
         "mps": torch.backends.mps.is_available(),
     }
     if not present.get(device.type, False):
-        raise UserError(f"--device {name}: this machine has no such device, or torch cannot use it.")
+        raise UserError(
+            f"--device {printable(name)}: this machine has no such device, or torch cannot use it."
+        )
     return device
 
 

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from finetune.disk.whole import TEMPORARY, sync
-from finetune.errors import CheckpointError, RunDirError, SaveError
+from finetune.errors import CheckpointError, RunDirError, SaveError, printable
 from finetune.model.manifest import MANIFEST, digest, fault
 from finetune.recipe.load import load_recipe
 from finetune.recipe.schema import Recipe
@@ -78,7 +78,8 @@ def save_checkpoint(
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise SaveError(
-            f"{final}: cannot be saved ({error}). The checkpoint before it is intact; make room and --resume."
+            f"{printable(final)}: cannot be saved ({error}). The checkpoint before it is intact; make room "
+            "and --resume."
         ) from error
     return final
 
@@ -110,7 +111,7 @@ def promote(opened: Path) -> None:
         opened.rename(final)
         sync(final.parent)
     except OSError as error:
-        raise SaveError(f"{final}: cannot be replaced by the one before it ({error}).") from error
+        raise SaveError(f"{printable(final)}: cannot be replaced by the one before it ({error}).") from error
     shutil.rmtree(harmed, ignore_errors=True)
 
 
@@ -147,7 +148,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(path)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError, MemoryError) as error:
-        raise CheckpointError(f"{path}: cannot be read as safetensors ({error}).") from None
+        raise CheckpointError(f"{printable(path)}: cannot be read as safetensors ({error}).") from None
 
 
 def read_document(path: Path) -> Any:
@@ -159,7 +160,7 @@ def read_document(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON ({error}).") from None
+        raise CheckpointError(f"{printable(path)}: cannot be read as JSON ({error}).") from None
 
 
 @dataclass(frozen=True)
@@ -189,12 +190,15 @@ def load_trained(
     from finetune.model.build import rebuild
 
     if not (run / RESOLVED).is_file():
-        raise RunDirError(f"{run}: not a run directory. Give the folder that `finetune train` printed.")
+        raise RunDirError(
+            f"{printable(run)}: not a run directory. Give the folder that `finetune train` printed."
+        )
     folder = open_checkpoint(run / CHECKPOINTS, which)
     if folder is None:
         raise RunDirError(
-            f"{run}: has no checkpoint '{which}' yet. Finish the run with: finetune train {run}/recipe.yaml "
-            f"--run-dir {run} --resume"
+            f"{printable(run)}: has no checkpoint '{which}' yet. Finish the run with: finetune train "
+            f"{printable(run)}/recipe.yaml "
+            f"--run-dir {printable(run)} --resume"
         )
     card = ModelCard.from_dict(read_document(folder / CARD), str(folder / CARD))
     module = rebuild(card.architecture, len(card.classes))
@@ -222,7 +226,9 @@ def load_weights(module: nn.Module, weights: Tensors, where: Path) -> None:
         elif found.is_floating_point() and not bool(found.isfinite().all()):
             problems.append(f"{name} holds values that are not finite")
     if problems:
-        raise CheckpointError(f"{where}: does not fit the network: {'; '.join(sorted(problems)[:5])}.")
+        raise CheckpointError(
+            f"{printable(where)}: does not fit the network: {'; '.join(sorted(problems)[:5])}."
+        )
     module.load_state_dict(dict(weights))
 
 

@@ -8,8 +8,11 @@ import errno
 import os
 
 from finetune.disk.whole import TEMPORARY
-from finetune.errors import RunDirError
+from finetune.errors import RunDirError, SaveError, check_unicode, printable
 from finetune.training.run.files import LOCK, OWN_FILES, OWN_FOLDERS, RESOLVED
+
+# The machine's fault, and not that of the name.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def place_of(
@@ -60,6 +63,8 @@ def claim(path: str, *, resume: bool, overwrite: bool) -> Claim:
     Raises:
         RunDirError: another process trains there; it holds a run and neither ``resume`` nor ``overwrite``
             is given; it holds something that is no run; it cannot be written.
+        UserError: its name is no UTF-8.
+        SaveError: the disk is full or failing.
     """
     early = _early.pop((os.path.normpath(path), resume, overwrite), None)
     return early if early is not None else _take(path, resume, overwrite)
@@ -84,28 +89,38 @@ def holds_run(path: str) -> bool:
 
 
 def _take(path: str, resume: bool, overwrite: bool) -> Claim:
+    check_unicode("run directory", path, "Choose another with --run-dir.")
     made = _missing(path)
     lock = None
     try:
         _make(path)
         if not holds_run(path) and _strangers(path):
-            raise RunDirError(f"{path}: holds files but no run. Choose another place with --run-dir.")
+            raise RunDirError(
+                f"{printable(path)}: holds files but no run. Choose another place with --run-dir."
+            )
         if not os.access(path, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         place = os.path.join(path, LOCK)
         lock = os.open(place, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         if not _try_lock(lock) or not _is_at(lock, place):
             raise RunDirError(
-                f"{path}: another process is training here. Wait for it, or choose another --run-dir."
+                f"{printable(path)}: another process is training here. Wait for it, or choose another "
+                "--run-dir."
             )
         if holds_run(path) and not (resume or overwrite):
             raise RunDirError(
-                f"{path}: holds a run already. Add --resume to continue it, --overwrite to replace it, "
+                f"{printable(path)}: holds a run already. Add --resume to continue it, --overwrite to "
+                "replace it, "
                 "or choose another --run-dir."
             )
     except OSError as error:
+        if error.errno in _FULL:
+            raise SaveError(
+                f"{printable(path)}: cannot be written ({error.strerror}). Make room, or choose "
+                "another place with --run-dir."
+            ) from None
         raise RunDirError(
-            f"{path}: cannot be a run directory ({error.strerror}). Choose another with --run-dir."
+            f"{printable(path)}: cannot be a run directory ({error.strerror}). Choose another with --run-dir."
         ) from None
     except RunDirError:
         if lock is not None:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from finetune.disk.whole import TEMPORARY, write_whole
-from finetune.errors import CheckpointError, SaveError
+from finetune.errors import CheckpointError, SaveError, printable
 from finetune.training.run.claim import Claim, claim, holds_run
 from finetune.training.run.files import (
     CHECKPOINTS,
@@ -117,7 +117,8 @@ class RunDir:
         kept = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         if len(kept) < lines:
             raise CheckpointError(
-                f"{path}: has {len(kept)} lines, the checkpoint knows {lines}. Start over with --overwrite."
+                f"{printable(path)}: has {len(kept)} lines, the checkpoint knows {lines}. Start over with "
+                "--overwrite."
             )
         with _saving(path):
             write_whole(path, b"".join(kept[:lines]))
@@ -141,7 +142,8 @@ def _saving(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise SaveError(
-            f"{path}: cannot be written ({error}). What was saved before is intact; make room and --resume."
+            f"{printable(path)}: cannot be written ({error}). What was saved before is intact; make room "
+            "and --resume."
         ) from error
 
 

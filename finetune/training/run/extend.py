@@ -14,7 +14,7 @@ account of: the bits are then those of a run that had the longer recipe from the
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from finetune.errors import CheckpointError, UserError
+from finetune.errors import CheckpointError, UserError, printable
 from finetune.recipe.schema import Recipe
 from finetune.training.plan import SOLVER, PhasePlan
 from finetune.training.run.position import Position
@@ -46,7 +46,9 @@ def extensions_of(known: Mapping[str, Any], phases: int, where: str) -> list[dic
         and each["phase"] < phases
         for each in found
     ):
-        raise CheckpointError(f"{where}: is not the description of a run's environment ({EXTENDED}).")
+        raise CheckpointError(
+            f"{printable(where)}: is not the description of a run's environment ({EXTENDED})."
+        )
     return found
 
 

@@ -6,7 +6,7 @@ while val judged a solved head left that epoch open, and the next phase began in
 
 from collections.abc import Iterator, Sequence
 
-from finetune.errors import CheckpointError
+from finetune.errors import CheckpointError, printable
 from finetune.training.plan import SOLVER, PhasePlan
 from finetune.training.run.position import Position
 
@@ -27,7 +27,8 @@ def refuse_misfit(
     fault = next(_faults(position, plans, patience, exact), None)
     if fault is not None:
         raise CheckpointError(
-            f"{where}: is no state of a run of this recipe ({fault}). It was altered, or it was saved by a "
+            f"{printable(where)}: is no state of a run of this recipe ({fault}). It was altered, or it was "
+            "saved by a "
             "version that lost an epoch when a signal came. Start over with --overwrite."
         )
 

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
-from finetune.errors import CheckpointError, require_known
+from finetune.errors import CheckpointError, printable, require_known
 from finetune.training.loop import Totals
 
 FORMAT = 1
@@ -105,4 +105,6 @@ class Position:
             position._check()
             return position
         except (TypeError, ValueError, KeyError) as error:
-            raise CheckpointError(f"{where}: is not a training state of this version ({error}).") from None
+            raise CheckpointError(
+                f"{printable(where)}: is not a training state of this version ({error})."
+            ) from None

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from torch import Tensor
 
-from finetune.errors import CheckpointError, DataError, FinishedRunError, RunDirError
+from finetune.errors import CheckpointError, DataError, FinishedRunError, RunDirError, printable
 from finetune.recipe.load import load_recipe
 from finetune.recipe.schema import Recipe, TrainSection
 from finetune.training.compute.batch_size import PICTURES_A_STEP
@@ -71,7 +71,9 @@ def recorded(run: RunDir) -> dict[str, Any]:
     """
     document = read_document(run.path / ENVIRONMENT)
     if not isinstance(document, dict) or not _is_settled(document):
-        raise CheckpointError(f"{run.path / ENVIRONMENT}: is not the description of a run's environment.")
+        raise CheckpointError(
+            f"{printable(run.path / ENVIRONMENT)}: is not the description of a run's environment."
+        )
     return document
 
 
@@ -110,7 +112,8 @@ def data_as_recorded(run: RunDir, recipe: Recipe, known: Mapping[str, Any]) -> O
     record = read_record(run.path)
     if record is None:
         raise RunDirError(
-            f"{run.path}: an earlier version began this run, which did not record its splits. Start over "
+            f"{printable(run.path)}: an earlier version began this run, which did not record its splits. "
+            "Start over "
             "with --overwrite."
         )
     begun = load_recipe(run.path / RESOLVED).data
@@ -121,7 +124,10 @@ def data_as_recorded(run: RunDir, recipe: Recipe, known: Mapping[str, Any]) -> O
     if set(own.classes) == set(classes):
         for name, split in own.source.splits.items():
             if not len(split):
-                raise DataError(f"{own.place}: none of the {name} pictures is there that {run.path} recorded")
+                raise DataError(
+                    f"{printable(own.place)}: none of the {name} pictures is there that "
+                    f"{printable(run.path)} recorded"
+                )
     return own
 
 
@@ -193,8 +199,9 @@ def refuse_changes(run: RunDir, changed: list[str], *, force: bool, extend: bool
     )
     first_finish = " --extend takes a run that is finished: let this one come to its end first."
     raise RunDirError(
-        f"{run.path}: cannot go on, since this has changed:\n  {listed}\n"
-        f"Put it back (the recipe is in {run.path / RECIPE}), start over with --overwrite, or choose another "
+        f"{printable(run.path)}: cannot go on, since this has changed:\n  {listed}\n"
+        f"Put it back (the recipe is in {printable(run.path / RECIPE)}), start over with --overwrite, or "
+        "choose another "
         f"--run-dir; {choice}.{first_finish if extend else ''}"
     )
 
@@ -212,20 +219,21 @@ def refuse_finished(run: RunDir, setup: Setup, changes: Changes, *, longer: bool
     listed = "\n  ".join(changes.all)
     another_model = any(line.startswith("recipe model.") for line in changes.recipe)
     if longer:
-        remedy = (
-            f"To train it longer, give `finetune train` this recipe, --run-dir {run.path} --resume --extend"
-        )
+        place = printable(run.path)
+        remedy = f"To train it longer, give `finetune train` this recipe, --run-dir {place} --resume --extend"
     elif another_model:
         remedy = "Start over with --overwrite, or choose another --run-dir"
     else:
-        remedy = f"To train on from its weights, take another --run-dir and model.weights: {run.path}"
+        remedy = (
+            f"To train on from its weights, take another --run-dir and model.weights: {printable(run.path)}"
+        )
     if extend:
         remedy = f"--extend takes more epochs in the last phase, or phases after it. {remedy}"
         if not another_model:
             remedy += "; --force extends it in spite of what has changed"
     head = setup.recipe.model.head
     raise FinishedRunError(
-        f"{run.path}: this run is finished, and this has changed since:\n  {listed}\n"
+        f"{printable(run.path)}: this run is finished, and this has changed since:\n  {listed}\n"
         f"Nothing was done. {remedy}",
         longer=longer,
         weights=not another_model,
@@ -249,7 +257,7 @@ def settle_best(run: RunDir, setup: Setup, position: Position, *, changed: bool)
     try:
         found = open_checkpoint(run.checkpoints, "best")
         score = read_document(found / SCORE) if found is not None else None
-        fault = f"{run.checkpoints / 'best'}: is missing or of another epoch than {best.epoch}"
+        fault = f"{printable(run.checkpoints / 'best')}: is missing or of another epoch than {best.epoch}"
     except CheckpointError as error:
         score, fault = None, str(error)
     if score == asdict(best):
