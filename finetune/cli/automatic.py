@@ -79,7 +79,9 @@ def train_pictures(
     if begun:
         if overrides:
             raise RunDirError(f"{place}: goes on with its own recipe: leave --set out.")
-        text = (place / RECIPE).read_bytes()
+        from finetune.recipe.load import read_recipe
+
+        text = read_recipe(place / RECIPE)
     else:
         text = _advised(source, overrides, device).encode()
     from finetune.cli.progress import open_progress

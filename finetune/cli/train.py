@@ -128,7 +128,7 @@ def train(
     replaces = overwrite or (smoke and not resume and run_dir is None)
     # Cheapest first: a taken directory is reported before the recipe is read, that before torch is loaded.
     with RunDir.open(path, resume=resume, overwrite=replaces) as run:
-        from finetune.recipe.load import load_recipe
+        from finetune.recipe.load import load_recipe, read_recipe
 
         wanted = load_recipe(recipe, set_ or [])
         if smoke:
@@ -143,7 +143,7 @@ def train(
                 result = fit(
                     wanted,
                     run,
-                    recipe_file=recipe.read_bytes(),
+                    recipe_file=read_recipe(recipe),
                     device=device,
                     resume=resume,
                     force=force,

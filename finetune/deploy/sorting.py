@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from finetune.deploy.predict import Prediction
+from finetune.disk.regular import TABLE_BYTES, read_regular_text
 from finetune.disk.staging import publish, staging
 from finetune.disk.whole import sync
 from finetune.errors import SaveError, UserError, printable
@@ -276,8 +277,8 @@ def _linked(source: Path, target: Path) -> bool:
 
 def _rows(path: Path) -> list[list[str]]:
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.reader(file))
+        text = read_regular_text(path, TABLE_BYTES)
+        rows = list(csv.reader(io.StringIO(text, newline="")))
     except FileNotFoundError:
         return []
     except (OSError, ValueError, csv.Error) as error:

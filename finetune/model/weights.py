@@ -13,6 +13,7 @@ from typing import Any, Literal, NoReturn, get_args
 from torch import nn
 from torchvision import models
 
+from finetune.disk.regular import DOCUMENT_BYTES, read_regular
 from finetune.errors import WeightsError
 from finetune.model import timm_backbones
 from finetune.model.backbones import AUXILIARY, SOURCE_CLASSES, require
@@ -236,8 +237,8 @@ def _find_path(name: str) -> _Found | None:
     with contextlib.suppress(OSError):  # a name too long for the file system is a name of nothing
         if path.is_dir():
             return _Found("run", path=_run_file(path))
-        if path.is_file():
-            return _Found("file", path=path)
+        if path.exists():
+            return _Found("file", path=path)  # whatever it is, its reader tells
     return None
 
 
@@ -261,7 +262,7 @@ def _run_card(path: Path, backbone_name: str) -> tuple[InputSpec, tuple[str, ...
     """The preprocessing and the classes of the run whose checkpoint ``path`` is."""
     where = path.with_name("card.json")
     try:
-        card = json.loads(where.read_text(encoding="utf-8"))
+        card = json.loads(read_regular(where, DOCUMENT_BYTES))
         given = card["preprocessing"]
         mean, std = _finite(given["mean"]), _finite(given["std"])
         spec = InputSpec(

@@ -232,7 +232,9 @@ def test_an_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     path = tmp_path / "recipe.yaml"
     path.write_text(LEAST)
-    monkeypatch.setattr(Path, "open", refuse)  # root may read everything, so that no file mode would do
+    monkeypatch.setattr(
+        "finetune.recipe.load.open_regular", refuse
+    )  # root may read everything, so that no file mode would do
     with pytest.raises(RecipeError, match=r"cannot be read .Permission denied.; check the path"):
         load_recipe(path)
 
