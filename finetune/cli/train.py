@@ -68,6 +68,7 @@ def train(
         typer.Option(
             metavar="N",
             min=1,
+            max=1000,
             help="Train N times, with the recipe's seed and the next ones, in RUN/seed-0, RUN/seed-1, ... "
             "The splits stay the same.",
             show_default=False,

@@ -36,6 +36,8 @@ Rate = Annotated[float, Field(ge=1e-12, le=100.0)]
 Multiple = Annotated[float, Field(ge=1e-6, le=1e6)]
 Epochs = Annotated[int, Field(ge=1, le=1_000_000)]
 Steps = Annotated[int, Field(ge=1, le=10**12)]
+SEEDS = 2**32
+Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
 Batch = Annotated[int, Field(ge=1, le=1_000_000)]
 LayerNumber = Annotated[int, Field(ge=0, le=10_000)]
 
@@ -152,7 +154,7 @@ class DataSection(Section):
     test_fraction: Part = Field(
         0.2, description="share that becomes test, stratified, only where the source has no splits at all"
     )
-    split_seed: Annotated[int, Field(ge=0, lt=2**32)] | Auto = Field(
+    split_seed: Seed | Auto = Field(
         "auto", description="decides which pictures are carved out as val and test, and the folds; auto: seed"
     )
     group_by: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_group)] | None = Field(
@@ -575,7 +577,7 @@ class CacheSection(Section):
 class Recipe(Section):
     """A whole recipe. Construct it from a file with :func:`finetune.recipe.load.load_recipe`."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Seed = 0
     data: DataSection
     model: ModelSection
     train: TrainSection = Field(default_factory=TrainSection)
