@@ -26,6 +26,7 @@ from finetune.model.matching import load_matching
 from finetune.model.reuse import SourceHead
 from finetune.model.weight_files import PACKAGE, SUFFIXES, check_hash, fetch, packaged_file, read_file
 from finetune.recipe.catalog import TIMM, backbone, suggest
+from finetune.recipe.limits import CHANNELS, IMAGE_SIZE, RESIZE, is_whole
 from finetune.recipe.schema import WeightsFile
 
 PACKAGED = "PACKAGED"
@@ -275,12 +276,15 @@ def _run_card(path: Path, backbone_name: str) -> tuple[InputSpec, tuple[str, ...
             min(std) <= 0
             or len(mean) != len(std)
             or len(mean) == 2
-            or min(spec.image_size, spec.resize) < 1
+            or not is_whole(given["image_size"], IMAGE_SIZE)
+            or not is_whole(given["resize"], RESIZE)
+            or not is_whole(len(mean), CHANNELS)
+            or len(set(classes)) != len(classes)
             or spec.interpolation not in get_args(Interpolation)
             or spec.resize_mode not in get_args(ResizeMode)
         ):
             raise ValueError("its preprocessing is impossible")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise WeightsError(f"{where}: is not the description of a trained model ({error})") from None
     if trained != backbone_name:
         raise WeightsError(

@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic_core.core_schema import CoreSchema, no_info_after_validator_function
 
 from finetune.recipe.catalog import KNOWN_SETS
+from finetune.recipe.limits import CHANNELS, HIDDEN, IMAGE_SIZE, RESIZE
 
 Auto = Literal["auto"]
 # Every number has a least and a greatest value that its use can bear: a count that memory, threads and the
@@ -175,10 +176,10 @@ class DataSection(Section):
     fold: FoldSection | None = Field(
         None, description="of a cross-validation, which `finetune cv` fills in: the fold that becomes test"
     )
-    image_size: Annotated[int, Field(ge=8, le=4096)] | Auto = Field(
+    image_size: Annotated[int, Field(ge=IMAGE_SIZE[0], le=IMAGE_SIZE[1])] | Auto = Field(
         "auto", description="side of the square that the network sees, in pixels; auto: the weights' own"
     )
-    resize: Annotated[int, Field(ge=8, le=8192)] | Auto = Field(
+    resize: Annotated[int, Field(ge=RESIZE[0], le=RESIZE[1])] | Auto = Field(
         "auto",
         description="size before the centre crop, in pixels; auto: in the weights' own proportion, and under "
         "resize_mode: pad, where nothing is cropped, image_size",
@@ -229,7 +230,7 @@ class HeadSection(Section):
         description="a layer's number or name (`finetune layers`): the new head, after pooling, replaces it "
         "and all that follows; null: the last layer only",
     )
-    hidden: Annotated[int, Field(ge=1, le=65536)] | None = Field(
+    hidden: Annotated[int, Field(ge=HIDDEN[0], le=HIDDEN[1])] | None = Field(
         None, description="units of a hidden layer with ReLU in the new head; null: none"
     )
     scale: Annotated[float, Field(ge=1e-4, le=1e4)] = Field(
@@ -283,7 +284,7 @@ class ModelSection(Section):
         description="default | none | a torchvision name (IMAGENET1K_V2) | a checkpoint | a run directory "
         "| {path, rename, min_share}",
     )
-    in_channels: Annotated[int, Field(ge=1, le=64), AfterValidator(_not_two)] = Field(
+    in_channels: Annotated[int, Field(ge=CHANNELS[0], le=CHANNELS[1]), AfterValidator(_not_two)] = Field(
         3,
         description="1: pictures become grey; 4 or more: so many bands of each TIFF file or array (.npy), "
         "8 bits a band; of files that have colours only, these repeat (R, G, B, R, ...)",
