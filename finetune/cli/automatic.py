@@ -81,6 +81,7 @@ def train_pictures(
         RunDirError: the run directory is taken.
         UserError: pictures that cannot serve.
     """
+    from finetune.recipe.load import parse_recipe, read_recipe
     from finetune.training.run.directory import RunDir
 
     place = run_dir or Path("runs") / name_of(source)
@@ -93,8 +94,9 @@ def train_pictures(
         elif overrides:
             raise RunDirError(f"{printable(place)}: goes on with its own recipe: leave --set out.")
         else:
-            given = (place / RECIPE).read_text(encoding="utf-8")
-            base, remarks = _parsed(given, place), given.partition(FIRST)[0]
+            given = read_recipe(place / RECIPE)
+            base = parse_recipe(given, str(place / RECIPE))
+            remarks = given.partition(FIRST.encode())[0].decode()
         from finetune.cli.progress import open_progress
         from finetune.strategy.advice import advise as strategy
         from finetune.strategy.advice.rule import Strategy
@@ -102,11 +104,13 @@ def train_pictures(
 
         with open_progress(place / "tensorboard" if tensorboard else None) as progress:
 
-            def train(text: str, *, resume: bool, extend: bool = False, leave_open: bool = False) -> "Result":
+            def train(
+                text: bytes, *, resume: bool, extend: bool = False, leave_open: bool = False
+            ) -> "Result":
                 return fit(
-                    _parsed(text, place),
+                    parse_recipe(text, str(place / RECIPE)),
                     run,
-                    recipe_file=text.encode(),
+                    recipe_file=text,
                     device=device,
                     resume=resume,
                     force=force,
@@ -115,17 +119,18 @@ def train_pictures(
                     progress=progress,
                 )
 
-            if given is not None and FIRST not in given:
+            if given is not None and FIRST.encode() not in given:
                 return train(given, resume=True)
             with keeping_features(base.cache.where):
                 begun = strategy.begin(base, device=device, tell=progress.passing)
-            train(given or f"{remarks}{FIRST}{begun.recipe}", resume=resume, leave_open=True)
+            first = given or f"{remarks}{FIRST}{begun.recipe}".encode()
+            train(first, resume=resume, leave_open=True)
             output.note(f"a first model is in {printable(place)}. Next: does more training pay?\n")
             with _leaving_a_model(source):
                 advice = strategy.advise(base, tell=progress.passing, begun=begun)
             show(advice)
             output.note("")
-            text = remarks + advice.recipe
+            text = (remarks + advice.recipe).encode()
             if advice.choice.strategy is Strategy.scratch:
                 return train(text, resume=False)
             return train(text, resume=True, extend=True)
@@ -144,12 +149,6 @@ def _examined(source: str, overrides: list[str]) -> tuple["Recipe", str]:
         base,
         f"# doctor: {unreadable} cannot be read and are left out (`finetune doctor` names them)\n",
     )
-
-
-def _parsed(text: str, run: Path) -> "Recipe":
-    from finetune.recipe.load import parse_recipe
-
-    return parse_recipe(text.encode(), str(run / RECIPE))
 
 
 @contextmanager

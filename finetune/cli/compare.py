@@ -111,7 +111,7 @@ def _is_run_or_recipe(path: str) -> bool:
 
 def _train(recipe: Path, overrides: list[str], options: "Options") -> Path:
     from finetune.cli.progress import open_progress
-    from finetune.recipe.load import load_recipe
+    from finetune.recipe.load import load_recipe, read_recipe
     from finetune.strategy.repeat import train_in_place
     from finetune.training.run.claim import place_of
 
@@ -119,7 +119,7 @@ def _train(recipe: Path, overrides: list[str], options: "Options") -> Path:
     output.note(f"\n{printable(str(place))}")
     with open_progress(None) as progress:
         result = train_in_place(
-            load_recipe(recipe, overrides), place, options, progress, recipe_file=recipe.read_bytes()
+            load_recipe(recipe, overrides), place, options, progress, recipe_file=read_recipe(recipe)
         )
     if result.already_finished:
         output.note("finished before; nothing was done")

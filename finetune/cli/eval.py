@@ -79,7 +79,7 @@ def evaluate(
     ] = None,
     precision: PrecisionOption = InferencePrecision.fp32,
     device: DeviceOption = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, show_default="the recipe's")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, max=1_000_000, show_default="the recipe's")] = None,
 ) -> None:
     """Measure top-1 with its 95 % interval, loss, per-class metrics, confusion and calibration."""
     _check_gate(min_top1)

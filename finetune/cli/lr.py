@@ -13,14 +13,23 @@ from finetune.errors import printable
 
 def lr(
     recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)],
-    steps: Annotated[int, typer.Option(min=10, help="Optimizer steps, if the loss does not explode.")] = 100,
+    steps: Annotated[
+        int, typer.Option(min=10, max=100_000, help="Optimizer steps, if the loss does not explode.")
+    ] = 100,
     low: Annotated[
         float | None,
-        typer.Option(min=0.0, help="The body's rate at the first step.", show_default="1e-6 AdamW, 1e-5 SGD"),
+        typer.Option(
+            min=1e-12,
+            max=100.0,
+            help="The body's rate at the first step.",
+            show_default="1e-6 AdamW, 1e-5 SGD",
+        ),
     ] = None,
     high: Annotated[
         float | None,
-        typer.Option(min=0.0, help="The body's rate at the last step.", show_default="1 AdamW, 10 SGD"),
+        typer.Option(
+            min=1e-12, max=100.0, help="The body's rate at the last step.", show_default="1 AdamW, 10 SGD"
+        ),
     ] = None,
     plot: Annotated[
         Path | None,

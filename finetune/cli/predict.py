@@ -53,7 +53,7 @@ def predict(
     null: Annotated[
         bool, typer.Option("--null", "-0", help="With -: paths end in NUL, as `find -print0` writes them.")
     ] = False,
-    top: Annotated[int, typer.Option(min=1, help="How many of the best classes to give.")] = 5,
+    top: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many of the best classes to give.")] = 5,
     csv: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="Write a CSV file.", show_default=False)
     ] = None,
@@ -73,7 +73,7 @@ def predict(
         typer.Option(help="How --move-into sorts: symbolic links, or files moved.", show_default="copy"),
     ] = None,
     checkpoint: CheckpointOption = Checkpoint.best,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, max=1_000_000, help="Pictures at a time.")] = 32,
     precision: PrecisionOption = InferencePrecision.fp32,
     device: DeviceOption = None,
 ) -> None:

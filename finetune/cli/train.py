@@ -68,6 +68,7 @@ def train(
         typer.Option(
             metavar="N",
             min=1,
+            max=1000,
             help="Train N times, with the recipe's seed and the next ones, in RUN/seed-0, RUN/seed-1, ... "
             "The splits stay the same.",
             show_default=False,
@@ -128,7 +129,7 @@ def train(
     replaces = overwrite or (smoke and not resume and run_dir is None)
     # Cheapest first: a taken directory is reported before the recipe is read, that before torch is loaded.
     with RunDir.open(path, resume=resume, overwrite=replaces) as run:
-        from finetune.recipe.load import load_recipe
+        from finetune.recipe.load import load_recipe, read_recipe
 
         wanted = load_recipe(recipe, set_ or [])
         if smoke:
@@ -143,7 +144,7 @@ def train(
                 result = fit(
                     wanted,
                     run,
-                    recipe_file=recipe.read_bytes(),
+                    recipe_file=read_recipe(recipe),
                     device=device,
                     resume=resume,
                     force=force,

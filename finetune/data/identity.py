@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
+from finetune.disk.regular import open_regular
+
 # Of a data set with more bytes, only the ends of each file are read: reading all would hold up the start.
 READ_WHOLE = 256 << 20
 END = 64 << 10
@@ -46,7 +48,7 @@ def scheme_for(sizes: Iterable[int | None]) -> Scheme:
 def file_digest(name: str, scheme: Scheme) -> str:
     """Hexadecimal digest of a file, 64 characters; empty where it cannot be read."""
     try:
-        with Path(name).open("rb") as file:
+        with open_regular(Path(name)) as file:
             if scheme == "sha256":
                 return hashlib.file_digest(file, "sha256").hexdigest()
             size = os.fstat(file.fileno()).st_size

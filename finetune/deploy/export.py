@@ -23,6 +23,7 @@ from finetune.deploy.torch_classifier import TorchClassifier
 from finetune.deploy.write_onnx import check_opset, write_onnx
 from finetune.deploy.write_torch import CONFIG, open_pt2, open_safetensors, write_pt2, write_safetensors
 from finetune.disk.outputs import publish, staging, unwritable
+from finetune.disk.regular import DOCUMENT_BYTES, read_regular
 from finetune.errors import (
     CheckpointError,
     ExportError,
@@ -152,7 +153,7 @@ def _check_config(config: Path) -> None:
     if not config.exists():
         return
     try:
-        ModelCard.from_dict(json.loads(config.read_text(encoding="utf-8")), str(config))
+        ModelCard.from_dict(json.loads(read_regular(config, DOCUMENT_BYTES)), str(config))
     except (OSError, ValueError, RecursionError, CheckpointError):
         raise UserError(
             f"{printable(config)} is there already and does not describe a model of finetune. Choose "

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from finetune.disk.regular import open_regular
 from finetune.errors import CheckpointError, printable
 
 # Message -> field number -> the message that the field holds; what is not listed is of no interest.
@@ -42,7 +43,7 @@ def read_outline(path: Path) -> OnnxFile:
         CheckpointError: it cannot be read, or it is no ONNX model.
     """
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        with open_regular(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return _outline(content)
     except OSError as error:
         raise CheckpointError(f"{printable(path)}: cannot be read ({error.strerror}).") from None

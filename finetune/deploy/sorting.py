@@ -6,6 +6,7 @@ Nothing is ever overwritten, and nothing is there half: a copy is made aside, an
 import contextlib
 import csv
 import filecmp
+import io
 import os
 import shutil
 import unicodedata
@@ -18,6 +19,7 @@ from typing import Literal
 from finetune.deploy.predict import Prediction
 from finetune.disk.csv_table import guarded, unguarded
 from finetune.disk.outputs import staging, write_table
+from finetune.disk.regular import TABLE_BYTES, read_regular_text
 from finetune.disk.whole import sync
 from finetune.errors import SaveError, UserError, printable
 from finetune.evaluation.probabilities import in_digits
@@ -276,8 +278,8 @@ def _linked(source: Path, target: Path) -> bool:
 
 def _rows(path: Path) -> list[list[str]]:
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.reader(file))
+        text = read_regular_text(path, TABLE_BYTES)
+        rows = list(csv.reader(io.StringIO(text, newline="")))
     except FileNotFoundError:
         return []
     except (OSError, ValueError, csv.Error) as error:

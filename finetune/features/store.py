@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from finetune.data.cache.kept import ABOUT
+from finetune.disk.regular import open_regular
 from finetune.disk.whole import TEMPORARY, write_whole
 from finetune.features.extract import RowSpec
 
@@ -134,7 +135,7 @@ class Store:
 
     def _take_up(self, path: Path) -> None:
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 whole = hashlib.file_digest(file, "sha256").hexdigest()
             if f"{whole}{SUFFIX}" != path.name:
                 raise ValueError("it is not what was written")
@@ -151,7 +152,7 @@ class Store:
 
 def _map(path: Path) -> tuple[list[bytes], Bytes]:
     """Identities and rows of a block; the rows are mapped, not read."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         length = int.from_bytes(file.read(8), "little")
         if length > 1 << 16:
             raise ValueError("no block of features")

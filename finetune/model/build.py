@@ -22,6 +22,7 @@ from finetune.model.reuse import choose_rows, take_over
 from finetune.model.truncate import Cut, kept_part, plan_cut, truncate, truncated_table
 from finetune.model.weights import InputSpec, LoadedWeights, input_spec, load_source_weights
 from finetune.recipe.catalog import TIMM
+from finetune.recipe.limits import CHANNELS, IMAGE_SIZE, is_whole
 from finetune.recipe.schema import ModelSection
 
 log = logging.getLogger("finetune")
@@ -146,11 +147,10 @@ def rebuild(architecture: dict[str, Any], num_classes: int) -> nn.Module:
             isinstance(name, str)
             and isinstance(auxiliary, bool)
             and isinstance(path, str)
-            and isinstance(dropout, int | float)
+            and type(dropout) in (int, float)
             and 0 <= dropout < 1
-            and (size is None or isinstance(size, int))
-            and isinstance(channels, int)
-            and channels > 0
+            and (size is None or is_whole(size, IMAGE_SIZE))
+            and is_whole(channels, CHANNELS)
         ):
             raise TypeError("an entry of the wrong type")
         head = architecture["head"]

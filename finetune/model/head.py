@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from finetune.errors import FinetuneError, UserError, require_known
+from finetune.recipe.limits import HIDDEN, is_whole
 
 Init = Literal["xavier", "normal", "zero", "default"]
 # Small, so that the first logits are near each other and the first gradients do not tear at the body.
@@ -49,7 +50,7 @@ class HeadDesign:
             TypeError: entries of the wrong type.
         """
         hidden, cosine = entries.get("hidden"), entries.get("cosine")
-        if hidden is not None and (type(hidden) is not int or hidden < 1):
+        if hidden is not None and not is_whole(hidden, HIDDEN):
             raise TypeError("hidden is no number of units")
         if cosine is None:
             return cls(hidden)

@@ -8,13 +8,15 @@ import json
 from collections.abc import Collection
 from pathlib import Path
 
+from finetune.disk.regular import DOCUMENT_BYTES, open_regular, read_regular
+
 MANIFEST = "manifest.json"
 CHECKED = (".safetensors", ".json")
 
 
 def digest(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -24,7 +26,7 @@ def fault(folder: Path, needed: Collection[str]) -> str | None:
     None if each file is the one that was saved, and none is there of which the manifest does not know.
     """
     try:
-        digests = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["sha256"]
+        digests = json.loads(read_regular(folder / MANIFEST, DOCUMENT_BYTES))["sha256"]
         if not isinstance(digests, dict) or not set(needed) <= set(digests):
             return f"{folder / MANIFEST}: is not the manifest of a checkpoint"
         for file, expected in digests.items():

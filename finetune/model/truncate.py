@@ -17,10 +17,14 @@ from finetune.errors import UserError
 from finetune.model.graph import Tracer, call_of, trace
 from finetune.model.layers import Layer, LayerTable, with_output_shapes
 from finetune.recipe.catalog import suggest
+from finetune.recipe.limits import is_whole
 
 KEY = "model.head.at"
 _HEAD_NAMES = ("head", "new_head")
 _POOL = "_pool"
+# Of what comes out of a cut: numbers that a head may take, and axes behind the batch's.
+FEATURES = (1, 1 << 26)
+AXES = (1, 3)
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,8 @@ class Cut:
         at, pool, features = entries["at"], tuple(entries["pool"]), entries["in_features"]
         if (
             not isinstance(at, str)
-            or type(features) is not int
-            or any(type(axis) is not int for axis in pool)
+            or not is_whole(features, FEATURES)
+            or not all(is_whole(axis, AXES) for axis in pool)
         ):
             raise TypeError("an entry of the wrong type")
         return cls(at, pool, features)

@@ -24,6 +24,7 @@ import torch
 import torch.hub
 from safetensors import SafetensorError
 
+from finetune.disk.regular import check_regular, open_regular
 from finetune.errors import WeightsError, first_line, printable
 from finetune.model.efficientnet_lite import NAME as LITE
 from finetune.offline import because, is_offline
@@ -67,6 +68,7 @@ def read_file(path: Path) -> Any:
             f"often one of these under another name: call it .pth then."
         )
     with _reading(path):
+        check_regular(path)
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         # Training scripts save their arguments along; a Namespace is attributes and nothing else.
@@ -135,7 +137,7 @@ def check_hash(path: Path) -> None:
     expected = _HASH.search(path.name)
     if expected is None:
         return
-    with _reading(path), path.open("rb") as file:
+    with _reading(path), open_regular(path) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if not digest.startswith(expected.group(1)):
         raise WeightsError(

@@ -13,6 +13,7 @@ from typing import Any, Literal, NoReturn, get_args
 from torch import nn
 from torchvision import models
 
+from finetune.disk.regular import DOCUMENT_BYTES, read_regular
 from finetune.errors import WeightsError, printable
 from finetune.model import timm_backbones
 from finetune.model.backbones import AUXILIARY, SOURCE_CLASSES, require
@@ -25,6 +26,7 @@ from finetune.model.matching import load_matching
 from finetune.model.reuse import SourceHead
 from finetune.model.weight_files import PACKAGE, SUFFIXES, check_hash, fetch, packaged_file, read_file
 from finetune.recipe.catalog import TIMM, backbone, suggest
+from finetune.recipe.limits import CHANNELS, IMAGE_SIZE, RESIZE, is_whole
 from finetune.recipe.schema import WeightsFile
 
 PACKAGED = "PACKAGED"
@@ -236,8 +238,8 @@ def _find_path(name: str) -> _Found | None:
     with contextlib.suppress(OSError):  # a name too long for the file system is a name of nothing
         if path.is_dir():
             return _Found("run", path=_run_file(path))
-        if path.is_file():
-            return _Found("file", path=path)
+        if path.exists():
+            return _Found("file", path=path)  # whatever it is, its reader tells
     return None
 
 
@@ -262,7 +264,7 @@ def _run_card(path: Path, backbone_name: str) -> tuple[InputSpec, tuple[str, ...
     """The preprocessing and the classes of the run whose checkpoint ``path`` is."""
     where = path.with_name("card.json")
     try:
-        card = json.loads(where.read_text(encoding="utf-8"))
+        card = json.loads(read_regular(where, DOCUMENT_BYTES))
         given = card["preprocessing"]
         mean, std = _finite(given["mean"]), _finite(given["std"])
         spec = InputSpec(
@@ -275,12 +277,15 @@ def _run_card(path: Path, backbone_name: str) -> tuple[InputSpec, tuple[str, ...
             min(std) <= 0
             or len(mean) != len(std)
             or len(mean) == 2
-            or min(spec.image_size, spec.resize) < 1
+            or not is_whole(given["image_size"], IMAGE_SIZE)
+            or not is_whole(given["resize"], RESIZE)
+            or not is_whole(len(mean), CHANNELS)
+            or len(set(classes)) != len(classes)
             or spec.interpolation not in get_args(Interpolation)
             or spec.resize_mode not in get_args(ResizeMode)
         ):
             raise ValueError("its preprocessing is impossible")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise WeightsError(
             f"{printable(where)}: is not the description of a trained model ({error})"
         ) from None

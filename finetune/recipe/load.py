@@ -11,6 +11,7 @@ in a ``RecipeError``, in bounded time and memory.
 """
 
 import codecs
+import errno
 import json
 import os
 import re
@@ -22,6 +23,7 @@ import yaml
 from pydantic import ValidationError
 
 from finetune.disk.nearby import did_you_mean, is_recipe
+from finetune.disk.regular import open_regular
 from finetune.errors import RecipeError
 from finetune.recipe.catalog import TIMM, backbones, suggest
 from finetune.recipe.overrides import apply_override, parse_overrides
@@ -42,7 +44,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: every fault of the file and the overrides, each with its place.
     """
-    return parse_recipe(_read(path), _printable(str(path)), overrides)
+    return parse_recipe(read_recipe(path), _printable(str(path)), overrides)
 
 
 def minimal_recipe(
@@ -70,7 +72,7 @@ def given_recipe(path: Path, overrides: Sequence[str] = ()) -> str:
     Raises:
         RecipeError: as :func:`load_recipe`.
     """
-    _, tree = _parse(_read(path), _printable(str(path)), overrides)
+    _, tree = _parse(read_recipe(path), _printable(str(path)), overrides)
     return _dump(tree.plain())
 
 
@@ -90,10 +92,15 @@ def json_schema() -> str:
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
-def _read(path: Path) -> bytes:
+def read_recipe(path: Path) -> bytes:
+    """The bytes of a recipe file, or the beginning of what is too large for one.
+
+    Raises:
+        RecipeError: it cannot be read.
+    """
     name = _printable(str(path))
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         if hint := did_you_mean(str(path), is_recipe):
@@ -108,7 +115,9 @@ def _read(path: Path) -> bytes:
         raise RecipeError([f"{name}: a folder, not a recipe; {hint}"]) from None
     except OSError as error:
         reason = error.strerror or str(error)
-        hint = "check the path and its permissions"
+        # It is read twice: to train by, and to be kept with the run.
+        special = error.errno == errno.EINVAL
+        hint = "save it in a file, and give that" if special else "check the path and its permissions"
         raise RecipeError([f"{name}: cannot be read ({reason}); {hint}"]) from None
     except ValueError as error:
         raise RecipeError([f"{name}: not a usable path ({error})"]) from None

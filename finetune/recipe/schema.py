@@ -6,23 +6,49 @@ it is filled in here, so that a resolved recipe shows a number.
 """
 
 import re
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    model_validator,
+)
+from pydantic_core.core_schema import CoreSchema, no_info_after_validator_function
 
 from finetune.recipe.catalog import KNOWN_SETS
+from finetune.recipe.limits import CHANNELS, HIDDEN, IMAGE_SIZE, RESIZE
 
 Auto = Literal["auto"]
-Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+# Every number has a least and a greatest value that its use can bear: a count that memory, threads and the
+# arithmetic of steps hold, a number that float32 can be multiplied and divided by.
+Fraction = Annotated[float, Field(ge=0.0, le=0.999)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
-NonNegative = Annotated[float, Field(ge=0.0)]
+Share = Annotated[float, Field(ge=1e-6, le=1.0)]
+# Of pictures, that a split takes.
+Part = Annotated[float, Field(ge=1e-6, le=0.999)]
+Aspect = Annotated[float, Field(ge=0.01, le=100.0)]
+Strength = Annotated[float, Field(ge=0.0, le=10.0)]
+Rate = Annotated[float, Field(ge=1e-12, le=100.0)]
+Multiple = Annotated[float, Field(ge=1e-6, le=1e6)]
+Epochs = Annotated[int, Field(ge=1, le=1_000_000)]
+Steps = Annotated[int, Field(ge=1, le=10**12)]
+SEEDS = 2**32
+Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
+Batch = Annotated[int, Field(ge=1, le=1_000_000)]
+LayerNumber = Annotated[int, Field(ge=0, le=10_000)]
 
 DEFAULT_WEIGHT_DECAY = {"sgd": 1e-4, "adamw": 1e-2}
 # The body's rate; from scratch ten times as much, since no learned features are at risk.
 DEFAULT_LR = {"sgd": 1e-2, "adamw": 1e-4}
 # Where the head alone trains, no feature can be spoilt: AdamW may go faster.
 DEFAULT_HEAD_ONLY_LR = {"sgd": 1e-2, "adamw": 1e-3}
+MOST_TB = 1_000_000
+MOST_BYTES = MOST_TB * 1000**4
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT])B")
 FROM_SCRATCH_LR_FACTOR = 10.0
 DEFAULT_HEAD_LR_MULT = 10.0
@@ -53,6 +79,33 @@ def _not_two(value: int) -> int:
     return value
 
 
+@dataclass(frozen=True)
+class ZeroOr:
+    """A number that is 0, or from ``low`` to ``high``: one in between is 0 to some of the arithmetic only."""
+
+    low: float
+    high: float
+
+    def _check(self, value: float) -> float:
+        if value and not self.low <= value <= self.high:
+            raise ValueError(f"must be 0, or a number from {self.low:g} to {self.high:g}; it is {value:g}")
+        return value
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        number = handler(schema) | {"minimum": self.low, "maximum": self.high}
+        return {"anyOf": [{"const": 0}, number]}
+
+
+Decay = Annotated[float, ZeroOr(1e-12, 100.0)]
+Alpha = Annotated[float, ZeroOr(1e-6, 100.0)]
+Warmup = Annotated[float, ZeroOr(1e-6, 999_999.0)]
+
+
 class Section(BaseModel):
     """Base of all sections: strict, frozen, no unknown keys, finite numbers."""
 
@@ -67,7 +120,7 @@ def default_of(section: type[Section], key: str) -> Any:
 class FoldSection(Section):
     """One fold of a cross-validation: what is held out as test, of train and val together."""
 
-    number: Annotated[int, Field(ge=0)] = Field(description="which fold is held out, from 0")
+    number: Annotated[int, Field(ge=0, le=999)] = Field(description="which fold is held out, from 0")
     of: Annotated[int, Field(ge=2, le=1000)] = Field(description="how many folds there are")
 
     @model_validator(mode="after")
@@ -96,13 +149,13 @@ class DataSection(Section):
         description=f"a known set ({', '.join(KNOWN_SETS)}), a folder, a CSV file (path,label[,split]), "
         "or a torchvision data set (torchvision:CIFAR10); relative paths start at the working directory"
     )
-    val_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+    val_fraction: Part = Field(
         0.1, description="share of train that becomes val, stratified, only where the source has no val split"
     )
-    test_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+    test_fraction: Part = Field(
         0.2, description="share that becomes test, stratified, only where the source has no splits at all"
     )
-    split_seed: Annotated[int, Field(ge=0, lt=2**32)] | Auto = Field(
+    split_seed: Seed | Auto = Field(
         "auto", description="decides which pictures are carved out as val and test, and the folds; auto: seed"
     )
     group_by: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_group)] | None = Field(
@@ -123,10 +176,10 @@ class DataSection(Section):
     fold: FoldSection | None = Field(
         None, description="of a cross-validation, which `finetune cv` fills in: the fold that becomes test"
     )
-    image_size: Annotated[int, Field(ge=8, le=4096)] | Auto = Field(
+    image_size: Annotated[int, Field(ge=IMAGE_SIZE[0], le=IMAGE_SIZE[1])] | Auto = Field(
         "auto", description="side of the square that the network sees, in pixels; auto: the weights' own"
     )
-    resize: Annotated[int, Field(ge=8, le=8192)] | Auto = Field(
+    resize: Annotated[int, Field(ge=RESIZE[0], le=RESIZE[1])] | Auto = Field(
         "auto",
         description="size before the centre crop, in pixels; auto: in the weights' own proportion, and under "
         "resize_mode: pad, where nothing is cropped, image_size",
@@ -172,21 +225,23 @@ class HeadSection(Section):
         "linear",
         description="cosine: logits are the cosines between feature and class vectors, times a scale",
     )
-    at: Annotated[int, Field(ge=2)] | Annotated[str, Field(min_length=1)] | None = Field(
+    at: Annotated[int, Field(ge=2, le=10_000)] | Annotated[str, Field(min_length=1)] | None = Field(
         None,
         description="a layer's number or name (`finetune layers`): the new head, after pooling, replaces it "
         "and all that follows; null: the last layer only",
     )
-    hidden: Annotated[int, Field(ge=1, le=65536)] | None = Field(
+    hidden: Annotated[int, Field(ge=HIDDEN[0], le=HIDDEN[1])] | None = Field(
         None, description="units of a hidden layer with ReLU in the new head; null: none"
     )
-    scale: Positive = Field(10.0, description="of type cosine: what the cosines are multiplied by at first")
+    scale: Annotated[float, Field(ge=1e-4, le=1e4)] = Field(
+        10.0, description="of type cosine: what the cosines are multiplied by at first"
+    )
     learn_scale: bool = Field(True, description="of type cosine: false keeps the scale as it is")
     dropout: Fraction = Field(0.0, description="dropout before each linear layer of the new head")
     init: Literal["xavier", "normal", "zero", "default"] = Field(
         "xavier", description="xavier: uniform; normal: std 0.01; zero; default: torch's own; biases are zero"
     )
-    reuse: Auto | dict[str, str | Annotated[int, Field(ge=0)]] | None = Field(
+    reuse: Auto | dict[str, str | Annotated[int, Field(ge=0, le=1_000_000)]] | None = Field(
         None,
         description="classes that start from a source class: auto (those of the same name), "
         "or {class: the source's class, or its number}",
@@ -229,7 +284,7 @@ class ModelSection(Section):
         description="default | none | a torchvision name (IMAGENET1K_V2) | a checkpoint | a run directory "
         "| {path, rename, min_share}",
     )
-    in_channels: Annotated[int, Field(ge=1, le=64), AfterValidator(_not_two)] = Field(
+    in_channels: Annotated[int, Field(ge=CHANNELS[0], le=CHANNELS[1]), AfterValidator(_not_two)] = Field(
         3,
         description="1: pictures become grey; 4 or more: so many bands of each TIFF file or array (.npy), "
         "8 bits a band; of files that have colours only, these repeat (R, G, B, R, ...)",
@@ -238,10 +293,10 @@ class ModelSection(Section):
     batchnorm: Literal["train", "frozen"] = Field(
         "train", description="frozen: every BatchNorm keeps its statistics and runs in eval mode"
     )
-    batchnorm_momentum: Annotated[float, Field(gt=0.0, le=1.0)] | Literal["auto", "keep"] = Field(
+    batchnorm_momentum: Share | Literal["auto", "keep"] = Field(
         "auto", description="auto: raised, where needed, so that the statistics follow a run of this length"
     )
-    batchnorm_recalibrate: Annotated[int, Field(ge=2)] | None = Field(
+    batchnorm_recalibrate: Annotated[int, Field(ge=2, le=10_000_000)] | None = Field(
         None,
         description="before each val, compute the statistics that move anew, on so many training pictures",
     )
@@ -264,9 +319,9 @@ class ModelSection(Section):
 class ColorJitter(Section):
     """Strengths as in torchvision's ColorJitter."""
 
-    brightness: NonNegative = 0.0
-    contrast: NonNegative = 0.0
-    saturation: NonNegative = 0.0
+    brightness: Strength = 0.0
+    contrast: Strength = 0.0
+    saturation: Strength = 0.0
     hue: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
 
 
@@ -290,10 +345,10 @@ class AugmentSection(Section):
         description="none: what evaluation sees; random_resized: a random part, under data.resize_mode pad "
         "and squash in the picture's own proportions, and brought to size as they say",
     )
-    scale: Annotated[tuple[Probability, Probability], AfterValidator(_rising)] = Field(
+    scale: Annotated[tuple[Share, Share], AfterValidator(_rising)] = Field(
         (0.08, 1.0), description="share of the picture's area that a random resized crop covers"
     )
-    ratio: Annotated[tuple[Positive, Positive], AfterValidator(_rising)] = Field(
+    ratio: Annotated[tuple[Aspect, Aspect], AfterValidator(_rising)] = Field(
         (0.75, 1.3333333333333333),
         description="aspect ratio (width to height) of a random resized crop; under data.resize_mode pad and "
         "squash relative to the picture's",
@@ -306,9 +361,9 @@ class AugmentSection(Section):
     randaugment: RandAugment | None = None
     trivial_augment: bool = False
     random_erasing: Probability = Field(0.0, description="probability of erasing a rectangle")
-    mixup_alpha: NonNegative = 0.0
-    cutmix_alpha: NonNegative = 0.0
-    views: Annotated[int, Field(ge=1)] | None = Field(
+    mixup_alpha: Alpha = 0.0
+    cutmix_alpha: Alpha = 0.0
+    views: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
         None, description="how many looks a picture has: epoch e shows view e mod views; null: a new one each"
     )
 
@@ -335,41 +390,41 @@ class AugmentSection(Section):
 class L2SPSection(Section):
     """Holding on to the source (Li, Grandvalet and Davoine 2018), in place of weight decay."""
 
-    alpha: NonNegative = Field(0.1, description="how strongly the body decays toward its starting weights")
-    beta: NonNegative = Field(0.01, description="how strongly the head decays toward zero")
+    alpha: Decay = Field(0.1, description="how strongly the body decays toward its starting weights")
+    beta: Decay = Field(0.01, description="how strongly the head decays toward zero")
 
 
 class PhaseSection(Section):
     """One stretch of training with one freeze. What is null is taken from ``train``."""
 
-    freeze: Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)] = Field(
+    freeze: LayerNumber | Annotated[str, Field(min_length=1)] = Field(
         "none", description="k (the first k of `finetune layers`), a layer's name, backbone, or none"
     )
-    epochs: Annotated[int, Field(ge=1)] = 5
-    lr: Positive | Auto = Field(
+    epochs: Epochs = 5
+    lr: Rate | Auto = Field(
         "auto",
         description="the body's rate; auto: 1e-4 (adamw; 1e-3 under freeze: backbone) or 1e-2 (sgd), "
         "ten times that from scratch",
     )
-    head_lr_mult: Positive | Auto = Field(
+    head_lr_mult: Multiple | Auto = Field(
         "auto", description="the head's rate is lr times this; auto: 10, or 1 with `weights: none`"
     )
-    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
+    layer_decay: Annotated[float, Field(ge=0.01, le=1.0)] | None = Field(
         None,
         description="a layer's rate is lr times this to the power of its distance from the body's last layer",
     )
     optimizer: Literal["sgd", "adamw", "lbfgs"] | None = None
-    weight_decay: NonNegative | Auto | None = Field(
+    weight_decay: Decay | Auto | None = Field(
         None, description="auto: as train's; under lbfgs chosen by cross-validation on train"
     )
     schedule: Literal["cosine", "one_cycle", "step", "constant"] | None = None
-    warmup_epochs: NonNegative | None = None
+    warmup_epochs: Warmup | None = None
 
 
 class TrainSection(Section):
     """How the network is trained."""
 
-    batch_size: Annotated[int, Field(ge=1)] | Auto = Field(
+    batch_size: Batch | Auto = Field(
         DEFAULT_BATCH_SIZE,
         description=f"auto: {DEFAULT_BATCH_SIZE} pictures a step, in as many batches (accumulate) as "
         "memory asks for",
@@ -380,7 +435,7 @@ class TrainSection(Section):
         "on the looks that augment.views fixes, or on the pictures as evaluation sees them",
     )
     momentum: Fraction = Field(0.9, description="of sgd")
-    weight_decay: NonNegative | Auto = Field(
+    weight_decay: Decay | Auto = Field(
         "auto", description="auto: 1e-2 (adamw), 1e-4 (sgd), by cross-validation on train (lbfgs)"
     )
     decay_bias_and_norm: bool = Field(
@@ -390,15 +445,13 @@ class TrainSection(Section):
         None, description="decay toward the starting weights in place of weight decay, which is then 0"
     )
     schedule: Literal["cosine", "one_cycle", "step", "constant"] = "cosine"
-    warmup_epochs: NonNegative = Field(
-        0.0, description="linear rise at the start of each phase; not one_cycle"
-    )
-    step_epochs: Annotated[int, Field(ge=1)] = Field(10, description="of schedule step: epochs between drops")
-    step_gamma: Annotated[float, Field(gt=0.0, le=1.0)] = Field(0.1, description="of schedule step: the drop")
+    warmup_epochs: Warmup = Field(0.0, description="linear rise at the start of each phase; not one_cycle")
+    step_epochs: Epochs = Field(10, description="of schedule step: epochs between drops")
+    step_gamma: Share = Field(0.1, description="of schedule step: the drop")
     label_smoothing: Fraction = 0.0
-    grad_clip_norm: Positive | None = None
-    accumulate: Annotated[int, Field(ge=1)] = Field(1, description="batches per optimizer step")
-    ema: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
+    grad_clip_norm: Annotated[float, Field(ge=1e-8, le=1e8)] | None = None
+    accumulate: Batch = Field(1, description="batches per optimizer step")
+    ema: Annotated[float, Field(ge=1e-6, le=0.999999)] | None = Field(
         None, description="decay of a moving average of the weights, which is then what val and test see"
     )
     select: Literal["top1", "loss", "last"] = Field(
@@ -406,7 +459,7 @@ class TrainSection(Section):
         description="by what val chooses the best epoch; loss wavers less than top1 where val is small; "
         "last: val is too small to choose, and the last epoch is taken",
     )
-    early_stopping: Annotated[int, Field(ge=1)] | None = Field(
+    early_stopping: Epochs | None = Field(
         None, description="end a phase after so many epochs without a better val"
     )
     sampler: Literal["shuffle", "balanced"] = Field(
@@ -417,10 +470,8 @@ class TrainSection(Section):
     )
     augment: AugmentSection = Field(default_factory=AugmentSection)
     phases: Annotated[tuple[PhaseSection, ...], Field(min_length=1)] = (PhaseSection(),)
-    max_steps: Annotated[int, Field(ge=1)] | None = Field(None, description="optimizer steps, all phases")
-    checkpoint_every_steps: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="save within an epoch too"
-    )
+    max_steps: Steps | None = Field(None, description="optimizer steps, all phases")
+    checkpoint_every_steps: Steps | None = Field(None, description="save within an epoch too")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto",
         description="of training steps; auto: bf16 where the CPU or GPU computes it, else fp16 on CUDA, fp32 "
@@ -432,7 +483,7 @@ class TrainSection(Section):
     compile: bool = Field(
         False, description="torch.compile what trains: slow to start; on the CPU it takes a C++ compiler"
     )
-    threads: Annotated[int, Field(ge=1)] | Auto = Field(
+    threads: Annotated[int, Field(ge=1, le=1024)] | Auto = Field(
         "auto", description="CPU threads; auto: torch's own, and no more than a container's share of cores"
     )
     deterministic: bool = Field(False, description="refuse CUDA operations whose bits vary between runs")
@@ -485,9 +536,17 @@ class TrainSection(Section):
 
 
 def _size(value: str) -> str:
-    if SIZE.fullmatch(value) is None:
+    if (nbytes := _nbytes(value)) is None:
         raise ValueError(f"must be a size such as 500MB or 4GB; it is {value!r}")
+    if nbytes > MOST_BYTES:
+        raise ValueError(f"must be at most {MOST_TB:,}TB; it is {value!r}")
     return value
+
+
+def _nbytes(size: str) -> float | None:
+    """Of 1000 to the KB; None where it is no size."""
+    found = SIZE.fullmatch(size)
+    return None if found is None else float(found[1]) * 1000 ** (1 + "KMGT".index(found[2]))
 
 
 class CacheSection(Section):
@@ -498,7 +557,8 @@ class CacheSection(Section):
         description="auto: on disk, or in memory, where reading is cheaper than computing anew; off: nowhere",
     )
     limit: Annotated[str, AfterValidator(_size)] = Field(
-        "4GB", description="of memory, or of the disk that all that is kept takes: KB, MB, GB or TB"
+        "4GB",
+        description="of memory, or of the disk that all that is kept takes: KB, MB, GB or TB",
     )
 
     decoded: Literal["auto", "memory", "disk", "off"] = Field(
@@ -510,15 +570,15 @@ class CacheSection(Section):
     @property
     def limit_bytes(self) -> int:
         """``limit`` as a number of bytes, of 1000 to the KB."""
-        found = SIZE.fullmatch(self.limit)
-        assert found is not None
-        return int(float(found[1]) * 1000 ** (1 + "KMGT".index(found[2])))
+        nbytes = _nbytes(self.limit)
+        assert nbytes is not None
+        return int(nbytes)
 
 
 class Recipe(Section):
     """A whole recipe. Construct it from a file with :func:`finetune.recipe.load.load_recipe`."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Seed = 0
     data: DataSection
     model: ModelSection
     train: TrainSection = Field(default_factory=TrainSection)

@@ -163,12 +163,18 @@ def _schema_at(path: Path) -> _Schema | None:
         if schema is None:
             return None
         if isinstance(part, str):
-            schema = (_section(schema) or {}).get("properties", {}).get(part)
+            schema = (_section(schema) or {}).get("properties", {}).get(part) or _of_any_name(schema)
         else:
             lists = [each for each in _variants(schema) if each.get("type") == "array"]
             prefix = lists[0].get("prefixItems", []) if lists else []
             schema = prefix[part] if part < len(prefix) else lists[0].get("items") if lists else None
     return schema
+
+
+def _of_any_name(schema: _Schema) -> _Schema | None:
+    """What the values of a mapping are whose keys may be called anything."""
+    values = (each.get("additionalProperties") for each in _variants(schema))
+    return next((each for each in values if isinstance(each, dict)), None)
 
 
 @cache
@@ -224,7 +230,7 @@ def _range(schema: _Schema) -> str:
     low, high = schema.get("minimum"), schema.get("maximum")
     above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
     if low is not None and high is not None:
-        return f" from {low:g} to {high:g}"
+        return f" from {low:.12g} to {high:.12g}"
     bounds = [(low, "of at least"), (above, "greater than"), (high, "of at most"), (below, "less than")]
     text = " and ".join(f"{words} {bound:.12g}" for bound, words in bounds if bound is not None)
     return f" {text}" if text else ""

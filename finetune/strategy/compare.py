@@ -15,6 +15,7 @@ import torch
 
 from finetune.data.identity import file_digest
 from finetune.data.sources.dataset import listed
+from finetune.disk.regular import TABLE_BYTES, read_regular_text
 from finetune.errors import CheckpointError, DataError, printable
 from finetune.evaluation.evaluate import Evaluation
 from finetune.evaluation.metrics import Metrics
@@ -162,7 +163,7 @@ def _identities(names: Iterable[str]) -> Iterator[str]:
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     try:
-        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        text = read_regular_text(path, TABLE_BYTES) if path.is_file() else ""
         return [dict(json.loads(line)) for line in text.splitlines()]
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"{printable(path)}: cannot be read ({error}).") from None

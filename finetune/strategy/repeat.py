@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.errors import RunDirError, printable
-from finetune.recipe.schema import Recipe
+from finetune.errors import RunDirError, UserError, printable
+from finetune.recipe.schema import SEEDS, Recipe
 from finetune.training.fit import Result, fit
 from finetune.training.progress import Progress
 from finetune.training.run.directory import RunDir
@@ -56,9 +56,12 @@ def train_seeds(
 
     Raises:
         RunDirError: ``place`` is a run itself, or one of the directories is taken.
+        UserError: there are not so many seeds after the recipe's.
         FinetuneError: as :func:`finetune.training.fit.fit`.
     """
     refuse_run(place)
+    if recipe.seed + number > SEEDS:
+        raise UserError(f"--seeds {number}: seeds end at {SEEDS - 1}, and the recipe's is {recipe.seed}")
     seeds = range(recipe.seed, recipe.seed + number)
     places = {seed: place / f"seed-{seed}" for seed in seeds}
     if not (options.resume or options.overwrite):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from finetune.disk.figure import write_figure
+from finetune.disk.regular import DOCUMENT_BYTES, read_regular
 from finetune.errors import FinetuneError, RunDirError, printable
 from finetune.model.build import Network, build
 from finetune.model.start import fingerprint
@@ -75,7 +76,7 @@ def _start(trained: Trained) -> Network:
             f"compared with them ({error})"
         ) from None
     try:
-        environment = json.loads((trained.run / ENVIRONMENT).read_text(encoding="utf-8"))
+        environment = json.loads(read_regular(trained.run / ENVIRONMENT, DOCUMENT_BYTES))
         known = environment.get("start_fingerprint")
     except (OSError, ValueError, AttributeError):
         known = None  # nothing to hold the start against

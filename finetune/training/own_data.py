@@ -14,6 +14,7 @@ from finetune.data.holdout.groups import with_groups
 from finetune.data.holdout.recorded import SAME, SPLITS, Drift, Record
 from finetune.data.sources.dataset import Source, Split
 from finetune.data.sources.read import is_place, read_like, read_source
+from finetune.disk.regular import TABLE_BYTES, read_regular
 from finetune.errors import CheckpointError, DataError, printable
 from finetune.evaluation.choose_split import choose_split
 from finetune.recipe.schema import DataSection
@@ -97,7 +98,7 @@ def read_record(run: Path) -> Record | None:
     if not path.is_file():
         return None
     try:
-        content = path.read_bytes()
+        content = read_regular(path, TABLE_BYTES)
     except OSError as error:
         raise CheckpointError(f"{printable(path)}: cannot be read ({error.strerror}).") from None
     return Record.from_csv(content, str(path))

@@ -37,10 +37,8 @@ TEXT = st.sampled_from(DOUBTFUL) | st.text(
 )
 
 
-def number(
-    low: float, high: float, open_low: bool = False, open_high: bool = False
-) -> st.SearchStrategy[float]:
-    return st.floats(low, high, exclude_min=open_low, exclude_max=open_high)
+def number(low: float, high: float) -> st.SearchStrategy[float]:
+    return st.floats(low, high)
 
 
 def section(**optional: st.SearchStrategy[object]) -> st.SearchStrategy[dict[str, object]]:
@@ -48,19 +46,19 @@ def section(**optional: st.SearchStrategy[object]) -> st.SearchStrategy[dict[str
 
 
 AUTO = st.just("auto")
-POSITIVE = number(0, 1e300, open_low=True)
-SHARE = number(0, 1, open_high=True)
-RATE = POSITIVE | AUTO
-PAIR = st.tuples(number(0, 1, open_low=True), number(0, 1, open_low=True)).map(sorted)
+SHARE = number(0, 0.999)
+RATE = number(1e-6, 100) | AUTO
+DECAY = st.just(0.0) | number(1e-12, 100)
+PAIR = st.tuples(number(0.01, 1), number(0.01, 1)).map(sorted)
 PHASE = section(
     freeze=st.integers(0, 99) | TEXT,
     epochs=st.integers(2, 99),
     lr=RATE,
     head_lr_mult=RATE,
     optimizer=st.sampled_from(["sgd", "adamw", None]),
-    weight_decay=st.none() | number(0, 1),
+    weight_decay=st.none() | DECAY,
     schedule=st.sampled_from(["cosine", "step", "constant", None]),
-    warmup_epochs=st.none() | number(0, 1),
+    warmup_epochs=st.none() | number(1e-6, 1),
 )
 RECIPES = st.fixed_dictionaries(
     {
@@ -76,13 +74,13 @@ RECIPES = st.fixed_dictionaries(
             section(
                 weights=TEXT.filter(lambda text: not text.startswith("IMAGENET1K_")),
                 head=section(dropout=SHARE),
-                batchnorm_momentum=number(0, 1, open_low=True) | st.sampled_from(["auto", "keep"]),
+                batchnorm_momentum=number(1e-6, 1) | st.sampled_from(["auto", "keep"]),
             ),
         ),
         "train": section(
             batch_size=st.integers(1, 10**6),
-            weight_decay=number(0, 1e300) | AUTO,
-            ema=st.none() | number(0, 1, open_low=True, open_high=True),
+            weight_decay=DECAY | AUTO,
+            ema=st.none() | number(1e-6, 0.999),
             augment=section(
                 flip=st.booleans(),
                 scale=PAIR,

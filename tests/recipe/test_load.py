@@ -68,17 +68,17 @@ model:
         "recipe.yaml:3:3: data.image_sise: unknown key. Did you mean 'image_size'?",
         "recipe.yaml:4:12: data.workers: must be a whole number from 0 to 256, or auto; it is 'abc'",
         "recipe.yaml:6:3: train.epochs: unknown key here. It belongs in train.phases[].",
-        "recipe.yaml:7:15: train.batch_size: must be a whole number of at least 1, or auto; it is 0",
+        "recipe.yaml:7:15: train.batch_size: must be a whole number from 1 to 1000000, or auto; it is 0",
         "recipe.yaml:8:19: train.augment.flip: must be true or false; it is 'yes'. Write true.",
         "recipe.yaml:8:31: train.augment.scale: must be [low, high] with 0 < low <= high; it is [0.9, 0.1]",
-        "recipe.yaml:8:50: train.augment.ratio: must be a list [a number greater than 0, a number greater "
-        "than 0]; it is a list of 1",
+        "recipe.yaml:8:50: train.augment.ratio: must be a list [a number from 0.01 to 100, a number from "
+        "0.01 to 100]; it is a list of 1",
         "recipe.yaml:8:75: train.augment.color_jitter.hue: must be a number from 0 to 0.5; it is 3",
-        "recipe.yaml:10:12: train.phases[0].lr: must be a number greater than 0, or auto; it is '1e-3'. "
-        "Remove the quotes.",
-        "recipe.yaml:10:28: train.phases[0].freeze: must be a whole number of at least 0, or a text, not "
-        "empty; it is -1",
-        "recipe.yaml:10:40: train.phases[0].epochs: must be a whole number of at least 1; it is 2.5",
+        "recipe.yaml:10:12: train.phases[0].lr: must be a number from 1e-12 to 100, or auto; it is "
+        "'1e-3'. Remove the quotes.",
+        "recipe.yaml:10:28: train.phases[0].freeze: must be a whole number from 0 to 10000, or a text, "
+        "not empty; it is -1",
+        "recipe.yaml:10:40: train.phases[0].epochs: must be a whole number from 1 to 1000000; it is 2.5",
         "recipe.yaml:11:7: train.phases[1]: must be a section (freeze, epochs, lr, …); it is 3",
         *[each for each in problems(text) if each.startswith("recipe.yaml:13:13: model.backbone: unknown")],
     ]
@@ -96,20 +96,23 @@ model:
         (LEAST + "trian: {momentum: 1}", "3:1: trian: unknown key. Did you mean 'train'?"),
         (LEAST + "xyzzy: 1", "3:1: xyzzy: unknown key. Known here: seed, data, model, train, cache."),
         (LEAST + "train: {optimizer: adam}", "it is 'adam'. Did you mean 'adamw'?"),
-        (LEAST + "train: {weight_decay: outo}", "of at least 0, or auto; it is 'outo'. Did you mean 'auto'?"),
-        (LEAST + "train: {ema: 1}", "must be a number greater than 0 and less than 1, or null; it is 1"),
-        (LEAST + "train: {momentum: true}", "3:19: train.momentum: must be a number of at least 0 and less"),
+        (
+            LEAST + "train: {weight_decay: outo}",
+            "0, or a number from 1e-12 to 100, or auto; it is 'outo'. Did you mean 'auto'?",
+        ),
+        (LEAST + "train: {ema: 1}", "must be a number from 1e-06 to 0.999999, or null; it is 1"),
+        (LEAST + "train: {momentum: true}", "3:19: train.momentum: must be a number from 0 to 0.999; it"),
         (
             LEAST + "train: {batch_size: true}",
-            "train.batch_size: must be a whole number of at least 1, or auto; it is",
+            "train.batch_size: must be a whole number from 1 to 1000000, or auto; it is",
         ),
         (
             LEAST + "train: {batch_size: 1e2}",
-            "train.batch_size: must be a whole number of at least 1, or auto; it is",
+            "train.batch_size: must be a whole number from 1 to 1000000, or auto; it is",
         ),
         (
             LEAST + "train: {batch_size:}",
-            "train.batch_size: must be a whole number of at least 1, or auto; it is empty",
+            "train.batch_size: must be a whole number from 1 to 1000000, or auto; it is empty",
         ),
         (LEAST + "train: {deterministic: No}", "must be true or false; it is 'No'. Write false."),
         (
@@ -122,7 +125,7 @@ model:
         ),
         (
             LEAST + "train: {augment: {scale: [1, 1, 1]}}",
-            "scale: must be a list [a number from 0 to 1, a numb",
+            "scale: must be a list [a number from 1e-06 to 1, a numb",
         ),
         (
             "data: {source: ''}\nmodel: {backbone: vgg11}",
@@ -232,7 +235,9 @@ def test_an_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     path = tmp_path / "recipe.yaml"
     path.write_text(LEAST)
-    monkeypatch.setattr(Path, "open", refuse)  # root may read everything, so that no file mode would do
+    monkeypatch.setattr(
+        "finetune.recipe.load.open_regular", refuse
+    )  # root may read everything, so that no file mode would do
     with pytest.raises(RecipeError, match=r"cannot be read .Permission denied.; check the path"):
         load_recipe(path)
 

@@ -78,9 +78,9 @@ def test_values_follow_the_rules_of_the_file(sound: str) -> None:
     [
         (
             "train.phases.0.lr=abc",
-            "train.phases[0].lr: must be a number greater than 0, or auto; it is 'abc'",
+            "train.phases[0].lr: must be a number from 1e-12 to 100, or auto; it is 'abc'",
         ),
-        ("train.phases.0.lr=-1", "train.phases[0].lr: must be a number greater than 0, or auto; it is -1"),
+        ("train.phases.0.lr=-1", "train.phases[0].lr: must be a number from 1e-12 to 100, or auto; it is -1"),
         ("foo", "write it as KEY=VALUE, such as --set train.batch_size=64"),
         ("=3", "'' is no key; write names with dots between"),
         ("a..b=1", "'a..b' is no key"),

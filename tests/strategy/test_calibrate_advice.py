@@ -79,9 +79,9 @@ def test_the_table_says_what_the_advice_loses(script: ModuleType) -> None:
     ]
     text = script.table(lines, ["probe", "head", "everything"])
     assert (
-        "| dogs | whole | 96 | 3,000 | 4 | 0.10 | -10.0 | dissimilar | 85.0 | - | **82.0** | 82.0 | 3.0 | 2 | 50 |"
-        in text
+        "| dogs | whole | 96 | 3,000 | 4 | 0.10 | -10.0 | dissimilar | 85.0 | - | **82.0** | 82.0 | " in text
     )
+    assert "| 82.0 | 3.0 | 2 | 50 |" in text
     assert "| 50.0 | - | **60.0** | 60.0 | 0.0 | 1 | 50 |" in text
     assert "loses 1.5 points against the best" in text
     assert "against the probe it loses at most 3.0" in text

@@ -10,6 +10,7 @@ import torch
 
 from finetune.data.batches.batch import Batch as Batch
 from finetune.data.batches.batch import PixelBatch
+from finetune.data.batches.changed import Changes
 from finetune.data.batches.mixing import BatchMixer
 from finetune.data.batches.normalize import Normalizer
 from finetune.data.batches.order import balanced, repeats, shuffled
@@ -71,6 +72,7 @@ class TrainLoader:
         self._known_bad: set[str] = set()
         self._transform = transform
         self._reader = Reader(split, transform)
+        self._changes = Changes(split)
         self._normalize = Normalizer(transform.preprocessing, device)
         self._processes = batch_processes(self._reader, workers, pin_memory=_pinned(device))
         self._running: Generator[PixelBatch] | None = None
@@ -111,6 +113,7 @@ class TrainLoader:
         try:
             for number, batch in enumerate(self._running, start):
                 self.tell(batch.bad)
+                self._changes.look(batch.indices)
                 if batch.fresh is not None and decoded is not None:
                     batch.fresh.keep(decoded)
                 seen += len(batch.indices)
@@ -119,6 +122,7 @@ class TrainLoader:
         except Exception:
             self.close()
             raise
+        self._changes.count()
         if bad and not seen and start == 0:
             raise DataError(f"none of the {len(self._split)} training pictures can be read; the first: {bad}")
 

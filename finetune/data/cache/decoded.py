@@ -38,6 +38,8 @@ HEADER_BYTES = HEADER.size + CHECK.size
 MOST_LOGS = 256
 
 Pixels = npt.NDArray[np.uint8]
+# Without waiting: what cannot be read at an offset, such as a pipe, is a log without pictures.
+READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 class Place(NamedTuple):
@@ -97,7 +99,7 @@ class Decoded:
         """The pixels, uint8 (height, width, 3), not writable; None where they are gone or damaged."""
         try:
             if place.log not in self._files:
-                self._files[place.log] = os.open(self._paths[place.log], os.O_RDONLY | os.O_CLOEXEC)
+                self._files[place.log] = os.open(self._paths[place.log], READING)
             content = os.pread(self._files[place.log], place.nbytes, place.offset)
         except OSError:
             return None
@@ -179,7 +181,7 @@ class Decoded:
 
     def _take_up(self, number: int) -> None:
         """Find the whole records of a log, which another process may be writing."""
-        file = self._files[number] = os.open(self._paths[number], os.O_RDONLY | os.O_CLOEXEC)
+        file = self._files[number] = os.open(self._paths[number], READING)
         size, at = os.fstat(file).st_size, 0
         self._nbytes += size
         while at + HEADER_BYTES <= size:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.data.cache.folder import cache_folder
+from finetune.disk.regular import DOCUMENT_BYTES, read_regular
 
 ABOUT = "about.json"
 
@@ -102,5 +103,5 @@ def _look(kind: str, folder: Path) -> Kept:
         used = os.stat(folder).st_mtime  # noqa: PTH116
     about: Any = None
     with contextlib.suppress(OSError, ValueError):
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        about = json.loads(read_regular(folder / ABOUT, DOCUMENT_BYTES))
     return Kept(kind, folder, nbytes, used, about if isinstance(about, dict) else {})

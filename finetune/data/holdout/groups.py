@@ -5,13 +5,13 @@ A network recognises the patient. With pictures of one in train and in test, tes
 
 import dataclasses
 import os
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from finetune.data.holdout.patterns import first_groups
 from finetune.data.keys import key
 from finetune.data.sources.dataset import Source, listed
 from finetune.data.sources.known import in_pairs
@@ -35,8 +35,8 @@ def with_groups(source: Source, given: str, group_by: str) -> Source:
             stand for any others, have neither, and go in pairs.
 
     Raises:
-        DataError: a name that the pattern does not match, no such column, an empty cell, or a source of which
-            pictures have no file names.
+        DataError: a name that the pattern does not match, or not in bounded time; no such column, an empty
+            cell, or a source of which pictures have no file names.
     """
     if given == DRAWN:
         return in_pairs(source)
@@ -150,24 +150,24 @@ def _distance(share: npt.NDArray[np.float64], fraction: float) -> float:
 
 
 def _by_pattern(source: Source, pattern: str) -> Callable[[str], str]:
-    compiled = re.compile(pattern)
     whole = "/" in pattern
-
-    def label(name: str) -> str:
+    names = list(dict.fromkeys(s.name(index) for s in source.splits.values() for index in range(len(s))))
+    for name in names:
         if not os.path.exists(name):  # noqa: PTH110  (a Path for each of a million names is slow)
             raise DataError(
                 f"{printable(source.name)}: data.group_by is a pattern over file names, and these pictures "
                 "have none"
             )
-        found = compiled.search(name.replace(os.sep, "/") if whole else os.path.basename(name))  # noqa: PTH119
-        if found is None or found[1] is None:
+    searched = [name.replace(os.sep, "/") if whole else os.path.basename(name) for name in names]  # noqa: PTH119
+    labels: dict[str, str] = {}
+    for name, found in zip(names, first_groups(pattern, searched), strict=True):
+        if found is None:
             where = "path" if whole else "name"
             raise DataError(
                 f"{printable(name)}: data.group_by ({printable(pattern)}) finds no group in this {where}"
             )
-        return found[1]
-
-    return label
+        labels[name] = found
+    return labels.__getitem__
 
 
 def _by_column(source: Source, given: str, column: str) -> Callable[[str], str]:

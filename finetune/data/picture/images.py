@@ -6,7 +6,6 @@ Pillow, NumPy and the standard library only. Nothing of Pillow's process-wide st
 import contextlib
 import errno
 import os
-import stat
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from finetune.data.picture.modes import to_rgb as to_rgb
 from finetune.data.picture.unread import Layout, tiff_layout
+from finetune.disk.regular import open_regular
 from finetune.errors import BadImageError, MissingExtraError, is_out_of_files, printable
 
 T = TypeVar("T")
@@ -78,7 +78,7 @@ def read_file(path: Path, read: Callable[[BinaryIO], T]) -> T:
     """
     name = str(path)
     try:
-        with _open_regular(path) as file, quiet():
+        with _open(path) as file, quiet():
             return read(file)
     except (BadImageError, MissingExtraError):
         raise
@@ -123,31 +123,16 @@ def reduced_size(width: int, height: int, shorter: int) -> tuple[int, int]:
     return (shorter, longer) if width <= height else (longer, shorter)
 
 
-def _open_regular(path: Path) -> BinaryIO:
-    """Open without waiting for anything: a pipe or a device must not hang the run."""
+def _open(path: Path) -> BinaryIO:
     name = str(path)
     try:
-        _check_regular(name, path.stat())
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        file = os.fdopen(os.open(path, flags), "rb")
+        file = open_regular(path)
     except ValueError:
         raise BadImageError(name, "not a possible file name") from None
-    try:
-        # Once more on what was opened, which may have taken the place of what was looked at.
-        _check_regular(name, os.fstat(file.fileno()))
-    except BaseException:
+    if os.fstat(file.fileno()).st_size == 0:
         file.close()
-        raise
-    return file
-
-
-def _check_regular(name: str, status: os.stat_result) -> None:
-    if stat.S_ISDIR(status.st_mode):
-        raise BadImageError(name, "a folder, not a picture")
-    if not stat.S_ISREG(status.st_mode):
-        raise BadImageError(name, "not a regular file")
-    if status.st_size == 0:
         raise BadImageError(name, "empty file (0 bytes)")
+    return file
 
 
 def _decode(file: BinaryIO, name: str, read: Callable[[Image.Image], T]) -> T:
@@ -237,6 +222,7 @@ def _os_reason(error: OSError) -> str:
         errno.ELOOP: "a symbolic link that goes round",
         errno.ENAMETOOLONG: "the file name is too long",
         errno.ENOTDIR: "no such file",
+        errno.EISDIR: "a folder, not a picture",
     }
     if error.errno is not None:
         return known.get(error.errno, error.strerror or f"error {error.errno}")
@@ -251,7 +237,7 @@ def _damaged(error: Exception) -> str:
 
 
 def _layout(path: Path) -> Layout | None:
-    with contextlib.suppress(OSError), path.open("rb") as file:
+    with contextlib.suppress(OSError), open_regular(path) as file:
         return tiff_layout(file)
     return None
 
@@ -259,7 +245,7 @@ def _layout(path: Path) -> Layout | None:
 def _what_it_is(path: Path) -> str:
     """Why no decoder wanted a file, as far as its first bytes tell."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(512)
     except OSError:
         head = b""

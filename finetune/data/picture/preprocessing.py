@@ -4,7 +4,6 @@ Pillow and NumPy only, so that it computes the same bits where torch is absent. 
 torchvision's ``v2.Resize(antialias=True)`` and ``v2.CenterCrop`` on a PIL picture.
 """
 
-import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -28,6 +27,8 @@ RESAMPLING = {
 # A very elongated picture grows to billions of pixels before its centre is cut out. Above this many pixels
 # only that centre is computed: the same bits, in bounded time and memory.
 WHOLE_PIXELS = 1 << 24
+# Of means and stds, which are of values in 0..1: float32 divides by these.
+LARGEST, LEAST_STD = 1e6, 1e-12
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class Preprocessing:
                 or not all(_finite(value) for value in values)
             ):
                 raise ValueError(f"{name} must be one or three finite numbers or more, not {values!r}")
-        if min(self.std) <= 0:
+        if min(self.std) < LEAST_STD:
             raise ValueError(f"std must be positive, not {self.std!r}")
         if self.reads == "bands" and self.channels <= 3:
             raise ValueError(f"reads is bands with {self.channels} channels; there must be 4 or more")
@@ -248,4 +249,5 @@ def _byte(value: float) -> int:
 
 
 def _finite(value: Any) -> bool:
-    return not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
+    # NaN compares with nothing; a whole number of any length does, and is no float.
+    return not isinstance(value, bool) and isinstance(value, int | float) and abs(value) <= LARGEST

@@ -178,13 +178,12 @@ class TrainTransform:
     def _part(self, crop: v2.RandomResizedCrop, height: int, width: int) -> Box:
         """Draw the part of a picture of that size that is cut out."""
         if self.preprocessing.resize_mode == "shorter":
-            drawn = crop.make_params([_shaped(3, height, width)])
-            return drawn["top"], drawn["left"], drawn["height"], drawn["width"]
+            return _drawn(crop, height, width)
         # Drawn of a square, and stretched with it to the picture.
         side = max(height, width)
-        drawn = crop.make_params([_shaped(3, side, side)])
-        top, tall = _stretched(drawn["top"], drawn["height"], side, height)
-        left, wide = _stretched(drawn["left"], drawn["width"], side, width)
+        first, second, high, broad = _drawn(crop, side, side)
+        top, tall = _stretched(first, high, side, height)
+        left, wide = _stretched(second, broad, side, width)
         return top, left, tall, wide
 
     def _cut(self, base: Pixels, top: int, left: int, height: int, width: int) -> Pixels:
@@ -254,6 +253,13 @@ def _geometry(preprocessing: Preprocessing) -> dict[str, Any]:
     names = ("image_size", "resize", "resize_mode", "interpolation")
     fill = {"fill": list(preprocessing.mean_colour)} if preprocessing.resize_mode == "pad" else {}
     return {name: facts[name] for name in names} | fill
+
+
+def _drawn(crop: v2.RandomResizedCrop, height: int, width: int) -> Box:
+    """A part of a picture of that size, of one pixel at least."""
+    drawn = crop.make_params([_shaped(3, height, width)])
+    # Of a ratio that the picture has no room for, torchvision rounds the shorter side down to nothing.
+    return drawn["top"], drawn["left"], max(1, drawn["height"]), max(1, drawn["width"])
 
 
 def _stretched(start: int, length: int, side: int, wanted: int) -> tuple[int, int]:

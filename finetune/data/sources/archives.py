@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
+from finetune.disk.regular import open_regular
 from finetune.errors import DataError, printable
 
 # The largest known archive unpacks to a fraction of this.
@@ -28,7 +29,7 @@ def unpack(archive: Path, folder: Path, *, member: str, max_bytes: int = MAX_BYT
             encrypted one, more than ``max_bytes`` or ``MAX_MEMBERS`` in total.
     """
     try:
-        with zipfile.ZipFile(archive) as opened:
+        with open_regular(archive) as file, zipfile.ZipFile(file) as opened:
             members = _checked(opened.infolist(), max_bytes)
             temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
             try:

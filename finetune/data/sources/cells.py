@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.data.sources.dataset import listed
+from finetune.disk.regular import TABLE_BYTES, read_regular
 from finetune.errors import DataError
 
 # What may stand between columns, and what several of it are called; the first is tried first.
@@ -178,7 +179,7 @@ def _check_header(row: list[str], where: str, delimiter: str) -> None:
 
 def _text(table: Path, name: str) -> str:
     try:
-        data = table.read_bytes()
+        data = read_regular(table, TABLE_BYTES)
     except OSError as error:
         raise DataError(f"{name}: {error.strerror or error}") from None
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
+from finetune.disk.regular import open_regular
 from finetune.errors import DataError, printable
 from finetune.offline import because, is_offline
 
@@ -107,7 +108,7 @@ def check_sha1(file: Path, sha1: str) -> None:
 
 def file_sha1(file: Path) -> str:
     """SHA-1 of a file, in hexadecimal."""
-    with file.open("rb") as opened:
+    with open_regular(file) as opened:
         return hashlib.file_digest(opened, lambda: hashlib.sha1(usedforsecurity=False)).hexdigest()
 
 

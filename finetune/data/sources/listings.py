@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.data.cache.kept import ABOUT, listings_folder
+from finetune.disk.regular import TABLE_BYTES, read_regular
 
 log = logging.getLogger("finetune")
 
@@ -64,7 +65,7 @@ class Visits:
 def recall(root: Path) -> tuple[dict[str, Any], list[str]] | None:
     """What :func:`remember` was given of ``root``, its paths whole again; None where nothing counts."""
     try:
-        content = (_place(root) / LISTING).read_bytes()
+        content = read_regular(_place(root) / LISTING, TABLE_BYTES)
         head, _, rest = content.partition(b"\n")
         about = json.loads(head)
         if about["format"] != FORMAT or about["checksum"] != zlib.crc32(rest):

@@ -15,6 +15,7 @@ from PIL import Image
 
 from finetune.data.picture.images import open_rgb, upright_rgb
 from finetune.data.picture.modes import to_rgb
+from finetune.disk.regular import open_regular
 from finetune.errors import BadImageError, is_out_of_files, printable
 
 # The coarsest clock of a file system: FAT counts two seconds.
@@ -92,7 +93,8 @@ class FilePictures:
 
     def digest(self, index: int) -> bytes:
         try:
-            return hashlib.sha256(Path(self.name(index)).read_bytes()).digest()
+            with open_regular(Path(self.name(index))) as file:
+                return hashlib.file_digest(file, "sha256").digest()
         except OSError as error:
             if is_out_of_files(error):
                 raise

@@ -5,10 +5,10 @@ knows (``photo.jpg_large``). A name that says what a file is costs nothing, so o
 """
 
 import os
-import stat
 from pathlib import Path
 
 from finetune.data.sources.files import Watch, is_image_name
+from finetune.disk.regular import open_regular
 
 # What is no picture, or none of its own: notes, tables and labels beside pictures, videos, archives,
 # programs; backups and halves of pictures, which would be copies; a camera's raw data, which begins like a
@@ -77,14 +77,7 @@ def begins_like_a_picture(head: bytes) -> bool:
 def _head(path: str | os.PathLike[str]) -> bytes:
     """The first bytes of a regular file, without waiting for anything; nothing of what cannot be read."""
     try:
-        if not stat.S_ISREG(Path(path).stat().st_mode):
-            return b""
-        file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with open_regular(Path(path)) as file:
+            return file.read(HEAD_BYTES)
     except (OSError, ValueError):
         return b""
-    try:
-        return os.read(file, HEAD_BYTES)
-    except OSError:
-        return b""
-    finally:
-        os.close(file)

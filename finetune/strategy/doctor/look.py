@@ -17,6 +17,7 @@ from finetune.data.picture.modes import is_transparent
 from finetune.data.picture.unread import Unread, unread, unread_frames
 from finetune.data.processes import Alive, Processes
 from finetune.data.sources.pictures import Pictures
+from finetune.disk.regular import open_regular
 from finetune.errors import BadImageError
 
 THUMB = 64
@@ -135,9 +136,7 @@ def _with_digest(facts: Look, digest: bytes) -> Look:
 
 def _digest_of_file(path: Path) -> bytes:
     try:
-        if not path.is_file():
-            return b""
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
     except (OSError, ValueError):
         return b""

@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from finetune.disk.regular import DOCUMENT_BYTES, check_regular, read_regular
 from finetune.disk.whole import TEMPORARY, sync
 from finetune.errors import CheckpointError, RunDirError, SaveError, printable
 from finetune.model.manifest import MANIFEST, digest, fault
@@ -146,6 +147,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         CheckpointError: it is not one.
     """
     try:
+        check_regular(path)
         return safetensors.torch.load_file(path)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError, MemoryError) as error:
         raise CheckpointError(f"{printable(path)}: cannot be read as safetensors ({error}).") from None
@@ -158,7 +160,7 @@ def read_document(path: Path) -> Any:
         CheckpointError: it is not one.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_regular(path, DOCUMENT_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{printable(path)}: cannot be read as JSON ({error}).") from None
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from finetune.disk.regular import TABLE_BYTES, read_regular
 from finetune.disk.whole import TEMPORARY, write_whole
 from finetune.errors import CheckpointError, SaveError, printable
 from finetune.training.run.claim import Claim, claim, holds_run
@@ -110,11 +111,16 @@ class RunDir:
         """Keep the first ``lines`` lines of a ``.jsonl`` file: what came after is about to be done again.
 
         Raises:
-            CheckpointError: there are fewer, so the checkpoint does not belong to this file.
+            CheckpointError: it cannot be read, or there are fewer: the checkpoint does not belong to it.
             SaveError: the disk is full or cannot be written.
         """
         path = self.path / file
-        kept = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        try:
+            kept = read_regular(path, TABLE_BYTES).splitlines(keepends=True) if path.exists() else []
+        except OSError as error:
+            raise CheckpointError(
+                f"{path}: cannot be read ({error.strerror}). Start over with --overwrite."
+            ) from None
         if len(kept) < lines:
             raise CheckpointError(
                 f"{printable(path)}: has {len(kept)} lines, the checkpoint knows {lines}. Start over with "

@@ -1,5 +1,6 @@
 """Where a run stands: all that a resume needs beside tensors, as plain JSON."""
 
+import sys
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
@@ -80,8 +81,14 @@ class Position:
                 raise ValueError(f"{name} is no count")
         for each in (self.totals, *([self.best] if self.best else [])):
             for name, value in vars(each).items():
-                if type(value) not in (int, float) or value < 0:
+                # NaN is within nothing.
+                if type(value) not in (int, float) or not 0 <= value <= sys.float_info.max:
                     raise ValueError(f"{name} is no number")
+        whole = [vars(self.totals)[name] for name in ("pictures", "correct", "skipped")]
+        if any(type(value) is not int for value in (*whole, *([self.best.epoch] if self.best else []))):
+            raise ValueError("a part of a picture or of an epoch")
+        if self.totals.correct > self.totals.pictures or (self.best and self.best.val_top1 > 1):
+            raise ValueError("a share of more than the whole")
         if type(self.finished) is not bool or not isinstance(self.scaler, dict):
             raise ValueError("an entry of the wrong type")
 
@@ -104,7 +111,7 @@ class Position:
             position = cls(**entries)
             position._check()
             return position
-        except (TypeError, ValueError, KeyError) as error:
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise CheckpointError(
                 f"{printable(where)}: is not a training state of this version ({error})."
             ) from None

@@ -1,0 +1,54 @@
+"""Pictures whose files became others while a run trains on them: told, and read as they are now."""
+
+import logging
+import os
+from collections.abc import Iterable
+
+import numpy as np
+
+from finetune.data.sources.dataset import Split
+from finetune.errors import printable
+
+log = logging.getLogger("finetune")
+
+# Of what has no file: no file has that size.
+NO_FILE = (-1, -1)
+
+
+class Changes:
+    """Size and time of change of each picture's file, as they were when this was made."""
+
+    def __init__(self, split: Split) -> None:
+        self._split = split
+        facts = (number for index in range(len(split)) for number in _facts(split.name(index)))
+        self._before = np.fromiter(facts, dtype=np.int64, count=2 * len(split)).reshape(-1, 2)
+        self._changed: set[int] = set()
+        self._counted = False
+
+    def look(self, indices: Iterable[int]) -> None:
+        """Called with the pictures that were just read. The first that changed is named in the log."""
+        for index in indices:
+            name = self._split.name(index)
+            if index in self._changed or _facts(name) == tuple(self._before[index].tolist()):
+                continue
+            if not self._changed:
+                log.warning(
+                    "%s: was written anew after the run began, and is trained on as it is now; where it "
+                    "is another picture, nothing repeats this run, and --resume refuses",
+                    printable(name),
+                )
+            self._changed.add(index)
+
+    def count(self) -> None:
+        """Called at the end of an epoch. The first time that there are several, the log has their number."""
+        if len(self._changed) > 1 and not self._counted:
+            self._counted = True
+            log.warning("%d training pictures were written anew after the run began", len(self._changed))
+
+
+def _facts(name: str) -> tuple[int, int]:
+    try:
+        status = os.stat(name)  # noqa: PTH116  (a Path for each of a million names is slow)
+    except (OSError, ValueError):
+        return NO_FILE
+    return status.st_size, status.st_mtime_ns

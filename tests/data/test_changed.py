@@ -1,0 +1,104 @@
+"""Pictures that are replaced while a run trains on them are told of, once, and change nothing else."""
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from finetune.data.batches.loaders import TrainLoader
+from finetune.data.cache.decoded import Decoded
+from finetune.data.picture.preprocessing import Preprocessing
+from finetune.data.picture.transforms import TrainTransform
+from finetune.data.sources.dataset import Split
+from finetune.data.sources.known import drawn_source
+from finetune.data.sources.pictures import FilePictures
+from finetune.errors import BadImageError
+from finetune.recipe.schema import AugmentSection
+
+PREPROCESSING = Preprocessing(16, 16, "squash", "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> Split:
+    paths = [tmp_path / f"{index}.png" for index in range(6)]
+    for index, path in enumerate(paths):
+        Image.new("RGB", (20, 20), (index * 30, 90, 60)).save(path)
+    return Split(FilePictures(paths), np.arange(6, dtype=np.int64) % 2)
+
+
+def loader(split: Split, **options: Any) -> TrainLoader:
+    return TrainLoader(
+        split, TrainTransform(AugmentSection(), PREPROCESSING), **{"batch_size": 2, "seed": 5} | options
+    )
+
+
+def replaced(path: str) -> None:
+    Image.new("RGB", (21, 21), "white").save(path)
+
+
+def touched(path: str) -> None:
+    os.utime(path, ns=(10**18, 10**18))
+
+
+def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [each.getMessage() for each in caplog.records if "anew after the run began" in each.getMessage()]
+
+
+@pytest.mark.parametrize("change", [replaced, touched])
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_picture_that_was_replaced_is_told_once(
+    change: Callable[[str], None], workers: int, kept: bool, split: Split, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = loader(split, workers=workers)
+    made.keep(Decoded(None, 10**6) if kept else None)
+    with caplog.at_level(logging.WARNING, "finetune"):
+        list(made.epoch(0))
+        assert warned(caplog) == []
+        change(split.name(3))
+        after = list(made.epoch(1))
+        made.epoch(2)
+        list(made.epoch(2))
+    made.close()
+    (said,) = warned(caplog)
+    assert said.startswith(f"{split.name(3)}: was written anew")
+    # It is read as one that was like that from the beginning.
+    fresh = loader(split)
+    assert all(
+        torch.equal(one.images, other.images) for one, other in zip(after, fresh.epoch(1), strict=True)
+    )
+    fresh.close()
+
+
+def test_several_are_counted(split: Split, caplog: pytest.LogCaptureFixture) -> None:
+    made = loader(split)
+    for index in (1, 2, 5):
+        replaced(split.name(index))
+    with caplog.at_level(logging.WARNING, "finetune"):
+        for epoch in range(3):
+            list(made.epoch(epoch))
+    made.close()
+    first, number = warned(caplog)
+    assert "was written anew" in first
+    assert number.startswith("3 training pictures")
+
+
+def test_what_is_gone_is_an_error_by_its_name(split: Split) -> None:
+    made = loader(split)
+    Path(split.name(4)).unlink()
+    with pytest.raises(BadImageError, match=r"4\.png: no such file"):
+        list(made.epoch(0))
+
+
+def test_what_has_no_file_never_changes(caplog: pytest.LogCaptureFixture) -> None:
+    made = loader(drawn_source(3, 4, 24).splits["train"])
+    with caplog.at_level(logging.WARNING, "finetune"):
+        list(made.epoch(0))
+    made.close()
+    assert warned(caplog) == []

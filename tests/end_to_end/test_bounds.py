@@ -1,0 +1,74 @@
+"""At the ends of every number's range a step is trained, or refused in one clear message."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from finetune.model import backbones
+from tests import tiny
+from tests.recipe_numbers import Number, numbers
+
+BASE: dict[str, Any] = {
+    "data.workers": 0,
+    "data.image_size": 16,
+    "data.resize": 16,
+    "model.weights": "none",
+    "train.batch_size": 2,
+    "train.max_steps": 1,
+    "train.threads": 1,
+    "train.precision": "fp32",
+    "cache.where": "off",
+    "cache.decoded": "off",
+}
+# Keys that name more than there is of these pictures or this network, at one end of the range or both.
+REFUSED = {
+    "data.fold.number",
+    "data.fold.of",
+    "model.head.at",
+    "model.head.reuse.any",
+    "model.weights.min_share",
+    "train.phases.0.freeze",
+}
+# 256 processes say nothing that two do not.
+ELSEWHERE = {"data.workers"}
+# Half a minute for the one step.
+LARGE = ("data.image_size", 4096)
+CASES = [
+    pytest.param(each, value, marks=[pytest.mark.slow] if (each.key, value) == LARGE else [])
+    for each in numbers()
+    if each.key not in ELSEWHERE
+    for value in each.ends
+]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Without splits, so that val and test are carved out of them."""
+    return tiny.draw_pictures(tmp_path_factory.mktemp("pictures"), {"all": (6, 6)}) / "all"
+
+
+@pytest.mark.parametrize(("each", "value"), CASES, ids=lambda each: getattr(each, "key", repr(each)))
+def test_a_step_at_each_end(
+    each: Number,
+    value: float,
+    pictures: Path,
+    chdir_tmp: Path,
+    cli: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(backbones.models, "get_model", tiny.create)
+    recipe = {"data": {"source": str(pictures)}, "model": {"backbone": tiny.STANDS_FOR}}
+    Path("recipe.yaml").write_text(yaml.safe_dump(recipe))
+    settings = {**BASE, **each.recipe(value)}
+    if each.key.startswith("model.weights."):
+        del settings["model.weights"]
+    if each.key == "data.image_size":
+        settings["data.resize"] = max(8, min(8192, int(value)))
+    words = [f"{key}={json.dumps(setting)}" for key, setting in settings.items()]
+    ended = cli("train", "recipe.yaml", "--device", "cpu", *(w for each in words for w in ("--set", each)))
+    assert "Traceback" not in ended.err
+    assert ended.code in ((0, 2) if each.key in REFUSED else (0,)), ended.err

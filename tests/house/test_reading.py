@@ -1,0 +1,62 @@
+"""Every file is read through `finetune.disk.regular`: no reader waits for a pipe, or fills memory."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import finetune
+
+PACKAGE = Path(finetune.__file__).parent
+# Who reads otherwise, and why that can neither hang nor grow.
+OTHERWISE = {
+    "disk/regular.py": "the one place",
+    "disk/staging.py": "opens folders, to flush them",
+    "disk/whole.py": "opens what was just written, to flush it",
+    "recipe/catalog.py": "a table of the package",
+    "cli/recipe.py": "a starter of the package",
+    "cli/stdout.py": "/dev/null, to write to",
+    "data/machine.py": "what the kernel says of the machine",
+    "training/compute/precision.py": "what the kernel says of the CPU",
+    "data/cache/decoded.py": "keeps its descriptors; does not wait",
+}
+
+
+def readings(tree: ast.AST) -> list[int]:
+    """Lines that open a file for reading."""
+    found = []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        if name in ("read_text", "read_bytes"):
+            found.append(node.lineno)
+        elif name == "open":
+            texts = [each.value for each in (*node.args, *(k.value for k in node.keywords))
+                     if isinstance(each, ast.Constant) and isinstance(each.value, str)]  # fmt: skip
+            flags = {each.attr for each in ast.walk(node) if isinstance(each, ast.Attribute)}
+            if "O_RDONLY" in flags or "r" in texts or "rb" in texts:
+                found.append(node.lineno)
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_files_are_read_in_one_way(path: Path) -> None:
+    if path.relative_to(PACKAGE).as_posix() not in OTHERWISE:
+        assert readings(ast.parse(path.read_text())) == [], "read it by finetune.disk.regular"
+
+
+def test_another_way_would_be_found() -> None:
+    for line in (
+        "p.read_text()",
+        "p.open('rb')",
+        "os.open(p, os.O_RDONLY)",
+        "p.read_bytes()",
+        "open(p, 'r')",
+    ):
+        assert readings(ast.parse(line)) == [1], line
+    assert readings(ast.parse("p.open('wb')")) == []
+
+
+def test_those_who_read_otherwise_are_there() -> None:
+    assert [name for name in OTHERWISE if not (PACKAGE / name).is_file()] == []
