@@ -352,7 +352,8 @@ transform = TrainTransform(AugmentSection(), preprocessing)
 loader = TrainLoader(pictures, transform, batch_size=2, seed=0, workers=2)
 try:
     for batch in loader.epoch(0):
-        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+        for process in multiprocessing.active_children()[:1]:  # what both had read before is still coming
+            os.kill(process.pid, signal.SIGKILL)
         time.sleep(0.2)
 except FinetuneError as error:
     print(error, flush=True)
