@@ -134,7 +134,9 @@ def test_val_decides_what_it_can_decide(right: float, near: bool) -> None:
             assert tunes
             assert chosen.select != "last"
             assert chosen.early_stopping is None or 4 <= chosen.early_stopping < chosen.epochs
-            assert chosen.early_stopping is not None or chosen.epochs <= 4
+            # Where the features do not fit, tuning pays late, and is not cut short.
+            stops = near and right >= 2 / 3 and chosen.epochs > 4
+            assert (chosen.early_stopping is not None) is stops
         elif val < 20 or speak_on_val < 5 - 1e-9:
             assert tunes is ((not near or right < 2 / 3) and speak_on_train >= 5)
             if tunes:
@@ -154,6 +156,7 @@ def test_the_recipe_says_how_its_epoch_is_chosen() -> None:
     for changes, select, patience in (
         ({"shift": 0.5, "train": 100, "val": 12}, "last", None),
         ({}, "loss", 4),
+        ({"shift": 0.5}, "loss", None),
         ({"train": 6_000, "val": 600}, "top1", None),
     ):
         known = facts(**changes)

@@ -12,6 +12,7 @@ from finetune.strategy.advice.rule import (
     few,
     judge,
     large,
+    needs_tuning,
     similarity,
     total_epochs,
     wrong,
@@ -152,12 +153,14 @@ def _selection(strategy: Strategy, settings: Settings, facts: Facts) -> str:
         return f"the last: val cannot choose one, since {expected}"
     if strategy is Strategy.probe:
         return "the only one: a solved head has no others"
-    stops = (
-        f"; tuning ends after {settings.early_stopping} epochs that are no better, since {expected}, enough "
-        "to show a gain"
-        if settings.early_stopping
-        else ""
-    )
+    stops = ""
+    if settings.early_stopping:
+        stops = (
+            f"; tuning ends after {settings.early_stopping} epochs that are no better, since {expected}, "
+            "enough to show a gain"
+        )
+    elif needs_tuning(facts):
+        stops = "; all epochs are trained, since tuning pays late where the source's features do not fit"
     if settings.select == "loss":
         return f"chosen by val's loss, which wavers less than top-1 on {facts.val:,} pictures{stops}"
     return f"chosen by val's top-1{stops}"
