@@ -17,8 +17,9 @@ from finetune.features.softmax import Axes, Minimum, Targets, weighed
 STEPS, PRODUCTS = 20, 100
 # A step is solved until so much of the gradient is left, in units in which the curvature is about 1 ...
 LEFT = 0.1
-# ... and halved so often, at most, where it does not go down.
-HALVINGS = 10
+# ... and halved so often, at most, where it does not go down. Near the minimum, the objective goes down by
+# less than its own rounding: by such a share of itself it may seem to go up (Hager and Zhang 2005).
+HALVINGS, ROUNDING = 10, 1e-14
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,13 @@ def refine(
         step = _step(
             single, variances, shares.float(), weighing.float(), decay, gradient.float(), enough
         ).double()
+        # Exactly, since single precision leaves some of it; it would add up over the steps.
+        step[:, -1] -= step[:, -1].mean()
         slope = float((gradient * step).sum())
+        rounding = ROUNDING * abs(place.value)
         for halving in range(HALVINGS):
             tried = at(place.table + step / 2**halving)
-            if tried.value <= place.value + 1e-4 * slope / 2**halving:
+            if tried.value <= place.value + 1e-4 * slope / 2**halving + rounding:
                 place = tried
                 break
         else:

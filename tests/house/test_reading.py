@@ -11,6 +11,7 @@ PACKAGE = Path(finetune.__file__).parent
 # Who reads otherwise, and why that can neither hang nor grow.
 OTHERWISE = {
     "disk/regular.py": "the one place",
+    "disk/outputs.py": "reads what it staged itself",
     "disk/staging.py": "opens folders, to flush them",
     "disk/whole.py": "opens what was just written, to flush it",
     "recipe/catalog.py": "a table of the package",

@@ -109,8 +109,8 @@ EXTENSIONS = {
         "ema: 0.9, phases: [{epochs: 1}]", "ema: 0.9, phases: [{epochs: 3}]",
     ),
     "after early stopping": (
-        "early_stopping: 1, optimizer: sgd, phases: [{freeze: backbone, epochs: 5, lr: 1e-30}]",
-        "early_stopping: 1, optimizer: sgd, phases: [{freeze: backbone, epochs: 5, lr: 1e-30}]",
+        "early_stopping: 1, optimizer: sgd, phases: [{freeze: backbone, epochs: 5, lr: 1e-12}]",
+        "early_stopping: 1, optimizer: sgd, phases: [{freeze: backbone, epochs: 5, lr: 1e-12}]",
     ),
     "phases after a solved one": (
         "phases: [{freeze: backbone, optimizer: lbfgs}]",
@@ -122,8 +122,8 @@ EXTENSIONS = {
         "schedule: one_cycle, phases: [{freeze: backbone, epochs: 1}, {epochs: 2}, {freeze: 2, epochs: 1}]",
     ),
     "a phase after early stopping": (
-        "early_stopping: 1, optimizer: sgd, phases: [{freeze: backbone, epochs: 5, lr: 1e-30}]",
-        "early_stopping: 1, optimizer: sgd, phases: [{freeze: backbone, epochs: 5, lr: 1e-30}, {epochs: 1}]",
+        "early_stopping: 1, optimizer: sgd, phases: [{freeze: backbone, epochs: 5, lr: 1e-12}]",
+        "early_stopping: 1, optimizer: sgd, phases: [{freeze: backbone, epochs: 5, lr: 1e-12}, {epochs: 1}]",
     ),
     "more steps": (
         "max_steps: 2, phases: [{epochs: 3}]", "max_steps: 5, phases: [{epochs: 3}]",
@@ -167,16 +167,16 @@ def test_an_extension_that_is_stopped_ends_in_the_same_bits(
     ("after", "phases"),
     [
         # Early stopping ended it after two of five epochs: one more without a better one, ...
-        ("[{freeze: backbone, epochs: 5, lr: 1e-30}]", [0, 0, 0]),
-        ("[{freeze: backbone, epochs: 9, lr: 1e-30}]", [0, 0, 0]),
+        ("[{freeze: backbone, epochs: 5, lr: 1e-12}]", [0, 0, 0]),
+        ("[{freeze: backbone, epochs: 9, lr: 1e-12}]", [0, 0, 0]),
         # ... or none, where only what comes after is new.
-        ("[{freeze: backbone, epochs: 5, lr: 1e-30}, {epochs: 1}]", [0, 0, 1]),
-        ("[{freeze: backbone, epochs: 6, lr: 1e-30}, {epochs: 1}]", [0, 0, 0, 1]),
+        ("[{freeze: backbone, epochs: 5, lr: 1e-12}, {epochs: 1}]", [0, 0, 1]),
+        ("[{freeze: backbone, epochs: 6, lr: 1e-12}, {epochs: 1}]", [0, 0, 0, 1]),
     ],
 )
 def test_after_early_stopping(after: str, phases: list[int], read: Any, tmp_path: Path) -> None:
     section = "early_stopping: 1, optimizer: sgd, phases: "
-    train(read(section + "[{freeze: backbone, epochs: 5, lr: 1e-30}]"), tmp_path / "run")
+    train(read(section + "[{freeze: backbone, epochs: 5, lr: 1e-12}]"), tmp_path / "run")
     longer(read(section + after), tmp_path / "run")
     assert [line["phase"] for line in lines(tmp_path / "run") if "phase" in line] == phases
     assert train(read(section + after), tmp_path / "run", resume=True).already_finished
