@@ -93,9 +93,33 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError):
         return True
     text = str(error)
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    if isinstance(error, ImportError):
+        # A library's code cannot be mapped: where it lies on a file system that forbids that, or where
+        # there is no room in what addresses a process may have.
+        return "cannot allocate memory" in text.lower() or (
+            "failed to map segment" in text and _addresses_are_limited()
+        )
     return isinstance(error, RuntimeError) and (
         text == NO_PRIMITIVE or any(sign in text for sign in NO_MEMORY)
     )
+
+
+def _addresses_are_limited() -> bool:
+    try:
+        import resource  # not on Windows
+
+        return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+    except (ImportError, OSError, ValueError):
+        return False
+
+
+def is_out_of_threads(error: BaseException) -> bool:
+    """Whether ``error`` says that this user, or the machine, has as many processes and threads as it may."""
+    if isinstance(error, OSError):
+        return error.errno == errno.EAGAIN
+    return isinstance(error, RuntimeError) and "can't start new thread" in str(error)
 
 
 def is_out_of_files(error: BaseException) -> bool:

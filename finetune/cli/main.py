@@ -22,9 +22,12 @@ from finetune.errors import (
     NoMemoryError,
     RecipeError,
     SaveError,
+    UserError,
     first_line,
     is_out_of_files,
     is_out_of_memory,
+    is_out_of_threads,
+    printable,
 )
 from finetune.offline import forbid
 
@@ -205,17 +208,27 @@ def main() -> None:
 
 
 def _expected(error: Exception) -> FinetuneError | None:
-    """What may come up anywhere, as a message: no memory, no file handles, a package that cannot load."""
+    """What may come up anywhere, as a message: no memory, no permission, a package that cannot load."""
     if is_out_of_memory(error):
         return NoMemoryError(
             f"out of memory ({first_line(error)}). Free some, or ask for less: a smaller "
-            "train.batch_size, data.image_size or model.backbone. What was saved is intact; a run "
-            "goes on with --resume."
+            "train.batch_size, data.image_size or model.backbone. A limit (`ulimit -v`) can be raised. What "
+            "was saved is intact; a run goes on with --resume."
         )
     if is_out_of_files(error):
         return FinetuneError(
             f"{first_line(error)}. Allow this process more of them (`ulimit -n 1024`), or have it need fewer "
             "(data.workers: 0, cache: {decoded: off}). What was saved is intact; a run goes on with --resume."
+        )
+    if is_out_of_threads(error):
+        return FinetuneError(
+            f"no more processes or threads ({first_line(error)}). Allow more (`ulimit -u`), or ask for fewer "
+            "(data.workers: 0, OMP_NUM_THREADS=1). What was saved is intact; a run goes on with --resume."
+        )
+    if isinstance(error, PermissionError) and error.filename is not None:
+        return UserError(
+            f"{printable(os.fsdecode(error.filename))}: this user has no permission "
+            f"({error.strerror or 'denied'}). Change who may read or write it, or give another place."
         )
     package = _broken_package(error)
     return None if package is None else BrokenPackageError(package, error)

@@ -99,6 +99,8 @@ def open_session(path: Path, device: str | None = None) -> Any:
         import onnxruntime
     except ModuleNotFoundError:
         raise MissingExtraError("Running an ONNX model", "onnxruntime", "onnx") from None
+    # Builds of it report to their maker how they are used, over the network, unless told not to.
+    getattr(onnxruntime, "disable_telemetry_events", lambda: None)()
     provider = PROVIDERS.get(device or "cpu")
     if provider not in onnxruntime.get_available_providers():
         raise UserError(

@@ -5,13 +5,20 @@ A checkpoint's ``manifest.json`` holds the SHA-256 of every other file of it.
 
 import hashlib
 import json
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from finetune.disk.regular import DOCUMENT_BYTES, open_regular, read_regular
+from finetune.errors import CheckpointError, FinetuneError, printable
+
+T = TypeVar("T")
 
 MANIFEST = "manifest.json"
 CHECKED = (".safetensors", ".json")
+# A training that saves each step of a tiny network still leaves its files alone for most of the time.
+ATTEMPTS, PAUSE = 50, 0.05
 
 
 def digest(path: Path) -> str:
@@ -42,3 +49,39 @@ def fault(folder: Path, needed: Collection[str]) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"{folder}: the checkpoint cannot be read ({error})"
     return None
+
+
+def undisturbed(folders: Sequence[Path], read: Callable[[], T]) -> T:
+    """What ``read`` finds in the checkpoints ``folders``, none of which was replaced meanwhile.
+
+    A training that is going on replaces its checkpoints. What was read while one was replaced may be of two
+    of them, or miss a file: it is read again.
+
+    Raises:
+        FinetuneError: as ``read``, where nothing was replaced.
+        CheckpointError: they are replaced all the time.
+    """
+    for _ in range(ATTEMPTS):
+        before = [_version(folder) for folder in folders]
+        try:
+            found, error = [read()], None
+        except FinetuneError as caught:
+            found, error = [], caught
+        if before == [_version(folder) for folder in folders]:
+            if error is not None:
+                raise error
+            return found[0]
+        time.sleep(PAUSE)
+    raise CheckpointError(
+        f"{printable(folders[0])}: a training replaces it faster than it can be read. Stop the training, or "
+        "wait for its end."
+    )
+
+
+def _version(folder: Path) -> tuple[int, int, int] | None:
+    """Which checkpoint the folder is: each has a manifest of its own. None where there is none."""
+    try:
+        status = (folder / MANIFEST).stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size

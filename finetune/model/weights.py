@@ -21,7 +21,7 @@ from finetune.model.efficientnet_lite import NAME as LITE
 from finetune.model.inputs import Adapt
 from finetune.model.layers import LayerTable, find_layers
 from finetune.model.load_report import LoadReport
-from finetune.model.manifest import fault
+from finetune.model.manifest import fault, undisturbed
 from finetune.model.matching import load_matching
 from finetune.model.reuse import SourceHead
 from finetune.model.weight_files import PACKAGE, SUFFIXES, check_hash, fetch, packaged_file, read_file
@@ -159,20 +159,30 @@ def load_source_weights(
         )
         classes = tuple(found.entry.meta["categories"] or ()) or None
         return LoadedWeights(spec, classes, origin, report, _source_head(report, classes))
-    classes = None
-    if found.kind == "run":
-        classes = _run_card(found.path, backbone_name)[1]
     asked = weights if isinstance(weights, WeightsFile) else WeightsFile(path=weights)
+    classes, content = _read_found(found, backbone_name)
     report = load_matching(
         module,
         table,
-        read_file(found.path),
+        content,
         where=str(found.path),
         min_share=asked.min_share,
         rename=asked.rename,
         adapt=adapt,
     )
     return LoadedWeights(spec, classes, str(found.path), report, _source_head(report, classes))
+
+
+def _read_found(found: _Found, backbone_name: str) -> tuple[tuple[str, ...] | None, Any]:
+    """The classes, where they are known, and the content of a file or of a run, which may be training."""
+    if found.kind != "run":
+        return None, read_file(found.path)
+
+    def read() -> tuple[tuple[str, ...], Any]:
+        _check_whole(found.path)
+        return _run_card(found.path, backbone_name)[1], read_file(found.path)
+
+    return undisturbed([found.path.parent], read)
 
 
 def _source_head(report: LoadReport, classes: tuple[str, ...] | None) -> SourceHead | None:
@@ -237,7 +247,8 @@ def _find_path(name: str) -> _Found | None:
     path = Path(name).expanduser()
     with contextlib.suppress(OSError):  # a name too long for the file system is a name of nothing
         if path.is_dir():
-            return _Found("run", path=_run_file(path))
+            best = path / _RUN_CHECKPOINT
+            return _Found("run", path=undisturbed([best], lambda: _run_file(path)))
         if path.exists():
             return _Found("file", path=path)  # whatever it is, its reader tells
     return None
@@ -255,9 +266,13 @@ def _run_file(run: Path) -> Path:
             f"({_RUN_CHECKPOINT}/). Give the "
             f"folder that `finetune train` printed, or a checkpoint file."
         )
+    _check_whole(path)
+    return path
+
+
+def _check_whole(path: Path) -> None:
     if (harm := fault(path.parent, (path.name, "card.json"))) is not None:
         raise WeightsError(f"model.weights: {harm}")
-    return path
 
 
 def _run_card(path: Path, backbone_name: str) -> tuple[InputSpec, tuple[str, ...]]:

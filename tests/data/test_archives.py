@@ -1,8 +1,13 @@
+import contextlib
 import stat
+import tempfile
+import warnings
 import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from finetune.data.sources.archives import unpack
 from finetune.errors import DataError
@@ -105,3 +110,28 @@ def test_damage(archive: Path) -> None:
 def test_another_archive(archive: Path) -> None:
     with pytest.raises(DataError, match="no folder 'other'"):
         unpack(archive, archive.parent / "out", member="other")
+
+
+@pytest.mark.parametrize(
+    "method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+)
+@settings(max_examples=60, deadline=None)
+@given(draw=st.data())
+def test_any_damage_is_a_message(draw: st.DataObject, method: int) -> None:
+    """Whole files or none, and no other error: whatever bytes are others, and whatever is cut off."""
+    whole = {f"{name}/{name}é.txt": name * 50 for name in "ab"}
+    with tempfile.TemporaryDirectory() as home:
+        archive, folder = Path(home, "set.zip"), Path(home, "out")
+        with zipfile.ZipFile(archive, "w", method) as opened:
+            for name, text in whole.items():
+                opened.writestr(f"set/{name}", text)
+        data = bytearray(archive.read_bytes())
+        for _ in range(draw.draw(st.integers(0, 4))):
+            data[draw.draw(st.integers(0, len(data) - 1))] = draw.draw(st.integers(0, 255))
+        archive.write_bytes(data[: draw.draw(st.integers(0, len(data)) | st.just(len(data)))])
+        with contextlib.suppress(DataError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            unpack(archive, folder, member="set")
+        assert {path.name for path in Path(home).iterdir()} <= {"set.zip", "out"}
+        if folder.exists():
+            assert set(contents(folder).values()) <= set(whole.values())

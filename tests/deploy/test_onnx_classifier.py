@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from PIL import ExifTags, Image
 
 from finetune.deploy.onnx_classifier import CARD_KEY, OnnxClassifier
 from finetune.errors import CheckpointError, MissingExtraError, UserError
@@ -109,3 +110,59 @@ def test_onnxruntime_is_an_extra(onnx_model: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingExtraError, match=r"finetune-pictures\[onnx\]"):
         OnnxClassifier(onnx_model)
+
+
+def test_the_runtime_reports_to_nobody(onnx_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    told: list[str] = []
+    monkeypatch.setattr(onnxruntime, "disable_telemetry_events", lambda: told.append("off"))
+    opened = onnxruntime.InferenceSession
+
+    def open_it(*words: Any, **options: Any) -> Any:
+        told.append("opened")
+        return opened(*words, **options)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", open_it)
+    OnnxClassifier(onnx_model)
+    assert told == ["off", "opened"]
+
+
+def odd_pictures(folder: Path) -> list[Path]:
+    """One of each kind that has to become colours first, or to be turned."""
+    across, down = np.meshgrid(np.arange(60, dtype=np.uint8) * 4, np.arange(40, dtype=np.uint8) * 3)
+    grey = Image.fromarray(across)
+    colours = Image.merge("RGB", (grey, Image.fromarray(255 - down), Image.fromarray(down)))
+    palette, turned = colours.quantize(16), colours.getexif()
+    with_alpha = colours.copy()
+    with_alpha.putalpha(grey)
+    grey.save(folder / "grey.png")
+    Image.merge("LA", (grey, Image.fromarray(down))).save(folder / "grey_alpha.png")
+    Image.fromarray(across.astype(np.uint16) * 257).save(folder / "deep.png")
+    Image.fromarray(across.astype(np.float32) / 255).save(folder / "float.tif")
+    palette.save(folder / "palette.png", transparency=3)
+    palette.save(folder / "palette.gif", transparency=3)
+    with_alpha.save(folder / "alpha.png")
+    colours.save(folder / "one_clear_colour.png", transparency=(0, 255, 0))
+    colours.convert("CMYK").save(folder / "cmyk.jpg")
+    for way in (3, 6, 7):
+        turned[ExifTags.Base.Orientation] = way
+        colours.save(folder / f"turned_{way}.jpg", exif=turned)
+    return sorted(folder.iterdir())
+
+
+def test_odd_pictures_are_to_it_what_they_are_to_the_run(
+    onnx_model: Path, run: Path, tmp_path: Path, cli: Any
+) -> None:
+    pictures = odd_pictures(tmp_path)
+    answers = []
+    for model in (run, onnx_model):
+        ended = cli("predict", model, *pictures, "--jsonl")
+        assert ended.code == 0, ended.err
+        answers.append([json.loads(line) for line in ended.out.splitlines()])
+    assert len(answers[0]) == len(pictures)
+    assert len({each["probability"] for each in answers[0]}) > 5
+    for of_run, of_file in zip(*answers, strict=True):
+        assert of_run["path"] == of_file["path"]
+        assert of_run["class"] == of_file["class"]
+        assert of_run["probability"] == pytest.approx(of_file["probability"], abs=1e-4)

@@ -1,5 +1,7 @@
 """Out of memory in a step: told with a batch size that fits, and the checkpoints stay what they were."""
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -34,10 +36,28 @@ SAYS = "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate 
         (RuntimeError("could not create a primitive descriptor for a convolution forward"), False),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
         (ValueError("can't allocate memory"), False),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
+        (OSError(errno.ENOSPC, "No space left on device"), False),
+        (ImportError("libtorch.so: cannot open shared object file: Cannot allocate memory"), True),
+        (ImportError("libtorch.so: cannot open shared object file: No such file or directory"), False),
     ],
 )
 def test_what_counts_as_out_of_memory(error: Exception, is_one: bool) -> None:
     assert is_out_of_memory(error) == is_one
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs limits of a process")
+@pytest.mark.parametrize("limited", [True, False])
+def test_a_library_that_does_not_fit_into_the_addresses(
+    limited: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a limit its file lies where nothing may be run from."""
+    import resource
+
+    limit = 1 << 40 if limited else resource.RLIM_INFINITY
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    error = ImportError("libtorch_cpu.so: failed to map segment from shared object")
+    assert is_out_of_memory(error) == limited
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ removed whole; the one that was used longest ago goes first.
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from typing import Any
 
 from finetune.data.cache.folder import cache_folder
 from finetune.disk.regular import DOCUMENT_BYTES, read_regular
+
+log = logging.getLogger("finetune")
 
 ABOUT = "about.json"
 
@@ -52,22 +55,24 @@ def listings_folder() -> Path:
 
 def list_kept() -> list[Kept]:
     """All that is there, what was used last first."""
-    found: list[Kept] = []
-    for kind, root in _roots().items():
-        folders = [each for each in root.iterdir() if each.is_dir()] if root.is_dir() else []
-        found.extend(_look(kind, each) for each in folders)
+    found = [
+        _look(kind, each) for kind, root in _roots().items() for each in _inside(root) if _is_folder(each)
+    ]
     return sorted(found, key=lambda kept: -kept.used)
 
 
 def clear() -> int:
     """Remove everything; returns how many bytes that were.
 
-    A training that reads them at the moment goes on: its files live until it closes them.
+    A training that reads them at the moment goes on: its files live until it closes them. What may not be
+    removed, since it is another user's, stays, with a warning.
     """
-    total = sum(each.nbytes for each in list_kept())
+    before = sum(each.nbytes for each in list_kept())
     for root in _roots().values():
         shutil.rmtree(root, ignore_errors=True)
-    return total
+        if os.path.lexists(root):
+            log.warning("%s: not all of it could be removed; it may be another user's, or in use", root)
+    return max(0, before - sum(each.nbytes for each in list_kept()))
 
 
 def make_room(needed: int, limit: int, *spare: Path) -> int:
@@ -95,7 +100,7 @@ def _roots() -> dict[str, Path]:
 
 def _look(kind: str, folder: Path) -> Kept:
     nbytes = 0
-    for path in folder.iterdir():
+    for path in _inside(folder):
         with contextlib.suppress(OSError):
             nbytes += path.stat().st_size
     used = 0.0
@@ -105,3 +110,16 @@ def _look(kind: str, folder: Path) -> Kept:
     with contextlib.suppress(OSError, ValueError):
         about = json.loads(read_regular(folder / ABOUT, DOCUMENT_BYTES))
     return Kept(kind, folder, nbytes, used, about if isinstance(about, dict) else {})
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What is in a folder, which may be gone, or closed to this user: then nothing."""
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _is_folder(path: Path) -> bool:
+    # A Path's own is_dir raises where it may not be looked at.
+    return os.path.isdir(path)  # noqa: PTH112

@@ -1,8 +1,10 @@
 """Unpacking a zip file without letting it write anywhere else, or for ever."""
 
+import lzma
 import os
 import shutil
 import stat
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -15,6 +17,11 @@ from finetune.errors import DataError, printable
 MAX_BYTES = 2 << 30
 MAX_MEMBERS = 200_000
 CHUNK = 1 << 20
+# What damage makes zipfile, and the decompressors below it, raise.
+UNSOUND = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, ValueError,
+    LookupError, ArithmeticError,
+)  # fmt: skip
 
 
 def unpack(archive: Path, folder: Path, *, member: str, max_bytes: int = MAX_BYTES) -> None:
@@ -43,7 +50,7 @@ def unpack(archive: Path, folder: Path, *, member: str, max_bytes: int = MAX_BYT
                 shutil.rmtree(temporary, ignore_errors=True)
     except DataError as error:
         raise DataError(f"{printable(archive)}: {error}. Nothing of it was used.") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except UNSOUND as error:
         raise DataError(
             f"{printable(archive)}: not a sound zip file ({error}). Nothing of it was used."
         ) from None

@@ -1,5 +1,6 @@
 """What is not read of a data set's pictures, from a look at the headers of a few."""
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -31,5 +32,6 @@ def unread_notes(split: Split) -> list[str]:
 def some_files(split: Split) -> list[Path]:
     """Up to :data:`LOOKED_AT` files of a split, spread over it; none where pictures are no files."""
     places = np.linspace(0, len(split) - 1, min(LOOKED_AT, len(split)), dtype=np.int64).tolist()
-    paths = (Path(split.name(place)) for place in places)
-    return [path for path in paths if path.is_file()]
+    names = (split.name(place) for place in places)
+    # A Path's own is_file raises in a folder that may not be looked into; reading tells of that.
+    return [Path(name) for name in names if os.path.isfile(name)]  # noqa: PTH113

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from finetune.disk.regular import DOCUMENT_BYTES, check_regular, read_regular
 from finetune.disk.whole import TEMPORARY, sync
 from finetune.errors import CheckpointError, RunDirError, SaveError, printable
-from finetune.model.manifest import MANIFEST, digest, fault
+from finetune.model.manifest import MANIFEST, digest, fault, undisturbed
 from finetune.recipe.load import load_recipe
 from finetune.recipe.schema import Recipe
 from finetune.training.card import ModelCard
@@ -119,25 +119,42 @@ def promote(opened: Path) -> None:
 def open_checkpoint(folder: Path, name: str) -> Path | None:
     """The verified folder of checkpoint ``name``, or of the one before it with a warning.
 
-    None where there is neither.
+    None where there is neither. For the process that trains there; others must use :func:`load_trained`,
+    since a training replaces its checkpoints.
 
     Raises:
         CheckpointError: there is one, and neither it nor the one before it is whole.
     """
-    final = folder / name
+    path, problem = _find(folder, name)
+    _warn(path, problem)
+    return path
+
+
+def _find(folder: Path, name: str) -> tuple[Path | None, str | None]:
+    """As :func:`open_checkpoint`, with what to warn of."""
     found = None
-    for path in (final, final.with_name(name + PREVIOUS)):
-        if not path.is_dir():
-            continue
+    for path in _places(folder, name):
+        try:
+            if not path.is_dir():
+                continue
+        except OSError as error:
+            raise CheckpointError(f"{printable(path)}: cannot be read ({error.strerror}).") from None
         problem = fault(path, NEEDED)
         if problem is None:
-            if found is not None:
-                log.warning("%s; using the checkpoint before it, %s", found, path)
-            return path
+            return path, found
         found = found or problem
     if found is not None:
         raise CheckpointError(f"{found}, and there is no whole one before it.")
-    return None
+    return None, None
+
+
+def _places(folder: Path, name: str) -> list[Path]:
+    return [folder / name, folder / (name + PREVIOUS)]
+
+
+def _warn(path: Path | None, problem: str | None) -> None:
+    if problem is not None:
+        log.warning("%s; using the checkpoint before it, %s", problem, path)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -179,7 +196,7 @@ class Trained:
 def load_trained(
     run: Path, which: Literal["best", "last"] = "best", device: torch.device | None = None
 ) -> Trained:
-    """Rebuild the network of a run and load a checkpoint into it.
+    """Rebuild the network of a run and load a checkpoint into it. A training may be going on there.
 
     With a ``device`` it is placed there to be run; without, it is on the CPU in torch's plain memory format,
     as a file wants it.
@@ -195,19 +212,26 @@ def load_trained(
         raise RunDirError(
             f"{printable(run)}: not a run directory. Give the folder that `finetune train` printed."
         )
-    folder = open_checkpoint(run / CHECKPOINTS, which)
-    if folder is None:
-        raise RunDirError(
-            f"{printable(run)}: has no checkpoint '{which}' yet. Finish the run with: finetune train "
-            f"{printable(run)}/recipe.yaml "
-            f"--run-dir {printable(run)} --resume"
-        )
-    card = ModelCard.from_dict(read_document(folder / CARD), str(folder / CARD))
+    checkpoints = run / CHECKPOINTS
+
+    def read() -> tuple[Path, str | None, ModelCard, dict[str, Tensor], Recipe]:
+        folder, problem = _find(checkpoints, which)
+        if folder is None:
+            raise RunDirError(
+                f"{printable(run)}: has no checkpoint '{which}' yet. Finish the run with: finetune train "
+                f"{printable(run)}/recipe.yaml "
+                f"--run-dir {printable(run)} --resume"
+            )
+        card = ModelCard.from_dict(read_document(folder / CARD), str(folder / CARD))
+        return folder, problem, card, read_tensors(folder / MODEL), load_recipe(run / RESOLVED)
+
+    folder, problem, card, weights, recipe = undisturbed(_places(checkpoints, which), read)
+    _warn(folder, problem)
     module = rebuild(card.architecture, len(card.classes))
-    load_weights(module, read_tensors(folder / MODEL), folder / MODEL)
+    load_weights(module, weights, folder / MODEL)
     if device is not None:
         place(module, device)
-    return Trained(module.eval(), card, run, which, load_recipe(run / RESOLVED))
+    return Trained(module.eval(), card, run, which, recipe)
 
 
 def load_weights(module: nn.Module, weights: Tensors, where: Path) -> None:

@@ -1,0 +1,135 @@
+"""A run that is read while its training replaces the checkpoints: whole ones of one moment, or a message."""
+
+import functools
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from finetune.data.picture.preprocessing import Preprocessing
+from finetune.errors import CheckpointError
+from finetune.model import manifest, weights
+from finetune.model.backbones import create
+from finetune.model.build import build
+from finetune.model.weights import load_source_weights
+from finetune.recipe.load import dump_recipe
+from finetune.recipe.schema import Recipe
+from finetune.training.card import ModelCard
+from finetune.training.run import checkpoint
+from finetune.training.run.checkpoint import CARD, MODEL, load_trained, save_checkpoint
+
+BACKBONE = "shufflenet_v2_x0_5"
+RECIPE = Recipe.model_validate(
+    {"data": {"source": "digits"}, "model": {"backbone": BACKBONE, "weights": "none"}}
+)
+Save = Callable[[tuple[str, ...]], None]
+
+
+@functools.cache
+def network(count: int) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """All of its weights are the number of its classes; and what it is."""
+    built = build(RECIPE.model, count, seed=0, image_size=32)
+    state = {name: torch.full_like(value, count) for name, value in built.module.state_dict().items()}
+    return state, built.architecture
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Save:
+    """``save(("a", "b"))`` saves what a training with these classes would."""
+    grey = (0.5, 0.5, 0.5)
+    transform = Preprocessing(32, 32, "shorter", "bilinear", grey, grey)
+    (tmp_path / "resolved.yaml").write_text(dump_recipe(RECIPE))
+
+    def write(classes: tuple[str, ...]) -> None:
+        state, architecture = network(len(classes))
+        card = ModelCard(architecture, classes, transform)
+        for name, keep in (("last", True), ("best", False)):
+            save_checkpoint(
+                tmp_path / "checkpoints", name, {MODEL: state}, {CARD: card.to_dict()}, keep_previous=keep
+            )
+
+    return write
+
+
+def meanwhile(
+    monkeypatch: pytest.MonkeyPatch, room: Any, name: str, change: Callable[[], None], times: int
+) -> None:
+    """``change`` happens just before the first ``times`` calls of a function."""
+    real, left = getattr(room, name), [times]
+
+    def disturbed(*words: Any, **options: Any) -> Any:
+        if left[0]:
+            left[0] -= 1
+            change()
+        return real(*words, **options)
+
+    monkeypatch.setattr(room, name, disturbed)
+
+
+@pytest.mark.parametrize("which", ["best", "last"])
+@pytest.mark.parametrize("at", ["fault", "read_document", "read_tensors"])
+def test_weights_and_card_are_of_one_moment(
+    which: Any, at: str, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    save(("a", "b"))
+    save(("a", "b"))
+    meanwhile(monkeypatch, checkpoint, at, lambda: save(("x", "y", "z")), 2)
+    trained = load_trained(tmp_path, which)
+    assert trained.card.classes == ("x", "y", "z")
+    assert {value.flatten()[0].item() for value in trained.module.state_dict().values()} == {3}
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("which", ["best", "last"])
+def test_between_two_renames(which: Any, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a moment there is the one before only, and it goes as soon as there is a new one."""
+    save(("a", "b"))
+    folder = tmp_path / "checkpoints" / which
+    previous = folder.with_name(f"{which}.previous")
+    shutil.rmtree(previous, ignore_errors=True)
+    folder.rename(previous)
+
+    def go_on() -> None:
+        shutil.rmtree(previous)
+        save(("x", "y", "z"))
+
+    meanwhile(monkeypatch, checkpoint, "read_tensors", go_on, 1)
+    assert load_trained(tmp_path, which).card.classes == ("x", "y", "z")
+
+
+def test_replaced_all_the_time(save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(("a", "b"))
+    monkeypatch.setattr(manifest, "ATTEMPTS", 3)
+    monkeypatch.setattr(manifest, "PAUSE", 0.0)
+    meanwhile(monkeypatch, checkpoint, "read_document", lambda: save(("a", "b")), 10)
+    with pytest.raises(CheckpointError, match="faster than it can be read"):
+        load_trained(tmp_path)
+
+
+@pytest.mark.parametrize("at", ["fault", "_run_card", "read_file"])
+def test_weights_of_a_run_that_trains(
+    at: str, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(("a", "b"))
+    meanwhile(monkeypatch, weights, at, lambda: save(("x", "y", "z")), 2)
+    module = create(BACKBONE)
+    loaded = load_source_weights(module, BACKBONE, str(tmp_path))
+    assert loaded.classes == ("x", "y", "z")
+    assert loaded.head is not None
+    assert loaded.head.weight.shape[0] == 3
+
+
+def test_a_folder_that_cannot_be_looked_into(
+    save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(("a", "b"))
+
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    with pytest.raises(CheckpointError, match="checkpoints/best: cannot be read \\(Permission denied\\)"):
+        load_trained(tmp_path)
