@@ -131,7 +131,9 @@ def train_pictures(
             show(advice)
             output.note("")
             text = (remarks + advice.recipe).encode()
-            if advice.choice.strategy is Strategy.scratch:
+            # A head on other features, or none at all, is no beginning of what is advised.
+            same = parse_recipe(first, "first").data == parse_recipe(text, "advice").data
+            if advice.choice.strategy is Strategy.scratch or not same:
                 return train(text, resume=False)
             return train(text, resume=True, extend=True)
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from finetune.recipe.load import minimal_recipe
 from finetune.recipe.schema import AugmentSection, Recipe
-from finetune.strategy.advice import measure
+from finetune.strategy.advice import first, measure
 from finetune.strategy.advice.facts import Facts, Probed, Seconds, Shapes, Sized
 from finetune.strategy.advice.reasons import explain
 from finetune.strategy.advice.rule import choose, settle
@@ -119,6 +119,29 @@ def test_the_recipe_says_what_was_found(chdir_tmp: Path, cli: Cli, monkeypatch: 
     assert shapes["sized"]["shorter"]["gain"] == 0
     # All else was measured of pictures as the recipe has them.
     assert found["facts"]["probe"]["top1"] > shapes["sized"]["shorter"]["top1"]
+
+
+@pytest.mark.parametrize("soon", [0, 1_000])
+def test_a_first_model_does_not_wait_for_it(
+    soon: int, chdir_tmp: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of few pictures, unless they are better brought to size in another way, which begins anew."""
+    monkeypatch.setattr(first, "SOON", soon)
+    pictures(chdir_tmp / "photos", (160, 40), "end")
+    words = ("--set", "model.backbone=shufflenet_v2_x0_5", "--set", "model.weights=none")
+    ended = cli("train", "photos", *words, "--set", "data.image_size=32")
+    assert ended.code == 0, ended.err
+    assert (ended.err.index("a first model is in") < ended.err.index("pictures padded")) == bool(soon)
+    recipe = yaml.safe_load(Path("runs/photos/recipe.yaml").read_text())
+    assert recipe["data"]["resize_mode"] in ("squash", "pad")
+    resolved = yaml.safe_load(Path("runs/photos/resolved.yaml").read_text())
+    assert resolved["data"]["resize_mode"] == recipe["data"]["resize_mode"]
+    lines = [json.loads(line) for line in Path("runs/photos/metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines if "phase" in line] == list(range(1, len(lines)))
+    again = cli("train", "runs/photos/recipe.yaml", "--run-dir", "again")
+    assert again.code == 0, again.err
+    weights = "checkpoints/best/model.safetensors"
+    assert Path("again", weights).read_bytes() == Path("runs/photos", weights).read_bytes()
 
 
 SHORTER = Sized(0.7, 0.0, 0.0)

@@ -4,9 +4,9 @@ Its features stay in the cache, so that the head is solved in seconds. It is a m
 the rest is still measured.
 """
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 from finetune.data.sources.dataset import Source
 from finetune.features.classifiers import require_two
@@ -20,7 +20,9 @@ from finetune.training.setup import Setup, load_data, prepare
 
 # A linear classifier is cross-validated on so many pictures times classes at most, but for this many.
 PROBED, LEAST_PROBED = 400_000, 512
-ALL = "through all layers, once"
+# Of no more pictures than this there is a first model before it is known how they are best brought to size.
+# Of more, a pass in a way that is not gone on with would take longer than the comparison.
+SOON = 1_000
 
 # Gets what pictures go through the network for, how many are done, and how many there are.
 Tell = Callable[[str, int, int], None]
@@ -35,7 +37,9 @@ class FirstPass:
     """The source network and what it makes of the training pictures.
 
     Attributes:
-        setup: brings the pictures to size in the best way of ``shapes``.
+        setup: how pictures are brought to size: in the best way of ``shapes``, or in the weights' own.
+        shapes: None where no size could be read.
+        compared: whether ``shapes`` were measured; otherwise that is still to be done.
         probed: of so many pictures as a linear classifier is cross-validated on.
         readable: so many training pictures can be read.
         computed: of these, so many went through the network now; the cache had the others.
@@ -45,6 +49,7 @@ class FirstPass:
     source: Source
     setup: Setup
     shapes: Shapes | None
+    compared: bool
     probed: Rows
     readable: int
     computed: int
@@ -63,21 +68,48 @@ def first_pass(recipe: Recipe, compute: Compute, tell: Tell) -> FirstPass:
         DataError: the data cannot serve, or a class has fewer than two training pictures.
     """
     source = load_data(recipe.data, recipe.seed)
-    classes, train = len(source.classes), source.splits["train"]
-    require_two(train.targets, classes, train.groups)
+    train = source.splits["train"]
+    require_two(train.targets, len(source.classes), train.groups)
+    setup = prepare(frozen_recipe(recipe, None), source, compute)
+    if len(train) <= SOON:
+        return _pass(recipe, source, setup, None, tell)
+    return _in_best_shape(recipe, source, setup, tell)
+
+
+def in_best_shape(recipe: Recipe, first: FirstPass, tell: Tell) -> FirstPass:
+    """``first`` with the pictures brought to size in the best way, if that was not looked for yet."""
+    return first if first.compared else _in_best_shape(recipe, first.source, first.setup, tell, first)
+
+
+def _in_best_shape(
+    recipe: Recipe, source: Source, setup: Setup, tell: Tell, first: FirstPass | None = None
+) -> FirstPass:
     passed: dict[str, int] = {}
 
     def counted(what: str, done: int, total: int) -> None:
         passed[what] = done
         tell(what, done, total)
 
-    setup = prepare(frozen_recipe(recipe, None), source, compute)
-    shapes = measure_shapes(recipe, setup, train, counted)
-    setup = in_shape(recipe, setup, shapes)
-    rows = features_of(setup, "train", partial(counted, ALL))
+    shapes = measure_shapes(recipe, setup, source.splits["train"], counted)
+    if first is not None and (shapes is None or shapes.best == shapes.own):
+        return dataclasses.replace(first, shapes=shapes, compared=True)
+    found = _pass(recipe, source, in_shape(recipe, setup, shapes), shapes, tell)
     # Those that were compared in the way that is gone on with came from the cache just now.
-    computed = passed.get(ALL, 0) + (0 if shapes is None else passed.get(WORDS[shapes.best], 0))
-    some = some_of(rows.targets, rows.groups, max(PROBED // classes, LEAST_PROBED), recipe.seed)
+    more = 0 if shapes is None else passed.get(WORDS[shapes.best], 0)
+    return dataclasses.replace(found, compared=True, computed=found.computed + more)
+
+
+def _pass(recipe: Recipe, source: Source, setup: Setup, shapes: Shapes | None, tell: Tell) -> FirstPass:
+    computed = 0
+
+    def counted(done: int, total: int) -> None:
+        nonlocal computed
+        computed = done
+        tell("through all layers, once", done, total)
+
+    rows = features_of(setup, "train", counted)
+    number = max(PROBED // len(source.classes), LEAST_PROBED)
+    some = some_of(rows.targets, rows.groups, number, recipe.seed)
     groups = None if rows.groups is None else rows.groups[some]
     probed = Rows(rows.features[some], rows.targets[some], groups)
-    return FirstPass(compute, source, setup, shapes, probed, len(rows.targets), computed)
+    return FirstPass(setup.compute, source, setup, shapes, False, probed, len(rows.targets), computed)

@@ -29,7 +29,7 @@ from finetune.features.softmax import Features, Targets
 from finetune.features.solve import choose_decay
 from finetune.recipe.schema import Recipe
 from finetune.strategy.advice.facts import Facts, Probed, Seconds, Tried
-from finetune.strategy.advice.first import FirstPass, Tell, compute_for, first_pass, silent
+from finetune.strategy.advice.first import FirstPass, Tell, compute_for, first_pass, in_best_shape, silent
 from finetune.strategy.advice.invariance import AUGMENTATIONS, MIRRORING, transform_of, try_out
 from finetune.strategy.advice.sample import some_of, twice_or_more
 from finetune.strategy.advice.similarity import Shift, confidence, told_apart
@@ -93,6 +93,7 @@ def measure(
 
 def look_closer(recipe: Recipe, first: FirstPass, tell: Tell, augmentations: Augmentations) -> Facts:
     """What :func:`measure` says, after its first pass, whose ``compute`` is in force."""
+    first = in_best_shape(recipe, first, tell)
     source, setup, (features, targets, groups) = first.source, first.setup, first.probed
     classes, train = len(source.classes), source.splits["train"]
     counts = train.class_counts(classes)
