@@ -7,12 +7,13 @@ import numpy as np
 import torch
 
 from finetune.data.batches.batch import Batch
+from finetune.data.batches.changed import Changes
 from finetune.data.batches.loaders import read_draws
 from finetune.data.batches.reading import Draw, OnBadImage
 from finetune.data.picture.transforms import Transform
 from finetune.data.processes import nothing
 from finetune.data.sources.dataset import Split
-from finetune.errors import BadImageError, DataError
+from finetune.errors import BadImageError, DataError, printable
 from finetune.features.extract import Extractor
 from finetune.features.store import Store
 
@@ -66,9 +67,10 @@ class Looks:
 
         Raises:
             BadImageError: a picture cannot be read and ``on_bad_image`` is error.
-            DataError: not one can be read.
+            DataError: not one can be read, or one is replaced meanwhile by another picture.
         """
         wanted = list(dict.fromkeys(self._look(draw) for draw in draws))
+        changes = Changes(self._split)
         digests: dict[int, bytes] = {}
         for index in dict.fromkeys(index for index, _ in wanted):
             try:
@@ -99,6 +101,13 @@ class Looks:
             for batch in watch(batches) if missing else ():
                 self._bad.update(zip(self._bad_places(batch, missing, done), batch.bad, strict=True))
                 if batch.indices:
+                    for index in changes.among(batch.indices):
+                        if self._split.digest(index) != digests[index]:
+                            # A row under its former contents would be found, and believed, by other runs.
+                            raise DataError(
+                                f"{printable(self._split.name(index))}: was replaced while its features were "
+                                "computed. Start again once nothing writes there"
+                            )
                     names = [keys[index].pop(0) for index in batch.indices]
                     self._store.add(names, self._extract(batch.images))
                 done += len(batch.indices) + len(batch.bad)

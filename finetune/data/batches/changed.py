@@ -27,10 +27,8 @@ class Changes:
 
     def look(self, indices: Iterable[int]) -> None:
         """Called with the pictures that were just read. The first that changed is named in the log."""
-        for index in indices:
+        for index in self.among(index for index in indices if index not in self._changed):
             name = self._split.name(index)
-            if index in self._changed or _facts(name) == tuple(self._before[index].tolist()):
-                continue
             if not self._changed:
                 log.warning(
                     "%s: was written anew after the run began, and is trained on as it is now; where it "
@@ -38,6 +36,12 @@ class Changes:
                     printable(name),
                 )
             self._changed.add(index)
+
+    def among(self, indices: Iterable[int]) -> list[int]:
+        """Those of ``indices`` whose file has another size or time now. Their contents may be the same."""
+        return [
+            each for each in indices if _facts(self._split.name(each)) != tuple(self._before[each].tolist())
+        ]
 
     def count(self) -> None:
         """Called at the end of an epoch. The first time that there are several, the log has their number."""
