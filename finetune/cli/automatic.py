@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 from finetune.cli import output
 from finetune.cli.advise import asked, show
 from finetune.cli.doctor import examined
-from finetune.cli.run_options import keeping_features, name_of
+from finetune.cli.run_options import name_of
 from finetune.data.sources.left_out import OUTSIDE, PASSED_OVER
 from finetune.disk.nearby import did_you_mean, is_recipe
-from finetune.errors import RunDirError, UserError, printable
+from finetune.errors import RunDirError, StoppedError, UserError, printable
 from finetune.recipe.catalog import DRAWN, KNOWN_SETS
 from finetune.training.run.files import RECIPE, RESOLVED
 
 if TYPE_CHECKING:
     from finetune.recipe.schema import Recipe
+    from finetune.strategy.advice.first import Tell
     from finetune.strategy.doctor.examine import Report
     from finetune.training.fit import Result
 
@@ -121,13 +122,13 @@ def train_pictures(
 
             if given is not None and FIRST.encode() not in given:
                 return train(given, resume=True)
-            with keeping_features(base.cache.where):
-                begun = strategy.begin(base, device=device, tell=progress.passing)
+            with _stoppable(progress.passing) as tell:
+                begun = strategy.begin(base, device=device, tell=tell)
             first = given or f"{remarks}{FIRST}{begun.recipe}".encode()
             train(first, resume=resume, leave_open=True)
             output.note(f"a first model is in {printable(place)}. Next: does more training pay?\n")
-            with _leaving_a_model(source):
-                advice = strategy.advise(base, tell=progress.passing, begun=begun)
+            with _stoppable(progress.passing, "the first model can be used as it is") as tell:
+                advice = strategy.advise(base, tell=tell, begun=begun)
             show(advice)
             output.note("")
             text = (remarks + advice.recipe).encode()
@@ -154,15 +155,30 @@ def _examined(source: str, overrides: list[str]) -> tuple["Recipe", str]:
 
 
 @contextmanager
-def _leaving_a_model(source: str) -> Iterator[None]:
-    try:
-        yield
-    except SystemExit:
-        output.note(
-            "stopped; the first model can be used as it is. `finetune train "
-            f"{printable(source)} --resume` goes on to what is advised"
-        )
-        raise
+def _stoppable(tell: "Tell", remark: str = "") -> "Iterator[Tell]":
+    """``tell``, which also looks whether a signal has come: features computed so far are kept then.
+
+    Args:
+        remark: what the user should know when it has.
+
+    Raises:
+        StoppedError: a signal came.
+    """
+    from finetune.training.signals import Signals
+
+    with Signals() as signals:
+
+        def checked(what: str, done: int, total: int) -> None:
+            tell(what, done, total)
+            signals.check()
+
+        try:
+            yield checked
+            signals.check()
+        except StoppedError:
+            if remark:
+                output.note(remark)
+            raise
 
 
 def _tell(report: "Report") -> str:

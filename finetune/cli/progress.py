@@ -17,11 +17,12 @@ from finetune.errors import MissingExtraError
 class Console:
     """A :class:`finetune.training.progress.Progress` on stderr."""
 
-    def __init__(self, curves: Any = None, tensorboard: Path | None = None) -> None:
-        """``curves``: a TensorBoard writer, and ``tensorboard`` where it writes."""
+    def __init__(self, tensorboard: Path | None = None) -> None:
+        """``tensorboard``: where curves are written for it, if they are."""
         self._bars = output.shows_progress()
         self._bar: tqdm[Any] | None = None
-        self._curves, self._tensorboard = curves, tensorboard
+        self._curves: Any = None
+        self._tensorboard = tensorboard
         self._began: float | None = None
         self._facts: set[tuple[str, str]] = set()
 
@@ -31,6 +32,13 @@ class Console:
             if fact not in self._facts:
                 output.note(line)
         self._facts.update(facts)
+        if self._tensorboard is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            # Only now: a run that begins removes the curves of an earlier one.
+            self._end_curves()
+            with naming(self._tensorboard):
+                self._curves = SummaryWriter(str(self._tensorboard))
 
     def phase(self, title: str) -> None:
         output.note(f"\n{title}")
@@ -82,11 +90,24 @@ class Console:
                 self._curves.add_scalar(name.replace("_", "/"), entry[name], entry["epoch"])
             for group, rate in entry["lr"].items():
                 self._curves.add_scalar(f"lr/{group}", rate, entry["epoch"])
+            self._curves.flush()
+
+    def _end_curves(self) -> None:
+        if self._curves is not None:
+            # All was flushed as it came; its file may be gone with the run that it was of.
+            with contextlib.suppress(OSError):
+                self._curves.close()
+            self._curves = None
 
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+    def end(self) -> None:
+        """Nothing more is shown."""
+        self.close()
+        self._end_curves()
 
 
 @contextlib.contextmanager
@@ -95,21 +116,14 @@ def open_progress(tensorboard: Path | None) -> Iterator[Console]:
 
     Raises:
         MissingExtraError: TensorBoard is asked for and not installed.
-        SaveError: its files cannot be written: the disk is full or failing.
     """
-    curves = None
     if tensorboard is not None:
         try:
-            from torch.utils.tensorboard import SummaryWriter
+            import torch.utils.tensorboard  # noqa: F401
         except ModuleNotFoundError:
             raise MissingExtraError("--tensorboard", "tensorboard", "tensorboard") from None
-        with naming(tensorboard):
-            curves = SummaryWriter(str(tensorboard))
-    console = Console(curves, tensorboard)
+    console = Console(tensorboard)
     try:
         yield console
     finally:
-        console.close()
-        if curves is not None and tensorboard is not None:
-            with naming(tensorboard):
-                curves.close()
+        console.end()
