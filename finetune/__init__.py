@@ -1,4 +1,4 @@
-"""Carry a network trained on a large source data set over to your own pictures.
+"""Carry a network trained on a large source data set over to your own images.
 
 Importing this package imports nothing heavy: the public names below are loaded when first used.
 """
@@ -9,7 +9,7 @@ _PUBLIC = {
     "Recipe": "finetune.recipe.schema",
     "load_recipe": "finetune.recipe.load",
     "fit": "finetune.training.fit",
-    "load_trained": "finetune.training.run.checkpoint",
+    "load_trained": "finetune.training.trained",
     "FinetuneError": "finetune.errors",
 }
 

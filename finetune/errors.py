@@ -6,7 +6,7 @@
     ├── UserError                2   the user's input is wrong; the message says what to do
     │   ├── RecipeError              the recipe or a --set: every fault in it, each with its place
     │   ├── DataError                the data set cannot serve: layout, classes, splits, CSV
-    │   │   └── BadImageError        one picture cannot be read, and why
+    │   │   └── BadImageError        one image cannot be read, and why
     │   ├── WeightsError             weights that cannot be had, read or matched
     │   ├── FreezeError              a freeze that names no layer or leaves nothing to train
     │   ├── RunDirError              a run directory that is taken, missing or not a run
@@ -152,7 +152,7 @@ class DataError(UserError):
 
 
 class BadImageError(DataError):
-    """One picture cannot be read.
+    """One image cannot be read.
 
     ``name`` is its path (or its place in a set without files), ``reason`` a short phrase.
     """

@@ -1,6 +1,6 @@
 """What is true of a backbone, found out by doing it; `scripts/backbones-table --verify` writes the table.
 
-Everything runs on random weights and random pictures, so nothing is downloaded.
+Everything runs on random weights and random images, so nothing is downloaded.
 """
 
 import copy
@@ -16,13 +16,14 @@ import torchvision
 from torch import nn
 from torchvision.ops import StochasticDepth
 
-from finetune.data.picture.preprocessing import Preprocessing
+from finetune.checkpoint.card import ModelCard
 from finetune.deploy.agreement import check_agreement
 from finetune.deploy.onnx_classifier import OnnxClassifier
 from finetune.deploy.torch_classifier import TorchClassifier
 from finetune.deploy.write_onnx import write_onnx
 from finetune.deploy.write_torch import open_pt2, write_pt2
 from finetune.errors import FinetuneError, UserError
+from finetune.image.preprocessing import Preprocessing
 from finetune.model.auxiliary import has_room, loss_and_logits
 from finetune.model.backbones import AUXILIARY
 from finetune.model.build import Network, build
@@ -30,13 +31,12 @@ from finetune.model.freeze import Freeze
 from finetune.model.param_groups import param_groups
 from finetune.recipe.catalog import backbones
 from finetune.recipe.schema import ModelSection, TrainSection
-from finetune.training.card import ModelCard
 from finetune.training.compute.in_force import put_in_force
 from finetune.training.compute.precision import Precision, choose_compute, place
 
 CLASSES = 7
 STEPS = 3
-PICTURES = 4
+IMAGES = 4
 # The last is the one whose network is exported.
 PRECISIONS: tuple[Precision, ...] = ("bf16", "fp32")
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,7 +48,7 @@ HEAD = """\
 # Backbones that were checked
 
 Written by `scripts/backbones-table --verify NAME...`; do not edit. Each line was found out by running the
-backbone on random weights and pictures of so many px, with a new head for 7 classes:
+backbone on random weights and images of so many px, with a new head for 7 classes:
 
 - *layers*: every parameter is in exactly one layer or in the head, and for every k `freeze: k` takes the
   gradient from the parameters of the first k layers, and from no other.
@@ -148,7 +148,7 @@ def check_training(network: Network, k: int, size: int, precision: Precision) ->
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     held = freeze.fingerprint()
     torch.manual_seed(0)
-    images, targets = torch.randn(PICTURES, 3, size, size), torch.arange(PICTURES) % CLASSES
+    images, targets = torch.randn(IMAGES, 3, size, size), torch.arange(IMAGES) % CLASSES
     got: set[str] = set()
     freeze.train_mode()
     for _ in range(STEPS):
@@ -179,7 +179,7 @@ def check_exports(network: Network, module: nn.Module, size: int, formats: Itera
     card = ModelCard(network.architecture, tuple(f"class {i}" for i in range(CLASSES)), preprocessing)
     module = place(copy.deepcopy(module), torch.device("cpu"), "contiguous").eval()  # as a checkpoint is read
     model = TorchClassifier(module, card, torch.device("cpu"))
-    images = np.random.default_rng(0).standard_normal((PICTURES, 3, size, size), dtype=np.float32)
+    images = np.random.default_rng(0).standard_normal((IMAGES, 3, size, size), dtype=np.float32)
     ways: dict[str, tuple[Callable[..., None], Callable[[Path], object]]] = {
         "onnx": (write_onnx, OnnxClassifier),
         "pt2": (write_pt2, open_pt2),

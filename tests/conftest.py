@@ -105,7 +105,7 @@ def cli(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ended]:
 
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of two classes of drawn pictures, split in train, val and test: 16, 6 and 6 a class, 40 px."""
+    """A folder of two classes of drawn images, split in train, val and test: 16, 6 and 6 a class, 40 px."""
     from PIL import Image, ImageDraw
 
     root = tmp_path_factory.mktemp("shapes")

@@ -1,4 +1,4 @@
-"""A network that is built, traced and trained in a blink, in the place of a real one; pictures to match."""
+"""A network that is built, traced and trained in a blink, in the place of a real one; images to match."""
 
 import itertools
 from pathlib import Path
@@ -41,8 +41,8 @@ def create(name: str, *, num_classes: int, **_options: object) -> nn.Module:
     return TinyNetwork(num_classes)
 
 
-def draw_pictures(root: Path, counts: dict[str, tuple[int, int]]) -> Path:
-    """``{"train": (12, 5)}``: so many pictures of noise of two classes, one a little brighter; 16 px."""
+def draw_images(root: Path, counts: dict[str, tuple[int, int]]) -> Path:
+    """``{"train": (12, 5)}``: so many images of noise of two classes, one a little brighter; 16 px."""
     for split, both in counts.items():
         for label, count in enumerate(both):
             folder = root / split / "ab"[label]

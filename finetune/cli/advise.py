@@ -1,4 +1,4 @@
-"""``finetune advise``: which fine-tuning fits these pictures, measured and not guessed."""
+"""``finetune advise``: which fine-tuning fits these images, measured and not guessed."""
 
 import json
 import textwrap
@@ -44,10 +44,10 @@ def advise(
     ] = False,
     device: DeviceOption = None,
 ) -> None:
-    """Measure the pictures, say which fine-tuning fits them and why, and write the recipe.
+    """Measure the images, say which fine-tuning fits them and why, and write the recipe.
 
     Size, similarity to the source, what the features are worth at several depths, and which augmentations
-    these pictures bear are measured on training pictures alone; no network is trained.
+    these images bear are measured on training images alone; no network is trained.
     """
     if backbone is not None and not backbone.startswith(catalog.TIMM):
         catalog.backbone(backbone)
@@ -107,4 +107,4 @@ def show(advice: "Advice") -> None:
         before = heading
     facts = advice.facts
     if facts.cached:
-        output.note(f"features of {facts.cached:,} of {facts.train:,} training pictures were in the cache")
+        output.note(f"features of {facts.cached:,} of {facts.train:,} training images were in the cache")

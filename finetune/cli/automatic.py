@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 TABLES = (".csv", ".tsv")
 RECIPES = (".yaml", ".yml")
 WANTED = (
-    " Give pictures, which are a folder, a CSV file or a known set (digits, hotdog), or a recipe: "
+    " Give images, which are a folder, a CSV file or a known set (digits, hotdog), or a recipe: "
     "`finetune recipe new -o recipe.yaml` writes a starter."
 )
-# Findings of pictures that cannot be read: training leaves them out.
+# Findings of images that cannot be read: training leaves them out.
 UNREADABLE = ("empty-file", "truncated", "unreadable")
 # Says of a run's recipe that advice is still to come.
-FIRST = "# A first model: a solved head. `finetune train PICTURES --resume` goes on to what is advised.\n"
+FIRST = "# A first model: a solved head. `finetune train IMAGES --resume` goes on to what is advised.\n"
 
 
-def is_pictures(what: Path) -> bool:
-    """Whether ``what`` names pictures, as ``data.source`` does, and no recipe.
+def is_images(what: Path) -> bool:
+    """Whether ``what`` names images, as ``data.source`` does, and no recipe.
 
     Raises:
         UserError: it is a run directory; or there is no such thing, and it is not named like a recipe.
@@ -43,7 +43,7 @@ def is_pictures(what: Path) -> bool:
     if what.is_dir():
         if (what / RESOLVED).is_file():
             raise UserError(
-                f"{printable(what)}: a run, no pictures. To go on with it: finetune train "
+                f"{printable(what)}: a run, no images. To go on with it: finetune train "
                 f"{printable(what / RECIPE)} "
                 f"--run-dir {printable(what)} --resume"
             )
@@ -54,7 +54,7 @@ def is_pictures(what: Path) -> bool:
     if not os.path.lexists(what):
         hint = did_you_mean(name, _is_trainable, KNOWN_SETS)
         if hint or not name.lower().endswith(RECIPES):
-            raise UserError(f"{printable(name)}: no such recipe, and no such pictures.{hint or WANTED}")
+            raise UserError(f"{printable(name)}: no such recipe, and no such images.{hint or WANTED}")
     return what.suffix.lower() in TABLES
 
 
@@ -62,7 +62,7 @@ def _is_trainable(path: str) -> bool:
     return is_recipe(path) or Path(path).is_dir() or path.lower().endswith(TABLES)
 
 
-def train_pictures(
+def train_images(
     source: str,
     run_dir: Path | None,
     overrides: list[str],
@@ -80,7 +80,7 @@ def train_pictures(
 
     Raises:
         RunDirError: the run directory is taken.
-        UserError: pictures that cannot serve.
+        UserError: images that cannot serve.
     """
     from finetune.recipe.load import parse_recipe, read_recipe
     from finetune.training.run.directory import RunDir
@@ -182,7 +182,7 @@ def _stoppable(tell: "Tell", remark: str = "") -> "Iterator[Tell]":
 
 
 def _tell(report: "Report") -> str:
-    """Show the findings, a line each; returns how many pictures cannot be read, in words."""
+    """Show the findings, a line each; returns how many images cannot be read, in words."""
     for finding in report.findings:
         if any(words in finding.message for words in (PASSED_OVER, OUTSIDE)):
             continue  # the training says so itself, in the same words, as it begins
@@ -193,4 +193,4 @@ def _tell(report: "Report") -> str:
     if not report.findings:
         output.note("doctor       nothing found")
     count = sum(len(each.files) for each in report.findings if each.kind in UNREADABLE)
-    return f"{count:,} picture{'s' if count > 1 else ''}" if count else ""
+    return f"{count:,} image{'s' if count > 1 else ''}" if count else ""

@@ -1,4 +1,4 @@
-"""``finetune cache``: features of frozen layers, decoded pictures and listings that are kept on disk."""
+"""``finetune cache``: features of frozen layers, decoded images and listings that are kept on disk."""
 
 import json
 import time
@@ -10,10 +10,10 @@ from finetune.cli import output, table
 from finetune.errors import printable
 
 if TYPE_CHECKING:
-    from finetune.data.cache.kept import Kept
+    from finetune.data.cache.contents import Kept
 
 cache_app = typer.Typer(
-    help="Look at what is kept on disk (features, decoded pictures, listings), or remove it.",
+    help="Look at what is kept on disk (features, decoded images, listings), or remove it.",
     no_args_is_help=True,
 )
 
@@ -23,8 +23,8 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """What is kept, and how much room it takes."""
+    from finetune.data.cache.contents import list_kept
     from finetune.data.cache.folder import cache_folder
-    from finetune.data.cache.kept import list_kept
 
     found = list_kept()
     if as_json:
@@ -63,8 +63,8 @@ def clear(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Remove all that is kept. It is computed again when it is needed; fetched data and weights stay."""
+    from finetune.data.cache.contents import clear as remove_all
     from finetune.data.cache.folder import cache_folder
-    from finetune.data.cache.kept import clear as remove_all
 
     freed = remove_all()
     if as_json:
@@ -78,7 +78,7 @@ def _what(kept: "Kept") -> dict[str, Any]:
     about = kept.about
     if kept.kind == "listing":
         return {"source": about.get("folder", "?"), "files": about.get("files", 0)}
-    if kept.kind == "pictures":
+    if kept.kind == "images":
         return {name: about.get(name) for name in ("source", "shorter", "image_size")}
     return {
         "backbone": about.get("backbone", "?"),
@@ -91,7 +91,7 @@ def _in_words(kept: "Kept") -> str:
     what = _what(kept)
     if kept.kind == "features":
         looks = "augmented" if what["augmented"] else "plain"
-        return f"{what['backbone']}, {what['layers']} frozen layers, {looks} pictures"
+        return f"{what['backbone']}, {what['layers']} frozen layers, {looks} images"
     if kept.kind == "listing":
         return f"{what['files']:,} files of {what['source']}"
     size = "whole" if what["shorter"] is None else f"shorter side {what['shorter']} px at most"

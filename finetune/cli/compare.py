@@ -1,4 +1,4 @@
-"""``finetune compare A B``: runs or recipes on the same test pictures."""
+"""``finetune compare A B``: runs or recipes on the same test images."""
 
 import json
 from enum import StrEnum
@@ -49,7 +49,7 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     device: DeviceOption = None,
 ) -> None:
-    """Compare on the same pictures: accuracy, difference and its interval, McNemar's test, curves, cost."""
+    """Compare on the same images: accuracy, difference and its interval, McNemar's test, curves, cost."""
     _check(what, against, set_ or [])
     from finetune.disk.figure import check_figure
     from finetune.strategy.compare import compare as compare_all
@@ -127,7 +127,7 @@ def _train(recipe: Path, overrides: list[str], options: "Options") -> Path:
 
 
 def _train_from_scratch(pretrained: Path, options: "Options") -> Path:
-    """The scratch run beside the pretrained one, on pictures of the same size and all."""
+    """The scratch run beside the pretrained one, on images of the same size and all."""
     from finetune.cli.progress import open_progress
     from finetune.recipe.load import load_recipe
     from finetune.strategy.repeat import train_in_place
@@ -156,10 +156,10 @@ def _show(comparison: "Comparison") -> None:
                 f"{metrics.loss:.4f}",
                 f"{each.seconds:,.0f}",
                 str(each.epochs),
-                f"{each.pictures:,}",
+                f"{each.images:,}",
             )
         )
-    headings: tuple[str, ...] = ("run", "split", "top-1", "loss", "seconds", "epochs", "pictures seen")
+    headings: tuple[str, ...] = ("run", "split", "top-1", "loss", "seconds", "epochs", "images seen")
     table.show([(heading, place > 2) for place, heading in enumerate(headings)], rows)
     names = [printable(each.name) for each in comparison.contestants]
     output.data("")

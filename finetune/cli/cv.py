@@ -36,11 +36,11 @@ def cv(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     device: DeviceOption = None,
 ) -> None:
-    """Train on all folds but one, for each fold, and judge every picture by the network that did not see it.
+    """Train on all folds but one, for each fold, and judge every image by the network that did not see it.
 
-    Folds are stratified; `data.group_by` keeps the pictures of a patient or a scene in one fold. A test split
+    Folds are stratified; `data.group_by` keeps the images of a patient or a scene in one fold. A test split
     of the data's own stays out of it. The interval of the mean is the corrected one of Nadeau and Bengio,
-    since folds share training pictures.
+    since folds share training images.
     """
     if resume and overwrite:
         raise UserError("--resume continues the folds and --overwrite replaces them: choose one.")
@@ -84,7 +84,7 @@ def _show(found: "CrossValidation") -> None:
     table.show([("fold", True), ("top-1", True), ("loss", True), ("n", True)], rows)
     spread = found.spread
     assert spread.deviation is not None  # there are at least two folds
-    corrected = "" if spread.mean_low is None else " (corrected for shared training pictures)"
+    corrected = "" if spread.mean_low is None else " (corrected for shared training images)"
     output.data(
         f"mean {output.percent(spread.mean)}, standard deviation {100 * spread.deviation:.1f} points, "
         f"{spread.interval('folds')}{corrected}\n"

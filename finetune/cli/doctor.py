@@ -1,4 +1,4 @@
-"""``finetune doctor SOURCE``: examine the pictures before anything is trained on them."""
+"""``finetune doctor SOURCE``: examine the images before anything is trained on them."""
 
 import json
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ def doctor(
 ) -> None:
     """Find what would spoil a training: broken files, copies, leakage between the splits, classes too small.
 
-    Nothing is changed. Near-duplicates are found among all pictures, mirrored ones too.
+    Nothing is changed. Near-duplicates are found among all images, mirrored ones too.
     """
     for each in set_ or []:
         if not each.startswith("data."):
@@ -62,7 +62,7 @@ def examined(source: str, overrides: Sequence[str] = ()) -> "Report":
         from finetune.training.setup import reading_of
 
         reading = reading_of(minimal_recipe(source, "resnet18", overrides=of_data, name="doctor").data)
-    return examine(source, watch=lambda looks, total: show_progress(looks, "picture", total), reading=reading)
+    return examine(source, watch=lambda looks, total: show_progress(looks, "image", total), reading=reading)
 
 
 def _show(report: "Report") -> None:
@@ -71,7 +71,7 @@ def _show(report: "Report") -> None:
         smallest, largest = min(counts.values()), max(counts.values())
         span = f"{smallest:,}" if smallest == largest else f"{smallest:,} to {largest:,}"
         total = sum(counts.values())
-        output.data(f"{split:<6} {total:,} pictures that can be read, {len(counts)} classes of {span}")
+        output.data(f"{split:<6} {total:,} images that can be read, {len(counts)} classes of {span}")
     if facts["readable"]:
         sides = " x ".join(
             f"{facts[side]['min']:g} to {facts[side]['max']:g}" for side in ("width", "height")

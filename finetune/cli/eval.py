@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class SplitName(StrEnum):
-    """What a picture is used for."""
+    """What an image is used for."""
 
     train = "train"
     val = "val"
@@ -39,14 +39,14 @@ def evaluate(
     run: Run,
     split: Annotated[
         SplitName | None,
-        typer.Option(help="Which pictures.", show_default="test, or val where there is no test split"),
+        typer.Option(help="Which images.", show_default="test, or val where there is no test split"),
     ] = None,
     data: Annotated[
         str | None,
         typer.Option(
             metavar="SOURCE",
-            help="Other pictures: a folder, a CSV or a named set, with the model's class names. "
-            "Without splits of its own it is used whole. Pictures that the run was trained on are left out.",
+            help="Other images: a folder, a CSV or a named set, with the model's class names. "
+            "Without splits of its own it is used whole. Images that the run was trained on are left out.",
             show_default="the run's own",
         ),
     ] = None,
@@ -56,14 +56,14 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="FILE.csv",
-            help="Write label, prediction and probabilities of each picture.",
+            help="Write label, prediction and probabilities of each image.",
             show_default=False,
         ),
     ] = None,
     csv_safe: CsvSafeOption = True,
     strict: Annotated[
         bool,
-        typer.Option("--strict", help="Refuse pictures that are missing, changed, new, or were trained on."),
+        typer.Option("--strict", help="Refuse images that are missing, changed, new, or were trained on."),
     ] = False,
     include_seen: Annotated[
         bool,
@@ -92,29 +92,28 @@ def evaluate(
         check_output(predictions)
     from finetune.evaluation.text import summary
     from finetune.training.compute.precision import pick_device
-    from finetune.training.own_data import pictures_to_judge
-    from finetune.training.run.checkpoint import load_trained
-    from finetune.training.trained import evaluate_trained
+    from finetune.training.own_data import images_to_judge
+    from finetune.training.trained import evaluate_trained, load_trained
 
     where = pick_device(device)
     warn_of_software_bf16(where, precision)
     trained = load_trained(run, checkpoint.value, where)
-    judged = pictures_to_judge(trained, split and split.value, data, strict=strict, include_seen=include_seen)
+    judged = images_to_judge(trained, split and split.value, data, strict=strict, include_seen=include_seen)
     for note in judged.notes:
         output.note(note)
     for warning in judged.warnings:
         output.warn(warning)
-    size = batch_size or trained.recipe.train.pictures_a_batch
+    size = batch_size or trained.recipe.train.images_a_batch
 
     def measured() -> "Evaluation":
         return evaluate_trained(
             trained,
             judged.name,
-            judged.pictures,
+            judged.images,
             where,
             size,
             precision.value,
-            watch=lambda batches: show_progress(batches, "batch", math.ceil(len(judged.pictures) / size)),
+            watch=lambda batches: show_progress(batches, "batch", math.ceil(len(judged.images) / size)),
         )
 
     if predictions is None:
@@ -125,7 +124,7 @@ def evaluate(
             write_table(evaluation.predictions(), stage, predictions, safe=csv_safe)
     if as_json:
         entry = evaluation.to_dict() | {"checkpoint": checkpoint.value, "run": str(run)}
-        entry |= {"pictures": judged.counts}
+        entry |= {"images": judged.counts}
         output.data(json.dumps(entry, allow_nan=False))
     else:
         output.data(summary(evaluation, output.width()))

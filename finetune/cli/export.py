@@ -52,8 +52,8 @@ def export(
         check_unicode("--out", out)
         check_output(out)
     from finetune.deploy.export import export as write
-    from finetune.training.run.checkpoint import load_trained
     from finetune.training.run.files import EXPORT
+    from finetune.training.trained import load_trained
 
     target = out or run / EXPORT / f"model.{chosen.value}"
     exported = write(load_trained(run, checkpoint.value), chosen.value, target, opset)
@@ -63,7 +63,7 @@ def export(
     output.data(f"size        {exported.size / 1e6:,.1f} MB")
     output.data(
         f"agreement   logits differ by at most {agreement.difference:.2g} (the largest is "
-        f"{agreement.scale:.3g}) on {agreement.n} {exported.pictures} pictures, in batches of 1 and 3"
+        f"{agreement.scale:.3g}) on {agreement.n} {exported.checked_on} images, in batches of 1 and 3"
     )
 
 

@@ -26,7 +26,7 @@ def layers(
     ],
     image_size: Annotated[
         int | None,
-        typer.Option(min=8, max=4096, help="Side of the pictures in pixels. [default: the weights' own]"),
+        typer.Option(min=8, max=4096, help="Side of the images in pixels. [default: the weights' own]"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects.")] = False,
     plot: Annotated[
@@ -43,7 +43,7 @@ def layers(
     """
     if name not in catalog.backbones() and Path(name).exists():
         if image_size is not None:
-            raise UserError("--image-size: a run has its own picture size; leave this out")
+            raise UserError("--image-size: a run has its own image size; leave this out")
         check_run(Path(name))
         if plot is not None:
             from finetune.disk.figure import check_figure

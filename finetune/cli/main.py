@@ -48,7 +48,7 @@ COMMANDS = {
     ),
     "advise": _Command(
         "advise",
-        "Measure the pictures, say which fine-tuning fits them and why, and write the recipe.",
+        "Measure the images, say which fine-tuning fits them and why, and write the recipe.",
     ),
     "probe": _Command(
         "probe",
@@ -56,7 +56,7 @@ COMMANDS = {
     ),
     "rank": _Command(
         "rank",
-        "Rank source networks on the training pictures: a probe's cross-validated accuracy, quick scores, "
+        "Rank source networks on the training images: a probe's cross-validated accuracy, quick scores, "
         "cost.",
     ),
     "lr": _Command(
@@ -65,16 +65,16 @@ COMMANDS = {
     ),
     "train": _Command(
         "train",
-        "Fine-tune a network as RECIPE says, or as `finetune advise` would say of PICTURES.",
+        "Fine-tune a network as RECIPE says, or as `finetune advise` would say of IMAGES.",
     ),
     "cv": _Command(
         "cv",
-        "Train on all folds but one, for each fold, and judge every picture by the network that did not "
+        "Train on all folds but one, for each fold, and judge every image by the network that did not "
         "see it.",
     ),
     "compare": _Command(
         "compare",
-        "Compare on the same pictures: accuracy, difference and its interval, McNemar's test, curves, cost.",
+        "Compare on the same images: accuracy, difference and its interval, McNemar's test, curves, cost.",
     ),
     "eval": _Command(
         "evaluate",
@@ -82,7 +82,7 @@ COMMANDS = {
     ),
     "predict": _Command(
         "predict",
-        "Classify pictures. One that cannot be read is reported on its line; the others go on.",
+        "Classify images. One that cannot be read is reported on its line; the others go on.",
     ),
     "export": _Command(
         "export",
@@ -100,7 +100,7 @@ COMMANDS = {
     "recipe": _Command("recipe_app", "Write, check and print recipes, without running them."),
     "cache": _Command(
         "cache_app",
-        "Look at what is kept on disk (features, decoded pictures, listings), or remove it.",
+        "Look at what is kept on disk (features, decoded images, listings), or remove it.",
     ),
 }
 # By which a shell says that it wants the words that could come next.
@@ -111,7 +111,7 @@ OFFLINE = "--offline"
 def command_line(loaded: Container[str]) -> typer.Typer:
     """The command line, with those of its sub-commands loaded that ``loaded`` names."""
     app = typer.Typer(
-        help="Carry a pretrained network over to your own pictures, and know how good it really is.",
+        help="Carry a pretrained network over to your own images, and know how good it really is.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},

@@ -1,4 +1,4 @@
-"""``finetune predict RUN|MODEL.onnx PATH...``: class names and probabilities for pictures."""
+"""``finetune predict RUN|MODEL.onnx PATH...``: class names and probabilities for images."""
 
 import contextlib
 import sys
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class By(StrEnum):
-    """How pictures are sorted into folders."""
+    """How images are sorted into folders."""
 
     copy = "copy"
     link = "link"
@@ -46,7 +46,7 @@ def predict(
         list[str],
         typer.Argument(
             metavar="PATH...",
-            help="Pictures, folders (all below them), or quoted patterns: 'a/**/*.jpg'. A single - reads "
+            help="Images, folders (all below them), or quoted patterns: 'a/**/*.jpg'. A single - reads "
             "paths from standard input, one a line.",
         ),
     ],
@@ -58,12 +58,12 @@ def predict(
         Path | None, typer.Option("--csv", metavar="FILE", help="Write a CSV file.", show_default=False)
     ] = None,
     csv_safe: CsvSafeOption = True,
-    jsonl: Annotated[bool, typer.Option("--jsonl", help="Print a JSON object a picture.")] = False,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="Print a JSON object an image.")] = False,
     move_into: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Sort the pictures into FOLDER: a folder a class, and a table, sorted.csv. They are "
+            help="Sort the images into FOLDER: a folder a class, and a table, sorted.csv. They are "
             "copied, unless --by says otherwise.",
             show_default=False,
         ),
@@ -73,11 +73,11 @@ def predict(
         typer.Option(help="How --move-into sorts: symbolic links, or files moved.", show_default="copy"),
     ] = None,
     checkpoint: CheckpointOption = Checkpoint.best,
-    batch_size: Annotated[int, typer.Option(min=1, max=1_000_000, help="Pictures at a time.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, max=1_000_000, help="Images at a time.")] = 32,
     precision: PrecisionOption = InferencePrecision.fp32,
     device: DeviceOption = None,
 ) -> None:
-    """Classify pictures. One that cannot be read is reported on its line; the others go on.
+    """Classify images. One that cannot be read is reported on its line; the others go on.
 
     Exit code 1 if any could not be read.
     """
@@ -122,15 +122,15 @@ def predict(
             done += len(batch)
             failed += sum(prediction.error is not None for prediction in batch)
     if csv is not None:
-        output.note(f"{printable(csv)}: {done:,} pictures")
+        output.note(f"{printable(csv)}: {done:,} images")
     if sorter is not None and move_into is not None:
         _tell(sorter.counts, move_into, by or By.copy)
     if seen:
         output.note(
-            f"{seen:,} of {done:,} pictures are in the run's train or val: on others it is less often right"
+            f"{seen:,} of {done:,} images are in the run's train or val: on others it is less often right"
         )
     if failed:
-        raise FinetuneError(f"{failed:,} of {done:,} pictures could not be predicted; each line says why")
+        raise FinetuneError(f"{failed:,} of {done:,} images could not be predicted; each line says why")
 
 
 def _tell(counts: "Counts", target: Path, by: By) -> None:
@@ -153,7 +153,7 @@ def _tell(counts: "Counts", target: Path, by: By) -> None:
 
 
 def _seen_by(model: Path) -> "Callable[[list[str]], int]":
-    """What counts the pictures among files that a run was trained on or chosen by; 0 of a model in a file."""
+    """What counts the images among files that a run was trained on or chosen by; 0 of a model in a file."""
     if not model.is_dir():
         return lambda paths: 0
     from finetune.errors import CheckpointError
@@ -197,7 +197,7 @@ def _open(
     from finetune.deploy.torch_classifier import TorchClassifier
     from finetune.features.split import inference_form
     from finetune.training.compute.precision import pick_device
-    from finetune.training.run.checkpoint import load_trained
+    from finetune.training.trained import load_trained
 
     where = pick_device(device)
     warn_of_software_bf16(where, precision)

@@ -24,7 +24,7 @@ def probe(
         str,
         typer.Argument(
             metavar="RECIPE or SOURCE or RUN",
-            help="A recipe, pictures (as data.source names them), or a run: before and after.",
+            help="A recipe, images (as data.source names them), or a run: before and after.",
             show_default=False,
         ),
     ],
@@ -36,7 +36,7 @@ def probe(
             show_default="the last",
         ),
     ] = None,
-    backbone: Annotated[str, typer.Option(help="Of pictures: the source network.")] = DEFAULT_BACKBONE,
+    backbone: Annotated[str, typer.Option(help="Of images: the source network.")] = DEFAULT_BACKBONE,
     run_dir: Annotated[
         Path | None,
         typer.Option(help="Where the best linear one goes, as a run.", show_default="runs/NAME-probe"),
@@ -145,7 +145,7 @@ def _table(rows: "list[tuple[str, Row]]", heading: str) -> None:
 def _compare(run: Path, device: str | None, as_json: bool) -> None:
     from finetune.cli.progress import open_progress
     from finetune.strategy.probe import before_and_after
-    from finetune.training.run.checkpoint import load_trained
+    from finetune.training.trained import load_trained
 
     with open_progress(None) as progress:
         before, after = before_and_after(load_trained(run), device=device, tell=progress.features)

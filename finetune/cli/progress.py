@@ -43,21 +43,21 @@ class Console:
     def phase(self, title: str) -> None:
         output.note(f"\n{title}")
 
-    def features(self, done: int, pictures: int) -> None:
-        self.passing("through the frozen layers, once", done, pictures)
+    def features(self, done: int, images: int) -> None:
+        self.passing("through the frozen layers, once", done, images)
 
-    def passing(self, what: str, done: int, pictures: int) -> None:
-        """So many of the pictures are through the network; ``what`` for, ends the line that tells of it."""
+    def passing(self, what: str, done: int, images: int) -> None:
+        """So many of the images are through the network; ``what`` for, ends the line that tells of it."""
         if self._began is None:
             self._began = time.monotonic()
         if self._bars and self._bar is None:
-            self._bar = tqdm(total=pictures, desc="features", unit="picture", leave=False, file=sys.stderr)
+            self._bar = tqdm(total=images, desc="features", unit="image", leave=False, file=sys.stderr)
         if self._bar is not None:
             self._bar.update(done - self._bar.n)
-        if done == pictures:
+        if done == images:
             self.close()
             seconds, self._began = time.monotonic() - self._began, None
-            count = "1 picture" if pictures == 1 else f"{pictures:,} pictures"
+            count = "1 image" if images == 1 else f"{images:,} images"
             output.note(f"features: {count} {what}, {seconds:.1f} s")
 
     def step(self, epoch: int, done: int, steps: int) -> None:

@@ -1,4 +1,4 @@
-"""``finetune rank``: source networks compared on pictures, without training any."""
+"""``finetune rank``: source networks compared on images, without training any."""
 
 import json
 from collections.abc import Callable
@@ -23,7 +23,7 @@ SCORES = {"log_me": "LogME", "h_score": "H-score"}
 
 def rank(
     source: Annotated[
-        str, typer.Argument(help="Pictures, as a recipe's data.source names them.", show_default=False)
+        str, typer.Argument(help="Images, as a recipe's data.source names them.", show_default=False)
     ],
     backbones: Annotated[
         str,
@@ -42,7 +42,7 @@ def rank(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     device: DeviceOption = None,
 ) -> None:
-    """Rank source networks on the training pictures: a probe's cross-validated accuracy, quick scores, cost.
+    """Rank source networks on the training images: a probe's cross-validated accuracy, quick scores, cost.
 
     No network is trained, and val and test play no part. A frozen network's features are computed once and
     kept. LogME and the H-score (its covariance shrunk as Ledoit and Wolf say) are quick; how well their order
@@ -60,7 +60,7 @@ def rank(
             if recipe is recipes[0]:
                 count = len(data.splits["train"])
                 output.note(
-                    f"{printable(data.name)}: {len(data.classes)} classes, {count:,} training pictures; "
+                    f"{printable(data.name)}: {len(data.classes)} classes, {count:,} training images; "
                     "val and test play no part"
                 )
             output.note(f"\n{recipe.model.backbone}")

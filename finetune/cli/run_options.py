@@ -41,7 +41,7 @@ class InferencePrecision(StrEnum):
 
 PrecisionOption = Annotated[
     InferencePrecision,
-    typer.Option(help="bf16: faster where the hardware has it; a few pictures change their class."),
+    typer.Option(help="bf16: faster where the hardware has it; a few images change their class."),
 ]
 CsvSafeOption = Annotated[
     bool,
@@ -70,7 +70,7 @@ def name_of(source: str) -> str:
     """What a run on ``source`` is called: after the folder or file, or the set."""
     path = Path(source)
     name = path.resolve().stem if path.exists() else source.rpartition(":")[2]
-    return name or "pictures"
+    return name or "images"
 
 
 @contextmanager

@@ -43,7 +43,7 @@ def train_several(
         results = list(train_seeds(wanted, place, number, options, telling, vary_split=vary_split))
     show_results(results)
     if vary_split:
-        output.note("The seeds vary training and splits: what is carved out of the pictures differs.")
+        output.note("The seeds vary training and splits: what is carved out of the images differs.")
     else:
         output.note("The seeds vary the training alone; all runs have the same splits (--vary-split).")
 

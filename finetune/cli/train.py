@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finetune.cli import output
-from finetune.cli.automatic import is_pictures, train_pictures
+from finetune.cli.automatic import is_images, train_images
 from finetune.cli.run_options import name_of
 from finetune.errors import FinishedRunError, RunDirError, UserError, printable
 from finetune.training.run.files import RECIPE
@@ -22,8 +22,8 @@ def train(
     recipe: Annotated[
         Path,
         typer.Argument(
-            metavar="RECIPE or PICTURES",
-            help="A YAML file; or pictures, as data.source names them, to be examined and advised on first.",
+            metavar="RECIPE or IMAGES",
+            help="A YAML file; or images, as data.source names them, to be examined and advised on first.",
             show_default=False,
         ),
     ],
@@ -57,7 +57,7 @@ def train(
         bool,
         typer.Option(
             "--smoke",
-            help="Try the recipe in seconds: drawn pictures, random weights, one short epoch a phase.",
+            help="Try the recipe in seconds: drawn images, random weights, one short epoch a phase.",
         ),
     ] = False,
     tensorboard: Annotated[
@@ -78,7 +78,7 @@ def train(
         bool, typer.Option("--vary-split", help="With --seeds: each seed also carves the splits anew.")
     ] = False,
 ) -> None:
-    """Fine-tune a network as RECIPE says, or as `finetune advise` would say of PICTURES."""
+    """Fine-tune a network as RECIPE says, or as `finetune advise` would say of IMAGES."""
     if resume and overwrite:
         raise UserError("--resume continues a run and --overwrite replaces it: choose one.")
     if force and not resume:
@@ -87,12 +87,12 @@ def train(
         raise UserError("--vary-split goes with --seeds.")
     if extend and not resume:
         raise UserError("--extend goes with --resume: it trains a finished run longer.")
-    if is_pictures(recipe):
+    if is_images(recipe):
         if extend:
             raise UserError(_extends_its_own(recipe, run_dir))
         if smoke or seeds is not None:
             raise UserError("--smoke and --seeds take a recipe: write one with `finetune advise -o`.")
-        result = train_pictures(
+        result = train_images(
             str(recipe),
             run_dir,
             set_ or [],
@@ -177,7 +177,7 @@ def _instead(
 
 
 def _extends_its_own(source: Path, run_dir: Path | None) -> str:
-    """What to do about ``--extend`` where pictures are given in place of a recipe."""
+    """What to do about ``--extend`` where images are given in place of a recipe."""
     place = run_dir or Path("runs") / name_of(str(source))
     words = [str(place / RECIPE), "--run-dir", str(place), "--resume", "--extend"]
     line = shlex.join([*words, "--set", "train.phases.0.epochs=30"])

@@ -1,1 +1,1 @@
-"""Pictures on disk to batches: sources, splits, safe decoding, preprocessing, augmentation, loaders."""
+"""Images on disk to batches: sources, splits, safe decoding, preprocessing, augmentation, loaders."""

@@ -1,4 +1,4 @@
-"""Whether a picture is still the same one: its name within its source, its size and a digest of its file."""
+"""Whether an image is still the same one: its name within its source, its size and a digest of its file."""
 
 import hashlib
 import os
@@ -32,7 +32,7 @@ def relative_name(name: str, root: str | None) -> str:
 
 
 def file_size(name: str) -> int | None:
-    """The size of a picture's file in bytes; None where it has no regular file."""
+    """The size of an image's file in bytes; None where it has no regular file."""
     try:
         status = os.stat(name)  # noqa: PTH116
     except (OSError, ValueError):

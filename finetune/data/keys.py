@@ -1,6 +1,6 @@
 """Keys: what every random draw in the data path is seeded with.
 
-A draw depends on what it is for (seed, epoch, picture, ...) and on nothing that happened before it, so that
+A draw depends on what it is for (seed, epoch, image, ...) and on nothing that happened before it, so that
 neither the number of workers nor a resume changes it.
 """
 

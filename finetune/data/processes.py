@@ -47,7 +47,7 @@ POLL = 0.1
 BEAT = 1.0
 # Seconds without such a word: told after the first number, an error after the second.
 QUIET, STUCK = 30.0, 300.0
-# Descriptors that have to be left for pictures, checkpoints and tables.
+# Descriptors that have to be left for images, checkpoints and tables.
 SPARE_DESCRIPTORS = 12
 # What says that the machine is short of something, and nothing of the task.
 SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN)

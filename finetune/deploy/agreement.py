@@ -1,4 +1,4 @@
-"""Whether an exported file computes what the model computes, on real pictures."""
+"""Whether an exported file computes what the model computes, on real images."""
 
 import logging
 from collections.abc import Sequence
@@ -10,21 +10,21 @@ from numpy.typing import NDArray
 from finetune.deploy.predict import Classifier
 from finetune.errors import BadImageError, ExportError, UserError, first_line
 from finetune.training.own_data import own_split
-from finetune.training.run.checkpoint import Trained
+from finetune.training.trained import Trained
 
 log = logging.getLogger("finetune")
 
 # Largest difference between two logits, relative to the largest logit: far above fp32 rounding (1e-6), far
 # below what another resize, normalisation or a forgotten eval mode makes (1e-1).
 TOLERANCE = 1e-3
-# One picture at a time, and several: a batch size that tracing has baked in fails one of them.
+# One image at a time, and several: a batch size that tracing has baked in fails one of them.
 BATCHES = (1, 3)
-PICTURES = 12
+IMAGES = 12
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """``difference``: the largest between two logits; ``scale``: the largest logit; over ``n`` pictures."""
+    """``difference``: the largest between two logits; ``scale``: the largest logit; over ``n`` images."""
 
     difference: float
     scale: float
@@ -70,13 +70,13 @@ def compare(expected: NDArray[np.float32], found: NDArray[np.float32]) -> Agreem
         raise ExportError(
             f"the exported file does not compute what the model computes: logits differ by up to "
             f"{difference:.3g}, where {allowed:.3g} is allowed (a thousandth of the largest, {scale:.3g}); "
-            f"{changed} of {len(expected)} pictures change their class. No file was written."
+            f"{changed} of {len(expected)} images change their class. No file was written."
         )
     return Agreement(difference, scale, len(expected))
 
 
 def check_images(trained: Trained) -> tuple[NDArray[np.float32], str]:
-    """(:data:`PICTURES`, channels, S, S) preprocessed pictures to compare on, and where they are from.
+    """(:data:`IMAGES`, channels, S, S) preprocessed images to compare on, and where they are from.
 
     They are spread over the run's own val split; where that cannot be had, seeded noise serves, and a warning
     says so. The second value is ``val`` or ``random`` accordingly.
@@ -90,23 +90,23 @@ def check_images(trained: Trained) -> tuple[NDArray[np.float32], str]:
         images: list[NDArray[np.float32]] = []
         for index in _spread(len(val)):
             try:
-                images.append(preprocessing(val.picture(index, preprocessing.bands)))
+                images.append(preprocessing(val.image(index, preprocessing.bands)))
             except BadImageError as error:
                 log.warning("left out of the check: %s", error)
-            if len(images) == PICTURES:
+            if len(images) == IMAGES:
                 break
         if images:
-            repeated = [images[i % len(images)] for i in range(PICTURES)]
+            repeated = [images[i % len(images)] for i in range(IMAGES)]
             return np.stack(repeated), "val"
-        reason = "none of its pictures can be read"
-    log.warning("the run's val split cannot be had (%s); the export is checked on random pictures", reason)
-    shape = (PICTURES, preprocessing.channels, preprocessing.image_size, preprocessing.image_size)
+        reason = "none of its images can be read"
+    log.warning("the run's val split cannot be had (%s); the export is checked on random images", reason)
+    shape = (IMAGES, preprocessing.channels, preprocessing.image_size, preprocessing.image_size)
     noise = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     return noise, "random"
 
 
 def _spread(n: int) -> Sequence[int]:
     """All of 0 to n - 1, evenly spaced ones first: the classes of a folder lie one after the other."""
-    first = list(dict.fromkeys(np.linspace(0, n - 1, min(n, PICTURES)).round().astype(int).tolist()))
+    first = list(dict.fromkeys(np.linspace(0, n - 1, min(n, IMAGES)).round().astype(int).tolist()))
     taken = set(first)
     return first + [index for index in range(n) if index not in taken]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import nn
 
+from finetune.checkpoint.card import ModelCard
 from finetune.deploy.agreement import Agreement, check_agreement, check_images
 from finetune.deploy.onnx_classifier import OnnxClassifier, first_line
 from finetune.deploy.predict import Classifier
@@ -33,8 +34,7 @@ from finetune.errors import (
     printable,
     require_known,
 )
-from finetune.training.card import ModelCard
-from finetune.training.run.checkpoint import Trained
+from finetune.training.trained import Trained
 
 Format = Literal["onnx", "pt2", "safetensors"]
 Write = Callable[[nn.Module, ModelCard, Path], None]
@@ -51,12 +51,12 @@ ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written (the model first), its size in bytes, and how well it agrees on which pictures."""
+    """What was written (the model first), its size in bytes, and how well it agrees on which images."""
 
     files: tuple[Path, ...]
     size: int
     agreement: Agreement
-    pictures: str
+    checked_on: str
 
 
 def export(trained: Trained, format: Format, target: Path, opset: int | None = None) -> Exported:
@@ -84,13 +84,15 @@ def export(trained: Trained, format: Format, target: Path, opset: int | None = N
     model = TorchClassifier(trained.module, trained.card, torch.device("cpu"))
     with staging(target) as stage:
         staged = stage / target.name
-        images, pictures = check_images(trained)
+        images, checked_on = check_images(trained)
         agreement = _write_and_check(model, trained, format, (write, reopen), staged, target, images)
         # The model comes last: until then nobody looks at what lies beside it.
         files = sorted(stage.iterdir(), key=lambda file: file == staged)
         size = sum(file.stat().st_size for file in files)
         _publish_all(files, target)
-    return Exported(tuple(target.with_name(file.name) for file in reversed(files)), size, agreement, pictures)
+    return Exported(
+        tuple(target.with_name(file.name) for file in reversed(files)), size, agreement, checked_on
+    )
 
 
 def _publish_all(files: list[Path], target: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the user named (files, folders, patterns) -> paths of pictures, one at a time. Torch-free."""
+"""What the user named (files, folders, patterns) -> paths of images, one at a time. Torch-free."""
 
 import glob
 import itertools
@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 from typing import BinaryIO
 
 from finetune.data.sources.files import walk
-from finetune.data.sources.recognise import is_array_name, is_picture
+from finetune.data.sources.recognise import is_array_name, is_image
 from finetune.disk.nearby import did_you_mean
 from finetune.errors import UserError, printable
 
@@ -20,10 +20,10 @@ BOM = b"\xef\xbb\xbf"
 
 
 def check_inputs(inputs: Sequence[str]) -> None:
-    """Look at each input as far as its first picture, before any work is done; ``STDIN`` is left alone.
+    """Look at each input as far as its first image, before any work is done; ``STDIN`` is left alone.
 
     Raises:
-        UserError: inputs that do not exist, patterns that match no picture, folders without one; all at once.
+        UserError: inputs that do not exist, patterns that match no image, folders without one; all at once.
         DataError: a folder that cannot be listed.
     """
     faults = [fault for text in inputs if text != STDIN and (fault := _fault(text)) is not None]
@@ -74,12 +74,12 @@ def _decoded(name: bytes, is_first: bool) -> str:
 
 
 def expand(inputs: Iterable[str], listed: Iterable[str] = ()) -> Iterator[str]:
-    """The pictures of all inputs, in the order given; memory does not grow with their number.
+    """The images of all inputs, in the order given; memory does not grow with their number.
 
-    A file is taken as it is, whatever its name. A folder gives the pictures anywhere below it, sorted,
+    A file is taken as it is, whatever its name. A folder gives the images anywhere below it, sorted,
     without hidden ones. A pattern (``*``, ``?``, ``[...]``; ``**`` for any folders) gives the files that
-    match it, sorted; unless it ends in an extension itself, those that are pictures, as
-    :func:`~finetune.data.sources.recognise.is_picture` tells. ``STDIN`` gives ``listed``: files and folders,
+    match it, sorted; unless it ends in an extension itself, those that are images, as
+    :func:`~finetune.data.sources.recognise.is_image` tells. ``STDIN`` gives ``listed``: files and folders,
     whose names are taken as they are. What of these is not there is given all the same: reading it says what
     is wrong.
     """
@@ -88,7 +88,7 @@ def expand(inputs: Iterable[str], listed: Iterable[str] = ()) -> Iterator[str]:
             for name in listed:
                 yield from _named(name)
         elif Path(text).is_dir():
-            yield from _pictures_in(text)
+            yield from _images_in(text)
         elif _exists(text) or not glob.has_magic(text):
             yield text
         else:
@@ -96,25 +96,25 @@ def expand(inputs: Iterable[str], listed: Iterable[str] = ()) -> Iterator[str]:
 
 
 def _named(name: str) -> Iterator[str]:
-    pictures = _pictures_in(name) if "\0" not in name and Path(name).is_dir() else iter(())
-    yield next(pictures, name)
-    yield from pictures
+    images = _images_in(name) if "\0" not in name and Path(name).is_dir() else iter(())
+    yield next(images, name)
+    yield from images
 
 
-def _pictures_in(folder: str) -> Iterator[str]:
-    """Arrays where there are no other pictures, as when a folder is trained on."""
-    pictures = filter(is_picture, walk(folder))
-    first = next(pictures, None)
+def _images_in(folder: str) -> Iterator[str]:
+    """Arrays where there are no other images, as when a folder is trained on."""
+    images = filter(is_image, walk(folder))
+    first = next(images, None)
     if first is None:
         yield from filter(is_array_name, walk(folder))
         return
     yield first
-    yield from pictures
+    yield from images
 
 
 def _fault(text: str) -> str | None:
     if next(expand([text]), None) is None:
-        kind = "a folder without pictures" if Path(text).is_dir() else "no picture matches this pattern"
+        kind = "a folder without images" if Path(text).is_dir() else "no image matches this pattern"
         return f"{printable(text)}: {kind}."
     if not glob.has_magic(text) and not _exists(text):
         return f"{printable(text)}: no such file or folder.{did_you_mean(text)}"
@@ -127,7 +127,7 @@ def _matches(pattern: str) -> Iterator[str]:
     # Sorted, since the order in which a file system lists its files means nothing; names only are held.
     # Path.glob takes no absolute patterns and does not leave hidden files out.
     for path in sorted(glob.iglob(pattern, recursive=True)):  # noqa: PTH207
-        if (any_kind or is_picture(path)) and not Path(path).is_dir():
+        if (any_kind or is_image(path)) and not Path(path).is_dir():
             yield path
 
 

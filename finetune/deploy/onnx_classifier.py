@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.checkpoint.card import ModelCard
 from finetune.deploy.onnx_file import check_locations, read_outline
 from finetune.errors import CheckpointError, MissingExtraError, UserError, printable
-from finetune.training.card import ModelCard
 
 CARD_KEY = "finetune.card"
 INPUT, OUTPUT = "images", "logits"
@@ -49,7 +49,7 @@ class OnnxClassifier:
         except Exception as error:
             raise CheckpointError(f"{self._path}: cannot be run ({first_line(error)}).") from error
         if logits.shape != (len(images), len(self.card.classes)):
-            raise CheckpointError(f"{self._path}: computes {logits.shape} logits for {len(images)} pictures.")
+            raise CheckpointError(f"{self._path}: computes {logits.shape} logits for {len(images)} images.")
         result: NDArray[np.float32] = logits
         return result
 
@@ -59,7 +59,7 @@ class OnnxClassifier:
         outputs = {entry.name: (entry.type, entry.shape[1:]) for entry in self._session.get_outputs()}
         if inputs != {INPUT: ("tensor(float)", [channels, size, size])}:
             raise CheckpointError(
-                f"{self._path}: its input is not the {size} px pictures of {channels} channels that it "
+                f"{self._path}: its input is not the {size} px images of {channels} channels that it "
                 f"describes."
             )
         if outputs != {OUTPUT: ("tensor(float)", [len(self.card.classes)])}:

@@ -1,4 +1,4 @@
-"""Pictures -> class names and probabilities, batch by batch; the same whatever computes the logits.
+"""Images -> class names and probabilities, batch by batch; the same whatever computes the logits.
 
 Torch-free: what runs the network is handed in.
 """
@@ -12,10 +12,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.data.picture.bands import open_picture
+from finetune.checkpoint.card import ModelCard
 from finetune.errors import BadImageError
 from finetune.evaluation.probabilities import in_digits, ranked, softmax
-from finetune.training.card import ModelCard
+from finetune.image.bands import open_image
 
 
 class Classifier(Protocol):
@@ -25,13 +25,13 @@ class Classifier(Protocol):
     def card(self) -> ModelCard: ...
 
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(N, channels, S, S) preprocessed pictures -> (N, C)."""
+        """(N, channels, S, S) preprocessed images -> (N, C)."""
         ...
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One picture: the best classes with their probabilities, best first, or why there are none."""
+    """One image: the best classes with their probabilities, best first, or why there are none."""
 
     path: str
     best: tuple[tuple[str, float], ...] = ()
@@ -50,7 +50,7 @@ def predict(
 ) -> Iterator[list[Prediction]]:
     """Predict ``paths`` in their order, up to ``batch_size`` at a time; no more than that is ever held.
 
-    A picture that cannot be read, or for which the network computes no finite logits, is a prediction with an
+    An image that cannot be read, or for which the network computes no finite logits, is a prediction with an
     ``error``; the others go on.
 
     Args:
@@ -68,7 +68,7 @@ def _predict_batch(classifier: Classifier, paths: list[str], top: int) -> list[P
     for path in paths:
         try:
             preprocessing = card.preprocessing
-            images.append(preprocessing(open_picture(Path(path), preprocessing.bands)))
+            images.append(preprocessing(open_image(Path(path), preprocessing.bands)))
             results.append(None)
         except BadImageError as error:
             results.append(Prediction(path, error=error.reason))

@@ -54,7 +54,7 @@ class CsvWriter:
 
 
 class TableWriter:
-    """One line a picture: path, class, probability, runners-up. As wide as the paths seen so far ask for."""
+    """One line an image: path, class, probability, runners-up. As wide as the paths seen so far ask for."""
 
     def __init__(self, stream: TextIO, classes: Sequence[str]) -> None:
         self._stream = stream

@@ -1,4 +1,4 @@
-"""Predicted pictures into a folder a class, with a table of what went where. Torch-free.
+"""Predicted images into a folder a class, with a table of what went where. Torch-free.
 
 Nothing is ever overwritten, and nothing is there half: a copy is made aside, and gets its name when whole.
 """
@@ -35,14 +35,14 @@ DEVICES = frozenset(
 UNFIT = frozenset('/\\:*?"<>|')
 
 
-# How a picture comes into its class's folder.
+# How an image comes into its class's folder.
 By = Literal["copy", "link", "move"]
 DONE: dict[By, str] = {"copy": "copied", "link": "linked", "move": "moved"}
 
 
 @dataclass
 class Counts:
-    """What became of pictures.
+    """What became of images.
 
     Attributes:
         placed: anew.
@@ -62,7 +62,7 @@ class Counts:
 
 
 class Sorter:
-    """Places pictures as predictions come; a :class:`finetune.deploy.prediction_text.Writer`."""
+    """Places images as predictions come; a :class:`finetune.deploy.prediction_text.Writer`."""
 
     def __init__(self, target: Path, classes: Sequence[str], by: By, stage: Path) -> None:
         """Use :func:`sorting`, which also writes the table."""
@@ -76,7 +76,7 @@ class Sorter:
         self._seen: set[str] = set()
 
     def write(self, batch: Sequence[Prediction]) -> None:
-        """Place the pictures of a batch.
+        """Place the images of a batch.
 
         Raises:
             SaveError: one cannot be copied, linked or moved; those before it stay where they were put.
@@ -106,7 +106,7 @@ class Sorter:
                 yield path
 
     def _place(self, path: str, folder: str) -> str:
-        """Where the picture now is, below the target."""
+        """Where the image now is, below the target."""
         source = Path(path)
         try:
             (self._target / folder).mkdir(exist_ok=True)
@@ -134,7 +134,7 @@ class Sorter:
         raise AssertionError("names are endless")
 
     def _settled(self, source: Path, placed: str) -> str:
-        """The picture is at ``placed`` already; a move then ends with the source."""
+        """The image is at ``placed`` already; a move then ends with the source."""
         if self._by == "move":
             source.unlink()
         self.counts.there += 1
@@ -142,11 +142,11 @@ class Sorter:
 
     def _is_there(self, source: Path, target: Path) -> bool:
         if self._by != "copy" and target.is_symlink() != (self._by == "link"):
-            return False  # moving a picture onto a link to it would lose it
+            return False  # moving an image onto a link to it would lose it
         return target.is_file() and filecmp.cmp(source, target, shallow=False)
 
     def _put(self, source: Path, target: Path) -> bool:
-        """Place the picture; False if ``target`` is taken."""
+        """Place the image; False if ``target`` is taken."""
         if os.path.lexists(target):
             return False
         try:
@@ -166,7 +166,7 @@ class Sorter:
         return True
 
     def _copy(self, source: Path, target: Path) -> None:
-        aside = self._stage / "picture"
+        aside = self._stage / "image"
         try:
             shutil.copyfile(source, aside)
             with contextlib.suppress(OSError):
@@ -241,7 +241,7 @@ def _folded(name: str) -> str:
 
 
 def _absolute(path: str) -> str:
-    """The same for all spellings of a path; a link to a picture stays one, links to its folder do not."""
+    """The same for all spellings of a path; a link to an image stays one, links to its folder do not."""
     folder, name = os.path.split(path)
     return os.path.join(os.path.realpath(folder or "."), name)  # noqa: PTH118  (a Path raises on odd names)
 
@@ -293,6 +293,6 @@ def _rows(path: Path) -> list[list[str]]:
 
 
 def _write_table(stage: Path, target: Path, rows: dict[str, list[str]]) -> None:
-    """Rows of earlier sortings stay; a picture has one, the latest."""
+    """Rows of earlier sortings stay; an image has one, the latest."""
     merged = {row[0]: row for row in _rows(target)} | rows
     write_table([HEADER, *merged.values()], stage, target, safe=True)

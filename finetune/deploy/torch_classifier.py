@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from finetune.training.card import ModelCard
+from finetune.checkpoint.card import ModelCard
 from finetune.training.compute.precision import InferencePrecision, inference
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from finetune.checkpoint.card import ModelCard
 from finetune.deploy.onnx_classifier import CARD_KEY, INPUT, OUTPUT
 from finetune.errors import ExportError, UserError
-from finetune.training.card import ModelCard
 
 # What torch's exporter writes natively, and onnxruntime has understood since 1.14 (February 2023). Converters
 # to an older one give up on most networks, so none is written.

@@ -9,13 +9,13 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from finetune.checkpoint.card import ModelCard
+from finetune.checkpoint.storage import load_weights, read_document, read_tensors
 from finetune.deploy.onnx_classifier import CARD_KEY
 from finetune.deploy.torch_classifier import TorchClassifier
 from finetune.deploy.write_onnx import card_json, example
 from finetune.errors import ExportError, printable
 from finetune.model.build import published_names, rebuild
-from finetune.training.card import ModelCard
-from finetune.training.run.checkpoint import load_weights, read_document, read_tensors
 
 CARD_FILE = "card.json"
 CONFIG = "config.json"

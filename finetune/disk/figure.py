@@ -25,7 +25,7 @@ def check_figure(path: Path) -> None:
     known = FigureCanvasBase.get_supported_filetypes()
     if _format(path) not in known:
         raise UserError(
-            f"{printable(path)}: cannot be written (its ending is no picture's). Take one of "
+            f"{printable(path)}: cannot be written (its ending is no image's). Take one of "
             f"{', '.join(f'.{each}' for each in sorted(known))}."
         )
     check_output(path)

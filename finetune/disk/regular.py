@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # A JSON document of a run or a model: its description, state, environment or manifest.
 DOCUMENT_BYTES = 64 << 20
-# A table with a row a picture, or a file with a line an epoch.
+# A table with a row an image, or a file with a line an epoch.
 TABLE_BYTES = 1 << 30
 
 KINDS = {

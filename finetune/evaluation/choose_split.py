@@ -1,4 +1,4 @@
-"""Which pictures an evaluation looks at, with their labels in the order of the model's classes."""
+"""Which images an evaluation looks at, with their labels in the order of the model's classes."""
 
 import dataclasses
 import logging
@@ -21,7 +21,7 @@ def choose_split(source: Source, wanted: str | None, classes: Sequence[str]) -> 
         classes: the model's, in logit order; the split's targets are renumbered to them, by name.
 
     Returns:
-        The split's name (train, val, test or all) and its pictures.
+        The split's name (train, val, test or all) and its images.
 
     Raises:
         DataError: the source has no such split, or it has classes that the model does not know.
@@ -29,9 +29,7 @@ def choose_split(source: Source, wanted: str | None, classes: Sequence[str]) -> 
     name = wanted or next((name for name in ("test", "all", "val") if name in source.splits), None)
     if name is None or name not in source.splits:
         if "all" in source.splits:
-            raise DataError(
-                f"{source.name}: it has no splits; without --split all its pictures are evaluated."
-            )
+            raise DataError(f"{source.name}: it has no splits; without --split all its images are evaluated.")
         missing = f"'{wanted}' split" if wanted else "test split and no val split"
         raise DataError(
             f"{source.name}: there is no {missing}. Choose with --split among: {', '.join(source.splits)}."
@@ -57,7 +55,7 @@ def match_classes(split: Split, source: Source, classes: Sequence[str]) -> Split
         )
     absent = [name for name in classes if name not in set(source.classes)]
     if absent:
-        log.info("%s has no pictures of %s; the averages leave them out", source.name, listed(absent))
+        log.info("%s has no images of %s; the averages leave them out", source.name, listed(absent))
     place = {name: index for index, name in enumerate(classes)}
     renumbered = np.array([place[name] for name in source.classes], dtype=np.int64)
     return dataclasses.replace(split, targets=renumbered[split.targets])

@@ -11,22 +11,22 @@ from numpy.typing import NDArray
 from torch import nn
 
 from finetune.data.batches.loaders import Batch, eval_batches
-from finetune.data.picture.preprocessing import Preprocessing
 from finetune.data.sources.dataset import Split
 from finetune.errors import BadImageError, DataError
 from finetune.evaluation.metrics import Metrics, classification_metrics
 from finetune.evaluation.probabilities import in_digits, softmax
+from finetune.image.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
 class Collected:
-    """What a network says about the pictures of a split, in the split's order.
+    """What a network says about the images of a split, in the split's order.
 
     Attributes:
         logits: (N, C) float32.
         targets: (N,) true class indices.
         indices: (N,) places in the split.
-        bad: pictures that could not be read; they are in none of the arrays.
+        bad: images that could not be read; they are in none of the arrays.
     """
 
     logits: NDArray[np.float32]
@@ -44,12 +44,12 @@ class Evaluation:
 
     metrics: Metrics
     collected: Collected
-    pictures: Split
+    images: Split
     split: str
     precision: str = "fp32"
 
     def to_dict(self) -> dict[str, Any]:
-        """One flat JSON object: the metrics, ``split``, ``precision``, and the pictures that were skipped,
+        """One flat JSON object: the metrics, ``split``, ``precision``, and the images that were skipped,
         with reasons.
         """
         skipped = [{"path": error.name, "reason": error.reason} for error in self.collected.bad]
@@ -65,7 +65,7 @@ class Evaluation:
             probabilities = softmax(found.logits[row : row + 1])[0]
             target, predicted = int(found.targets[row]), int(found.logits[row].argmax())
             yield [
-                self.pictures.name(int(index)),
+                self.images.name(int(index)),
                 classes[target],
                 classes[predicted],
                 int(target == predicted),
@@ -82,15 +82,15 @@ def collect_logits(
 ) -> Collected:
     """Run ``module``, which must be on ``device``, in eval mode over ``batches``.
 
-    Only logits are kept, so that memory does not grow with the pictures' size. Each module's own mode is put
+    Only logits are kept, so that memory does not grow with the images' size. Each module's own mode is put
     back afterwards: a network that is being trained has frozen parts in eval mode.
 
     Args:
-        batches: pictures with their labels, as from :func:`finetune.data.batches.loaders.eval_batches`.
+        batches: images with their labels, as from :func:`finetune.data.batches.loaders.eval_batches`.
         autocast: entered for the forward passes; None computes in the weights' own type.
 
     Raises:
-        DataError: there is no readable picture.
+        DataError: there is no readable image.
     """
     logits, targets, indices = [], [], []
     bad: list[BadImageError] = []
@@ -111,13 +111,13 @@ def collect_logits(
             part.training = mode
     if not logits:
         detail = f" ({len(bad)} could not be read, the first: {bad[0]})" if bad else ""
-        raise DataError(f"there is no picture to evaluate{detail}")
+        raise DataError(f"there is no image to evaluate{detail}")
     return Collected(np.concatenate(logits), np.concatenate(targets), np.concatenate(indices), tuple(bad))
 
 
 def evaluate_split(
     module: nn.Module,
-    pictures: Split,
+    images: Split,
     split: str,
     classes: tuple[str, ...],
     preprocessing: Preprocessing,
@@ -130,7 +130,7 @@ def evaluate_split(
     autocast: AbstractContextManager[Any] | None = None,
     watch: Callable[[Iterable[Batch]], Iterable[Batch]] = iter,
 ) -> Evaluation:
-    """Evaluate ``module`` on ``pictures``, whose targets count in the order of ``classes``.
+    """Evaluate ``module`` on ``images``, whose targets count in the order of ``classes``.
 
     Args:
         split: what the result is called: train, val, test or all.
@@ -138,13 +138,13 @@ def evaluate_split(
         watch: passes the batches on and may show how far they are.
 
     Raises:
-        BadImageError: a picture cannot be read and ``on_bad_image`` is error.
-        DataError: there is no readable picture.
+        BadImageError: an image cannot be read and ``on_bad_image`` is error.
+        DataError: there is no readable image.
         FinetuneError: the network computes logits that are not finite.
     """
     batches = eval_batches(
-        pictures, preprocessing, batch_size=batch_size, workers=workers, on_bad_image=on_bad_image
+        images, preprocessing, batch_size=batch_size, workers=workers, on_bad_image=on_bad_image
     )
     collected = collect_logits(module, watch(batches), device, autocast)
     metrics = classification_metrics(collected.logits, collected.targets, classes)
-    return Evaluation(metrics, collected, pictures, split, precision)
+    return Evaluation(metrics, collected, images, split, precision)

@@ -97,11 +97,11 @@ def _needed(cells: list[list[str]], heads: list[int]) -> int:
 
 def _most_confused(counts: NDArray[np.int64], names: list[str]) -> str:
     errors = counts * (1 - np.eye(len(names), dtype=np.int64))
-    rows = [["true", "predicted", "pictures"]]
+    rows = [["true", "predicted", "images"]]
     for place in np.argsort(-errors, axis=None, kind="stable")[:MOST_CONFUSED]:
         true, predicted = divmod(int(place), len(names))
         if errors[true, predicted]:
             rows.append([names[true], names[predicted], f"{errors[true, predicted]:,}"])
     if len(rows) == 1:
-        return "no picture is in the wrong class"
+        return "no image is in the wrong class"
     return f"most confused ({WHOLE_MATRIX})\n{in_columns(rows, text=2)}"

@@ -27,7 +27,7 @@ class ClassMetrics:
     """One class against the rest.
 
     What has no denominator is 0: the precision of a class that was never predicted, the recall of one that
-    has no picture. ``support`` is its number of pictures.
+    has no image. ``support`` is its number of images.
     """
 
     name: str
@@ -47,11 +47,11 @@ class Metrics:
 
     Attributes:
         top1, top1_low, top1_high: accuracy and its Wilson 95% interval.
-        n: pictures.
-        top5: share of pictures whose class is among the five best; None where there are five classes or
+        n: images.
+        top5: share of images whose class is among the five best; None where there are five classes or
             fewer, and it would say nothing.
         loss: mean negative log-likelihood of the softmax, in nats.
-        balanced_accuracy, macro_f1: means of recall and F1 over the classes that have pictures.
+        balanced_accuracy, macro_f1: means of recall and F1 over the classes that have images.
         ece: expected calibration error; see :func:`calibration_error`.
         classes: names in logit order.
         per_class: one entry a class, in logit order.
@@ -111,9 +111,9 @@ def calibration_error(
 ) -> float:
     """Expected calibration error (Guo et al. 2017, "On Calibration of Modern Neural Networks", eq. 3).
 
-    Pictures are binned by the probability of their predicted class into ``bins`` equal-width bins, open
+    Images are binned by the probability of their predicted class into ``bins`` equal-width bins, open
     below and closed above; the error is the mean gap between accuracy and confidence of a bin, weighted by
-    its pictures.
+    its images.
 
     Args:
         confidence: (N,) probability of the predicted class.
@@ -128,7 +128,7 @@ def calibration_error(
 def classification_metrics(
     logits: NDArray[np.floating], targets: NDArray[np.integer], classes: Sequence[str]
 ) -> Metrics:
-    """All metrics of N pictures in C classes. Of equal logits the lowest index wins.
+    """All metrics of N images in C classes. Of equal logits the lowest index wins.
 
     Args:
         logits: (N, C), finite.
@@ -136,20 +136,20 @@ def classification_metrics(
         classes: C names in logit order.
 
     Raises:
-        DataError: there is no picture.
+        DataError: there is no image.
         FinetuneError: a logit is infinite or not a number.
     """
     n, num_classes = logits.shape
     if len(targets) != n or len(classes) != num_classes:
         raise ValueError(f"{logits.shape} logits, {len(targets)} targets and {len(classes)} classes")
     if n == 0:
-        raise DataError("there is no picture to evaluate")
+        raise DataError("there is no image to evaluate")
     if targets.min() < 0 or targets.max() >= num_classes:
         raise ValueError(f"targets must be from 0 to {num_classes - 1}")
     faulty = int((~np.isfinite(logits).all(axis=1)).sum())
     if faulty:
         raise FinetuneError(
-            f"the model computes logits that are infinite or not a number for {faulty} of {n} pictures; "
+            f"the model computes logits that are infinite or not a number for {faulty} of {n} images; "
             "its weights or its preprocessing are broken"
         )
 

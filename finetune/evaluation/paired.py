@@ -1,4 +1,4 @@
-"""Two networks on the same pictures: whether one is better, and by how much."""
+"""Two networks on the same images: whether one is better, and by how much."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -10,12 +10,12 @@ from scipy.stats import binomtest, norm
 
 @dataclass(frozen=True)
 class Paired:
-    """The second of two networks against the first, on the same ``n`` pictures.
+    """The second of two networks against the first, on the same ``n`` images.
 
     Attributes:
         difference: accuracy of the second less that of the first, a fraction.
         low, high: its 95 % interval, by :func:`difference_interval`.
-        only_first, only_second: pictures that only one of the two has right.
+        only_first, only_second: images that only one of the two has right.
         p: of McNemar's exact test, by :func:`mcnemar`.
     """
 
@@ -33,9 +33,9 @@ class Paired:
 
 
 def paired(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Paired:
-    """Compare two networks by what each has right, (N,) each, picture by picture in the same order."""
+    """Compare two networks by what each has right, (N,) each, image by image in the same order."""
     if first.shape != second.shape or not len(first):
-        raise ValueError(f"{len(first)} and {len(second)} pictures")
+        raise ValueError(f"{len(first)} and {len(second)} images")
     n, only_first, only_second = len(first), int((first & ~second).sum()), int((second & ~first).sum())
     low, high = difference_interval(only_first, only_second, n)
     return Paired(
@@ -51,7 +51,7 @@ def paired(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Paired:
 
 def mcnemar(only_first: int, only_second: int) -> float:
     """The p-value of McNemar's exact test (two-sided): the chance that equally good networks disagree so
-    unevenly. Only pictures that one of the two has right count; 1 if there are none.
+    unevenly. Only images that one of the two has right count; 1 if there are none.
     """
     disagreements = only_first + only_second
     if disagreements == 0:
@@ -62,7 +62,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
 def difference_interval(only_first: int, only_second: int, n: int) -> tuple[float, float]:
     """The adjusted Wald interval at 95 % of a difference between paired proportions (Bonett and Price 2012).
 
-    It covers well also where there are few pictures or hardly a disagreement, where the plain Wald interval
+    It covers well also where there are few images or hardly a disagreement, where the plain Wald interval
     shrinks to nothing.
     """
     first, second = (only_first + 1) / (n + 2), (only_second + 1) / (n + 2)

@@ -51,16 +51,16 @@ def _headline(evaluation: "Evaluation") -> str:
 
 
 def _per_class(metrics: Metrics) -> str:
-    rows = [["class", "precision", "recall", "F1", "pictures"]]
+    rows = [["class", "precision", "recall", "F1", "images"]]
     for entry in metrics.per_class:
         rates = [f"{100 * rate:.1f} %" for rate in (entry.precision, entry.recall, entry.f1)]
-        # Without a picture of the class there is nothing to be right about.
+        # Without an image of the class there is nothing to be right about.
         rows.append([printable(entry.name), *(rates if entry.support else ["-"] * 3), f"{entry.support:,}"])
     return in_columns(rows, text=1)
 
 
 def _skipped(bad: Sequence[BadImageError]) -> str:
-    lines = [f"{len(bad):,} pictures could not be read and are in none of the numbers:"]
+    lines = [f"{len(bad):,} images could not be read and are in none of the numbers:"]
     lines += [f"  {printable(str(error))}" for error in bad[:SKIPPED_SHOWN]]
     if len(bad) > SKIPPED_SHOWN:
         lines.append(f"  and {len(bad) - SKIPPED_SHOWN:,} more, which --json names")

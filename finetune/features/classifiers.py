@@ -1,7 +1,7 @@
 """Shallow classifiers on features: linear SVM, logistic regression, nearest class mean, nearest neighbours.
 
 All are scikit-learn's, on features scaled to zero mean and unit variance. What is to be set (C, the decay,
-the number of neighbours) is chosen by stratified cross-validation on the training pictures alone. The first
+the number of neighbours) is chosen by stratified cross-validation on the training images alone. The first
 three are linear: each becomes a :class:`~finetune.features.solve.LinearHead` on the features as they are,
 with the scaling folded in. Scores that are no log-probabilities are divided by a temperature (Guo et al.
 2017), fitted on held-out folds; it changes no prediction.
@@ -30,7 +30,7 @@ Scores = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Classifier:
-    """One classifier, fitted on all training pictures.
+    """One classifier, fitted on all training images.
 
     Attributes:
         name: svm, logistic, class_mean or neighbours.
@@ -53,19 +53,19 @@ def fit_all(
     """Each classifier, in the order of the docstring above.
 
     Args:
-        features: (N, D) of the training pictures.
+        features: (N, D) of the training images.
         targets: (N,), in 0..num_classes-1.
         seed: of the folds.
         groups: (N,), which no fold divides; None: there are none.
 
     Raises:
-        DataError: a class with fewer than two pictures, or groups, or features that are all the same.
+        DataError: a class with fewer than two images, or groups, or features that are all the same.
     """
     from sklearn.preprocessing import StandardScaler
 
     require_two(targets, num_classes, groups)
     if not np.ptp(features, axis=0).any():
-        raise DataError("a probe needs features that differ, and these are the same for every picture")
+        raise DataError("a probe needs features that differ, and these are the same for every image")
     scaler = StandardScaler().fit(features.astype(np.float64))
     scaled = scaler.transform(features.astype(np.float64)).astype(np.float32)
     folds = inner_folds(targets, seed, groups)
@@ -97,13 +97,13 @@ def require_two(targets: Targets, num_classes: int, groups: Targets | None = Non
     """See that each class can be cross-validated on.
 
     Raises:
-        DataError: one has fewer than two pictures, or groups.
+        DataError: one has fewer than two images, or groups.
     """
     if int(np.bincount(targets, minlength=num_classes).min()) < 2:
-        raise DataError("a probe needs two or more training pictures of each class, to cross-validate on")
+        raise DataError("a probe needs two or more training images of each class, to cross-validate on")
     if groups is not None and int(per_class(targets, groups).min()) < 2:
         raise DataError(
-            "a probe needs training pictures of two or more groups (data.group_by) of each class, to "
+            "a probe needs training images of two or more groups (data.group_by) of each class, to "
             "cross-validate on"
         )
 

@@ -1,7 +1,7 @@
 """Whether features are kept, and where: by a fixed rule, never by a timing.
 
 Keeping pays where a row is read more than once, and where reading it takes less time than reading, decoding
-and computing the picture anew. Both times are estimated from counts (bytes, pixels, operations) and nominal
+and computing the image anew. Both times are estimated from counts (bytes, pixels, operations) and nominal
 speeds, so that a recipe is decided the same way each time it runs on a machine.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from finetune.data.cache.kept import features_folder
+from finetune.data.cache.contents import features_folder
 from finetune.data.machine import memory
 from finetune.errors import require_known
 
@@ -57,9 +57,9 @@ def decide(
         wanted: the recipe's ``cache.where``; auto prefers the disk, which the next run finds filled.
         limit: the recipe's, in bytes.
         uses: how often a row is read.
-        row_bytes: of one picture's features.
-        flops: floating-point operations of one picture in the frozen layers.
-        pixels: of one picture as the network sees it.
+        row_bytes: of one image's features.
+        flops: floating-point operations of one image in the frozen layers.
+        pixels: of one image as the network sees it.
         taken: of ``limit``, by what else this run keeps, in bytes.
     """
     require_known("cache.where", wanted, ("auto", "memory", "disk", "off"))
@@ -76,7 +76,7 @@ def decide(
     computing = (
         flops / (FLOPS_OF_A_GPU if on_gpu else threads * FLOPS_PER_THREAD) + pixels * SECONDS_PER_PIXEL
     )
-    times = f"{amount(row_bytes)} a picture; reading {_ms(reading)}, computing {_ms(computing)}"
+    times = f"{amount(row_bytes)} an image; reading {_ms(reading)}, computing {_ms(computing)}"
     if wanted == "auto" and uses <= 1:
         return Verdict(None, "each look is used once only")
     if wanted == "auto" and reading >= computing:

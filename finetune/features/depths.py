@@ -11,7 +11,7 @@ from finetune.model.truncate import Pool, plan_pools
 
 
 class Depths(nn.Module):
-    """Pictures (N, C, S, S) to one (N, D) for each of the layers ``ks``, averaged over places or tokens.
+    """Images (N, C, S, S) to one (N, D) for each of the layers ``ks``, averaged over places or tokens.
 
     In eval mode, with the network's own modules, so that hooks on them see what passes; or ``folded``, each
     BatchNorm into its convolution, which is faster.

@@ -1,10 +1,10 @@
-"""Pictures through a frozen prefix: each picture's features are the same bits in whatever batch it comes.
+"""Images through a frozen prefix: each image's features are the same bits in whatever batch it comes.
 
-How many pictures a convolution or matrix product is given decides how the work is divided, and so the last
-bits of each picture's result; where in the batch a picture stands, and which others stand beside it, does
+How many images a convolution or matrix product is given decides how the work is divided, and so the last
+bits of each image's result; where in the batch an image stands, and which others stand beside it, does
 not (measured on the CPU, on ResNet, MobileNet-v3, EfficientNet and ViT). So the prefix always computes a
-fixed number of pictures at a time, the last of them repeated where there are fewer. That the place makes no
-difference is tried out before it is relied on; where it does make one, pictures are computed one by one.
+fixed number of images at a time, the last of them repeated where there are fewer. That the place makes no
+difference is tried out before it is relied on; where it does make one, images are computed one by one.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from finetune.features.split import NoSplitError, prefix_graph, stretch_graphs
 from finetune.model.layers import LayerTable, on_meta
 
-# Pictures at a time on the CPU. Fewer are slower, and the last batch of an epoch is filled up to it.
+# Images at a time on the CPU. Fewer are slower, and the last batch of an epoch is filled up to it.
 TOGETHER = 16
 
 Autocast = Callable[[], contextlib.AbstractContextManager[None]]
@@ -28,7 +28,7 @@ Autocast = Callable[[], contextlib.AbstractContextManager[None]]
 
 @dataclass(frozen=True)
 class RowSpec:
-    """How the features of one picture are laid out in memory.
+    """How the features of one image are laid out in memory.
 
     A map ``(C, H, W)`` in channels-last format is a row ``(H, W, C)``: a batch made of rows then has the very
     strides that the prefix gave it, by which the suffix's kernels are chosen.
@@ -61,18 +61,18 @@ class Extractor:
 
     Args:
         prefix: of :func:`finetune.features.split.split`, on ``device``.
-        picture: shape of one picture, ``(C, S, S)``.
+        image: shape of one image, ``(C, S, S)``.
         autocast: the context that forward passes run in.
-        batch_size: of the training batches; on a GPU so many pictures are computed at a time.
+        batch_size: of the training batches; on a GPU so many images are computed at a time.
 
     Raises:
-        NoSplitError: what the prefix computes is not one row a picture.
+        NoSplitError: what the prefix computes is not one row an image.
     """
 
     def __init__(
         self,
         prefix: nn.Module,
-        picture: tuple[int, int, int],
+        image: tuple[int, int, int],
         device: torch.device,
         autocast: Autocast,
         batch_size: int = TOGETHER,
@@ -81,10 +81,10 @@ class Extractor:
         self._device = device
         self._autocast = autocast
         self.together = TOGETHER if device.type == "cpu" else batch_size
-        trial = torch.randn(self.together, *picture, generator=torch.Generator().manual_seed(0))
+        trial = torch.randn(self.together, *image, generator=torch.Generator().manual_seed(0))
         first = self._run(trial)
         if first.ndim < 2 or len(first) != len(trial):
-            raise NoSplitError("what leaves that layer is not one row a picture")
+            raise NoSplitError("what leaves that layer is not one row an image")
         plain = first.ndim != 4 or first.is_contiguous()
         channels_last = not plain and first.is_contiguous(memory_format=torch.channels_last)
         shape = tuple(first.shape[1:])
@@ -95,7 +95,7 @@ class Extractor:
             self.together = 1
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Pictures ``(N, C, S, S)`` -> rows ``(N, *spec.shape)`` on the device, contiguous."""
+        """Images ``(N, C, S, S)`` -> rows ``(N, *spec.shape)`` on the device, contiguous."""
         rows = torch.empty(len(images), *self.spec.shape, dtype=self.spec.dtype, device=self._device)
         for start in range(0, len(images), self.together):
             part = images[start : start + self.together]
@@ -106,7 +106,7 @@ class Extractor:
         return rows
 
     def at_once(self, images: Tensor, autocast: Autocast) -> Tensor:
-        """Pictures -> the batch that the suffix takes, computed in one pass: for looks that are seen once.
+        """Images -> the batch that the suffix takes, computed in one pass: for looks that are seen once.
 
         Args:
             autocast: the context of this pass, in place of the extractor's own.
@@ -116,7 +116,7 @@ class Extractor:
         return self.spec.features(torch.empty(0, *self.spec.shape, device=self._device))
 
     def fingerprint(self) -> str:
-        """SHA-256 of what is computed: operations, settings, weights, and how many pictures at a time."""
+        """SHA-256 of what is computed: operations, settings, weights, and how many images at a time."""
         digest = hashlib.sha256(f"{self.together}\n{self._prefix!r}\n".encode())
         digest.update(str(getattr(self._prefix, "code", "")).encode())
         for name, value in self._prefix.state_dict(keep_vars=True).items():
@@ -134,14 +134,14 @@ class Extractor:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one picture costs in the first k layers: floating-point operations, and numbers that come out."""
+    """What one image costs in the first k layers: floating-point operations, and numbers that come out."""
 
     flops: int
     numbers: int
 
 
 def cost(module: nn.Module, table: LayerTable, k: int, image_size: int, channels: int = 3) -> Cost:
-    """Count, on the meta device, what the first ``k`` layers do with one picture.
+    """Count, on the meta device, what the first ``k`` layers do with one image.
 
     Raises:
         NoSplitError: the network cannot be cut there.

@@ -2,7 +2,7 @@
 
 The features are centred and turned to their principal axes. Both leave the minimum where it is: the bias is
 free, and the penalty does not see a rotation. What the axes have no variance in, which is much where there
-are fewer pictures than features, is left out without any loss, since the weights there are zero at the
+are fewer images than features, is left out without any loss, since the weights there are zero at the
 minimum. Along the axes the objective's curvature is known well enough to be evened out: variance over the
 number of classes, plus the decay. As the features come, some directions are ten thousand times as steep as
 others, and L-BFGS (Liu and Nocedal 1989) takes hundreds of steps where it here takes tens.
@@ -53,7 +53,7 @@ class Axes:
         rows /= scale
         span = None
         if rows.shape[0] < rows.shape[1]:
-            # All pictures lie in the space that they span, of fewer dimensions.
+            # All images lie in the space that they span, of fewer dimensions.
             span, lengths = torch.linalg.qr(rows.T)
             rows = lengths.T
         variances, turn = torch.linalg.eigh(rows.T @ rows / len(rows))
@@ -175,7 +175,7 @@ def minimise(
 
 
 def weighed(labels: Tensor, class_weights: Sequence[float] | None, dtype: torch.dtype) -> Tensor:
-    """(N,): how much each picture of ``labels`` counts for in the mean."""
+    """(N,): how much each image of ``labels`` counts for in the mean."""
     weighing = torch.ones(len(labels), dtype=dtype)
     if class_weights is not None:
         weighing = torch.tensor(class_weights, dtype=dtype)[labels]

@@ -1,6 +1,6 @@
 """A linear head, solved exactly: L2-regularised softmax regression on features.
 
-The objective is the one that SGD on the same phase would lower: the mean cross-entropy over the pictures
+The objective is the one that SGD on the same phase would lower: the mean cross-entropy over the images
 (weighted by class where the recipe says so) plus ``decay / 2`` times the squared weights; the bias is free.
 It is convex, and has one minimum (:mod:`finetune.features.softmax`), which
 L-BFGS comes near to and Newton's method finds (:mod:`finetune.features.newton`).
@@ -26,7 +26,7 @@ GRID = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
 # compared with others, or that the way to the minimum starts from.
 EXACT, ROUGH = 1e-6, Enough(share=1e-2)
 STEPS, ROUGH_STEPS = 2000, 500
-# Held-out losses nearer to each other than this, in nats a picture, tell nothing: of equals the stronger.
+# Held-out losses nearer to each other than this, in nats an image, tell nothing: of equals the stronger.
 EQUAL = 1e-3
 
 

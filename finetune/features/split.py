@@ -31,7 +31,7 @@ class Pieces:
     """A network in two.
 
     Attributes:
-        prefix: pictures ``(N, C, S, S)`` to the value that leaves layer k, in inference form.
+        prefix: images ``(N, C, S, S)`` to the value that leaves layer k, in inference form.
         train: that value to logits, as the network trains: with the modes it had when it was cut.
         evaluate: that value to logits, in eval mode.
 
@@ -62,7 +62,7 @@ def split(module: nn.Module, table: LayerTable, k: int) -> Pieces:
 
 
 def prefix_graph(module: nn.Module, table: LayerTable, k: int) -> fx.GraphModule:
-    """Pictures to what leaves layer ``k``, in eval mode; not folded.
+    """Images to what leaves layer ``k``, in eval mode; not folded.
 
     Raises:
         NoSplitError: as :func:`split`.
@@ -72,7 +72,7 @@ def prefix_graph(module: nn.Module, table: LayerTable, k: int) -> fx.GraphModule
 
 
 def stretch_graphs(module: nn.Module, table: LayerTable, ks: Sequence[int]) -> list[fx.GraphModule]:
-    """The network's first layers in consecutive pieces: pictures to what leaves layer ``ks[0]``, that to what
+    """The network's first layers in consecutive pieces: images to what leaves layer ``ks[0]``, that to what
     leaves ``ks[1]``, and so on; in eval mode, not folded.
 
     Args:
@@ -194,10 +194,10 @@ def _cut(graph: fx.Graph, table: LayerTable, k: int) -> fx.Node:
 
 
 def _part(module: nn.Module, whole: fx.Graph, start: fx.Node | None, stop: fx.Node | None) -> fx.GraphModule:
-    """The graph from ``start`` (None: the picture) to ``stop`` (None: the logits)."""
+    """The graph from ``start`` (None: the image) to ``stop`` (None: the logits)."""
     nodes = list(whole.nodes)
-    picture = next(node for node in nodes if node.op == "placeholder")
-    source = start or picture
+    image = next(node for node in nodes if node.op == "placeholder")
+    source = start or image
     target = stop if stop is not None else nodes[-1].args[0]
     if not isinstance(target, fx.Node):
         raise NoSplitError("it has more than one output in training (auxiliary classifiers)")
@@ -207,7 +207,7 @@ def _part(module: nn.Module, whole: fx.Graph, start: fx.Node | None, stop: fx.No
         if node not in needed:
             needed.add(node)
             waiting.extend(node.all_input_nodes)
-    if source is not picture and picture in needed:
+    if source is not image and image in needed:
         raise NoSplitError("more than one tensor leads on from there")
     graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
     for node in nodes:
@@ -226,9 +226,9 @@ def output_of(prefix: nn.Module, images: Tensor) -> Tensor:
     """What ``prefix`` computes from ``images``.
 
     Raises:
-        NoSplitError: it is not one value a picture.
+        NoSplitError: it is not one value an image.
     """
     features = prefix(images)
     if not isinstance(features, Tensor) or features.ndim < 1 or len(features) != len(images):
-        raise NoSplitError("what leaves that layer is not one row a picture")
+        raise NoSplitError("what leaves that layer is not one row an image")
     return features

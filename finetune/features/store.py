@@ -1,7 +1,7 @@
-"""Features that were computed once: rows by the identity of their picture, in memory or on disk.
+"""Features that were computed once: rows by the identity of their image, in memory or on disk.
 
 On disk a store is a folder of *blocks*: safetensors files of up to ``BLOCK_ROWS`` rows and the identities of
-their pictures. A block is called by the SHA-256 of its bytes. It appears under that name only when it is
+their images. A block is called by the SHA-256 of its bytes. It appears under that name only when it is
 whole, and is hashed when the store is opened: a torn, altered or foreign file is removed, with a warning, and
 its rows are computed again. An interrupted filling goes on after the blocks that are there, and several
 processes may fill one folder, since none ever changes a file of another.
@@ -24,7 +24,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from finetune.data.cache.kept import ABOUT
+from finetune.data.cache.contents import ABOUT
 from finetune.disk.regular import open_regular
 from finetune.disk.whole import TEMPORARY, write_whole
 from finetune.features.extract import RowSpec
@@ -43,7 +43,7 @@ Places = npt.NDArray[np.int64]
 
 
 class Store:
-    """Rows of one :class:`~finetune.features.extract.RowSpec`, by a picture's 32-byte identity.
+    """Rows of one :class:`~finetune.features.extract.RowSpec`, by an image's 32-byte identity.
 
     Args:
         folder: on disk; it is made where needed. None: in memory.
@@ -164,5 +164,5 @@ def _map(path: Path) -> tuple[list[bytes], Bytes]:
     identities = [packed[at : at + 32] for at in range(0, len(packed), 32)]
     mapped = np.memmap(path, np.uint8, "r", 8 + length + rows["data_offsets"][0], tuple(rows["shape"]))
     if len(identities) != len(mapped):
-        raise ValueError("not as many rows as pictures")
+        raise ValueError("not as many rows as images")
     return identities, mapped

@@ -23,7 +23,7 @@ LOSS_WEIGHTS: dict[type, float] = {GoogLeNetOutputs: 0.3, InceptionOutputs: 0.4}
 
 
 def has_room(name: str, image_size: int) -> bool:
-    """Whether a backbone has auxiliary classifiers, and pictures of that size are large enough for them."""
+    """Whether a backbone has auxiliary classifiers, and images of that size are large enough for them."""
     if name not in AUXILIARY:
         return False
     try:

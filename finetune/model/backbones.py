@@ -14,7 +14,7 @@ from finetune.recipe.catalog import TIMM, backbone
 
 # How many the classifiers of the source have, unless timm says otherwise.
 SOURCE_CLASSES = 1000
-# Networks that are laid out for one picture size.
+# Networks that are laid out for one image size.
 _FIXED_SIZE = ("vit_", "maxvit_")
 # Networks with extra classifiers on the way, which serve training only.
 AUXILIARY = frozenset({"googlenet", "inception_v3"})
@@ -23,7 +23,7 @@ AUXILIARY_HEADS = ("aux1", "aux2", "AuxLogits", "head_dist", "aux_head")
 
 
 def has_fixed_size(name: str) -> bool:
-    """Whether the network is built for one picture size (ViT, MaxViT) and takes no other."""
+    """Whether the network is built for one image size (ViT, MaxViT) and takes no other."""
     if name.startswith(TIMM):
         return bool(timm_backbones.config(name).fixed_input_size)
     return name.startswith(_FIXED_SIZE)
@@ -50,7 +50,7 @@ def create(
     Args:
         name: as `finetune backbones` lists it, or ``timm:NAME``.
         num_classes: size of the last layer.
-        image_size: side of the pictures in pixels, which only networks of a fixed size look at; None: their
+        image_size: side of the images in pixels, which only networks of a fixed size look at; None: their
             own.
         auxiliary: keep the auxiliary classifiers of GoogLeNet and Inception-v3.
 
@@ -58,7 +58,7 @@ def create(
     for another one: :func:`finetune.model.weights.input_spec` asks for the other one to begin with.
 
     Raises:
-        UserError: an unknown name, or a picture size that the network cannot be built for.
+        UserError: an unknown name, or an image size that the network cannot be built for.
     """
     require(name)
     if name.startswith(TIMM):
@@ -80,7 +80,7 @@ def create(
     except (ValueError, AssertionError) as error:
         if image_size is None:
             raise
-        raise UserError(f"{name} cannot take pictures of {image_size} px: {first_line(error)}") from None
+        raise UserError(f"{name} cannot take images of {image_size} px: {first_line(error)}") from None
     return module
 
 

@@ -59,8 +59,8 @@ def recalibrate(module: nn.Module, paths: Sequence[str], batches: Iterable[Tenso
 
     Args:
         paths: of the BatchNorms, which keep running statistics; all others keep theirs untouched.
-        batches: pictures ``(N, 3, S, S)`` on the module's device, all of one N where each is to count the
-            same. Batches of less than two pictures are left out.
+        batches: images ``(N, 3, S, S)`` on the module's device, all of one N where each is to count the
+            same. Batches of less than two images are left out.
 
     Returns:
         How many batches there were. Without one, or if reading them fails, the statistics stay as they were.

@@ -33,7 +33,7 @@ class Network:
     """A network ready to be trained.
 
     Attributes:
-        module: pictures ``(N, in_channels, S, S)`` to logits ``(N, num_classes)``.
+        module: images ``(N, in_channels, S, S)`` to logits ``(N, num_classes)``.
         table: its layers, with the new head.
         head_path: where the new head is.
         input_spec: the preprocessing that its weights want.
@@ -65,11 +65,11 @@ def build(
         section: the recipe's.
         num_classes: of the new head.
         seed: the head's initial values depend on it alone, and so do a random backbone's.
-        image_size: of the pictures it will see, in pixels; None: the weights' own.
+        image_size: of the images it will see, in pixels; None: the weights' own.
         classes: their names, which ``head.reuse`` goes by; None: their numbers.
 
     Raises:
-        UserError: an unknown backbone, pictures of a size that it cannot take, or a class to reuse that
+        UserError: an unknown backbone, images of a size that it cannot take, or a class to reuse that
             there is not.
         WeightsError: weights that cannot be had or matched.
     """
@@ -84,7 +84,7 @@ def build(
     auxiliary = whole and has_room(name, size)
     if name in AUXILIARY and whole and not auxiliary:
         log.warning(
-            "%s: pictures of %d px are too small for its auxiliary classifiers, which are left out",
+            "%s: images of %d px are too small for its auxiliary classifiers, which are left out",
             name,
             size,
         )
@@ -198,11 +198,11 @@ def describe(name: str, image_size: int | None = None, *, tell: bool = True) -> 
     Computed on the meta device: no weights, no memory.
 
     Args:
-        image_size: of the pictures, in pixels; None: the default weights' own.
+        image_size: of the images, in pixels; None: the default weights' own.
         tell: log where the layers are no cuts of a forward graph.
 
     Raises:
-        UserError: an unknown backbone, or pictures of a size that it cannot take.
+        UserError: an unknown backbone, or images of a size that it cannot take.
     """
     own = input_spec(name, "none").image_size
     size = own if image_size is None else image_size
@@ -215,7 +215,7 @@ def describe(name: str, image_size: int | None = None, *, tell: bool = True) -> 
         return shaped(network, table, size)
     except (RuntimeError, ValueError, AssertionError) as error:
         raise UserError(
-            f"{name} cannot take pictures of {size} px ({first_line(error)}); its weights' own are {own} px"
+            f"{name} cannot take images of {size} px ({first_line(error)}); its weights' own are {own} px"
         ) from None
 
 

@@ -57,7 +57,7 @@ def _no_squeeze_excitation(*_: Any, **__: Any) -> nn.Module:
 
 
 def efficientnet_lite0(num_classes: int = 1000) -> EfficientNet:
-    """EfficientNet-Lite0 with random weights; takes pictures of any size, trained at 224 px."""
+    """EfficientNet-Lite0 with random weights; takes images of any size, trained at 224 px."""
     block = partial(MBConv, se_layer=_no_squeeze_excitation)
     network = EfficientNet(
         [MBConvConfig(*stage, block=block) for stage in STAGES],

@@ -167,7 +167,7 @@ class Freeze:
         held: dict[str, Tensor] = {name: parameters[name] for name in self.frozen_names}
         for path, each in {**self._in_eval, **self._batchnorms}.items():
             for name, buffer in each.named_buffers(prefix=path, recurse=False):
-                # One that no checkpoint keeps is worked out as it is needed, for pictures of this size.
+                # One that no checkpoint keeps is worked out as it is needed, for images of this size.
                 if name.rpartition(".")[2] not in each._non_persistent_buffers_set:
                     held[name] = buffer
         return held

@@ -71,18 +71,18 @@ def call_of(node: fx.Node) -> tuple[str, ...]:
 
 
 def _defaults(module: nn.Module) -> dict[str, Any] | None:
-    """What a forward takes beside the picture, where it is left out; a traced value is never ``None``."""
+    """What a forward takes beside the image, where it is left out; a traced value is never ``None``."""
     given = inspect.signature(module.forward).parameters.values()
     return {each.name: each.default for each in given if each.default is not each.empty} or None
 
 
 class ForwardGraph:
-    """A traced graph, sorted into what is computed from the picture and what is not.
+    """A traced graph, sorted into what is computed from the image and what is not.
 
     Attributes:
-        order: the nodes computed from the picture, in execution order.
+        order: the nodes computed from the image, in execution order.
         crossing: per place in ``order`` the value that alone is still needed after it, if it is one tensor.
-        sources: per node of ``order`` those it is the first to need that are not computed from the picture.
+        sources: per node of ``order`` those it is the first to need that are not computed from the image.
 
     Raises:
         FinetuneError: the network cannot be traced.
@@ -93,7 +93,7 @@ class ForwardGraph:
         self.modules = dict(module.named_modules(remove_duplicate=False))
         self.canonical = {id(parameter): name for name, parameter in module.named_parameters()}
         self.order: list[fx.Node] = []
-        # Parameters that a value not computed from the picture was made of, such as an expanded class token.
+        # Parameters that a value not computed from the image was made of, such as an expanded class token.
         self.carried: dict[fx.Node, tuple[str, ...]] = {}
         self.sources: dict[fx.Node, list[fx.Node]] = {}
         from_input: set[fx.Node] = set()

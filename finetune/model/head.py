@@ -63,7 +63,7 @@ class CosineLinear(nn.Module):
     """A cosine classifier: logit c is ``scale`` times the cosine between the features and weight row c.
 
     Gidaris and Komodakis 2018 (with the scale learned from 10 on); Chen et al. 2019 find it a strong baseline
-    where pictures are few, since rows of unlike length no longer favour classes. It takes features
+    where images are few, since rows of unlike length no longer favour classes. It takes features
     ``(N, in_features)`` to logits ``(N, num_classes)`` within [-scale, scale].
     """
 
@@ -176,7 +176,7 @@ def _like(
         return nn.Linear(features, num_classes, old.bias is not None, **options)
     if design.kind == "cosine" and isinstance(old, nn.Conv2d):
         raise UserError(
-            f"model.head.type: cosine needs one feature vector a picture, and the head {head_path} is a "
+            f"model.head.type: cosine needs one feature vector an image, and the head {head_path} is a "
             f"convolution over a map. Cut the network before it with model.head.at, or take type: linear."
         )
     if isinstance(old, nn.Conv2d) and old.groups == 1:

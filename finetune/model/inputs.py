@@ -1,11 +1,11 @@
-"""A network for other pictures than its source's: another number of channels, another size.
+"""A network for other images than its source's: another number of channels, another size.
 
-A first convolution for one channel is the sum of the source's three: it answers a grey picture as the source
-answers that picture in grey. Beyond three channels the colours repeat (R, G, B, R, ...), and each copy of a
-colour's kernel is divided by the number of its copies: a picture whose colours repeat so is answered as the
-source answers the picture itself.
+A first convolution for one channel is the sum of the source's three: it answers a grey image as the source
+answers that image in grey. Beyond three channels the colours repeat (R, G, B, R, ...), and each copy of a
+colour's kernel is divided by the number of its copies: an image whose colours repeat so is answered as the
+source answers the image itself.
 
-Position embeddings are laid out for one picture size; for another they are resized bicubically as a picture
+Position embeddings are laid out for one image size; for another they are resized bicubically as an image
 (Dosovitskiy et al. 2021, section 3.2), all but the class token's. timm resizes its networks' by itself.
 """
 
@@ -27,7 +27,7 @@ Adapt = Callable[[str, Tensor, Tensor], tuple[Tensor, str] | None]
 
 
 def first_convolution(module: nn.Module) -> str:
-    """Path of the convolution that sees the picture.
+    """Path of the convolution that sees the image.
 
     Raises:
         UserError: there is none that takes three channels.
@@ -75,7 +75,7 @@ def adapter(module: nn.Module, first: str | None, resize: Adapt | None = None) -
     Args:
         module: the network, made for its own channels and size.
         first: path of its first convolution, where its number of channels is not the source's.
-        resize: what fits entries to another picture size; None: torchvision's way, for a ViT of its own.
+        resize: what fits entries to another image size; None: torchvision's way, for a ViT of its own.
     """
     if resize is None and isinstance(module, VisionTransformer):
         resize = _interpolated

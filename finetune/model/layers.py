@@ -4,7 +4,7 @@ A *layer* is the stretch between two points of the forward graph, in execution o
 crosses. Freezing, ``finetune layers``, layer-wise rates, probing and caching stand on this definition:
 
 - The graph is traced in eval mode with :mod:`torch.fx` (Reed et al. 2022), down to the modules that compute
-  something themselves. A point is a cut where exactly one value that was computed from the picture is still
+  something themselves. A point is a cut where exactly one value that was computed from the image is still
   needed, and that value is a tensor. Fetching a parameter does not count.
 - A stretch without a convolution, linear map or attention (a norm, activation, pooling, dropout or reshaping;
   adding or concatenating a bare parameter) joins the layer before it; at the very start, the first layer.
@@ -37,7 +37,7 @@ class Layer:
         parameters: names of the parameters that belong to it.
         modules: paths of the modules that work in this layer alone.
         num_parameters: how many numbers its parameters hold.
-        output_shape: of one picture, without the batch dimension; None until :func:`with_output_shapes`.
+        output_shape: of one image, without the batch dimension; None until :func:`with_output_shapes`.
         cut: name of the graph node whose value leaves the layer (of :func:`trace`); None for the head.
     """
 
@@ -71,7 +71,7 @@ def find_layers(module: nn.Module, head_path: str | None = None) -> LayerTable:
     """The layers of a network, by the definition at the top of this module.
 
     Args:
-        module: any network of one picture input; the meta device will do. It is left unchanged.
+        module: any network of one image input; the meta device will do. It is left unchanged.
         head_path: the module that the head begins with, where that is known (a new head may begin with
             dropout, which would otherwise join the body); None: the last linear map or convolution.
 
@@ -89,12 +89,12 @@ def find_layers(module: nn.Module, head_path: str | None = None) -> LayerTable:
 def with_output_shapes(
     module: nn.Module, table: LayerTable, image_size: int, in_channels: int = 3
 ) -> LayerTable:
-    """The table with each ``output_shape``, for one picture of ``image_size`` pixels a side.
+    """The table with each ``output_shape``, for one image of ``image_size`` pixels a side.
 
     Runs on the meta device: no memory, no arithmetic, whatever device the network is on.
 
     Raises:
-        RuntimeError: the network cannot take pictures of that size (torch's own message).
+        RuntimeError: the network cannot take images of that size (torch's own message).
     """
     shadow = on_meta(module)
     with torch.no_grad():

@@ -24,7 +24,7 @@ class LoadReport:
         prefix: what stood before most of the names that were loaded, such as ``module.``.
         rename: the rules that were given, and how many entries each renamed.
         sizes: how many numbers each entry in ``loaded`` and ``kept`` holds.
-        adapted: entries in ``loaded`` that were fitted to other pictures than the source's, and how.
+        adapted: entries in ``loaded`` that were fitted to other images than the source's, and how.
         head: the network's entries in the source's head, which a new one replaces.
         source_head: what the file holds under the head's path, by the names behind that.
     """

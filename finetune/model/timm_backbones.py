@@ -128,7 +128,7 @@ def _address(name: str) -> str:
 
 
 def resizer(module: nn.Module) -> Adapt | None:
-    """How timm fits a checkpoint's entries to the network's picture size; None where it has no way.
+    """How timm fits a checkpoint's entries to the network's image size; None where it has no way.
 
     Position embeddings and tables of relative positions are resampled; kernels are left alone.
     """

@@ -55,7 +55,7 @@ def with_output_shapes(module: nn.Module, table: LayerTable, image_size: int) ->
     no shape.
 
     Raises:
-        RuntimeError, ValueError, AssertionError: it cannot take pictures of that size.
+        RuntimeError, ValueError, AssertionError: it cannot take images of that size.
     """
     shapes: dict[str, tuple[int, ...]] = {}
 

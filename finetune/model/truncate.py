@@ -65,7 +65,7 @@ class Cut:
 def plan_cut(
     module: nn.Module, table: LayerTable, at: int | str, image_size: int, in_channels: int = 3
 ) -> Cut:
-    """Settle where to cut, for pictures ``(in_channels, image_size, image_size)``.
+    """Settle where to cut, for images ``(in_channels, image_size, image_size)``.
 
     Args:
         table: the whole network's.
@@ -123,9 +123,9 @@ def _pool(
     if len(shape) == 3:
         other: tuple[int, ...] = shape
         if shape[0] == shape[1] == shape[2] and (larger := at_twice_the_size()) is not None:
-            # A cube: in larger pictures only the channels stay as many.
+            # A cube: in larger images only the channels stay as many.
             other = larger.body[k - 1].output_shape or shape
-        # Pictures are square, so the axis of another length is that of the channels.
+        # Images are square, so the axis of another length is that of the channels.
         if other[1] == other[2] != other[0]:
             return (2, 3), shape[0]
         if other[0] == other[1] != other[2]:
@@ -208,7 +208,7 @@ class Pool(nn.Module):
         self.axes = axes
 
     def forward(self, features: Tensor) -> Tensor:
-        """One vector a picture."""
+        """One vector an image."""
         return features.mean(self.axes) if self.axes else features
 
 

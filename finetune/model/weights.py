@@ -13,6 +13,7 @@ from typing import Any, Literal, NoReturn, get_args
 from torch import nn
 from torchvision import models
 
+from finetune.checkpoint.manifest import fault, undisturbed
 from finetune.disk.regular import DOCUMENT_BYTES, read_regular
 from finetune.errors import WeightsError, printable
 from finetune.model import timm_backbones
@@ -21,7 +22,6 @@ from finetune.model.efficientnet_lite import NAME as LITE
 from finetune.model.inputs import Adapt
 from finetune.model.layers import LayerTable, find_layers
 from finetune.model.load_report import LoadReport
-from finetune.model.manifest import fault, undisturbed
 from finetune.model.matching import load_matching
 from finetune.model.reuse import SourceHead
 from finetune.model.weight_files import PACKAGE, SUFFIXES, check_hash, fetch, packaged_file, read_file
@@ -41,7 +41,7 @@ class InputSpec:
     """What the weights want to see.
 
     ``image_size`` and ``resize`` (before the centre crop) in pixels, ``mean`` and ``std`` per channel of
-    values in 0..1: three of each, or one for a network of grey pictures, or more.
+    values in 0..1: three of each, or one for a network of grey images, or more.
     """
 
     image_size: int
@@ -124,7 +124,7 @@ def load_source_weights(
             directory; the last two perhaps with rules for renaming and a least share. Of these two the
             head's entries are left out: the new head starts afresh.
         table: the network's layers, where they are known already.
-        adapt: how entries for the source's pictures become the network's, where it is made for others.
+        adapt: how entries for the source's images become the network's, where it is made for others.
 
     Raises:
         WeightsError: weights that cannot be had, read, or matched with the network.

@@ -15,7 +15,7 @@ from typing import Any
 from finetune.errors import UserError
 
 KNOWN_SETS: tuple[str, ...] = ("digits", "hotdog")
-# A set too, of drawn pictures, which shows that a recipe runs (`--smoke`) and which nobody is offered.
+# A set too, of drawn images, which shows that a recipe runs (`--smoke`) and which nobody is offered.
 DRAWN = "drawn"
 
 # The source network where none is named, in every command and in the starter recipe. Its weights come as a
@@ -33,7 +33,7 @@ class WeightsInfo:
     """One set of pretrained weights.
 
     ``top1`` and ``top5`` are fractions on ImageNet-1K (None: not published), ``gflops`` is the cost of one
-    picture of ``image_size`` pixels, ``resize`` the size before the centre crop, ``megabytes`` the size of
+    image of ``image_size`` pixels, ``resize`` the size before the centre crop, ``megabytes`` the size of
     the file. ``default`` marks the set that ``weights: default`` stands for.
     """
 

@@ -50,14 +50,14 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 def minimal_recipe(
     source: str, backbone: str, weights: str = "default", overrides: Sequence[str] = (), name: str = "recipe"
 ) -> Recipe:
-    """A recipe that says which pictures and which network, for commands that take these in place of a file.
+    """A recipe that says which images and which network, for commands that take these in place of a file.
 
     Raises:
         RecipeError: as :func:`parse_recipe`.
     """
     # JSON's strings are YAML's, but for escapes of half a character.
-    pictures, network, start = (json.dumps(each, ensure_ascii=False) for each in (source, backbone, weights))
-    text = f"data: {{source: {pictures}}}\nmodel: {{backbone: {network}, weights: {start}}}\n"
+    images, network, start = (json.dumps(each, ensure_ascii=False) for each in (source, backbone, weights))
+    text = f"data: {{source: {images}}}\nmodel: {{backbone: {network}, weights: {start}}}\n"
     return parse_recipe(text, name, overrides)
 
 
@@ -87,7 +87,7 @@ def json_schema() -> str:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **Recipe.model_json_schema(),
         "title": "Recipe of finetune",
-        "description": "What to train, on which pictures, and how. `finetune recipe new` writes a starter.",
+        "description": "What to train, on which images, and how. `finetune recipe new` writes a starter.",
     }
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 

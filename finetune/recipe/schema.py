@@ -29,7 +29,7 @@ Auto = Literal["auto"]
 Fraction = Annotated[float, Field(ge=0.0, le=0.999)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Share = Annotated[float, Field(ge=1e-6, le=1.0)]
-# Of pictures, that a split takes.
+# Of images, that a split takes.
 Part = Annotated[float, Field(ge=1e-6, le=0.999)]
 Aspect = Annotated[float, Field(ge=0.01, le=100.0)]
 Strength = Annotated[float, Field(ge=0.0, le=10.0)]
@@ -143,7 +143,7 @@ def _one_group(value: str) -> str:
 
 
 class DataSection(Section):
-    """Which pictures, how they are split and how they are brought to size."""
+    """Which images, how they are split and how they are brought to size."""
 
     source: Annotated[str, Field(min_length=1)] = Field(
         description=f"a known set ({', '.join(KNOWN_SETS)}), a folder, a CSV file (path,label[,split]), "
@@ -156,7 +156,7 @@ class DataSection(Section):
         0.2, description="share that becomes test, stratified, only where the source has no splits at all"
     )
     split_seed: Seed | Auto = Field(
-        "auto", description="decides which pictures are carved out as val and test, and the folds; auto: seed"
+        "auto", description="decides which images are carved out as val and test, and the folds; auto: seed"
     )
     group_by: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_group)] | None = Field(
         None,
@@ -187,22 +187,22 @@ class DataSection(Section):
     resize_mode: Literal["auto", "shorter", "squash", "pad"] = Field(
         "auto",
         description="shorter: the shorter side becomes `resize`, and the centre is cut out; squash: both "
-        "sides do; pad: the longer side does, so that the whole picture is there in its own proportions, and "
+        "sides do; pad: the longer side does, so that the whole image is there in its own proportions, and "
         "the rest is filled with the mean colour; auto: the weights' own, which is shorter as a rule",
     )
     interpolation: Literal["auto", "nearest", "bilinear", "bicubic", "lanczos"] = Field(
-        "auto", description="how pictures are resized; auto: the weights' own"
+        "auto", description="how images are resized; auto: the weights' own"
     )
     decode: Literal["auto", "full"] = Field(
         "auto",
-        description="auto: large training pictures are decoded at a smaller size, a little above what "
-        "`crop: random_resized` needs, under which alone; full: never. Evaluation pictures never are",
+        description="auto: large training images are decoded at a smaller size, a little above what "
+        "`crop: random_resized` needs, under which alone; full: never. Evaluation images never are",
     )
     workers: Annotated[int, Field(ge=0, le=256)] | Auto = Field(
         "auto", description="loader processes; auto: none on up to two cores, else cores minus two, at most 8"
     )
     on_bad_image: Literal["error", "skip"] = Field(
-        "error", description="a picture that cannot be read: stop and name it, or leave it out and report it"
+        "error", description="an image that cannot be read: stop and name it, or leave it out and report it"
     )
 
     @model_validator(mode="after")
@@ -212,7 +212,7 @@ class DataSection(Section):
             raise MisfitError(
                 (
                     ("resize",),
-                    f"resize_mode: pad shows the whole picture: at most image_size ({self.image_size})",
+                    f"resize_mode: pad shows the whole image: at most image_size ({self.image_size})",
                 )
             )
         return self
@@ -286,7 +286,7 @@ class ModelSection(Section):
     )
     in_channels: Annotated[int, Field(ge=CHANNELS[0], le=CHANNELS[1]), AfterValidator(_not_two)] = Field(
         3,
-        description="1: pictures become grey; 4 or more: so many bands of each TIFF file or array (.npy), "
+        description="1: images become grey; 4 or more: so many bands of each TIFF file or array (.npy), "
         "8 bits a band; of files that have colours only, these repeat (R, G, B, R, ...)",
     )
     head: HeadSection = Field(default_factory=HeadSection)
@@ -298,7 +298,7 @@ class ModelSection(Section):
     )
     batchnorm_recalibrate: Annotated[int, Field(ge=2, le=10_000_000)] | None = Field(
         None,
-        description="before each val, compute the statistics that move anew, on so many training pictures",
+        description="before each val, compute the statistics that move anew, on so many training images",
     )
 
     @model_validator(mode="after")
@@ -332,26 +332,26 @@ class RandAugment(Section):
     magnitude: Annotated[int, Field(ge=0, le=30)] = 9
 
 
-# Of the augmentation, what makes no picture look another way by itself: what mixes pictures in a batch, what
+# Of the augmentation, what makes no image look another way by itself: what mixes images in a batch, what
 # limits their looks, and what says how a crop is drawn.
 LOOKS_ALIKE = ("mixup_alpha", "cutmix_alpha", "views", "scale", "ratio")
 
 
 class AugmentSection(Section):
-    """What training pictures go through; evaluation pictures never do."""
+    """What training images go through; evaluation images never do."""
 
     crop: Literal["none", "random_resized"] = Field(
         "none",
         description="none: what evaluation sees; random_resized: a random part, under data.resize_mode pad "
-        "and squash in the picture's own proportions, and brought to size as they say",
+        "and squash in the image's own proportions, and brought to size as they say",
     )
     scale: Annotated[tuple[Share, Share], AfterValidator(_rising)] = Field(
-        (0.08, 1.0), description="share of the picture's area that a random resized crop covers"
+        (0.08, 1.0), description="share of the image's area that a random resized crop covers"
     )
     ratio: Annotated[tuple[Aspect, Aspect], AfterValidator(_rising)] = Field(
         (0.75, 1.3333333333333333),
         description="aspect ratio (width to height) of a random resized crop; under data.resize_mode pad and "
-        "squash relative to the picture's",
+        "squash relative to the image's",
     )
     flip: bool = Field(False, description="mirror left and right, half of the time")
     vertical_flip: bool = Field(False, description="mirror up and down, half of the time")
@@ -364,14 +364,14 @@ class AugmentSection(Section):
     mixup_alpha: Alpha = 0.0
     cutmix_alpha: Alpha = 0.0
     views: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
-        None, description="how many looks a picture has: epoch e shows view e mod views; null: a new one each"
+        None, description="how many looks an image has: epoch e shows view e mod views; null: a new one each"
     )
 
     @property
-    def changes_pictures(self) -> bool:
-        """Whether a training picture can look another way than in evaluation, mixing aside.
+    def changes_images(self) -> bool:
+        """Whether a training image can look another way than in evaluation, mixing aside.
 
-        By default nothing is changed; so whatever is not at its default changes pictures, a field that is
+        By default nothing is changed; so whatever is not at its default changes images, a field that is
         yet to come included.
         """
         return any(
@@ -426,13 +426,13 @@ class TrainSection(Section):
 
     batch_size: Batch | Auto = Field(
         DEFAULT_BATCH_SIZE,
-        description=f"auto: {DEFAULT_BATCH_SIZE} pictures a step, in as many batches (accumulate) as "
+        description=f"auto: {DEFAULT_BATCH_SIZE} images a step, in as many batches (accumulate) as "
         "memory asks for",
     )
     optimizer: Literal["sgd", "adamw", "lbfgs"] = Field(
         "adamw",
         description="lbfgs: under freeze: backbone, solves the linear head exactly, as softmax regression, "
-        "on the looks that augment.views fixes, or on the pictures as evaluation sees them",
+        "on the looks that augment.views fixes, or on the images as evaluation sees them",
     )
     momentum: Fraction = Field(0.9, description="of sgd")
     weight_decay: Decay | Auto = Field(
@@ -489,7 +489,7 @@ class TrainSection(Section):
     deterministic: bool = Field(False, description="refuse CUDA operations whose bits vary between runs")
 
     @property
-    def pictures_a_batch(self) -> int:
+    def images_a_batch(self) -> int:
         """``batch_size``, in a recipe of which ``auto`` has become a number."""
         assert self.batch_size != "auto"
         return self.batch_size
@@ -550,7 +550,7 @@ def _nbytes(size: str) -> float | None:
 
 
 class CacheSection(Section):
-    """Where the features of frozen layers and decoded pictures are kept. Never changes what is trained."""
+    """Where the features of frozen layers and decoded images are kept. Never changes what is trained."""
 
     where: Literal["auto", "memory", "disk", "off"] = Field(
         "auto",
@@ -563,7 +563,7 @@ class CacheSection(Section):
 
     decoded: Literal["auto", "memory", "disk", "off"] = Field(
         "auto",
-        description="where decoded pictures of train and val are kept for later epochs; auto: on disk, or in "
+        description="where decoded images of train and val are kept for later epochs; auto: on disk, or in "
         "memory, where more than one epoch reads them and they fit the limit; off: nowhere",
     )
 
@@ -626,13 +626,13 @@ class Recipe(Section):
                     "has no place; try class_weights: balanced",
                 ),
                 (
-                    train.augment.changes_pictures and train.augment.views is None,
+                    train.augment.changes_images and train.augment.views is None,
                     ("train", "augment"),
                     "shows new looks without end; give augment.views",
                 ),
             ]
         elif train.augment.views is not None and train.sampler != "shuffle":
-            refusals.append((True, ("train", "sampler"), "draws a picture in more looks than augment.views"))
+            refusals.append((True, ("train", "sampler"), "draws an image in more looks than augment.views"))
         faults += [
             (path, f"{path[-1]} {what}: not together with optimizer: lbfgs")
             for refused, path, what in refusals

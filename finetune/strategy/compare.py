@@ -1,4 +1,4 @@
-"""Several runs on the same test pictures: who is better, by how much, and at what cost."""
+"""Several runs on the same test images: who is better, by how much, and at what cost."""
 
 import itertools
 import json
@@ -20,26 +20,25 @@ from finetune.errors import CheckpointError, DataError, printable
 from finetune.evaluation.evaluate import Evaluation
 from finetune.evaluation.metrics import Metrics
 from finetune.evaluation.paired import Paired, paired
-from finetune.training.own_data import pictures_to_judge
-from finetune.training.run.checkpoint import Trained, load_trained
+from finetune.training.own_data import images_to_judge
 from finetune.training.run.files import METRICS, TIMING
-from finetune.training.trained import evaluate_trained
+from finetune.training.trained import Trained, evaluate_trained, load_trained
 
 log = logging.getLogger("finetune")
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """One run: its numbers on the pictures that all share, and how it came to them.
+    """One run: its numbers on the images that all share, and how it came to them.
 
     Attributes:
         name: the run directory.
         split: test, or val where the data has no test split.
         metrics: of the best checkpoint.
-        correct: picture -> whether its class was found. A picture is known by the content of its file.
-        labels: picture -> its class.
+        correct: image -> whether its class was found. An image is known by the content of its file.
+        labels: image -> its class.
         history: the entries of ``metrics.jsonl``, one an epoch.
-        seconds, pictures: what training took, and how many pictures it saw, repeats counted.
+        seconds, images: what training took, and how many images it saw, repeats counted.
     """
 
     name: str
@@ -49,7 +48,7 @@ class Contestant:
     labels: dict[str, str]
     history: tuple[dict[str, Any], ...]
     seconds: float
-    pictures: int
+    images: int
 
     @property
     def epochs(self) -> int:
@@ -73,7 +72,7 @@ class Comparison:
                 **{key: getattr(each.metrics, key) for key in ("top1", "top1_low", "top1_high", "n", "loss")},
                 "seconds": each.seconds,
                 "epochs": each.epochs,
-                "pictures": each.pictures,
+                "images": each.images,
             }
             for each in self.contestants
         ]
@@ -85,7 +84,7 @@ def compare(contestants: Sequence[Contestant]) -> Comparison:
     """Compare runs pair by pair.
 
     Raises:
-        DataError: they were not measured on the same pictures, or with other classes.
+        DataError: they were not measured on the same images, or with other classes.
     """
     first = contestants[0]
     for other in contestants[1:]:
@@ -97,17 +96,17 @@ def compare(contestants: Sequence[Contestant]) -> Comparison:
 
 
 def measure(run: Path, device: torch.device) -> Contestant:
-    """Evaluate the best checkpoint of a run on its test pictures, or on val where there is no test split.
+    """Evaluate the best checkpoint of a run on its test images, or on val where there is no test split.
 
     Raises:
         RunDirError, CheckpointError: it is no run, has no checkpoint, or that is harmed.
-        DataError: its pictures are not found, or none of them is what it was.
+        DataError: its images are not found, or none of them is what it was.
     """
     trained = load_trained(run, "best", device)
     evaluation = _evaluate(trained, device)
     classes = trained.card.classes
     found = evaluation.collected
-    names = list(_identities(evaluation.pictures.name(int(index)) for index in found.indices))
+    names = list(_identities(evaluation.images.name(int(index)) for index in found.indices))
     correct = (found.logits.argmax(axis=1) == found.targets).tolist()
     timing = _lines(run / TIMING)
     return Contestant(
@@ -118,15 +117,15 @@ def measure(run: Path, device: torch.device) -> Contestant:
         labels=dict(zip(names, (classes[int(target)] for target in found.targets), strict=True)),
         history=tuple(entry for entry in _lines(run / METRICS) if "train_loss" in entry),
         seconds=round(sum(float(entry["seconds"]) for entry in timing), 3),
-        pictures=sum(int(entry["pictures"]) for entry in timing),
+        images=sum(int(entry["images"]) for entry in timing),
     )
 
 
 def _evaluate(trained: Trained, device: torch.device) -> Evaluation:
-    judged = pictures_to_judge(trained)
+    judged = images_to_judge(trained)
     for warning in judged.warnings:
         log.warning("%s", warning)
-    return evaluate_trained(trained, judged.name, judged.pictures, device)
+    return evaluate_trained(trained, judged.name, judged.images, device)
 
 
 def _refuse_others(first: Contestant, other: Contestant) -> None:
@@ -140,7 +139,7 @@ def _refuse_others(first: Contestant, other: Contestant) -> None:
         return
     shared = first.labels.keys() & other.labels.keys()
     raise DataError(
-        f"{printable(first.name)} and {printable(other.name)} were not held against the same pictures: the "
+        f"{printable(first.name)} and {printable(other.name)} were not held against the same images: the "
         f"{first.split} split of "
         f"the one has {len(first.labels)}, the {other.split} split of the other {len(other.labels)}, and "
         f"{len(shared)} are in both. Where test is carved out of the data, that needs the same "
@@ -153,7 +152,7 @@ def _column(contestant: Contestant, order: Iterable[str]) -> npt.NDArray[np.bool
 
 
 def _identities(names: Iterable[str]) -> Iterator[str]:
-    """What each picture is, wherever it lies: its content, and of copies which one. No file: its name."""
+    """What each image is, wherever it lies: its content, and of copies which one. No file: its name."""
     copies = Counter[str]()
     for name in names:
         content = file_digest(name, "ends") or name

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from finetune.data.sources.dataset import Split
-from finetune.data.sources.pictures import JoinedPictures
+from finetune.data.sources.images import JoinedImages
 from finetune.errors import DataError, UserError, printable
 from finetune.evaluation.evaluate import Collected, Evaluation
 from finetune.evaluation.metrics import classification_metrics
@@ -18,9 +18,8 @@ from finetune.recipe.schema import FoldSection, Recipe
 from finetune.strategy.repeat import Options, Telling, refuse_run, refuse_taken, train_in_place
 from finetune.strategy.spread import Spread, of_folds
 from finetune.training.fit import Result
-from finetune.training.own_data import pictures_to_judge
-from finetune.training.run.checkpoint import load_trained
-from finetune.training.trained import evaluate_trained
+from finetune.training.own_data import images_to_judge
+from finetune.training.trained import evaluate_trained, load_trained
 
 log = logging.getLogger("finetune")
 
@@ -35,9 +34,9 @@ class CrossValidation:
         folds: the evaluation of each fold by the network that did not see it.
         spread: of their top-1; its interval is the corrected one of
             :func:`finetune.strategy.spread.of_folds`.
-        pooled: all pictures, each as predicted by the network that did not see it. The Wilson interval of its
-            top-1 tells how sure the number is as one for these networks on such pictures; that other training
-            pictures would give other networks is what ``spread`` adds.
+        pooled: all images, each as predicted by the network that did not see it. The Wilson interval of its
+            top-1 tells how sure the number is as one for these networks on such images; that other training
+            images would give other networks is what ``spread`` adds.
     """
 
     folds: tuple[Evaluation, ...]
@@ -90,7 +89,7 @@ def fold_places(place: Path, of: int) -> list[Path]:
 
 
 def judge_folds(places: Sequence[Path], device: torch.device) -> CrossValidation:
-    """Evaluate the run of each fold on the pictures that it did not see.
+    """Evaluate the run of each fold on the images that it did not see.
 
     Raises:
         RunDirError, CheckpointError: a run is not there, or harmed.
@@ -98,33 +97,33 @@ def judge_folds(places: Sequence[Path], device: torch.device) -> CrossValidation
     folds = []
     for place in places:
         trained = load_trained(place, "best", device)
-        held = pictures_to_judge(trained, "test")
+        held = images_to_judge(trained, "test")
         for warning in held.warnings:
             log.warning("%s", warning)
-        folds.append(evaluate_trained(trained, OUT_OF_FOLD, held.pictures, device))
+        folds.append(evaluate_trained(trained, OUT_OF_FOLD, held.images, device))
     _refuse_overlap(folds)
     return CrossValidation(tuple(folds), of_folds([fold.metrics.top1 for fold in folds]), _pooled(folds))
 
 
 def _refuse_overlap(folds: Sequence[Evaluation]) -> None:
-    """Each picture is held out once: folds that were made of other lists of pictures do not belong together.
+    """Each image is held out once: folds that were made of other lists of images do not belong together.
 
     Raises:
-        DataError: a picture is in two of them.
+        DataError: an image is in two of them.
     """
     owner: dict[str, int] = {}
     for number, fold in enumerate(folds):
-        for index in range(len(fold.pictures)):
-            name = fold.pictures.name(index)
+        for index in range(len(fold.images)):
+            name = fold.images.name(index)
             if owner.setdefault(name, number) != number:
                 raise DataError(
-                    f"{printable(name)} is held out in folds {owner[name]} and {number}: pictures changed "
+                    f"{printable(name)} is held out in folds {owner[name]} and {number}: images changed "
                     "between these folds. Train them all again with --overwrite."
                 )
 
 
 def _pooled(folds: Sequence[Evaluation]) -> Evaluation:
-    starts = np.cumsum([0, *(len(fold.pictures) for fold in folds)])[:-1]
+    starts = np.cumsum([0, *(len(fold.images) for fold in folds)])[:-1]
     found = [fold.collected for fold in folds]
     collected = Collected(
         np.concatenate([each.logits for each in found]),
@@ -132,9 +131,9 @@ def _pooled(folds: Sequence[Evaluation]) -> Evaluation:
         np.concatenate([each.indices + start for each, start in zip(found, starts, strict=True)]),
         tuple(error for each in found for error in each.bad),
     )
-    pictures = Split(
-        JoinedPictures([fold.pictures.pictures for fold in folds]),
-        np.concatenate([fold.pictures.targets for fold in folds]),
+    images = Split(
+        JoinedImages([fold.images.images for fold in folds]),
+        np.concatenate([fold.images.targets for fold in folds]),
     )
     metrics = classification_metrics(collected.logits, collected.targets, folds[0].metrics.classes)
-    return Evaluation(metrics, collected, pictures, OUT_OF_FOLD)
+    return Evaluation(metrics, collected, images, OUT_OF_FOLD)

@@ -132,9 +132,9 @@ def measure(setup: Setup, rise: Rise, watch: Callable[[Iterable[int]], Iterable[
                 stepper.step(list(islice(batches, stepper.accumulate)), totals, step, step)
             except NonFiniteLossError:
                 break
-            if not totals.pictures:
+            if not totals.images:
                 continue
-            losses.append(totals.loss / totals.pictures)
+            losses.append(totals.loss / totals.images)
             smooth = smoothed(losses)
             if smooth[-1] > EXPLODED * min(smooth):
                 break

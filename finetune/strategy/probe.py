@@ -13,28 +13,27 @@ from typing import NamedTuple
 
 from torch import nn
 
-from finetune.data.picture.transforms import EvalTransform
 from finetune.data.sources.dataset import Source
 from finetune.disk.figure import write_figure
 from finetune.errors import FinetuneError, UserError, printable
 from finetune.evaluation.metrics import Metrics, wilson
+from finetune.features.cached import CachedFeatures
 from finetune.features.classifiers import Classifier, best_linear, fit_all
 from finetune.features.decide import Where
 from finetune.features.extract import Extractor
-from finetune.features.looks import Looks
 from finetune.features.softmax import Features, Targets
 from finetune.features.split import fold, prefix_graph
+from finetune.image.transforms import EvalTransform
 from finetune.model.build import describe as describe_layers
 from finetune.model.head import linear_of
 from finetune.model.truncate import Pool
 from finetune.recipe.schema import HeadSection, PhaseSection, Recipe
+from finetune.training.caching.feature_store import open_store
 from finetune.training.compute.in_force import in_force
 from finetune.training.compute.precision import choose_compute, pick_device
 from finetune.training.fit import description, final_test
-from finetune.training.kept.feature_store import open_store
 from finetune.training.own_data import own_data, read_record, whereabouts
 from finetune.training.phase import judge, save_best, save_last
-from finetune.training.run.checkpoint import Trained
 from finetune.training.run.directory import RunDir
 from finetune.training.run.environment import describe_environment
 from finetune.training.run.files import METRICS, TIMING
@@ -42,6 +41,7 @@ from finetune.training.run.position import Best, Position
 from finetune.training.setup import Setup, load_data, prepare
 from finetune.training.signals import Signals
 from finetune.training.solved import put_in
+from finetune.training.trained import Trained
 
 log = logging.getLogger("finetune")
 
@@ -64,7 +64,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Depth:
-    """A network cut after a layer, and the classifiers on the features of its pictures there."""
+    """A network cut after a layer, and the classifiers on the features of its images there."""
 
     recipe: Recipe
     setup: Setup
@@ -93,8 +93,8 @@ def probe(
     Args:
         layers: after which of them, by number; None: after the last one before the head.
         weights_of: a trained network of the same recipe whose weights are probed in place of the source's.
-        source: the pictures, divided already; None: the recipe's.
-        tell: gets the number of pictures done, and of all that go through at this layer.
+        source: the images, divided already; None: the recipe's.
+        tell: gets the number of images done, and of all that go through at this layer.
 
     Raises:
         UserError: a layer that there is not, or features that are no vector.
@@ -186,7 +186,7 @@ def _save(depth: Depth, run: RunDir, command: str) -> tuple[Best, Metrics | None
         "cv_top1": winner.cv_top1, "val_top1": val.top1, "val_loss": val.loss, "val_n": val.n,
     }  # fmt: skip
     run.append(METRICS, entry)
-    run.append(TIMING, {"epoch": 1, "seconds": round(time.perf_counter() - began, 3), "pictures": 0})
+    run.append(TIMING, {"epoch": 1, "seconds": round(time.perf_counter() - began, 3), "images": 0})
     position.metrics_lines += 1
     save_last(setup, run, position, {})
     save_best(setup, run, position)
@@ -269,7 +269,7 @@ def _at(recipe: Recipe, setup: Setup, number: int | None, tell: Tell) -> Depth:
 
 
 class Rows(NamedTuple):
-    """What the head gets of pictures, (N, D), their classes, (N,), and groups, (N,), if they have any."""
+    """What the head gets of images, (N, D), their classes, (N,), and groups, (N,), if they have any."""
 
     features: Features
     targets: Targets
@@ -282,7 +282,7 @@ def features_of(
     tell: Tell = lambda done, total: None,
     places: Sequence[int] | None = None,
 ) -> Rows:
-    """What the head gets of those of a split's pictures that can be read, or of those at ``places``."""
+    """What the head gets of those of a split's images that can be read, or of those at ``places``."""
     network, preprocessing = setup.network, setup.card.preprocessing
     network.module.eval()
     k = len(network.table.body)
@@ -299,7 +299,7 @@ def features_of(
         (preprocessing.channels, size, size),
         setup.compute.device,
         setup.compute.exact,
-        setup.recipe.train.pictures_a_batch,
+        setup.recipe.train.images_a_batch,
     )
     if len(extract.spec.shape) != 1:
         raise UserError(
@@ -310,7 +310,7 @@ def features_of(
     split = setup.source.splits[split_name]
     rows = sum(len(each) for each in setup.source.splits.values())
     store = open_store(setup, extract, k, where, rows * extract.spec.nbytes, plain=True)
-    looks = Looks(store, extract, split, EvalTransform(preprocessing), plain=True)
+    looks = CachedFeatures(store, extract, split, EvalTransform(preprocessing), plain=True)
     draws = [(index, 0) for index in (range(len(split)) if places is None else places)]
     looks.fill(draws, workers=setup.workers, on_bad_image=setup.recipe.data.on_bad_image, tell=tell)
     batch = looks.batch(draws)

@@ -1,8 +1,8 @@
-"""Which source network? Each scored on the target's training pictures, without training any of them.
+"""Which source network? Each scored on the target's training images, without training any of them.
 
 What ranks is a probe: the best of the linear classifiers on the network's features, by cross-validation.
 LogME and the H-score stand beside it, since they cost next to nothing; how far they can be trusted on these
-pictures is measured by how well their order agrees with the probe's.
+images is measured by how well their order agrees with the probe's.
 """
 
 import math
@@ -34,25 +34,25 @@ FEWEST = 3
 
 @dataclass(frozen=True)
 class Ranked:
-    """What one network's features say of the training pictures, and what it cost to know.
+    """What one network's features say of the training images, and what it cost to know.
 
     Attributes:
         backbone: its name.
         weights: the recipe's ``model.weights``.
         cv_top1: the probe's cross-validated accuracy, a fraction; ``cv_low`` to ``cv_high`` is Wilson's 95 %
-            for as many pictures. It covers the draw of the pictures, not that of the folds, and the choice
+            for as many images. It covers the draw of the images, not that of the folds, and the choice
             among the classifiers makes ``cv_top1`` a little too high, for every network alike.
-        n: training pictures.
+        n: training images.
         classifier, setting: which linear classifier that was.
         log_me: :func:`finetune.strategy.transferability.log_me`.
         h_score: :func:`finetune.strategy.transferability.h_score`, shrunk as Ledoit and Wolf say, without
-            which it would say nothing where there are more features than pictures.
-        features: numbers that the network makes of a picture.
+            which it would say nothing where there are more features than images.
+        features: numbers that the network makes of an image.
         parameters: those of the network without its head.
-        gflops: of one picture without the head, counted as ``finetune backbones`` does: a multiplication and
+        gflops: of one image without the head, counted as ``finetune backbones`` does: a multiplication and
             its addition are one.
-        image_size: of the pictures that it sees, in pixels.
-        computed: pictures that went through the network; the rest were in the feature cache.
+        image_size: of the images that it sees, in pixels.
+        computed: images that went through the network; the rest were in the feature cache.
         feature_seconds, score_seconds, probe_seconds: measured: computing or reading the features, LogME and
             the H-score, the classifiers.
     """
@@ -123,14 +123,14 @@ def rank(
     device: str | None = None,
     telling: Callable[[Recipe, Source], Tell] = lambda recipe, source: lambda done, total: None,
 ) -> Ranking:
-    """Score the source networks of ``recipes`` on the training pictures of the data that they share.
+    """Score the source networks of ``recipes`` on the training images of the data that they share.
 
     Val and test play no part. Features are kept on disk as ``cache`` of the recipes says, and read from there
     where they were computed before.
 
     Args:
         recipes: the same but for ``model``; one or more.
-        telling: called before each network; what it returns gets the number of pictures done, and of all that
+        telling: called before each network; what it returns gets the number of images done, and of all that
             go through this network.
 
     Raises:
@@ -207,7 +207,7 @@ def _score(recipe: Recipe, source: Source, compute: Compute, tell: Tell) -> Rank
         features, targets, groups = features_of(setup, "train", counted)
         feature_seconds = time.perf_counter() - began
     except DataError:
-        # Of the pictures, which all networks share.
+        # Of the images, which all networks share.
         raise
     except (UserError, NoSplitError) as error:
         return left_out(error)

@@ -7,7 +7,7 @@ from finetune.recipe.schema import DEFAULT_LR, FROM_SCRATCH_LR_FACTOR, Recipe
 
 
 def from_scratch(recipe: Recipe) -> Recipe:
-    """``recipe`` with random weights, and what follows from that; pictures, sizes, epochs and seed stay.
+    """``recipe`` with random weights, and what follows from that; images, sizes, epochs and seed stay.
 
     Nothing is frozen, and the head learns at the body's rate, since neither knows anything. The rate is ten
     times the recipe's, the factor between the usual rates of fine-tuning and of training afresh; a phase that

@@ -48,7 +48,7 @@ def of_repeats(values: Sequence[float]) -> Spread:
 def of_folds(values: Sequence[float]) -> Spread:
     """Of the folds of one cross-validation, by the corrected t interval of Nadeau and Bengio (2003).
 
-    Folds share most of their training pictures, so their numbers vary less than those of new data would, and
+    Folds share most of their training images, so their numbers vary less than those of new data would, and
     Student's interval is too narrow; there is no unbiased estimate (Bengio and Grandvalet 2004). The
     correction puts 1/k + n_held/n_train, which is 1/k + 1/(k - 1), in place of 1/k: wide, and on the safe
     side.

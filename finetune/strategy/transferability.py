@@ -16,13 +16,13 @@ def log_me(features: npt.NDArray[np.floating], targets: npt.NDArray[np.integer])
     """LogME (You et al. 2021, "LogME: Practical assessment of pre-trained models for transfer learning").
 
     For each class the maximum, over the two precisions, of the log evidence of a Bayesian linear regression
-    of its 0/1 labels on the features (MacKay 1992), a picture; then the mean over the classes. Higher is
-    better; comparable only between features of the same pictures. The maximum is found by the fixed-point
+    of its 0/1 labels on the features (MacKay 1992), an image; then the mean over the classes. Higher is
+    better; comparable only between features of the same images. The maximum is found by the fixed-point
     iteration that the paper proves to converge, in the basis of the singular vectors.
 
     Args:
         features: (N, D), finite; not centred, and no bias is added.
-        targets: (N,) class indices; classes without a picture do not count.
+        targets: (N,) class indices; classes without an image do not count.
 
     Raises:
         ValueError: fewer than two classes, or arrays that do not fit.
@@ -65,7 +65,7 @@ def h_score(
 
     The share of the features' variance, direction by direction, that lies between the classes, summed: from 0
     (the class means coincide) to the number of classes less 1 (the classes are points). Higher is better.
-    Directions in which the features do not vary are left out. With as many features as pictures the score is
+    Directions in which the features do not vary are left out. With as many features as images the score is
     at its maximum whatever the labels are, unless their covariance is shrunk (Ibrahim et al. 2022, "Newer is
     not always better: Rethinking transferability metrics"): cov becomes (1 - a) cov + a v I, with v the
     features' mean variance, and the covariance of the class means is multiplied by 1 - a.

@@ -12,26 +12,26 @@ from finetune.training.setup import Setup
 
 
 def refuse_batch_of_one(setup: Setup, plans: Sequence[PhasePlan]) -> None:
-    """Try ``batch_size: 1`` out on a copy of the network; larger batches never shrink to one picture.
+    """Try ``batch_size: 1`` out on a copy of the network; larger batches never shrink to one image.
 
     Raises:
         UserError: a BatchNorm that trains would see one value a channel.
     """
-    if setup.recipe.train.pictures_a_batch > 1:
+    if setup.recipe.train.images_a_batch > 1:
         return
-    network, side = setup.network, setup.picture[-1]
+    network, side = setup.network, setup.image[-1]
     for plan in plans:
         trial = copy.deepcopy(network.module)
         k = resolve_freeze(plan.freeze, network.table)
         Freeze(trial, network.table, k, setup.recipe.model.batchnorm).train_mode()
         try:
             with torch.random.fork_rng(devices=[]), torch.no_grad(), setup.compute.autocast():
-                trial(torch.zeros(1, *setup.picture, device=setup.compute.device))
+                trial(torch.zeros(1, *setup.image, device=setup.compute.device))
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
             raise UserError(
                 f"train.batch_size: 1 gives a BatchNorm of {setup.recipe.model.backbone} a single value a "
                 f"channel at {side} px, and it can learn nothing of that. Take batch_size 2 or more, larger "
-                "pictures (data.image_size), or model.batchnorm: frozen."
+                "images (data.image_size), or model.batchnorm: frozen."
             ) from None

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 def first_non_finite(model: nn.Module, images: Tensor) -> str | None:
     """The name of the first module, in execution order, whose output for ``images`` is not finite.
 
-    ``"the pictures"`` where the input itself is not; None where every output is finite (then the loss alone
+    ``"the images"`` where the input itself is not; None where every output is finite (then the loss alone
     is not). The model is run once more, as it stands.
     """
     if not bool(images.isfinite().all()):
-        return "the pictures"
+        return "the images"
     found: list[str] = []
 
     def look(name: str) -> Any:

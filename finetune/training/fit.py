@@ -6,33 +6,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune.data.holdout.recorded import Record
-from finetune.data.picture.preprocessing import Preprocessing
-from finetune.data.sources.unread import unread_notes
-from finetune.errors import RunDirError, printable
-from finetune.evaluation.metrics import Metrics
-from finetune.model.batchnorm import raise_batchnorm_momentum
-from finetune.model.freeze import fresh_layers, resolve_freeze, shortened
-from finetune.recipe.load import dump_recipe
-from finetune.recipe.remarks import remarks
-from finetune.recipe.schema import Recipe, TrainSection
-from finetune.training.batch_of_one import refuse_batch_of_one
-from finetune.training.compute.batch_size import warn_of_little_memory
-from finetune.training.compute.in_force import in_force
-from finetune.training.compute.precision import Compute, choose_compute, pick_device
-from finetune.training.kept.decoded import describe_decoded, keeping, plan_decoded
-from finetune.training.kept.feature_plan import FeaturePlan, plan_features
-from finetune.training.own_data import whereabouts
-from finetune.training.phase import judge, save_last, train_phase
-from finetune.training.plan import SOLVER, PhasePlan
-from finetune.training.progress import Progress, Silent
-from finetune.training.run.checkpoint import (
+from finetune.checkpoint.storage import (
     MODEL,
     load_weights,
     open_checkpoint,
     promote,
     read_tensors,
 )
+from finetune.data.holdout.recorded import Record
+from finetune.data.sources.unread import unread_notes
+from finetune.errors import RunDirError, printable
+from finetune.evaluation.metrics import Metrics
+from finetune.image.preprocessing import Preprocessing
+from finetune.model.batchnorm import raise_batchnorm_momentum
+from finetune.model.freeze import fresh_layers, resolve_freeze, shortened
+from finetune.recipe.load import dump_recipe
+from finetune.recipe.remarks import remarks
+from finetune.recipe.schema import Recipe, TrainSection
+from finetune.training.batch_of_one import refuse_batch_of_one
+from finetune.training.caching.decoded import describe_decoded, keeping, plan_decoded
+from finetune.training.caching.feature_plan import FeaturePlan, plan_features
+from finetune.training.compute.batch_size import warn_of_little_memory
+from finetune.training.compute.in_force import in_force
+from finetune.training.compute.precision import Compute, choose_compute, pick_device
+from finetune.training.own_data import whereabouts
+from finetune.training.phase import judge, save_last, train_phase
+from finetune.training.plan import SOLVER, PhasePlan
+from finetune.training.progress import Progress, Silent
 from finetune.training.run.directory import Description, RunDir
 from finetune.training.run.environment import describe_environment
 from finetune.training.run.extend import (
@@ -61,8 +61,8 @@ log = logging.getLogger("finetune")
 class Result:
     """What a run came to.
 
-    ``test`` is of the best checkpoint; None where the data has no test split. ``example`` is the path of a
-    picture that was not trained on, where the pictures are files. ``already_finished``: there was nothing
+    ``test`` is of the best checkpoint; None where the data has no test split. ``example`` is the path of an
+    image that was not trained on, where the images are files. ``already_finished``: there was nothing
     left to do.
     """
 
@@ -152,7 +152,7 @@ def _train(
     position, changed, extensions = standing.position, standing.changed, standing.extensions
     plans = planned(setup, extensions)
     refuse_batch_of_one(setup, plans)
-    warn_of_little_memory(setup.recipe.train, setup.network, setup.picture, compute, recipe.model.batchnorm)
+    warn_of_little_memory(setup.recipe.train, setup.network, setup.image, compute, recipe.model.batchnorm)
     total_steps = sum(plan.steps for plan in plans)
     momentum = raise_batchnorm_momentum(setup.network.module, recipe.model.batchnorm_momentum, total_steps)
 
@@ -304,7 +304,7 @@ def _facts(
         ("network", f"{setup.recipe.model.backbone}, {len(network.table.body)} layers and a head"),
         ("weights", network.weights.origin if network.weights is not None else "none: from scratch"),
         (
-            "pictures",
+            "images",
             f"{setup.card.preprocessing.in_words}{_channels(setup.card.preprocessing)}",
         ),
         (
@@ -316,8 +316,8 @@ def _facts(
             _length(plans, setup.recipe.train),
         ),
     ]
-    if features and not setup.recipe.train.augment.changes_pictures:
-        facts.append(("looks", "one a picture: training pictures are not augmented"))
+    if features and not setup.recipe.train.augment.changes_images:
+        facts.append(("looks", "one an image: training images are not augmented"))
     for number, plan in features.items():
         place = f"phase {number + 1}: " if len(plans) > 1 else ""
         facts.append(("features", f"{place}{plan.k} frozen layers, {plan.describe()}"))
@@ -327,7 +327,7 @@ def _facts(
 
 
 def _length(plans: list[PhasePlan], train: TrainSection) -> str:
-    """``240 steps of 32 pictures, and 1 step that solves the head: 16 epochs``."""
+    """``240 steps of 32 images, and 1 step that solves the head: 16 epochs``."""
     solved = sum(plan.steps for plan in plans if plan.optimizer == SOLVER)
     steps = sum(plan.steps for plan in plans) - solved
     parts = [f"{steps:,} steps of {_step(train)}"] if steps else []
@@ -338,12 +338,12 @@ def _length(plans: list[PhasePlan], train: TrainSection) -> str:
 
 
 def _step(train: TrainSection) -> str:
-    size, times = train.pictures_a_batch, train.accumulate
-    return f"{size} pictures" if times == 1 else f"{size * times} pictures, {times} batches of {size} each"
+    size, times = train.images_a_batch, train.accumulate
+    return f"{size} images" if times == 1 else f"{size * times} images, {times} batches of {size} each"
 
 
 def _unread(setup: Setup) -> list[str]:
-    # Of files whose bands are read there is nothing to add to what is said of the pictures.
+    # Of files whose bands are read there is nothing to add to what is said of the images.
     return [] if setup.card.preprocessing.reads == "bands" else unread_notes(setup.source.splits["train"])
 
 

@@ -20,21 +20,21 @@ from finetune.training.diagnosis import first_non_finite
 from finetune.training.l2_sp import Hold
 from finetune.training.schedule import Rates
 
-NAMED_PICTURES = 8
+NAMED_IMAGES = 8
 
 
 @dataclass
 class Totals:
-    """Sums over the pictures of an epoch so far; plain numbers, so that a checkpoint can carry them."""
+    """Sums over the images of an epoch so far; plain numbers, so that a checkpoint can carry them."""
 
-    pictures: int = 0
+    images: int = 0
     loss: float = 0.0
     correct: int = 0
     skipped: int = 0
 
     def metrics(self) -> dict[str, float | int]:
-        """Mean loss and top-1 (a fraction) over the pictures seen, as trained: augmented, dropout on."""
-        seen = max(self.pictures, 1)
+        """Mean loss and top-1 (a fraction) over the images seen, as trained: augmented, dropout on."""
+        seen = max(self.images, 1)
         return {"train_loss": self.loss / seen, "train_top1": self.correct / seen}
 
 
@@ -43,10 +43,10 @@ class Stepper:
     """What one optimizer step needs beside its batches.
 
     ``optimizer``'s groups carry their unscheduled rate as ``base_lr``. A step is made of ``accumulate``
-    batches (fewer at the end of an epoch), whose losses are weighted by their number of pictures: the
+    batches (fewer at the end of an epoch), whose losses are weighted by their number of images: the
     gradient is that of one large batch. ``seed`` and the step's number alone decide dropout and stochastic
-    depth. ``name`` gives a picture's name for messages. ``suffix`` is the part of ``model`` that batches go
-    through where they hold the features of its first layers in place of pictures; None: all of it.
+    depth. ``name`` gives an image's name for messages. ``suffix`` is the part of ``model`` that batches go
+    through where they hold the features of its first layers in place of images; None: all of it.
     ``compiled`` is that part compiled, if it is.
     """
 
@@ -99,9 +99,9 @@ class Stepper:
         for param_group in self.optimizer.param_groups:
             param_group["lr"] = param_group["base_lr"] * factor
         torch.manual_seed(key(self.seed, "step", global_step))
-        pictures = sum(len(batch.indices) for batch in group)
+        images = sum(len(batch.indices) for batch in group)
         totals.skipped += sum(len(batch.bad) for batch in group)
-        if not pictures:
+        if not images:
             return  # none could be read; the step is counted, so that the schedule stays as planned
         try:
             self._update(group, totals, global_step)
@@ -115,10 +115,10 @@ class Stepper:
         raise self._too_large(group, reason, global_step)
 
     def _update(self, group: list[Batch], totals: Totals, global_step: int) -> None:
-        pictures = sum(len(batch.indices) for batch in group)
+        images = sum(len(batch.indices) for batch in group)
         self.optimizer.zero_grad(set_to_none=True)
         for batch in group:
-            self._backward(batch, len(batch.indices) / pictures, totals, global_step)
+            self._backward(batch, len(batch.indices) / images, totals, global_step)
         self._prepare_gradients(group, global_step)
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -136,7 +136,7 @@ class Stepper:
         if not math.isfinite(value):
             raise self._spoiled(f"the loss is {value}", [batch], global_step)
         self.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
-        totals.pictures += len(batch.indices)
+        totals.images += len(batch.indices)
         totals.loss += value * len(batch.indices)
         totals.correct += int((logits.detach().argmax(1) == moved.labels).sum())
 
@@ -161,7 +161,7 @@ class Stepper:
             self.hold.pull(self.optimizer)
 
     def _too_large(self, group: list[Batch], reason: str, global_step: int) -> NoMemoryError:
-        """What to do about a step that did not fit, after trying whole steps on fewer of its pictures."""
+        """What to do about a step that did not fit, after trying whole steps on fewer of its images."""
         largest = max(group, key=lambda batch: len(batch.indices))
         count = len(largest.indices)
         for param_group in self.optimizer.param_groups:
@@ -170,22 +170,22 @@ class Stepper:
             count, lambda size: self._update([largest.first(size)], Totals(), global_step)
         )
         if fits is None:
-            advice = "Not even 2 pictures fit: take a smaller data.image_size or backbone, or freeze more."
+            advice = "Not even 2 images fit: take a smaller data.image_size or backbone, or freeze more."
         else:
             times = -(-count // fits) * self.accumulate
             advice = (
                 f"Batches of {fits} fit: set train.batch_size: {fits}, and train.accumulate: {times} for "
-                "steps of as many pictures."
+                "steps of as many images."
             )
         return NoMemoryError(
-            f"out of memory at step {global_step + 1}, in a batch of {count} pictures ({reason}). {advice} "
+            f"out of memory at step {global_step + 1}, in a batch of {count} images ({reason}). {advice} "
             "The checkpoints are from before: once memory is free, the run goes on with --resume."
         )
 
     def _spoiled(self, what: str, group: list[Batch], global_step: int) -> NonFiniteLossError:
         indices = [index for batch in group for index in batch.indices]
-        names = ", ".join(self.name(index) for index in indices[:NAMED_PICTURES])
-        more = f" and {len(indices) - NAMED_PICTURES} more" if len(indices) > NAMED_PICTURES else ""
+        names = ", ".join(self.name(index) for index in indices[:NAMED_IMAGES])
+        more = f" and {len(indices) - NAMED_IMAGES} more" if len(indices) > NAMED_IMAGES else ""
         with self.compute.autocast():
             places = (first_non_finite(self.forward, b.images.to(self.compute.device)) for b in group)
             place = next((place for place in places if place is not None), None)
@@ -193,7 +193,7 @@ class Stepper:
             f"The first output that is not finite is that of {place}" if place else "Every layer is finite"
         )
         return NonFiniteLossError(
-            f"{what} at step {global_step + 1}; nothing was updated with it. {where}. The pictures of the "
+            f"{what} at step {global_step + 1}; nothing was updated with it. {where}. The images of the "
             f"batch: {names}{more}. Try a lower lr, grad_clip_norm: 1.0 or precision: fp32; the checkpoints "
             "are from before."
         )

@@ -15,8 +15,8 @@ from finetune.disk.regular import DOCUMENT_BYTES, read_regular
 from finetune.errors import FinetuneError, RunDirError, printable
 from finetune.model.build import Network, build
 from finetune.model.start import fingerprint
-from finetune.training.run.checkpoint import Trained, load_trained
 from finetune.training.run.files import ENVIRONMENT
+from finetune.training.trained import Trained, load_trained
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A run's own pictures, divided as it recorded; and which pictures an evaluation may look at."""
+"""A run's own images, divided as it recorded; and which images an evaluation may look at."""
 
 import contextlib
 import dataclasses
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from finetune.checkpoint.storage import read_document
 from finetune.data.holdout.groups import with_groups
 from finetune.data.holdout.recorded import SAME, SPLITS, Drift, Record
 from finetune.data.sources.dataset import Source, Split
@@ -19,8 +20,8 @@ from finetune.errors import CheckpointError, DataError, printable
 from finetune.evaluation.choose_split import choose_split
 from finetune.recipe.schema import DataSection
 from finetune.training.run import files
-from finetune.training.run.checkpoint import Trained, read_document
 from finetune.training.setup import reading_of
+from finetune.training.trained import Trained
 
 # What a run was trained on or chosen by, so that its numbers there flatter it.
 SEEN = ("train", "val")
@@ -28,7 +29,7 @@ SEEN = ("train", "val")
 
 @dataclass(frozen=True)
 class OwnData:
-    """A run's pictures as they are now.
+    """A run's images as they are now.
 
     Attributes:
         source: divided as recorded.
@@ -45,18 +46,18 @@ class OwnData:
 
 @dataclass(frozen=True)
 class Judged:
-    """Pictures to evaluate a run on, with the targets in the order of its classes.
+    """Images to evaluate a run on, with the targets in the order of its classes.
 
     Attributes:
         name: train, val, test, or all for other data without splits.
-        pictures: the pictures.
+        images: the images.
         notes: what the user should know of them.
         warnings: what makes the numbers worth less.
-        counts: how many pictures are missing, changed, new, or left out since the run has seen them.
+        counts: how many images are missing, changed, new, or left out since the run has seen them.
     """
 
     name: str
-    pictures: Split
+    images: Split
     notes: tuple[str, ...]
     warnings: tuple[str, ...] = ()
     counts: dict[str, int] = field(default_factory=dict)
@@ -78,7 +79,7 @@ def read_undivided(data: DataSection, place: str | None = None, *, groups: bool 
 
 
 def whereabouts(place: str, run: Path) -> dict[str, str] | None:
-    """Where a run's pictures lie: the path, and the path as seen from the run. None for a known set."""
+    """Where a run's images lie: the path, and the path as seen from the run. None for a known set."""
     if not is_place(place):
         return None
     absolute = os.path.abspath(Path(place).expanduser())  # noqa: PTH100  (links stay as they are)
@@ -115,11 +116,11 @@ def own_data(
     take_changed: bool = False,
     place: str | None = None,
 ) -> OwnData:
-    """Find the pictures of a run and divide them as it recorded.
+    """Find the images of a run and divide them as it recorded.
 
     They are looked for where they lay when the run began; then in the same place as seen from the run; then
     where the recipe's text leads from the working directory. What is found in the latter two has to be the
-    run's own pictures, at least half of them: another folder of the same name is never taken.
+    run's own images, at least half of them: another folder of the same name is never taken.
 
     Args:
         data: the recipe's.
@@ -145,15 +146,15 @@ def own_data(
 
 
 def own_split(trained: Trained, name: str) -> Split:
-    """The pictures of split ``name`` of a run, without those that are gone or changed.
+    """The images of split ``name`` of a run, without those that are gone or changed.
 
     Raises:
         DataError: they are not found, cannot be read, or none is left.
     """
-    return pictures_to_judge(trained, name).pictures
+    return images_to_judge(trained, name).images
 
 
-def pictures_to_judge(
+def images_to_judge(
     trained: Trained,
     wanted: str | None = None,
     given: str | None = None,
@@ -161,18 +162,18 @@ def pictures_to_judge(
     strict: bool = False,
     include_seen: bool = False,
 ) -> Judged:
-    """Which pictures say how good a run is.
+    """Which images say how good a run is.
 
     Args:
         wanted: train, val or test; None: test, or val where there is no test split.
         given: a source other than the run's own. Where it is the run's own data after all, by its place or
-            by the contents of its files, the run's splits count. Of other data, pictures that the run was
+            by the contents of its files, the run's splits count. Of other data, images that the run was
             trained on or chosen by are left out.
-        strict: refuse pictures that are missing, changed, new or seen, in place of leaving them out.
+        strict: refuse images that are missing, changed, new or seen, in place of leaving them out.
         include_seen: take ``given`` as it is.
 
     Raises:
-        DataError: there are no such pictures; with ``strict``, they are not what the run recorded.
+        DataError: there are no such images; with ``strict``, they are not what the run recorded.
     """
     record = read_record(trained.run)
     if given is not None:
@@ -188,21 +189,19 @@ def pictures_to_judge(
 
 
 def _own(trained: Trained, own: OwnData, wanted: str | None, *, strict: bool) -> Judged:
-    name, pictures = choose_split(own.source, wanted, trained.card.classes)
+    name, images = choose_split(own.source, wanted, trained.card.classes)
     lines = own.drift.lines()
     where = printable(own.place)
     if lines and strict:
         raise DataError(
-            f"{where}: not the pictures that {printable(trained.run)} recorded:\n  "
-            + "\n  ".join(lines)
-            + "\n"
+            f"{where}: not the images that {printable(trained.run)} recorded:\n  " + "\n  ".join(lines) + "\n"
             "Put them back, or leave out --strict to judge those that are still there and still the same."
         )
-    if not len(pictures):
+    if not len(images):
         raise DataError(
-            f"{where}: none of the pictures of {name} that {printable(trained.run)} recorded is there and "
+            f"{where}: none of the images of {name} that {printable(trained.run)} recorded is there and "
             "still the "
-            "same. Put them back, or give other pictures with --data."
+            "same. Put them back, or give other images with --data."
         )
     counts = ", ".join(f"{len(split):,} {each}" for each, split in own.source.splits.items())
     notes = (*own.source.notes, f"splits as {printable(trained.run)} recorded them: {counts}")
@@ -210,13 +209,13 @@ def _own(trained: Trained, own: OwnData, wanted: str | None, *, strict: bool) ->
     if lines:
         left_out = len(own.drift.missing.get(name, [])) + len(own.drift.changed.get(name, []))
         warnings.append(
-            f"{where}: the pictures are not all those that the run recorded:\n  "
+            f"{where}: the images are not all those that the run recorded:\n  "
             + "\n  ".join(lines)
-            + f"\n  Of {name}, {len(pictures):,} of {len(pictures) + left_out:,} recorded pictures are judged"
+            + f"\n  Of {name}, {len(images):,} of {len(images) + left_out:,} recorded images are judged"
             + ("; new ones belong to no split" if own.drift.new else "")
             + "."
         )
-    return Judged(name, pictures, notes, tuple(warnings), own.drift.counts())
+    return Judged(name, images, notes, tuple(warnings), own.drift.counts())
 
 
 def _other(
@@ -229,30 +228,30 @@ def _other(
     include_seen: bool,
 ) -> Judged:
     source = read_like(given, reading_of(trained.recipe.data))
-    name, pictures = choose_split(source, wanted, trained.card.classes)
+    name, images = choose_split(source, wanted, trained.card.classes)
     if record is None:
-        return Judged(name, pictures, source.notes)
-    names = (pictures.name(index) for index in range(len(pictures)))
+        return Judged(name, images, source.notes)
+    names = (images.name(index) for index in range(len(images)))
     seen = np.asarray([each is not None for each in record.splits_by_content(names, SEEN)], dtype=bool)
     number = int(seen.sum())
     if not number:
-        return Judged(name, pictures, source.notes, (), {"seen": 0})
+        return Judged(name, images, source.notes, (), {"seen": 0})
     how_many = (
-        f"{number:,} of {len(pictures):,} pictures of {printable(source.name)} are in the run's train or val"
+        f"{number:,} of {len(images):,} images of {printable(source.name)} are in the run's train or val"
     )
     if strict:
         raise DataError(f"{how_many}. Leave out --strict to judge the others.")
     if include_seen:
         warning = f"{how_many}, and are judged as well: these numbers flatter the network"
-        return Judged(name, pictures, source.notes, (warning,), {"seen": number})
+        return Judged(name, images, source.notes, (warning,), {"seen": number})
     if seen.all():
         raise DataError(
-            f"{printable(source.name)}: all {number:,} pictures are in the run's train or val, and say "
+            f"{printable(source.name)}: all {number:,} images are in the run's train or val, and say "
             "nothing of how "
-            "good it is on others. Give other pictures, or judge these with --include-seen."
+            "good it is on others. Give other images, or judge these with --include-seen."
         )
     warning = f"{how_many}, and were left out (--include-seen judges them too)"
-    rest = pictures.subset(np.flatnonzero(~seen))
+    rest = images.subset(np.flatnonzero(~seen))
     return Judged(name, rest, source.notes, (warning,), {"seen": number})
 
 
@@ -275,11 +274,11 @@ def _unrecorded(trained: Trained, wanted: str | None) -> Judged:
         raise DataError(
             f"{printable(trained.run)}: an earlier version made this run, which did not record its splits. "
             "Its test "
-            "pictures cannot be told from those it was trained on: train it again, or give pictures that it "
+            "images cannot be told from those it was trained on: train it again, or give images that it "
             "has not seen with --data."
         )
-    name, pictures = choose_split(source, wanted, trained.card.classes)
-    return Judged(name, pictures, source.notes)
+    name, images = choose_split(source, wanted, trained.card.classes)
+    return Judged(name, images, source.notes)
 
 
 def _verified(record: Record, wanted: str | None) -> tuple[str, ...]:
@@ -298,16 +297,16 @@ def _find(run: Path, data: DataSection, record: Record, groups: bool) -> tuple[S
         if number == 0 or record.resembles(source):
             return source, place
     there = [printable(place) for place in places if Path(place).exists()]
-    other = f" {printable(there[0])} holds other pictures." if there else ""
+    other = f" {printable(there[0])} holds other images." if there else ""
     raise DataError(
-        f"{printable(places[0])}: the pictures that {printable(run)} was trained on are not there any "
+        f"{printable(places[0])}: the images that {printable(run)} was trained on are not there any "
         f"more.{other} "
         "Where they lie elsewhere now, say so with --data (eval) or --set data.source=... (train --resume)."
     )
 
 
 def _places(run: Path, data: DataSection) -> list[str]:
-    """Where the pictures of a run may lie, best first: there they certainly lay, then as seen from ..."""
+    """Where the images of a run may lie, best first: there they certainly lay, then as seen from ..."""
     known: Any = None
     if (run / files.ENVIRONMENT).is_file():
         environment = read_document(run / files.ENVIRONMENT)

@@ -9,22 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from finetune.checkpoint.storage import CARD, MODEL, OPTIMIZER, RAW, SCORE, STATE, save_checkpoint
 from finetune.data.batches.loaders import eval_batches
 from finetune.errors import StoppedError
 from finetune.evaluation.evaluate import collect_logits
 from finetune.evaluation.metrics import Metrics, classification_metrics
 from finetune.features.split import NoSplitError, inference_form
 from finetune.model.freeze import Freeze
+from finetune.training.caching.feature_plan import FeaturePlan
+from finetune.training.caching.frozen import Frozen
 from finetune.training.compute.allocator import keep_less
 from finetune.training.compute.compiled import Compiled
-from finetune.training.kept.feature_plan import FeaturePlan
-from finetune.training.kept.frozen import Frozen
 from finetune.training.loop import Stepper
 from finetune.training.optimizer import load_named_state, named_state
 from finetune.training.plan import SOLVER, PhasePlan
 from finetune.training.progress import Progress
 from finetune.training.recalibration import recalibrate_batchnorm
-from finetune.training.run.checkpoint import CARD, MODEL, OPTIMIZER, RAW, SCORE, STATE, save_checkpoint
 from finetune.training.run.directory import RunDir
 from finetune.training.run.files import METRICS, TIMING
 from finetune.training.run.position import Best, Position
@@ -45,7 +45,7 @@ def judge(setup: Setup, split_name: str, signals: Signals, frozen: Frozen | None
     It runs in inference form, as ``finetune eval`` runs it, and the two give the same numbers.
 
     Args:
-        frozen: on val, in a phase with frozen layers: what those compute, in place of pictures.
+        frozen: on val, in a phase with frozen layers: what those compute, in place of images.
     """
     data, card = setup.recipe.data, setup.card
     if frozen is not None and frozen.judges_val:
@@ -55,7 +55,7 @@ def judge(setup: Setup, split_name: str, signals: Signals, frozen: Frozen | None
         batches = eval_batches(
             setup.source.splits[split_name],
             card.preprocessing,
-            batch_size=setup.recipe.train.pictures_a_batch,
+            batch_size=setup.recipe.train.images_a_batch,
             workers=setup.workers,
             on_bad_image=data.on_bad_image,
             device=setup.compute.device,
@@ -125,7 +125,7 @@ def train_phase(
         elif setup.compute.precision == "fp32":
             keep_less()
         if setup.compute.compile:
-            stepper.compiled = Compiled(stepper.forward, setup.recipe.train.pictures_a_batch)
+            stepper.compiled = Compiled(stepper.forward, setup.recipe.train.images_a_batch)
         asked = setup.recipe.train.checkpoint_every_steps is not None
         saving = save_now_and_then if frozen is not None and frozen.keeps_train and not asked else save
         while _under_way(plan, position, setup.recipe.train.early_stopping):
@@ -206,10 +206,10 @@ def _end_epoch(
     """
     began, trained = clock
     entry, is_best = _close_epoch(plan, setup, position, val, rates)
-    seconds, pictures = round(time.perf_counter() - began, 3), position.totals.pictures
+    seconds, images = round(time.perf_counter() - began, 3), position.totals.images
     timing = {"epoch": position.epoch, "seconds": seconds, "train_seconds": round(trained, 4)}
     run.append(METRICS, entry)
-    run.append(TIMING, {**timing, "pictures": pictures})
+    run.append(TIMING, {**timing, "images": images})
     position.begin_epoch()
     # Before `best`, which a resume can then make good from it; a `best` that is newer than `last` is right
     # too, since its epoch comes again.

@@ -13,8 +13,8 @@ class Progress(Protocol):
     def phase(self, title: str) -> None:
         """A phase begins."""
 
-    def features(self, done: int, pictures: int) -> None:
-        """``done`` of ``pictures`` have gone through the frozen layers, to be kept."""
+    def features(self, done: int, images: int) -> None:
+        """``done`` of ``images`` have gone through the frozen layers, to be kept."""
 
     def step(self, epoch: int, done: int, steps: int) -> None:
         """``done`` of ``steps`` optimizer steps of ``epoch`` (1-based) are made."""
@@ -30,7 +30,7 @@ class Silent:
 
     def phase(self, title: str) -> None: ...
 
-    def features(self, done: int, pictures: int) -> None: ...
+    def features(self, done: int, images: int) -> None: ...
 
     def step(self, epoch: int, done: int, steps: int) -> None: ...
 

@@ -1,4 +1,4 @@
-"""BatchNorm statistics for the weights that are about to be judged, from training pictures."""
+"""BatchNorm statistics for the weights that are about to be judged, from training images."""
 
 from finetune.data.batches.loaders import eval_batches
 from finetune.data.batches.order import shuffled
@@ -14,18 +14,18 @@ from finetune.training.signals import Signals
 def recalibrate_batchnorm(setup: Setup, freeze: Freeze, position: Position, signals: Signals) -> None:
     """Compute the statistics of the evaluated network (the moving average, where there is one) anew.
 
-    Over ``model.batchnorm_recalibrate`` training pictures, as evaluation sees them; does nothing where the
-    recipe has none, or where no BatchNorm moves. Which pictures depends on the seed and the epoch alone.
+    Over ``model.batchnorm_recalibrate`` training images, as evaluation sees them; does nothing where the
+    recipe has none, or where no BatchNorm moves. Which images depends on the seed and the epoch alone.
     In fp32, as val. Only whole batches are used, so that each counts the same, unless there is no whole one.
 
     Raises:
-        DataError: no picture can be read.
+        DataError: no image can be read.
     """
     wanted, paths = setup.recipe.model.batchnorm_recalibrate, freeze.moving_batchnorms
     if wanted is None or not paths:
         return
     train = setup.source.splits["train"]
-    size = setup.recipe.train.pictures_a_batch
+    size = setup.recipe.train.images_a_batch
     count = min(wanted, len(train))
     count -= count % size if count > size else 0
     order = shuffled(len(train), key(setup.recipe.seed, "recalibrate"), position.epoch)
@@ -42,4 +42,4 @@ def recalibrate_batchnorm(setup: Setup, freeze: Freeze, position: Position, sign
     with setup.compute.exact():
         used = recalibrate(setup.evaluated, paths, images)
     if not used:
-        raise DataError("model.batchnorm_recalibrate: there are no two training pictures that can be read")
+        raise DataError("model.batchnorm_recalibrate: there are no two training images that can be read")

@@ -1,4 +1,4 @@
-"""A recipe to the objects that training works on: pictures, network, transform, loader, loss."""
+"""A recipe to the objects that training works on: images, network, transform, loader, loss."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,23 +9,23 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from finetune.checkpoint.card import ModelCard
 from finetune.data.batches.loaders import TrainLoader, default_workers
 from finetune.data.batches.mixing import BatchMixer
 from finetune.data.cache.decoded import Decoded
 from finetune.data.holdout.folds import folded
 from finetune.data.holdout.groups import with_groups
 from finetune.data.holdout.splits import carve
-from finetune.data.picture.preprocessing import Preprocessing, Reads
-from finetune.data.picture.transforms import TrainTransform
 from finetune.data.sources.dataset import Reading, Source, Split
 from finetune.data.sources.own_bands import has_own_bands
 from finetune.data.sources.read import read_source
 from finetune.errors import UserError, require_known
+from finetune.image.preprocessing import Preprocessing, Reads
+from finetune.image.transforms import TrainTransform
 from finetune.model.build import Network, build
 from finetune.model.start import starting_weights
 from finetune.model.weights import InputSpec
 from finetune.recipe.schema import DataSection, Recipe, TrainSection
-from finetune.training.card import ModelCard
 from finetune.training.compute.batch_size import settle_batch_size
 from finetune.training.compute.precision import Compute, place
 from finetune.training.ema import moving_average
@@ -35,11 +35,11 @@ from finetune.training.ema import moving_average
 class Setup:
     """What the recipe asked for, built.
 
-    ``recipe`` has the weights' own picture size filled in. ``ema`` is the averaged model, if one is kept.
+    ``recipe`` has the weights' own image size filled in. ``ema`` is the averaged model, if one is kept.
     ``start`` holds the body's weights before the run, where the recipe holds on to them (``train.l2_sp``).
-    ``left_out`` names the pictures of val and test that could not be read and were told of. ``val_decoded``
+    ``left_out`` names the images of val and test that could not be read and were told of. ``val_decoded``
     keeps those of val, resized and cut out, where that is done. ``kept`` are the folders of the cache that
-    decoded pictures are kept in, and what they come to in bytes.
+    decoded images are kept in, and what they come to in bytes.
     """
 
     recipe: Recipe
@@ -57,14 +57,14 @@ class Setup:
     kept: dict[Path, int] = field(default_factory=dict)
 
     @property
-    def picture(self) -> tuple[int, int, int]:
-        """The shape of one picture as the network sees it."""
+    def image(self) -> tuple[int, int, int]:
+        """The shape of one image as the network sees it."""
         size = self.card.preprocessing.image_size
         return self.card.preprocessing.channels, size, size
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
-        """Within, pictures are read; afterwards no loader process is left, however it ends."""
+        """Within, images are read; afterwards no loader process is left, however it ends."""
         try:
             yield
         finally:
@@ -108,9 +108,9 @@ def prepare(recipe: Recipe, source: Source, compute: Compute) -> Setup:
     """Build everything. The data comes first, read already: its faults are found before a network is loaded.
 
     Raises:
-        DataError: pictures have bands, and others than ``model.in_channels`` asks for.
+        DataError: images have bands, and others than ``model.in_channels`` asks for.
         UserError: weights, freeze, sizes or augmentation that cannot be.
-        NoMemoryError: ``batch_size: auto``, and not even two pictures fit.
+        NoMemoryError: ``batch_size: auto``, and not even two images fit.
     """
     data = recipe.data
     skips = data.on_bad_image == "skip"
@@ -124,8 +124,8 @@ def prepare(recipe: Recipe, source: Source, compute: Compute) -> Setup:
     )
     preprocessing = settle_preprocessing(data, network.input_spec, "bands" if own_bands else "colours")
     place(network.module, compute.device, compute.memory_format)
-    picture = (preprocessing.channels, preprocessing.image_size, preprocessing.image_size)
-    train = settle_batch_size(recipe.train, network, picture, compute, recipe.model.batchnorm)
+    image = (preprocessing.channels, preprocessing.image_size, preprocessing.image_size)
+    train = settle_batch_size(recipe.train, network, image, compute, recipe.model.batchnorm)
     recipe = recipe.model_copy(update={"train": train})
     workers = default_workers() if data.workers == "auto" else data.workers
     augment = train.augment
@@ -133,7 +133,7 @@ def prepare(recipe: Recipe, source: Source, compute: Compute) -> Setup:
     loader = TrainLoader(
         source.splits["train"],
         TrainTransform(augment, preprocessing, data.decode),
-        batch_size=train.pictures_a_batch,
+        batch_size=train.images_a_batch,
         seed=recipe.seed,
         sampler=train.sampler,
         views=augment.views,
@@ -163,7 +163,7 @@ def settle_preprocessing(data: DataSection, spec: InputSpec, reads: Reads = "col
     cropped.
 
     Raises:
-        UserError: ``pad``, and the picture would not fit the square.
+        UserError: ``pad``, and the image would not fit the square.
     """
     size = spec.image_size if data.image_size == "auto" else data.image_size
     mode = spec.resize_mode if data.resize_mode == "auto" else data.resize_mode
@@ -172,7 +172,7 @@ def settle_preprocessing(data: DataSection, spec: InputSpec, reads: Reads = "col
         resize = data.resize
     if mode == "pad" and resize > size:
         raise UserError(
-            f"data.resize: resize_mode: pad shows the whole picture, so this can be at most the {size} px "
+            f"data.resize: resize_mode: pad shows the whole image, so this can be at most the {size} px "
             f"that the network sees; it is {resize}. Leave it out."
         )
     return Preprocessing(
@@ -187,7 +187,7 @@ def settle_preprocessing(data: DataSection, spec: InputSpec, reads: Reads = "col
 
 
 def with_preprocessing(recipe: Recipe, preprocessing: Preprocessing) -> Recipe:
-    """``recipe`` with the settled picture size in place of each ``auto``."""
+    """``recipe`` with the settled image size in place of each ``auto``."""
     settled = {
         "image_size": preprocessing.image_size,
         "resize": preprocessing.resize,
@@ -198,7 +198,7 @@ def with_preprocessing(recipe: Recipe, preprocessing: Preprocessing) -> Recipe:
 
 
 def loss_function(train: TrainSection, split: Split, num_classes: int) -> nn.Module:
-    """Cross-entropy; ``class_weights: balanced`` weighs a class of c of n pictures n / (num_classes c)."""
+    """Cross-entropy; ``class_weights: balanced`` weighs a class of c of n images n / (num_classes c)."""
     require_known("class_weights", train.class_weights, ("none", "balanced"))
     weight = None
     if train.class_weights == "balanced":

@@ -6,17 +6,17 @@ from finetune.recipe.catalog import DRAWN
 from finetune.recipe.schema import DataSection, Recipe
 
 SMOKE_BATCH_SIZE = 4
-# More folds than that have no room in so few pictures.
+# More folds than that have no room in so few images.
 SMOKE_FOLDS = 3
-# What a recipe says of the pictures themselves. All else tells how the user's own are found, read and split,
+# What a recipe says of the images themselves. All else tells how the user's own are found, read and split,
 # and drawn ones are neither files nor in a table.
-OF_THE_PICTURES = ("image_size", "resize", "resize_mode", "interpolation", "decode", "group_by")
+OF_THE_IMAGES = ("image_size", "resize", "resize_mode", "interpolation", "decode", "group_by")
 
 
 def shortened(recipe: Recipe) -> Recipe:
-    """``recipe`` on drawn pictures, with random weights, small batches, one epoch a phase; the rest as is.
+    """``recipe`` on drawn images, with random weights, small batches, one epoch a phase; the rest as is.
 
-    Where the recipe keeps pictures together in groups, by whatever, so are the drawn ones.
+    Where the recipe keeps images together in groups, by whatever, so are the drawn ones.
     """
     phases = tuple(
         phase.model_copy(update={"epochs": 1, "warmup_epochs": min(phase.warmup_epochs or 0.0, 0.5)})
@@ -32,7 +32,7 @@ def shortened(recipe: Recipe) -> Recipe:
     )
     head = recipe.model.head.model_copy(update={"reuse": None})
     model = recipe.model.model_copy(update={"weights": "none", "head": head})
-    kept: dict[str, Any] = {name: getattr(recipe.data, name) for name in OF_THE_PICTURES}
+    kept: dict[str, Any] = {name: getattr(recipe.data, name) for name in OF_THE_IMAGES}
     if (fold := recipe.data.fold) is not None:
         of = min(fold.of, SMOKE_FOLDS)
         kept["fold"] = fold.model_copy(update={"number": fold.number % of, "of": of})

@@ -12,7 +12,7 @@ from finetune.errors import DataError, UserError
 from finetune.features.softmax import Axes, Targets
 from finetune.features.solve import LinearHead, choose_decay, cross_entropy, solve
 from finetune.model.head import linear_of
-from finetune.training.kept.frozen import Frozen
+from finetune.training.caching.frozen import Frozen
 from finetune.training.loop import Totals
 from finetune.training.plan import PhasePlan
 from finetune.training.setup import Setup
@@ -25,7 +25,7 @@ def solve_head(plan: PhasePlan, setup: Setup, frozen: Frozen | None, totals: Tot
 
     Raises:
         UserError: something else than a linear head is left to train.
-        DataError: a class has no readable training picture.
+        DataError: a class has no readable training image.
     """
     if frozen is None:
         raise UserError(
@@ -35,7 +35,7 @@ def solve_head(plan: PhasePlan, setup: Setup, frozen: Frozen | None, totals: Tot
     head = _linear_left(setup, frozen, train.images)
     if head is None:
         raise UserError(
-            "optimizer: lbfgs solves a linear layer that takes one vector a picture, and the head "
+            "optimizer: lbfgs solves a linear layer that takes one vector an image, and the head "
             f"({setup.network.head_path}) with all that is not frozen is more than that. Write freeze: "
             "backbone, or take sgd or adamw."
         )
@@ -43,7 +43,7 @@ def solve_head(plan: PhasePlan, setup: Setup, frozen: Frozen | None, totals: Tot
     classes = setup.source.classes
     counts = torch.bincount(train.labels, minlength=len(classes)).tolist()
     if empty := [name for name, count in zip(classes, counts, strict=True) if not count]:
-        raise DataError(f"optimizer: lbfgs: no training picture of {empty[0]!r} can be read")
+        raise DataError(f"optimizer: lbfgs: no training image of {empty[0]!r} can be read")
     weight = setup.criterion.weight
     weights = weight.tolist() if isinstance(weight, torch.Tensor) else None
     decay, start, chosen, axes = plan.weight_decay, None, "", Axes.of(features)
@@ -64,12 +64,12 @@ def solve_head(plan: PhasePlan, setup: Setup, frozen: Frozen | None, totals: Tot
     if weights is not None:
         share = torch.tensor(weights, dtype=torch.float64)[train.labels].numpy()
         losses = losses * share * (len(share) / share.sum())
-    totals.pictures, totals.skipped = len(targets), len(train.bad)
+    totals.images, totals.skipped = len(targets), len(train.bad)
     totals.loss, totals.correct = float(losses.sum()), int((logits.argmax(1) == targets).sum())
 
 
 def _together(setup: Setup, indices: Sequence[int]) -> Targets | None:
-    """What cross-validation holds out together: pictures of a group, and the looks of one picture."""
+    """What cross-validation holds out together: images of a group, and the looks of one image."""
     places, groups = np.asarray(indices, dtype=np.int64), setup.source.splits["train"].groups
     if groups is not None:
         return groups[places]

@@ -1,1 +1,1 @@
-"""What `scripts/benchmark` is made of: the pictures, the contestants, their processes, and the report."""
+"""What `scripts/benchmark` is made of: the images, the contestants, their processes, and the report."""

@@ -1,4 +1,4 @@
-"""The step alone, on tensors in memory: what is left when pictures cost nothing.
+"""The step alone, on tensors in memory: what is left when images cost nothing.
 
 `python -m bench.ceiling JOB`. Precision, memory format, threads and what becomes of freed memory are as
 finetune settles them; frozen layers run as it runs them.
@@ -42,7 +42,7 @@ def run(job: Job) -> None:
     optimizer = torch.optim.SGD(trained, lr=LR, momentum=MOMENTUM)
     tell(**counted(module), threads=compute.threads, precision=compute.precision)
     freeze.train_mode()
-    steps = job.pictures // job.batch_size
+    steps = job.images // job.batch_size
     for _ in range(job.epochs):
         began = time.perf_counter()
         for _ in range(steps):
@@ -53,7 +53,7 @@ def run(job: Job) -> None:
             optimizer.step()
         last = loss.item()  # waits for the device
         seconds = time.perf_counter() - began
-        tell(seconds=seconds, pictures=steps * job.batch_size, loss=last, val_top1=None)
+        tell(seconds=seconds, images=steps * job.batch_size, loss=last, val_top1=None)
 
 
 if __name__ == "__main__":

@@ -44,10 +44,10 @@ class Outcome:
     error: str | None = None
 
     @property
-    def pictures_per_second(self) -> float:
+    def images_per_second(self) -> float:
         """Of the training steps, from the second epoch on (of the first, where there is no other)."""
         epochs = self.epochs[1:] or self.epochs
-        return sum(each.pictures for each in epochs) / sum(each.seconds for each in epochs)
+        return sum(each.images for each in epochs) / sum(each.seconds for each in epochs)
 
     @property
     def start_seconds(self) -> float:
@@ -154,7 +154,7 @@ def outcome_of_run(ended: Ended, run_dir: Path) -> Outcome:
     timing = _json_lines(run_dir / TIMING)
     metrics = [entry for entry in _json_lines(run_dir / METRICS) if "train_loss" in entry]
     epochs = tuple(
-        Epoch(time["train_seconds"], time["pictures"], entry["train_loss"], entry["val_top1"], round(at, 4))
+        Epoch(time["train_seconds"], time["images"], entry["train_loss"], entry["val_top1"], round(at, 4))
         for time, entry, at in zip(timing, metrics, told, strict=True)
     )
     environment = json.loads((run_dir / ENVIRONMENT).read_text(encoding="utf-8"))
@@ -195,4 +195,4 @@ def _in_short(outcome: Outcome) -> str:
         return f"FAILED: {outcome.error}"
     last = outcome.epochs[-1].val_top1
     judged = "" if last is None else f", val top-1 {100 * last:.1f} %"
-    return f"{outcome.pictures_per_second:.1f} pictures/s{judged} ({outcome.seconds:.0f} s)"
+    return f"{outcome.images_per_second:.1f} images/s{judged} ({outcome.seconds:.0f} s)"

@@ -10,7 +10,7 @@ WORKS = ("everything", "first k", "head")
 TOOLS = ("finetune", "plain", "timm", "fastai", "ceiling")
 # Those that are packages of their own, and may not be there.
 PACKAGES = ("timm", "fastai")
-# What every loop does to its pictures, unless the row says otherwise.
+# What every loop does to its images, unless the row says otherwise.
 AUGMENTED = {"augment": {"crop": "random_resized", "flip": True}}
 
 
@@ -21,7 +21,7 @@ class Contestant:
     ``tool`` is one of :data:`TOOLS`, ``work`` one of :data:`WORKS`. ``workers``: loader processes; finetune
     settles its own. ``mixed``: in the mixed precision of finetune's rule, where the loop can do both.
     Finetune's alone: ``train`` and ``cache``, keys of these sections of its recipe; ``advised``: it is given
-    the pictures and no recipe, and finds out itself what to train.
+    the images and no recipe, and finds out itself what to train.
     """
 
     name: str
@@ -55,7 +55,7 @@ def _of_work(work: str, suffix: str) -> tuple[Contestant, ...]:
         title, undecoded = "finetune, decoding anew", {"decoded": "off"}
         other = Contestant("finetune-undecoded", title, "finetune", work, train=AUGMENTED, cache=undecoded)
     else:
-        other = Contestant(f"finetune{suffix}-kept", "finetune, one look a picture", "finetune", work)
+        other = Contestant(f"finetune{suffix}-kept", "finetune, one look an image", "finetune", work)
     return (
         *loops,
         Contestant(f"finetune{suffix}", "finetune", "finetune", work, train=AUGMENTED),
@@ -73,6 +73,6 @@ ACCURACY = (
     Contestant("finetune-head", "finetune, head", "finetune", "head"),
     Contestant("finetune-solved", "finetune, head solved", "finetune", "head", train={"optimizer": "lbfgs"}),
     Contestant(
-        "finetune-advised", "finetune, given the pictures alone", "finetune", "everything", advised=True
+        "finetune-advised", "finetune, given the images alone", "finetune", "everything", advised=True
     ),
 )

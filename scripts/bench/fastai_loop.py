@@ -25,16 +25,16 @@ class _Clock(fastai.Callback):  # type: ignore[misc]
 
     def before_train(self) -> None:
         self.began = time.perf_counter()
-        self.losses, self.pictures = 0.0, 0
+        self.losses, self.images = 0.0, 0
 
     def after_batch(self) -> None:
         if self.learn.training:
             self.losses += self.learn.loss.item() * len(self.learn.yb[0])
-            self.pictures += len(self.learn.yb[0])
+            self.images += len(self.learn.yb[0])
 
     def after_train(self) -> None:
         seconds = time.perf_counter() - self.began
-        tell(seconds=seconds, pictures=self.pictures, loss=self.losses / self.pictures, val_top1=None)
+        tell(seconds=seconds, images=self.images, loss=self.losses / self.images, val_top1=None)
 
 
 def loaders(job: Job, facts: Any) -> Any:

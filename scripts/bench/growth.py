@@ -1,4 +1,4 @@
-"""How the cost of a run grows: with pictures, with classes, and with how many layers are frozen."""
+"""How the cost of a run grows: with images, with classes, and with how many layers are frozen."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -6,12 +6,12 @@ from pathlib import Path
 
 from bench.contest import Scene
 from bench.contestants import AUGMENTED, Contestant
-from bench.pictures import lay_out_copies
+from bench.images import lay_out_copies
 from finetune.data.sources.dataset import Split
 
 TIMES = (1, 4, 16)
 CLASSES = 4
-# Where pictures do not grow there are so many times the fewest: enough that an epoch can be timed.
+# Where images do not grow there are so many times the fewest: enough that an epoch can be timed.
 STILL = TIMES[1]
 SHARES_FROZEN = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -35,22 +35,22 @@ class Point:
 
 
 def points(scene: Scene, fewest: int, layers: int) -> list[Point]:
-    """The lines; a scene's folder is named by its pictures and classes, for :func:`lay_out_points`.
+    """The lines; a scene's folder is named by its images and classes, for :func:`lay_out_points`.
 
     Args:
-        fewest: pictures.
+        fewest: images.
         layers: of the body.
     """
 
-    def at(pictures: int, classes: int, k: int) -> Scene:
-        folder = str(Path(scene.job.folder, f"{pictures}-pictures-{classes}-classes"))
-        job = replace(scene.job, folder=folder, pictures=pictures, classes=classes)
+    def at(images: int, classes: int, k: int) -> Scene:
+        folder = str(Path(scene.job.folder, f"{images}-images-{classes}-classes"))
+        job = replace(scene.job, folder=folder, images=images, classes=classes)
         return replace(scene, job=job, freeze={"everything": k})
 
     still = STILL * fewest
     ks = sorted({round(share * layers) for share in SHARES_FROZEN})
     return [
-        *(Point("pictures", times * fewest, at(times * fewest, CLASSES, 0)) for times in TIMES),
+        *(Point("images", times * fewest, at(times * fewest, CLASSES, 0)) for times in TIMES),
         *(Point("classes", times * CLASSES, at(still, times * CLASSES, 0)) for times in TIMES),
         *(Point("frozen layers", k, at(still, CLASSES, k)) for k in ks),
     ]
@@ -61,5 +61,5 @@ def lay_out_points(wanted: list[Point], split: Split) -> Iterator[Path]:
     for point in wanted:
         job = point.scene.job
         if not Path(job.folder).exists():
-            lay_out_copies(split, Path(job.folder), job.pictures, job.classes)
+            lay_out_copies(split, Path(job.folder), job.images, job.classes)
             yield Path(job.folder)

@@ -28,7 +28,7 @@ class Job:
     weights: str
     work: str
     classes: int
-    pictures: int
+    images: int
     image_size: int
     batch_size: int
     epochs: int
@@ -40,7 +40,7 @@ class Job:
     @property
     def steps(self) -> int:
         """Optimizer steps of all epochs together."""
-        return self.epochs * math.ceil(self.pictures / self.batch_size)
+        return self.epochs * math.ceil(self.images / self.batch_size)
 
     def write(self, path: Path) -> Path:
         """Keep the job in a file, whose path is what the contestant's command line takes."""
@@ -55,13 +55,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch: its training steps' seconds and pictures, their mean loss, and val's top-1 if it was judged.
+    """One epoch: its training steps' seconds and images, their mean loss, and val's top-1 if it was judged.
 
     ``at``: seconds from the process's start until the epoch was over and told.
     """
 
     seconds: float
-    pictures: int
+    images: int
     loss: float | None
     val_top1: float | None
     at: float

@@ -7,8 +7,8 @@ from pathlib import Path
 from bench.contest import Scene, rounds, take_turn, write_start
 from bench.contestants import ACCURACY, SPEED, WORKS, Contestant
 from bench.growth import lay_out_points, points
+from bench.images import lay_out, whole_batches
 from bench.job import Job
-from bench.pictures import lay_out, whole_batches
 from bench.report import Results, best
 from finetune.data.sources.dataset import Source
 
@@ -20,7 +20,7 @@ EPOCHS = 2
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line asks for; ``steps`` and ``pictures`` are at most so many, ``only`` none: all."""
+    """What the command line asks for; ``steps`` and ``images`` are at most so many, ``only`` none: all."""
 
     backbone: str
     weights: str
@@ -28,9 +28,9 @@ class Options:
     batch_size: int
     rounds: int
     steps: int
-    pictures: int
+    images: int
     epochs: int
-    growth_pictures: int
+    growth_images: int
     growth_size: int
     threads: int
     only: Collection[str]
@@ -49,7 +49,7 @@ class Stage:
     folder: Path
     say: Callable[[str], None]
 
-    def job(self, folder: Path, pictures: int, epochs: int, *, judge: bool) -> Job:
+    def job(self, folder: Path, images: int, epochs: int, *, judge: bool) -> Job:
         """The job that the contestants of a part share."""
         options = self.options
         return Job(
@@ -59,7 +59,7 @@ class Stage:
             weights=options.weights,
             work=WORKS[0],
             classes=len(self.source.classes),
-            pictures=pictures,
+            images=images,
             image_size=options.image_size,
             batch_size=options.batch_size,
             epochs=epochs,
@@ -84,13 +84,13 @@ def begin(stage: Stage, results: Results) -> None:
 
 
 def speed(stage: Stage, results: Results) -> None:
-    """Pictures a second of every loop on every work."""
+    """Images a second of every loop on every work."""
     options, source = stage.options, stage.source
     steps = whole_batches(len(source.splits["train"]), options.steps, options.batch_size)
     folder = stage.folder / "speed"
     counts = lay_out(source, folder, steps * options.batch_size, len(source.classes), seed=0)
     scene = stage.scene(stage.job(folder, counts["train"], EPOCHS, judge=False), results.settings["frozen"])
-    stage.say(f"speed: {counts['train']} pictures, {EPOCHS} epochs")
+    stage.say(f"speed: {counts['train']} images, {EPOCHS} epochs")
     results.speed = rounds(
         options.takes(SPEED),
         options.rounds,
@@ -103,7 +103,7 @@ def accuracy(stage: Stage, results: Results) -> None:
     """Time to the plain loop's val accuracy; that loop with the loader processes that were faster for it."""
     options = stage.options
     folder = stage.folder / "accuracy"
-    counts = lay_out(stage.source, folder, options.pictures, None, seed=0)
+    counts = lay_out(stage.source, folder, options.images, None, seed=0)
     job = stage.job(folder, counts["train"], options.epochs, judge=True)
     scenes = []
     for seed in range(options.rounds):
@@ -118,7 +118,7 @@ def accuracy(stage: Stage, results: Results) -> None:
         # Advice stands on what a network knows already.
         if not (each.advised and options.weights == "none")
     ]
-    stage.say(f"accuracy: {counts['train']} pictures, val {counts['val']}, {options.epochs} epochs")
+    stage.say(f"accuracy: {counts['train']} images, val {counts['val']}, {options.epochs} epochs")
     results.accuracy = rounds(
         contestants,
         options.rounds,
@@ -131,7 +131,7 @@ def growth(stage: Stage, results: Results) -> None:
     """Seconds an epoch as one thing grows."""
     options = stage.options
     job = replace(stage.job(stage.folder / "growth", 0, EPOCHS, judge=False), image_size=options.growth_size)
-    wanted = points(stage.scene(job, {}), options.growth_pictures, results.settings["layers"])
+    wanted = points(stage.scene(job, {}), options.growth_images, results.settings["layers"])
     for folder in lay_out_points(wanted, stage.source.splits["train"]):
         stage.say(f"growth: {folder.name}")
     results.points = wanted

@@ -63,7 +63,7 @@ def run(job: Job) -> None:
     for _ in range(job.epochs):
         began = time.perf_counter()
         module.train()
-        losses, pictures = 0.0, 0
+        losses, count = 0.0, 0
         for images, labels in batches["train"]:
             images, labels = images.to(device), labels.to(device)
             optimizer.zero_grad()
@@ -71,22 +71,22 @@ def run(job: Job) -> None:
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             losses += loss.item() * len(labels)
-            pictures += len(labels)
+            count += len(labels)
         scheduler.step()
         seconds = time.perf_counter() - began
         top1 = judge(module, batches["val"], device) if job.judge else None
-        tell(seconds=seconds, pictures=pictures, loss=losses / pictures, val_top1=top1)
+        tell(seconds=seconds, images=count, loss=losses / count, val_top1=top1)
 
 
 @torch.no_grad()
 def judge(module: nn.Module, batches: "DataLoader[Any]", device: torch.device) -> float:
     """Top-1 as a fraction."""
     module.eval()
-    correct, pictures = 0, 0
+    correct, count = 0, 0
     for images, labels in batches:
         correct += int((module(images.to(device)).argmax(1) == labels.to(device)).sum())
-        pictures += len(labels)
-    return correct / pictures
+        count += len(labels)
+    return correct / count
 
 
 if __name__ == "__main__":

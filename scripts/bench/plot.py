@@ -46,7 +46,7 @@ def _speed(results: Results, axis: Any) -> None:
     axis.set_yticks(range(len(rows)), [f"{each.work}: {each.title}" for each in rows], fontsize=8)
     axis.invert_yaxis()
     _logarithmic(axis)
-    axis.set_xlabel("pictures a second (log)")
+    axis.set_xlabel("images a second (log)")
     axis.set_title("Training: median, least and most")
 
 

@@ -15,8 +15,8 @@ MEGABYTE = 1e6
 LEGEND = {
     "speed": """\
 Training steps only, from the second epoch on; median (least to most) over the rounds. Every loop crops and
-flips at random, except *one look a picture*: finetune's default where the recipe asks for no augmentation,
-which lets it keep what frozen layers compute. *finetune* keeps decoded pictures, as it does by itself, and
+flips at random, except *one look an image*: finetune's default where the recipe asks for no augmentation,
+which lets it keep what frozen layers compute. *finetune* keeps decoded images, as it does by itself, and
 *decoding anew* does not. *plain loop* and *timm* as the divisors are the fastest of
 their rows. Ratios are taken round by round. *ceiling*: the same step on tensors in memory, in finetune's
 number format and memory format and with its settings of the allocator. *start*: from the process's start to
@@ -29,7 +29,7 @@ is in them: start-up, val, saving.
 """,
     "growth": """\
 finetune on thumbnails, one thing growing at a time: seconds of the training steps of the second epoch; per
-picture, as a multiple of the first line; start and peak as above.
+image, as a multiple of the first line; start and peak as above.
 """,
 }
 
@@ -72,8 +72,8 @@ def succeeded(outcomes: Outcomes, name: str) -> Sequence[Outcome]:
 
 
 def speeds(outcomes: Outcomes, name: str) -> list[float]:
-    """A contestant's pictures a second, by round."""
-    return [each.pictures_per_second for each in succeeded(outcomes, name)]
+    """A contestant's images a second, by round."""
+    return [each.images_per_second for each in succeeded(outcomes, name)]
 
 
 def best(outcomes: Outcomes, tool: str, work: str) -> Contestant | None:
@@ -86,7 +86,7 @@ def markdown(results: Results) -> str:
     """The whole report; the plot is beside it as ``benchmark.png``."""
     text = [_head(results)]
     if results.speed:
-        text += ["## Pictures a second", LEGEND["speed"], speed_table(results.speed)]
+        text += ["## Images a second", LEGEND["speed"], speed_table(results.speed)]
     if results.accuracy:
         text += ["## Time to an accuracy", LEGEND["accuracy"], accuracy_table(results.accuracy)]
     if results.growth:
@@ -115,7 +115,7 @@ def _head(results: Results) -> str:
 - machine: {machine["cpu"]}{instructions}, {machine["cores"]} cores, {machine["threads"]} threads a contestant
 - {machine["platform"]}; {versions}
 - network: {settings["backbone"]}, {settings["parameters"]:,} parameters, weights {settings["weights"]}
-- pictures: {settings["source"]}; {settings["image_size"]} px, batches of {settings["batch_size"]}
+- images: {settings["source"]}; {settings["image_size"]} px, batches of {settings["batch_size"]}
 - rounds: {settings["rounds"]}, all contestants in each
 
 ![the plot](benchmark.png)
@@ -124,7 +124,7 @@ def _head(results: Results) -> str:
 
 def speed_table(outcomes: Outcomes) -> str:
     """A line a contestant that was asked for."""
-    head = ["trains", "who", "pictures/s", "x plain loop", "x timm", "of the ceiling", "precision"]
+    head = ["trains", "who", "images/s", "x plain loop", "x timm", "of the ceiling", "precision"]
     rows = []
     for work in WORKS:
         divisors = [best(outcomes, tool, work) for tool in ("plain", "timm", "ceiling")]
@@ -188,9 +188,9 @@ def growth_table(outcomes: Outcomes, points: Sequence[Point]) -> str:
             done = succeeded(outcomes, point.name)
             seconds = Spread.of(each.epochs[-1].seconds for each in done)
             base = speeds(outcomes, of_axis[0].name)
-            per_picture = ratio(base, speeds(outcomes, point.name))
-            rows.append([axis, f"{point.value:,}", seconds.text(2), per_picture.text(2), *_costs(done)])
-    return table(["what grows", "to", "s an epoch", "per picture", "start, s", "peak, MB"], rows)
+            per_image = ratio(base, speeds(outcomes, point.name))
+            rows.append([axis, f"{point.value:,}", seconds.text(2), per_image.text(2), *_costs(done)])
+    return table(["what grows", "to", "s an epoch", "per image", "start, s", "peak, MB"], rows)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

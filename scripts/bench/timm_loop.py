@@ -53,7 +53,7 @@ def run(job: Job) -> None:
     for _ in range(job.epochs):
         began = time.perf_counter()
         module.train()
-        losses, pictures = torch.zeros((), device=compute.device), 0
+        losses, count = torch.zeros((), device=compute.device), 0
         for images, labels in batches:
             images = images.contiguous(memory_format=torch.channels_last)
             optimizer.zero_grad()
@@ -62,10 +62,10 @@ def run(job: Job) -> None:
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             losses += loss.detach() * len(labels)
-            pictures += len(labels)
+            count += len(labels)
         total = losses.item()  # waits for the device
         seconds = time.perf_counter() - began
-        tell(seconds=seconds, pictures=pictures, loss=total / pictures, val_top1=None)
+        tell(seconds=seconds, images=count, loss=total / count, val_top1=None)
 
 
 if __name__ == "__main__":

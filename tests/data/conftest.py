@@ -10,7 +10,7 @@ Put = Callable[..., Path]
 
 @pytest.fixture
 def put(tmp_path: Path) -> Put:
-    """Writes small pictures below a folder ``data``, each of another colour; returns that folder."""
+    """Writes small images below a folder ``data``, each of another colour; returns that folder."""
     root = tmp_path / "data"
     root.mkdir()
     written = 0
@@ -29,7 +29,7 @@ def put(tmp_path: Path) -> Put:
 
 @pytest.fixture
 def noise() -> Callable[[int, int], Image.Image]:
-    """An RGB picture (width, height) of noise; the same for the same size."""
+    """An RGB image (width, height) of noise; the same for the same size."""
 
     def make(width: int, height: int) -> Image.Image:
         rng = np.random.default_rng(width * 100_003 + height)

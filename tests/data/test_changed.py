@@ -1,4 +1,4 @@
-"""Pictures that are replaced while a run trains on them are told of, once, and change nothing else."""
+"""Images that are replaced while a run trains on them are told of, once, and change nothing else."""
 
 import logging
 import os
@@ -13,12 +13,12 @@ from PIL import Image
 
 from finetune.data.batches.loaders import TrainLoader
 from finetune.data.cache.decoded import Decoded
-from finetune.data.picture.preprocessing import Preprocessing
-from finetune.data.picture.transforms import TrainTransform
 from finetune.data.sources.dataset import Split
+from finetune.data.sources.images import FileImages
 from finetune.data.sources.known import drawn_source
-from finetune.data.sources.pictures import FilePictures
 from finetune.errors import BadImageError
+from finetune.image.preprocessing import Preprocessing
+from finetune.image.transforms import TrainTransform
 from finetune.recipe.schema import AugmentSection
 
 PREPROCESSING = Preprocessing(16, 16, "squash", "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -29,7 +29,7 @@ def split(tmp_path: Path) -> Split:
     paths = [tmp_path / f"{index}.png" for index in range(6)]
     for index, path in enumerate(paths):
         Image.new("RGB", (20, 20), (index * 30, 90, 60)).save(path)
-    return Split(FilePictures(paths), np.arange(6, dtype=np.int64) % 2)
+    return Split(FileImages(paths), np.arange(6, dtype=np.int64) % 2)
 
 
 def loader(split: Split, **options: Any) -> TrainLoader:
@@ -53,7 +53,7 @@ def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
 @pytest.mark.parametrize("change", [replaced, touched])
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("kept", [False, True])
-def test_a_picture_that_was_replaced_is_told_once(
+def test_a_image_that_was_replaced_is_told_once(
     change: Callable[[str], None], workers: int, kept: bool, split: Split, caplog: pytest.LogCaptureFixture
 ) -> None:
     made = loader(split, workers=workers)
@@ -86,7 +86,7 @@ def test_several_are_counted(split: Split, caplog: pytest.LogCaptureFixture) -> 
     made.close()
     first, number = warned(caplog)
     assert "was written anew" in first
-    assert number.startswith("3 training pictures")
+    assert number.startswith("3 training images")
 
 
 def test_what_is_gone_is_an_error_by_its_name(split: Split) -> None:

@@ -1,4 +1,4 @@
-"""Decoded pictures that are kept: they change nothing, and nothing stale, torn or foreign is read."""
+"""Decoded images that are kept: they change nothing, and nothing stale, torn or foreign is read."""
 
 import errno
 import os
@@ -19,11 +19,11 @@ from PIL import Image
 from finetune.data.batches.batch import Batch
 from finetune.data.batches.loaders import TrainLoader
 from finetune.data.cache.decoded import HEADER_BYTES, Decoded
-from finetune.data.picture.preprocessing import Preprocessing
-from finetune.data.picture.transforms import TrainTransform
-from finetune.data.sources import pictures as pictures_module
+from finetune.data.sources import images as images_module
 from finetune.data.sources.dataset import Split
-from finetune.data.sources.pictures import ArrayPictures, FilePictures
+from finetune.data.sources.images import ArrayImages, FileImages
+from finetune.image.preprocessing import Preprocessing
+from finetune.image.transforms import TrainTransform
 from finetune.recipe.schema import AugmentSection
 
 PREPROCESSING = Preprocessing(24, 28, "shorter", "bilinear", (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
@@ -35,15 +35,15 @@ MUCH = 1 << 30
 @pytest.fixture
 def split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Split:
     """Nine JPEGs of several sizes, of which one cannot be read."""
-    monkeypatch.setattr(pictures_module, "JUST_NOW_NS", -1)
+    monkeypatch.setattr(images_module, "JUST_NOW_NS", -1)
     rng = np.random.default_rng(0)
-    paths = [tmp_path / "pictures" / f"{n}.jpg" for n in range(9)]
+    paths = [tmp_path / "images" / f"{n}.jpg" for n in range(9)]
     paths[0].parent.mkdir()
     for n, path in enumerate(paths):
         blocks = Image.fromarray(rng.integers(0, 256, (6 + n, 8, 3), dtype=np.uint8))
         blocks.resize((160 + 10 * n, 120)).save(path)
     paths[4].write_bytes(b"gone bad")
-    return Split(FilePictures(paths), np.arange(9, dtype=np.int64) % 3)
+    return Split(FileImages(paths), np.arange(9, dtype=np.int64) % 3)
 
 
 @pytest.fixture
@@ -77,15 +77,15 @@ def epochs(loader: TrainLoader, count: int = 3) -> list[Batch]:
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The pictures that were decoded, in this process."""
+    """The images that were decoded, in this process."""
     found: list[int] = []
-    true = FilePictures.open
+    true = FileImages.open
 
-    def counted(self: FilePictures, index: int, shorter: int | None = None) -> Image.Image:
+    def counted(self: FileImages, index: int, shorter: int | None = None) -> Image.Image:
         found.append(index)
         return true(self, index, shorter)
 
-    monkeypatch.setattr(FilePictures, "open", counted)
+    monkeypatch.setattr(FileImages, "open", counted)
     return found
 
 
@@ -104,7 +104,7 @@ def test_the_same_bits_kept_and_not(
         decoded.close()
 
 
-def test_a_picture_is_decoded_once(
+def test_a_image_is_decoded_once(
     loader: Callable[..., TrainLoader], opened: list[int], tmp_path: Path
 ) -> None:
     decoded = Decoded(tmp_path / "kept", MUCH)
@@ -179,7 +179,7 @@ def test_what_was_changed_just_now_is_not_kept(
     loader: Callable[..., TrainLoader], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Within a tick of the clock it could change again, and nothing would tell."""
-    monkeypatch.setattr(pictures_module, "JUST_NOW_NS", 3600 * 10**9)
+    monkeypatch.setattr(images_module, "JUST_NOW_NS", 3600 * 10**9)
     decoded = Decoded(None, MUCH)
     epochs(loader(decoded))
     assert len(decoded) == 0
@@ -188,7 +188,7 @@ def test_what_was_changed_just_now_is_not_kept(
 
 def test_what_has_no_file_is_not_kept(loader: Callable[..., TrainLoader]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (6, 30, 30, 3), dtype=np.uint8)
-    arrays = Split(ArrayPictures(pixels, "a"), np.zeros(6, np.int64))
+    arrays = Split(ArrayImages(pixels, "a"), np.zeros(6, np.int64))
     decoded = Decoded(None, MUCH)
     assert same(epochs(loader(decoded, of=arrays)), epochs(loader(of=arrays)))
     assert len(decoded) == 0
@@ -202,30 +202,30 @@ def stamp(number: int) -> bytes:
     return number.to_bytes(32, "big")
 
 
-def picture(number: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def image(number: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     rng = np.random.default_rng(number)
     return rng.integers(0, 256, (3 + number, 5, 3), dtype=np.uint8)
 
 
 def written(folder: Path, *numbers: int) -> Path:
-    """A log of those pictures."""
+    """A log of those images."""
     before = set(folder.glob("*.pixels"))
     decoded = Decoded(folder, MUCH)
     for number in numbers:
-        decoded.add(stamp(number), picture(number))
+        decoded.add(stamp(number), image(number))
     decoded.close()
     (path,) = set(folder.glob("*.pixels")) - before
     return path
 
 
 def readable(decoded: Decoded, *numbers: int) -> list[int]:
-    """Which of the pictures can be read; what is read must be right."""
+    """Which of the images can be read; what is read must be right."""
     found = []
     for number in numbers:
         place = decoded.find(stamp(number))
         pixels = None if place is None else decoded.read(place)
         if pixels is not None:
-            np.testing.assert_array_equal(pixels, picture(number))
+            np.testing.assert_array_equal(pixels, image(number))
             found.append(number)
     return found
 
@@ -235,7 +235,7 @@ def test_every_torn_end_is_left_out(tmp_path: Path) -> None:
     whole = path.read_bytes()
     ends = [0]
     for number in (1, 2, 3):
-        ends.append(ends[-1] + HEADER_BYTES + picture(number).nbytes)
+        ends.append(ends[-1] + HEADER_BYTES + image(number).nbytes)
     assert ends[-1] == len(whole)
     for cut in range(len(whole) + 1):
         path.write_bytes(whole[:cut])
@@ -265,7 +265,7 @@ def test_what_is_damaged_is_kept_anew(tmp_path: Path) -> None:
     lost = decoded.find(stamp(1))
     assert lost is not None
     assert decoded.read(lost) is None
-    decoded.add(stamp(1), picture(1), lost)
+    decoded.add(stamp(1), image(1), lost)
     assert readable(decoded, 1) == [1]
     decoded.close()
 
@@ -273,10 +273,10 @@ def test_what_is_damaged_is_kept_anew(tmp_path: Path) -> None:
 def test_a_log_that_grows_meanwhile(tmp_path: Path) -> None:
     """Two processes at once: each reads what the other had when it came, and writes its own."""
     one = Decoded(tmp_path, MUCH)
-    one.add(stamp(1), picture(1))
+    one.add(stamp(1), image(1))
     two = Decoded(tmp_path, MUCH)
-    one.add(stamp(2), picture(2))
-    two.add(stamp(3), picture(3))
+    one.add(stamp(2), image(2))
+    two.add(stamp(3), image(3))
     assert readable(two, 1, 2, 3) == [1, 3]
     assert readable(one, 1, 2, 3) == [1, 2]
     for each in (one, two):
@@ -292,7 +292,7 @@ def test_files_that_go_meanwhile(tmp_path: Path) -> None:
     again = pickle.loads(pickle.dumps(decoded))
     place = decoded.find(stamp(1))
     assert place is not None
-    np.testing.assert_array_equal(again.read(place), picture(1))
+    np.testing.assert_array_equal(again.read(place), image(1))
     again.close()
     for path in tmp_path.iterdir():
         path.unlink()
@@ -304,11 +304,11 @@ def test_files_that_go_meanwhile(tmp_path: Path) -> None:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="by way of /proc")
 def test_memory_is_found_by_a_process_that_is_not_forked() -> None:
     decoded = Decoded(None, MUCH)
-    decoded.add(stamp(1), picture(1))
+    decoded.add(stamp(1), image(1))
     again = pickle.loads(pickle.dumps(decoded))
     place = decoded.find(stamp(1))
     assert place is not None
-    np.testing.assert_array_equal(again.read(place), picture(1))
+    np.testing.assert_array_equal(again.read(place), image(1))
     again.close()
     decoded.close()
 
@@ -318,7 +318,7 @@ def test_a_full_disk_is_told_once(
     half: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     decoded = Decoded(tmp_path, MUCH)
-    decoded.add(stamp(1), picture(1))
+    decoded.add(stamp(1), image(1))
     true, calls = os.pwrite, []
 
     def full(file: int, content: Any, at: int) -> int:
@@ -329,20 +329,20 @@ def test_a_full_disk_is_told_once(
 
     monkeypatch.setattr(os, "pwrite", full)
     for number in (2, 3, 4):
-        decoded.add(stamp(number), picture(number))
+        decoded.add(stamp(number), image(number))
     monkeypatch.undo()
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "No space left" in caplog.text
     assert readable(decoded, 1, 2, 3, 4) == [1]
     decoded.close()
     (path,) = tmp_path.glob("*.pixels")
-    assert path.stat().st_size == HEADER_BYTES + picture(1).nbytes
+    assert path.stat().st_size == HEADER_BYTES + image(1).nbytes
 
 
 def test_a_folder_that_cannot_be(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("in the way")
     decoded = Decoded(tmp_path / "file" / "kept", MUCH)
-    decoded.add(stamp(1), picture(1))
+    decoded.add(stamp(1), image(1))
     assert len(decoded) == 0
     assert len(caplog.records) == 1
     decoded.close()

@@ -101,7 +101,7 @@ def test_an_unlabelled_test_folder_is_left_out(put: Put) -> None:
     assert any("test/" in note and "no labels" in note for note in source.notes)
 
 
-def test_folders_beside_the_splits_do_not_matter_without_pictures(put: Put) -> None:
+def test_folders_beside_the_splits_do_not_matter_without_images(put: Put) -> None:
     root = put("train/a/1.png", "train/b/2.png", "test/a/3.png", "test/b/3.png")
     (root / "annotations").mkdir()
     (root / "annotations" / "boxes.json").write_text("{}")
@@ -125,7 +125,7 @@ def test_a_class_that_train_lacks(split: str, put: Put) -> None:
 
 def test_a_class_that_val_lacks_is_a_remark(put: Put) -> None:
     source = read_source(str(put("train/cat/1.png", "train/dog/2.png", "val/dog/3.png")))
-    assert source.notes == ("val has no pictures of 'cat'; its numbers say nothing of them",)
+    assert source.notes == ("val has no images of 'cat'; its numbers say nothing of them",)
 
 
 @pytest.mark.parametrize("where", ["", "train/", "val/"])
@@ -134,24 +134,24 @@ def test_an_empty_class(where: str, put: Put) -> None:
     (root / f"{where}owl").mkdir()
     (root / f"{where}owl" / "readme.txt").write_text("soon")
     message = refused(root)
-    assert "no pictures in 'owl'" in message
+    assert "no images in 'owl'" in message
     assert message.startswith(f"{root}/{where}".rstrip("/"))
 
 
-def test_pictures_without_folders(put: Put) -> None:
+def test_images_without_folders(put: Put) -> None:
     message = refused(put("1.png", "2.png"))
-    assert "2 pictures, but no class folders" in message
+    assert "2 images, but no class folders" in message
 
 
-def test_pictures_beside_the_folders_are_a_remark(put: Put) -> None:
+def test_images_beside_the_folders_are_a_remark(put: Put) -> None:
     source = read_source(str(put("a/1.png", "b/1.png", "loose.png")))
     assert any("outside of the class folders were left out (1)" in note for note in source.notes)
 
 
-def test_pictures_directly_in_a_split_are_a_remark(put: Put) -> None:
+def test_images_directly_in_a_split_are_a_remark(put: Put) -> None:
     source = read_source(str(put("train/a/1.png", "train/b/1.png", "train/2.png")))
     assert len(source.splits["all"]) == 2
-    assert any(note.startswith(f"{source.name}/train: pictures outside") for note in source.notes)
+    assert any(note.startswith(f"{source.name}/train: images outside") for note in source.notes)
 
 
 def test_other_files_are_a_remark(put: Put) -> None:
@@ -160,12 +160,12 @@ def test_other_files_are_a_remark(put: Put) -> None:
     (root / "README.md").write_text("beside the folders")
     (root / "LICENSE").write_text("x")
     (root / "b" / ".hidden.txt").write_text("x")
-    expected = f"{root}: files that are no pictures were passed over (.md 1, .txt 1, no extension 1)"
+    expected = f"{root}: files that are no images were passed over (.md 1, .txt 1, no extension 1)"
     assert [note for note in read_source(str(root)).notes if "passed over" in note] == [expected]
 
 
 def test_nothing_at_all(tmp_path: Path) -> None:
-    assert "no pictures" in refused(tmp_path)
+    assert "no images" in refused(tmp_path)
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x.tfrecord").write_bytes(b"x")
     message = refused(tmp_path)
@@ -271,8 +271,8 @@ def test_every_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """Each folder is listed once, and no file is looked at."""
     for number in range(40):
         (tmp_path / f"c{number}").mkdir()
-        for picture in range(25):
-            (tmp_path / f"c{number}" / f"{picture}.jpg").touch()
+        for image in range(25):
+            (tmp_path / f"c{number}" / f"{image}.jpg").touch()
     calls: list[str] = []
     scandir = os.scandir
     monkeypatch.setattr(os, "scandir", lambda path: calls.append(str(path)) or scandir(path))

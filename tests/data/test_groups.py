@@ -12,7 +12,7 @@ from finetune.data.holdout.folds import folded, inner_folds
 from finetune.data.holdout.groups import grouped, with_groups
 from finetune.data.holdout.splits import carve
 from finetune.data.sources.dataset import Source, Split
-from finetune.data.sources.pictures import ArrayPictures, FilePictures, JoinedPictures
+from finetune.data.sources.images import ArrayImages, FileImages, JoinedImages
 from finetune.data.sources.read import read_source
 from finetune.errors import DataError
 from finetune.recipe.load import parse_recipe
@@ -22,7 +22,7 @@ Put = Callable[..., Path]
 
 
 @st.composite
-def pictures(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+def images(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     """Targets and groups; each group is of one class, or of several."""
     classes, groups = draw(st.integers(2, 5)), draw(st.integers(4, 40))
     targets, members = [], []
@@ -33,7 +33,7 @@ def pictures(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(targets), np.asarray(members)
 
 
-@given(pictures(), st.floats(0.05, 0.95), st.integers(0, 2**32 - 1))
+@given(images(), st.floats(0.05, 0.95), st.integers(0, 2**32 - 1))
 def test_no_group_is_divided(data: tuple[np.ndarray, np.ndarray], fraction: float, seed: int) -> None:
     targets, groups = data
     try:
@@ -61,7 +61,7 @@ def test_many_small_groups_are_divided_as_asked() -> None:
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 119))
-def test_a_picture_or_group_that_goes_moves_no_other(seed: int, gone: int) -> None:
+def test_a_image_or_group_that_goes_moves_no_other(seed: int, gone: int) -> None:
     targets, groups = np.repeat([0, 1], 180), np.arange(360) // 3
     names = ["a", "b"]
     held = set(groups[grouped(targets, groups, 0.3, seed, names)[1]].tolist())
@@ -75,7 +75,7 @@ def test_a_picture_or_group_that_goes_moves_no_other(seed: int, gone: int) -> No
 
 
 def test_the_split_never_changes() -> None:
-    # Recorded: a newer version must divide the same pictures in the same way.
+    # Recorded: a newer version must divide the same images in the same way.
     targets, groups = np.repeat([0, 1], 12), np.arange(24) // 2
     assert grouped(targets, groups, 0.25, 0, ["a", "b"])[1].tolist() == [4, 5, 10, 11, 14, 15, 20, 21, 22, 23]
 
@@ -154,7 +154,7 @@ def set_of(sizes: dict[str, list[int]], groups: int | None = None) -> Source:
         targets = np.repeat(np.arange(len(own)), own)
         pixels = np.zeros((len(targets), 1, 1), np.uint8)
         members = None if groups is None else np.arange(len(targets)) // groups
-        splits[name] = Split(ArrayPictures(pixels, name), targets, members)
+        splits[name] = Split(ArrayImages(pixels, name), targets, members)
     return Source("set", tuple(f"c{n}" for n in range(len(next(iter(sizes.values()))))), splits)
 
 
@@ -163,7 +163,7 @@ def names(split: Split) -> list[str]:
 
 
 @given(st.integers(2, 7), st.integers(0, 1000))
-def test_folds_hold_every_picture_once(of: int, seed: int) -> None:
+def test_folds_hold_every_image_once(of: int, seed: int) -> None:
     source = set_of({"train": [20, 12, 9], "val": [5, 5, 3], "test": [2, 2, 2]})
     folds = [folded(source, number, of, seed).splits for number in range(of)]
     everything = sorted(names(source.splits["train"]) + names(source.splits["val"]))
@@ -195,7 +195,7 @@ def test_too_many_folds() -> None:
         folded(set_of({"all": [30, 30]}, groups=30), 0, 5, 0)
 
 
-@given(pictures(), st.integers(2, 5), st.integers(0, 2**32 - 1))
+@given(images(), st.integers(2, 5), st.integers(0, 2**32 - 1))
 def test_inner_folds_divide_no_group_and_leave_every_class_to_learn(
     found: tuple[np.ndarray, np.ndarray], most: int, seed: int
 ) -> None:
@@ -225,10 +225,10 @@ def test_inner_folds_without_groups_are_stratified(fewest: int, seed: int) -> No
     assert inner_folds(np.array([0, 0, 1, 1]), seed, np.array([0, 1, 2, 2])) == []
 
 
-def test_joined_pictures(put: Put) -> None:
+def test_joined_images(put: Put) -> None:
     root = put("1.png", "2.png", "3.png")
     paths = [str(root / f"{number}.png") for number in (1, 2, 3)]
-    joined = JoinedPictures([FilePictures(paths[:1]), FilePictures([]), FilePictures(paths[1:])])
+    joined = JoinedImages([FileImages(paths[:1]), FileImages([]), FileImages(paths[1:])])
     assert [joined.name(index) for index in range(len(joined))] == paths
     assert joined.open(2).size == (10, 8)
 

@@ -32,9 +32,9 @@ def hotdog_zip() -> bytes:
         for split in ("train", "test"):
             for name in ("hotdog", "not-hotdog"):
                 for number in range(2):
-                    picture = io.BytesIO()
-                    Image.new("RGB", (6, 5), (number, 90, 0)).save(picture, "PNG")
-                    archive.writestr(f"hotdog/{split}/{name}/{number}.png", picture.getvalue())
+                    image = io.BytesIO()
+                    Image.new("RGB", (6, 5), (number, 90, 0)).save(image, "PNG")
+                    archive.writestr(f"hotdog/{split}/{name}/{number}.png", image.getvalue())
     return buffer.getvalue()
 
 
@@ -125,17 +125,17 @@ def test_all_known_names_are_read(name: str) -> None:
     assert len(read_source(name).classes) >= 2
 
 
-def test_drawn_pictures() -> None:
+def test_drawn_images() -> None:
     source = drawn_source(num_classes=5, per_class=6, size=32)
     assert {name: split.class_counts(5).tolist() for name, split in source.splits.items()} == {
         "train": [6] * 5,
         "val": [3] * 5,
         "test": [3] * 5,
     }
-    picture = source.splits["train"].open(7)
-    assert (picture.mode, picture.size) == ("RGB", (32, 32))
+    image = source.splits["train"].open(7)
+    assert (image.mode, image.size) == ("RGB", (32, 32))
     again = drawn_source(num_classes=5, per_class=6, size=32).splits["train"]
-    assert again.open(7).tobytes() == picture.tobytes()
-    assert drawn_source(5, 6, 32, seed=1).splits["train"].open(7).tobytes() != picture.tobytes()
+    assert again.open(7).tobytes() == image.tobytes()
+    assert drawn_source(5, 6, 32, seed=1).splits["train"].open(7).tobytes() != image.tobytes()
     all_pixels = {split.open(i).tobytes() for split in source.splits.values() for i in range(len(split))}
     assert len(all_pixels) == 60

@@ -38,7 +38,7 @@ def touch(tmp_path: Path) -> Put:
 
 
 def layout(source: Source) -> dict[str, list[str]]:
-    """Split -> the classes it has pictures of."""
+    """Split -> the classes it has images of."""
     return {
         name: [source.classes[k] for k in sorted(set(split.targets.tolist()))]
         for name, split in source.splits.items()
@@ -89,12 +89,12 @@ def test_folders_around_splits_and_classes(
     assert any("the classes are the folders in" in note for note in source.notes) == bool(within)
 
 
-def test_three_splits_and_pictures_without_labels(touch: Put) -> None:
+def test_three_splits_and_images_without_labels(touch: Put) -> None:
     """As Intel's scenes come from Kaggle."""
     root = touch(*tree("seg_train/seg_train"), *tree("seg_test/seg_test"), "seg_pred/seg_pred/1.jpg")
     source = read_source(str(root))
     assert layout(source) == {"train": ["cat", "dog"], "test": ["cat", "dog"]}
-    assert any("pictures without labels in 'seg_pred' were left out" in note for note in source.notes)
+    assert any("images without labels in 'seg_pred' were left out" in note for note in source.notes)
 
 
 def test_a_test_folder_with_one_folder_that_is_no_class(touch: Put) -> None:
@@ -232,7 +232,7 @@ def test_who_says_that_they_are_classes_is_heard(names: list[str], touch: Put) -
 def test_an_empty_class_within_a_folder_around(touch: Put) -> None:
     root = touch(*tree("images/train"), *tree("images/test"))
     (root / "images/train/owl").mkdir()
-    assert f"{root}/images/train: no pictures in 'owl'" in refused(root)
+    assert f"{root}/images/train: no images in 'owl'" in refused(root)
 
 
 NFC, NFD = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
@@ -288,7 +288,7 @@ NAME = st.sampled_from(["cat", "dog", "train", "test", "Train_Set", "seg_test", 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=80)
 @given(st.lists(st.lists(NAME, min_size=1, max_size=4), min_size=1, max_size=10))
 def test_no_folder_is_read_twice_or_by_halves(tmp_path_factory: Any, paths: list[list[str]]) -> None:
-    """Whatever lies where: refused with a message, or every picture is in one place or told of."""
+    """Whatever lies where: refused with a message, or every image is in one place or told of."""
     root = tmp_path_factory.mktemp("tree")
     for number, parts in enumerate(paths):
         folder = root.joinpath(*parts)

@@ -17,12 +17,12 @@ from finetune.data.batches.loaders import TrainLoader
 from finetune.data.cache import kept
 from finetune.data.holdout.recorded import Record
 from finetune.data.holdout.splits import carve
-from finetune.data.picture.preprocessing import Preprocessing
-from finetune.data.picture.transforms import TrainTransform
 from finetune.data.sources import listings, tree
 from finetune.data.sources.dataset import Source
 from finetune.data.sources.folders import read_folder
 from finetune.data.sources.read import read_source
+from finetune.image.preprocessing import Preprocessing
+from finetune.image.transforms import TrainTransform
 from finetune.recipe.schema import AugmentSection
 
 
@@ -37,13 +37,13 @@ def told(source: Source) -> dict[str, Any]:
     }
 
 
-def large(root: Path, classes: int, pictures: int) -> Path:
-    """Empty files that are called pictures, evenly in classes."""
+def large(root: Path, classes: int, images: int) -> Path:
+    """Empty files that are called images, evenly in classes."""
     for number in range(classes):
         folder = root / f"class {number:05}"
         folder.mkdir(parents=True)
-        for picture in range(pictures // classes):
-            os.close(os.open(folder / f"{picture:04}.jpg", os.O_CREAT | os.O_WRONLY))
+        for image in range(images // classes):
+            os.close(os.open(folder / f"{image:04}.jpg", os.O_CREAT | os.O_WRONLY))
     return root
 
 
@@ -235,18 +235,18 @@ def start_up(root: Path) -> Source:
     return source
 
 
-@pytest.mark.parametrize(("classes", "pictures"), [((50, 50), (500, 2000)), ((50, 200), (2000, 2000))])
-def test_work_grows_with_pictures_and_classes_no_faster_than_they_do(
-    classes: tuple[int, int], pictures: tuple[int, int], tmp_path: Path
+@pytest.mark.parametrize(("classes", "images"), [((50, 50), (500, 2000)), ((50, 200), (2000, 2000))])
+def test_work_grows_with_images_and_classes_no_faster_than_they_do(
+    classes: tuple[int, int], images: tuple[int, int], tmp_path: Path
 ) -> None:
     start_up(large(tmp_path / "warm", 5, 50))
-    roots = [large(tmp_path / str(n), classes[n], pictures[n]) for n in (0, 1)]
+    roots = [large(tmp_path / str(n), classes[n], images[n]) for n in (0, 1)]
     few, many = (calls(partial(start_up, root)) for root in roots)
-    factor = max(classes[1] / classes[0], pictures[1] / pictures[0])
+    factor = max(classes[1] / classes[0], images[1] / images[0])
     assert few < many < factor * 1.1 * few
 
 
-def test_twenty_thousand_pictures_in_two_thousand_classes(tmp_path: Path, looks: list[str]) -> None:
+def test_twenty_thousand_images_in_two_thousand_classes(tmp_path: Path, looks: list[str]) -> None:
     root = large(tmp_path / "large", 2000, 20_000)
     source = start_up(root)
     assert len(looks) == 2001

@@ -20,13 +20,13 @@ from finetune.data.batches import reading
 from finetune.data.batches.batch import Batch
 from finetune.data.batches.loaders import TrainLoader, default_workers, eval_batches
 from finetune.data.batches.mixing import BatchMixer
-from finetune.data.picture.preprocessing import Preprocessing
-from finetune.data.picture.transforms import TrainTransform
 from finetune.data.processes import serving
 from finetune.data.sources.dataset import Split
+from finetune.data.sources.images import FileImages
 from finetune.data.sources.known import drawn_source
-from finetune.data.sources.pictures import FilePictures
 from finetune.errors import BadImageError, DataError
+from finetune.image.preprocessing import Preprocessing
+from finetune.image.transforms import TrainTransform
 from finetune.recipe.schema import AugmentSection
 
 PREPROCESSING = Preprocessing(16, 18, "shorter", "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -40,7 +40,7 @@ def _told_anew(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def split() -> Split:
-    """21 drawn pictures of three classes."""
+    """21 drawn images of three classes."""
     return drawn_source(3, 7, 24).splits["train"]
 
 
@@ -60,13 +60,13 @@ def loader(split: Split) -> Iterator[Callable[..., TrainLoader]]:
 
 
 def damaged(split: Split, bad: set[int], folder: Path) -> Split:
-    """The same pictures as files, of which ``bad`` ones cannot be read."""
+    """The same images as files, of which ``bad`` ones cannot be read."""
     paths = [folder / f"{index}.png" for index in range(len(split))]
     for index, path in enumerate(paths):
         split.open(index).save(path)
         if index in bad:
             path.write_bytes(b"gone bad")
-    return Split(FilePictures(paths), split.targets)
+    return Split(FileImages(paths), split.targets)
 
 
 def same(one: Batch, other: Batch) -> bool:
@@ -79,7 +79,7 @@ def all_same(some: list[Batch], others: list[Batch]) -> bool:
 
 
 def looks(batches: list[Batch]) -> dict[int, list[bytes]]:
-    """Picture -> its looks."""
+    """Image -> its looks."""
     found: dict[int, list[bytes]] = {}
     for batch in batches:
         for place, index in enumerate(batch.indices):
@@ -87,7 +87,7 @@ def looks(batches: list[Batch]) -> dict[int, list[bytes]]:
     return found
 
 
-def test_an_epoch_has_every_picture_once(loader: Callable[..., TrainLoader], split: Split) -> None:
+def test_an_epoch_has_every_image_once(loader: Callable[..., TrainLoader], split: Split) -> None:
     batches = list(loader().epoch(0))
     assert sorted(index for batch in batches for index in batch.indices) == list(range(21))
     for batch in batches:
@@ -110,7 +110,7 @@ def test_an_epoch_has_every_picture_once(loader: Callable[..., TrainLoader], spl
         (3, 2, [3]),
     ],
 )
-def test_the_last_batch_is_never_a_single_picture(
+def test_the_last_batch_is_never_a_single_image(
     count: int, batch_size: int, sizes: list[int], loader: Callable[..., TrainLoader], split: Split
 ) -> None:
     made = loader(split.subset(np.arange(count)), batch_size=batch_size)
@@ -157,7 +157,7 @@ def test_nothing_depends_on_what_was_drawn_before(loader: Callable[..., TrainLoa
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_pictures_look_does_not_depend_on_its_batch(loader: Callable[..., TrainLoader]) -> None:
+def test_a_images_look_does_not_depend_on_its_batch(loader: Callable[..., TrainLoader]) -> None:
     assert looks(list(loader(batch_size=4).epoch(2))) == looks(list(loader(batch_size=7).epoch(2)))
 
 
@@ -183,7 +183,7 @@ def test_a_balanced_epoch(loader: Callable[..., TrainLoader], split: Split) -> N
     batches = list(loader(few, sampler="balanced").epoch(0))
     labels = [label for batch in batches for label in batch.labels.tolist()]
     assert sorted(labels.count(label) for label in range(3)) == [3, 3, 4]
-    # The one picture of class 1 is drawn several times, and looks different each time.
+    # The one image of class 1 is drawn several times, and looks different each time.
     drawn = looks(batches)[7]
     assert len(drawn) == len(set(drawn)) >= 3
 
@@ -210,21 +210,21 @@ def test_evaluation_goes_in_order(workers: int, split: Split) -> None:
 
 def test_an_empty_split(split: Split, loader: Callable[..., TrainLoader]) -> None:
     assert list(eval_batches(split.subset([]), PREPROCESSING, batch_size=4, workers=2)) == []
-    with pytest.raises(DataError, match="no pictures"):
+    with pytest.raises(DataError, match="no images"):
         loader(split.subset([]))
 
 
-# Bad pictures.
+# Bad images.
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_bad_picture_stops_with_its_own_error(
+def test_a_bad_image_stops_with_its_own_error(
     workers: int, split: Split, tmp_path: Path, loader: Callable[..., TrainLoader]
 ) -> None:
-    pictures = damaged(split, {9}, tmp_path)
+    images = damaged(split, {9}, tmp_path)
     for batches in (
-        loader(pictures, workers=workers).epoch(0),
-        eval_batches(pictures, PREPROCESSING, batch_size=4, workers=workers),
+        loader(images, workers=workers).epoch(0),
+        eval_batches(images, PREPROCESSING, batch_size=4, workers=workers),
     ):
         with pytest.raises(BadImageError) as caught:
             list(batches)
@@ -234,15 +234,15 @@ def test_a_bad_picture_stops_with_its_own_error(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_bad_pictures_left_out_are_told(
+def test_bad_images_left_out_are_told(
     workers: int,
     split: Split,
     tmp_path: Path,
     loader: Callable[..., TrainLoader],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    pictures = damaged(split, {0, 9}, tmp_path)
-    made = loader(pictures, on_bad_image="skip", workers=workers)
+    images = damaged(split, {0, 9}, tmp_path)
+    made = loader(images, on_bad_image="skip", workers=workers)
     plain = list(loader().epoch(0))
     with caplog.at_level(logging.WARNING, "finetune"):
         batches = list(made.epoch(0))
@@ -270,13 +270,13 @@ def test_evaluation_leaves_out_and_tells(split: Split, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mixer", [None, MIXER])
-def test_batches_of_bad_pictures_stay_numbered(
+def test_batches_of_bad_images_stay_numbered(
     mixer: BatchMixer | None, split: Split, tmp_path: Path, loader: Callable[..., TrainLoader]
 ) -> None:
     order = [index for batch in loader().epoch(0) for index in batch.indices]
     # All of the first batch, and all but one of the second.
-    pictures = damaged(split, set(order[:7]), tmp_path)
-    made = loader(pictures, on_bad_image="skip", mixer=mixer)
+    images = damaged(split, set(order[:7]), tmp_path)
+    made = loader(images, on_bad_image="skip", mixer=mixer)
     batches = list(made.epoch(0))
     assert [len(batch.indices) for batch in batches] == [0, 0, 4, 4, 5]
     assert [len(batch.bad) for batch in batches] == [4, 3, 0, 0, 0]
@@ -284,10 +284,10 @@ def test_batches_of_bad_pictures_stay_numbered(
     assert all_same(list(made.epoch(0, start=1)), batches[1:])
 
 
-def test_nothing_but_bad_pictures(split: Split, tmp_path: Path, loader: Callable[..., TrainLoader]) -> None:
-    pictures = damaged(split, set(range(21)), tmp_path)
-    with pytest.raises(DataError, match="none of the 21 training pictures"):
-        list(loader(pictures, on_bad_image="skip").epoch(0))
+def test_nothing_but_bad_images(split: Split, tmp_path: Path, loader: Callable[..., TrainLoader]) -> None:
+    images = damaged(split, set(range(21)), tmp_path)
+    with pytest.raises(DataError, match="none of the 21 training images"):
+        list(loader(images, on_bad_image="skip").epoch(0))
 
 
 # Processes.
@@ -341,15 +341,15 @@ KILLED = """
 import multiprocessing, os, signal, time
 from finetune.data.sources.known import drawn_source
 from finetune.data.batches.loaders import TrainLoader
-from finetune.data.picture.preprocessing import Preprocessing
-from finetune.data.picture.transforms import TrainTransform
+from finetune.image.preprocessing import Preprocessing
+from finetune.image.transforms import TrainTransform
 from finetune.errors import FinetuneError
 from finetune.recipe.schema import AugmentSection
 
 preprocessing = Preprocessing(16, 18, "shorter", "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-pictures = drawn_source(2, 300, 24).splits["train"]
+images = drawn_source(2, 300, 24).splits["train"]
 transform = TrainTransform(AugmentSection(), preprocessing)
-loader = TrainLoader(pictures, transform, batch_size=2, seed=0, workers=2)
+loader = TrainLoader(images, transform, batch_size=2, seed=0, workers=2)
 try:
     for batch in loader.epoch(0):
         for process in multiprocessing.active_children()[:1]:  # what both had read before is still coming

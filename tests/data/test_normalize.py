@@ -7,7 +7,7 @@ from PIL import Image
 
 from finetune.data.batches.batch import PixelBatch
 from finetune.data.batches.normalize import Normalizer
-from finetune.data.picture.preprocessing import Preprocessing
+from finetune.image.preprocessing import Preprocessing
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 COLOURS = [IMAGENET, ((0.449,), (0.226,)), (IMAGENET[0] * 2, IMAGENET[1] * 2), ((0.0,) * 4, (1 / 3,) * 4)]

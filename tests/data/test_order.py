@@ -11,7 +11,7 @@ epochs = st.integers(0, 50)
 
 
 @given(st.integers(1, 200), epochs)
-def test_a_shuffle_takes_every_picture_once(count: int, epoch: int) -> None:
+def test_a_shuffle_takes_every_image_once(count: int, epoch: int) -> None:
     assert sorted(shuffled(count, 1, epoch)) == list(range(count))
 
 
@@ -44,7 +44,7 @@ def test_balanced_takes_all_of_a_class_before_any_twice(targets: list[int], epoc
         assert max(of_class) - min(of_class) <= 1
 
 
-def test_balanced_reaches_every_picture_in_time() -> None:
+def test_balanced_reaches_every_image_in_time() -> None:
     targets = np.array([0] * 50 + [1] * 4)
     seen = {int(i) for epoch in range(30) for i in balanced(targets, 0, epoch)}
     assert seen == set(range(54))

@@ -1,4 +1,4 @@
-"""Pictures whose names do not say so: told by their first bytes, everywhere alike, and no others opened."""
+"""Images whose names do not say so: told by their first bytes, everywhere alike, and no others opened."""
 
 import json
 import os
@@ -13,25 +13,25 @@ from PIL import Image
 from finetune.data.sources import listings, recognise, tree
 from finetune.data.sources.files import IMAGE_EXTENSIONS
 from finetune.data.sources.folders import read_folder
-from finetune.data.sources.recognise import OTHER_EXTENSIONS, begins_like_a_picture, is_picture
+from finetune.data.sources.recognise import OTHER_EXTENSIONS, begins_like_a_image, is_image
 from finetune.deploy.inputs import check_inputs, expand
 from finetune.errors import DataError
 
 Cli = Callable[..., Any]
 FORMATS = ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "AVIF", "JPEG2000", "QOI", "MPO"]
-# As phones, downloads and photo programs call pictures.
+# As phones, downloads and photo programs call images.
 NAMES = [
     "IMG_0001",
     "photo.jpg_large",
     "x.JPG1",
     "a.image",
-    "picture.jpg!d",
+    "image.jpg!d",
     "scan.0001",
     "x.jpg ",
     "v1.2-final",
 ]
 STRAYS = {
-    "README": b"Pictures of owls, by P. 5 of them are mine.",
+    "README": b"Images of owls, by P. 5 of them are mine.",
     "LICENSE": b"P5 is a licence",
     "Makefile": b"all:",
     "checksums": b"d41d8cd98f00b204e9800998ecf8427e  IMG_0001",
@@ -42,7 +42,7 @@ STRAYS = {
 }  # fmt: skip
 
 
-def picture(path: Path, format: str = "JPEG", shade: int = 90) -> Path:
+def image(path: Path, format: str = "JPEG", shade: int = 90) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (20, 16), (shade, 120, 200)).save(path, format=format)
     return path
@@ -60,13 +60,13 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_first_bytes_tell(format: str, name: str, tmp_path: Path) -> None:
-    assert is_picture(picture(tmp_path / name, format))
+    assert is_image(image(tmp_path / name, format))
 
 
 @pytest.mark.parametrize("name", STRAYS)
-def test_what_is_no_picture(name: str, tmp_path: Path) -> None:
+def test_what_is_no_image(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(STRAYS[name])
-    assert not is_picture(tmp_path / name)
+    assert not is_image(tmp_path / name)
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "nothing", "broken link"])
@@ -78,16 +78,16 @@ def test_what_is_no_file(kind: str, tmp_path: Path) -> None:
         os.mkfifo(path)
     elif kind == "broken link":
         path.symlink_to("elsewhere")
-    assert not is_picture(path)
+    assert not is_image(path)
 
 
 def test_names_that_say_it_are_believed_and_not_opened(tmp_path: Path, opened: list[str]) -> None:
     for extension in IMAGE_EXTENSIONS:
         (tmp_path / f"a{extension.upper()}").write_bytes(b"x")
-        assert is_picture(tmp_path / f"a{extension.upper()}")
+        assert is_image(tmp_path / f"a{extension.upper()}")
     # Copies that programs left of what they changed, raw data beside its JPEG, notes.
     for name in (*(f"a.jpg{extension}" for extension in OTHER_EXTENSIONS), "a.jpg~", "a.jpg_original"):
-        assert not is_picture(picture(tmp_path / name))
+        assert not is_image(image(tmp_path / name))
     assert opened == []
     assert not IMAGE_EXTENSIONS & OTHER_EXTENSIONS
 
@@ -95,15 +95,15 @@ def test_names_that_say_it_are_believed_and_not_opened(tmp_path: Path, opened: l
 def test_bytes_that_mean_nothing() -> None:
     for length in range(33):
         for byte in (b"\0", b" ", b"B", b"P", b"\xff"):
-            assert not begins_like_a_picture(byte * length)
+            assert not begins_like_a_image(byte * length)
 
 
 def classes(root: Path) -> Path:
     """Three classes: without extensions, with unheard ones, and as they should be; and what lies beside."""
     for index in range(6):
-        picture(root / "owl" / f"IMG_{index:04}", FORMATS[index], 10 * index)
-        picture(root / "lark" / f"{index}.jpg_large", shade=100 + 10 * index)
-        picture(root / "wren" / f"{index}.jpg", shade=5 * index)
+        image(root / "owl" / f"IMG_{index:04}", FORMATS[index], 10 * index)
+        image(root / "lark" / f"{index}.jpg_large", shade=100 + 10 * index)
+        image(root / "wren" / f"{index}.jpg", shade=5 * index)
     for name, content in STRAYS.items():
         (root / "owl" / name).write_bytes(content)
         (root / name).write_bytes(content)
@@ -116,11 +116,11 @@ def test_a_folder_of_classes(tmp_path: Path, opened: list[str]) -> None:
     assert found.classes == ("lark", "owl", "wren")
     assert found.splits["all"].class_counts(3).tolist() == [6, 6, 6]
     said = " ".join(found.notes)
-    assert "no pictures were passed over" in said
+    assert "no images were passed over" in said
     assert ".txt 2" in said
     assert not any(name.endswith((".jpg", ".txt", ".csv", ".db", ".json")) for name in opened)
     # Beside the classes: as if they had the extension.
-    picture(root / "IMG_0009")
+    image(root / "IMG_0009")
     assert any("outside of the class folders" in note for note in read_folder(root).notes)
 
 
@@ -131,15 +131,15 @@ def test_predict_takes_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert list(expand(["birds/owl"])) == [f"birds/owl/IMG_{index:04}" for index in range(6)]
     assert list(expand(["birds/owl/*"])) == [f"birds/owl/IMG_{index:04}" for index in range(6)]
     check_inputs(["birds/owl"])
-    (Path("birds/owl") / "IMG_0000").write_bytes(b"no picture any more")
+    (Path("birds/owl") / "IMG_0000").write_bytes(b"no image any more")
     assert len(list(expand(["birds/owl"]))) == 5
 
 
-def test_a_class_of_strays_alone_still_has_no_pictures(tmp_path: Path) -> None:
+def test_a_class_of_strays_alone_still_has_no_images(tmp_path: Path) -> None:
     root = classes(tmp_path / "birds")
     for path in (root / "owl").glob("IMG_*"):
         path.unlink()
-    with pytest.raises(DataError, match="no pictures in 'owl'"):
+    with pytest.raises(DataError, match="no images in 'owl'"):
         read_folder(root)
 
 
@@ -157,19 +157,19 @@ def test_a_remembered_listing_is_as_new(tmp_path: Path, monkeypatch: pytest.Monk
         return int(found.splits["all"].class_counts(3)[1])
 
     assert [owls(), owls(), len(scans)] == [6, 6, 1]
-    (root / "owl" / "IMG_0003").write_bytes(b"no picture any more")
+    (root / "owl" / "IMG_0003").write_bytes(b"no image any more")
     assert [owls(), owls(), len(scans)] == [5, 5, 2]
     shutil.copyfile(root / "wren" / "1.jpg", root / "owl" / "README")
     assert [owls(), owls(), len(scans)] == [6, 6, 3]
     # What is inside of a file that its name tells of is no part of the listing.
-    (root / "wren" / "1.jpg").write_bytes(b"no picture any more")
+    (root / "wren" / "1.jpg").write_bytes(b"no image any more")
     assert [owls(), len(scans)] == [6, 3]
 
 
 def test_doctor_and_training_see_them(chdir_tmp: Path, cli: Cli) -> None:
     for number, name in enumerate(("owl", "lark")):
         for index in range(10):
-            picture(Path("birds") / name / f"IMG_{index:04}", shade=100 * number + 9 * index)
+            image(Path("birds") / name / f"IMG_{index:04}", shade=100 * number + 9 * index)
     ended = cli("doctor", "birds", "--json")
     findings = json.loads(ended.out)["findings"]
     assert not {"unusable", "stray-file", "mislabelled"} & {each["kind"] for each in findings}, findings

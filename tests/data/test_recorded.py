@@ -43,7 +43,7 @@ def paths(source: Source) -> dict[str, list[str]]:
     }
 
 
-def a_picture_of(record: Record, split: str, root: Path) -> Path:
+def a_image_of(record: Record, split: str, root: Path) -> Path:
     return root / next(row.path for row in record.rows if row.split == split)
 
 
@@ -108,7 +108,7 @@ def test_the_same_folder_is_divided_as_it_was(photos: Path) -> None:
 
 
 @pytest.mark.parametrize("spelling", ["copy", "link", "table", "absolute table"])
-def test_the_same_pictures_elsewhere_are_divided_as_they_were(
+def test_the_same_images_elsewhere_are_divided_as_they_were(
     photos: Path, tmp_path: Path, spelling: str
 ) -> None:
     record = Record.of(carved(photos))
@@ -138,10 +138,10 @@ def test_the_same_pictures_elsewhere_are_divided_as_they_were(
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_a_picture_that_is_gone_is_missing_and_moves_no_other(photos: Path, split: str) -> None:
+def test_a_image_that_is_gone_is_missing_and_moves_no_other(photos: Path, split: str) -> None:
     source = carved(photos)
     record = Record.of(source)
-    gone = a_picture_of(record, split, photos)
+    gone = a_image_of(record, split, photos)
     gone.unlink()
     again, drift = record.divide(read_source(str(photos)), CLASSES)
     name = gone.relative_to(photos).as_posix()
@@ -151,10 +151,10 @@ def test_a_picture_that_is_gone_is_missing_and_moves_no_other(photos: Path, spli
 
 
 @pytest.mark.parametrize("take", [False, True])
-def test_a_picture_with_another_content_is_changed(photos: Path, take: bool) -> None:
+def test_a_image_with_another_content_is_changed(photos: Path, take: bool) -> None:
     source = carved(photos)
     record = Record.of(source)
-    changed = a_picture_of(record, "test", photos)
+    changed = a_image_of(record, "test", photos)
     content = bytearray(changed.read_bytes())
     content[-1] ^= 1  # of the same size
     changed.write_bytes(content)
@@ -162,15 +162,15 @@ def test_a_picture_with_another_content_is_changed(photos: Path, take: bool) -> 
     name = changed.relative_to(photos).as_posix()
     assert drift.changed == {"test": [name]}
     assert (name in paths(again)["test"]) == take
-    assert drift.lines() == [f"test: 1 picture changed ('{name}')"]
+    assert drift.lines() == [f"test: 1 image changed ('{name}')"]
     # What is not looked at is known by its name.
     assert not record.divide(read_source(str(photos)), CLASSES, verify=["val"])[1]
 
 
-def test_renamed_pictures_are_known_by_their_contents(photos: Path) -> None:
+def test_renamed_images_are_known_by_their_contents(photos: Path) -> None:
     record = Record.of(carved(photos))
-    test = a_picture_of(record, "test", photos)
-    train = a_picture_of(record, "train", photos)
+    test = a_image_of(record, "test", photos)
+    train = a_image_of(record, "train", photos)
     test.rename(test.with_name("renamed.jpg"))
     other = train.read_bytes()
     train.write_bytes(b"something else")
@@ -185,7 +185,7 @@ def test_renamed_pictures_are_known_by_their_contents(photos: Path) -> None:
 
 def test_swapped_files_are_found_where_they_are_now(photos: Path) -> None:
     record = Record.of(carved(photos))
-    test, train = (a_picture_of(record, name, photos) for name in ("test", "train"))
+    test, train = (a_image_of(record, name, photos) for name in ("test", "train"))
     one, other = test.read_bytes(), train.read_bytes()
     test.write_bytes(other)
     train.write_bytes(one)
@@ -198,7 +198,7 @@ def test_swapped_files_are_found_where_they_are_now(photos: Path) -> None:
 
 def test_a_file_over_which_another_was_copied_is_gone(photos: Path) -> None:
     record = Record.of(carved(photos))
-    test, train = (a_picture_of(record, name, photos) for name in ("test", "train"))
+    test, train = (a_image_of(record, name, photos) for name in ("test", "train"))
     test.write_bytes(train.read_bytes())
     train.unlink()
     again, drift = record.divide(read_source(str(photos)), CLASSES, take_changed=True)
@@ -208,7 +208,7 @@ def test_a_file_over_which_another_was_copied_is_gone(photos: Path) -> None:
     assert len(everywhere) == len(set(everywhere)) == 39
 
 
-def test_new_pictures_belong_to_no_split(photos: Path) -> None:
+def test_new_images_belong_to_no_split(photos: Path) -> None:
     source = carved(photos)
     record = Record.of(source)
     (photos / "cat" / "00a.jpg").write_bytes(b"new")
@@ -222,7 +222,7 @@ def test_new_pictures_belong_to_no_split(photos: Path) -> None:
         assert again.splits[name].targets.tolist() == split.targets.tolist()
 
 
-def test_another_label_is_the_same_picture_with_that_label(photos: Path) -> None:
+def test_another_label_is_the_same_image_with_that_label(photos: Path) -> None:
     record = Record.of(carved(photos))
     test = next(row.path for row in record.rows if row.split == "test" and row.class_name == "cat")
     (photos / test).rename(photos / "dog" / "was a cat.jpg")
@@ -234,7 +234,7 @@ def test_another_label_is_the_same_picture_with_that_label(photos: Path) -> None
 
 def test_a_class_that_the_run_does_not_know_is_a_change(photos: Path) -> None:
     record = Record.of(carved(photos))
-    test = a_picture_of(record, "test", photos)
+    test = a_image_of(record, "test", photos)
     (photos / "fox").mkdir()
     test.rename(photos / "fox" / "1.jpg")
     again, drift = record.divide(read_source(str(photos)), CLASSES, take_changed=True)
@@ -242,7 +242,7 @@ def test_a_class_that_the_run_does_not_know_is_a_change(photos: Path) -> None:
     assert "fox/1.jpg" not in paths(again)["test"]
 
 
-def test_copies_of_one_picture_are_each_found(photos: Path, tmp_path: Path) -> None:
+def test_copies_of_one_image_are_each_found(photos: Path, tmp_path: Path) -> None:
     for number in range(5):
         (photos / "cat" / f"copy{number}.jpg").write_bytes(b"the same")
     record = Record.of(carved(photos))
@@ -267,7 +267,7 @@ def test_what_the_run_has_seen_is_told_by_content(photos: Path, tmp_path: Path) 
     assert found.count(None) == record.splits["test"] + 1
 
 
-def test_other_pictures_of_the_same_names_do_not_resemble(photos: Path, tmp_path: Path) -> None:
+def test_other_images_of_the_same_names_do_not_resemble(photos: Path, tmp_path: Path) -> None:
     record = Record.of(carved(photos))
     other = Path(shutil.copytree(photos, tmp_path / "other"))
     for path in other.rglob("*.jpg"):
@@ -313,8 +313,8 @@ def test_the_ends_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("photos/cat/1.jpg", "photos", "cat/1.jpg"),
         ("/data/photos/cat/1.jpg", "/data/photos", "cat/1.jpg"),
         ("cat/1.jpg", ".", "cat/1.jpg"),
-        ("pictures/1.jpg", "tables", "../pictures/1.jpg"),
-        ("/x/pictures/1.jpg", "/x/tables", "../pictures/1.jpg"),
+        ("images/1.jpg", "tables", "../images/1.jpg"),
+        ("/x/images/1.jpg", "/x/tables", "../images/1.jpg"),
         ("photos2/1.jpg", "photos", "../photos2/1.jpg"),
         ("digits/12", None, "digits/12"),
         ("photos/cafe\u0301/1.jpg", "photos", "caf\u00e9/1.jpg"),

@@ -24,7 +24,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def table(root: Path, columns: dict[str, Sequence[str]]) -> str:
-    """Twelve pictures of two classes, with more columns, whose values repeat."""
+    """Twelve images of two classes, with more columns, whose values repeat."""
     values = [itertools.islice(itertools.cycle(each), 12) for each in columns.values()]
     rows = [
         [f"{number}.png", "ab"[(number + number // 3) % 2], *more]
@@ -36,7 +36,7 @@ def table(root: Path, columns: dict[str, Sequence[str]]) -> str:
 
 
 def numbers(source: Source) -> dict[str, list[int]]:
-    """Split -> the pictures in it."""
+    """Split -> the images in it."""
     return {
         name: sorted(int(Path(split.name(i)).stem) for i in range(len(split)))
         for name, split in source.splits.items()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from finetune.data.holdout.splits import carve, drawn_by_name, stratified
 from finetune.data.keys import key
 from finetune.data.sources.dataset import Source, Split
-from finetune.data.sources.pictures import ArrayPictures, FilePictures
+from finetune.data.sources.images import ArrayImages, FileImages
 from finetune.errors import DataError
 
 counts = st.lists(st.integers(2, 40), min_size=1, max_size=12)
@@ -18,14 +18,14 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def interleaved(sizes: list[int]) -> np.ndarray:
-    """Targets of so many pictures a class, not in the order of the classes."""
+    """Targets of so many images a class, not in the order of the classes."""
     targets = np.repeat(np.arange(len(sizes)), sizes)
     return targets[np.random.default_rng(len(targets)).permutation(len(targets))]
 
 
 def split_of(sizes: list[int], name: str = "x") -> Split:
     targets = interleaved(sizes)
-    return Split(ArrayPictures(np.zeros((len(targets), 1, 1), np.uint8), name), targets)
+    return Split(ArrayImages(np.zeros((len(targets), 1, 1), np.uint8), name), targets)
 
 
 def source(sizes: dict[str, list[int]]) -> Source:
@@ -34,7 +34,7 @@ def source(sizes: dict[str, list[int]]) -> Source:
 
 
 @given(counts, fractions, seeds)
-def test_every_picture_is_on_one_side(sizes: list[int], fraction: float, seed: int) -> None:
+def test_every_image_is_on_one_side(sizes: list[int], fraction: float, seed: int) -> None:
     targets = interleaved(sizes)
     rest, held = stratified(targets, fraction, seed)
     assert rest.dtype == held.dtype == np.int64
@@ -69,14 +69,14 @@ def test_another_seed_gives_another_split() -> None:
 
 
 def test_the_split_never_changes() -> None:
-    # Recorded: a newer version must divide the same pictures in the same way.
+    # Recorded: a newer version must divide the same images in the same way.
     assert stratified(np.repeat([0, 1], 6), 0.25, seed=0)[1].tolist() == [4, 5, 8]
     draws = np.asarray([key(0, "split", f"{n}.jpg") for n in range(12)], dtype=np.uint64)
     assert drawn_by_name(np.repeat([0, 1], 6), draws, 0.25)[1].tolist() == [2, 11]
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=6), fractions)
-def test_refused_if_and_only_if_a_class_has_one_picture(sizes: list[int], fraction: float) -> None:
+def test_refused_if_and_only_if_a_class_has_one_image(sizes: list[int], fraction: float) -> None:
     try:
         stratified(interleaved(sizes), fraction, 0)
     except DataError:
@@ -86,7 +86,7 @@ def test_refused_if_and_only_if_a_class_has_one_picture(sizes: list[int], fracti
 
 
 def test_fair_draws() -> None:
-    """Over many seeds, every picture is held equally often."""
+    """Over many seeds, every image is held equally often."""
     targets = np.zeros(20, dtype=np.int64)
     held = Counter(int(i) for seed in range(500) for i in stratified(targets, 0.25, seed)[1])
     assert sum(held.values()) == 500 * 5
@@ -128,7 +128,7 @@ def test_what_is_divided_stays(has_test: bool) -> None:
     assert made.notes == ()
 
 
-def test_the_targets_go_with_the_pictures() -> None:
+def test_the_targets_go_with_the_images() -> None:
     before = source({"all": [15, 9, 12]})
     made = carve(before, val_fraction=0.3, test_fraction=0.3, seed=1)
     label_of = {before.splits["all"].name(i): t for i, t in enumerate(before.splits["all"].targets)}
@@ -151,7 +151,7 @@ def test_classes_that_are_too_small(sizes: dict[str, list[int]], needed: str, si
     small = next(iter(sizes.values()))[1]
     assert needed in message
     assert sides in message
-    assert f"'class1': {small} picture" in message
+    assert f"'class1': {small} image" in message
     assert "class0'" not in message.split("Too small:")[1].split("Did you mean")[0]
 
 
@@ -172,8 +172,8 @@ def test_three_ways_is_a_partition(sizes: list[int], val: float, test: float, se
 
 
 def held_names(names: list[str], classes: list[int], seed: int, **fractions: float) -> dict[str, str]:
-    """Picture -> its split, of a folder of files with these names."""
-    split = Split(FilePictures(names), np.asarray(classes))
+    """Image -> its split, of a folder of files with these names."""
+    split = Split(FileImages(names), np.asarray(classes))
     made = carve(
         Source("set", ("a", "b"), {"all": split}, root="photos"),
         seed=seed,
@@ -189,7 +189,7 @@ def files_of(counts: tuple[int, int], root: str = "photos") -> tuple[list[str], 
 
 @settings(deadline=None)
 @given(st.tuples(st.integers(20, 60), st.integers(20, 60)), seeds, st.data())
-def test_a_picture_that_goes_or_comes_moves_no_other(
+def test_a_image_that_goes_or_comes_moves_no_other(
     sizes: tuple[int, int], seed: int, data: st.DataObject
 ) -> None:
     names, classes = files_of(sizes)
@@ -225,7 +225,7 @@ def test_by_name_every_class_is_on_both_sides(sizes: list[int], fraction: float,
 def test_where_the_folder_lies_and_how_it_is_spelt_decides_nothing() -> None:
     def carved(root: str, given: str) -> dict[str, str]:
         names, classes = files_of((30, 30), root)
-        split = Split(FilePictures(names), np.asarray(classes))
+        split = Split(FileImages(names), np.asarray(classes))
         made = carve(
             Source("set", ("a", "b"), {"all": split}, root=given), val_fraction=0.2, test_fraction=0.2, seed=1
         )

@@ -76,7 +76,7 @@ def test_paths_that_are_here_are_found(how: str, root: Path) -> None:
     assert read.classes == ("a", "b")
     told = [note for note in read.notes if "not on this machine" in note or "backslashes" in note]
     assert len(told) == (how not in ("as they are", "from the root", "outer spaces", "an address of a file"))
-    # What names its pictures by path finds them too.
+    # What names its images by path finds them too.
     assert with_groups(read, source, "patient").splits["all"].groups is not None
 
 
@@ -105,7 +105,7 @@ def test_another_machines_paths_are_said_once(prefix: str, shown: str, root: Pat
 
 
 def test_what_is_missing_here_is_not_looked_for_elsewhere(root: Path) -> None:
-    """A picture that was deleted is not replaced by another one of its name."""
+    """An image that was deleted is not replaced by another one of its name."""
     (root / "1.jpg").touch()
     (root / FILES[0]).unlink()
     (said,) = refused(table(root, [f"{root}/{name}" for name in FILES]))
@@ -122,7 +122,7 @@ def test_paths_of_two_machines(root: Path) -> None:
     assert files(read_source(table(root, paths)), root) == sorted(FILES)
 
 
-def test_one_picture_under_two_spellings_is_one(root: Path) -> None:
+def test_one_image_under_two_spellings_is_one(root: Path) -> None:
     paths = [*FILES, FILES[0].replace("/", "\\"), "./" + FILES[0]]
     said = refused(table(root, paths))
     assert any("here, but 'a' in line 2" in line for line in said)  # the sixth is a "b"

@@ -118,7 +118,7 @@ def test_the_order_of_the_rows_does_not_matter(root: Path) -> None:
         ("path,label,split\n0.png,a,train\n1.png,b,\n", "table.csv:3: the split is empty"),
         ("path,label,split\n0.png,a,test\n1.png,b,val\n", "no row has the split train"),
         ("path,label\n0.png,a\n./0.png,b\n", "table.csv:3: ./0.png is 'b' here, but 'a' in line 2"),
-        ("path,label,split\n0.png,a,train\n0.png,a,test\n", "a picture belongs to one split"),
+        ("path,label,split\n0.png,a,train\n0.png,a,test\n", "an image belongs to one split"),
         ("path,label\n0.png,cat\n1.png,Cat\n", "table.csv:3: the label 'Cat' differs from 'cat' in line 2"),
         ("path,label\n0.png,cat\n1.png,cat \n", "in case, spaces or Unicode form only"),
         ("path,label\n0.png,hot dog\n1.png,hot  dog\n", "in case, spaces or Unicode form only"),

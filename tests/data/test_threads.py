@@ -1,4 +1,4 @@
-"""Pictures decoded by several threads: the same batches, a bounded number ahead, and nothing left behind."""
+"""Images decoded by several threads: the same batches, a bounded number ahead, and nothing left behind."""
 
 import threading
 import time
@@ -13,11 +13,11 @@ from PIL import Image
 
 from finetune.data.batches import reading
 from finetune.data.batches.loaders import TrainLoader
-from finetune.data.picture.images import quiet
-from finetune.data.picture.preprocessing import Preprocessing
-from finetune.data.picture.transforms import TrainTransform
 from finetune.data.sources.dataset import Split
-from finetune.data.sources.pictures import FilePictures, JoinedPictures, TorchvisionPictures, selected
+from finetune.data.sources.images import FileImages, JoinedImages, TorchvisionImages, selected
+from finetune.image.decode import quiet
+from finetune.image.preprocessing import Preprocessing
+from finetune.image.transforms import TrainTransform
 from finetune.recipe.schema import AugmentSection
 
 PREPROCESSING = Preprocessing(16, 18, "shorter", "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -34,28 +34,28 @@ def split(tmp_path: Path) -> Split:
         Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(path)
         if index in (3, 17):
             path.write_bytes(path.read_bytes()[: 400 + index])
-    return Split(FilePictures(paths), np.arange(COUNT) % 3)
+    return Split(FileImages(paths), np.arange(COUNT) % 3)
 
 
 class Watched:
-    """Pictures that tell how many are open at once, and in which threads."""
+    """Images that tell how many are open at once, and in which threads."""
 
-    def __init__(self, pictures: Any, *, in_threads: bool = True) -> None:
-        self.pictures, self.in_threads = pictures, in_threads
+    def __init__(self, images: Any, *, in_threads: bool = True) -> None:
+        self.images, self.in_threads = images, in_threads
         self.lock, self.begun, self.threads = threading.Lock(), 0, set[int]()
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.pictures, name)
+        return getattr(self.images, name)
 
     def open(self, index: int, shorter: int | None = None) -> Image.Image:
         with self.lock:
             self.begun += 1
             self.threads.add(threading.get_ident())
         time.sleep(0.001)
-        return self.pictures.open(index, shorter)  # type: ignore[no-any-return]
+        return self.images.open(index, shorter)  # type: ignore[no-any-return]
 
 
 def epoch(
@@ -90,18 +90,18 @@ def test_however_many_threads_decode_the_batches_are_the_same(
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_few_pictures_are_held_ahead_and_no_more(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_few_images_are_held_ahead_and_no_more(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     """Decoded at their full size, a batch of large photos would fill the memory."""
-    watched = Watched(split.pictures)
+    watched = Watched(split.images)
     seen: list[int] = []
-    drawn = TrainTransform.look
+    drawn = TrainTransform.view
 
-    def look(self: TrainTransform, base: Any, key: int) -> Any:
+    def view(self: TrainTransform, base: Any, key: int) -> Any:
         time.sleep(0.003)
         seen.append(watched.begun - len(seen))
         return drawn(self, base, key)
 
-    monkeypatch.setattr(TrainTransform, "look", look)
+    monkeypatch.setattr(TrainTransform, "view", view)
     epoch(Split(watched, split.targets), monkeypatch, 2)
     assert len(watched.threads) >= 2
     # Two bad ones are begun and never looked at.
@@ -109,25 +109,25 @@ def test_a_few_pictures_are_held_ahead_and_no_more(split: Split, monkeypatch: py
 
 
 def test_code_of_others_is_called_by_one_thread(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
-    watched = Watched(split.pictures, in_threads=False)
+    watched = Watched(split.images, in_threads=False)
     epoch(Split(watched, split.targets), monkeypatch, 4)
     assert watched.threads == {threading.get_ident()}
 
 
-def test_small_pictures_are_not_worth_it(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
-    watched = Watched(split.pictures)
+def test_small_images_are_not_worth_it(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(split.images)
     epoch(Split(watched, split.targets), monkeypatch, 4, large=100_000)
     assert watched.threads == {threading.get_ident()}
 
 
-def test_which_pictures_threads_may_open(split: Split) -> None:
-    files, foreign = split.pictures, TorchvisionPictures([], "set")
+def test_which_images_threads_may_open(split: Split) -> None:
+    files, foreign = split.images, TorchvisionImages([], "set")
     assert files.in_threads
     assert not foreign.in_threads
     assert selected(files, [1]).in_threads
     assert not selected(foreign, []).in_threads
-    assert not JoinedPictures([files, foreign]).in_threads
-    assert JoinedPictures([files, files]).in_threads
+    assert not JoinedImages([files, foreign]).in_threads
+    assert JoinedImages([files, files]).in_threads
 
 
 def test_warnings_come_back_after_the_last_reader() -> None:

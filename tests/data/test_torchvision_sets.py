@@ -41,7 +41,7 @@ def idx(path: Path, array: np.ndarray) -> None:
     path.write_bytes(header + array.astype(np.uint8).tobytes())
 
 
-def picture(path: Path, size: tuple[int, int] = (9, 7), orientation: int = 1) -> None:
+def image(path: Path, size: tuple[int, int] = (9, 7), orientation: int = 1) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -55,7 +55,7 @@ def refused(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", ["MNIST", "FashionMNIST", "KMNIST"])
-def test_arrays_of_grey_pictures(name: str, root: Path) -> None:
+def test_arrays_of_grey_images(name: str, root: Path) -> None:
     rng = np.random.default_rng(0)
     pixels, labels = rng.integers(0, 256, (20, 28, 28)), np.arange(20) % 10
     for part, count in (("train", 20), ("t10k", 10)):
@@ -70,7 +70,7 @@ def test_arrays_of_grey_pictures(name: str, root: Path) -> None:
     assert source.splits["test"].name(4) == f"{name}/test/4"
 
 
-def test_a_class_without_pictures_is_dropped(root: Path) -> None:
+def test_a_class_without_images_is_dropped(root: Path) -> None:
     """EMNIST's letters have a class "N/A" of number 0."""
     for part in ("train", "test"):
         idx(root / "EMNIST" / "raw" / f"emnist-letters-{part}-images-idx3-ubyte", np.zeros((52, 28, 28)))
@@ -85,7 +85,7 @@ def test_a_class_without_pictures_is_dropped(root: Path) -> None:
     assert "'N/A'" in source.notes[0]
 
 
-def test_arrays_of_coloured_pictures(root: Path) -> None:
+def test_arrays_of_coloured_images(root: Path) -> None:
     folder = root / "cifar-10-batches-py"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -106,7 +106,7 @@ def test_arrays_of_coloured_pictures(root: Path) -> None:
 def test_files_with_official_splits(root: Path) -> None:
     folder = root / "flowers-102"
     for number in range(1, 307):
-        picture(folder / "jpg" / f"image_{number:05d}.jpg", orientation=6 if number == 1 else 1)
+        image(folder / "jpg" / f"image_{number:05d}.jpg", orientation=6 if number == 1 else 1)
     numbers = np.arange(1, 307)
     savemat(folder / "imagelabels.mat", {"labels": (numbers - 1) % 102 + 1})
     savemat(folder / "setid.mat", {"trnid": numbers[:102], "valid": numbers[102:204], "tstid": numbers[204:]})
@@ -115,7 +115,7 @@ def test_files_with_official_splits(root: Path) -> None:
     assert len(source.classes) == len(set(source.classes)) == 102
     assert source.splits["val"].targets.tolist() == list(range(102))
     assert source.splits["train"].name(0) == str(folder / "jpg" / "image_00001.jpg")
-    # Read the way that everybody's pictures are: the EXIF orientation counts.
+    # Read the way that everybody's images are: the EXIF orientation counts.
     assert source.splits["train"].open(0).size == (7, 9)
 
 
@@ -123,7 +123,7 @@ def test_synonyms_and_files_below_folders(root: Path) -> None:
     wnids = ["n01440764", "n02102040"]
     for split in ("train", "val"):
         for wnid in torchvision.datasets.Imagenette._WNID_TO_CLASS:
-            picture(root / "imagenette2-320" / split / wnid / f"{wnid}_1.JPEG")
+            image(root / "imagenette2-320" / split / wnid / f"{wnid}_1.JPEG")
     source = read_source("torchvision:Imagenette")
     assert list(source.splits) == ["train", "val"]
     assert source.classes[:2] == ("tench", "English springer")
@@ -132,7 +132,7 @@ def test_synonyms_and_files_below_folders(root: Path) -> None:
 
 def test_no_official_splits(root: Path) -> None:
     for name in ("River", "Forest"):
-        picture(root / "eurosat" / "2750" / name / f"{name}_1.jpg")
+        image(root / "eurosat" / "2750" / name / f"{name}_1.jpg")
     source = read_source("torchvision:EuroSAT")
     assert source.classes == ("Forest", "River")
     assert list(source.splits) == ["all"]
@@ -142,7 +142,7 @@ def test_a_set_that_only_torchvision_can_read(root: Path) -> None:
     folder = root / "caltech101" / "101_ObjectCategories"
     for name in ("BACKGROUND_Google", "ant", "bass"):
         for number in (1, 2):
-            picture(folder / name / f"image_{number:04d}.jpg")
+            image(folder / name / f"image_{number:04d}.jpg")
     (root / "caltech101" / "Annotations").mkdir()
     (folder / "bass" / "image_0002.jpg").write_bytes(b"gone bad")
     source = read_source("torchvision:Caltech101")

@@ -6,19 +6,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from finetune.data.picture.preprocessing import Preprocessing
+from finetune.checkpoint.card import ModelCard
+from finetune.checkpoint.storage import CARD, MODEL, save_checkpoint
+from finetune.image.preprocessing import Preprocessing
 from finetune.model.build import build
 from finetune.recipe.load import dump_recipe
 from finetune.recipe.schema import Recipe
-from finetune.training.card import ModelCard
-from finetune.training.run.checkpoint import CARD, MODEL, Trained, load_trained, save_checkpoint
+from finetune.training.trained import Trained, load_trained
 
 SIZE = 32
 MakeRun = Callable[..., Path]
 
 
 def make_run(run: Path, source: Path | str, classes: tuple[str, ...] = ("disc", "square")) -> Path:
-    """A run directory whose network tells bright pictures from dark ones, more or less."""
+    """A run directory whose network tells bright images from dark ones, more or less."""
     recipe = Recipe.model_validate(
         {
             "data": {"source": str(source), "workers": 0, "image_size": SIZE},
@@ -29,7 +30,7 @@ def make_run(run: Path, source: Path | str, classes: tuple[str, ...] = ("disc", 
     network = build(recipe.model, len(classes), seed=1, image_size=SIZE)
     module = network.module.eval()
     with torch.no_grad():
-        # Spread the random network's answers, so that they differ from picture to picture.
+        # Spread the random network's answers, so that they differ from image to image.
         module.get_parameter("fc.weight").mul_(20)
     preprocessing = Preprocessing(
         image_size=SIZE,

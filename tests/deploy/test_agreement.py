@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.deploy.agreement import PICTURES, check_agreement, check_images, compare
+from finetune.deploy.agreement import IMAGES, check_agreement, check_images, compare
 from finetune.deploy.torch_classifier import TorchClassifier
 from finetune.errors import ExportError
-from finetune.training.run.checkpoint import Trained, load_trained
+from finetune.training.trained import Trained, load_trained
 
 EXPECTED = np.array([[10.0, 2.0], [-4.0, 5.0], [3.0, 3.001]], dtype=np.float32)
 
@@ -36,7 +36,7 @@ def test_more_than_a_thousandth_of_the_largest_logit_fails(shift: float) -> None
 
 
 def test_another_class_fails() -> None:
-    with pytest.raises(ExportError, match="3 of 3 pictures"):
+    with pytest.raises(ExportError, match="3 of 3 images"):
         compare(np.array([[1.0, 2.0]] * 3), np.array([[2.0, 1.0]] * 3))
 
 
@@ -60,9 +60,9 @@ def test_batches_of_one_and_three_are_both_tried(trained: Trained) -> None:
     model = TorchClassifier(trained.module, trained.card, torch.device("cpu"))
     counting = Counting(trained.module, trained.card, torch.device("cpu"))
     images, source = check_images(trained)
-    assert check_agreement(model, counting, images).n == PICTURES
+    assert check_agreement(model, counting, images).n == IMAGES
     assert source == "val"
-    assert sizes == [1, 3] * (PICTURES // 4)
+    assert sizes == [1, 3] * (IMAGES // 4)
 
 
 def test_another_description_fails(trained: Trained) -> None:
@@ -73,11 +73,11 @@ def test_another_description_fails(trained: Trained) -> None:
         check_agreement(model, swapped, np.zeros((4, 3, 32, 32), dtype=np.float32))
 
 
-def test_pictures_come_from_all_of_val(trained: Trained, shapes: Path) -> None:
+def test_images_come_from_all_of_val(trained: Trained, shapes: Path) -> None:
     images, source = check_images(trained)
     size = trained.card.preprocessing.image_size
-    assert (images.shape, images.dtype, source) == ((PICTURES, 3, size, size), np.float32, "val")
-    # Six a class in val: each picture once.
+    assert (images.shape, images.dtype, source) == ((IMAGES, 3, size, size), np.float32, "val")
+    # Six a class in val: each image once.
     assert len({image.tobytes() for image in images}) == 12
 
 
@@ -95,5 +95,5 @@ def test_without_its_data_a_run_is_checked_on_noise_with_a_warning(
         again, _ = check_images(load_trained(copy))
     assert source == "random"
     assert np.array_equal(images, again)
-    assert "random pictures" in caplog.text
+    assert "random images" in caplog.text
     assert "gone" in caplog.text

@@ -36,12 +36,12 @@ for line in sys.stdin:
 
 
 def commands(run: Path, shapes: Path) -> list[list[str]]:
-    picture = str(shapes / "test/disc/disc_00.png")
+    image = str(shapes / "test/disc/disc_00.png")
     recipe, other = "r.yaml", "s.yaml"
     for name in (recipe, other):
         Path(name).write_text(f"data: {{source: {shapes}}}\nmodel: {{backbone: resnet18, weights: none}}\n")
     return [
-        ["predict", str(run), picture], ["predict", "--quiet", str(run), picture], ["eval", str(run)],
+        ["predict", str(run), image], ["predict", "--quiet", str(run), image], ["eval", str(run)],
         ["export", str(run), "--format", "pt2"], ["train", recipe], ["train", recipe, "--seeds", "2"],
         ["train", recipe, "--smoke"], ["train", str(shapes)], ["advise", str(shapes)], ["probe", recipe],
         ["rank", str(shapes), "--backbones", "resnet18"], ["lr", recipe], ["cv", recipe],
@@ -57,8 +57,8 @@ def test_torch_that_cannot_be_imported(
     (chdir_tmp / "stub/torch").mkdir(parents=True)
     (chdir_tmp / "stub/torch/__init__.py").write_text(code + "\n")
     wanted = commands(run, shapes)[: None if kind == "absent" else 3]
-    picture = str(shapes / "test/disc/disc_00.png")
-    works = [["predict", str(onnx_model), picture], ["backbones"]]
+    image = str(shapes / "test/disc/disc_00.png")
+    works = [["predict", str(onnx_model), image], ["backbones"]]
     path = os.pathsep.join([str(chdir_tmp / "stub"), *sys.path])
     ended = subprocess.run(
         [sys.executable, "-c", ALL],

@@ -12,15 +12,15 @@ import pytest
 import torch
 from PIL import Image
 
-from finetune.data.picture.images import open_rgb
+from finetune.image.decode import open_rgb
 from finetune.training.compute import precision
-from finetune.training.run.checkpoint import Trained
+from finetune.training.trained import Trained
 
 Cli = Callable[..., Any]
 
 
 def by_hand(trained: Trained, folder: Path) -> np.ndarray:
-    """The confusion matrix of a folder of class folders, computed one picture at a time."""
+    """The confusion matrix of a folder of class folders, computed one image at a time."""
     confusion = np.zeros((2, 2), dtype=int)
     for target, name in enumerate(trained.card.classes):
         for path in sorted((folder / name).iterdir()):
@@ -46,7 +46,7 @@ def test_json(cli: Cli, run: Path, trained: Trained, shapes: Path, split: str) -
     assert found["precision"] == "fp32"
     assert set(found) == {
         "top1", "top1_low", "top1_high", "n", "split", "loss", "balanced_accuracy", "macro_f1", "ece",
-        "classes", "per_class", "confusion", "checkpoint", "run", "skipped", "precision", "pictures",
+        "classes", "per_class", "confusion", "checkpoint", "run", "skipped", "precision", "images",
     }  # fmt: skip
 
 
@@ -155,7 +155,7 @@ def test_unknown_classes_are_exit_2_with_both_sides(cli: Cli, run: Path, others:
     assert "'disc', 'square'" in ended.err
 
 
-def test_a_bad_picture_stops_it_by_default(cli: Cli, run: Path, others: Path) -> None:
+def test_a_bad_image_stops_it_by_default(cli: Cli, run: Path, others: Path) -> None:
     bad = others / "disc" / "zzz.png"
     bad.write_bytes(b"")
     ended = cli("eval", run, "--data", others)
@@ -177,7 +177,7 @@ def test_a_run_of_an_earlier_version_whose_test_was_carved_is_refused(
     assert cli("eval", copy, "--json", "--data", shapes / "test").code == 0
 
 
-def test_a_run_without_test_pictures_is_judged_on_val_and_says_so(
+def test_a_run_without_test_images_is_judged_on_val_and_says_so(
     cli: Cli, run: Path, shapes: Path, tmp_path: Path
 ) -> None:
     data, copy = tmp_path / "data", tmp_path / "run"

@@ -17,14 +17,14 @@ import safetensors
 import torch
 from torch import nn
 
+from finetune.checkpoint.card import ModelCard
 from finetune.deploy import export as export_module
 from finetune.deploy import write_onnx as write_onnx_module
 from finetune.deploy.export import FORMATS, Format, export
 from finetune.deploy.onnx_classifier import CARD_KEY, OnnxClassifier
 from finetune.deploy.write_torch import open_pt2, open_safetensors
 from finetune.errors import ExportError, MissingExtraError, SaveError, UserError
-from finetune.training.card import ModelCard
-from finetune.training.run.checkpoint import Trained
+from finetune.training.trained import Trained
 
 
 def files_below(folder: Path) -> list[str]:
@@ -228,7 +228,7 @@ def test_command_writes_into_the_run(cli: Callable[..., Any], trained: Trained, 
     assert ended.code == 0, ended.err
     assert files_below(run / "export") == ["config.json", "model.safetensors"]
     assert str(run / "export" / "model.safetensors") in ended.out
-    assert "12 val pictures" in ended.out
+    assert "12 val images" in ended.out
 
 
 @pytest.mark.parametrize(

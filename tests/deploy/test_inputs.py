@@ -24,7 +24,7 @@ def album(chdir_tmp: Path) -> Path:
     return chdir_tmp
 
 
-def test_a_folder_gives_its_pictures_sorted_without_hidden_ones(album: Path) -> None:
+def test_a_folder_gives_its_images_sorted_without_hidden_ones(album: Path) -> None:
     assert list(expand(["trip"])) == ["trip/1.jpeg", "trip/2.jpeg", "trip/day/3.webp"]
     assert ".hidden.jpg" not in "".join(expand(["."]))
 
@@ -58,14 +58,14 @@ def test_all_faults_at_once(album: Path) -> None:
         check_inputs(["b.jpg", "gone.jpg", "*.gif", "empty", "new\nline"])
     assert str(caught.value).splitlines() == [
         "gone.jpg: no such file or folder.",
-        "*.gif: no picture matches this pattern.",
-        "empty: a folder without pictures.",
+        "*.gif: no image matches this pattern.",
+        "empty: a folder without images.",
         "new\\nline: no such file or folder.",
     ]
     check_inputs(["b.jpg", "trip", "*.jpg"])
 
 
-def test_a_broken_link_is_a_bad_picture_not_a_wrong_argument(album: Path) -> None:
+def test_a_broken_link_is_a_bad_image_not_a_wrong_argument(album: Path) -> None:
     (album / "link.jpg").symlink_to("nowhere")
     check_inputs(["link.jpg"])
     assert list(expand(["link.jpg"])) == ["link.jpg"]

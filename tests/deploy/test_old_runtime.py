@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.data.picture.preprocessing import Preprocessing
+from finetune.checkpoint.card import ModelCard
 from finetune.deploy.agreement import compare
 from finetune.deploy.write_onnx import write_onnx
+from finetune.image.preprocessing import Preprocessing
 from finetune.model.build import build
 from finetune.recipe.schema import ModelSection
-from finetune.training.card import ModelCard
 
 pytestmark = pytest.mark.slow
 
@@ -83,8 +83,8 @@ def test_it_computes_what_the_model_computes(backbone: str, old_python: Path, tm
     card = ModelCard(network.architecture, tuple("abcde"), preprocessing)
     model, images, logits = tmp_path / "model.onnx", tmp_path / "images.npy", tmp_path / "logits.npy"
     write_onnx(module, card, model)
-    pictures = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0))
-    np.save(images, pictures.numpy())
+    batch = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0))
+    np.save(images, batch.numpy())
     ran = subprocess.run(
         [old_python, "-c", CODE, model, images, logits], capture_output=True, text=True, check=False
     )
@@ -93,6 +93,6 @@ def test_it_computes_what_the_model_computes(backbone: str, old_python: Path, tm
     assert version.startswith("1.15.")
     assert ModelCard.from_dict(json.loads(metadata["finetune.card"]), "model") == card
     with torch.inference_mode():
-        expected = module(pictures).numpy()
+        expected = module(batch).numpy()
     agreement = compare(expected, np.load(logits))
     assert agreement.scale > 1e-6

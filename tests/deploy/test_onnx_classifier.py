@@ -128,7 +128,7 @@ def test_the_runtime_reports_to_nobody(onnx_model: Path, monkeypatch: pytest.Mon
     assert told == ["off", "opened"]
 
 
-def odd_pictures(folder: Path) -> list[Path]:
+def odd_images(folder: Path) -> list[Path]:
     """One of each kind that has to become colours first, or to be turned."""
     across, down = np.meshgrid(np.arange(60, dtype=np.uint8) * 4, np.arange(40, dtype=np.uint8) * 3)
     grey = Image.fromarray(across)
@@ -151,16 +151,16 @@ def odd_pictures(folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def test_odd_pictures_are_to_it_what_they_are_to_the_run(
+def test_odd_images_are_to_it_what_they_are_to_the_run(
     onnx_model: Path, run: Path, tmp_path: Path, cli: Any
 ) -> None:
-    pictures = odd_pictures(tmp_path)
+    images = odd_images(tmp_path)
     answers = []
     for model in (run, onnx_model):
-        ended = cli("predict", model, *pictures, "--jsonl")
+        ended = cli("predict", model, *images, "--jsonl")
         assert ended.code == 0, ended.err
         answers.append([json.loads(line) for line in ended.out.splitlines()])
-    assert len(answers[0]) == len(pictures)
+    assert len(answers[0]) == len(images)
     assert len({each["probability"] for each in answers[0]}) > 5
     for of_run, of_file in zip(*answers, strict=True):
         assert of_run["path"] == of_file["path"]

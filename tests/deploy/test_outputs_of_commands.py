@@ -14,7 +14,7 @@ from PIL import Image
 from finetune.deploy.export import export
 from finetune.deploy.sorting import TABLE, sorting
 from finetune.errors import SaveError
-from finetune.training.run.checkpoint import Trained
+from finetune.training.trained import Trained
 
 Cli = Callable[..., Any]
 posix = pytest.mark.skipif(sys.platform != "linux", reason="no such devices here")
@@ -22,7 +22,7 @@ FULL = "full{}: cannot be written (No space left on device). Make room, or choos
 
 # The words of a command, by the ending of what it writes.
 COMMANDS = {
-    "predict": (["predict", "RUN", "PICTURES", "--csv", "OUT"], ".csv"),
+    "predict": (["predict", "RUN", "IMAGES", "--csv", "OUT"], ".csv"),
     "eval": (["eval", "RUN", "--predictions", "OUT"], ".csv"),
     "recipe": (["recipe", "new", "-o", "OUT"], ".yaml"),
     "safetensors": (["export", "RUN", "--out", "OUT"], ".safetensors"),
@@ -33,7 +33,7 @@ COMMANDS = {
 @pytest.fixture
 def words(run: Path, shapes: Path) -> Callable[[str, Path], list[str]]:
     def of(command: str, out: Path) -> list[str]:
-        known = {"RUN": str(run), "PICTURES": str(shapes / "test" / "disc"), "OUT": str(out)}
+        known = {"RUN": str(run), "IMAGES": str(shapes / "test" / "disc"), "OUT": str(out)}
         return [known.get(word, word) for word in COMMANDS[command][0]]
 
     return of
@@ -87,7 +87,7 @@ def test_a_limit_on_the_size_of_files_does_not_end_the_process(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_picture_called_as_a_formula(chdir_tmp: Path, cli: Cli, run: Path) -> None:
+def test_a_image_called_as_a_formula(chdir_tmp: Path, cli: Cli, run: Path) -> None:
     names = ["=1+1.png", "-x.png", "@a.png", "a.png"]
     for name in names:
         Image.new("RGB", (40, 40), "red").save(name)

@@ -10,11 +10,11 @@ import torch
 import torchvision
 from torch import nn
 
-from finetune.data.picture.preprocessing import Preprocessing
+from finetune.checkpoint.card import ModelCard
 from finetune.deploy.write_torch import open_safetensors, write_safetensors
+from finetune.image.preprocessing import Preprocessing
 from finetune.model.build import build
 from finetune.recipe.schema import ModelSection
-from finetune.training.card import ModelCard
 
 # Heads called fc, classifier, classifier.N, heads.head, head; a convolution; auxiliary ones; two heads.
 PLAIN = [

@@ -16,14 +16,14 @@ import pytest
 import torch
 from PIL import Image
 
-from finetune.data.picture.preprocessing import Preprocessing
+from finetune.checkpoint.card import ModelCard
 from finetune.deploy.onnx_classifier import OnnxClassifier
 from finetune.deploy.predict import Prediction, predict
 from finetune.deploy.prediction_text import CsvWriter, JsonWriter, TableWriter
 from finetune.deploy.torch_classifier import TorchClassifier
 from finetune.features.split import inference_form
-from finetune.training.card import ModelCard
-from finetune.training.run.checkpoint import Trained
+from finetune.image.preprocessing import Preprocessing
+from finetune.training.trained import Trained
 
 RAW = Preprocessing(
     image_size=8,
@@ -36,7 +36,7 @@ RAW = Preprocessing(
 
 
 class Reddest:
-    """Its logits are the mean red, green and blue of a picture, times ten."""
+    """Its logits are the mean red, green and blue of an image, times ten."""
 
     card = ModelCard({}, ("red", "green", "blue"), RAW)
 
@@ -55,7 +55,7 @@ def save(path: Path, colour: tuple[int, int, int]) -> str:
 
 @pytest.fixture
 def four(tmp_path: Path) -> list[str]:
-    """A red, a broken, a blue and a green picture."""
+    """A red, a broken, a blue and a green image."""
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"\x89PNG\r\n\x1a\n")
     return [
@@ -66,7 +66,7 @@ def four(tmp_path: Path) -> list[str]:
     ]
 
 
-def test_order_and_probabilities_and_bad_pictures(four: list[str]) -> None:
+def test_order_and_probabilities_and_bad_images(four: list[str]) -> None:
     for batch_size in (1, 2, 3, 32):
         found = [p for batch in predict(Reddest(), four, top=2, batch_size=batch_size) for p in batch]
         assert [p.path for p in found] == four
@@ -84,7 +84,7 @@ def test_more_classes_asked_for_than_there_are(four: list[str]) -> None:
 
 
 def test_paths_are_drawn_as_they_are_needed(four: list[str]) -> None:
-    """An endless supply of pictures: nothing waits for the last one."""
+    """An endless supply of images: nothing waits for the last one."""
     drawn = 0
 
     def endless() -> Iterator[str]:
@@ -159,7 +159,7 @@ def test_csv() -> None:
     assert rows[3] == [ODD[2].path, "", "", "truncated: its end is missing", "", "", "", ""]
 
 
-def test_table_is_one_line_a_picture() -> None:
+def test_table_is_one_line_a_image() -> None:
     stream = io.StringIO()
     TableWriter(stream, ["cat", "dog", "fox"]).write(ODD)
     lines = stream.getvalue().splitlines()
@@ -198,9 +198,9 @@ def test_command_as_json_lines(cli: Callable[..., Any], run: Path, shapes: Path)
 
 
 def test_command_takes_the_checkpoint_asked_for(cli: Callable[..., Any], run: Path, shapes: Path) -> None:
-    picture = shapes / "val/disc/disc_00.png"
+    image = shapes / "val/disc/disc_00.png"
     best, last = (
-        json.loads(cli("predict", run, picture, "--jsonl", "--checkpoint", name).out)
+        json.loads(cli("predict", run, image, "--jsonl", "--checkpoint", name).out)
         for name in ("best", "last")
     )
     assert best["class"] != last["class"]
@@ -211,7 +211,7 @@ def test_command_goes_on_after_a_bad_file(
 ) -> None:
     ended = cli("predict", run, *four, "--csv", tmp_path / "out.csv", "--batch-size", "2")
     assert ended.code == 1
-    assert "1 of 4 pictures" in ended.err
+    assert "1 of 4 images" in ended.err
     assert ended.out == ""
     rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
     assert [bool(row["error"]) for row in rows] == [False, True, False, False]
@@ -227,7 +227,7 @@ def test_command_goes_on_after_a_bad_file(
     ("words", "message"),
     [
         (["RUN", "gone.jpg"], "gone.jpg: no such file or folder"),
-        (["RUN", "*.gif"], "no picture matches"),
+        (["RUN", "*.gif"], "no image matches"),
         (["nowhere", "x.png"], "no such run directory or ONNX model"),
         (["x.png", "x.png"], "neither a run directory nor an .onnx file"),
         (["folder", "x.png"], "not a run directory"),

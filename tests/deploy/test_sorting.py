@@ -1,4 +1,4 @@
-"""Pictures sorted into a folder a class: nothing overwritten, nothing half, nothing lost, and a table."""
+"""Images sorted into a folder a class: nothing overwritten, nothing half, nothing lost, and a table."""
 
 import csv
 import json
@@ -23,7 +23,7 @@ CLASSES = ("cat", "dog")
 every_way = pytest.mark.parametrize("by", WAYS)
 
 
-def picture(path: Path | str, content: str) -> str:
+def image(path: Path | str, content: str) -> str:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content)
@@ -58,12 +58,12 @@ def table(folder: Path) -> list[dict[str, str]]:
 
 @pytest.fixture
 def photos(chdir_tmp: Path) -> list[tuple[str, str]]:
-    """Two folders with a name in common, and a file that is no picture."""
+    """Two folders with a name in common, and a file that is no image."""
     return [
-        (picture("a/1.jpg", "a1"), "cat"),
-        (picture("a/2.jpg", "a2"), "dog"),
-        (picture("b/1.jpg", "b1"), "cat"),
-        (picture("b/bad.jpg", "bad"), "!"),
+        (image("a/1.jpg", "a1"), "cat"),
+        (image("a/2.jpg", "a2"), "dog"),
+        (image("b/1.jpg", "b1"), "cat"),
+        (image("b/bad.jpg", "bad"), "!"),
     ]
 
 
@@ -124,8 +124,8 @@ def test_a_sorting_that_was_stopped_is_gone_on_with(photos: list[tuple[str, str]
 def test_what_lies_in_the_target_is_never_overwritten(
     chdir_tmp: Path, by: By, names: tuple[str, str]
 ) -> None:
-    picture(f"out/cat/{names[0]}", "somebody's own")
-    run(Path("out"), [(picture(f"a/{names[1]}", "new"), "cat")], by)
+    image(f"out/cat/{names[0]}", "somebody's own")
+    run(Path("out"), [(image(f"a/{names[1]}", "new"), "cat")], by)
     found = contents(Path("out"))
     assert found.pop(f"cat/{names[0]}") == "somebody's own"
     assert list(found.values()) == ["new"]
@@ -133,7 +133,7 @@ def test_what_lies_in_the_target_is_never_overwritten(
 
 @every_way
 def test_a_link_in_the_target_is_taken_too(chdir_tmp: Path, by: By) -> None:
-    source = picture("a/1.jpg", "new")
+    source = image("a/1.jpg", "new")
     Path("out/cat").mkdir(parents=True)
     Path("out/cat/1.jpg").symlink_to("nowhere")
     run(Path("out"), [(source, "cat")], by)
@@ -151,7 +151,7 @@ def test_moving_after_linking_loses_nothing(photos: list[tuple[str, str]]) -> No
 
 
 def test_moving_keeps_two_files_with_the_same_bytes_and_ends_a_move_that_was_stopped(chdir_tmp: Path) -> None:
-    twins = [(picture("a/1.jpg", "same"), "cat"), (picture("b/1.jpg", "same"), "cat")]
+    twins = [(image("a/1.jpg", "same"), "cat"), (image("b/1.jpg", "same"), "cat")]
     Path("out/cat").mkdir(parents=True)
     os.link("a/1.jpg", "out/cat/1.jpg")  # as it is between the two halves of a move
     run(Path("out"), twins, "move")
@@ -188,8 +188,8 @@ def test_sorting_into_the_source_itself_ends_and_does_not_feed_on_itself(
     assert all(path.is_file() for path in (Path(target) / "cat").iterdir())
 
 
-def test_a_picture_given_twice_is_sorted_once(chdir_tmp: Path) -> None:
-    path = picture("a/1.jpg", "x")
+def test_a_image_given_twice_is_sorted_once(chdir_tmp: Path) -> None:
+    path = image("a/1.jpg", "x")
     here = str(chdir_tmp / path)
     for by in WAYS[:2]:
         assert run(Path(by), [(path, "cat"), (f"./{path}", "cat"), (here, "cat")], by).placed == 1
@@ -243,7 +243,7 @@ def test_stopped_at_any_point_nothing_is_half_there_or_lost(
     assert sorted(path.name for path in Path("out").iterdir()) == ["cat", "dog", TABLE]
 
 
-def test_a_full_disk_is_told_and_leaves_no_half_picture(
+def test_a_full_disk_is_told_and_leaves_no_half_image(
     photos: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(source: Path, target: Path) -> None:
@@ -258,7 +258,7 @@ def test_a_full_disk_is_told_and_leaves_no_half_picture(
 
 @pytest.mark.parametrize("place", ["out", "out/sorted.csv"])
 def test_a_target_that_cannot_be_is_refused(photos: list[tuple[str, str]], place: str) -> None:
-    picture(place, "path,label\n")
+    image(place, "path,label\n")
     with pytest.raises(UserError):
         run(Path("out"), photos, "move")
     assert Path(place).read_text() == "path,label\n"
@@ -271,7 +271,7 @@ def test_nothing_to_sort_leaves_nothing(chdir_tmp: Path) -> None:
 
 
 def test_names_that_are_no_unicode(chdir_tmp: Path) -> None:
-    path = picture("a/odd\udcff.jpg", "x")
+    path = image("a/odd\udcff.jpg", "x")
     for _ in range(2):
         run(Path("out"), [(path, "cat")], "copy")
     assert list(contents(Path("out"))) == ["cat/odd\udcff.jpg"]
@@ -301,7 +301,7 @@ def check_names(classes: list[str]) -> None:
 
 def test_odd_class_names_become_folders_inside_of_the_target(chdir_tmp: Path) -> None:
     check_names(ODD)
-    pairs = [(picture(f"a/{number}.jpg", str(number)), name) for number, name in enumerate(ODD)]
+    pairs = [(image(f"a/{number}.jpg", str(number)), name) for number, name in enumerate(ODD)]
     run(Path("out"), pairs, "copy", ODD)
     assert sorted(contents(Path("out")).values()) == sorted(map(str, range(len(ODD))))
     assert sorted(path.name for path in chdir_tmp.iterdir()) == ["a", "out"]
@@ -324,7 +324,7 @@ def test_the_command(
     cli: Callable[..., Any], request: pytest.FixtureRequest, shapes: Path, chdir_tmp: Path, model: str
 ) -> None:
     where = request.getfixturevalue(model)
-    broken = picture("broken.png", "text")
+    broken = image("broken.png", "text")
     ended = cli("predict", where, shapes / "test", broken, "--move-into", "out", "--jsonl")
     assert ended.code == 1
     assert "out: 12 copied into 2 folders, 1 not readable" in ended.err

@@ -18,7 +18,7 @@ def home(chdir_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user's working directory; around it lies ``shared``."""
     work = chdir_tmp / "work"
     for name in (
-        "photos/cat/1.jpg", "data/birds/a/1.jpg", "data/Été/1.jpg", "My Pictures/1.jpg", ".hidden/photos/x",
+        "photos/cat/1.jpg", "data/birds/a/1.jpg", "data/Été/1.jpg", "My Images/1.jpg", ".hidden/photos/x",
         "recipe.yaml", "configs/tuned.yaml", "configs/deep/er.yaml", "list.csv", "notes.txt",
         "runs/photos/resolved.yaml", "runs/first-try/resolved.yaml", "../shared/1.jpg", "model.onnx",
     ):  # fmt: skip
@@ -28,7 +28,7 @@ def home(chdir_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return work
 
 
-def is_pictures(path: str) -> bool:
+def is_images(path: str) -> bool:
     return Path(path).is_dir() or path.endswith(".csv")
 
 
@@ -37,8 +37,8 @@ def is_pictures(path: str) -> bool:
     [
         # letter case, blanks, quotes, form
         ("Photos", "photos"), ("PHOTOS/", "photos"), ("photos ", "photos"), (" photos", "photos"),
-        ("'photos'", "photos"), ("DATA/Birds", "data/birds"), ("my_pictures", "My Pictures"),
-        ("my-pictures", "My Pictures"), (f"data/{unicodedata.normalize('NFD', 'Été')}", "data/Été"),
+        ("'photos'", "photos"), ("DATA/Birds", "data/birds"), ("my_images", "My Images"),
+        ("my-images", "My Images"), (f"data/{unicodedata.normalize('NFD', 'Été')}", "data/Été"),
         ("data/été", "data/Été"),
         # a letter or two off, in any part
         ("phtos", "photos"), ("photo", "photos"), ("fotos", "photos"), ("phoots", "photos"),
@@ -48,32 +48,32 @@ def is_pictures(path: str) -> bool:
         # another folder
         ("birds", "data/birds"), ("birds/", "data/birds"), ("data/photos", "photos"),
         ("configs/list.csv", "list.csv"), ("shared", "../shared"), ("nowhere/birds", "data/birds"),
-        # another word that stands for pictures
+        # another word that stands for images
         ("Hotdog", "hotdog"), ("digit", "digits"), ("hotdogs", "hotdog"), ("hotdgo", "hotdog"),
     ],
 )  # fmt: skip
 def test_what_was_meant(home: Path, given: str, meant: str) -> None:
-    assert nearest(given, is_pictures, KNOWN) == meant
-    assert did_you_mean(given, is_pictures, KNOWN) == f" Did you mean {meant!r}?"
+    assert nearest(given, is_images, KNOWN) == meant
+    assert did_you_mean(given, is_images, KNOWN) == f" Did you mean {meant!r}?"
 
 
 def test_absolute_paths_stay_absolute(home: Path) -> None:
-    assert nearest(str(home / "Photos"), is_pictures) == str(home / "photos")
-    assert nearest(str(home.parent / "Work/Data/birds"), is_pictures) == str(home / "data/birds")
+    assert nearest(str(home / "Photos"), is_images) == str(home / "photos")
+    assert nearest(str(home.parent / "Work/Data/birds"), is_images) == str(home / "data/birds")
 
 
 @pytest.mark.parametrize(
     "given", ["gatos", "cats", "x", "", " ", "a\0b", "photograph", "notes", "z" * 5000, "no/such/thing"]
 )
 def test_what_is_far_from_everything_gets_no_hint(home: Path, given: str) -> None:
-    assert did_you_mean(given, is_pictures, KNOWN) == ""
+    assert did_you_mean(given, is_images, KNOWN) == ""
 
 
-@pytest.mark.parametrize("given", ["photos", "Photos", "pictures", "birds", "images", "train", "dog"])
+@pytest.mark.parametrize("given", ["photos", "Photos", "images", "birds", "train", "dog"])
 def test_from_another_folder_no_set_is_named_that_is_only_a_little_alike(chdir_tmp: Path, given: str) -> None:
     """`photos` and `hotdog` share four letters of six."""
     (chdir_tmp / "empty").mkdir()
-    assert did_you_mean(given, is_pictures, KNOWN) == ""
+    assert did_you_mean(given, is_images, KNOWN) == ""
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_one_slip_is_one_off(word: str, data: Any) -> None:
     assert distance(word, swapped) == (swapped != word)
 
 
-PICTURES = "Did you mean 'photos'?"
+IMAGES = "Did you mean 'photos'?"
 RECIPE = "Did you mean 'recipe.yaml'?"
 RUN = "Did you mean 'runs/first-try'?"
 
@@ -125,12 +125,12 @@ RUN = "Did you mean 'runs/first-try'?"
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        (["train", "Photos"], PICTURES), (["train", "phtos/"], PICTURES), (["train", "photos "], PICTURES),
+        (["train", "Photos"], IMAGES), (["train", "phtos/"], IMAGES), (["train", "photos "], IMAGES),
         (["train", "recipe"], RECIPE), (["train", "Recipe.yaml"], RECIPE), (["train", "recpie.yml"], RECIPE),
-        (["train", "list"], "Did you mean 'list.csv'?"), (["train", "Photos", "--smoke"], PICTURES),
+        (["train", "list"], "Did you mean 'list.csv'?"), (["train", "Photos", "--smoke"], IMAGES),
         (["train", "birds"], "Did you mean 'data/birds'?"),
-        (["doctor", "Photos"], PICTURES), (["advise", "Photos"], PICTURES), (["rank", "Photos"], PICTURES),
-        (["probe", "Photos"], PICTURES), (["probe", "recpie.yaml"], RECIPE),
+        (["doctor", "Photos"], IMAGES), (["advise", "Photos"], IMAGES), (["rank", "Photos"], IMAGES),
+        (["probe", "Photos"], IMAGES), (["probe", "recpie.yaml"], RECIPE),
         (["lr", "recpie.yaml"], RECIPE), (["cv", "recipe"], RECIPE),
         (["recipe", "validate", "recipe.yml"], RECIPE), (["recipe", "show", "Recipe.yaml"], RECIPE),
         (["eval", "runs/first_try"], RUN), (["eval", "first-try"], RUN), (["export", "Runs/First-Try"], RUN),
@@ -161,4 +161,4 @@ def test_a_path_in_a_recipe(home: Path, cli: Any) -> None:
     (home / "recipe.yaml").write_text("data: {source: Photos}\nmodel: {backbone: resnet18, weights: none}\n")
     ended = cli("train", "recipe.yaml")
     assert ended.code == 2
-    assert PICTURES in ended.err
+    assert IMAGES in ended.err

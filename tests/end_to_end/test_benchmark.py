@@ -53,7 +53,7 @@ def script(bench: Any) -> Any:
 def job(bench: Any, shapes: Path, tmp_path: Path) -> Any:
     made = bench("job").Job(
         folder=str(shapes), start=str(tmp_path / "start.pt"), backbone="resnet18", weights="none",
-        work="everything", classes=2, pictures=32, image_size=32, batch_size=8, epochs=6, workers=0, seed=0,
+        work="everything", classes=2, images=32, image_size=32, batch_size=8, epochs=6, workers=0, seed=0,
         judge=True,
     )  # fmt: skip
     bench("network").write_start(made)
@@ -69,8 +69,8 @@ def outcome(bench: Any, *speeds: float, tops: tuple[float, ...] = (), every: flo
     epoch, made = bench("job").Epoch, bench("contest").Outcome
     judged = tops or (None,) * len(speeds)
     epochs = tuple(
-        epoch(1.0, pictures, 0.5, top1, at=every * (number + 1))
-        for number, (pictures, top1) in enumerate(zip(speeds, judged, strict=True))
+        epoch(1.0, images, 0.5, top1, at=every * (number + 1))
+        for number, (images, top1) in enumerate(zip(speeds, judged, strict=True))
     )
     facts = {"precision": "fp32", "threads": 1}
     return made(epochs=epochs, seconds=9.0, peak_bytes=2_000_000, facts=facts)
@@ -102,7 +102,7 @@ def test_the_whole_script(script: Any, shapes: Path, tmp_path: Path, capsys: Any
     for name in names:
         (only,) = found["speed"][name]
         assert only["error"] is None
-        assert [epoch["pictures"] for epoch in only["epochs"]] == [16, 16], name
+        assert [epoch["images"] for epoch in only["epochs"]] == [16, 16], name
         assert only["facts"]["threads"] == 1
         assert only["seconds"] >= only["epochs"][-1]["at"] > only["epochs"][0]["seconds"] > 0
         assert only["peak_bytes"] > 50e6
@@ -124,8 +124,8 @@ def test_ratios_are_taken_round_by_round(bench: Any) -> None:
     assert found.text(2) == "4.00 (3.00 to 4.00)"
     assert bench("spread").Spread.of([3.0]).text() == "3.0"
     # The first epoch is left out, unless it is the only one.
-    assert outcome(bench, 1, 30, 50).pictures_per_second == 40
-    assert outcome(bench, 7).pictures_per_second == 7
+    assert outcome(bench, 1, 30, 50).images_per_second == 40
+    assert outcome(bench, 7).images_per_second == 7
 
 
 def test_the_speed_table_divides_by_the_faster_plain_loop(
@@ -193,7 +193,7 @@ def test_every_recipe_can_be_run(bench: Any, job: Any) -> None:
                 assert recipe.train.augment.flip == bool(each.train.get("augment"))
 
 
-def test_the_advised_one_is_given_the_pictures(bench: Any, job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_advised_one_is_given_the_images(bench: Any, job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     contest, contestants = bench("contest"), bench("contestants")
     given: list[list[str]] = []
 
@@ -211,43 +211,43 @@ def test_the_advised_one_is_given_the_pictures(bench: Any, job: Any, monkeypatch
     assert words == ["-m", "finetune", "train", job.folder, *pairs]
 
 
-def test_growth_per_picture(bench: Any, tmp_path: Path, job: Any) -> None:
+def test_growth_per_image(bench: Any, tmp_path: Path, job: Any) -> None:
     scene = bench("contest").Scene(job, {}, 1)
     points = bench("growth").points(scene, fewest=8, layers=9)
     axes = {axis: [p.value for p in points if p.axis == axis] for axis in {p.axis for p in points}}
-    assert axes == {"pictures": [8, 32, 128], "classes": [4, 16, 64], "frozen layers": [0, 2, 4, 7, 9]}
+    assert axes == {"images": [8, 32, 128], "classes": [4, 16, 64], "frozen layers": [0, 2, 4, 7, 9]}
     by_name = {point.name: point for point in points}
-    assert by_name["classes-64"].scene.job.pictures == by_name["frozen layers-7"].scene.job.pictures == 32
+    assert by_name["classes-64"].scene.job.images == by_name["frozen layers-7"].scene.job.images == 32
     recipe = by_name["frozen layers-7"].scene.recipe_of(by_name["frozen layers-7"].contestant, 0, {})
     assert recipe["train"]["phases"][0]["freeze"] == 7
-    # Sixteen times the pictures in thirty-two times the time: each costs twice as much.
-    fake = {"pictures-8": 8.0, "pictures-128": 4.0}
+    # Sixteen times the images in thirty-two times the time: each costs twice as much.
+    fake = {"images-8": 8.0, "images-128": 4.0}
     outcomes = {name: [outcome(bench, 1, speed)] for name, speed in fake.items()}
     cells = [line.split("|") for line in bench("report").growth_table(outcomes, points).splitlines()[2:]]
     assert [cell[4].strip() for cell in cells] == ["1.00", "2.00"]
 
 
-def test_the_copies_of_a_picture_are_other_files(bench: Any, shapes: Path, tmp_path: Path) -> None:
-    pictures = bench("pictures")
-    split = pictures.read_splits(str(shapes), seed=0).splits["train"]
-    pictures.lay_out_copies(split, tmp_path, pictures=80, classes=4)
+def test_the_copies_of_a_image_are_other_files(bench: Any, shapes: Path, tmp_path: Path) -> None:
+    images = bench("images")
+    split = images.read_splits(str(shapes), seed=0).splits["train"]
+    images.lay_out_copies(split, tmp_path, images=80, classes=4)
     files = sorted((tmp_path / "train").rglob("*.jpg"))
     assert len(files) == 80 > len(split)
     assert len({path.read_bytes() for path in files}) == 80
-    again = pictures.read_splits(str(tmp_path), seed=0)
+    again = images.read_splits(str(tmp_path), seed=0)
     assert again.splits["train"].class_counts(4).tolist() == [20] * 4
     assert again.splits["val"].class_counts(4).tolist() == [2] * 4
 
 
 @pytest.mark.parametrize("origin", ["shapes", "digits"])
-def test_pictures_are_laid_out(bench: Any, shapes: Path, tmp_path: Path, origin: str) -> None:
-    """Files are linked to and other pictures written; every class keeps some."""
-    pictures = bench("pictures")
-    source = pictures.read_splits(str(shapes) if origin == "shapes" else "digits", seed=0)
-    counts = pictures.lay_out(source, tmp_path, train=20, val=1, seed=0)
+def test_images_are_laid_out(bench: Any, shapes: Path, tmp_path: Path, origin: str) -> None:
+    """Files are linked to and other images written; every class keeps some."""
+    images = bench("images")
+    source = images.read_splits(str(shapes) if origin == "shapes" else "digits", seed=0)
+    counts = images.lay_out(source, tmp_path, train=20, val=1, seed=0)
     classes = len(source.classes)
     assert counts == {"train": 20, "val": classes}
-    laid = pictures.read_splits(str(tmp_path), seed=0)
+    laid = images.read_splits(str(tmp_path), seed=0)
     assert {name: len(split) for name, split in laid.splits.items()} == counts
     assert laid.splits["train"].class_counts(classes).min() > 0
     links = [path.is_symlink() for path in tmp_path.rglob("*.png")]
@@ -265,10 +265,10 @@ def test_the_plain_loop_trains(
             for index in range(8):
                 image = Image.new("RGB", (40, 40), tuple(part + index for part in colour))
                 image.save(tmp_path / "colours" / split / name / f"{index}.png")
-    bench("plain_loop").run(replace(job, folder=str(tmp_path / "colours"), pictures=16))
+    bench("plain_loop").run(replace(job, folder=str(tmp_path / "colours"), images=16))
     facts, *epochs = told(capsys)
     assert facts["trained"] == facts["parameters"]
-    assert [epoch["pictures"] for epoch in epochs] == [16] * job.epochs
+    assert [epoch["images"] for epoch in epochs] == [16] * job.epochs
     assert epochs[-1]["loss"] < 0.5 * epochs[0]["loss"]
     assert all(epoch["val_top1"] in [correct / 16 for correct in range(17)] for epoch in epochs)
 
@@ -287,10 +287,10 @@ def test_all_train_the_same_part(bench: Any, job: Any, work: str, capsys: pytest
     expected = (sum(n for n, _ in sizes), sum(n for n, trains in sizes if trains))
     loops = ["plain_loop", "ceiling", *(["timm_loop"] if find_spec("timm") else [])]
     for loop in loops:
-        bench(loop).run(replace(job, work=work, epochs=1, pictures=8, judge=False))
+        bench(loop).run(replace(job, work=work, epochs=1, images=8, judge=False))
         facts, epoch = told(capsys)
         assert (facts["parameters"], facts["trained"]) == expected, loop
-        assert epoch["pictures"] == (8 if loop == "ceiling" else 32), loop
+        assert epoch["images"] == (8 if loop == "ceiling" else 32), loop
 
 
 def test_all_begin_with_the_weights_that_finetune_begins_with(bench: Any, job: Any) -> None:

@@ -22,7 +22,7 @@ def test_a_header_has_its_command_and_what_to_expect(config: Path) -> None:
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
-def test_it_runs_on_drawn_pictures(config: Path, cli: Any, chdir_tmp: Path) -> None:
+def test_it_runs_on_drawn_images(config: Path, cli: Any, chdir_tmp: Path) -> None:
     ended = cli("train", config, "--smoke", "--device", "cpu")
     assert ended.code == 0, ended.err
     run = chdir_tmp / "runs" / f"{config.stem}-smoke"

@@ -24,7 +24,7 @@ BASE: dict[str, Any] = {
     "cache.where": "off",
     "cache.decoded": "off",
 }
-# Keys that name more than there is of these pictures or this network, at one end of the range or both.
+# Keys that name more than there is of these images or this network, at one end of the range or both.
 REFUSED = {
     "data.fold.number",
     "data.fold.of",
@@ -46,22 +46,22 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Without splits, so that val and test are carved out of them."""
-    return tiny.draw_pictures(tmp_path_factory.mktemp("pictures"), {"all": (6, 6)}) / "all"
+    return tiny.draw_images(tmp_path_factory.mktemp("images"), {"all": (6, 6)}) / "all"
 
 
 @pytest.mark.parametrize(("each", "value"), CASES, ids=lambda each: getattr(each, "key", repr(each)))
 def test_a_step_at_each_end(
     each: Number,
     value: float,
-    pictures: Path,
+    images: Path,
     chdir_tmp: Path,
     cli: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(backbones.models, "get_model", tiny.create)
-    recipe = {"data": {"source": str(pictures)}, "model": {"backbone": tiny.STANDS_FOR}}
+    recipe = {"data": {"source": str(images)}, "model": {"backbone": tiny.STANDS_FOR}}
     Path("recipe.yaml").write_text(yaml.safe_dump(recipe))
     settings = {**BASE, **each.recipe(value)}
     if each.key.startswith("model.weights."):

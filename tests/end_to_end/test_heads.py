@@ -35,9 +35,9 @@ def test_train_predict_export(backbone: str, head: str, shapes: Path, tmp_path: 
     for format in ("onnx", "pt2", "safetensors"):
         ended = cli("export", run, "--format", format)
         assert ended.code == 0, ended.err
-    picture = shapes / "test" / "disc" / "disc_00.png"
+    image = shapes / "test" / "disc" / "disc_00.png"
     ours, theirs = (
-        json.loads(cli("predict", model, picture, "--jsonl").out)
+        json.loads(cli("predict", model, image, "--jsonl").out)
         for model in (run, run / "export" / "model.onnx")
     )
     assert ours["probability"] == pytest.approx(theirs["probability"], abs=1e-4)

@@ -24,7 +24,7 @@ cache: {where: off}
 """
 
 
-def pictures(root: Path, odd: str, class_name: str = "odd") -> Path:
+def images(root: Path, odd: str, class_name: str = "odd") -> Path:
     for split, count in {"train": 6, "val": 3, "test": 3}.items():
         for label, name in enumerate(("even", class_name)):
             folder = root / split / name
@@ -57,7 +57,7 @@ def heard(cli: Callable[..., Any]) -> Callable[..., Any]:
 def test_every_command_takes_names_that_steer_terminals(chdir_tmp: Path, heard: Callable[..., Any]) -> None:
     place = chdir_tmp / ODD
     place.mkdir()
-    source = pictures(place / f"pictures{ODD}", ODD)
+    source = images(place / f"images{ODD}", ODD)
     recipe, run = place / f"recipe{ODD}.yaml", place / f"run{ODD}"
     recipe.write_text(RECIPE.replace("SOURCE", json.dumps(str(source))))
     heard("recipe", "validate", recipe)
@@ -96,7 +96,7 @@ def test_every_command_takes_names_that_steer_terminals(chdir_tmp: Path, heard: 
 
 
 def test_folds_and_comparisons(chdir_tmp: Path, heard: Callable[..., Any]) -> None:
-    source = pictures(chdir_tmp / "pictures", ODD)
+    source = images(chdir_tmp / "images", ODD)
     recipe = chdir_tmp / f"r{ODD}.yaml"
     recipe.write_text(RECIPE.replace("SOURCE", json.dumps(str(source))))
     heard("cv", recipe, "--folds", "2")
@@ -106,7 +106,7 @@ def test_folds_and_comparisons(chdir_tmp: Path, heard: Callable[..., Any]) -> No
 
 
 def test_a_class_named_so_is_refused_in_plain_letters(chdir_tmp: Path, heard: Callable[..., Any]) -> None:
-    source = pictures(chdir_tmp / "pictures", "p", class_name=ODD)
+    source = images(chdir_tmp / "images", "p", class_name=ODD)
     recipe = chdir_tmp / "recipe.yaml"
     recipe.write_text(RECIPE.replace("SOURCE", str(source)))
     assert "\\x1b" in heard("train", recipe, code=2).err
@@ -116,7 +116,7 @@ def test_a_class_named_so_is_refused_in_plain_letters(chdir_tmp: Path, heard: Ca
 
 def test_names_that_are_no_unicode(chdir_tmp: Path, heard: Callable[..., Any]) -> None:
     raw = os.fsdecode(b"p-\xff")
-    source = pictures(chdir_tmp / "pictures", raw)
+    source = images(chdir_tmp / "images", raw)
     recipe = chdir_tmp / "recipe.yaml"
     recipe.write_text(RECIPE.replace("SOURCE", str(source)))
     odd_run = os.fsdecode(b"run-\xff")
@@ -139,7 +139,7 @@ def test_names_that_are_no_unicode(chdir_tmp: Path, heard: Callable[..., Any]) -
 
 
 def test_a_class_folder_that_is_no_unicode(chdir_tmp: Path, heard: Callable[..., Any]) -> None:
-    source = pictures(chdir_tmp / "pictures", "p", class_name=os.fsdecode(b"c-\xff"))
+    source = images(chdir_tmp / "images", "p", class_name=os.fsdecode(b"c-\xff"))
     recipe = chdir_tmp / "recipe.yaml"
     recipe.write_text(RECIPE.replace("SOURCE", str(source)))
     assert "c-\\udcff" in heard("train", recipe, code=2).err

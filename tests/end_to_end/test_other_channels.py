@@ -1,4 +1,4 @@
-"""Networks for grey pictures, or more channels than three, with batches of one picture: every command."""
+"""Networks for grey images, or more channels than three, with batches of one image: every command."""
 
 import json
 from collections.abc import Callable
@@ -79,11 +79,11 @@ def test_every_other_command(
     top1 = json.loads(works("eval", run, "--json", "--device", "cpu"))["top1"]
     assert json.loads(works("eval", run, "--json", "--split", "val"))["n"] == 12
     works("lr", path, "--set", "train.batch_size=2")
-    picture = shapes / "test" / "disc" / "disc_00.png"
-    by_torch = json.loads(works("predict", run, picture, "--jsonl"))
+    image = shapes / "test" / "disc" / "disc_00.png"
+    by_torch = json.loads(works("predict", run, image, "--jsonl"))
     for kind in ("onnx", "pt2", "safetensors"):
         works("export", run, "--format", kind)
-    by_onnx = json.loads(works("predict", run / "export" / "model.onnx", picture, "--jsonl"))
+    by_onnx = json.loads(works("predict", run / "export" / "model.onnx", image, "--jsonl"))
     assert by_onnx["class"] == by_torch["class"]
     assert by_onnx["probability"] == pytest.approx(by_torch["probability"], abs=1e-4)
     assert 0 <= top1 <= 1

@@ -1,4 +1,4 @@
-"""Pictures with bands of their own: from training to use, every command says what it does with them."""
+"""Images with bands of their own: from training to use, every command says what it does with them."""
 
 import json
 from collections.abc import Callable
@@ -75,7 +75,7 @@ def test_from_training_to_use(kind: str, bands: int, chdir_tmp: Path, works: Cal
     given = json.loads(works("eval", "run", "--json", "--data", "scenes", "--include-seen").out)
     assert given["n"] == 20
     for format in ("onnx", "pt2", "safetensors") if (kind, bands) == ("npy", 6) else ("onnx",):
-        assert "val pictures" in works("export", "run", "--format", format).out
+        assert "val images" in works("export", "run", "--format", format).out
     by_torch = lines(works("predict", "run", "scenes", "--jsonl").out)
     by_onnx = lines(works("predict", "run/export/model.onnx", "scenes", "--jsonl").out)
     assert [each["path"] for each in by_onnx] == [each["path"] for each in by_torch]
@@ -86,7 +86,7 @@ def test_from_training_to_use(kind: str, bands: int, chdir_tmp: Path, works: Cal
 
 
 def test_the_last_band_is_learned_from(chdir_tmp: Path, works: Callable[..., Any]) -> None:
-    """What tells the classes apart is in a band that no colour picture has."""
+    """What tells the classes apart is in a band that no colour image has."""
     scenes(Path("scenes"), "npy", 6, a_class=20)
     recipe = RECIPE.replace("BANDS", "6").replace("shufflenet_v2_x0_5, weights: none", "efficientnet_lite0")
     recipe = recipe.replace("{epochs: 2}", "{freeze: backbone, optimizer: lbfgs}")

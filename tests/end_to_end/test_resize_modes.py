@@ -1,4 +1,4 @@
-"""``data.resize_mode`` from the recipe to an exported file: the whole of a long picture, everywhere alike."""
+"""``data.resize_mode`` from the recipe to an exported file: the whole of a long image, everywhere alike."""
 
 import json
 from collections.abc import Callable
@@ -10,8 +10,8 @@ import torch
 import yaml
 from PIL import Image
 
-from finetune.data.picture.images import open_rgb
-from finetune.training.run.checkpoint import load_trained
+from finetune.image.decode import open_rgb
+from finetune.training.trained import load_trained
 
 Cli = Callable[..., object]
 RECIPE = """
@@ -24,7 +24,7 @@ train:
 """
 
 
-def long_pictures(root: Path) -> None:
+def long_images(root: Path) -> None:
     rng = np.random.default_rng(0)
     for name in ("cat", "dog"):
         (root / name).mkdir(parents=True)
@@ -33,10 +33,10 @@ def long_pictures(root: Path) -> None:
             Image.fromarray(noise).save(root / name / f"{index}.png")
 
 
-def logits(run: Path, picture: Path) -> torch.Tensor:
-    """What the run's network says of a picture, to the last bit."""
+def logits(run: Path, image: Path) -> torch.Tensor:
+    """What the run's network says of an image, to the last bit."""
     trained = load_trained(run)
-    seen = torch.from_numpy(trained.card.preprocessing(open_rgb(picture)))
+    seen = torch.from_numpy(trained.card.preprocessing(open_rgb(image)))
     with torch.inference_mode():
         return trained.module(seen[None])
 
@@ -55,7 +55,7 @@ def same_in_onnx(run: Path, cli: Cli) -> None:
 
 @pytest.mark.parametrize("mode", ["pad", "squash"])
 def test_a_run_and_its_export_see_the_same(mode: str, chdir_tmp: Path, cli: Cli) -> None:
-    long_pictures(chdir_tmp / "photos")
+    long_images(chdir_tmp / "photos")
     Path("recipe.yaml").write_text(RECIPE.replace("MODE", mode))
     ended = cli("train", "recipe.yaml")
     assert ended.code == 0, ended.err
@@ -72,14 +72,14 @@ def test_a_run_and_its_export_see_the_same(mode: str, chdir_tmp: Path, cli: Cli)
     )
     if mode == "pad":
         same_in_onnx(run, cli)
-    # What the ends of a picture show counts; a centre crop would not see them.
+    # What the ends of an image show counts; a centre crop would not see them.
     path = Path("photos/cat/0.png")
     before = logits(run, path)
     pixels = np.array(Image.open(path))
     pixels[:, :20], pixels[:, -20:] = 0, 255
     Image.fromarray(pixels).save(path)
     assert not torch.equal(logits(run, path), before)
-    # The next network starts where this one was, and sees pictures as it did.
+    # The next network starts where this one was, and sees images as it did.
     Path("next.yaml").write_text(
         RECIPE.replace(", resize_mode: MODE", "").replace("weights: none", f"weights: {run}")
     )
@@ -90,7 +90,7 @@ def test_a_run_and_its_export_see_the_same(mode: str, chdir_tmp: Path, cli: Cli)
 
 @pytest.mark.parametrize("given", ["image_size: 32, resize: 40", "resize: 4000"])
 def test_padding_cannot_crop(given: str, chdir_tmp: Path, cli: Cli) -> None:
-    long_pictures(chdir_tmp / "photos")
+    long_images(chdir_tmp / "photos")
     Path("recipe.yaml").write_text(RECIPE.replace("image_size: 32", given).replace("MODE", "pad"))
     ended = cli("train", "recipe.yaml")
     assert ended.code == 2
@@ -100,8 +100,8 @@ def test_padding_cannot_crop(given: str, chdir_tmp: Path, cli: Cli) -> None:
 
 
 def test_kept_or_not_the_bits_are_the_same(chdir_tmp: Path, cli: Cli) -> None:
-    """Decoded pictures and features of a frozen part."""
-    long_pictures(chdir_tmp / "photos")
+    """Decoded images and features of a frozen part."""
+    long_images(chdir_tmp / "photos")
     text = RECIPE.replace("MODE", "pad").replace("{epochs: 2, lr: 0.01}", "{epochs: 2, freeze: 4}")
     text = text.replace("flip: true", "flip: true, views: 2")
     weights = []

@@ -85,13 +85,13 @@ RECIPES[NOW_AND_THEN] = (
 # Where a kill falls: the n-th call of a function within the process.
 POINTS = {
     "in a save, at a flush": ("os", "fsync", 14),
-    "between the renames": ("finetune.training.run.checkpoint", "_swap", 3),
+    "between the renames": ("finetune.checkpoint.storage", "_swap", 3),
     "between last and best": ("finetune.training.phase", "save_best", 1),
     "in a step": ("finetune.training.loop", "key", 3),
     "in val": ("finetune.training.phase", "judge", 1),
     "in a later val": ("finetune.training.phase", "judge", 6),
     "while the metrics are cut back": ("finetune.training.run.directory", "write_whole", 1),
-    "at a flush of the folder": ("finetune.training.run.checkpoint", "sync", 9),
+    "at a flush of the folder": ("finetune.checkpoint.storage", "sync", 9),
     "in test": ("finetune.training.fit", "judge", 1),
 }
 

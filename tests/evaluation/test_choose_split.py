@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from finetune.data.sources.dataset import Source, Split
-from finetune.data.sources.pictures import ArrayPictures
+from finetune.data.sources.images import ArrayImages
 from finetune.errors import DataError
 from finetune.evaluation.choose_split import choose_split, match_classes
 
@@ -17,7 +17,7 @@ def source(
     *names: str, classes: tuple[str, ...] = CLASSES, targets: tuple[int, ...] = (0, 1, 2, 1)
 ) -> Source:
     pixels = np.zeros((len(targets), 2, 2), dtype=np.uint8)
-    splits = {n: Split(ArrayPictures(pixels, n), np.array(targets, dtype=np.int64)) for n in names}
+    splits = {n: Split(ArrayImages(pixels, n), np.array(targets, dtype=np.int64)) for n in names}
     return Source("drawer", classes, splits)
 
 
@@ -48,7 +48,7 @@ def test_a_split_that_is_not_there_is_an_error() -> None:
         choose_split(source("train"), None, CLASSES)
 
 
-def test_pictures_without_splits_are_all_used() -> None:
+def test_images_without_splits_are_all_used() -> None:
     name, split = choose_split(source("all"), None, CLASSES)
     assert (name, len(split)) == ("all", 4)
 

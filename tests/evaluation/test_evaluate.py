@@ -1,4 +1,4 @@
-"""A network and its pictures to an evaluation: the right numbers, in eval mode, with bad pictures counted."""
+"""A network and its images to an evaluation: the right numbers, in eval mode, with bad images counted."""
 
 import numpy as np
 import pytest
@@ -7,11 +7,11 @@ from PIL import Image
 from torch import nn
 
 from finetune.data.batches.loaders import Batch
-from finetune.data.picture.preprocessing import Preprocessing
 from finetune.data.sources.dataset import Split
 from finetune.errors import BadImageError, DataError
 from finetune.evaluation.evaluate import collect_logits, evaluate_split
 from finetune.evaluation.probabilities import softmax
+from finetune.image.preprocessing import Preprocessing
 
 RAW = Preprocessing(
     image_size=4,
@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 
 
 class Colours:
-    """Plain pictures; number ``bad`` cannot be read."""
+    """Plain images; number ``bad`` cannot be read."""
 
     colours = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (200, 100, 0), (0, 10, 5), (9, 0, 10), (70, 0, 0))
     in_threads = True
@@ -38,7 +38,7 @@ class Colours:
         return len(self.colours)
 
     def name(self, index: int) -> str:
-        return f"picture {index}"
+        return f"image {index}"
 
     def open(self, index: int, shorter: int | None = None) -> Image.Image:
         if index == self.bad:
@@ -89,24 +89,24 @@ def test_a_network_in_training_gets_each_modes_back() -> None:
     assert before.count(False) == 1
 
 
-def test_a_bad_picture_is_an_error_or_is_skipped_and_named() -> None:
-    with pytest.raises(BadImageError, match="picture 2"):
+def test_a_bad_image_is_an_error_or_is_skipped_and_named() -> None:
+    with pytest.raises(BadImageError, match="image 2"):
         evaluate_split(MeanColour(), split(2), "test", CLASSES, RAW, device=CPU, batch_size=3)
     found = evaluate_split(
         MeanColour(), split(2), "test", CLASSES, RAW, device=CPU, batch_size=3, on_bad_image="skip"
     )
     assert found.metrics.n == 6
     assert found.collected.indices.tolist() == [0, 1, 3, 4, 5, 6]
-    assert found.to_dict()["skipped"] == [{"path": "picture 2", "reason": "truncated"}]
+    assert found.to_dict()["skipped"] == [{"path": "image 2", "reason": "truncated"}]
 
 
-def test_nothing_but_bad_pictures_is_an_error() -> None:
+def test_nothing_but_bad_images_is_an_error() -> None:
     empty = torch.empty(0, 3, 4, 4)
     none = torch.empty(0, dtype=torch.int64)
     batch = Batch(empty, none, none, (), (BadImageError("a.jpg", "empty"),))
-    with pytest.raises(DataError, match=r"no picture to evaluate.*a\.jpg: empty"):
+    with pytest.raises(DataError, match=r"no image to evaluate.*a\.jpg: empty"):
         collect_logits(MeanColour(), [batch], CPU)
-    with pytest.raises(DataError, match="no picture to evaluate"):
+    with pytest.raises(DataError, match="no image to evaluate"):
         collect_logits(MeanColour(), [], CPU)
 
 
@@ -118,7 +118,7 @@ def test_predictions_table() -> None:
     assert header == [
         "path", "label", "predicted", "correct", "probability", "prob_red", "prob_green", "prob_blue",
     ]  # fmt: skip
-    assert [row[0] for row in rows] == [f"picture {i}" for i in (0, 2, 3, 4, 5, 6)]
+    assert [row[0] for row in rows] == [f"image {i}" for i in (0, 2, 3, 4, 5, 6)]
     assert rows[-1][1:4] == ["green", "red", 0]
     assert rows[0][1:4] == ["red", "red", 1]
     expected = softmax(found.collected.logits)

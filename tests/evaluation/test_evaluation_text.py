@@ -39,16 +39,16 @@ def test_many_classes_list_the_most_confused_pairs() -> None:
     said, found = text.split("most confused")[1].split("\n", 1)[0], text.split("confusion)\n")[1].splitlines()
     assert "--json" in said  # where the whole is
     assert [line.split() for line in found] == [
-        ["true", "predicted", "pictures"], ["class0", "class1", "3"], ["class3", "class2", "1"],
+        ["true", "predicted", "images"], ["class0", "class1", "3"], ["class3", "class2", "1"],
     ]  # fmt: skip
     assert "top-5" in text
-    assert "no picture is in the wrong class" in summary(evaluation(names, [1, 2], [1, 2]))
+    assert "no image is in the wrong class" in summary(evaluation(names, [1, 2], [1, 2]))
 
 
-def test_skipped_pictures_are_counted_and_named_on_a_line_each() -> None:
+def test_skipped_images_are_counted_and_named_on_a_line_each() -> None:
     text = summary(evaluation(["a", "b"], [0], [0], bad=2))
-    assert "2 pictures could not be read" in text
+    assert "2 images could not be read" in text
     assert text.splitlines()[-1] == "  1\\n.jpg: empty"
     many = summary(evaluation(["a", "b"], [0], [0], bad=25)).splitlines()
     assert many[-1] == "  and 5 more, which --json names"
-    assert many[-22] == "25 pictures could not be read and are in none of the numbers:"
+    assert many[-22] == "25 images could not be read and are in none of the numbers:"

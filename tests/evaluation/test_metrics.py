@@ -72,11 +72,11 @@ def test_a_case_by_hand() -> None:
         },
         {"class": "dog", "precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3), "support": 2},
     ]
-    # Each picture is alone in its bin: the gaps are 0.3, 0.6, 0.2 and 0.1.
+    # Each image is alone in its bin: the gaps are 0.3, 0.6, 0.2 and 0.1.
     assert found.ece == pytest.approx((0.3 + 0.6 + 0.2 + 0.1) / 4)
 
 
-def test_averages_leave_out_classes_without_pictures() -> None:
+def test_averages_leave_out_classes_without_images() -> None:
     logits = np.eye(3)[[0, 0, 1, 1]]
     found = classification_metrics(logits, np.array([0, 0, 1, 1]), ["a", "b", "never seen"])
     assert (found.top1, found.balanced_accuracy, found.macro_f1) == (1.0, 1.0, 1.0)
@@ -103,12 +103,12 @@ def test_huge_logits_stay_finite() -> None:
 def test_logits_that_are_not_finite_are_an_error(value: float) -> None:
     logits, targets, names = drawn(10, 3)
     logits[4, 1] = value
-    with pytest.raises(FinetuneError, match="1 of 10 pictures"):
+    with pytest.raises(FinetuneError, match="1 of 10 images"):
         classification_metrics(logits, targets, names)
 
 
-def test_no_picture_is_an_error() -> None:
-    with pytest.raises(DataError, match="no picture"):
+def test_no_image_is_an_error() -> None:
+    with pytest.raises(DataError, match="no image"):
         classification_metrics(np.zeros((0, 2)), np.zeros(0, dtype=np.int64), ["a", "b"])
 
 
@@ -130,7 +130,7 @@ def test_wilson_in_closed_form(case: tuple[int, int]) -> None:
 
 
 def test_wilson_as_published() -> None:
-    # The PyTorch transfer tutorial's 146 of 153 pictures, computed with R's prop.test(correct = FALSE).
+    # The PyTorch transfer tutorial's 146 of 153 images, computed with R's prop.test(correct = FALSE).
     assert wilson(146, 153) == pytest.approx((0.9085, 0.9776), abs=2e-4)
 
 

@@ -47,7 +47,7 @@ def test_the_interval_covers_the_truth(only_first: float, only_second: float, n:
     assert covered / 2000 >= 0.94
 
 
-def test_paired_counts_pictures() -> None:
+def test_paired_counts_images() -> None:
     first = np.array([1, 1, 1, 0, 0, 0, 1, 1], dtype=np.bool_)
     second = np.array([1, 1, 0, 1, 1, 0, 1, 1], dtype=np.bool_)
     result = paired(first, second)
@@ -55,5 +55,5 @@ def test_paired_counts_pictures() -> None:
     assert result.difference == pytest.approx(1 / 8)
     assert result.low < 0 < result.high
     assert result.p == pytest.approx(1.0)
-    with pytest.raises(ValueError, match="pictures"):
+    with pytest.raises(ValueError, match="images"):
         paired(first, second[:-1])

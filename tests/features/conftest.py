@@ -43,5 +43,5 @@ def small(request: pytest.FixtureRequest) -> nn.Module:
 
 @pytest.fixture
 def images() -> torch.Tensor:
-    """Five pictures of 32 px."""
+    """Five images of 32 px."""
     return torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))

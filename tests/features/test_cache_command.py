@@ -20,12 +20,12 @@ def test_what_is_kept_and_cleared(cli: Any) -> None:
     one.add([bytes(32), bytes(31) + b"1"], torch.zeros(2, 250))
     one.flush()
     (kept.features_folder() / "foreign").mkdir()
-    pictures = kept.decoded_folder() / "def"
-    decoded = Decoded(pictures, 10_000, {"shorter": 305})
+    images = kept.decoded_folder() / "def"
+    decoded = Decoded(images, 10_000, {"shorter": 305})
     decoded.add(bytes(32), np.zeros((5, 5, 3), np.uint8))
     decoded.close()
     found = json.loads(cli("cache", "info", "--json").out)
-    files = [*folder.iterdir(), *pictures.iterdir()]
+    files = [*folder.iterdir(), *images.iterdir()]
     assert found["bytes"] == sum(path.stat().st_size for path in files) > 2000
     of_features = [each for each in found["kept"] if each["kind"] == "features"]
     assert [(each["backbone"], each["layers"]) for each in of_features] in (
@@ -34,7 +34,7 @@ def test_what_is_kept_and_cleared(cli: Any) -> None:
     )
     shown = cli("cache", "info")
     assert shown.code == 0
-    assert "resnet18, 9 frozen layers, plain pictures" in shown.out
+    assert "resnet18, 9 frozen layers, plain images" in shown.out
     assert "shorter side 305 px" in shown.out
     assert json.loads(cli("cache", "clear", "--json").out)["freed"] == found["bytes"]
     assert not kept.features_folder().exists()

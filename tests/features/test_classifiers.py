@@ -35,7 +35,7 @@ def test_a_fused_head_is_the_classifier(classes: int) -> None:
 
 
 def scenes() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features that tell the scene of a picture and nothing of its class, but that a scene has one class."""
+    """Features that tell the scene of an image and nothing of its class, but that a scene has one class."""
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(40), 6)
     features = rng.normal(size=(40, 32))[groups] + 0.01 * rng.normal(size=(240, 32))
@@ -68,10 +68,10 @@ def test_groups_that_cannot_be_divided_are_told() -> None:
 
 
 def test_features_that_say_nothing_at_all() -> None:
-    with pytest.raises(DataError, match="the same for every picture"):
+    with pytest.raises(DataError, match="the same for every image"):
         fit_all(np.ones((4, 2), np.float32), np.array([0, 0, 1, 1]), 2, seed=0)
 
 
-def test_one_picture_of_a_class_is_too_few() -> None:
+def test_one_image_of_a_class_is_too_few() -> None:
     with pytest.raises(DataError, match="two or more"):
         fit_all(np.zeros((3, 2), np.float32), np.array([0, 0, 1]), 2, seed=0)

@@ -20,7 +20,7 @@ def verdict(**changes: object) -> Verdict:
 def test_pooled_features_pay() -> None:
     assert verdict().where == "disk"
     assert verdict(wanted="memory").where == "memory"
-    assert "2.0 KB a picture" in verdict().why
+    assert "2.0 KB an image" in verdict().why
 
 
 def test_off_is_off_and_a_limit_is_one() -> None:

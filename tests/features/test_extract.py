@@ -1,4 +1,4 @@
-"""A picture's features are the same bits in whatever batch it comes."""
+"""An image's features are the same bits in whatever batch it comes."""
 
 import contextlib
 
@@ -25,42 +25,42 @@ def extractor(prefix: nn.Module, size: int = 32) -> Extractor:
 def test_company_and_place_make_no_difference(name: str, size: int) -> None:
     module = create(name, 5, image_size=size).eval().to(memory_format=torch.channels_last)
     table = find_layers(module)
-    pictures = torch.randn(40, 3, size, size, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(40, 3, size, size, generator=torch.Generator().manual_seed(0))
     for k in (2, len(table.body)):
         extract = extractor(fold(prefix_graph(module, table, k)), size)
         assert extract.together == TOGETHER
-        rows = extract(pictures)
+        rows = extract(images)
         order = torch.randperm(40, generator=torch.Generator().manual_seed(1))
-        assert torch.equal(extract(pictures[order]), rows[order])
-        assert torch.equal(extract(pictures[7:12]), rows[7:12])
-        assert torch.equal(extract(pictures[33:34]), rows[33:34])
+        assert torch.equal(extract(images[order]), rows[order])
+        assert torch.equal(extract(images[7:12]), rows[7:12])
+        assert torch.equal(extract(images[33:34]), rows[33:34])
 
 
 class Company(nn.Module):
-    """What it computes of a picture depends on where the picture stands."""
+    """What it computes of an image depends on where the image stands."""
 
     def forward(self, images: Tensor) -> Tensor:
         return images.flatten(1) * (1 + torch.arange(len(images)).reshape(-1, 1))
 
 
-def test_where_the_place_matters_pictures_come_one_by_one() -> None:
+def test_where_the_place_matters_images_come_one_by_one() -> None:
     extract = extractor(Company())
     assert extract.together == 1
-    pictures = torch.randn(5, 3, 32, 32)
-    assert torch.equal(extract(pictures), pictures.flatten(1))
+    images = torch.randn(5, 3, 32, 32)
+    assert torch.equal(extract(images), images.flatten(1))
 
 
 def test_rows_give_the_suffix_what_the_prefix_gave() -> None:
     """Values and strides: kernels are chosen by the latter."""
     module = create("resnet18", 5).eval().to(memory_format=torch.channels_last)
     table = find_layers(module)
-    pictures = torch.randn(TOGETHER, 3, 32, 32)
+    images = torch.randn(TOGETHER, 3, 32, 32)
     for k in (3, 9):
         prefix = prefix_graph(module, table, k)
         extract = extractor(prefix)
         with torch.no_grad():
-            direct = prefix(pictures)
-            features = extract.spec.features(extract(pictures))
+            direct = prefix(images)
+            features = extract.spec.features(extract(images))
             assert torch.equal(features, direct)
             assert features.stride() == direct.stride()
             assert torch.equal(

@@ -89,7 +89,7 @@ def test_what_is_chosen_roughly_is_good_exactly() -> None:
     )
 
 
-def test_a_class_with_one_picture_is_not_cross_validated() -> None:
+def test_a_class_with_one_image_is_not_cross_validated() -> None:
     features, targets = data(3)
     lonely = np.concatenate([np.flatnonzero(targets == 0), np.flatnonzero(targets > 0)[:1]])
     labels = (targets[lonely] > 0).astype(np.int64)

@@ -40,14 +40,14 @@ def test_it_prints_a_line_for_each_way(
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(30, 5)).astype(np.float32), np.arange(30) % 3, 3
     monkeypatch.setattr(script, "read", lambda *_: rows)
-    assert script.main(["pictures", "--rounds", "1"]) == 0
+    assert script.main(["images", "--rounds", "1"]) == 0
     shown = capsys.readouterr().out
-    assert "30 pictures, 5 features, 3 classes; 1 threads" in shown
+    assert "30 images, 5 features, 3 classes; 1 threads" in shown
     for name in script.WAYS:
         assert f"| {name} | " in shown
 
 
-def test_its_features_are_those_of_the_training_pictures(
+def test_its_features_are_those_of_the_training_images(
     script: ModuleType, shapes: Path, tmp_path: Path
 ) -> None:
     features, targets, classes = script.read(str(shapes), "efficientnet_lite0", 1, tmp_path)
@@ -55,7 +55,7 @@ def test_its_features_are_those_of_the_training_pictures(
     assert classes == 2
 
 
-def test_what_is_no_folder_of_pictures_is_told(
+def test_what_is_no_folder_of_images_is_told(
     script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert script.main([str(tmp_path / "nothing")]) == 2

@@ -14,14 +14,16 @@ ROOMS = {
     "offline": {"errors"},
     "disk": {"errors"},
     "recipe": {"errors", "disk"},
-    "data": {"errors", "offline", "disk", "recipe"},
-    "model": {"errors", "offline", "disk", "recipe"},
-    "features": {"errors", "disk", "recipe", "data", "model"},
-    "evaluation": {"errors", "disk", "recipe", "data", "model", "features"},
-    "training": {"errors", "disk", "recipe", "data", "model", "features", "evaluation"},
-    "strategy": {"errors", "disk", "recipe", "data", "model", "features", "evaluation", "training", "deploy"},
-    "deploy": {"errors", "disk", "recipe", "data", "model", "features", "evaluation", "training"},
+    "image": {"errors", "disk", "recipe"},
+    "checkpoint": {"errors", "disk", "recipe", "image"},
+    "data": {"errors", "offline", "disk", "recipe", "image"},
+    "model": {"errors", "offline", "disk", "recipe", "image", "checkpoint"},
 }
+ROOMS["features"] = set(ROOMS)
+ROOMS["evaluation"] = set(ROOMS)
+ROOMS["training"] = set(ROOMS)
+ROOMS["deploy"] = set(ROOMS)
+ROOMS["strategy"] = set(ROOMS)
 ROOMS["cli"] = set(ROOMS)
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc", "tools"}
 SOURCES = sorted(PACKAGE.rglob("*.py"))

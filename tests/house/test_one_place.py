@@ -11,7 +11,7 @@ from finetune.cli import advise, probe, rank
 from finetune.recipe.catalog import DEFAULT_BACKBONE, DRAWN, KNOWN_SETS
 from finetune.recipe.load import json_schema
 from finetune.recipe.schema import DEFAULT_BATCH_SIZE, DataSection, TrainSection, default_of
-from finetune.training.compute.batch_size import PICTURES_A_STEP
+from finetune.training.compute.batch_size import IMAGES_A_STEP
 
 
 def starter() -> Any:
@@ -56,5 +56,5 @@ def test_the_doctor_carves_as_a_recipe_would(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_starter_writes_the_defaults_that_it_names() -> None:
-    assert starter()["train"]["batch_size"] == DEFAULT_BATCH_SIZE == PICTURES_A_STEP
+    assert starter()["train"]["batch_size"] == DEFAULT_BATCH_SIZE == IMAGES_A_STEP
     assert default_of(TrainSection, "batch_size") == DEFAULT_BATCH_SIZE

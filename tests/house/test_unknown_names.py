@@ -11,12 +11,12 @@ from pydantic import Field, create_model
 from torch import nn
 
 from finetune.data.batches.loaders import TrainLoader, eval_batches
-from finetune.data.picture.preprocessing import Preprocessing
-from finetune.data.picture.transforms import TrainTransform
 from finetune.data.sources.known import drawn_source
 from finetune.deploy.export import export
 from finetune.errors import FinetuneError
 from finetune.features.decide import decide
+from finetune.image.preprocessing import Preprocessing
+from finetune.image.transforms import TrainTransform
 from finetune.model.backbones import create
 from finetune.model.batchnorm import raise_batchnorm_momentum
 from finetune.model.freeze import Freeze
@@ -126,7 +126,7 @@ AT_WORK: dict[str, dict[str, Any]] = {
 def looks(augment: AugmentSection) -> set[bytes]:
     transform = TrainTransform(augment, PREPROCESSING)
     base = transform.base(SPLIT.open(0))
-    drawn = (transform.look(base, key) for key in range(12))
+    drawn = (transform.view(base, key) for key in range(12))
     return {np.ascontiguousarray(look.pixels).tobytes() + repr(look.erased).encode() for look in drawn}
 
 
@@ -135,9 +135,9 @@ def test_every_field_is_accounted_for() -> None:
 
 
 @pytest.mark.parametrize("name", AT_WORK)
-def test_what_changes_pictures_says_so(name: str) -> None:
+def test_what_changes_images_says_so(name: str) -> None:
     augment = AugmentSection(**AT_WORK[name])
-    assert augment.changes_pictures
+    assert augment.changes_images
     assert len(looks(augment)) > 1
 
 
@@ -151,7 +151,7 @@ def test_what_changes_none_says_so() -> None:
     }
     assert set(alike) == set(LOOKS_ALIKE)
     for augment in (AugmentSection(), AugmentSection(**alike)):
-        assert not augment.changes_pictures
+        assert not augment.changes_images
         assert len(looks(augment)) == 1
 
 
@@ -166,5 +166,5 @@ def test_what_changes_none_says_so() -> None:
 )
 def test_a_new_field_counts_without_being_listed(kind: Any, off: Any, on: Any) -> None:
     section: Any = create_model("Section", __base__=AugmentSection, solarize=(kind, Field(off)))
-    assert not section().changes_pictures
-    assert section(solarize=on).changes_pictures
+    assert not section().changes_images
+    assert section(solarize=on).changes_images

@@ -63,5 +63,5 @@ def family(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def small() -> Callable[..., nn.Module]:
-    """``small("vit")``: a small network of that family for pictures of 32 px and 5 classes."""
+    """``small("vit")``: a small network of that family for images of 32 px and 5 classes."""
     return partial(_small)

@@ -34,7 +34,7 @@ def test_room() -> None:
     assert not has_room("resnet18", 224)
 
 
-def test_too_small_pictures_are_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_too_small_images_are_told(caplog: pytest.LogCaptureFixture) -> None:
     section = ModelSection(backbone="inception_v3", weights="none")
     network = build(section, 3, seed=0, image_size=80)
     assert "80 px are too small for its auxiliary classifiers" in caplog.text
@@ -67,5 +67,5 @@ def test_googlenet() -> None:
     assert {"aux1.fc2.weight", "aux2.fc2.weight", "fc.weight"} <= moved
     again = rebuild(network.architecture, 3)
     again.load_state_dict(module.state_dict())
-    picture = torch.rand(1, 3, 64, 64)
-    torch.testing.assert_close(again.eval()(picture), module.eval()(picture))
+    image = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(again.eval()(image), module.eval()(image))

@@ -65,13 +65,13 @@ def two() -> nn.Sequential:
     return nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.5), nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).train()
 
 
-def pictures(count: int, size: int) -> list[torch.Tensor]:
+def images(count: int, size: int) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     return [torch.randn(size, 3, 5, 5, generator=generator) * (i + 1) + i for i in range(count)]
 
 
 def test_recalibrated_statistics_are_the_averages_over_batches() -> None:
-    network, batches = two(), pictures(3, 4)
+    network, batches = two(), images(3, 4)
     network[0].running_mean.fill_(7.0)
     network[0].num_batches_tracked.fill_(11)
     assert recalibrate(network, ["0", "3"], batches) == 3
@@ -92,7 +92,7 @@ def test_recalibrated_statistics_are_the_averages_over_batches() -> None:
 def test_what_is_not_named_is_left_alone() -> None:
     network = two()
     network[0].running_mean.fill_(7.0)
-    recalibrate(network, ["3"], pictures(2, 4))
+    recalibrate(network, ["3"], images(2, 4))
     assert bool((network[0].running_mean == 7).all())
     assert bool(network[3].running_mean.any())
 
@@ -100,10 +100,10 @@ def test_what_is_not_named_is_left_alone() -> None:
 def test_statistics_stay_where_there_is_nothing_to_compute_them_from() -> None:
     network = two()
     network[0].running_mean.fill_(7.0)
-    assert recalibrate(network, ["0"], pictures(2, 1)) == 0
+    assert recalibrate(network, ["0"], images(2, 1)) == 0
 
     def broken() -> Iterator[torch.Tensor]:
-        yield from pictures(2, 4)
+        yield from images(2, 4)
         raise OSError
 
     with pytest.raises(OSError):

@@ -79,7 +79,7 @@ def test_rebuild(backbone: str, head: dict[str, Any]) -> None:
         assert torch.equal(again.eval()(images), network.module.eval()(images))
 
 
-def test_rebuild_for_another_picture_size() -> None:
+def test_rebuild_for_another_image_size() -> None:
     small = build(section("vit_b_32"), 3, seed=0, image_size=64)
     assert small.architecture["image_size"] == 64
     again = rebuild(small.architecture, 3)
@@ -118,13 +118,13 @@ def test_unknown_names() -> None:
         made(backbone="resnet50", weights="IMAGENET1K_V3")
 
 
-def test_another_picture_size() -> None:
+def test_another_image_size() -> None:
     assert build(section(), 2, seed=0, image_size=65).module.eval()(torch.rand(1, 3, 65, 65)).shape == (1, 2)
-    with pytest.raises(UserError, match="alexnet cannot take pictures of 24 px"):
+    with pytest.raises(UserError, match="alexnet cannot take images of 24 px"):
         build(section("alexnet"), 2, seed=0, image_size=24)
-    with pytest.raises(UserError, match="vit_b_16 cannot take pictures of 100 px"):
+    with pytest.raises(UserError, match="vit_b_16 cannot take images of 100 px"):
         build(section("vit_b_16"), 2, seed=0, image_size=100)
-    with pytest.raises(UserError, match="maxvit_t cannot take pictures of 256 px"):
+    with pytest.raises(UserError, match="maxvit_t cannot take images of 256 px"):
         build(section("maxvit_t"), 2, seed=0, image_size=256)
 
 

@@ -53,7 +53,7 @@ def test_padding_is_tensorflows(height: int, width: int, kernel: int, stride: in
 
 
 @pytest.mark.parametrize("kernel", [3, 5])
-def test_an_even_picture_is_padded_at_the_end(kernel: int) -> None:
+def test_an_even_image_is_padded_at_the_end(kernel: int) -> None:
     conv = SamePaddingConv2d(1, 1, kernel, 2)
     x = torch.rand(1, 1, 8, 8)
     before = (kernel - 2) // 2

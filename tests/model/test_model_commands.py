@@ -43,7 +43,7 @@ def test_names_are_whole_where_there_is_no_terminal(cli: Cli) -> None:
     ("words", "message"),
     [
         (("layers", "resnt18"), "unknown backbone 'resnt18'. Did you mean 'resnet18'?"),
-        (("layers", "alexnet", "--image-size", "16"), "alexnet cannot take pictures of 16 px"),
+        (("layers", "alexnet", "--image-size", "16"), "alexnet cannot take images of 16 px"),
         (("layers", "resnet18", "--image-size", "2"), "--image-size"),
         (("layers", "resnet18", "--plot", "x.png"), "--plot: resnet18 is a backbone"),
         (("layers", "."), "not a run directory"),

@@ -47,8 +47,8 @@ def test_head_layers_freeze_and_rates(name: str) -> None:
     head = {each for g in groups if g["name"].startswith("head") for each in g["param_names"]}
     assert head == set(table.head.parameters)
     optimizer = torch.optim.AdamW(groups)
-    pictures = torch.randn(2, 3, SMALL[name], SMALL[name])
-    logits = module(pictures)
+    images = torch.randn(2, 3, SMALL[name], SMALL[name])
+    logits = module(images)
     assert logits.shape == (2, 3)
     logits.square().sum().backward()
     optimizer.step()
@@ -56,7 +56,7 @@ def test_head_layers_freeze_and_rates(name: str) -> None:
     assert all(p.grad is not None for p in module.parameters() if p.requires_grad)
     again = rebuild(network.architecture, 3)
     again.load_state_dict(module.state_dict())
-    torch.testing.assert_close(again.eval()(pictures), module.eval()(pictures))
+    torch.testing.assert_close(again.eval()(images), module.eval()(images))
 
 
 def test_what_cannot_be_traced_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -79,7 +79,7 @@ def test_what_cannot_be_traced_is_told_once(caplog: pytest.LogCaptureFixture) ->
         made("crossvit_tiny_240", head={"at": 2})
 
 
-def test_forwards_with_more_than_a_picture_are_traced() -> None:
+def test_forwards_with_more_than_a_image_are_traced() -> None:
     """A ViT of timm takes an optional mask; it has one layer a block."""
     names = [layer.name for layer in describe("timm:vit_tiny_patch16_224").body]
     assert names == ["patch_embed.proj", *(f"blocks.{i}" for i in range(12))]
@@ -156,7 +156,7 @@ def test_pretrained_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_pretrained_weights_by_timms_own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the hub's cache, without a network: read by timm, at another picture size too."""
+    """From the hub's cache, without a network: read by timm, at another image size too."""
     hub = pytest.importorskip("huggingface_hub")
     source = timm.create_model("test_vit")
     folder = tmp_path / f"models--{source.pretrained_cfg['hf_hub_id'].replace('/', '--')}"

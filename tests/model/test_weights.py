@@ -274,12 +274,12 @@ def test_inception_sees_what_torchvisions_own_sees() -> None:
         ).eval()
     ours = create("googlenet", auxiliary=False).eval()
     ours.load_state_dict(theirs.state_dict())
-    picture = torch.rand(1, 3, 64, 64)
+    image = torch.rand(1, 3, 64, 64)
     mean, std = (torch.tensor(each).view(3, 1, 1) for each in IMAGENET)
     spec = input_spec("googlenet", "default")
-    here = (picture - torch.tensor(spec.mean).view(3, 1, 1)) / torch.tensor(spec.std).view(3, 1, 1)
+    here = (image - torch.tensor(spec.mean).view(3, 1, 1)) / torch.tensor(spec.std).view(3, 1, 1)
     with torch.no_grad():
-        torch.testing.assert_close(ours(here), theirs((picture - mean) / std))
+        torch.testing.assert_close(ours(here), theirs((image - mean) / std))
 
 
 def test_every_backbone_has_an_input_spec() -> None:

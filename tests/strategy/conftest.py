@@ -10,7 +10,7 @@ Scene = Callable[..., Image.Image]
 
 @pytest.fixture(scope="session")
 def scene() -> Scene:
-    """A picture that no other number gives: coloured clouds of several sizes, as in a photograph."""
+    """An image that no other number gives: coloured clouds of several sizes, as in a photograph."""
 
     def make(number: int, size: tuple[int, int] = (96, 80)) -> Image.Image:
         rng = np.random.default_rng(number)
@@ -26,7 +26,7 @@ def scene() -> Scene:
 
 @pytest.fixture
 def clean(tmp_path: Path, scene: Scene) -> Path:
-    """Two classes with 12, 16 and 16 pictures each in train, val and test; nothing is wrong with them."""
+    """Two classes with 12, 16 and 16 images each in train, val and test; nothing is wrong with them."""
     root = tmp_path / "photos"
     number = 0
     for split, count in {"train": 12, "val": 16, "test": 16}.items():

@@ -13,13 +13,13 @@ from torch import nn
 from finetune.data.batches.reading import Order, Reader
 from finetune.data.cache.decoded import Pixels
 from finetune.data.holdout.folds import inner_folds
-from finetune.data.picture.preprocessing import Preprocessing
-from finetune.data.picture.transforms import EvalTransform
-from finetune.data.sources import pictures
+from finetune.data.sources import images
 from finetune.errors import BadImageError
 from finetune.features.depths import Depths
 from finetune.features.solve import choose_decay
 from finetune.features.split import output_of, prefix_graph
+from finetune.image.preprocessing import Preprocessing
+from finetune.image.transforms import EvalTransform
 from finetune.model.backbones import create
 from finetune.model.layers import find_layers
 from finetune.recipe.load import minimal_recipe
@@ -125,13 +125,13 @@ def test_mirrored_copies_are_what_evaluation_sees_mirrored(name: str, axis: int)
     rng = np.random.default_rng(0)
     image = Image.fromarray(rng.integers(0, 256, (41, 33, 3), dtype=np.uint8))
     plain, mirrored = EvalTransform(preprocessing), transform_of(name, preprocessing)
-    seen = plain.look(plain.base(image), 0).pixels
-    copy = mirrored.look(mirrored.base(image), 0).pixels
+    seen = plain.view(plain.base(image), 0).pixels
+    copy = mirrored.view(mirrored.base(image), 0).pixels
     np.testing.assert_array_equal(copy, np.flip(seen, axis))
     assert not np.array_equal(copy, seen)
 
 
-def test_each_picture_is_decoded_three_times_for_all_that_is_measured(
+def test_each_image_is_decoded_three_times_for_all_that_is_measured(
     clean: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For the features that are kept, for the sample, and once more, larger, for what is cut out of it."""
@@ -142,7 +142,7 @@ def test_each_picture_is_decoded_three_times_for_all_that_is_measured(
     read = Reader._decoded
 
     def counted(self: Reader, order: Order) -> Pixels | BadImageError:
-        decoded.append(order.picture)
+        decoded.append(order.image)
         return read(self, order)
 
     def measured() -> tuple[Facts, int]:
@@ -151,9 +151,9 @@ def test_each_picture_is_decoded_three_times_for_all_that_is_measured(
         return dataclasses.replace(measure(recipe), seconds=Seconds(0, 0, 0)), len(decoded)
 
     monkeypatch.setattr(Reader, "_decoded", counted)
-    monkeypatch.setattr(pictures, "JUST_NOW_NS", 3600 * 10**9)  # as of files that may yet change
+    monkeypatch.setattr(images, "JUST_NOW_NS", 3600 * 10**9)  # as of files that may yet change
     everything, often = measured()
-    monkeypatch.setattr(pictures, "JUST_NOW_NS", -1)
+    monkeypatch.setattr(images, "JUST_NOW_NS", -1)
     same, seldom = measured()
     assert (often, seldom) == (7 * 24, 2 * 24)  # the second time the features are there
     assert (same.computed, same.cached) == (0, 24)

@@ -106,7 +106,7 @@ def test_layers_before_the_best_probe_are_general(tops: tuple[float, ...], k: in
     assert settle(Strategy.first_k, facts(tops=tops)).k == k
 
 
-def test_more_pictures_take_fewer_epochs_and_let_the_statistics_follow() -> None:
+def test_more_images_take_fewer_epochs_and_let_the_statistics_follow() -> None:
     few, many = (settle(Strategy.everything, facts(train=train)) for train in (100, 50_000))
     assert few.epochs > many.epochs
     assert (few.batchnorm, many.batchnorm) == ("frozen", "train")
@@ -115,7 +115,7 @@ def test_more_pictures_take_fewer_epochs_and_let_the_statistics_follow() -> None
 @pytest.mark.parametrize("near", [True, False])
 @pytest.mark.parametrize("right", [1.0, 0.97, 0.9, 0.7, 0.3])
 def test_val_decides_what_it_can_decide(right: float, near: bool) -> None:
-    """Who tunes has pictures that can speak for it: of val, or of train where features do not fit, or where a
+    """Who tunes has images that can speak for it: of val, or of train where features do not fit, or where a
     third of them come out wrong."""
     grid = itertools.product([43, 120, 450, 1_900, 6_000], [1, 5, 12, 19, 20, 45, 400], [2, 10])
     for train, val, classes in grid:
@@ -145,11 +145,11 @@ def test_val_decides_what_it_can_decide(right: float, near: bool) -> None:
         assert ("cannot choose" in words) is (chosen.select == "last")
 
 
-def test_few_pictures_that_a_probe_tells_apart_keep_the_solved_head() -> None:
+def test_few_images_that_a_probe_tells_apart_keep_the_solved_head() -> None:
     known = facts(train=43, val=5, classes=2, fewest=20, most=23, tops=(0.9, 0.95, 1.0, 1.0))
     choice = choose(known)
     assert choice.strategy is Strategy.probe
-    assert "fewer than 5 training pictures that a solved head gets wrong" in choice.row.when
+    assert "fewer than 5 training images that a solved head gets wrong" in choice.row.when
 
 
 def test_the_recipe_says_how_its_epoch_is_chosen() -> None:
@@ -177,14 +177,14 @@ def test_the_recipe_says_how_its_epoch_is_chosen() -> None:
         # Within the doubt, where the copies are well known; beyond it, where they are not.
         ({"gain": -0.015, "kept": 0.95}, Verdict.used, "unless"),
         ({"gain": -0.015, "kept": 0.5}, Verdict.refused, "more than 1 standard error"),
-        # With so few pictures a classifier tells by chance what with many it does not.
-        ({"told": 0.75, "n": 43}, Verdict.used, "43 pictures can't tell"),
-        ({"told": 0.6, "n": 43}, Verdict.used, "43 pictures can't tell"),
+        # With so few images a classifier tells by chance what with many it does not.
+        ({"told": 0.75, "n": 43}, Verdict.used, "43 images can't tell"),
+        ({"told": 0.6, "n": 43}, Verdict.used, "43 images can't tell"),
         ({"told": 0.95, "n": 43}, Verdict.refused, "told from originals"),
         ({"told": 0.75, "n": 400}, Verdict.refused, "told from originals"),
     ],
 )
-def test_what_pictures_bear(changes: dict[str, Any], verdict: Verdict, said: str) -> None:
+def test_what_images_bear(changes: dict[str, Any], verdict: Verdict, said: str) -> None:
     found, rule = judge("flip", dataclasses.replace(NEUTRAL, **changes), Similarity.similar)
     assert found is verdict
     assert said in rule
@@ -224,7 +224,7 @@ def test_the_rule_is_in_the_line() -> None:
 def test_augmentation_is_measured_where_something_is_tuned() -> None:
     assert worth_trying(facts(train=30), 30) == ()
     assert set(worth_trying(facts(), 256)) == set(AUGMENTATIONS)
-    # Of 20 pictures a probe gets four wrong: none that is rarely right could gain two standard errors.
+    # Of 20 images a probe gets four wrong: none that is rarely right could gain two standard errors.
     assert set(worth_trying(facts(), 20)) == {"flip", "crop"}
 
 
@@ -261,7 +261,7 @@ def test_every_strategy_makes_a_recipe(strategy: Strategy, changes: dict[str, An
 
 @given(st.text(min_size=1, max_size=30).filter(lambda text: text.isprintable()))
 @settings(max_examples=60, deadline=None)
-def test_any_name_of_pictures_comes_back(name: str) -> None:
+def test_any_name_of_images_comes_back(name: str) -> None:
     base = base_recipe(name, "resnet18")
     text = write_recipe(base, Strategy.probe, settle(Strategy.probe, facts()))
     assert parse_recipe(text, "advised.yaml").data.source == name
@@ -303,7 +303,7 @@ def test_the_reasons_have_the_numbers() -> None:
     lines = explain(known, choice, settle(choice.strategy, known), 120.0)
     text = "\n".join(f"{heading}: {sentence}" for heading, sentence in lines)
     for words in (
-        "600 training pictures in 4 classes of 150",
+        "600 training images in 4 classes of 150",
         "shifted by 0.05 nats",
         "right in 80.0 %",
         "layer 4: 60.0 %",
@@ -318,7 +318,7 @@ def test_the_reasons_have_the_numbers() -> None:
 
 
 def test_facts_come_back_from_json_as_they_were() -> None:
-    known = facts(notes=("photos: files that are no pictures were passed over (.txt 1)",))
+    known = facts(notes=("photos: files that are no images were passed over (.txt 1)",))
     assert Facts.from_dict(json.loads(json.dumps(known.to_dict()))) == known
     older = {key: value for key, value in known.to_dict().items() if key != "notes"}
     assert Facts.from_dict(older) == facts()

@@ -1,4 +1,4 @@
-"""What advice does about long pictures: it looks only where there are many, and follows only clear gains."""
+"""What advice does about long images: it looks only where there are many, and follows only clear gains."""
 
 import dataclasses
 import json
@@ -25,8 +25,8 @@ from finetune.training.setup import Setup, load_data, prepare
 Cli = Callable[..., object]
 
 
-def pictures(root: Path, size: tuple[int, int], where: str, upright: bool = False) -> Path:
-    """Two classes that differ in the colour of one end of noisy pictures, or in that of the middle."""
+def images(root: Path, size: tuple[int, int], where: str, upright: bool = False) -> Path:
+    """Two classes that differ in the colour of one end of noisy images, or in that of the middle."""
     rng = np.random.default_rng(0)
     for name, colour in (("red", (255, 0, 0)), ("blue", (0, 0, 255))):
         (root / name).mkdir(parents=True)
@@ -43,7 +43,7 @@ def pictures(root: Path, size: tuple[int, int], where: str, upright: bool = Fals
 
 
 def measured(root: Path, *settings: str) -> tuple[Shapes, Recipe, Setup]:
-    """What is found of ``root``, the recipe that follows, and what pictures are then brought to size by."""
+    """What is found of ``root``, the recipe that follows, and what images are then brought to size by."""
     untrained = ["model.weights=none", "data.image_size=32", *settings]
     recipe = minimal_recipe(str(root), "shufflenet_v2_x0_5", overrides=untrained, name="advice")
     plain = frozen_recipe(recipe, None)
@@ -59,7 +59,7 @@ def measured(root: Path, *settings: str) -> tuple[Shapes, Recipe, Setup]:
 
 @pytest.mark.parametrize("upright", [False, True])
 def test_what_the_crop_cuts_away_and_the_classes_need(upright: bool, tmp_path: Path) -> None:
-    shapes, recipe, setup = measured(pictures(tmp_path / "photos", (160, 40), "end", upright))
+    shapes, recipe, setup = measured(images(tmp_path / "photos", (160, 40), "end", upright))
     assert (shapes.long, shapes.ratio, shapes.own) == (1.0, 4.0, "shorter")
     assert set(shapes.sized) == {"shorter", "squash", "pad"}
     assert recipe.data.resize_mode == shapes.best in ("squash", "pad")
@@ -67,37 +67,37 @@ def test_what_the_crop_cuts_away_and_the_classes_need(upright: bool, tmp_path: P
 
 
 def test_what_the_crop_cuts_away_and_nobody_needs(tmp_path: Path) -> None:
-    shapes, recipe, setup = measured(pictures(tmp_path / "photos", (160, 40), "middle"))
+    shapes, recipe, setup = measured(images(tmp_path / "photos", (160, 40), "middle"))
     assert set(shapes.sized) == {"shorter", "squash", "pad"}
     assert recipe.data.resize_mode == "auto"
     assert setup.card.preprocessing.resize_mode == "shorter"
 
 
 @pytest.mark.parametrize("size", [(40, 40), (48, 40), (40, 53)])
-def test_near_square_pictures_are_not_compared(size: tuple[int, int], tmp_path: Path) -> None:
-    shapes, recipe, _ = measured(pictures(tmp_path / "photos", size, "end"))
+def test_near_square_images_are_not_compared(size: tuple[int, int], tmp_path: Path) -> None:
+    shapes, recipe, _ = measured(images(tmp_path / "photos", size, "end"))
     assert (shapes.long, shapes.sized) == (0.0, {})
     assert recipe.data.resize_mode == "auto"
 
 
 @pytest.mark.parametrize("mode", ["shorter", "squash", "pad"])
 def test_what_the_recipe_says_stands(mode: str, tmp_path: Path) -> None:
-    root = pictures(tmp_path / "photos", (160, 40), "end")
+    root = images(tmp_path / "photos", (160, 40), "end")
     shapes, recipe, setup = measured(root, f"data.resize_mode={mode}")
     assert (shapes.own, shapes.sized) == (mode, {})
     assert recipe.data.resize_mode == setup.card.preprocessing.resize_mode == mode
 
 
 def test_a_size_that_padding_cannot_have_leaves_it_out(tmp_path: Path) -> None:
-    root = pictures(tmp_path / "photos", (160, 40), "end")
+    root = images(tmp_path / "photos", (160, 40), "end")
     shapes, _, _ = measured(root, "data.resize=40")
     assert set(shapes.sized) == {"shorter", "squash"}
 
 
-def test_unreadable_pictures_and_classes_of_one(tmp_path: Path) -> None:
-    root = pictures(tmp_path / "photos", (160, 40), "end")
+def test_unreadable_images_and_classes_of_one(tmp_path: Path) -> None:
+    root = images(tmp_path / "photos", (160, 40), "end")
     for path in sorted((root / "red").iterdir())[::2]:
-        path.write_bytes(b"no picture")
+        path.write_bytes(b"no image")
     shutil.copytree(root / "blue", root / "rare")
     for path in sorted((root / "rare").iterdir())[6:]:
         path.unlink()
@@ -108,7 +108,7 @@ def test_unreadable_pictures_and_classes_of_one(tmp_path: Path) -> None:
 
 def test_the_recipe_says_what_was_found(chdir_tmp: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "AUGMENTATIONS", {"flip": AugmentSection(flip=True)})
-    pictures(chdir_tmp / "photos", (160, 40), "end")
+    images(chdir_tmp / "photos", (160, 40), "end")
     words = ("--backbone", "shufflenet_v2_x0_5", "--set", "model.weights=none", "--set", "data.image_size=32")
     ended = cli("advise", "photos", *words, "--json")
     assert ended.code == 0, ended.err
@@ -117,7 +117,7 @@ def test_the_recipe_says_what_was_found(chdir_tmp: Path, cli: Cli, monkeypatch: 
     assert recipe["data"]["resize_mode"] in ("squash", "pad")
     assert f"chosen: data.resize_mode {recipe['data']['resize_mode']}" in found["recipe"]
     assert shapes["sized"]["shorter"]["gain"] == 0
-    # All else was measured of pictures as the recipe has them.
+    # All else was measured of images as the recipe has them.
     assert found["facts"]["probe"]["top1"] > shapes["sized"]["shorter"]["top1"]
 
 
@@ -125,13 +125,13 @@ def test_the_recipe_says_what_was_found(chdir_tmp: Path, cli: Cli, monkeypatch: 
 def test_a_first_model_does_not_wait_for_it(
     soon: int, chdir_tmp: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of few pictures, unless they are better brought to size in another way, which begins anew."""
+    """Of few images, unless they are better brought to size in another way, which begins anew."""
     monkeypatch.setattr(first, "SOON", soon)
-    pictures(chdir_tmp / "photos", (160, 40), "end")
+    images(chdir_tmp / "photos", (160, 40), "end")
     words = ("--set", "model.backbone=shufflenet_v2_x0_5", "--set", "model.weights=none")
     ended = cli("train", "photos", *words, "--set", "data.image_size=32")
     assert ended.code == 0, ended.err
-    assert (ended.err.index("a first model is in") < ended.err.index("pictures padded")) == bool(soon)
+    assert (ended.err.index("a first model is in") < ended.err.index("images padded")) == bool(soon)
     recipe = yaml.safe_load(Path("runs/photos/recipe.yaml").read_text())
     assert recipe["data"]["resize_mode"] in ("squash", "pad")
     resolved = yaml.safe_load(Path("runs/photos/resolved.yaml").read_text())

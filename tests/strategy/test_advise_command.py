@@ -1,4 +1,4 @@
-"""``finetune advise`` and ``finetune train PICTURES``, as they are typed."""
+"""``finetune advise`` and ``finetune train IMAGES``, as they are typed."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ def test_advice_has_reasons_and_a_recipe_that_can_be_run(photos: Path, cli: Cli)
     assert ended.code == 0, ended.err
     for heading in ("advice ", "because ", "size ", "similarity ", "features ", "augment ", "time "):
         assert f"\n{heading}" in f"\n{ended.out}"
-    assert "32 training pictures in 2 classes of 16" in ended.out
+    assert "32 training images in 2 classes of 16" in ended.out
     recipe = load_recipe(Path("advised.yaml"))
     assert (recipe.data.source, recipe.data.image_size) == ("photos", 32)
     assert recipe.train.phases[0].optimizer == "lbfgs"
@@ -51,14 +51,14 @@ def test_advice_has_reasons_and_a_recipe_that_can_be_run(photos: Path, cli: Cli)
 def test_val_and_test_are_counted_and_not_looked_at(photos: Path, cli: Cli) -> None:
     for split in ("val", "test"):
         for path in (photos / split).rglob("*.png"):
-            path.write_bytes(b"no picture")
+            path.write_bytes(b"no image")
     ended = cli("advise", photos, *UNTRAINED, *TINY, "--json")
     assert ended.code == 0, ended.err
     facts = json.loads(ended.out)["facts"]
     assert (facts["train"], facts["val"], facts["test"]) == (32, 12, 12)
 
 
-def test_a_class_of_few_pictures_is_no_obstacle(
+def test_a_class_of_few_images_is_no_obstacle(
     photos: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measure, "SAMPLE", 8)
@@ -75,7 +75,7 @@ def test_a_class_of_few_pictures_is_no_obstacle(
     facts = json.loads(ended.out)["facts"]
     assert (facts["classes"], facts["fewest"]) == (3, 3)
     for path in sorted(rare.iterdir())[1:]:
-        path.write_bytes(b"no picture")
+        path.write_bytes(b"no image")
     skipping = cli("advise", photos, *UNTRAINED, *TINY, "--set", "data.on_bad_image=skip", "--json")
     assert skipping.code == 0, skipping.err
 
@@ -97,7 +97,7 @@ def test_what_cannot_be_advised_on(words: tuple[str, ...], says: str, photos: Pa
     assert "Traceback" not in ended.err
 
 
-def test_pictures_alone_are_examined_advised_on_and_trained(photos: Path, cli: Cli) -> None:
+def test_images_alone_are_examined_advised_on_and_trained(photos: Path, cli: Cli) -> None:
     cut = photos / "train" / "disc" / "disc_00.png"
     cut.write_bytes(cut.read_bytes()[:60])
     ended = cli("train", f"{photos}/", *TINY)
@@ -110,7 +110,7 @@ def test_pictures_alone_are_examined_advised_on_and_trained(photos: Path, cli: C
     run = Path("runs/photos")
     assert f"the recipe that repeats it: {run}/recipe.yaml" in ended.err
     text = (run / "recipe.yaml").read_text()
-    assert text.startswith("# doctor: 1 picture cannot be read")
+    assert text.startswith("# doctor: 1 image cannot be read")
     assert yaml.safe_load(text)["model"]["backbone"] == "efficientnet_lite0"
     assert yaml.safe_load(text)["data"]["on_bad_image"] == "skip"
     repeated = cli("train", run / "recipe.yaml", "--run-dir", "runs/repeated")
@@ -205,7 +205,7 @@ def weights(run: Path) -> str:
     return hashlib.sha256((run / "checkpoints" / "best" / "model.safetensors").read_bytes()).hexdigest()
 
 
-def test_a_run_is_no_pictures(photos: Path, cli: Cli) -> None:
+def test_a_run_is_no_images(photos: Path, cli: Cli) -> None:
     run = Path("runs/r")
     run.mkdir(parents=True)
     (run / "resolved.yaml").write_text("seed: 0\n")

@@ -1,4 +1,4 @@
-"""``compare``: the same pictures, differences and tests, curves and cost; scratch as the other side."""
+"""``compare``: the same images, differences and tests, curves and cost; scratch as the other side."""
 
 import json
 from pathlib import Path
@@ -36,7 +36,7 @@ def test_recipes_and_runs(write: Any, chdir_tmp: Path, cli: Any) -> None:
     answer = json.loads(ended.out)
     assert [run["run"] for run in answer["runs"]] == ["runs/short", "runs/longer"]
     assert [run["epochs"] for run in answer["runs"]] == [1, 2]
-    assert [run["pictures"] for run in answer["runs"]] == [32, 64]
+    assert [run["images"] for run in answer["runs"]] == [32, 64]
     assert all(run["seconds"] > 0 and run["n"] == 12 and run["split"] == "test" for run in answer["runs"])
     (pair,) = answer["pairs"]
     first, second = (run["top1"] for run in answer["runs"])
@@ -57,12 +57,12 @@ def test_recipes_and_runs(write: Any, chdir_tmp: Path, cli: Any) -> None:
     assert measured["top1"] == second
 
 
-def test_other_pictures_are_refused(write: Any, chdir_tmp: Path, cli: Any, shapes: Path) -> None:
+def test_other_images_are_refused(write: Any, chdir_tmp: Path, cli: Any, shapes: Path) -> None:
     carved = shapes / "train"
     one, two = write("one", source=carved), write("two", source=carved, seed=1)
     ended = cli("compare", one, two, "--device", "cpu")
     assert ended.code == 2
-    assert "same pictures" in ended.err
+    assert "same images" in ended.err
     assert "seed" in ended.err
 
 

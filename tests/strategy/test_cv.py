@@ -1,4 +1,4 @@
-"""``cv``: every picture is judged once, by a network that did not see it; interrupted, it goes on."""
+"""``cv``: every image is judged once, by a network that did not see it; interrupted, it goes on."""
 
 import csv
 import json
@@ -25,7 +25,7 @@ def write(chdir_tmp: Path, shapes: Path) -> Any:
     return recipe
 
 
-def test_every_picture_once(write: Any, chdir_tmp: Path, cli: Any, shapes: Path) -> None:
+def test_every_image_once(write: Any, chdir_tmp: Path, cli: Any, shapes: Path) -> None:
     ended = cli("cv", write(), "--folds", "3", "--device", "cpu")
     assert ended.code == 0, ended.err
     assert "standard deviation" in ended.out
@@ -39,7 +39,7 @@ def test_every_picture_once(write: Any, chdir_tmp: Path, cli: Any, shapes: Path)
     assert sorted(row["path"] for row in rows) == expected  # and none of the test split's
     assert {row["fold"] for row in rows} == {"0", "1", "2"}
     trained_on = {
-        fold: set(json.loads((place / f"fold-{fold}/environment.json").read_text())["pictures"].items())
+        fold: set(json.loads((place / f"fold-{fold}/environment.json").read_text())["images"].items())
         for fold in range(3)
     }
     assert all(dict(counts)["test"] in (14, 15, 16) for counts in trained_on.values())

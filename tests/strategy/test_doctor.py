@@ -42,9 +42,9 @@ def test_broken_files_are_named_each_with_its_kind(clean: Path) -> None:
 
 def test_names_that_do_not_say_what_a_file_is(clean: Path, scene: Any) -> None:
     scene(900).save(clean / "train/cat/really_png.jpg", format="PNG")
-    scene(901).save(clean / "train/dog/no_picture.txt", format="JPEG")
+    scene(901).save(clean / "train/dog/no_image.txt", format="JPEG")
     scene(902).save(clean / "train/dog/also.jpeg", format="JPEG")  # another name of the same
-    assert found(clean) == {"mislabelled": {"train/cat/really_png.jpg", "train/dog/no_picture.txt"}}
+    assert found(clean) == {"mislabelled": {"train/cat/really_png.jpg", "train/dog/no_image.txt"}}
 
 
 def test_identical_files(clean: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_class_that_train_lacks_is_told_where_training_would_refuse(clean: Pat
     kinds = found(clean)
     assert {"unusable", "missing-class", "leakage"} <= set(kinds)  # and the rest is examined all the same
     messages = [each.message for each in examine(str(clean)).findings if each.kind == "missing-class"]
-    assert any(message.startswith("train has no pictures of 'fox'") for message in messages)
+    assert any(message.startswith("train has no images of 'fox'") for message in messages)
 
 
 def test_what_is_no_part_of_the_data_set(clean: Path, scene: Any) -> None:
@@ -159,7 +159,7 @@ def test_a_small_test_split(clean: Path) -> None:
     assert set(found(clean)) == {"too-few"}
 
 
-def test_turned_grey_transparent_small_and_long_pictures(clean: Path, scene: Any) -> None:
+def test_turned_grey_transparent_small_and_long_images(clean: Path, scene: Any) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     scene(600).save(clean / "train/cat/turned.jpg", exif=exif)
@@ -177,19 +177,19 @@ def test_turned_grey_transparent_small_and_long_pictures(clean: Path, scene: Any
         "elongated": {"train/cat/long.png"},
     }
     facts = examine(str(clean)).facts
-    assert facts["grey_share"] == pytest.approx(1 / facts["pictures"], abs=1e-4)
+    assert facts["grey_share"] == pytest.approx(1 / facts["images"], abs=1e-4)
     assert facts["width"]["max"] == 400
     assert facts["height"]["max"] == 96  # turned upright
 
 
-def test_what_half_of_the_pictures_are_is_told_without_naming_them(clean: Path) -> None:
+def test_what_half_of_the_images_are_is_told_without_naming_them(clean: Path) -> None:
     for path in clean.rglob("cat/*.jpg"):
         with Image.open(path) as image:
             grey = image.convert("L")
         grey.save(path)
     assert found(clean) == {"grey": set()}
     (finding,) = examine(str(clean)).findings
-    assert finding.message == "a mixture: 44 of 88 pictures, 50.0 %, are grey, the others in colour"
+    assert finding.message == "a mixture: 44 of 88 images, 50.0 %, are grey, the others in colour"
 
 
 def test_a_table_and_a_known_set(clean: Path, tmp_path: Path) -> None:
@@ -206,8 +206,8 @@ def test_processes_see_what_one_process_sees(clean: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(looking, "CHUNK", 5)
     from finetune.data.sources.read import read_source
 
-    pictures = read_source(str(clean)).splits["train"].pictures
-    assert list(looking.look_at_all(pictures, 2)) == list(looking.look_at_all(pictures, 1))
+    images = read_source(str(clean)).splits["train"].images
+    assert list(looking.look_at_all(images, 2)) == list(looking.look_at_all(images, 1))
 
 
 def test_the_command(clean: Path, cli: Any) -> None:
@@ -239,7 +239,7 @@ def test_a_source_that_is_none(cli: Any, tmp_path: Path) -> None:
     assert "no such file" in ended.err
     ended = cli("doctor", tmp_path)
     assert ended.code == 2
-    assert "no pictures" in ended.err
+    assert "no images" in ended.err
 
 
 def test_a_kind_has_a_meaning() -> None:

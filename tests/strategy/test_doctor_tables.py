@@ -17,7 +17,7 @@ from finetune.strategy.doctor.examine import Report, examine
 
 @pytest.fixture
 def photos(tmp_path: Path, scene: Callable[..., Any]) -> Path:
-    """Two classes of eight pictures in ``photos``."""
+    """Two classes of eight images in ``photos``."""
     for number in range(16):
         folder = tmp_path / "photos" / ("cat", "dog")[number % 2]
         folder.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def test_a_sound_table_has_no_findings(photos: Path) -> None:
 
 
 def test_every_faulty_row_is_a_finding_and_the_rest_is_examined(photos: Path) -> None:
-    (photos / "photos/cat/broken.jpg").write_text("no picture")
+    (photos / "photos/cat/broken.jpg").write_text("no image")
     (photos / "photos/cat/empty.jpg").write_bytes(b"")
     (photos / "photos/cat/again.jpg").write_bytes((photos / "photos/cat/0.jpg").read_bytes())
     report = examine(

@@ -17,19 +17,19 @@ data: {source: photos, image_size: 32, resize: 32, workers: 0}
 model: {backbone: resnet18, weights: none}
 train: {batch_size: 16, max_steps: 1, phases: [{epochs: 1}]}
 """
-OUTSIDE = "pictures outside of the class folders were left out (1)"
-PASSED = "files that are no pictures were passed over"
-# Files put beside the pictures, the sentences that follow, and whether the doctor takes them for a fault.
+OUTSIDE = "images outside of the class folders were left out (1)"
+PASSED = "files that are no images were passed over"
+# Files put beside the images, the sentences that follow, and whether the doctor takes them for a fault.
 CASES: dict[str, tuple[list[str], list[str], bool]] = {
     "nothing": ([], [], False),
     "beside the folders": (["README.txt"], [f"photos: {PASSED} (.txt 1)"], False),
     "several beside the folders": (
         ["README.txt", "LICENSE", "a.TXT"], [f"photos: {PASSED} (.txt 2, no extension 1)"], False,
     ),
-    "among the pictures": (["disc/README.txt"], [f"photos: {PASSED} (.txt 1)"], True),
+    "among the images": (["disc/README.txt"], [f"photos: {PASSED} (.txt 1)"], True),
     "both": (["README.txt", "disc/README.txt", "square/x.csv"], [f"photos: {PASSED} (.txt 2, .csv 1)"], True),
     "deep down": (["disc/a/b/notes.pdf"], [f"photos: {PASSED} (.pdf 1)"], True),
-    "a picture outside": (["loose.png"], [f"photos: {OUTSIDE}"], True),
+    "an image outside": (["loose.png"], [f"photos: {OUTSIDE}"], True),
     "both kinds": (["loose.png", "disc/x.json"], [f"photos: {OUTSIDE}", f"photos: {PASSED} (.json 1)"], True),
 }  # fmt: skip
 
@@ -103,4 +103,4 @@ def test_kinds() -> None:
     ]  # fmt: skip
     many = {f".{letter}": number for number, letter in enumerate("abcdefg", 1)}
     assert passed_over("p", many) == f"p: {PASSED} (.g 7, .f 6, .e 5, .d 4, .c 3, others 3)"
-    assert outside("p/train", 2).startswith("p/train: pictures outside")
+    assert outside("p/train", 2).startswith("p/train: images outside")

@@ -1,10 +1,10 @@
-"""What divides a set is told of the fewer pictures, never of the many."""
+"""What divides a set is told of the fewer images, never of the many."""
 
 import re
 
 import pytest
 
-from finetune.strategy.doctor.look import Look
+from finetune.strategy.doctor.image_facts import ImageFacts
 from finetune.strategy.doctor.oddities import TRAITS, Trait, check_oddities
 
 PLAIN = {"size": (100, 90), "is_grey": False, "has_alpha": False, "orientation": 1}
@@ -18,9 +18,9 @@ MARKED = {
 every_trait = pytest.mark.parametrize("trait", TRAITS, ids=lambda trait: trait.kind)
 
 
-def looks(kind: str, having: int, lacking: int) -> list[Look]:
-    marked = [Look(f"has-{number}.jpg", **{**PLAIN, **MARKED[kind]}) for number in range(having)]
-    return marked + [Look(f"not-{number}.jpg", **PLAIN) for number in range(lacking)]  # type: ignore[arg-type]
+def looks(kind: str, having: int, lacking: int) -> list[ImageFacts]:
+    marked = [ImageFacts(f"has-{number}.jpg", **{**PLAIN, **MARKED[kind]}) for number in range(having)]
+    return marked + [ImageFacts(f"not-{number}.jpg", **PLAIN) for number in range(lacking)]  # type: ignore[arg-type]
 
 
 def test_every_trait_is_tried() -> None:
@@ -33,7 +33,7 @@ def test_few_that_have_it_are_named(trait: Trait, having: int, lacking: int) -> 
     (finding,) = check_oddities(looks(trait.kind, having, lacking))
     assert finding.kind == trait.kind
     assert finding.files == tuple(f"has-{number}.jpg" for number in range(having))
-    assert finding.message.startswith(f"{having} of {having + lacking} pictures, ")
+    assert finding.message.startswith(f"{having} of {having + lacking} images, ")
 
 
 @every_trait
@@ -41,7 +41,7 @@ def test_few_that_have_it_are_named(trait: Trait, having: int, lacking: int) -> 
 def test_few_that_do_not_are_the_odd_ones(trait: Trait, having: int, lacking: int) -> None:
     (finding,) = check_oddities(looks(trait.kind, having, lacking))
     assert finding.kind == trait.opposite
-    assert f"{lacking} of {having + lacking} pictures, " in finding.message
+    assert f"{lacking} of {having + lacking} images, " in finding.message
     assert f"{having} of" not in finding.message
     # A fault of nearly all is told as theirs, and its files are not those of the others.
     expected = () if trait.harm else tuple(f"not-{number}.jpg" for number in range(lacking))
@@ -54,7 +54,7 @@ def test_few_that_do_not_are_the_odd_ones(trait: Trait, having: int, lacking: in
 def test_a_mixture_is_called_one(trait: Trait, having: int, lacking: int) -> None:
     (finding,) = check_oddities(looks(trait.kind, having, lacking))
     assert (finding.kind, finding.files) == (trait.kind, ())
-    assert finding.message.startswith(f"a mixture: {min(having, lacking)} of {having + lacking} pictures, ")
+    assert finding.message.startswith(f"a mixture: {min(having, lacking)} of {having + lacking} images, ")
     first, second = trait.having, trait.lacking
     # str.index raises where there is none.
     assert (finding.message.index(first) < finding.message.index(second)) is (having <= lacking)
@@ -65,7 +65,7 @@ def test_a_mixture_is_called_one(trait: Trait, having: int, lacking: int) -> Non
 def test_what_all_have_in_common_is_no_oddity(trait: Trait, count: int) -> None:
     assert check_oddities(looks(trait.kind, 0, count)) == []
     found = check_oddities(looks(trait.kind, count, 0))
-    assert [each.message for each in found] == ([f"all pictures: {trait.harm}"] if trait.harm else [])
+    assert [each.message for each in found] == ([f"all images: {trait.harm}"] if trait.harm else [])
 
 
 @every_trait

@@ -1,4 +1,4 @@
-"""A probe, from pictures to a run that predicts what scikit-learn predicts."""
+"""A probe, from images to a run that predicts what scikit-learn predicts."""
 
 import itertools
 import json
@@ -15,8 +15,8 @@ from finetune.model import backbones
 from finetune.recipe.load import parse_recipe
 from finetune.strategy import probe as strategy
 from finetune.training.fit import fit
-from finetune.training.run.checkpoint import load_trained
 from finetune.training.run.directory import RunDir
+from finetune.training.trained import load_trained
 
 RECIPE = """\
 seed: 5
@@ -101,7 +101,7 @@ def test_a_probe_that_was_cut_short_while_it_was_saved(
 ) -> None:
     """Whatever was written last, there is no run, or one that `train --resume` brings to its end."""
     monkeypatch.setattr(backbones.models, "get_model", tiny.create)
-    source = tiny.draw_pictures(tmp_path / "pictures", {"train": (8, 4), "val": (3, 3), "test": (3, 3)})
+    source = tiny.draw_images(tmp_path / "images", {"train": (8, 4), "val": (3, 3), "test": (3, 3)})
     text = RECIPE.format(source=source).replace("shufflenet_v2_x0_5", tiny.STANDS_FOR)
     (depth,) = strategy.probe(parse_recipe(text, "r.yaml"), device="cpu")
     writing: list[tuple[Any, str]] = [(RunDir, "begin"), (RunDir, "append")]

@@ -89,7 +89,7 @@ def test_where_there_is_no_agreement_to_speak_of() -> None:
     assert "equal" in str(equal.why)
 
 
-def test_the_quick_scores_tell_labels_from_chance_with_more_features_than_pictures() -> None:
+def test_the_quick_scores_tell_labels_from_chance_with_more_features_than_images() -> None:
     features, targets = planted(1.0, n=20, d=40)
     chance = np.random.default_rng(0).permutation(targets)
     for true, shuffled in zip(quick_scores(features, targets), quick_scores(features, chance), strict=True):
@@ -154,8 +154,8 @@ def test_data_that_cannot_serve_ends_it(shapes: Path, tmp_path: Path) -> None:
         for split in ("train", "val"):
             folder = tmp_path / "photos" / split / name
             folder.mkdir(parents=True)
-            for picture in sorted((shapes / "train" / name).iterdir())[:count]:
-                (folder / picture.name).write_bytes(picture.read_bytes() + split.encode())
+            for image in sorted((shapes / "train" / name).iterdir())[:count]:
+                (folder / image.name).write_bytes(image.read_bytes() + split.encode())
     with pytest.raises(DataError, match="two or more"):
         rank([recipe(tmp_path / "photos", SMALL[0])], device="cpu")
 
@@ -176,7 +176,7 @@ def test_the_command(shapes: Path, cli: Any) -> None:
     assert "32 of 32" in shown.out  # from the cache
     assert "resnet18 (gone.pth) is left out" in shown.out
     assert "too few networks" in shown.out
-    assert "32 training pictures" in shown.err
+    assert "32 training images" in shown.err
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What is measured on training pictures holds those of a group out together."""
+"""What is measured on training images holds those of a group out together."""
 
 import json
 from collections.abc import Callable
@@ -79,7 +79,7 @@ def test_advice(recipe: Callable[..., Recipe]) -> None:
 
 
 def test_a_solved_head(recipe: Callable[..., Recipe], tmp_path: Path, caplog: Any) -> None:
-    """Its strength is chosen by folds that leave a scene together, and so do the looks of one picture."""
+    """Its strength is chosen by folds that leave a scene together, and so do the looks of one image."""
     caplog.set_level("INFO", logger="finetune")
 
     def decay(name: str, *overrides: str) -> float:

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from finetune.data.sources.pictures import ArrayPictures
+from finetune.data.sources.images import ArrayImages
 from finetune.strategy.doctor.alignment import differences
 from finetune.strategy.doctor.candidates import codes, nearest
-from finetune.strategy.doctor.look import THUMB, Look, look_at_all
+from finetune.strategy.doctor.image_facts import THUMB, ImageFacts, look_at_all
 from finetune.strategy.doctor.similar import near_duplicates
 
 Scene = Callable[..., Image.Image]
@@ -22,10 +22,10 @@ def thumb(image: Image.Image) -> npt.NDArray[np.uint8]:
     return np.asarray(image.convert("L").resize((THUMB, THUMB), Image.Resampling.BILINEAR))
 
 
-def looks(images: list[Image.Image]) -> list[Look]:
+def looks(images: list[Image.Image]) -> list[ImageFacts]:
     side = images[0].size
     pixels = np.stack([np.asarray(image.resize(side).convert("RGB")) for image in images])
-    return list(look_at_all(ArrayPictures(pixels, "x"), 1))
+    return list(look_at_all(ArrayImages(pixels, "x"), 1))
 
 
 def test_alignment_undoes_crops_and_brightness(scene: Scene) -> None:
@@ -46,7 +46,7 @@ def test_strangers_stay_apart(scene: Scene) -> None:
     assert differences(thumbs, np.roll(thumbs, 1, axis=0)).min() > 0.05
 
 
-def test_plain_pictures_have_nothing_to_go_by() -> None:
+def test_plain_images_have_nothing_to_go_by() -> None:
     thumbs = np.full((3, THUMB, THUMB), 200, dtype=np.uint8)
     _, _, usable = codes(thumbs)
     assert not usable.any()
@@ -76,7 +76,7 @@ def test_a_mirrored_copy_is_told_as_such(scene: Scene) -> None:
     assert (twin.first, twin.second, twin.mirrored) == (4, 12, True)
 
 
-def test_many_copies_of_one_picture_are_found(scene: Scene) -> None:
+def test_many_copies_of_one_image_are_found(scene: Scene) -> None:
     images = [scene(number) for number in range(30)]
     images += [images[3].crop((each, each, 96, 80)) for each in range(1, 7)]
     named = {index for twin in near_duplicates(looks(images)) for index in (twin.first, twin.second)}
@@ -99,8 +99,8 @@ def test_drawings_of_one_kind_are_not_copies() -> None:
 def test_digits_as_small_as_they_come() -> None:
     from finetune.data.sources.known import read_known
 
-    pictures = read_known("digits").splits["all"].pictures
-    some = [look for look, _ in zip(look_at_all(pictures, 1), range(600), strict=False)]
+    images = read_known("digits").splits["all"].images
+    some = [look for look, _ in zip(look_at_all(images, 1), range(600), strict=False)]
     named = {index for twin in near_duplicates(some) for index in (twin.first, twin.second)}
     assert len(named) <= 0.02 * len(some)
 
@@ -116,5 +116,5 @@ def test_another_colour_is_another_drawing(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3])
-def test_hardly_any_pictures(scene: Scene, count: int) -> None:
+def test_hardly_any_images(scene: Scene, count: int) -> None:
     assert near_duplicates(looks([scene(number) for number in range(count)]) if count else []) == []

@@ -44,7 +44,7 @@ def test_log_me_is_the_largest_evidence(n: int, d: int) -> None:
     assert log_me(features, targets) == pytest.approx(np.mean(best), abs=1e-5)
 
 
-def test_log_me_with_more_features_than_pictures() -> None:
+def test_log_me_with_more_features_than_images() -> None:
     features, targets = blobs(20, 50)
     assert np.isfinite(log_me(features, targets))
 

@@ -69,7 +69,7 @@ def test_it_is_as_near_to_the_truth_as_torchs_own_in_bf16(spread: float) -> None
     assert all(a < 1.5 * b for a, b in zip(mine, torchs, strict=True))
 
 
-def test_a_few_pictures_at_a_time_are_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_few_images_at_a_time_are_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """And what is computed again is what would have been kept."""
     tensors = some(5, 3, 9, 7, 8)
     whole = with_gradients(attention.attend, tensors, torch.bfloat16)
@@ -165,7 +165,7 @@ def test_attention_within_a_layer_of_torchs(
     assert len(calls) == taken
 
 
-def test_one_picture_without_a_batch_is_left_to_torch(calls: list[int]) -> None:
+def test_one_image_without_a_batch_is_left_to_torch(calls: list[int]) -> None:
     layer, tokens = nn.MultiheadAttention(24, 3), torch.randn(5, 24)
     with training("bf16"):
         found, _ = layer(tokens, tokens, tokens, need_weights=False)

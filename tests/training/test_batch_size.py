@@ -1,4 +1,4 @@
-"""``batch_size: auto``: so many pictures a step on every machine, in batches that fit."""
+"""``batch_size: auto``: so many images a step on every machine, in batches that fit."""
 
 import logging
 import subprocess
@@ -26,7 +26,7 @@ from finetune.training.compute.precision import Compute, choose_compute
 from finetune.training.fit import fit
 from finetune.training.run.directory import RunDir
 
-PICTURE = (3, 32, 32)
+IMAGE = (3, 32, 32)
 
 
 @pytest.fixture(scope="module")
@@ -43,20 +43,20 @@ def give(monkeypatch: pytest.MonkeyPatch, room: int | None) -> None:
 
 
 def test_what_a_step_takes_has_a_closed_form() -> None:
-    """A linear layer keeps its input and a ReLU its output: 12 and 5 numbers a picture."""
+    """A linear layer keeps its input and a ReLU its output: 12 and 5 numbers an image."""
     module = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.ReLU(), nn.Linear(5, 2))
     found = step_memory(module, (3, 2, 2), compute())
     weights = 12 * 5 + 5 + 5 * 2 + 2
     assert found.fixed == COPIES_OF_WEIGHTS * 4 * weights
-    # The picture itself, as it comes, beside what is kept.
-    assert found.picture == round(PEAK * 4 * (12 + 5 + 12))
+    # The image itself, as it comes, beside what is kept.
+    assert found.image == round(PEAK * 4 * (12 + 5 + 12))
     module[1].requires_grad_(False)
     frozen = step_memory(module, (3, 2, 2), compute())
-    assert frozen.picture == round(PEAK * 4 * (5 + 12))
+    assert frozen.image == round(PEAK * 4 * (5 + 12))
 
 
 def test_half_precision_takes_less(network: Network) -> None:
-    taken = {kind: step_memory(network.module, PICTURE, compute(kind)).picture for kind in ("fp32", "bf16")}
+    taken = {kind: step_memory(network.module, IMAGE, compute(kind)).image for kind in ("fp32", "bf16")}
     assert 0.4 * taken["fp32"] < taken["bf16"] < 0.8 * taken["fp32"]
 
 
@@ -94,30 +94,28 @@ print(peak - before, estimate.of(32))
 
 
 def test_the_largest_that_fits() -> None:
-    taken = StepMemory(fixed=100, picture=10)
+    taken = StepMemory(fixed=100, image=10)
     assert [taken.largest(32, room) for room in (420, 419, 200, 120, 119)] == [32, 16, 8, 2, None]
     assert taken.largest(3, 125) == 2
 
 
-def test_auto_is_32_pictures_a_step_however_they_fit(
-    network: Network, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_auto_is_32_images_a_step_however_they_fit(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     auto = TrainSection(batch_size="auto", accumulate=3)
     before = {name: value.clone() for name, value in network.module.state_dict().items()}
     state = torch.get_rng_state()
-    taken = step_memory(network.module.train(), PICTURE, compute())
+    taken = step_memory(network.module.train(), IMAGE, compute())
     network.module.load_state_dict(before)
     for size in (32, 16, 4, 2):
         give(monkeypatch, taken.of(size))
-        settled = settle_batch_size(auto, network, PICTURE, compute())
+        settled = settle_batch_size(auto, network, IMAGE, compute())
         assert (settled.batch_size, settled.accumulate) == (size, 3 * 32 // size)
     give(monkeypatch, None)
-    assert settle_batch_size(auto, network, PICTURE, compute()).batch_size == 32
+    assert settle_batch_size(auto, network, IMAGE, compute()).batch_size == 32
     given = TrainSection(batch_size=7)
-    assert settle_batch_size(given, network, PICTURE, compute()) is given
+    assert settle_batch_size(given, network, IMAGE, compute()) is given
     give(monkeypatch, taken.of(2) - 1)
-    with pytest.raises(NoMemoryError, match=r"not even 2 pictures of 32 px.*data\.image_size"):
-        settle_batch_size(auto, network, PICTURE, compute())
+    with pytest.raises(NoMemoryError, match=r"not even 2 images of 32 px.*data\.image_size"):
+        settle_batch_size(auto, network, IMAGE, compute())
     # Nothing of the network, and nothing random, has moved.
     assert all(torch.equal(value, before[name]) for name, value in network.module.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
@@ -127,25 +125,25 @@ def test_what_is_frozen_in_every_phase_takes_nothing(
     network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     phases = (PhaseSection(freeze="backbone"), PhaseSection(freeze=8))
-    give(monkeypatch, step_memory(network.module, PICTURE, compute()).of(4))
-    everything = settle_batch_size(TrainSection(batch_size="auto"), network, PICTURE, compute())
-    part = settle_batch_size(TrainSection(batch_size="auto", phases=phases), network, PICTURE, compute())
+    give(monkeypatch, step_memory(network.module, IMAGE, compute()).of(4))
+    everything = settle_batch_size(TrainSection(batch_size="auto"), network, IMAGE, compute())
+    part = settle_batch_size(TrainSection(batch_size="auto", phases=phases), network, IMAGE, compute())
     assert (everything.batch_size, part.batch_size) == (4, 32)
 
 
 def test_a_step_that_will_hardly_fit_is_told_of(
     network: Network, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    taken = step_memory(network.module, PICTURE, compute())
+    taken = step_memory(network.module, IMAGE, compute())
     train = TrainSection(batch_size=16)
     with caplog.at_level(logging.WARNING):
         give(monkeypatch, taken.of(16))
-        warn_of_little_memory(train, network, PICTURE, compute())
+        warn_of_little_memory(train, network, IMAGE, compute())
         assert not caplog.messages
         give(monkeypatch, taken.of(8))
-        warn_of_little_memory(train, network, PICTURE, compute())
+        warn_of_little_memory(train, network, IMAGE, compute())
     (message,) = caplog.messages
-    assert "a step of 16 pictures" in message
+    assert "a step of 16 images" in message
     assert "train.batch_size: 8 fits" in message
 
 
@@ -163,7 +161,7 @@ def test_it_is_written_down_and_a_resume_keeps_it(
 ) -> None:
     recipe = parse_recipe(text, "r.yaml")
     network = build(recipe.model, 2, seed=0)
-    taken = step_memory(network.module, PICTURE, compute(rule_precision()))
+    taken = step_memory(network.module, IMAGE, compute(rule_precision()))
     give(monkeypatch, taken.of(8))
     with RunDir.open(tmp_path / "whole") as run:
         fit(recipe, run, device="cpu")

@@ -20,15 +20,15 @@ TUNED = "    - {freeze: 8, epochs: 2, optimizer: sgd, lr: 1e-3}"
 # The phases, how long they are said to be, and what is said as each begins.
 CASES = {
     "solved": ([SOLVED], "1 step that solves the head: 1 epoch", ["epoch 1"]),
-    "tuned": ([TUNED], "4 steps of 16 pictures: 2 epochs", ["2 epochs"]),
+    "tuned": ([TUNED], "4 steps of 16 images: 2 epochs", ["2 epochs"]),
     "solved, then tuned": (
         [SOLVED, TUNED],
-        "4 steps of 16 pictures, and 1 step that solves the head: 3 epochs",
+        "4 steps of 16 images, and 1 step that solves the head: 3 epochs",
         ["epoch 1", "2 epochs (2 to 3)"],
     ),
     "tuned, then solved": (
         [TUNED, SOLVED],
-        "4 steps of 16 pictures, and 1 step that solves the head: 3 epochs",
+        "4 steps of 16 images, and 1 step that solves the head: 3 epochs",
         ["2 epochs", "epoch 3"],
     ),
 }

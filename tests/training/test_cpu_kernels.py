@@ -23,7 +23,7 @@ def training(precision: str) -> Compute:
 def gradients(
     module: nn.Module, images: Tensor, of_output: Callable[[Tensor], Tensor], precision: str | None = None
 ) -> list[Tensor]:
-    """The output and the gradients of the pictures and of all parameters; None: as torch has it."""
+    """The output and the gradients of the images and of all parameters; None: as torch has it."""
     module.zero_grad()
     images = images.detach().clone(memory_format=torch.preserve_format).requires_grad_()
     if precision is None:
@@ -37,7 +37,7 @@ def gradients(
 
 @st.composite
 def depthwise(draw: st.DrawFn) -> tuple[nn.Conv2d, tuple[int, int], bool]:
-    """A depthwise convolution, the sides of pictures that it can take, and whether they are channels last."""
+    """A depthwise convolution, the sides of images that it can take, and whether they are channels last."""
     groups, times = draw(st.integers(2, 20)), draw(st.integers(1, 2))
     kernel = draw(st.tuples(st.integers(1, 7), st.integers(1, 7)))
     stride = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
@@ -119,7 +119,7 @@ def test_only_depthwise_convolutions_with_a_gradient_are_computed_another_way() 
         nn.Conv2d(8, 8, (1, 5), padding=(0, 2), groups=8),
         nn.Conv2d(8, 8, 3, [2], [1], [1], groups=8),  # type: ignore[arg-type]
     ],
-    ids=["dilated", "same", "reflected", "larger than the picture", "in one direction", "of single numbers"],
+    ids=["dilated", "same", "reflected", "larger than the image", "in one direction", "of single numbers"],
 )
 def test_any_other_depthwise_convolution_trains_too(conv: nn.Conv2d) -> None:
     images = torch.rand(4, 8, 6, 5)

@@ -33,7 +33,7 @@ def walk(planned: list[PhasePlan], patience: int | None) -> list[Position]:
             found.append(dataclasses.replace(at))
             for _ in range(min(plan.steps_per_epoch, plan.steps - at.phase_step)):
                 at.made_step()
-                at.totals = Totals(pictures=at.epoch_step)
+                at.totals = Totals(images=at.epoch_step)
                 found.append(dataclasses.replace(at))
             at.epoch += 1
             at.phase_epoch += 1

@@ -15,8 +15,8 @@ from finetune.data.cache import kept
 from finetune.errors import UserError
 from finetune.features.split import NoSplitError
 from finetune.recipe.load import parse_recipe
+from finetune.training.caching import feature_plan, frozen
 from finetune.training.fit import fit
-from finetune.training.kept import feature_plan, frozen
 from finetune.training.progress import Silent
 from finetune.training.run.directory import RunDir
 
@@ -37,8 +37,8 @@ class Told(Silent):
     def started(self, facts: Any) -> None:
         self.facts = [text for name, text in facts if name == "features"]
 
-    def features(self, done: int, pictures: int) -> None:
-        self.computed += pictures if done == pictures else 0
+    def features(self, done: int, images: int) -> None:
+        self.computed += images if done == images else 0
 
 
 def run(folder: Path, source: Path, train: str, *overrides: str) -> Told:
@@ -93,7 +93,7 @@ def test_on_and_off_give_the_same_bits(name: str, shapes: Path, tmp_path: Path) 
 
 
 def test_balanced_draws_of_unequal_classes_are_all_kept(shapes: Path, tmp_path: Path) -> None:
-    source = tmp_path / "pictures"
+    source = tmp_path / "images"
     shutil.copytree(shapes, source)
     for rare in sorted((source / "train" / "disc").iterdir())[3:]:
         rare.unlink()
@@ -105,10 +105,10 @@ def test_balanced_draws_of_unequal_classes_are_all_kept(shapes: Path, tmp_path: 
 
 def test_what_is_decided_is_told_and_written_down(shapes: Path, tmp_path: Path) -> None:
     told = run(tmp_path / "r", shapes, RECIPES["head only"])
-    assert told.facts[0].startswith("18 frozen layers, of train and val kept on disk (4.1 KB a picture")
+    assert told.facts[0].startswith("18 frozen layers, of train and val kept on disk (4.1 KB an image")
     environment = json.loads((tmp_path / "r" / "environment.json").read_text())
     assert environment["features"]["0"] in told.facts[0]
-    assert told.computed == 32  # val's pictures are among train's
+    assert told.computed == 32  # val's images are among train's
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_a_limit_is_kept(shapes: Path, tmp_path: Path) -> None:
 
 
 def test_nothing_is_reused_after_a_change(shapes: Path, tmp_path: Path) -> None:
-    source = tmp_path / "pictures"
+    source = tmp_path / "images"
     shutil.copytree(shapes, source)
     text = RECIPES["head only"]
     assert run(tmp_path / "r", source, text).computed == 32
@@ -151,7 +151,7 @@ def test_nothing_is_reused_after_a_change(shapes: Path, tmp_path: Path) -> None:
         image.transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(changed)
     os.utime(changed, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert run(tmp_path / "r", source, text).computed == 1
-    # Other weights, another transform: everything, with val's first picture, which train has no longer.
+    # Other weights, another transform: everything, with val's first image, which train has no longer.
     assert run(tmp_path / "r", source, text, "seed=6").computed == 33
     assert run(tmp_path / "r", source, text, "data.interpolation=nearest").computed == 33
     assert run(tmp_path / "r", source, text).computed == 0
@@ -173,10 +173,10 @@ def test_a_harmed_file_changes_nothing(
     assert bits(tmp_path / "a") == bits(tmp_path / "b")
 
 
-def test_pictures_that_cannot_be_read_are_left_out_the_same_way(shapes: Path, tmp_path: Path) -> None:
-    source = tmp_path / "pictures"
+def test_images_that_cannot_be_read_are_left_out_the_same_way(shapes: Path, tmp_path: Path) -> None:
+    source = tmp_path / "images"
     shutil.copytree(shapes, source)
-    (source / "train" / "disc" / "disc_03.png").write_bytes(b"no picture")
+    (source / "train" / "disc" / "disc_03.png").write_bytes(b"no image")
     (source / "val" / "square" / "square_02.png").write_bytes(b"")
     text = RECIPES["two phases, two views, EMA"]
     for where in ("off", "memory"):
@@ -210,7 +210,7 @@ train:
 """
 
 
-def test_a_solved_head_sees_plain_pictures_where_looks_have_no_end(shapes: Path, tmp_path: Path) -> None:
+def test_a_solved_head_sees_plain_images_where_looks_have_no_end(shapes: Path, tmp_path: Path) -> None:
     endless = ["train.augment.flip=true", "train.augment.mixup_alpha=0.2", "train.label_smoothing=0.1"]
     run(tmp_path / "plain", shapes, SOLVED, "model.head.dropout=0")
     run(tmp_path / "endless", shapes, SOLVED, "model.head.dropout=0.2", *endless)

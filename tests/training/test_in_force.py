@@ -97,7 +97,7 @@ OTHERS += ["gradients", "inference", "generator"]
 def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Recipe]:
     """``read("threads: 2")``: a recipe with that in its train section."""
     monkeypatch.setattr(backbones.models, "get_model", tiny.create)
-    source = tiny.draw_pictures(tmp_path / "pictures", {"train": (8, 6), "val": (3, 3), "test": (3, 3)})
+    source = tiny.draw_images(tmp_path / "images", {"train": (8, 6), "val": (3, 3), "test": (3, 3)})
 
     def parse(train: str = "", phases: str = TRAIN) -> Recipe:
         return parse_recipe(

@@ -42,7 +42,7 @@ def stepper(model: nn.Module, **options: object) -> Stepper:
         "compute": COMPUTE,
         "scaler": COMPUTE.scaler(),
         "seed": 0,
-        "name": "picture {}".format,
+        "name": "image {}".format,
     } | options
     return Stepper(**settings)  # type: ignore[arg-type]
 
@@ -66,7 +66,7 @@ def test_a_short_last_group_is_a_step_too() -> None:
     assert list(stepper(model, accumulate=2).epoch(batches([2, 2, 2]), Totals(), 0, 0)) == [1, 2]
 
 
-def test_totals_are_sums_over_pictures() -> None:
+def test_totals_are_sums_over_images() -> None:
     model = network().eval()
     for p in model.parameters():
         p.requires_grad_(True)
@@ -75,7 +75,7 @@ def test_totals_are_sums_over_pictures() -> None:
     list(stepper(model, schedule=frozen_rate).epoch(batches([4]), totals, 5, 0))
     (batch,) = batches([4])
     logits = network()(batch.images)
-    assert totals.pictures == 4
+    assert totals.images == 4
     assert totals.metrics()["train_loss"] == pytest.approx(
         nn.functional.cross_entropy(logits, batch.labels).item()
     )
@@ -119,7 +119,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update() -> None:
         yield bad
 
     made = stepper(model, accumulate=2)
-    with pytest.raises(NonFiniteLossError, match=r"that of the pictures\. .* picture 5"):
+    with pytest.raises(NonFiniteLossError, match=r"that of the images\. .* image 5"):
         list(made.epoch(spoiled(), Totals(), 0, 0))
     assert torch.equal(weights(model), before)
     list(stepper(model).epoch(batches([4]), Totals(), 0, 0))

@@ -84,7 +84,7 @@ def test_another_fault_is_not_hidden() -> None:
 
 
 class Hungry(nn.Module):
-    """Has room for so many pictures; what it was given is in ``seen``."""
+    """Has room for so many images; what it was given is in ``seen``."""
 
     def __init__(self, room: int) -> None:
         super().__init__()
@@ -117,14 +117,14 @@ def test_the_message_has_what_fits() -> None:
     with pytest.raises(NoMemoryError) as raised:
         step(model, 32, accumulate=2)
     text = str(raised.value)
-    assert "out of memory at step 5, in a batch of 32 pictures" in text
+    assert "out of memory at step 5, in a batch of 32 images" in text
     assert "train.batch_size: 4, and train.accumulate: 16" in text
     assert "--resume" in text
     assert model.seen == [32, 16, 8, 4]
 
 
 def test_where_nothing_fits_something_else_is_advised() -> None:
-    with pytest.raises(NoMemoryError, match=r"Not even 2 pictures fit.*data\.image_size"):
+    with pytest.raises(NoMemoryError, match=r"Not even 2 images fit.*data\.image_size"):
         step(Hungry(room=0), 32)
 
 
@@ -186,5 +186,5 @@ def test_a_real_limit() -> None:
         [sys.executable, "-c", LIMITED, str(Path(__file__).parent)],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert ended.stdout.startswith("NoMemoryError out of memory at step 5, in a batch of 64 pictures")
+    assert ended.stdout.startswith("NoMemoryError out of memory at step 5, in a batch of 64 images")
     assert "fit: set train.batch_size" in ended.stdout

@@ -14,8 +14,8 @@ from finetune.model.build import build
 from finetune.recipe.load import load_recipe, parse_recipe
 from finetune.training.fit import fit
 from finetune.training.movement import movement
-from finetune.training.run.checkpoint import load_trained
 from finetune.training.run.directory import RunDir
+from finetune.training.trained import load_trained
 
 RECIPE = """
 seed: 5
@@ -56,13 +56,13 @@ def test_it_is_the_closed_form(run: Path) -> None:
 
 
 def test_the_command(run: Path, tmp_path: Path, cli: Callable[..., Any]) -> None:
-    picture = tmp_path / "moved.png"
-    ended = cli("layers", run, "--json", "--plot", picture, "--checkpoint", "last")
+    image = tmp_path / "moved.png"
+    ended = cli("layers", run, "--json", "--plot", image, "--checkpoint", "last")
     assert ended.code == 0, ended.err
     rows = json.loads(ended.out)
     assert [row["head"] for row in rows] == [False] * 9 + [True]
     assert rows[0]["moved"] == 0.0 < rows[8]["moved"]
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert image.read_bytes().startswith(b"\x89PNG")
     shown = cli("layers", run).out.splitlines()
     assert shown[0].split()[:4] == ["#", "layer", "parameters", "moved"]
     assert shown[1].split() == ["1", "conv1", "9,536", "0.0000"]

@@ -27,8 +27,8 @@ sides = st.integers(1, 6)
 def test_it_is_torchvisions(
     groups: int, channels: int, rest: tuple[int, int, int], layout: torch.memory_format
 ) -> None:
-    pictures, height, width = rest
-    images = torch.randn(pictures, groups * channels, height, width).to(memory_format=layout)
+    count, height, width = rest
+    images = torch.randn(count, groups * channels, height, width).to(memory_format=layout)
     found = shuffle(images, groups)
     assert torch.equal(found, TORCHVISIONS(images, groups))
     assert found.is_contiguous(memory_format=layout)

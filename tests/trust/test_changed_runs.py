@@ -45,8 +45,8 @@ def promised(run: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> Path:
     folder = tmp_path_factory.mktemp("changed")
-    shutil.copytree(shapes, folder / "pictures")
-    (folder / "recipe.yaml").write_text(RECIPE.replace("SOURCE", str(folder / "pictures")))
+    shutil.copytree(shapes, folder / "images")
+    (folder / "recipe.yaml").write_text(RECIPE.replace("SOURCE", str(folder / "images")))
     return folder
 
 
@@ -82,7 +82,7 @@ def parts(place: Path) -> dict[str, Path]:
 
     with RunDir.open(place / "whole") as opened:
         fit_module.fit(recipe, opened, recipe_file=given, device="cpu")
-    # 32 training pictures: four steps an epoch; of the saves of `last`, every fourth ends an epoch.
+    # 32 training images: four steps an epoch; of the saves of `last`, every fourth ends an epoch.
     cut(place / "mid", "save_last", 6, before=False)
     cut(place / "between", "save_best", 1, before=True)
     return {name: place / name for name in ("whole", "mid", "between")}
@@ -183,19 +183,19 @@ def test_what_changed_is_listed_and_force_goes_on(take: Any, place: Path, cli: A
     assert train(cli, place, run, "--resume", *words).code == 0
 
 
-def test_changed_pictures_are_seen(take: Any, place: Path, cli: Any, parts: Any) -> None:
+def test_changed_images_are_seen(take: Any, place: Path, cli: Any, parts: Any) -> None:
     run = take("mid")
-    path = place / "pictures" / "train" / "disc" / "disc_03.png"
+    path = place / "images" / "train" / "disc" / "disc_03.png"
     original = path.read_bytes()
     try:
         flip(path)
         ended = train(cli, place, run, "--resume")
         assert ended.code == 2
-        assert "pictures: train: 1 picture changed ('train/disc/disc_03.png')" in ended.err
+        assert "images: train: 1 image changed ('train/disc/disc_03.png')" in ended.err
         path.unlink()
         ended = train(cli, place, run, "--resume")
         assert ended.code == 2
-        assert "pictures: train: 1 picture missing ('train/disc/disc_03.png')" in ended.err
+        assert "images: train: 1 image missing ('train/disc/disc_03.png')" in ended.err
         ended = train(cli, place, run, "--resume", "--force")
         assert ended.code == 0, ended.err
         assert (run / "splits.csv").read_text().count("train/disc/") == 15
@@ -214,7 +214,7 @@ def test_what_force_cannot_bridge(key: str, take: Any, place: Path, cli: Any) ->
 
 def test_other_classes_are_refused_even_by_force(take: Any, place: Path, cli: Any) -> None:
     run = take("mid")
-    moved = [(place / "pictures" / split / "disc", place / "pictures" / split / "disk") for split in
+    moved = [(place / "images" / split / "disc", place / "images" / split / "disk") for split in
              ("train", "val", "test")]  # fmt: skip
     for old, new in moved:
         old.rename(new)
@@ -246,7 +246,7 @@ def test_an_environment_that_is_gone_is_an_error(take: Any, place: Path, cli: An
     [{"global_step": "x"}, {"epoch": -1}, {"format": 9}, {"best": 3}, {"totals": {"loss": "a"}}, {"new": 1}],
 )
 def test_a_state_of_another_kind_is_refused(state: Any, take: Any, place: Path, cli: Any) -> None:
-    from finetune.model.manifest import digest
+    from finetune.checkpoint.manifest import digest
 
     run = take("mid")
     for name in ("last", "last.previous"):

@@ -15,24 +15,24 @@ import pytest
 import safetensors.torch
 import torch
 
-from finetune.data.picture.preprocessing import Preprocessing
-from finetune.errors import CheckpointError, RunDirError, SaveError
-from finetune.model.build import build
-from finetune.recipe.load import dump_recipe
-from finetune.recipe.schema import Recipe
-from finetune.training.card import ModelCard
-from finetune.training.run.checkpoint import (
+from finetune.checkpoint.card import ModelCard
+from finetune.checkpoint.storage import (
     CARD,
     MODEL,
     STATE,
-    load_trained,
     open_checkpoint,
     promote,
     read_document,
     save_checkpoint,
 )
+from finetune.errors import CheckpointError, RunDirError, SaveError
+from finetune.image.preprocessing import Preprocessing
+from finetune.model.build import build
+from finetune.recipe.load import dump_recipe
+from finetune.recipe.schema import Recipe
 from finetune.training.run.directory import Description, RunDir
 from finetune.training.run.files import METRICS
+from finetune.training.trained import load_trained
 
 
 @contextmanager
@@ -196,7 +196,7 @@ def _rewritten(small_run: Path, folder: Path, change: Callable[[Path], None]) ->
     shutil.copytree(small_run, run)
     best = run / "checkpoints" / "best"
     change(best)
-    from finetune.model.manifest import digest
+    from finetune.checkpoint.manifest import digest
 
     digests = {path.name: digest(path) for path in best.iterdir() if path.name != "manifest.json"}
     (best / "manifest.json").write_text(json.dumps({"sha256": digests}))
@@ -254,7 +254,7 @@ def test_hostile_checkpoints_are_refused(
 ) -> None:
     run = _rewritten(small_run, tmp_path / "copy", HOSTILE[name])
     before = sorted(tmp_path.rglob("*"))
-    ended = cli(command, run, *(["picture.png"] if command == "predict" else []))
+    ended = cli(command, run, *(["image.png"] if command == "predict" else []))
     assert ended.code == 2, ended.err
     assert ended.err.strip()
     assert ended.out == ""

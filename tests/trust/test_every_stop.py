@@ -128,11 +128,11 @@ def stops(monkeypatch: pytest.MonkeyPatch) -> Stops:
 
 
 def drawn(root: Path, counts: dict[str, tuple[int, int]]) -> Path:
-    """A folder of pictures, and the source's weights beside it."""
-    folder = tiny.draw_pictures(root / "pictures", counts)
+    """A folder of images, and the source's weights beside it."""
+    folder = tiny.draw_images(root / "images", counts)
     torch.manual_seed(1)
     weights = tiny.TinyNetwork(1000).state_dict()
-    safetensors.torch.save_file(weights, folder.with_name("pictures.safetensors"))
+    safetensors.torch.save_file(weights, folder.with_name("images.safetensors"))
     return folder
 
 

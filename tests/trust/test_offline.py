@@ -31,7 +31,7 @@ ASKING = {
     "torchvision, by mirrors": (("doctor", "torchvision:MNIST"), ("train-images-idx3", "belong into")),
     "torchvision, by an address": (("doctor", "torchvision:CIFAR10"), ("cifar-10-python", "belong into")),
     "advice": (("advise", "digits", "--backbone", "resnet18"), ("resnet18-", "checkpoints")),
-    "pictures alone": (("train", "hotdog"), ("hotdog.zip", "put it at")),
+    "images alone": (("train", "hotdog"), ("hotdog.zip", "put it at")),
     "timm": (("probe", "digits", "--backbone", "timm:resnet10t"), ("huggingface.co", "model.weights")),
 }  # fmt: skip
 

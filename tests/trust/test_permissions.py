@@ -54,7 +54,7 @@ def test_a_cache_of_another_user(at: str, cli: Any, monkeypatch: pytest.MonkeyPa
     assert (folder / "about.json").exists()
 
 
-def test_pictures_in_a_folder_that_may_not_be_entered(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_in_a_folder_that_may_not_be_entered(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train: Split = read_folder(shapes).splits["train"]
     monkeypatch.setattr(os, "stat", os.stat)
     closed(shapes / "train" / "disc", monkeypatch)

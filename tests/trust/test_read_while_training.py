@@ -9,17 +9,19 @@ from typing import Any
 import pytest
 import torch
 
-from finetune.data.picture.preprocessing import Preprocessing
+from finetune.checkpoint import manifest, storage
+from finetune.checkpoint.card import ModelCard
+from finetune.checkpoint.storage import CARD, MODEL, save_checkpoint
 from finetune.errors import CheckpointError
-from finetune.model import manifest, weights
+from finetune.image.preprocessing import Preprocessing
+from finetune.model import weights
 from finetune.model.backbones import create
 from finetune.model.build import build
 from finetune.model.weights import load_source_weights
 from finetune.recipe.load import dump_recipe
 from finetune.recipe.schema import Recipe
-from finetune.training.card import ModelCard
-from finetune.training.run import checkpoint
-from finetune.training.run.checkpoint import CARD, MODEL, load_trained, save_checkpoint
+from finetune.training import trained as trained_network
+from finetune.training.trained import load_trained
 
 BACKBONE = "shufflenet_v2_x0_5"
 RECIPE = Recipe.model_validate(
@@ -76,7 +78,8 @@ def test_weights_and_card_are_of_one_moment(
 ) -> None:
     save(("a", "b"))
     save(("a", "b"))
-    meanwhile(monkeypatch, checkpoint, at, lambda: save(("x", "y", "z")), 2)
+    room = storage if at == "fault" else trained_network
+    meanwhile(monkeypatch, room, at, lambda: save(("x", "y", "z")), 2)
     trained = load_trained(tmp_path, which)
     assert trained.card.classes == ("x", "y", "z")
     assert {value.flatten()[0].item() for value in trained.module.state_dict().values()} == {3}
@@ -96,7 +99,7 @@ def test_between_two_renames(which: Any, save: Save, tmp_path: Path, monkeypatch
         shutil.rmtree(previous)
         save(("x", "y", "z"))
 
-    meanwhile(monkeypatch, checkpoint, "read_tensors", go_on, 1)
+    meanwhile(monkeypatch, trained_network, "read_tensors", go_on, 1)
     assert load_trained(tmp_path, which).card.classes == ("x", "y", "z")
 
 
@@ -104,7 +107,7 @@ def test_replaced_all_the_time(save: Save, tmp_path: Path, monkeypatch: pytest.M
     save(("a", "b"))
     monkeypatch.setattr(manifest, "ATTEMPTS", 3)
     monkeypatch.setattr(manifest, "PAUSE", 0.0)
-    meanwhile(monkeypatch, checkpoint, "read_document", lambda: save(("a", "b")), 10)
+    meanwhile(monkeypatch, trained_network, "read_document", lambda: save(("a", "b")), 10)
     with pytest.raises(CheckpointError, match="faster than it can be read"):
         load_trained(tmp_path)
 

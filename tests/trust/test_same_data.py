@@ -23,7 +23,7 @@ PER_CLASS = 24
 
 
 def put_noise(root: Path, seed: int = 0) -> Path:
-    """Pictures that nothing can be learned from; no two are alike."""
+    """Images that nothing can be learned from; no two are alike."""
     draw = np.random.default_rng(seed)
     for name in ("cat", "dog"):
         (root / name).mkdir(parents=True)
@@ -76,7 +76,7 @@ def recorded(run: Path) -> dict[str, list[str]]:
 
 
 def evaluated(cli: Cli, *words: str | Path) -> tuple[dict[str, Any], list[str], str]:
-    """What eval says, which pictures it judged (as class/name), and what it remarked."""
+    """What eval says, which images it judged (as class/name), and what it remarked."""
     ended = cli("eval", "runs/recipe", "--json", "--predictions", "judged.csv", *words)
     assert ended.code == 0, ended.err
     with open("judged.csv", newline="") as file:  # noqa: PTH123
@@ -97,7 +97,7 @@ def test_however_the_folder_is_spelt(spelling: str, place: Path, cli: Cli) -> No
 
 
 @pytest.mark.parametrize("kind", ["moved", "copied", "table", "other names"])
-def test_the_same_pictures_elsewhere(kind: str, place: Path, cli: Cli) -> None:
+def test_the_same_images_elsewhere(kind: str, place: Path, cli: Cli) -> None:
     other = place / "other"
     (shutil.move if kind == "moved" else shutil.copytree)(place / "noise", other)
     data = other
@@ -111,10 +111,10 @@ def test_the_same_pictures_elsewhere(kind: str, place: Path, cli: Cli) -> None:
     found, judged, _ = evaluated(cli, "--data", data)
     assert [name.replace("IMG ", "") for name in judged] == recorded(place / "runs/recipe")["test"]
     assert found["split"] == "test"
-    assert found["pictures"] == {"missing": 0, "changed": 0, "new": 0}
+    assert found["images"] == {"missing": 0, "changed": 0, "new": 0}
 
 
-def test_the_run_and_its_pictures_moved_together(place: Path, cli: Cli, monkeypatch: Any) -> None:
+def test_the_run_and_its_images_moved_together(place: Path, cli: Cli, monkeypatch: Any) -> None:
     shutil.move(place, place.with_name("elsewhere"))
     run = place.with_name("elsewhere") / "runs/recipe"
     for here in (place.with_name("elsewhere"), place.parent):
@@ -137,27 +137,27 @@ def test_from_another_working_directory(place: Path, cli: Cli, tmp_path: Path, m
     ended = cli("eval", place / "runs/recipe", "--json")
     assert ended.code == 2
     assert str(place / "noise") in ended.err
-    assert "holds other pictures" in ended.err
+    assert "holds other images" in ended.err
     assert "--data" in ended.err
     assert ended.out == ""
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_a_deleted_picture_moves_no_other(split: str, place: Path, cli: Cli) -> None:
+def test_a_deleted_image_moves_no_other(split: str, place: Path, cli: Cli) -> None:
     expected = recorded(place / "runs/recipe")
     gone = expected[split][0]
     (place / "noise" / gone).unlink()
     found, judged, err = evaluated(cli)
     assert judged == [name for name in expected["test"] if name != gone]
-    assert found["pictures"] == {"missing": 1, "changed": 0, "new": 0}
-    assert f"{split}: 1 picture missing ('{gone}')" in err
+    assert found["images"] == {"missing": 1, "changed": 0, "new": 0}
+    assert f"{split}: 1 image missing ('{gone}')" in err
     ended = cli("eval", "runs/recipe", "--strict")
     assert ended.code == 2
-    assert f"{split}: 1 picture missing ('{gone}')" in ended.err
+    assert f"{split}: 1 image missing ('{gone}')" in ended.err
     assert ended.out == ""
 
 
-def test_changed_new_and_missing_pictures_are_counted(place: Path, cli: Cli) -> None:
+def test_changed_new_and_missing_images_are_counted(place: Path, cli: Cli) -> None:
     expected = recorded(place / "runs/recipe")["test"]
     missing, changed = expected[0], expected[1]
     (place / "noise" / missing).unlink()
@@ -165,10 +165,10 @@ def test_changed_new_and_missing_pictures_are_counted(place: Path, cli: Cli) -> 
     Image.new("RGB", (36, 36), "red").save(place / "noise" / "cat" / "new.png")
     found, judged, err = evaluated(cli)
     assert judged == expected[2:]
-    assert found["pictures"] == {"missing": 1, "changed": 1, "new": 1}
-    for words in (f"1 picture missing ('{missing}')", f"1 picture changed ('{changed}')", "1 picture new"):
+    assert found["images"] == {"missing": 1, "changed": 1, "new": 1}
+    for words in (f"1 image missing ('{missing}')", f"1 image changed ('{changed}')", "1 image new"):
         assert words in err
-    assert f"{len(expected) - 2} of {len(expected)} recorded pictures are judged" in err
+    assert f"{len(expected) - 2} of {len(expected)} recorded images are judged" in err
 
 
 def test_without_a_change_strict_passes(place: Path, cli: Cli) -> None:
@@ -180,35 +180,35 @@ def test_when_nothing_is_left_it_is_an_error(place: Path, cli: Cli) -> None:
         (place / "noise" / name).unlink()
     ended = cli("eval", "runs/recipe", "--min-top1", "0")
     assert ended.code == 2
-    assert "none of the pictures of test" in ended.err
+    assert "none of the images of test" in ended.err
 
 
 def test_other_data_is_judged_without_what_the_run_has_seen(place: Path, cli: Cli) -> None:
-    """A few of the run's pictures, of all splits, under other names, among many others."""
+    """A few of the run's images, of all splits, under other names, among many others."""
     other = put_noise(place / "other", seed=5)
     expected = recorded(place / "runs/recipe")
     seen = [*expected["train"][:3], expected["val"][0]]
     for number, name in enumerate([*seen, expected["test"][0]]):
         shutil.copy(place / "noise" / name, other / Path(name).parent / f"copy{number}.png")
     found, judged, err = evaluated(cli, "--data", other)
-    assert found["pictures"] == {"seen": 4}
+    assert found["images"] == {"seen": 4}
     assert found["n"] == 2 * PER_CLASS + 1
     assert [name for name in judged if "copy" in name] == [f"{Path(expected['test'][0]).parent}/copy4.png"]
-    assert "4 of 53 pictures" in err
+    assert "4 of 53 images" in err
     assert evaluated(cli, "--data", other, "--include-seen")[0]["n"] == 2 * PER_CLASS + 5
     ended = cli("eval", "runs/recipe", "--data", other, "--strict")
     assert ended.code == 2
-    assert "4 of 53 pictures" in ended.err
+    assert "4 of 53 images" in ended.err
 
 
-def test_training_pictures_alone_are_refused(place: Path, cli: Cli) -> None:
+def test_training_images_alone_are_refused(place: Path, cli: Cli) -> None:
     for name in recorded(place / "runs/recipe")["train"][:6]:
         target = place / "seen" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(place / "noise" / name, target)
     ended = cli("eval", "runs/recipe", "--data", "seen")
     assert ended.code == 2
-    assert "all 6 pictures are in the run's train or val" in ended.err
+    assert "all 6 images are in the run's train or val" in ended.err
     assert evaluated(cli, "--data", "seen", "--include-seen")[0]["n"] == 6
 
 
@@ -228,7 +228,7 @@ def bits(run: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("spelling", ["./noise", "{here}/noise/", "moved", "table"])
-def test_resume_takes_the_same_pictures_however_spelt(spelling: str, place: Path, cli: Cli) -> None:
+def test_resume_takes_the_same_images_however_spelt(spelling: str, place: Path, cli: Cli) -> None:
     recipe = write_recipe(place / "two.yaml", "noise", epochs=2)
     assert cli("train", recipe, "--device", "cpu").code == 0
     whole = bits(place / "runs/two")
@@ -247,7 +247,7 @@ def test_resume_takes_the_same_pictures_however_spelt(spelling: str, place: Path
     ended = cli("train", recipe, *words)
     assert ended.code == 0, ended.err
     assert bits(run) == whole
-    # From here on, the run knows where its pictures are.
+    # From here on, the run knows where its images are.
     assert cli("eval", run).code == 0
 
 
@@ -295,15 +295,15 @@ def test_resume_names_what_differs(place: Path, cli: Cli) -> None:
     words = ("train", recipe, "--run-dir", run, "--resume", "--device", "cpu")
     ended = cli(*words)
     assert ended.code == 2
-    assert f"pictures: train: 1 picture missing ('{expected['train'][0]}')" in ended.err
-    assert "pictures: 1 picture new ('cat/new.png')" in ended.err
+    assert f"images: train: 1 image missing ('{expected['train'][0]}')" in ended.err
+    assert "images: 1 image new ('cat/new.png')" in ended.err
     ended = cli(*words, "--force")
     assert ended.code == 0, ended.err
-    # Nothing that was in train or val is in test now, and the new picture is in no split.
+    # Nothing that was in train or val is in test now, and the new image is in no split.
     assert recorded(run) == expected | {"train": expected["train"][1:]}
 
 
-def test_other_pictures_are_refused_by_resume(place: Path, cli: Cli) -> None:
+def test_other_images_are_refused_by_resume(place: Path, cli: Cli) -> None:
     recipe = write_recipe(place / "two.yaml", "noise", epochs=2)
     run = stopped_after_one_epoch(place, recipe)
     put_noise(place / "other", seed=5)
@@ -325,23 +325,22 @@ def test_runs_of_a_folder_and_of_its_copy_are_compared(place: Path, cli: Cli) ->
     (place / "noise" / recorded(place / "runs/recipe")["train"][0]).unlink()
     ended = cli("compare", "runs/recipe", "runs/copy", "--device", "cpu")
     assert ended.code == 0, ended.err
-    assert "1 picture missing" in ended.err
+    assert "1 image missing" in ended.err
 
 
 def test_export_checks_on_the_recorded_val(place: Path, cli: Cli, monkeypatch: Any, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     ended = cli("export", place / "runs/recipe", "--format", "safetensors")
     assert ended.code == 0, ended.err
-    assert "val pictures" in ended.out
+    assert "val images" in ended.out
 
 
-def test_predict_says_which_pictures_the_run_has_seen(place: Path, cli: Cli, tmp_path: Path) -> None:
+def test_predict_says_which_images_the_run_has_seen(place: Path, cli: Cli, tmp_path: Path) -> None:
     ended = cli("predict", "runs/recipe", "noise", "--jsonl")
     assert ended.code == 0, ended.err
     seen = {name: len(found) for name, found in recorded(place / "runs/recipe").items()}
     assert (
-        f"{seen['train'] + seen['val']} of {2 * PER_CLASS} pictures are in the run's train or val"
-        in ended.err
+        f"{seen['train'] + seen['val']} of {2 * PER_CLASS} images are in the run's train or val" in ended.err
     )
     others = put_noise(tmp_path / "others", seed=4)
     assert "train or val" not in cli("predict", "runs/recipe", others, "--jsonl").err
@@ -356,7 +355,7 @@ def test_a_run_is_probed_on_its_own_splits(place: Path, cli: Cli) -> None:
     (place / "noise" / expected["test"][0]).unlink()
     ended = cli("probe", "runs/recipe", "--json", "--device", "cpu")
     assert ended.code == 0, ended.err
-    assert "1 picture missing" in ended.err
+    assert "1 image missing" in ended.err
     assert {row["when"] for row in json.loads(ended.out)} == {"before", "after"}
 
 
@@ -378,7 +377,7 @@ def test_vary_split_goes_with_seeds(place: Path, cli: Cli) -> None:
     assert cli("train", "recipe.yaml", "--vary-split").code == 2
 
 
-def test_folds_of_changed_pictures_do_not_belong_together(place: Path, cli: Cli) -> None:
+def test_folds_of_changed_images_do_not_belong_together(place: Path, cli: Cli) -> None:
     words = ("cv", "recipe.yaml", "--folds", "3", "--device", "cpu")
     assert cli(*words).code == 0
     assert cli(*words, "--resume").code == 0

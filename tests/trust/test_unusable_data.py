@@ -15,7 +15,7 @@ from finetune.training.smoke import shortened
 
 @pytest.fixture
 def album(shapes: Path, tmp_path: Path) -> Path:
-    """A copy of the pictures: train, val and test of discs and squares."""
+    """A copy of the images: train, val and test of discs and squares."""
     return Path(shutil.copytree(shapes, tmp_path / "album"))
 
 
@@ -43,11 +43,11 @@ def test_one_class(album: Path, refused: Any) -> None:
     assert "only one class ('square')" in said
 
 
-def test_one_picture_in_a_class(album: Path, refused: Any) -> None:
+def test_one_image_in_a_class(album: Path, refused: Any) -> None:
     for path in sorted((album / "train" / "disc").iterdir())[1:]:
         path.unlink()
     said = refused(album / "train")
-    assert "'disc': 1 picture" in said
+    assert "'disc': 1 image" in said
 
 
 def test_an_empty_class(album: Path, refused: Any) -> None:
@@ -84,7 +84,7 @@ def test_a_label_that_the_csv_misspells_without_splits(album: Path, refused: Any
     ]
     (tmp_path / "table.csv").write_text("path,label\n" + "\n".join(rows) + "\n")
     said = refused(tmp_path / "table.csv")
-    assert "'dics': 1 picture. Did you mean 'disc'" in said
+    assert "'dics': 1 image. Did you mean 'disc'" in said
 
 
 def test_nothing_there(tmp_path: Path, refused: Any) -> None:
@@ -134,10 +134,10 @@ def test_a_batch_of_one_in_batchnorm(
         assert not (tmp_path / "run").exists()
 
 
-def test_a_last_single_picture_joins_the_batch_before(
+def test_a_last_single_image_joins_the_batch_before(
     recipe: Callable[..., Path], tmp_path: Path, cli: Any
 ) -> None:
-    """32 pictures in batches of 31."""
+    """32 images in batches of 31."""
     words = ["--set", "train.batch_size=31", "--set", "train.phases.0.freeze=none"]
     ended = cli("train", recipe(), "--run-dir", tmp_path / "run", "--device", "cpu", *words)
     assert ended.code == 0, ended.err
@@ -206,7 +206,7 @@ def test_doubtful_data_is_trained_on_by_no_command(
 
 
 def test_what_says_how_a_source_is_read_can_be_tried(album: Path, recipe: Callable[..., Path]) -> None:
-    """Whatever names a column or a layout is sound for drawn pictures too, which have neither."""
+    """Whatever names a column or a layout is sound for drawn images too, which have neither."""
     path = recipe(source=listed_with("partition", "0", "2")(album))
     wanted = load_recipe(path, ["data.split_column=none"])
     assert any("not used: 'partition'" in note for note in setup.load_data(wanted.data, 0).notes)
@@ -218,7 +218,7 @@ def test_what_says_how_a_source_is_read_can_be_tried(album: Path, recipe: Callab
     assert set(setup.load_data(tried.data, 0).splits) == {"train", "val", "test"}
 
 
-def test_published_test_pictures_stay_test(
+def test_published_test_images_stay_test(
     album: Path, recipe: Callable[..., Path], tmp_path: Path, cli: Any
 ) -> None:
     for split in ("train", "val", "test"):

@@ -1,4 +1,4 @@
-"""A zoo of pictures through train, eval, predict and the exported model: the same answers and refusals."""
+"""A zoo of images through train, eval, predict and the exported model: the same answers and refusals."""
 
 import csv
 import hashlib
@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 
 from finetune.data.batches.loaders import eval_batches
-from finetune.data.picture.images import open_rgb
-from finetune.data.picture.preprocessing import Preprocessing
 from finetune.data.sources.dataset import Split
-from finetune.data.sources.pictures import FilePictures
+from finetune.data.sources.images import FileImages
+from finetune.image.decode import open_rgb
+from finetune.image.preprocessing import Preprocessing
 
 Made = Callable[[], bytes]
 
@@ -112,7 +112,7 @@ BAD: dict[str, tuple[Made, str]] = {
     "cut.png": (lambda: encoded(smooth(), "PNG")[:-40], "truncated"),
     "cut.gif": (lambda: animated("GIF")[:60], ""),
     "damaged.png": (damaged_png, "damaged"),
-    "zeros.jpg": (lambda: b"\0" * 4000, "not a picture"),
+    "zeros.jpg": (lambda: b"\0" * 4000, "not an image"),
     "bomb.png": (lambda: bomb(60_000), "pixels"),
     "larger bomb.png": (lambda: bomb(2_000_000_000), "pixels"),
     "strip.png": (lambda: encoded(Image.new("1", (200_000, 1)), "PNG"), "too elongated"),
@@ -209,7 +209,7 @@ def test_train_eval_predict_and_the_exported_model_agree(zoo: Path, cli: Any, ch
             assert line["class"] == row["predicted"]
             assert line["probability"] == pytest.approx(float(row["probability"]), abs=1e-4)
     paths = [zoo / "test" / "odd" / name for name in GOOD]
-    odd = Split(FilePictures(paths), np.zeros(len(paths), dtype=np.int64))
+    odd = Split(FileImages(paths), np.zeros(len(paths), dtype=np.int64))
     batches = eval_batches(odd, preprocessing, batch_size=8)
     for path, image in zip(paths, (image for batch in batches for image in batch.images), strict=True):
         np.testing.assert_array_equal(image.numpy(), preprocessing(open_rgb(path)))

@@ -1,1 +1,1 @@
-"""Pictures put together: in which order, in which process, as what tensors."""
+"""Images put together: in which order, in which process, as what tensors."""

@@ -9,17 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finetune.data.cache.decoded import Decoded, Pixels, Place
-from finetune.data.picture.transforms import Box
+from finetune.data.cache.decoded import Decoded, Place
 from finetune.errors import BadImageError
+from finetune.image.threes import Pixels
+from finetune.image.transforms import Box
 
 
 @dataclass
 class Batch:
-    """Pictures with their classes.
+    """Images with their classes.
 
     ``images`` is (N, C, S, S) float32; ``targets`` (N,) int64, or (N, num_classes) float32 when mixed;
-    ``labels`` (N,) int64, unmixed; ``indices`` the N places in the split. ``bad`` are the pictures that could
+    ``labels`` (N,) int64, unmixed; ``indices`` the N places in the split. ``bad`` are the images that could
     not be read and are left out; N is 0 where none could.
     """
 
@@ -39,7 +40,7 @@ class Batch:
         )
 
     def first(self, count: int) -> "Batch":
-        """The first ``count`` of its pictures."""
+        """The first ``count`` of its images."""
         parts = {name: getattr(self, name)[:count] for name in ("images", "targets", "labels", "indices")}
         return dataclasses.replace(self, **parts)
 
@@ -51,7 +52,7 @@ class Fresh:
     """
 
     pixels: Tensor
-    pictures: tuple[tuple[bytes, int, int, Place | None], ...]
+    images: tuple[tuple[bytes, int, int, Place | None], ...]
 
     def __getstate__(self) -> dict[str, Any]:
         return _as_arrays(self.__dict__)
@@ -64,13 +65,13 @@ class Fresh:
         """Put together what was decoded."""
         flat = [pixels.reshape(-1) for _, pixels, _ in found]
         joined = np.concatenate(flat) if flat else np.empty(0, dtype=np.uint8)
-        pictures = tuple((stamp, *pixels.shape[:2], lost) for stamp, pixels, lost in found)
-        return cls(torch.from_numpy(joined), pictures)
+        images = tuple((stamp, *pixels.shape[:2], lost) for stamp, pixels, lost in found)
+        return cls(torch.from_numpy(joined), images)
 
     def keep(self, decoded: Decoded) -> None:
         """Put them where later epochs find them."""
         at, flat = 0, self.pixels.numpy()
-        for stamp, height, width, lost in self.pictures:
+        for stamp, height, width, lost in self.images:
             end = at + height * width * 3
             decoded.add(stamp, flat[at:end].reshape(height, width, 3), lost)
             at = end
@@ -80,9 +81,9 @@ class Fresh:
 class PixelBatch:
     """A batch as it is read: 8 bits a colour, a quarter of what it becomes.
 
-    ``pixels`` is (N, S, S, 3) uint8, or (N, S, S, 1) where pictures are made grey, or (N, S, S, C) where they
+    ``pixels`` is (N, S, S, 3) uint8, or (N, S, S, 1) where images are made grey, or (N, S, S, C) where they
     have bands of their own; ``erased`` the boxes to be
-    erased, each with the place of its picture in the batch; ``fresh`` what is to be kept; the rest as in
+    erased, each with the place of its image in the batch; ``fresh`` what is to be kept; the rest as in
     :class:`Batch`.
     """
 

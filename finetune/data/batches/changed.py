@@ -1,4 +1,4 @@
-"""Pictures whose files became others while a run trains on them: told, and read as they are now."""
+"""Images whose files became others while a run trains on them: told, and read as they are now."""
 
 import logging
 import os
@@ -16,7 +16,7 @@ NO_FILE = (-1, -1)
 
 
 class Changes:
-    """Size and time of change of each picture's file, as they were when this was made."""
+    """Size and time of change of each image's file, as they were when this was made."""
 
     def __init__(self, split: Split) -> None:
         self._split = split
@@ -26,13 +26,13 @@ class Changes:
         self._counted = False
 
     def look(self, indices: Iterable[int]) -> None:
-        """Called with the pictures that were just read. The first that changed is named in the log."""
+        """Called with the images that were just read. The first that changed is named in the log."""
         for index in self.among(index for index in indices if index not in self._changed):
             name = self._split.name(index)
             if not self._changed:
                 log.warning(
                     "%s: was written anew after the run began, and is trained on as it is now; where it "
-                    "is another picture, nothing repeats this run, and --resume refuses",
+                    "is another image, nothing repeats this run, and --resume refuses",
                     printable(name),
                 )
             self._changed.add(index)
@@ -47,7 +47,7 @@ class Changes:
         """Called at the end of an epoch. The first time that there are several, the log has their number."""
         if len(self._changed) > 1 and not self._counted:
             self._counted = True
-            log.warning("%d training pictures were written anew after the run began", len(self._changed))
+            log.warning("%d training images were written anew after the run began", len(self._changed))
 
 
 def _facts(name: str) -> tuple[int, int]:

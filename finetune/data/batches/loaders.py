@@ -18,11 +18,11 @@ from finetune.data.batches.reading import Draw, OnBadImage, Order, Reader, batch
 from finetune.data.batches.reading import default_workers as default_workers
 from finetune.data.cache.decoded import Decoded
 from finetune.data.keys import key
-from finetune.data.picture.preprocessing import Preprocessing
-from finetune.data.picture.transforms import EvalTransform, TrainTransform, Transform
 from finetune.data.processes import nothing
 from finetune.data.sources.dataset import Split
 from finetune.errors import BadImageError, DataError, require_known
+from finetune.image.preprocessing import Preprocessing
+from finetune.image.transforms import EvalTransform, TrainTransform, Transform
 
 log = logging.getLogger("finetune")
 
@@ -30,19 +30,19 @@ CPU = torch.device("cpu")
 
 
 class TrainLoader:
-    """The training pictures, epoch after epoch.
+    """The training images, epoch after epoch.
 
-    ``sampler: shuffle`` takes every picture once an epoch; ``balanced`` makes as many draws, every class
-    equally often. The last batch may be smaller; one of a single picture, on which BatchNorm cannot train,
+    ``sampler: shuffle`` takes every image once an epoch; ``balanced`` makes as many draws, every class
+    equally often. The last batch may be smaller; one of a single image, on which BatchNorm cannot train,
     joins the batch before it.
 
-    How picture i looks in epoch e depends on (seed, e, i) and, where it is drawn several times, the number
+    How image i looks in epoch e depends on (seed, e, i) and, where it is drawn several times, the number
     of the draw; with ``views`` on e mod views in place of e. The order depends on (seed, e), the mixing on
     (seed, e, number of the batch). Nothing depends on the number of workers, or on where an epoch is taken
     up.
 
     ``on_bad_image: skip`` leaves out what cannot be read: it is in :attr:`Batch.bad`, and named in the log
-    once. The batches stay as they are numbered. One of which a single picture is left is emptied, too.
+    once. The batches stay as they are numbered. One of which a single image is left is emptied, too.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class TrainLoader:
     ) -> None:
         require_known("sampler", sampler, ("shuffle", "balanced"))
         if not len(split):
-            raise DataError("there are no pictures to train on")
+            raise DataError("there are no images to train on")
         self._split = split
         self._batch_size = batch_size
         self._seed = seed
@@ -79,7 +79,7 @@ class TrainLoader:
 
     @property
     def split(self) -> Split:
-        """The pictures."""
+        """The images."""
         return self._split
 
     @property
@@ -100,8 +100,8 @@ class TrainLoader:
             check: is called while a batch is waited for, and may end the wait by raising.
 
         Raises:
-            BadImageError: a picture cannot be read and ``on_bad_image`` is error.
-            DataError: not one picture can be read.
+            BadImageError: an image cannot be read and ``on_bad_image`` is error.
+            DataError: not one image can be read.
             FinetuneError: a loader process died or stands still.
         """
         if self._running is not None:
@@ -124,10 +124,10 @@ class TrainLoader:
             raise
         self._changes.count()
         if bad and not seen and start == 0:
-            raise DataError(f"none of the {len(self._split)} training pictures can be read; the first: {bad}")
+            raise DataError(f"none of the {len(self._split)} training images can be read; the first: {bad}")
 
     def keep(self, decoded: Decoded | None) -> None:
-        """Keep what pictures are decoded to there, and read them from there. Loader processes start anew."""
+        """Keep what images are decoded to there, and read them from there. Loader processes start anew."""
         self.close()
         self._reader.decoded = decoded
 
@@ -140,7 +140,7 @@ class TrainLoader:
 
     def _finished(self, read: PixelBatch, epoch: int, number: int) -> Batch:
         if len(read.indices) == 1 and read.bad:
-            # BatchNorm cannot train on one picture; in another epoch it is in other company.
+            # BatchNorm cannot train on one image; in another epoch it is in other company.
             read = PixelBatch(read.pixels[:0], read.labels[:0], (), bad=read.bad)
         batch = self._normalize(read)
         if self._mixer is None:
@@ -156,7 +156,7 @@ class TrainLoader:
         return bounds
 
     def draws(self, epoch: int, start: int = 0) -> Iterator[list[Draw]]:
-        """For each batch of :meth:`epoch` the places of its pictures, and the keys of their augmentation."""
+        """For each batch of :meth:`epoch` the places of its images, and the keys of their augmentation."""
         targets = self._split.targets
         if self._sampler == "balanced":
             order = balanced(targets, self._seed, epoch)
@@ -170,7 +170,7 @@ class TrainLoader:
             yield [(i, key(self._seed, "picture", view, i, count)) for i, count in draws]
 
     def tell(self, bad: Iterable[BadImageError]) -> None:
-        """Name pictures that cannot be read in the log, each once."""
+        """Name images that cannot be read in the log, each once."""
         for error in bad:
             if error.name not in self._known_bad:
                 self._known_bad.add(error.name)
@@ -188,14 +188,14 @@ def eval_batches(
     decoded: Decoded | None = None,
     check: Callable[[], None] = nothing,
 ) -> Iterator[Batch]:
-    """The pictures of a split in order, as evaluation sees them.
+    """The images of a split in order, as evaluation sees them.
 
     With ``on_bad_image: skip``, what cannot be read is left out and in :attr:`Batch.bad`. ``decoded`` keeps
-    the pictures as they are resized and cut out, for the next time. ``check`` is called while a batch is
+    the images as they are resized and cut out, for the next time. ``check`` is called while a batch is
     waited for, and may end the wait by raising.
 
     Raises:
-        BadImageError: a picture cannot be read and ``on_bad_image`` is error.
+        BadImageError: an image cannot be read and ``on_bad_image`` is error.
         FinetuneError: a loader process died or stands still.
     """
     yield from read_draws(
@@ -223,7 +223,7 @@ def read_draws(
     decoded: Decoded | None = None,
     check: Callable[[], None] = nothing,
 ) -> Iterator[Batch]:
-    """The pictures that ``draws`` names, each with the key of its augmentation, in that order.
+    """The images that ``draws`` names, each with the key of its augmentation, in that order.
 
     Raises:
         BadImageError, FinetuneError: as :func:`eval_batches`.

@@ -1,16 +1,16 @@
-"""Pictures of a batch mixed with each other, as a whole batch."""
+"""Images of a batch mixed with each other, as a whole batch."""
 
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from finetune.data.picture.transforms import seeded
+from finetune.image.transforms import seeded
 
 
 class BatchMixer:
     """mixup (Zhang et al. 2018), cutmix (Yun et al. 2019), or for each batch one of the two, evenly.
 
-    Each picture is mixed with the one before it in the batch. A batch of one picture stays as it is.
+    Each image is mixed with the one before it in the batch. A batch of one image stays as it is.
     """
 
     def __init__(self, mixup_alpha: float, cutmix_alpha: float, num_classes: int) -> None:

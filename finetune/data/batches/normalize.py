@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from finetune.data.batches.batch import Batch, PixelBatch
-from finetune.data.picture.preprocessing import Preprocessing
+from finetune.image.preprocessing import Preprocessing
 
 
 class Normalizer:

@@ -1,4 +1,4 @@
-"""In which order an epoch takes its pictures. Depends on the seed and the epoch alone."""
+"""In which order an epoch takes its images. Depends on the seed and the epoch alone."""
 
 import numpy as np
 import numpy.typing as npt
@@ -9,21 +9,21 @@ Indices = npt.NDArray[np.int64]
 
 
 def shuffled(count: int, seed: int, epoch: int) -> Indices:
-    """All of ``count`` pictures once; int64, shape (count,)."""
+    """All of ``count`` images once; int64, shape (count,)."""
     return np.argsort(_draw(count, seed, "shuffle", epoch), kind="stable").astype(np.int64)
 
 
 def balanced(targets: Indices, seed: int, epoch: int) -> Indices:
-    """As many draws as pictures, every class equally often (give or take one); int64, shape (N,).
+    """As many draws as images, every class equally often (give or take one); int64, shape (N,).
 
-    Within a class no picture is drawn for the n-th time before all were drawn n-1 times. Which pictures of a
+    Within a class no image is drawn for the n-th time before all were drawn n-1 times. Which images of a
     large class are left out, and which classes get a draw more, changes from epoch to epoch.
     """
     classes, counts = np.unique(targets, return_counts=True)
     quotas = np.full(len(classes), len(targets) // len(classes))
     more = np.argsort(_draw(len(classes), seed, "quota", epoch), kind="stable")
     quotas[more[: len(targets) % len(classes)]] += 1
-    # Each class's pictures one after the other, each class shuffled.
+    # Each class's images one after the other, each class shuffled.
     by_class = np.lexsort((_draw(len(targets), seed, "within", epoch), targets))
     starts = np.cumsum(counts) - counts
     draw = np.arange(len(targets)) - np.repeat(np.cumsum(quotas) - quotas, quotas)
@@ -33,14 +33,14 @@ def balanced(targets: Indices, seed: int, epoch: int) -> Indices:
 
 
 def repeats(order: Indices) -> Indices:
-    """For each draw, how often its picture was drawn before in this order."""
-    by_picture = np.argsort(order, kind="stable")
-    ranked = order[by_picture]
+    """For each draw, how often its image was drawn before in this order."""
+    by_image = np.argsort(order, kind="stable")
+    ranked = order[by_image]
     is_first = np.concatenate(([True], ranked[1:] != ranked[:-1]))
     places = np.arange(len(order))
     since_first = places - np.maximum.accumulate(np.where(is_first, places, 0))
     result = np.empty(len(order), dtype=np.int64)
-    result[by_picture] = since_first
+    result[by_image] = since_first
     return result
 
 

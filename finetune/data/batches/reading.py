@@ -11,35 +11,36 @@ import numpy as np
 import torch
 
 from finetune.data.batches.batch import Fresh, PixelBatch
-from finetune.data.cache.decoded import Decoded, Pixels, Place
+from finetune.data.cache.decoded import Decoded, Place
 from finetune.data.machine import cores
-from finetune.data.picture.images import quiet
-from finetune.data.picture.transforms import Transform
 from finetune.data.processes import Alive, Processes, nothing, serving
 from finetune.data.sources.dataset import Split
 from finetune.errors import BadImageError, require_known
+from finetune.image.decode import quiet
+from finetune.image.threes import Pixels
+from finetune.image.transforms import Transform
 
 OnBadImage = Literal["error", "skip"]
-# A picture's place in the split, and the key of its augmentation.
+# An image's place in the split, and the key of its augmentation.
 Draw = tuple[int, int]
 
 
 class Order(NamedTuple):
-    """One picture that a reader is asked for: a :data:`Draw`, and what is known of where it is kept.
+    """One image that a reader is asked for: a :data:`Draw`, and what is known of where it is kept.
 
     ``stamp`` is what it goes by there; None: it is not to be kept. ``place`` is where it was found.
     """
 
-    picture: int
+    image: int
     key: int
     stamp: bytes | None = None
     place: Place | None = None
 
 
 MOST_WORKERS = 8
-# So many pictures for each thread are decoded or waiting to be, in which form they take more memory.
+# So many images for each thread are decoded or waiting to be, in which form they take more memory.
 AHEAD = 2
-# In bytes. Smaller pictures are decoded in less time than threads take to hand them over.
+# In bytes. Smaller images are decoded in less time than threads take to hand them over.
 LARGE_FILE = 100_000
 
 
@@ -61,7 +62,7 @@ class Reader:
         self.decoded = decoded
 
     def read(self, orders: list[Order], alive: Alive = nothing) -> PixelBatch:
-        """The batch of ``orders``; ``alive`` is called after each picture."""
+        """The batch of ``orders``; ``alive`` is called after each image."""
         preprocessing = self.transform.preprocessing
         side, depth = preprocessing.image_size, preprocessing.depth
         pixels = np.empty((len(orders), side, side, depth), dtype=np.uint8)
@@ -74,11 +75,11 @@ class Reader:
                 continue
             if is_fresh and order.stamp is not None:
                 fresh.append((order.stamp, base, order.place))
-            look = self.transform.look(base, order.key)
+            look = self.transform.view(base, order.key)
             pixels[len(indices)] = look.pixels
             if look.erased is not None:
                 erased.append((len(indices), look.erased))
-            indices.append(order.picture)
+            indices.append(order.image)
         labels = torch.from_numpy(self.split.targets[np.asarray(indices, dtype=np.int64)])
         read = torch.from_numpy(pixels[: len(indices)])
         kept = Fresh.of(fresh) if fresh else None
@@ -88,7 +89,7 @@ class Reader:
         """For each order, in turn, the base or why there is none, and whether it was decoded just now.
 
         In a process of its own a reader decodes alone. In the one that trains, whose other cores have nothing
-        to do until the batch is there, threads decode large pictures, a few ahead. Looks are drawn by one
+        to do until the batch is there, threads decode large images, a few ahead. Looks are drawn by one
         thread only.
         """
         alone = serving() or not self.split.in_threads or not self._large(orders)
@@ -114,14 +115,14 @@ class Reader:
         nbytes = 0
         for order in unkept:
             with contextlib.suppress(OSError, ValueError):
-                nbytes += os.path.getsize(self.split.name(order.picture))  # noqa: PTH202
+                nbytes += os.path.getsize(self.split.name(order.image))  # noqa: PTH202
         return nbytes > LARGE_FILE * len(unkept)
 
     def _decoded(self, order: Order) -> Pixels | BadImageError:
         try:
             transform = self.transform
             bands = transform.preprocessing.bands
-            return transform.base(self.split.picture(order.picture, bands, transform.shorter))
+            return transform.base(self.split.image(order.image, bands, transform.shorter))
         except BadImageError as error:
             return error
 
@@ -158,7 +159,7 @@ def running(
     """What ``processes`` read, batch by batch, of ``agenda``. ``check`` may end a wait by raising.
 
     Raises:
-        BadImageError: a picture cannot be read and ``on_bad_image`` is error.
+        BadImageError: an image cannot be read and ``on_bad_image`` is error.
         FinetuneError: a loader process died or stands still, or an unknown ``on_bad_image``.
     """
     require_known("on_bad_image", on_bad_image, get_args(OnBadImage))

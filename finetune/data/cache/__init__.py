@@ -1,1 +1,1 @@
-"""What is kept on disk between runs: where, how much, and decoded pictures."""
+"""What is kept on disk between runs: where, how much, and decoded images."""

@@ -1,9 +1,9 @@
-"""Decoded pictures that are kept: the bases of :mod:`finetune.data.picture.transforms`.
+"""Decoded images that are kept: the bases of :mod:`finetune.image.transforms`.
 
 They are kept in a folder, where the next run finds them, or in memory. Each process appends to a *log* of its
 own and reads the others'. A log is a row of records: a header with a checksum of itself and one of the
 pixels, and the pixels. What a killed process left half written, or a disk lost, fails its checksum and is
-decoded anew, so that nothing need wait for the disk. A picture goes by its *stamp*: its path, inode, size and
+decoded anew, so that nothing need wait for the disk. An image goes by its *stamp*: its path, inode, size and
 times of change. A file that was changed or replaced has another.
 
 One process writes: the one that trains. It also decides what is read from here, so loader processes need no
@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from finetune.data.cache.kept import ABOUT
+from finetune.data.cache.contents import ABOUT
+from finetune.image.threes import Pixels
 
 log = logging.getLogger("finetune")
 
@@ -34,16 +34,15 @@ SUFFIX = ".pixels"
 HEADER = struct.Struct("<32sIII")
 CHECK = struct.Struct("<I")
 HEADER_BYTES = HEADER.size + CHECK.size
-# Each run that reads a new picture adds a log. Beyond so many, the oldest are left alone.
+# Each run that reads a new image adds a log. Beyond so many, the oldest are left alone.
 MOST_LOGS = 256
 
-Pixels = npt.NDArray[np.uint8]
-# Without waiting: what cannot be read at an offset, such as a pipe, is a log without pictures.
+# Without waiting: what cannot be read at an offset, such as a pipe, is a log without images.
 READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 class Place(NamedTuple):
-    """Where the pixels of a picture are: in which log, from which byte, their shape, their checksum."""
+    """Where the pixels of an image are: in which log, from which byte, their shape, their checksum."""
 
     log: int
     offset: int
@@ -57,7 +56,7 @@ class Place(NamedTuple):
 
 
 class Decoded:
-    """Decoded pictures, by stamp.
+    """Decoded images, by stamp.
 
     Args:
         folder: on disk; it is made where needed. None: in memory.
@@ -92,7 +91,7 @@ class Decoded:
         return self.__dict__ | {"_places": {}, "_files": {}, "_own": None, "takes_more": False}
 
     def find(self, stamp: bytes) -> Place | None:
-        """Where the picture with this stamp is; None where it is not kept."""
+        """Where the image with this stamp is; None where it is not kept."""
         return self._places.get(stamp)
 
     def read(self, place: Place) -> Pixels | None:
@@ -121,7 +120,7 @@ class Decoded:
             return
         if self._nbytes + HEADER_BYTES + pixels.nbytes > self._limit:
             self.takes_more = False
-            log.info("cache.limit is reached: %d decoded pictures are kept", len(self))
+            log.info("cache.limit is reached: %d decoded images are kept", len(self))
             return
         content = pixels.tobytes()
         height, width = pixels.shape[:2]
@@ -130,7 +129,7 @@ class Decoded:
         try:
             self._append(header + CHECK.pack(zlib.crc32(header)) + content)
         except OSError as error:
-            log.warning("%s: cannot be written (%s); no more pictures are kept", self._paths[-1], error)
+            log.warning("%s: cannot be written (%s); no more images are kept", self._paths[-1], error)
             self.takes_more = False
             if self._own is not None:
                 with contextlib.suppress(OSError):
@@ -169,7 +168,7 @@ class Decoded:
             os.utime(folder)
             found = sorted((each.stat().st_mtime_ns, each) for each in folder.glob(f"*{SUFFIX}"))
         except OSError as error:
-            log.warning("%s: cannot be written (%s); decoded pictures are not kept", folder, error)
+            log.warning("%s: cannot be written (%s); decoded images are not kept", folder, error)
             self.takes_more = False
             return
         for _, path in found[-_most_logs() :]:
@@ -209,7 +208,7 @@ def _most_logs() -> int:
 
 @contextlib.contextmanager
 def decoded_in_memory(limit: int) -> Iterator[Decoded | None]:
-    """Within, pictures can be kept in memory, ``limit`` bytes of them; None where the system has no way."""
+    """Within, images can be kept in memory, ``limit`` bytes of them; None where the system has no way."""
     if not hasattr(os, "pread"):
         yield None
         return

@@ -1,1 +1,1 @@
-"""Which pictures are held out: splits, groups that stay together, folds."""
+"""Which images are held out: splits, groups that stay together, folds."""

@@ -1,6 +1,6 @@
-"""Pictures that belong together, of one patient or one scene, and splits that leave them together.
+"""Images that belong together, of one patient or one scene, and splits that leave them together.
 
-A network recognises the patient. With pictures of one in train and in test, test says how well it does that.
+A network recognises the patient. With images of one in train and in test, test says how well it does that.
 """
 
 import dataclasses
@@ -20,23 +20,23 @@ from finetune.errors import DataError, printable
 from finetune.recipe.catalog import DRAWN
 
 Indices = npt.NDArray[np.int64]
-# What Wilson's interval, which counts pictures, does not know.
-ALIKE = "where the pictures of a group fare alike, intervals are too narrow: they count pictures, not groups"
+# What Wilson's interval, which counts images, does not know.
+ALIKE = "where the images of a group fare alike, intervals are too narrow: they count images, not groups"
 
 
 def with_groups(source: Source, given: str, group_by: str) -> Source:
-    """``source`` with the group of each picture.
+    """``source`` with the group of each image.
 
     Args:
         given: what the recipe names as its source.
         group_by: with a bracket in it, a pattern (regular expression) with one capture group, searched in
             each file's name, or in its whole path if there is a slash in the pattern; what the capture group
-            matches is the picture's group. Else the name of a column of the CSV file. Drawn pictures, which
+            matches is the image's group. Else the name of a column of the CSV file. Drawn images, which
             stand for any others, have neither, and go in pairs.
 
     Raises:
         DataError: a name that the pattern does not match, or not in bounded time; no such column, an empty
-            cell, or a source of which pictures have no file names.
+            cell, or a source of which images have no file names.
     """
     if given == DRAWN:
         return in_pairs(source)
@@ -59,17 +59,17 @@ def with_groups(source: Source, given: str, group_by: str) -> Source:
 def grouped(
     targets: Indices, groups: Indices, fraction: float, seed: int, classes: Sequence[str]
 ) -> tuple[Indices, Indices]:
-    """Divide pictures into (rest, held), both sorted, without dividing a group.
+    """Divide images into (rest, held), both sorted, without dividing a group.
 
-    Each group is held or not by the keyed hash of its number alone, so that a picture or a group that is
+    Each group is held or not by the keyed hash of its number alone, so that an image or a group that is
     added moves no other one. Where that gives some class less than half or more than twice its share, or
     leaves a class on one side only, as it can with few groups, they are taken in the order of their hashes,
     each if it brings the held share of the classes nearer to ``fraction``. Every class is on both sides.
 
     Args:
-        targets: (N,), the class of each picture.
-        groups: (N,), the number of each picture's group.
-        fraction: the share of the pictures to be held, 0..1 exclusive.
+        targets: (N,), the class of each image.
+        groups: (N,), the number of each image's group.
+        fraction: the share of the images to be held, 0..1 exclusive.
 
     Raises:
         DataError: a class cannot be on both sides, since too few groups have it.
@@ -155,7 +155,7 @@ def _by_pattern(source: Source, pattern: str) -> Callable[[str], str]:
     for name in names:
         if not os.path.exists(name):  # noqa: PTH110  (a Path for each of a million names is slow)
             raise DataError(
-                f"{printable(source.name)}: data.group_by is a pattern over file names, and these pictures "
+                f"{printable(source.name)}: data.group_by is a pattern over file names, and these images "
                 "have none"
             )
     searched = [name.replace(os.sep, "/") if whole else os.path.basename(name) for name in names]  # noqa: PTH119

@@ -1,7 +1,7 @@
-"""The splits of a run, picture by picture: written down once, and found again in data that has changed.
+"""The splits of a run, image by image: written down once, and found again in data that has changed.
 
-Carving anew from a changed list could put pictures that were trained on into test. So a run records which
-picture is in which split, by its name within the source and the content of its file.
+Carving anew from a changed list could put images that were trained on into test. So a run records which
+image is in which split, by its name within the source and the content of its file.
 """
 
 import csv
@@ -20,14 +20,14 @@ from finetune.errors import CheckpointError, printable
 
 COLUMNS = ("split", "class", "path", "bytes")
 SPLITS = ("train", "val", "test")
-# The share of pictures that two data sets must have in common to count as one that has changed.
+# The share of images that two data sets must have in common to count as one that has changed.
 SAME = 0.5
 COMPARED = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One picture as it was: ``size`` in bytes is None where it has no file; an unread one has no digest."""
+    """One image as it was: ``size`` in bytes is None where it has no file; an unread one has no digest."""
 
     split: str
     class_name: str
@@ -38,15 +38,15 @@ class Row:
 
 @dataclass
 class Drift:
-    """How the pictures differ from those that were recorded; names are as messages call the pictures.
+    """How the images differ from those that were recorded; names are as messages call the images.
 
     Attributes:
-        missing: by split, pictures that are gone.
-        changed: by split, pictures whose files have another content now, or a class that the run does not
+        missing: by split, images that are gone.
+        changed: by split, images whose files have another content now, or a class that the run does not
             know.
-        new: pictures that were not there.
-        moved: how many pictures have another name now; they count as the same.
-        relabelled: how many pictures have another class now; they count as the same, with the new class.
+        new: images that were not there.
+        moved: how many images have another name now; they count as the same.
+        relabelled: how many images have another class now; they count as the same, with the new class.
     """
 
     missing: dict[str, list[str]] = field(default_factory=dict)
@@ -59,9 +59,9 @@ class Drift:
         return bool(self.missing or self.changed or self.new or self.relabelled)
 
     def lines(self) -> list[str]:
-        """A line for each way in which the pictures differ."""
+        """A line for each way in which the images differ."""
         found = [
-            f"{split}: {_pictures(len(names))} {what} ({_first(names)})"
+            f"{split}: {_images(len(names))} {what} ({_first(names)})"
             for split in SPLITS
             for names, what in (
                 (self.missing.get(split, []), "missing"),
@@ -70,13 +70,13 @@ class Drift:
             if names
         ]
         if self.new:
-            found.append(f"{_pictures(len(self.new))} new ({_first(self.new)})")
+            found.append(f"{_images(len(self.new))} new ({_first(self.new)})")
         if self.relabelled:
-            found.append(f"{_pictures(self.relabelled)} with another class than before")
+            found.append(f"{_images(self.relabelled)} with another class than before")
         return found
 
     def counts(self) -> dict[str, int]:
-        """JSON-ready: how many pictures are missing or changed, in all splits, and how many are new."""
+        """JSON-ready: how many images are missing or changed, in all splits, and how many are new."""
         return {
             "missing": sum(map(len, self.missing.values())),
             "changed": sum(map(len, self.changed.values())),
@@ -86,7 +86,7 @@ class Drift:
 
 @dataclass(frozen=True)
 class Record:
-    """Which picture is in which split, in the order in which the run reads them."""
+    """Which image is in which split, in the order in which the run reads them."""
 
     rows: tuple[Row, ...]
     scheme: Scheme
@@ -116,7 +116,7 @@ class Record:
         return cls(tuple(rows), scheme)
 
     def to_csv(self) -> bytes:
-        """A table, a row a picture; its last column is called after the kind of digest."""
+        """A table, a row an image; its last column is called after the kind of digest."""
         text = io.StringIO(newline="")
         table = csv.writer(text)
         table.writerow([*COLUMNS, self.scheme])
@@ -154,14 +154,14 @@ class Record:
 
     @cached_property
     def splits(self) -> dict[str, int]:
-        """How many pictures each split has, in order."""
+        """How many images each split has, in order."""
         counts = Counter(row.split for row in self.rows)
         return {name: counts[name] for name in SPLITS if counts[name]}
 
     def resembles(self, source: Source) -> bool:
-        """Whether at least half of the recorded pictures are in ``source``, under their names.
+        """Whether at least half of the recorded images are in ``source``, under their names.
 
-        Their contents are compared too, for up to ``COMPARED`` pictures that are spread over the record.
+        Their contents are compared too, for up to ``COMPARED`` images that are spread over the record.
         """
         whole = pooled(source)
         name_of = {source.relative(whole.name(index)): whole.name(index) for index in range(len(whole))}
@@ -170,7 +170,7 @@ class Record:
         return same >= SAME * len(some)
 
     def splits_by_content(self, names: Iterable[str], of: Sequence[str]) -> list[str | None]:
-        """For each file, the split among ``of`` in which the run had a picture of the same content."""
+        """For each file, the split among ``of`` in which the run had an image of the same content."""
         known = self._known(tuple(of))
         sizes = {size for size, _ in known}
         found: list[str | None] = []
@@ -180,7 +180,7 @@ class Record:
         return found
 
     def found_in(self, source: Source) -> float:
-        """The share of the pictures of ``source`` and of the recorded ones that are in both, by content.
+        """The share of the images of ``source`` and of the recorded ones that are in both, by content.
 
         The smaller of the two shares, 0..1.
         """
@@ -198,13 +198,13 @@ class Record:
     ) -> tuple[Source, Drift]:
         """``source`` divided as recorded, and how it differs from what was recorded.
 
-        A picture is found by its name; by its content where its name has gone. Pictures that were not
-        recorded are in no split. A picture with another class now has that class.
+        An image is found by its name; by its content where its name has gone. Images that were not
+        recorded are in no split. An image with another class now has that class.
 
         Args:
             classes: of the run, in the order of its targets.
-            verify: the splits whose pictures must still have the same content. Of the others, names count.
-            take_changed: changed pictures stay in their splits.
+            verify: the splits whose images must still have the same content. Of the others, names count.
+            take_changed: changed images stay in their splits.
         """
         whole = pooled(source)
         place_of = {source.relative(whole.name(index)): index for index in range(len(whole))}
@@ -249,7 +249,7 @@ class Record:
         return row.size is None or file_digest(name, self.scheme) == row.digest
 
     def _by_content(self, whole: Split, same: Mapping[int, int]) -> dict[int, int]:
-        """Recorded pictures that have another name now: row number -> place in ``whole``.
+        """Recorded images that have another name now: row number -> place in ``whole``.
 
         Args:
             same: those that were found by their names.
@@ -272,12 +272,12 @@ class Record:
 def _selected(whole: Split, entries: Sequence[tuple[int, int]]) -> Split:
     indices = np.asarray([place for place, _ in entries], dtype=np.int64)
     split = whole.subset(indices)
-    return Split(split.pictures, np.asarray([label for _, label in entries], dtype=np.int64), split.groups)
+    return Split(split.images, np.asarray([label for _, label in entries], dtype=np.int64), split.groups)
 
 
 def _first(names: Sequence[str]) -> str:
     return listed(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
-def _pictures(count: int) -> str:
-    return "1 picture" if count == 1 else f"{count:,} pictures"
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count:,} images"

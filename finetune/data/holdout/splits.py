@@ -1,4 +1,4 @@
-"""Which pictures are held out: stratified, seeded, and never a class on one side only."""
+"""Which images are held out: stratified, seeded, and never a class on one side only."""
 
 import dataclasses
 
@@ -15,15 +15,15 @@ Indices = npt.NDArray[np.int64]
 
 
 def stratified(targets: Indices, fraction: float, seed: int, *, leave: int = 1) -> tuple[Indices, Indices]:
-    """Divide pictures into (rest, held), both sorted; ``targets`` is (N,), ``fraction`` in 0..1 exclusive.
+    """Divide images into (rest, held), both sorted; ``targets`` is (N,), ``fraction`` in 0..1 exclusive.
 
     For samples of an exact size; what is held out of training goes by :func:`drawn_by_name`. Each class
     gives its share, rounded so that the total is ``fraction`` of all as nearly as can be (largest remainders
-    first), of at least one picture, and keeps at least ``leave``. Which pictures depends on these arguments
+    first), of at least one image, and keeps at least ``leave``. Which images depends on these arguments
     alone.
 
     Raises:
-        DataError: a class with fewer than ``1 + leave`` pictures.
+        DataError: a class with fewer than ``1 + leave`` images.
     """
     targets = np.asarray(targets, dtype=np.int64)
     classes, counts = np.unique(targets, return_counts=True)
@@ -41,19 +41,19 @@ def stratified(targets: Indices, fraction: float, seed: int, *, leave: int = 1) 
 def drawn_by_name(
     targets: Indices, draws: npt.NDArray[np.uint64], fraction: float, *, leave: int = 1
 ) -> tuple[Indices, Indices]:
-    """Divide pictures into (rest, held), both sorted, each by its own draw alone.
+    """Divide images into (rest, held), both sorted, each by its own draw alone.
 
-    A picture is held where its draw is below ``fraction`` of the range of 64 bits. So a picture that is added
+    An image is held where its draw is below ``fraction`` of the range of 64 bits. So an image that is added
     or removed moves no other one, and a class gives its share on average, not exactly. The one exception: of
-    each class at least one picture is held and at least ``leave`` are not, the smallest draws first.
+    each class at least one image is held and at least ``leave`` are not, the smallest draws first.
 
     Args:
-        targets: (N,), the class of each picture.
-        draws: (N,), uniform over 64 bits, such as a keyed hash of each picture's name.
+        targets: (N,), the class of each image.
+        draws: (N,), uniform over 64 bits, such as a keyed hash of each image's name.
         fraction: the share to hold, 0..1 exclusive.
 
     Raises:
-        DataError: a class with fewer than ``1 + leave`` pictures.
+        DataError: a class with fewer than ``1 + leave`` images.
     """
     targets = np.asarray(targets, dtype=np.int64)
     classes, counts = np.unique(targets, return_counts=True)
@@ -70,7 +70,7 @@ def drawn_by_name(
 
 
 def draw_of_each(source: Source, split: Split, seed: int) -> npt.NDArray[np.uint64]:
-    """A 64-bit number for each picture of ``split``, by its name within ``source`` and ``seed`` alone."""
+    """A 64-bit number for each image of ``split``, by its name within ``source`` and ``seed`` alone."""
     names = (source.relative(split.name(index)) for index in range(len(split)))
     return np.fromiter((key(seed, "split", name) for name in names), dtype=np.uint64, count=len(split))
 
@@ -80,12 +80,12 @@ def carve(source: Source, *, val_fraction: float, test_fraction: float, seed: in
 
     What has splits keeps them: val is carved out of train only where there is none (``val_fraction`` of
     train), and test never. What has none is divided into train, val and test; ``val_fraction`` counts what
-    test left. Where the pictures have groups, none of these is divided. On which side a picture comes follows
-    from its name within the source and ``seed``, so the same pictures are divided in the same way wherever
+    test left. Where the images have groups, none of these is divided. On which side an image comes follows
+    from its name within the source and ``seed``, so the same images are divided in the same way wherever
     they lie, and one that is added moves no other (:func:`drawn_by_name`).
 
     Raises:
-        DataError: fewer than two classes, or a class with too few pictures or groups to be on every side.
+        DataError: fewer than two classes, or a class with too few images or groups to be on every side.
     """
     if len(source.classes) < 2:
         raise DataError(
@@ -108,7 +108,7 @@ def carve(source: Source, *, val_fraction: float, test_fraction: float, seed: in
             rest, held = grouped(leading.targets, leading.groups, fraction, key(seed, name), source.classes)
             how = f"whole groups ({len(np.unique(leading.groups[held]))})"
         splits[name], leading = leading.subset(held), leading.subset(rest)
-        notes.append(f"{name}: {len(held)} pictures carved out, {how} (seed {seed})")
+        notes.append(f"{name}: {len(held)} images carved out, {how} (seed {seed})")
     ordered = {"train": leading} | {name: splits[name] for name in ("val", "test") if name in splits}
     return dataclasses.replace(source, splits=ordered, notes=tuple(notes))
 
@@ -116,7 +116,7 @@ def carve(source: Source, *, val_fraction: float, test_fraction: float, seed: in
 def _refuse_small(classes: Indices, counts: Indices, leave: int) -> None:
     if len(classes) and counts.min() < 1 + leave:
         too_small = [str(each) for each in classes[counts < 1 + leave]]
-        raise DataError(f"a split needs at least {1 + leave} pictures of each class: {listed(too_small)}")
+        raise DataError(f"a split needs at least {1 + leave} images of each class: {listed(too_small)}")
 
 
 def _shares(counts: Indices, fraction: float, leave: int) -> Indices:
@@ -132,7 +132,7 @@ def _shares(counts: Indices, fraction: float, leave: int) -> Indices:
 
 def _check_sizes(source: Source, counts: Indices, carved: list[str]) -> None:
     needed = 1 + len(carved)
-    # Nothing can be trained on a class without a picture, carved or not.
+    # Nothing can be trained on a class without an image, carved or not.
     small = [index for index in range(len(counts)) if counts[index] < needed]
     if not small:
         return
@@ -141,14 +141,14 @@ def _check_sizes(source: Source, counts: Indices, carved: list[str]) -> None:
     for index in small[:10]:
         name = source.classes[index]
         larger = [other for other, count in zip(source.classes, counts, strict=True) if count >= needed]
-        number = "1 picture" if counts[index] == 1 else f"{counts[index]} pictures"
+        number = "1 image" if counts[index] == 1 else f"{counts[index]} images"
         lines.append(f"  '{printable(name)}': {number}{suggest(name, larger).replace(' Did', '. Did')}")
     if len(small) > 10:
         lines.append(f"  and {len(small) - 10} more")
     raise DataError(
-        f"{printable(source.name)}: every class needs at least {needed} pictures, one for each of {what}. "
+        f"{printable(source.name)}: every class needs at least {needed} images, one for each of {what}. "
         "Too small:\n"
         + "\n".join(lines)
-        + "\nAdd pictures of these classes, leave the classes out, or give the splits yourself "
+        + "\nAdd images of these classes, leave the classes out, or give the splits yourself "
         "(folders train/, val/, test/, or a CSV with a split column)."
     )

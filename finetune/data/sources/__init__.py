@@ -1,1 +1,1 @@
-"""What a recipe's `data.source` names: pictures with their classes, wherever they come from."""
+"""What a recipe's `data.source` names: images with their classes, wherever they come from."""

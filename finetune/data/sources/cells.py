@@ -96,7 +96,7 @@ def read_cells(table: Path, name: str) -> Cells:
     skipped = 1 if said else 0
     body = text[said.end() :] if said else text
     if not body.strip():
-        raise DataError(f"{name}: an empty file; it needs a header (path,label) and a row for each picture")
+        raise DataError(f"{name}: an empty file; it needs a header (path,label) and a row for each image")
     delimiter = _delimiter(body)
     reader = csv.reader(io.StringIO(body, newline=""), strict=True, delimiter=delimiter)
     lines = _lines(reader, skipped, DELIMITERS[delimiter])
@@ -196,5 +196,5 @@ def _text(table: Path, name: str) -> str:
             f"{name}:{line}: not UTF-8 (byte 0x{byte:02x}); save it as UTF-8 (in Excel: CSV UTF-8)"
         ) from None
     if not text.strip():
-        raise DataError(f"{name}: an empty file; it needs a header (path,label) and a row for each picture")
+        raise DataError(f"{name}: an empty file; it needs a header (path,label) and a row for each image")
     return text

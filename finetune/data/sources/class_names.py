@@ -10,7 +10,7 @@ from itertools import combinations
 RARE = 10
 # Shorter words that differ in one letter are mostly two words.
 LETTERS_TO_MISPLACE, LETTERS_TO_MISTAKE = 5, 8
-# So many pictures make a class of a name; one or two may be a slip.
+# So many images make a class of a name; one or two may be a slip.
 FREQUENT = 20
 # Where more names than these are one letter apart, it is a numbering.
 NEIGHBOURS = 12
@@ -35,7 +35,7 @@ def same_names(names: Iterable[str]) -> list[tuple[str, str]]:
 
 def lookalikes(counts: Mapping[str, int]) -> list[tuple[str, str, str]]:
     """Pairs of class names that may be one class, with how they differ: a plural, separators, accents, a
-    letter. ``counts`` is class -> pictures. Names that :func:`same_names` pairs are not among them.
+    letter. ``counts`` is class -> images. Names that :func:`same_names` pairs are not among them.
 
     Names that differ in numbers are two classes.
     """

@@ -1,4 +1,4 @@
-"""A data set as it was found: splits of pictures with their classes, and what all that read one share."""
+"""A data set as it was found: splits of images with their classes, and what all that read one share."""
 
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -9,11 +9,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from finetune.data.identity import relative_name
-from finetune.data.picture.bands import COLOURS, open_picture
-from finetune.data.picture.threes import Picture
 from finetune.data.sources.class_names import lookalikes
-from finetune.data.sources.pictures import FilePictures, JoinedPictures, Pictures, selected
+from finetune.data.sources.images import FileImages, Images, JoinedImages, selected
 from finetune.errors import BadImageError, DataError, printable
+from finetune.image.bands import COLOURS, open_image
+from finetune.image.threes import ImageOrBands
 from finetune.recipe.catalog import suggest
 
 # Beyond so many names, a message shows the first and counts the rest.
@@ -40,63 +40,63 @@ AS_FOUND = Reading()
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Pictures with their classes: ``targets`` is int64, shape (N,), each in 0..num_classes-1.
+    """Images with their classes: ``targets`` is int64, shape (N,), each in 0..num_classes-1.
 
-    ``groups``, where pictures belong together in groups, says to which each does; int64, shape (N,).
+    ``groups``, where images belong together in groups, says to which each does; int64, shape (N,).
     """
 
-    pictures: Pictures
+    images: Images
     targets: npt.NDArray[np.int64]
     groups: npt.NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
-        if len(self.pictures) != len(self.targets):
-            raise ValueError(f"{len(self.pictures)} pictures, but {len(self.targets)} targets")
+        if len(self.images) != len(self.targets):
+            raise ValueError(f"{len(self.images)} images, but {len(self.targets)} targets")
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def name(self, index: int) -> str:
-        """What messages call picture ``index``."""
-        return self.pictures.name(index)
+        """What messages call image ``index``."""
+        return self.images.name(index)
 
     def open(self, index: int, shorter: int | None = None) -> Image.Image:
-        """Picture ``index`` as RGB, as :meth:`Pictures.open`; BadImageError if it cannot be read."""
-        return self.pictures.open(index, shorter)
+        """Image ``index`` as RGB, as :meth:`Images.open`; BadImageError if it cannot be read."""
+        return self.images.open(index, shorter)
 
-    def picture(self, index: int, bands: int | None = None, shorter: int | None = None) -> Picture:
-        """Picture ``index`` the way a network reads it, as
-        :func:`~finetune.data.picture.bands.open_picture`; BadImageError if that cannot be."""
+    def image(self, index: int, bands: int | None = None, shorter: int | None = None) -> ImageOrBands:
+        """Image ``index`` the way a network reads it, as
+        :func:`~finetune.image.bands.open_image`; BadImageError if that cannot be."""
         if bands is None:
             return self.open(index, shorter)
-        path = self.pictures.path(index)
+        path = self.images.path(index)
         if path is not None:
-            return open_picture(path, bands, shorter)
+            return open_image(path, bands, shorter)
         if bands > COLOURS:
             raise BadImageError(self.name(index), f"no file; {bands} bands are read from TIFF and .npy files")
         return self.open(index, shorter)
 
     @property
     def in_threads(self) -> bool:
-        """Whether several threads may open pictures at once."""
-        return self.pictures.in_threads
+        """Whether several threads may open images at once."""
+        return self.images.in_threads
 
     def digest(self, index: int) -> bytes:
-        """SHA-256 of what picture ``index`` is made of; BadImageError if it cannot be read."""
-        return self.pictures.digest(index)
+        """SHA-256 of what image ``index`` is made of; BadImageError if it cannot be read."""
+        return self.images.digest(index)
 
     def stamp(self, index: int) -> bytes | None:
-        """What changes with the file of picture ``index``, as :meth:`Pictures.stamp`."""
-        return self.pictures.stamp(index)
+        """What changes with the file of image ``index``, as :meth:`Images.stamp`."""
+        return self.images.stamp(index)
 
     def subset(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> "Split":
-        """The pictures that ``indices`` names, in that order."""
+        """The images that ``indices`` names, in that order."""
         wanted = np.asarray(indices, dtype=np.int64)
         groups = None if self.groups is None else self.groups[wanted]
-        return Split(selected(self.pictures, wanted), self.targets[wanted], groups)
+        return Split(selected(self.images, wanted), self.targets[wanted], groups)
 
     def class_counts(self, num_classes: int) -> npt.NDArray[np.int64]:
-        """How many pictures each class has; int64, shape (num_classes,)."""
+        """How many images each class has; int64, shape (num_classes,)."""
         return np.bincount(self.targets, minlength=num_classes).astype(np.int64)
 
 
@@ -105,7 +105,7 @@ class Source:
     """A data set as it was found.
 
     ``splits`` has keys among train, val and test, or the one key all where the source has no splits.
-    ``notes`` are remarks for the user. ``root`` is the folder that the pictures' names are relative to, where
+    ``notes`` are remarks for the user. ``root`` is the folder that the images' names are relative to, where
     there is one: the folder given, or that of the CSV file.
     """
 
@@ -116,18 +116,18 @@ class Source:
     root: str | None = None
 
     def relative(self, name: str) -> str:
-        """What a picture of this source is called wherever the source lies; ``name`` is its own."""
+        """What an image of this source is called wherever the source lies; ``name`` is its own."""
         return relative_name(name, self.root)
 
 
 def pooled(source: Source) -> Split:
-    """All pictures of a source in one, split after split."""
+    """All images of a source in one, split after split."""
     splits = list(source.splits.values())
     if len(splits) == 1:
         return splits[0]
     groups = [split.groups for split in splits if split.groups is not None]
     return Split(
-        JoinedPictures([split.pictures for split in splits]),
+        JoinedImages([split.images for split in splits]),
         np.concatenate([split.targets for split in splits]),
         np.concatenate(groups) if groups else None,
     )
@@ -155,13 +155,13 @@ def source_of_files(
             paths.extend(own)
             counts.append(len(own))
         targets = np.repeat(np.arange(len(classes), dtype=np.int64), counts)
-        splits[split] = Split(FilePictures(paths), targets)
+        splits[split] = Split(FileImages(paths), targets)
     notes.extend(lookalike_notes(name, {each: len(found[leading][each]) for each in classes}))
     return Source(name, classes, splits, tuple(notes), root)
 
 
 def lookalike_notes(name: str, counts: Mapping[str, int]) -> list[str]:
-    """Notes on classes that may be one class, misspelt; ``counts`` is class -> pictures."""
+    """Notes on classes that may be one class, misspelt; ``counts`` is class -> images."""
     pairs = lookalikes(counts)
     notes = [
         f"{name}: the classes '{one}' ({counts[one]}) and '{other}' ({counts[other]}) differ {how}; if they "
@@ -190,10 +190,10 @@ def compare_classes(name: str, classes: Mapping[str, Sequence[str]]) -> list[str
                 f"{name}: {split} has classes that train lacks, which no network could learn.{hints}\n"
                 f"  only in {split}: {listed(unknown)}\n"
                 f"  in train: {listed(sorted(trained))}\n"
-                "Names must be the same, letter by letter. Rename them, or leave those pictures out."
+                "Names must be the same, letter by letter. Rename them, or leave those images out."
             )
         if absent := sorted(trained - present):
-            notes.append(f"{split} has no pictures of {listed(absent)}; its numbers say nothing of them")
+            notes.append(f"{split} has no images of {listed(absent)}; its numbers say nothing of them")
     return notes
 
 

@@ -1,4 +1,4 @@
-"""The files below a folder, and which of them are pictures by their names alone: none is opened."""
+"""The files below a folder, and which of them are images by their names alone: none is opened."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -13,14 +13,14 @@ IMAGE_EXTENSIONS = frozenset(
     | {".tif", ".tiff", ".bmp", ".dib", ".pbm", ".pgm", ".pnm", ".ppm", ".jp2", ".j2k", ".jpx"}
     | {".pcx", ".qoi", ".tga"}
 )
-# What archivers, network drives and tools leave among the pictures. Names with a leading dot are hidden too.
+# What archivers, network drives and tools leave among the images. Names with a leading dot are hidden too.
 STRAY_NAMES = frozenset(
     {"__macosx", "__pycache__", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
 )
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file name ends like a picture's."""
+    """Whether a file name ends like an image's."""
     _, dot, extension = name.rpartition(".")
     return dot + extension.lower() in IMAGE_EXTENSIONS
 

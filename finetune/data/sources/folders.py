@@ -1,4 +1,4 @@
-"""Folders of pictures: one folder a class, with or without train, val and test folders around them."""
+"""Folders of images: one folder a class, with or without train, val and test folders around them."""
 
 import os
 import unicodedata
@@ -31,15 +31,15 @@ def read_folder(root: Path, *, as_classes: bool = False) -> Source:
     """Read a folder: a folder a class, in it right away or in folders of train, val and test.
 
     Folders are splits if their names say so by a whole word (`train`, `Test_Set`, `seg_train` beside
-    `seg_test`) and there are folders with pictures in them; in one folder that is around them all, too.
-    Pictures may lie at any depth below their class's folder. Hidden folders and what tools leave behind are
+    `seg_test`) and there are folders with images in them; in one folder that is around them all, too.
+    Images may lie at any depth below their class's folder. Hidden folders and what tools leave behind are
     no classes.
 
     Args:
         as_classes: each folder in ``root`` is a class, whatever its name and whatever is in it.
 
     Raises:
-        DataError: no pictures or no classes, an empty class, two folders for one split, no train, a mixture
+        DataError: no images or no classes, an empty class, two folders for one split, no train, a mixture
             of split folders and class folders, classes that look like splits or sites, names of classes that
             differ in case, spaces or Unicode form only, a class in val or test that train lacks.
     """
@@ -61,7 +61,7 @@ def read_folder(root: Path, *, as_classes: bool = False) -> Source:
 
 
 def _as_splits(name: str, top: Folder, notes: list[str]) -> dict[str, Classes] | None:
-    """The reading as splits, of ``top`` or of the one folder with pictures in it; None where it has none."""
+    """The reading as splits, of ``top`` or of the one folder with images in it; None where it has none."""
     where, around = name, top
     while True:
         try:
@@ -76,9 +76,9 @@ def _as_splits(name: str, top: Folder, notes: list[str]) -> dict[str, Classes] |
         around = around.holding[0]
         where = f"{where}/{printable(around.name)}"
     if around is not top:
-        notes.append(f"{name}: read from {where}, the only folder with pictures in it")
+        notes.append(f"{name}: read from {where}, the only folder with images in it")
     if beside := [each.name for each in around.holding if each not in splits]:
-        notes.append(f"{where}: pictures without labels in {listed(beside)} were left out")
+        notes.append(f"{where}: images without labels in {listed(beside)} were left out")
     found, taken = _classes_of_splits(where, splits, notes)
     if "train" not in found:
         first = printable(next(iter(taken.values())))
@@ -112,7 +112,7 @@ def _classes_of_splits(
         inner = class_folders(folder, known)
         if inner is None:
             notes.append(
-                f"{where}: {printable(folder.name)}/ holds pictures, but no class folders: they have no "
+                f"{where}: {printable(folder.name)}/ holds images, but no class folders: they have no "
                 "labels; it was left out"
             )
             continue
@@ -145,9 +145,9 @@ def _as_classes(name: str, top: Folder, notes: list[str]) -> Classes:
         len(named) == len(holding) or has_two_splits([each for each in holding if each.name in named])
     ):
         raise DataError(
-            f"{name}: {listed(named)} hold pictures, but no class folders. "
-            "Put each class's pictures into a folder of its own, as in train/cat/1.jpg and train/dog/1.jpg, "
-            "or list the pictures in a CSV file with the columns path and label. "
+            f"{name}: {listed(named)} hold images, but no class folders. "
+            "Put each class's images into a folder of its own, as in train/cat/1.jpg and train/dog/1.jpg, "
+            "or list the images in a CSV file with the columns path and label. "
             f"If these are the classes, {MEANT}."
         )
     if nested := [folder.name for folder in holding if splits_inside(folder)]:
@@ -195,10 +195,10 @@ def _check_parts(where: str, folder: Folder, notes: list[str]) -> None:
 
 
 def _named(where: str, folders: Sequence[Folder]) -> Classes:
-    """Class name -> pictures. Names are brought to Unicode's composed form: macOS writes the other one."""
-    if empty := [each.name for each in folders if not each.has_pictures]:
+    """Class name -> images. Names are brought to Unicode's composed form: macOS writes the other one."""
+    if empty := [each.name for each in folders if not each.has_images]:
         raise DataError(
-            f"{where}: no pictures in {listed(empty)}. Add pictures, or remove the folder if it is no class."
+            f"{where}: no images in {listed(empty)}. Add images, or remove the folder if it is no class."
         )
     found: Classes = {}
     for folder in folders:
@@ -210,7 +210,7 @@ def _named(where: str, folders: Sequence[Folder]) -> Classes:
             )
         if class_name in found:
             raise DataError(f"{where}: two folders are called '{class_name}', in two Unicode spellings.")
-        found[class_name] = folder.pictures
+        found[class_name] = folder.images
     return found
 
 
@@ -225,20 +225,20 @@ def _check_names(name: str, found: dict[str, Classes]) -> None:
         more = f" and {len(pairs) - 5} more" if len(pairs) > 5 else ""
         raise DataError(
             f"{name}: classes whose names differ in case, spaces or Unicode form only: {both}{more}. Put the "
-            "pictures of one class into folders of one name, or rename one of them to tell two classes apart."
+            "images of one class into folders of one name, or rename one of them to tell two classes apart."
         )
 
 
 def _nothing(name: str, top: Folder, others: Counter[str]) -> str:
-    """Why a folder without a single picture in a folder of its own cannot serve."""
+    """Why a folder without a single image in a folder of its own cannot serve."""
     if top.direct:
         return (
-            f"{name}: {len(top.direct)} pictures, but no class folders. Put each class's pictures into a "
-            "folder of its own, or list the pictures in a CSV file with the columns path and label."
+            f"{name}: {len(top.direct)} images, but no class folders. Put each class's images into a "
+            "folder of its own, or list the images in a CSV file with the columns path and label."
         )
     if top.folders:
-        return f"{name}: no pictures in {listed([folder.name for folder in top.folders])}{_beside(others)}."
-    return f"{name}: no pictures and no class folders{_beside(others)}."
+        return f"{name}: no images in {listed([folder.name for folder in top.folders])}{_beside(others)}."
+    return f"{name}: no images and no class folders{_beside(others)}."
 
 
 def _beside(others: Counter[str]) -> str:

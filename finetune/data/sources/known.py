@@ -1,6 +1,6 @@
 """The data sets that a recipe can name: ``digits``, which is installed, and ``hotdog``, which is fetched.
 
-And drawn pictures, for runs that only show that everything fits together.
+And drawn images, for runs that only show that everything fits together.
 """
 
 import colorsys
@@ -18,13 +18,13 @@ from finetune.data.sources.archives import unpack
 from finetune.data.sources.dataset import Source, Split
 from finetune.data.sources.download import check_sha1, fetch
 from finetune.data.sources.folders import read_folder
-from finetune.data.sources.pictures import ArrayPictures
+from finetune.data.sources.images import ArrayImages
 from finetune.errors import DataError
 from finetune.recipe.catalog import DRAWN
 
 log = logging.getLogger("finetune")
 
-# Chapter 14.2 of "Dive into Deep Learning" (d2l.ai): 2,000 pictures to train on, 800 to test on.
+# Chapter 14.2 of "Dive into Deep Learning" (d2l.ai): 2,000 images to train on, 800 to test on.
 HOTDOG_URL = "https://d2l-data.s3-accelerate.amazonaws.com/hotdog.zip"
 HOTDOG_SHA1 = "fba480ffa8aa7e0febbb511d181409f899b9baa5"
 
@@ -48,7 +48,7 @@ def read_known(name: str) -> Source:
 
 
 def read_digits() -> Source:
-    """scikit-learn's handwritten digits: 1,797 pictures of 8 x 8 pixels, classes 0 to 9, no splits.
+    """scikit-learn's handwritten digits: 1,797 images of 8 x 8 pixels, classes 0 to 9, no splits.
 
     The test part of UCI's "Optical Recognition of Handwritten Digits"; grey levels 0..16 become 0..255.
     """
@@ -57,14 +57,14 @@ def read_digits() -> Source:
     bunch = load_digits()
     pixels = np.rint(bunch.images * (255.0 / 16.0)).astype(np.uint8)
     classes = tuple(str(digit) for digit in range(10))
-    split = Split(ArrayPictures(pixels, "digits"), bunch.target.astype(np.int64))
+    split = Split(ArrayImages(pixels, "digits"), bunch.target.astype(np.int64))
     return Source("digits", classes, {"all": split})
 
 
 def read_hotdog(
     *, url: str = HOTDOG_URL, sha1: str = HOTDOG_SHA1, schemes: tuple[str, ...] = ("https",)
 ) -> Source:
-    """Hot dogs and other food, with the published train and test pictures.
+    """Hot dogs and other food, with the published train and test images.
 
     Looked for in :func:`finetune.data.cache.folder.cache_folder`: the folder ``hotdog``, else the archive
     ``hotdog.zip``, which is fetched if it is not there; its checksum is checked before it is unpacked.
@@ -93,9 +93,9 @@ def read_hotdog(
 
 
 def drawn_source(num_classes: int = 3, per_class: int = 8, size: int = 64, seed: int = 0) -> Source:
-    """Drawn pictures: each class has a colour and a shape; where it is and how large it is varies.
+    """Drawn images: each class has a colour and a shape; where it is and how large it is varies.
 
-    ``per_class`` pictures of ``size`` x ``size`` pixels in train, half as many (at least two) in val and in
+    ``per_class`` images of ``size`` x ``size`` pixels in train, half as many (at least two) in val and in
     test. The same arguments give the same pixels.
     """
     classes = tuple(f"drawn_{number}" for number in range(num_classes))
@@ -113,12 +113,12 @@ def drawn_source(num_classes: int = 3, per_class: int = 8, size: int = 64, seed:
             ]
         )
         targets = np.repeat(np.arange(num_classes, dtype=np.int64), count)
-        splits[split] = Split(ArrayPictures(pixels, f"drawn/{split}"), targets)
-    return Source("drawn pictures", classes, splits)
+        splits[split] = Split(ArrayImages(pixels, f"drawn/{split}"), targets)
+    return Source("drawn images", classes, splits)
 
 
 def in_pairs(source: Source) -> Source:
-    """Drawn pictures that belong together, two of a class each, for recipes with groups."""
+    """Drawn images that belong together, two of a class each, for recipes with groups."""
     splits, begun = {}, 0
     for name, split in source.splits.items():
         splits[name] = dataclasses.replace(split, groups=begun + np.arange(len(split), dtype=np.int64) // 2)

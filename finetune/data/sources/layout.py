@@ -25,7 +25,7 @@ def find_splits(top: Folder) -> dict[Folder, str]:
     same classes.
 
     Raises:
-        Doubt: some are splits, but not all that hold pictures; or they may be.
+        Doubt: some are splits, but not all that hold images; or they may be.
     """
     named = {each: found for each in top.holding if (found := split_name(each.name))}
     known = {folded(inner.name) for each in named if len(each.holding) > 1 for inner in each.holding}
@@ -53,7 +53,7 @@ def find_splits(top: Folder) -> dict[Folder, str]:
         looking = listed([each.name for each in splits])
         raise Doubt(
             f"this can be read in two ways. {looking} look like splits with classes in them, "
-            f"but {listed(others)} beside them hold pictures too. For a data set with splits move "
+            f"but {listed(others)} beside them hold images too. For a data set with splits move "
             f"{listed(others)} elsewhere; for one folder of classes rename {looking}, or {MEANT}."
         )
     return {each: name.split for each, name in (splits | without).items()}
@@ -79,7 +79,7 @@ def class_folders(split: Folder, known: Collection[str]) -> Folder | None:
 
 
 def named_like_splits(holding: Sequence[Folder]) -> list[str]:
-    """Names of folders, of those with pictures, that say a split: alone, or two with the same beside it."""
+    """Names of folders, of those with images, that say a split: alone, or two with the same beside it."""
     named = {each.name: found for each in holding if (found := split_name(each.name))}
     # Several pairs are classes with their splits, which `splits_below` tells.
     pairs = [rest for rest, splits in _of_rest(named.values()).items() if len(splits) > 1 and rest]
@@ -93,7 +93,7 @@ def has_two_splits(folders: Sequence[Folder]) -> bool:
 
 
 def splits_inside(folder: Folder) -> bool:
-    """Whether a folder holds folders of pictures that are named after splits: one in it, or two below."""
+    """Whether a folder holds folders of images that are named after splits: one in it, or two below."""
     if any(found.plain for each in folder.holding if (found := split_name(each.name))):
         return True
     return any(has_two_splits(each.holding) for _, each in folder.walk())
@@ -129,7 +129,7 @@ def parts_of_classes(classes: Sequence[Folder]) -> list[str]:
     count = Counter(key for names in inside for key in names)
     same = [key for key, times in count.items() if times > 1 and 2 * times >= len(classes)]
     shown = {key: name for names in reversed(inside) for key, name in names.items()}
-    if sum(len(each.direct) for each in classes) * 2 >= sum(len(each.pictures) for each in classes):
+    if sum(len(each.direct) for each in classes) * 2 >= sum(len(each.images) for each in classes):
         return [shown[key] for key in same] if len(same) > 1 else []
     telling = [{key for key in names if not says_nothing(shown[key])} for names in inside]
     largest = max(telling, key=len, default=set())
@@ -142,9 +142,9 @@ def parts_of_classes(classes: Sequence[Folder]) -> list[str]:
         first, inner = printable(alike[0]), printable(common[0])
         raise Doubt(
             f"{listed(alike)} hold the same folders, {listed(common)}. Which are the classes? If "
-            f"{listed(common)} are, put the pictures of each together, as in {inner}/{first}_1.jpg "
+            f"{listed(common)} are, put the images of each together, as in {inner}/{first}_1.jpg "
             "(data.group_by can keep those of one place on one side of every split), give one folder, such "
-            f"as {first}, or list the pictures in a CSV file (path,label[,split]). If {listed(alike)} are, "
+            f"as {first}, or list the images in a CSV file (path,label[,split]). If {listed(alike)} are, "
             f"{MEANT}."
         )
     return [shown[key] for key in same] if len(same) > 1 else []

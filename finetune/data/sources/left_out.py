@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 
-PASSED_OVER = "files that are no pictures were passed over"
-OUTSIDE = "pictures outside of the class folders were left out"
+PASSED_OVER = "files that are no images were passed over"
+OUTSIDE = "images outside of the class folders were left out"
 KINDS_SHOWN = 5
 
 
 def passed_over(name: str, kinds: Mapping[str, int]) -> str:
-    """Of files that are no pictures, anywhere in the folder called ``name``.
+    """Of files that are no images, anywhere in the folder called ``name``.
 
     Args:
         kinds: extension -> files; the most frequent ones are named.
@@ -21,7 +21,7 @@ def passed_over(name: str, kinds: Mapping[str, int]) -> str:
 
 
 def outside(name: str, count: int) -> str:
-    """Of pictures that lie directly in the folder called ``name``, which holds class folders."""
+    """Of images that lie directly in the folder called ``name``, which holds class folders."""
     return f"{name}: {OUTSIDE} ({count})"
 
 

@@ -3,7 +3,7 @@
 ``CACHE/listings/KEY/`` holds the listing of one folder, and ``about.json``. It counts as long as every folder
 that was looked into still has the inode and the times of change that it had before: a file that comes, goes
 or gets another name changes those of its folder. What is inside of a file is no part of it, but for those
-that had to be opened to tell whether they are pictures: these must be as they were too. Nothing is
+that had to be opened to tell whether they are images: these must be as they were too. Nothing is
 remembered where that could fail: of folders with symbolic links in them, whose targets change unseen, of
 folders that were changed just now, and of file systems that keep whole seconds only.
 """
@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finetune.data.cache.kept import ABOUT, listings_folder
+from finetune.data.cache.contents import ABOUT, listings_folder
 from finetune.disk.regular import TABLE_BYTES, read_regular
 
 log = logging.getLogger("finetune")

@@ -1,9 +1,9 @@
-"""Whether a data set's pictures have bands of their own for ``model.in_channels``, or colours that repeat."""
+"""Whether a data set's images have bands of their own for ``model.in_channels``, or colours that repeat."""
 
-from finetune.data.picture.bands import COLOURS, count_bands, is_tiff, require_tifffile
 from finetune.data.sources.dataset import Split
 from finetune.data.sources.unread import some_files
 from finetune.errors import BadImageError, DataError, printable
+from finetune.image.bands import COLOURS, count_bands, is_tiff, require_tifffile
 
 
 def has_own_bands(split: Split, in_channels: int, *, skips: bool = False) -> bool:

@@ -13,7 +13,7 @@ from finetune.errors import DataError, printable
 from finetune.recipe.catalog import DRAWN, KNOWN_SETS
 
 ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"})
-# What lists of pictures and recipes end in, among the things that a source may have been meant to be.
+# What lists of images and recipes end in, among the things that a source may have been meant to be.
 TABLES = (".csv", ".tsv", ".txt", ".parquet")
 RECIPES = (".yaml", ".yml")
 

@@ -1,6 +1,6 @@
-"""Which files are pictures: by their names where those say it, else by their first bytes.
+"""Which files are images: by their names where those say it, else by their first bytes.
 
-Cameras, phones and downloads leave pictures without an extension (``IMG_0001``) or with one that nobody else
+Cameras, phones and downloads leave images without an extension (``IMG_0001``) or with one that nobody else
 knows (``photo.jpg_large``). A name that says what a file is costs nothing, so only the others are opened.
 """
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from finetune.data.sources.files import Watch, is_image_name
 from finetune.disk.regular import open_regular
 
-# What is no picture, or none of its own: notes, tables and labels beside pictures, videos, archives,
-# programs; backups and halves of pictures, which would be copies; a camera's raw data, which begins like a
+# What is no image, or none of its own: notes, tables and labels beside images, videos, archives,
+# programs; backups and halves of images, which would be copies; a camera's raw data, which begins like a
 # TIFF file and mostly lies beside its JPEG; slides and layered files. These files are never opened.
 OTHER_EXTENSIONS = frozenset(
     {".txt", ".md", ".rst", ".rtf", ".pdf", ".doc", ".docx", ".odt", ".tex", ".html", ".htm", ".url", ".log"}
@@ -38,8 +38,8 @@ BRANDS = frozenset({b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc
 BMP_HEADERS = frozenset({12, 40, 52, 56, 64, 108, 124})
 
 
-def is_picture(path: str | os.PathLike[str], watch: Watch | None = None) -> bool:
-    """Whether a file is a picture, as far as its name and, where that says nothing, its first bytes tell.
+def is_image(path: str | os.PathLike[str], watch: Watch | None = None) -> bool:
+    """Whether a file is an image, as far as its name and, where that says nothing, its first bytes tell.
 
     Args:
         watch: told of a file that is opened, before that: its contents decided.
@@ -52,16 +52,16 @@ def is_picture(path: str | os.PathLike[str], watch: Watch | None = None) -> bool
         return False
     if watch is not None:
         watch.enter(os.fspath(path))
-    return begins_like_a_picture(_head(path))
+    return begins_like_a_image(_head(path))
 
 
 def is_array_name(name: str) -> bool:
-    """Whether a file name ends like a NumPy array's: a picture where there are no others, and only there."""
+    """Whether a file name ends like a NumPy array's: an image where there are no others, and only there."""
     return name.lower().endswith(".npy")
 
 
-def begins_like_a_picture(head: bytes) -> bool:
-    """Whether the first :data:`HEAD_BYTES` of a file are those of a format that pictures are kept in."""
+def begins_like_a_image(head: bytes) -> bool:
+    """Whether the first :data:`HEAD_BYTES` of a file are those of a format that images are kept in."""
     if head.startswith(BEGINNINGS):
         return True
     if head.startswith(b"RIFF"):

@@ -24,7 +24,7 @@ PLAIN_WORDS = frozenset(
     | {"jpg", "jpeg", "jpegs", "png", "files", "samples", "examples", "batch", "session", "dir"}
     | {"the", "my", "our", "all", "for", "final", "new", "raw", "original", "originals", "resized"}
 )
-# Pictures that wait for a prediction have no labels.
+# Images that wait for a prediction have no labels.
 UNLABELLED_WORDS = frozenset(
     {"pred", "predict", "prediction", "predictions", "unlabeled", "unlabelled", "inference", "submission"}
 )
@@ -96,7 +96,7 @@ def says_nothing(name: str) -> bool:
 
 
 def is_unlabelled(name: str) -> bool:
-    """Whether a folder is named after pictures that have no labels."""
+    """Whether a folder is named after images that have no labels."""
     return any(word in UNLABELLED_WORDS for word in words_of(name))
 
 

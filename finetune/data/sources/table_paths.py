@@ -2,7 +2,7 @@ r"""The paths that a table lists, to files: Windows paths, another machine's pat
 
 Relative paths start at the table's own folder. `photos\a.jpg` is read as `photos/a.jpg` where that is there.
 Of absolute paths that another machine wrote (`C:\photos\a.jpg`, `/home/anna/photos/a.jpg`) the beginning
-that they share is replaced by the table's folder, if that is where the pictures are.
+that they share is replaced by the table's folder, if that is where the images are.
 """
 
 import os
@@ -148,7 +148,7 @@ def _move_here(foreign: dict[int, tuple[str, ...]], given: Sequence[str], folder
             number = "1 path starts" if len(members) == 1 else f"{len(members):,} paths start"
             remark = (
                 f"{number} with {whole}, which is not on this machine, and the files are not below {here} "
-                "either. Put the pictures beside the table, and write the paths from there on: without "
+                "either. Put the images beside the table, and write the paths from there on: without "
                 f"{whole}, and with / between folders"
             )
             found.remarks.append((remark, members))
@@ -163,7 +163,7 @@ def _move_here(foreign: dict[int, tuple[str, ...]], given: Sequence[str], folder
                 found.missing[place] = f"{NO_SUCH}, and none below the table's folder either"
         prefix = printable(_written(foreign[members[0]], shared[:cut], given[members[0]]))
         found.notes.append(
-            f"{prefix} is not on this machine; the pictures listed there were found below {here} "
+            f"{prefix} is not on this machine; the images listed there were found below {here} "
             f"({most:,} of {len(members):,})"
         )
 
@@ -188,7 +188,7 @@ def _explain(given: Sequence[str], folder: Path, found: Found, foreign: dict[int
     lost = [place for place, fault in found.missing.items() if fault == NO_SUCH and place not in foreign]
     for place in lost:
         if given[place].strip().lower().startswith(("http:", "https:", "s3:", "gs:")):
-            found.missing[place] = "an address on the web; pictures must be files"
+            found.missing[place] = "an address on the web; images must be files"
         elif near := _near(found.paths[place], folder, listings):
             found.missing[place] = f"{NO_SUCH}. Did you mean '{printable(near)}'?"
     relative = [place for place, path in enumerate(given) if not os.path.isabs(path)]  # noqa: PTH117

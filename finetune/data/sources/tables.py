@@ -1,4 +1,4 @@
-"""A CSV file that lists pictures: ``path,label`` or ``path,label,split``."""
+"""A CSV file that lists images: ``path,label`` or ``path,label,split``."""
 
 import os
 import unicodedata
@@ -21,7 +21,7 @@ FAULTS_SHOWN = 10
 class Row:
     """A row that says all it must: the line, the path as it is written, the label and the split ("": none).
 
-    ``file`` is where the picture is, once that is known.
+    ``file`` is where the image is, once that is known.
     """
 
     line: int
@@ -36,7 +36,7 @@ class Fault:
     """What is wrong in one line.
 
     ``what`` is the same for all faults of its kind; ``about`` says which path or label it is. ``kind`` is
-    one that the doctor knows. ``file`` is the row's picture, if it names one. ``told``: another fault tells
+    one that the doctor knows. ``file`` is the row's image, if it names one. ``told``: another fault tells
     of many like this one.
     """
 
@@ -74,7 +74,7 @@ class Table:
         if self.faults:
             raise DataError("\n".join(self._told()))
         if not self.rows:
-            raise DataError(f"{self.name}: a header, but no rows: list the pictures, one a line")
+            raise DataError(f"{self.name}: a header, but no rows: list the images, one a line")
         found = self.splits()
         if "all" not in found and "train" not in found:
             raise DataError(f"{self.name}: no row has the split train, only {listed(sorted(found))}")
@@ -140,10 +140,10 @@ def look_through_table(table: Path, reading: Reading = AS_FOUND) -> Table:
 
 
 def column_values(table: Path, column: str) -> dict[str, str]:
-    """Of a file that :func:`read_table` takes: a picture's path -> what the row says in another ``column``.
+    """Of a file that :func:`read_table` takes: an image's path -> what the row says in another ``column``.
 
     Raises:
-        DataError: there is no such column, or a picture's rows say different things.
+        DataError: there is no such column, or an image's rows say different things.
     """
     name = printable(str(table))
     cells = read_cells(table, name)
@@ -223,7 +223,7 @@ def _with_files(rows: list[Row], found: Table) -> list[Row]:
 
 
 def _without_repeats(rows: list[Row], found: Table) -> list[Row]:
-    """A picture listed twice is kept once, if both rows say the same."""
+    """An image listed twice is kept once, if both rows say the same."""
     kept: dict[str, Row] = {}
     repeats = 0
     for row in rows:
@@ -237,7 +237,7 @@ def _without_repeats(rows: list[Row], found: Table) -> list[Row]:
         elif first.split != row.split:
             what = (
                 f"{about} is in {row.split or 'no split'} here, but in {first.split or 'no split'} in line "
-                f"{first.line}; a picture belongs to one split"
+                f"{first.line}; an image belongs to one split"
             )
             found.faults.append(Fault(row.line, what, "leakage", file=row.file))
         else:

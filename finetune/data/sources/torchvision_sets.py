@@ -1,6 +1,6 @@
 """torchvision's own classification data sets, by name, with their official splits.
 
-What has arrays or files is read from those, so that pictures take the same way as everybody's; torchvision
+What has arrays or files is read from those, so that images take the same way as everybody's; torchvision
 reads the lists.
 """
 
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from finetune.data.cache.folder import VARIABLE, cache_folder
 from finetune.data.sources.dataset import Source, Split, compare_classes, listed
-from finetune.data.sources.pictures import ArrayPictures, FilePictures, Pictures, TorchvisionPictures
+from finetune.data.sources.images import ArrayImages, FileImages, Images, TorchvisionImages
 from finetune.errors import DataError, printable
 from finetune.offline import because, is_offline
 from finetune.recipe.catalog import suggest
@@ -99,7 +99,7 @@ SETS = {
 def read_torchvision(name: str) -> Source:
     """Read ``NAME`` or ``NAME/VARIANT`` of :data:`SETS`, from ``<cache>/torchvision`` or fetched to there.
 
-    Downloads are torchvision's, with its checksums, over https only. EMNIST's pictures lie on their side, as
+    Downloads are torchvision's, with its checksums, over https only. EMNIST's images lie on their side, as
     torchvision gives them.
 
     Raises:
@@ -123,11 +123,11 @@ def read_torchvision(name: str) -> Source:
     notes: list[str] = []
     splits = {}
     for split, dataset in datasets.items():
-        pictures, targets = _read(dataset, f"{set_name}/{split}")
+        images, targets = _read(dataset, f"{set_name}/{split}")
         if targets.min(initial=0) < 0:
             notes.append(f"{source_name}: {split} comes without labels and was left out")
             continue
-        splits[split] = Split(pictures, targets)
+        splits[split] = Split(images, targets)
     return _named(source_name, next(iter(datasets.values())), splits, notes)
 
 
@@ -184,34 +184,34 @@ def _addresses(value: Any) -> Iterator[str]:
         yield from _addresses(list(value.values()))
 
 
-def _read(dataset: Any, prefix: str) -> tuple[Pictures, npt.NDArray[np.int64]]:
-    """A data set's pictures and targets (-1: none), without decoding a picture to get at its target."""
+def _read(dataset: Any, prefix: str) -> tuple[Images, npt.NDArray[np.int64]]:
+    """A data set's images and targets (-1: none), without decoding an image to get at its target."""
     pixels = getattr(dataset, "data", None)
     if pixels is not None:
         array = np.asarray(pixels)
         if array.ndim == 4 and array.shape[1] == 3:
             array = array.transpose(0, 2, 3, 1)
         labels = dataset.targets if hasattr(dataset, "targets") else dataset.labels
-        return ArrayPictures(np.ascontiguousarray(array), prefix), _targets(labels)
+        return ArrayImages(np.ascontiguousarray(array), prefix), _targets(labels)
     for attribute in ("samples", "_samples", "imgs"):
         samples = getattr(dataset, attribute, None)
         if samples and isinstance(samples[0][0], str):
             return _files([path for path, _ in samples], [label for _, label in samples])
         if samples and hasattr(samples[0][0], "numpy"):
             array = np.stack([image.numpy() for image, _ in samples])
-            return ArrayPictures(array, prefix), _targets([label for _, label in samples])
+            return ArrayImages(array, prefix), _targets([label for _, label in samples])
     for attribute in ("_image_files", "_images"):
         if paths := getattr(dataset, attribute, None):
             return _files(paths, dataset._labels)
     labels = dataset.y if hasattr(dataset, "y") else [target for _, target in dataset]
-    return TorchvisionPictures(dataset, prefix), _targets(labels)
+    return TorchvisionImages(dataset, prefix), _targets(labels)
 
 
-def _files(paths: list[Any], labels: list[Any]) -> tuple[Pictures, npt.NDArray[np.int64]]:
+def _files(paths: list[Any], labels: list[Any]) -> tuple[Images, npt.NDArray[np.int64]]:
     """Sorted by name: some of torchvision's lists are in the order of the disk."""
     names = [str(path) for path in paths]
     order = sorted(range(len(names)), key=names.__getitem__)
-    return FilePictures(names[index] for index in order), _targets(labels)[order]
+    return FileImages(names[index] for index in order), _targets(labels)[order]
 
 
 def _targets(labels: Any) -> npt.NDArray[np.int64]:
@@ -223,7 +223,7 @@ def _targets(labels: Any) -> npt.NDArray[np.int64]:
 
 
 def _named(source_name: str, dataset: Any, splits: dict[str, Split], notes: list[str]) -> Source:
-    """Classes without a picture (EMNIST letters' "N/A") are dropped, and the targets renumbered."""
+    """Classes without an image (EMNIST letters' "N/A") are dropped, and the targets renumbered."""
     leading = splits["all"] if "all" in splits else splits["train"]
     given = getattr(dataset, "classes", None) or getattr(dataset, "categories", None)
     largest = max(int(split.targets.max(initial=-1)) for split in splits.values())
@@ -231,13 +231,13 @@ def _named(source_name: str, dataset: Any, splits: dict[str, Split], notes: list
     counts = leading.class_counts(len(names))
     kept = np.flatnonzero(counts)
     if empty := [name for name, count in zip(names, counts, strict=True) if not count]:
-        notes.append(f"{source_name}: {listed(empty)} has no pictures to train on, and is no class here")
+        notes.append(f"{source_name}: {listed(empty)} has no images to train on, and is no class here")
     if "train" in splits:
         present = {name: [names[k] for k in np.unique(split.targets)] for name, split in splits.items()}
         notes.extend(compare_classes(source_name, present))
     place = np.full(len(names), -1, dtype=np.int64)
     place[kept] = np.arange(len(kept))
-    renumbered = {name: Split(split.pictures, place[split.targets]) for name, split in splits.items()}
+    renumbered = {name: Split(split.images, place[split.targets]) for name, split in splits.items()}
     return Source(source_name, tuple(names[k] for k in kept), renumbered, tuple(notes))
 
 

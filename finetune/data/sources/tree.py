@@ -1,4 +1,4 @@
-"""The folders below a root with the pictures in each, from one look or remembered."""
+"""The folders below a root with the images in each, from one look or remembered."""
 
 import os
 from collections import Counter
@@ -10,12 +10,12 @@ from pathlib import Path
 from finetune.data.sources.files import identity, is_directory, scan
 from finetune.data.sources.left_out import kind_of
 from finetune.data.sources.listings import Visits, recall, remember
-from finetune.data.sources.recognise import is_array_name, is_picture
+from finetune.data.sources.recognise import is_array_name, is_image
 
 
 @dataclass(eq=False)
 class Folder:
-    """A folder: the pictures directly in it, and the folders in it, sorted by name."""
+    """A folder: the images directly in it, and the folders in it, sorted by name."""
 
     name: str
     direct: list[str] = field(default_factory=list)
@@ -30,25 +30,25 @@ class Folder:
             stack.extend((depth + 1, each) for each in reversed(folder.folders))
 
     @property
-    def pictures(self) -> list[str]:
-        """All pictures in it, at any depth."""
+    def images(self) -> list[str]:
+        """All images in it, at any depth."""
         return [path for _, folder in self.walk() for path in folder.direct]
 
     @property
-    def has_pictures(self) -> bool:
-        """Whether there is a picture in it, at any depth."""
+    def has_images(self) -> bool:
+        """Whether there is an image in it, at any depth."""
         return any(folder.direct for _, folder in self.walk())
 
     @property
     def holding(self) -> list["Folder"]:
-        """Those of its folders that have pictures in them, at any depth."""
-        return [folder for folder in self.folders if folder.has_pictures]
+        """Those of its folders that have images in them, at any depth."""
+        return [folder for folder in self.folders if folder.has_images]
 
 
 def look_through(root: Path) -> tuple[Folder, Counter[str]]:
     """Every file below ``root`` once: the folders, and the kinds of other files.
 
-    Arrays (``.npy``) count as pictures where there are no others.
+    Arrays (``.npy``) count as images where there are no others.
 
     From an earlier run where nothing has changed since. Linked folders are followed, but a link that goes
     round is not, and none twice within a folder of a folder of the root.
@@ -63,7 +63,7 @@ def look_through(root: Path) -> tuple[Folder, Counter[str]]:
     visits = Visits(root)
     top, others = _look(root, visits)
     counts = [(depth, folder.name, len(folder.direct)) for depth, folder in top.walk()]
-    remember(root, visits, {"folders": counts, "others": others}, top.pictures)
+    remember(root, visits, {"folders": counts, "others": others}, top.images)
     return top, others
 
 
@@ -90,7 +90,7 @@ def _look(root: Path, visits: Visits) -> tuple[Folder, Counter[str]]:
         inner = []
         for entry in scan(path, visits):
             if not is_directory(entry):
-                if is_picture(entry.path, visits):
+                if is_image(entry.path, visits):
                     folder.direct.append(entry.path)
                 elif is_array_name(entry.name):
                     arrays.append((folder, entry.path, kind_of(entry.name)))
@@ -107,8 +107,8 @@ def _look(root: Path, visits: Visits) -> tuple[Folder, Counter[str]]:
             folder.folders.append(child)
             inner.append((child, entry.path, depth + 1, within))
         stack.extend(reversed(inner))
-    # Beside pictures, arrays are what somebody computed of them; alone, they may be the pictures.
-    alone = not top.has_pictures
+    # Beside images, arrays are what somebody computed of them; alone, they may be the images.
+    alone = not top.has_images
     for folder, path, kind in arrays:
         if alone:
             folder.direct.append(path)

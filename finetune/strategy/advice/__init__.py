@@ -1,1 +1,1 @@
-"""Advice: what is measured of pictures and a source network, the rule that reads it, the recipe it writes."""
+"""Advice: what is measured of images and a source network, the rule that reads it, the recipe it writes."""

@@ -1,4 +1,4 @@
-"""Pictures to advice: the table of contents."""
+"""Images to advice: the table of contents."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ class Advice:
 
 @dataclass(frozen=True)
 class Begun:
-    """Advice after the first pass of the pictures: ``recipe`` is the text of one for a first model.
+    """Advice after the first pass of the images: ``recipe`` is the text of one for a first model.
 
     Its only phase is the first one of nearly every advice, a solved head.
     """
@@ -80,7 +80,7 @@ def begin(recipe: Recipe, *, device: str | None = None, tell: Tell = silent) -> 
 def advise(
     recipe: Recipe, *, device: str | None = None, tell: Tell = silent, begun: Begun | None = None
 ) -> Advice:
-    """Measure ``recipe``'s pictures and source network, and choose.
+    """Measure ``recipe``'s images and source network, and choose.
 
     Args:
         recipe: its data, model, seed and cache count; what it says of training does not.
@@ -105,7 +105,7 @@ def advise(
 
 
 def base_recipe(source: str, backbone: str, overrides: Sequence[str] = ()) -> Recipe:
-    """A recipe that says which pictures and which network; how to train is what advice is asked for.
+    """A recipe that says which images and which network; how to train is what advice is asked for.
 
     Raises:
         RecipeError: as :func:`finetune.recipe.load.minimal_recipe`.

@@ -1,9 +1,9 @@
-"""How long an advised training takes on this machine, from what was measured of single pictures."""
+"""How long an advised training takes on this machine, from what was measured of single images."""
 
 from finetune.strategy.advice.facts import Facts
 from finetune.strategy.advice.rule import Settings, Strategy
 
-# A solved head, saving, and the start of the program; what does not grow with the pictures.
+# A solved head, saving, and the start of the program; what does not grow with the images.
 ONCE = 10.0
 
 

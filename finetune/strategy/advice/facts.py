@@ -1,16 +1,16 @@
-"""What is known of pictures and a source network before any training."""
+"""What is known of images and a source network before any training."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-from finetune.data.picture.preprocessing import ResizeMode
+from finetune.image.preprocessing import ResizeMode
 
 
 @dataclass(frozen=True)
 class Probed:
-    """A linear classifier on the features after a layer: its cross-validated accuracy on ``n`` pictures."""
+    """A linear classifier on the features after a layer: its cross-validated accuracy on ``n`` images."""
 
     layer: int
     name: str
@@ -25,15 +25,15 @@ class Probed:
 
 @dataclass(frozen=True)
 class Tried:
-    """What an augmentation does to the features, on pictures that were not trained on.
+    """What an augmentation does to the features, on images that were not trained on.
 
     Attributes:
-        kept: share of pictures that a classifier trained without it puts into the same class with it.
-        gain: what training on copies made by it as well adds to the accuracy on pictures as they are.
-        error: the standard error of ``gain``, from the pictures on which the two differ.
+        kept: share of images that a classifier trained without it puts into the same class with it.
+        gain: what training on copies made by it as well adds to the accuracy on images as they are.
+        error: the standard error of ``gain``, from the images on which the two differ.
         told: how often a classifier tells copies from originals, 0.5 by chance; asked of mirroring alone,
             since other copies have edges that give them away.
-        n: how many pictures were copied; the most that are, where what was written down does not say.
+        n: how many images were copied; the most that are, where what was written down does not say.
     """
 
     kept: float
@@ -45,13 +45,13 @@ class Tried:
 
 @dataclass(frozen=True)
 class Sized:
-    """What one way of bringing pictures to size (``data.resize_mode``) is worth on frozen features.
+    """What one way of bringing images to size (``data.resize_mode``) is worth on frozen features.
 
     Attributes:
         top1: the cross-validated accuracy of a linear classifier.
-        gain: by how much that is more than with the weights' own way, on the same pictures.
-        error: the standard error of ``gain``, from the pictures on which the two differ.
-        n: of how many pictures; the most that are, where what was written down does not say.
+        gain: by how much that is more than with the weights' own way, on the same images.
+        error: the standard error of ``gain``, from the images on which the two differ.
+        n: of how many images; the most that are, where what was written down does not say.
     """
 
     top1: float
@@ -62,13 +62,13 @@ class Sized:
 
 @dataclass(frozen=True)
 class Shapes:
-    """How far pictures are from square, and how they are best brought to size.
+    """How far images are from square, and how they are best brought to size.
 
     Attributes:
-        n: so many pictures' sizes were read.
+        n: so many images' sizes were read.
         ratio: the median of longer to shorter side.
         long: the share whose longer side is about one and a half times the shorter, or more.
-        shown: the mean share of a picture's area that the network gets to see in the ``own`` way.
+        shown: the mean share of an image's area that the network gets to see in the ``own`` way.
         own: the way (``data.resize_mode``) that the weights or the recipe say.
         sized: by way; empty where none was tried.
     """
@@ -92,7 +92,7 @@ class Shapes:
 
 @dataclass(frozen=True)
 class Seconds:
-    """Measured on this machine, of one picture: to read it, one forward pass, one training step of all."""
+    """Measured on this machine, of one image: to read it, one forward pass, one training step of all."""
 
     read: float
     forward: float
@@ -104,22 +104,22 @@ class Facts:
     """All that the rule knows.
 
     Attributes:
-        source: what the pictures are called.
+        source: what the images are called.
         classes, train, val, test: how many there are; ``test`` is 0 where there is no test split.
-        fewest, most: training pictures of the smallest and the largest class.
+        fewest, most: training images of the smallest and the largest class.
         backbone, weights: the source network, and where its weights came from.
         image_size: in pixels.
         depths: probes at rising depths, all on one sample; the last is after the last layer.
-        probe: after the last layer, on the training pictures.
+        probe: after the last layer, on the training images.
         shares: of the network's operations, those up to each layer, 0 to 1.
         shift: of the BatchNorm statistics (:class:`finetune.strategy.advice.similarity.Shift`); None without.
         confidence, told_apart: of the source's own predictions, as described there; None without a source
             classifier.
         tried: by name, what augmentations do; empty where none was measured, since nothing is tuned.
         seconds: measured.
-        computed, cached: training pictures that went through the network now, and that the cache had.
-        shapes: how long pictures are; None where no size could be read.
-        notes: what a training says of how the pictures were read.
+        computed, cached: training images that went through the network now, and that the cache had.
+        shapes: how long images are; None where no size could be read.
+        notes: what a training says of how the images were read.
     """
 
     source: str
@@ -152,7 +152,7 @@ class Facts:
 
     @property
     def per_class(self) -> float:
-        """Training pictures a class, on average."""
+        """Training images a class, on average."""
         return self.train / self.classes
 
     @property

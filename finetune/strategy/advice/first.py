@@ -1,4 +1,4 @@
-"""The first pass of the training pictures: all that a solved head needs, and where advice begins.
+"""The first pass of the training images: all that a solved head needs, and where advice begins.
 
 Its features stay in the cache, so that the head is solved in seconds. It is a model that can be used while
 the rest is still measured.
@@ -18,13 +18,13 @@ from finetune.strategy.probe import Rows, features_of, frozen_recipe
 from finetune.training.compute.precision import Compute, choose_compute, pick_device
 from finetune.training.setup import Setup, load_data, prepare
 
-# A linear classifier is cross-validated on so many pictures times classes at most, but for this many.
+# A linear classifier is cross-validated on so many images times classes at most, but for this many.
 PROBED, LEAST_PROBED = 400_000, 512
-# Of no more pictures than this there is a first model before it is known how they are best brought to size.
+# Of no more images than this there is a first model before it is known how they are best brought to size.
 # Of more, a pass in a way that is not gone on with would take longer than the comparison.
 SOON = 1_000
 
-# Gets what pictures go through the network for, how many are done, and how many there are.
+# Gets what images go through the network for, how many are done, and how many there are.
 Tell = Callable[[str, int, int], None]
 
 
@@ -34,14 +34,14 @@ def silent(what: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class FirstPass:
-    """The source network and what it makes of the training pictures.
+    """The source network and what it makes of the training images.
 
     Attributes:
-        setup: how pictures are brought to size: in the best way of ``shapes``, or in the weights' own.
+        setup: how images are brought to size: in the best way of ``shapes``, or in the weights' own.
         shapes: None where no size could be read.
         compared: whether ``shapes`` were measured; otherwise that is still to be done.
-        probed: of so many pictures as a linear classifier is cross-validated on.
-        readable: so many training pictures can be read.
+        probed: of so many images as a linear classifier is cross-validated on.
+        readable: so many training images can be read.
         computed: of these, so many went through the network now; the cache had the others.
     """
 
@@ -61,11 +61,11 @@ def compute_for(recipe: Recipe, device: str | None) -> Compute:
 
 
 def first_pass(recipe: Recipe, compute: Compute, tell: Tell) -> FirstPass:
-    """All training pictures through the network, once. ``compute`` is in force.
+    """All training images through the network, once. ``compute`` is in force.
 
     Raises:
         UserError: weights that cannot be had, or a network that cannot be cut.
-        DataError: the data cannot serve, or a class has fewer than two training pictures.
+        DataError: the data cannot serve, or a class has fewer than two training images.
     """
     source = load_data(recipe.data, recipe.seed)
     train = source.splits["train"]
@@ -77,7 +77,7 @@ def first_pass(recipe: Recipe, compute: Compute, tell: Tell) -> FirstPass:
 
 
 def in_best_shape(recipe: Recipe, first: FirstPass, tell: Tell) -> FirstPass:
-    """``first`` with the pictures brought to size in the best way, if that was not looked for yet."""
+    """``first`` with the images brought to size in the best way, if that was not looked for yet."""
     return first if first.compared else _in_best_shape(recipe, first.source, first.setup, tell, first)
 
 

@@ -1,10 +1,10 @@
-"""Which augmentations these pictures bear, measured on frozen features.
+"""Which augmentations these images bear, measured on frozen features.
 
-Whether mirroring a picture keeps its class depends on the classes: it does for hot dogs, it does not for
-digits and road signs. Two things are measured, on frozen features and on pictures that were held out. Can a
-classifier tell the copies from the originals? Where it can, such pictures do not occur among these (of
+Whether mirroring an image keeps its class depends on the classes: it does for hot dogs, it does not for
+digits and road signs. Two things are measured, on frozen features and on images that were held out. Can a
+classifier tell the copies from the originals? Where it can, such images do not occur among these (of
 mirroring: "visual chirality", Lin et al. 2020; in general a two-sample test, Lopez-Paz and Oquab 2017). And
-does a classifier of the classes that learns from copies too get worse on pictures as they are? It does where
+does a classifier of the classes that learns from copies too get worse on images as they are? It does where
 the copy of one class looks like another class.
 """
 
@@ -15,12 +15,12 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from finetune.data.cache.decoded import Pixels
 from finetune.data.holdout.folds import Folds
-from finetune.data.picture.preprocessing import Preprocessing
-from finetune.data.picture.transforms import EvalTransform, Look, TrainTransform
 from finetune.features.softmax import Features, Targets
 from finetune.features.solve import solve, total_variance
+from finetune.image.preprocessing import Preprocessing
+from finetune.image.threes import Pixels
+from finetune.image.transforms import EvalTransform, TrainTransform, View
 from finetune.recipe.schema import AugmentSection, ColorJitter
 from finetune.strategy.advice.facts import Tried
 
@@ -45,9 +45,9 @@ class Mirrored(EvalTransform):
         super().__init__(preprocessing)
         self._axis = axis
 
-    def look(self, base: Pixels, key: int) -> Look:
+    def view(self, base: Pixels, key: int) -> View:
         """The only one there is."""
-        return super().look(np.flip(base, self._axis), key)
+        return super().view(np.flip(base, self._axis), key)
 
 
 def transform_of(name: str, preprocessing: Preprocessing) -> Mirrored | TrainTransform:
@@ -72,7 +72,7 @@ def try_out(
     """Cross-validate linear classifiers, of the classes and of what is a copy.
 
     Args:
-        plain, copies: by depth, (N, D) each, of the same pictures.
+        plain, copies: by depth, (N, D) each, of the same images.
         targets: (N,), classes from 0 on.
         folds: of :func:`~finetune.data.holdout.folds.inner_folds`; one at least.
         best: the depth at which the classes are told apart best.
@@ -108,9 +108,9 @@ def _taught(
 
 
 def _told(plain: Features, copies: Features, folds: Folds) -> float:
-    """How often a classifier tells which of the pictures and copies are copies, 0.5 by chance.
+    """How often a classifier tells which of the images and copies are copies, 0.5 by chance.
 
-    A picture and its copy are on the same side, so that it never knows the one from the other.
+    An image and its copy are on the same side, so that it never knows the one from the other.
     """
     decay, right = DETECTOR_DECAY * total_variance(plain), 0
     for train, held in folds:

@@ -1,6 +1,6 @@
-"""Pictures and a source network to :class:`Facts`: the table of contents of what advice rests on.
+"""Images and a source network to :class:`Facts`: the table of contents of what advice rests on.
 
-The first pass of the training pictures (:mod:`~finetune.strategy.advice.first`); one of a sample of at most
+The first pass of the training images (:mod:`~finetune.strategy.advice.first`); one of a sample of at most
 ``SAMPLE``, at several depths; and the sample's augmented copies, made of what the second pass decoded.
 """
 
@@ -20,13 +20,13 @@ from finetune.data.batches.loaders import eval_batches, read_draws
 from finetune.data.cache.decoded import Decoded, decoded_in_memory
 from finetune.data.holdout.folds import inner_folds
 from finetune.data.keys import key
-from finetune.data.picture.transforms import OF_COLOURS, EvalTransform
 from finetune.data.sources.dataset import Split
 from finetune.errors import DataError
 from finetune.features.depths import Depths
 from finetune.features.extract import costs
 from finetune.features.softmax import Features, Targets
 from finetune.features.solve import choose_decay
+from finetune.image.transforms import OF_COLOURS, EvalTransform
 from finetune.recipe.schema import Recipe
 from finetune.strategy.advice.facts import Facts, Probed, Seconds, Tried
 from finetune.strategy.advice.first import FirstPass, Tell, compute_for, first_pass, in_best_shape, silent
@@ -37,25 +37,25 @@ from finetune.training.compute.in_force import in_force
 from finetune.training.compute.precision import Compute, choose_compute
 from finetune.training.setup import Setup
 
-# Pictures at which depths, statistics and predictions are looked at.
+# Images at which depths, statistics and predictions are looked at.
 SAMPLE = 512
-# Of these, about so many for the statistics, which have many places a picture.
+# Of these, about so many for the statistics, which have many places an image.
 WATCHED = 128
 # Augmented copies are computed of so many of them, fewer where the network is large: all copies together
-# take at most so many floating-point operations (about half a minute on two cores), but for 64 pictures.
+# take at most so many floating-point operations (about half a minute on two cores), but for 64 images.
 COPIED, FEWEST_COPIED, OPERATIONS = 256, 64, 3e12
 DEPTHS = (0.25, 0.5, 0.75, 1.0)
 TIMED = 8
 TOGETHER = 16
 
 Logits = npt.NDArray[np.float32]
-# Which augmentations to try out on so many pictures, given all else that was measured.
+# Which augmentations to try out on so many images, given all else that was measured.
 Augmentations = Callable[[Facts, int], Sequence[str]]
 
 
 @dataclass(frozen=True)
 class _Close:
-    """A sample looked at closely: features by depth, each (N, D), of the pictures of the sample that could be
+    """A sample looked at closely: features by depth, each (N, D), of the images of the sample that could be
     read (``places``), their targets and groups, the source's logits, and the seconds that reading one
     took."""
 
@@ -76,15 +76,15 @@ def measure(
     tell: Tell = silent,
     augmentations: Augmentations = lambda facts, n: tuple(AUGMENTATIONS),
 ) -> Facts:
-    """Measure ``recipe``'s source network on its training pictures; val and test are counted only.
+    """Measure ``recipe``'s source network on its training images; val and test are counted only.
 
     Args:
-        augmentations: which to try out on so many pictures, given all else that was measured.
-        tell: called as pictures go through the network, for one purpose after the other.
+        augmentations: which to try out on so many images, given all else that was measured.
+        tell: called as images go through the network, for one purpose after the other.
 
     Raises:
         UserError: weights that cannot be had, or a network that cannot be cut.
-        DataError: the data cannot serve, or a class has fewer than two training pictures.
+        DataError: the data cannot serve, or a class has fewer than two training images.
     """
     compute = compute_for(recipe, device)
     with in_force(compute):
@@ -147,7 +147,7 @@ def look_closer(recipe: Recipe, first: FirstPass, tell: Tell, augmentations: Aug
 
 
 def _copied(close: _Close, flops: int, seed: int) -> Targets:
-    """The places in the sample of the pictures that augmented copies are made of; ``flops`` is of one."""
+    """The places in the sample of the images that augmented copies are made of; ``flops`` is of one."""
     affordable = int(OPERATIONS / (len(AUGMENTATIONS) * max(flops, 1)))
     number = max(FEWEST_COPIED, min(COPIED, affordable))
     return twice_or_more(close.targets, close.groups, some_of(close.targets, close.groups, number, seed))
@@ -172,7 +172,7 @@ def _look(setup: Setup, sample: Split, decoded: Decoded | None, tell: Tell) -> _
         on_bad_image=setup.recipe.data.on_bad_image,
         decoded=decoded,
     )
-    # Pictures are in the order of their classes, so every so many batches show all of them.
+    # Images are in the order of their classes, so every so many batches show all of them.
     every = max(1, len(sample) // WATCHED)
     began = time.perf_counter()
     for number, batch in enumerate(batches):
@@ -185,7 +185,7 @@ def _look(setup: Setup, sample: Split, decoded: Decoded | None, tell: Tell) -> _
         tell("looked at more closely", done, len(sample))
         began = time.perf_counter()
     if not rows:
-        raise DataError(f"none of the {len(sample)} training pictures of the sample can be read")
+        raise DataError(f"none of the {len(sample)} training images of the sample can be read")
     features = [torch.cat(each).numpy() for each in zip(*rows, strict=True)]
     head = network.weights.head if network.weights is not None else None
     logits: Logits | None = None
@@ -214,7 +214,7 @@ def _try(
     Args:
         best: the depth at which the classes are told apart best.
         names: of the augmentations.
-        decoded: what the sample's pictures are as evaluation resizes and cuts them.
+        decoded: what the sample's images are as evaluation resizes and cuts them.
     """
     seed, network, preprocessing = setup.recipe.seed, setup.network, setup.card.preprocessing
     classes, found_targets = np.unique(close.targets[some], return_inverse=True)
@@ -261,11 +261,11 @@ def _try(
 def _probe(
     features: Features, targets: Targets, groups: Targets | None, seed: int, layer: int, name: str
 ) -> Probed:
-    """Softmax regression, by cross-validation, on classes of which there are two pictures, or groups, or
+    """Softmax regression, by cross-validation, on classes of which there are two images, or groups, or
     more."""
     some = twice_or_more(targets, groups, np.arange(len(targets)))
     classes, own = np.unique(targets[some], return_inverse=True)
-    what = "pictures" if groups is None else "groups (data.group_by) of pictures"
+    what = "images" if groups is None else "groups (data.group_by) of images"
     if len(classes) < 2:
         raise DataError(f"advice needs two classes of which two training {what} or more can be read")
     own_targets = own.reshape(-1).astype(np.int64)

@@ -65,7 +65,7 @@ def _size(facts: Facts) -> str:
         "few" if few(facts) else "large" if large(facts) else "small" if facts.train < SMALL else "middling"
     )
     spread = f"{facts.fewest:,}" if facts.fewest == facts.most else f"{facts.fewest:,} to {facts.most:,}"
-    return f"{size}: {facts.train:,} training pictures in {facts.classes:,} classes of {spread}"
+    return f"{size}: {facts.train:,} training images in {facts.classes:,} classes of {spread}"
 
 
 def _similarity(facts: Facts, found: Similarity) -> str:
@@ -84,18 +84,18 @@ def _similarity(facts: Facts, found: Similarity) -> str:
 def _features(facts: Facts) -> str:
     depths = ", ".join(f"layer {each.layer}: {100 * each.top1:.1f} %" for each in facts.depths)
     return (
-        f"a linear classifier on all training pictures is right in {100 * facts.probe.top1:.1f} % "
+        f"a linear classifier on all training images is right in {100 * facts.probe.top1:.1f} % "
         f"(cross-validated, n = {facts.probe.n:,}); by depth, on {facts.depths[0].n:,}: {depths}"
     )
 
 
 def _shape(facts: Facts) -> list[tuple[str, str]]:
-    """Nothing of pictures that are near square."""
+    """Nothing of images that are near square."""
     shapes = facts.shapes
     if shapes is None or shapes.long < ENOUGH:
         return []
     said = (
-        f"{100 * shapes.long:.0f} % of pictures are long (the median is {shapes.ratio:.2f} times as long as "
+        f"{100 * shapes.long:.0f} % of images are long (the median is {shapes.ratio:.2f} times as long as "
         f"wide), and {SHOWN[shapes.own]} shows {100 * shapes.shown:.0f} % of their area"
     )
     if not shapes.sized:
@@ -120,7 +120,7 @@ def _augmentation(facts: Facts) -> list[tuple[str, str]]:
     for name, tried in facts.tried.items():
         verdict, rule = judge(name, tried, similarity(facts))
         lines.append(("augment", f"{verdict}: {NAMES[name]} ({rule}: {_tried(tried)})"))
-    return lines or [("augment", "not measured: nothing is tuned that would see augmented pictures")]
+    return lines or [("augment", "not measured: nothing is tuned that would see augmented images")]
 
 
 def _tried(tried: Tried) -> str:
@@ -137,18 +137,18 @@ def _tried(tried: Tried) -> str:
 def _batchnorm(settings: Settings) -> str:
     if settings.batchnorm == "frozen":
         return "statistics stay the source's: in a run this short new ones would lag behind the weights"
-    return "statistics follow the pictures"
+    return "statistics follow the images"
 
 
 def _regularisation(strategy: Strategy, settings: Settings) -> str:
     if strategy is Strategy.probe:
         return "the strength of the L2 penalty is chosen by cross-validation on train"
     smoothing = f", label smoothing {settings.label_smoothing:g}" if settings.label_smoothing else ""
-    return f"weight decay {settings.weight_decay:g}{smoothing}: more, the fewer pictures there are"
+    return f"weight decay {settings.weight_decay:g}{smoothing}: more, the fewer images there are"
 
 
 def _selection(strategy: Strategy, settings: Settings, facts: Facts) -> str:
-    expected = f"of {facts.val:,} val pictures a solved head gets about {facts.val * wrong(facts):.0f} wrong"
+    expected = f"of {facts.val:,} val images a solved head gets about {facts.val * wrong(facts):.0f} wrong"
     if settings.select == "last":
         return f"the last: val cannot choose one, since {expected}"
     if strategy is Strategy.probe:
@@ -162,5 +162,5 @@ def _selection(strategy: Strategy, settings: Settings, facts: Facts) -> str:
     elif needs_tuning(facts):
         stops = "; all epochs are trained, since tuning pays late where the source's features do not fit"
     if settings.select == "loss":
-        return f"chosen by val's loss, which wavers less than top-1 on {facts.val:,} pictures{stops}"
+        return f"chosen by val's loss, which wavers less than top-1 on {facts.val:,} images{stops}"
     return f"chosen by val's top-1{stops}"

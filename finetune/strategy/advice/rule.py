@@ -35,30 +35,30 @@ WORDS = {
 
 
 class Similarity(StrEnum):
-    """Of the pictures to what the source network knows."""
+    """Of the images to what the source network knows."""
 
     similar = "similar"
     between = "in between"
     dissimilar = "dissimilar"
 
 
-# BatchNorm's shift, in nats: below the first the statistics are those of the source's own kind of pictures,
+# BatchNorm's shift, in nats: below the first the statistics are those of the source's own kind of images,
 # above the second they are not.
 SHIFT = (0.1, 0.2)
 # What the last quarter of the layers adds to a probe on the sample: less than this speaks against the source.
 USELESS = -0.03
-# Fewer training pictures than this in all, or in the smallest class, and nothing but the head is moved: the
+# Fewer training images than this in all, or in the smallest class, and nothing but the head is moved: the
 # rest has too little to hold on to, and val is too small to notice.
 FEW, FEW_OF_A_CLASS = 40, 4
-# So many pictures that the solved head gets wrong have to be there to speak for tuning: were the two equally
+# So many images that the solved head gets wrong have to be there to speak for tuning: were the two equally
 # good, five would all speak for it once in 32 times (the sign test). Of train they are counted by
 # cross-validation, of val they are what that lets expect.
 SPEAK = 5
-# Where a solved head gets so large a share of the training pictures wrong, first-k is worth trying although
+# Where a solved head gets so large a share of the training images wrong, first-k is worth trying although
 # val cannot tell. With one seed it was better on five sets and variants, by 1.8 to 5.1 points; over five
 # seeds of openclipart it is level (docs/advice.md).
 MANY_WRONG = 1 / 3
-# A val of fewer pictures than this chooses no epoch, however many of them are wrong.
+# A val of fewer images than this chooses no epoch, however many of them are wrong.
 LEAST_VAL = 20
 # Below, regularisation is stronger and the general layers are left alone (docs/advice.md).
 SMALL = 2_000
@@ -69,9 +69,9 @@ NOTHING_FOUND = 0.05
 # A classifier that puts so many copies where it puts the originals sees no difference.
 KNOWN_WELL = 0.9
 # Where a classifier tells mirrored copies from originals more often than this, there are none among those.
-# Nearer to it than two standard errors, which of few pictures are large, it can't tell.
+# Nearer to it than two standard errors, which of few images are large, it can't tell.
 TOLD = 2 / 3
-# On so many val pictures the standard error of 80 % top-1 is 2.8 points, more than most epochs differ by.
+# On so many val images the standard error of 80 % top-1 is 2.8 points, more than most epochs differ by.
 SMALL_VAL = 200
 # Where the source's features fit, tuning ends after so many epochs, or a third of all, in which val likes
 # none better. At first it loses what the solved head has; trashnet took four epochs to regain it. Where they
@@ -83,7 +83,7 @@ FEW_STEPS = 1_000
 
 
 def similarity(facts: Facts) -> Similarity:
-    """Whether the source's late features were made for such pictures.
+    """Whether the source's late features were made for such images.
 
     Two witnesses: BatchNorm's statistics (of networks that have any), and whether a probe gains or loses by
     the last layers. One that speaks against outweighs one that speaks for.
@@ -101,12 +101,12 @@ def few(facts: Facts) -> bool:
 
 
 def wrong(facts: Facts) -> float:
-    """The share of pictures that a solved head gets wrong, by cross-validation: what tuning can gain."""
+    """The share of images that a solved head gets wrong, by cross-validation: what tuning can gain."""
     return 1 - facts.probe.top1
 
 
 def train_can_tell(facts: Facts) -> bool:
-    """Whether enough training pictures are wrong for tuning to be worth anything that can be seen."""
+    """Whether enough training images are wrong for tuning to be worth anything that can be seen."""
     return facts.train * wrong(facts) >= SPEAK
 
 
@@ -125,7 +125,7 @@ def large(facts: Facts) -> bool:
 
 
 def general_layers(facts: Facts) -> int:
-    """How many of the first layers serve these pictures as they are: up to the depth before the best probe's.
+    """How many of the first layers serve these images as they are: up to the depth before the best probe's.
 
     Where the best one is the first, half of its layers.
     """
@@ -155,43 +155,43 @@ RULE: tuple[Row, ...] = (
         "large, dissimilar, and the features tell the classes no better than guessing",
         lambda facts: large(facts) and similarity(facts) is Similarity.dissimilar and finds_nothing(facts),
         Strategy.scratch,
-        "the source has nothing to give here, and there are pictures enough to do without",
+        "the source has nothing to give here, and there are images enough to do without",
     ),
     Row(
-        f"fewer than {FEW} training pictures, or than {FEW_OF_A_CLASS} of a class",
+        f"fewer than {FEW} training images, or than {FEW_OF_A_CLASS} of a class",
         few,
         Strategy.probe,
-        "so few pictures cannot tell a better network from a worse one; a solved head has nothing to tune",
+        "so few images cannot tell a better network from a worse one; a solved head has nothing to tune",
     ),
     Row(
-        f"fewer than {SPEAK} training pictures that a solved head gets wrong",
+        f"fewer than {SPEAK} training images that a solved head gets wrong",
         lambda facts: not train_can_tell(facts),
         Strategy.probe,
         "tuning has nothing to gain that could be seen",
     ),
     Row(
-        f"a val of fewer than {LEAST_VAL} pictures, or than {SPEAK} that a solved head gets wrong, and late "
+        f"a val of fewer than {LEAST_VAL} images, or than {SPEAK} that a solved head gets wrong, and late "
         "features that fit",
         lambda facts: not val_can_tell(facts) and not needs_tuning(facts),
         Strategy.probe,
         "val cannot tell whether tuning helps, and nothing on train says that it is needed",
     ),
     Row(
-        f"a val of fewer than {LEAST_VAL} pictures, or than {SPEAK} that a solved head gets wrong, and late "
-        "features that do not fit, or with which a third of the training pictures come out wrong",
+        f"a val of fewer than {LEAST_VAL} images, or than {SPEAK} that a solved head gets wrong, and late "
+        "features that do not fit, or with which a third of the training images come out wrong",
         lambda facts: not val_can_tell(facts),
         Strategy.first_k,
         "val cannot tell whether tuning helps; probes on the folds of train say that it is needed, and the "
         "epoch is the last, not val's choice",
     ),
     Row(
-        f"fewer than {SMALL:,} training pictures",
+        f"fewer than {SMALL:,} training images",
         lambda facts: facts.train < SMALL,
         Strategy.first_k,
-        "layers before the best probe are general, and so few pictures do not better them; the rest is tuned",
+        "layers before the best probe are general, and so few images do not better them; the rest is tuned",
     ),
     Row(
-        "pictures enough to tune on, and features worth starting from",
+        "images enough to tune on, and features worth starting from",
         lambda facts: True,
         Strategy.everything,
         "tuning starts from the solved head, and val keeps that where tuning does not help",
@@ -201,7 +201,7 @@ RULE: tuple[Row, ...] = (
 
 @dataclass(frozen=True)
 class Choice:
-    """What the rule chose: ``row`` is the line that applied, ``similarity`` how the pictures were judged."""
+    """What the rule chose: ``row`` is the line that applied, ``similarity`` how the images were judged."""
 
     strategy: Strategy
     row: Row
@@ -216,7 +216,7 @@ def choose(facts: Facts) -> Choice:
 
 @dataclass(frozen=True)
 class Settings:
-    """How a strategy is carried out on these pictures.
+    """How a strategy is carried out on these images.
 
     ``k`` of layers that are frozen while the rest is tuned; ``epochs`` and ``lr`` (the body's) of the tuning;
     ``early_stopping`` after so many epochs without a better val, None: never.
@@ -235,7 +235,7 @@ class Settings:
 
 
 def of_solved_head(train: int, val: int) -> Settings:
-    """For ``Strategy.probe``, of so many pictures; nothing else has to be known."""
+    """For ``Strategy.probe``, of so many images; nothing else has to be known."""
     return Settings(
         k=0,
         epochs=epochs_for(Strategy.probe, train),
@@ -296,9 +296,9 @@ def _patience(epochs: int) -> int | None:
 
 
 def epochs_for(strategy: Strategy, train: int) -> int:
-    """Fewer, the more pictures: an epoch of many pictures is many steps.
+    """Fewer, the more images: an epoch of many images is many steps.
 
-    From 15 at 300 pictures to 4 at 4,000 and more; a head alone, whose features are computed once, takes
+    From 15 at 300 images to 4 at 4,000 and more; a head alone, whose features are computed once, takes
     30, and from scratch it takes four times as long.
     """
     if strategy is Strategy.probe:
@@ -329,10 +329,10 @@ class Verdict(StrEnum):
 
 
 def judge(name: str, tried: Tried, near: Similarity) -> tuple[Verdict, str]:
-    """Whether the copies that an augmentation makes could be pictures of their class, and the rule in words.
+    """Whether the copies that an augmentation makes could be images of their class, and the rule in words.
 
     Mirrored ones must pass for originals. Where it cannot be told whether they do, what is usual decides:
-    most pictures bear it, and what is unlike the source, as writing is, does not.
+    most images bear it, and what is unlike the source, as writing is, does not.
     """
     doubt = 2 if tried.kept >= KNOWN_WELL else 1
     if tried.gain < -doubt * max(tried.error, 0.005):
@@ -346,9 +346,9 @@ def judge(name: str, tried: Tried, near: Similarity) -> tuple[Verdict, str]:
                 f"copies are told from originals in more than {100 * (TOLD + margin):.0f} %",
             )
         if tried.told > TOLD - margin and margin > CLEAR:
-            said = f"{tried.n} pictures can't tell whether copies pass for originals; "
+            said = f"{tried.n} images can't tell whether copies pass for originals; "
             if near is Similarity.dissimilar:
-                return Verdict.refused, f"{said}pictures unlike the source's may be writing"
+                return Verdict.refused, f"{said}images unlike the source's may be writing"
             said += "photos usually do; "
     if name not in RARE:
         return Verdict.used, f"{said}used unless learning from copies costs more than {_errors(doubt)}"
@@ -362,7 +362,7 @@ def _errors(number: int) -> str:
 
 
 def augmentation(facts: Facts) -> AugmentSection:
-    """All that these pictures bear, of ``RARE`` only what clearly helps."""
+    """All that these images bear, of ``RARE`` only what clearly helps."""
     near = similarity(facts)
     chosen: dict[str, object] = {}
     for name, tried in facts.tried.items():
@@ -372,9 +372,9 @@ def augmentation(facts: Facts) -> AugmentSection:
 
 
 def worth_trying(facts: Facts, n: int) -> tuple[str, ...]:
-    """The augmentations to measure on ``n`` pictures: none where nothing is tuned.
+    """The augmentations to measure on ``n`` images: none where nothing is tuned.
 
-    Of ``RARE`` none where it could not gain two standard errors: fewer than ``SPEAK`` pictures are wrong.
+    Of ``RARE`` none where it could not gain two standard errors: fewer than ``SPEAK`` images are wrong.
     """
     if choose(facts).strategy in (Strategy.probe, Strategy.head):
         return ()

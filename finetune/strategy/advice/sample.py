@@ -1,4 +1,4 @@
-"""Some of the training pictures: what advice looks at where looking at all would take long."""
+"""Some of the training images: what advice looks at where looking at all would take long."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from finetune.features.softmax import Targets
 
 
 def some_of(targets: Targets, groups: Targets | None, number: int, seed: int) -> Targets:
-    """About ``number`` places, each class with its share, or all; none of a class of one picture or group."""
+    """About ``number`` places, each class with its share, or all; none of a class of one image or group."""
     places = twice_or_more(targets, groups, np.arange(len(targets)))
     if len(places) <= number:
         return places
@@ -16,7 +16,7 @@ def some_of(targets: Targets, groups: Targets | None, number: int, seed: int) ->
 
 
 def twice_or_more(targets: Targets, groups: Targets | None, places: Targets) -> Targets:
-    """Those of ``places`` whose class is there at least twice, in pictures or in groups."""
+    """Those of ``places`` whose class is there at least twice, in images or in groups."""
     own = targets[places]
     counts = np.zeros(own.max(initial=0) + 1, dtype=np.int64)
     counts[np.unique(own)] = per_class(own, None if groups is None else groups[places])

@@ -1,8 +1,8 @@
-"""Wide and tall pictures: what becomes of their borders, measured on frozen features.
+"""Wide and tall images: what becomes of their borders, measured on frozen features.
 
-A square cut out of the middle of a wide picture leaves the rest of it out. Whether what matters lies there
-depends on the pictures, and so does what is worse: borders that are not seen, squashed shapes, or a smaller
-picture between bars. So each way is tried on the same training pictures and folds. Where pictures are near
+A square cut out of the middle of a wide image leaves the rest of it out. Whether what matters lies there
+depends on the images, and so does what is worse: borders that are not seen, squashed shapes, or a smaller
+image between bars. So each way is tried on the same training images and folds. Where images are near
 square, all three show nearly the same, and nothing is tried.
 """
 
@@ -17,27 +17,27 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune.data.holdout.folds import inner_folds
-from finetune.data.picture.bands import COLOURS
-from finetune.data.picture.images import read_image
-from finetune.data.picture.preprocessing import ResizeMode
 from finetune.data.sources.dataset import Split
 from finetune.errors import BadImageError, UserError
 from finetune.features.extract import costs
 from finetune.features.softmax import Targets
 from finetune.features.solve import choose_decay, solve
+from finetune.image.bands import COLOURS
+from finetune.image.decode import read_image
+from finetune.image.preprocessing import ResizeMode
 from finetune.recipe.schema import Recipe
 from finetune.strategy.advice.facts import Shapes, Sized
 from finetune.strategy.advice.sample import some_of, twice_or_more
 from finetune.strategy.probe import Rows, features_of
 from finetune.training.setup import Setup, settle_preprocessing, with_preprocessing
 
-# A picture is long if its longer side is this many times its shorter one: 3 to 2 is, 4 to 3 is not.
+# An image is long if its longer side is this many times its shorter one: 3 to 2 is, 4 to 3 is not.
 LONG = 1.45
 # Where fewer than this share of them are long, too little is cut away to look for.
 ENOUGH = 0.2
-# So many pictures' sizes are read, from their headers.
+# So many images' sizes are read, from their headers.
 SIZES = 200
-# Pictures that go through the network in each way; fewer where it is large, as with augmented copies.
+# Images that go through the network in each way; fewer where it is large, as with augmented copies.
 MOST, FEWEST, OPERATIONS = 256, 64, 3e12
 # After so many of them, and of a class, ways that are not ahead are left out.
 FIRST, FIRST_OF_A_CLASS = 96, 4
@@ -48,13 +48,13 @@ Tell = Callable[[str, int, int], None]
 
 
 def measure_shapes(recipe: Recipe, setup: Setup, split: Split, tell: Tell) -> Shapes | None:
-    """How long the pictures of ``split`` (train) are and, where many are long, what each way is worth.
+    """How long the images of ``split`` (train) are and, where many are long, what each way is worth.
 
     Ways are compared only where the recipe leaves ``data.resize_mode`` open. None: no size can be read.
 
     Args:
         recipe: as it was given; ``setup`` is built of it.
-        tell: called as pictures go through the network.
+        tell: called as images go through the network.
     """
     own = setup.card.preprocessing
     ratios = _ratios(split, setup.card.preprocessing.bands)
@@ -76,7 +76,7 @@ def measure_shapes(recipe: Recipe, setup: Setup, split: Split, tell: Tell) -> Sh
 
 
 def in_shape(recipe: Recipe, setup: Setup, shapes: Shapes | None) -> Setup:
-    """``setup`` with the pictures of evaluation brought to size in the way that was found best."""
+    """``setup`` with the images of evaluation brought to size in the way that was found best."""
     return setup if shapes is None or shapes.best == shapes.own else _in_way(recipe, setup, shapes.best)
 
 
@@ -100,7 +100,7 @@ def _in_way(recipe: Recipe, setup: Setup, way: ResizeMode) -> Setup:
 def _compare(ways: dict[ResizeMode, Setup], split: Split, tell: Tell) -> dict[ResizeMode, Sized]:
     """Cross-validate a linear classifier on what each way shows the network, all on the same folds.
 
-    ``ways`` begin with the pictures' own. First on some pictures: a way that is not ahead there will hardly
+    ``ways`` begin with the images' own. First on some images: a way that is not ahead there will hardly
     be ahead by two standard errors on all, and is not looked at further.
     """
     own, setup = next(iter(ways.items()))
@@ -116,7 +116,7 @@ def _compare(ways: dict[ResizeMode, Setup], split: Split, tell: Tell) -> dict[Re
         if base is None:
             return {}
         for way, each in right.items():
-            assert each is not None  # the same pictures can be read, whatever their size is to be
+            assert each is not None  # the same images can be read, whatever their size is to be
             found[way] = Sized(float(each.mean()), *_gain(each, base), len(each))
         ahead = [own, *(way for way in ahead if found[way].gain > 0)]
         if len(ahead) == 1:
@@ -130,9 +130,9 @@ def _rows(setup: Setup, way: ResizeMode, places: Targets, tell: Tell) -> Rows:
 
 
 def _held_out(rows: Rows, seed: int) -> npt.NDArray[np.bool_] | None:
-    """Whether each picture is put into its class by a classifier that did not learn from it.
+    """Whether each image is put into its class by a classifier that did not learn from it.
 
-    Pictures of classes of one picture, or group, are left out. None where too little is left.
+    Images of classes of one image, or group, are left out. None where too little is left.
     """
     some = twice_or_more(rows.targets, rows.groups, np.arange(len(rows.targets)))
     classes, own = np.unique(rows.targets[some], return_inverse=True)
@@ -158,13 +158,13 @@ def _gain(found: npt.NDArray[np.bool_], own: npt.NDArray[np.bool_]) -> tuple[flo
 
 
 def _ratios(split: Split, bands: int | None) -> npt.NDArray[np.float64]:
-    """Longer side to shorter side of some pictures, without decoding those that are files."""
+    """Longer side to shorter side of some images, without decoding those that are files."""
     found = []
     for index in np.linspace(0, len(split) - 1, min(SIZES, len(split)), dtype=np.int64).tolist():
         try:
             path = Path(split.name(index))
             if bands is not None and bands > COLOURS:
-                pixels = np.asarray(split.picture(index, bands))
+                pixels = np.asarray(split.image(index, bands))
                 size = (pixels.shape[1], pixels.shape[0])
             elif path.is_file():
                 size = read_image(path, lambda image: image.size)
@@ -177,7 +177,7 @@ def _ratios(split: Split, bands: int | None) -> npt.NDArray[np.float64]:
 
 
 def _shown(way: ResizeMode, ratio: float, seen: float) -> float:
-    """The share of a picture's area that the network sees; ``seen``: of a side that the crop only trims."""
+    """The share of an image's area that the network sees; ``seen``: of a side that the crop only trims."""
     if way == "pad":
         return 1.0
     return seen**2 / (ratio if way == "shorter" else 1.0)

@@ -1,7 +1,7 @@
-"""How near pictures are to those that a source network was trained on, by what the network itself carries.
+"""How near images are to those that a source network was trained on, by what the network itself carries.
 
-No source picture is at hand. But every BatchNorm remembers what passed through it in training, and the
-source's own classifier says what it takes the pictures for.
+No source image is at hand. But every BatchNorm remembers what passed through it in training, and the
+source's own classifier says what it takes the images for.
 """
 
 from collections.abc import Iterator
@@ -19,10 +19,10 @@ Logits = npt.NDArray[np.float32]
 class Shift:
     """How far what reaches a network's BatchNorms is from what they remember.
 
-    Of each channel, mean and variance over the pictures and their places are compared with the running
+    Of each channel, mean and variance over the images and their places are compared with the running
     statistics, as two normal distributions: the Kullback-Leibler divergence of the first from the second, in
     nats. A layer's shift is the median over its channels, the network's the mean over its layers; 0 for
-    pictures like the source's. (That the statistics tell domains apart: Li et al. 2017, AdaBN.)
+    images like the source's. (That the statistics tell domains apart: Li et al. 2017, AdaBN.)
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -83,8 +83,8 @@ class Shift:
 def confidence(logits: Logits) -> float:
     """The mean of the source classifier's largest probability: (N, classes) logits to 0..1.
 
-    Near what the network has on pictures of its own kind where the pictures show what it knows, lower where
-    it finds nothing to hold on to. One picture's confidence says little, that of many is a measure of how
+    Near what the network has on images of its own kind where the images show what it knows, lower where
+    it finds nothing to hold on to. One image's confidence says little, that of many is a measure of how
     much of the target the source covers (Garg et al. 2022 estimate accuracies so).
     """
     shifted = torch.from_numpy(logits).double()
@@ -96,7 +96,7 @@ def told_apart(logits: Logits, targets: npt.NDArray[np.int64]) -> float:
 
     The mutual information of predicted source class and target class, over the entropy of the target class
     (the uncertainty coefficient of Theil 1970), less what it would be by chance: the mean over shuffled
-    targets, since many source classes among few pictures fit anything.
+    targets, since many source classes among few images fit anything.
     """
     predicted = logits.argmax(1)
     generator = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""How far two pictures are from being one: one laid over the other as well as can be, and what is left.
+"""How far two images are from being one: one laid over the other as well as can be, and what is left.
 
 Pairs are aligned by Gauss-Newton steps on the squared difference (Lucas and Kanade 1981; Baker and Matthews
 2004) over scale and shift in both directions, so that a crop meets its original. Both sides are standardised,
@@ -26,7 +26,7 @@ FLAT = 1e-3
 
 
 def differences(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]) -> Floats:
-    """Align pictures pair by pair, and say what is left; both are uint8, shape (P, S, S), S a multiple of 32.
+    """Align images pair by pair, and say what is left; both are uint8, shape (P, S, S), S a multiple of 32.
 
     Returns:
         float32, shape (P,): half of the share of the variance that is not common to both, of what both show:
@@ -75,7 +75,7 @@ def _left_over(source: Floats, target: Floats, inside: npt.NDArray[np.bool_]) ->
 
 def _register(moving: Floats, fixed: Floats, start: Floats, steps: int) -> tuple[Floats, Floats]:
     """Warps that lay ``moving`` over ``fixed``, (P, 4): scale and shift of x, then of y, in half sides; and
-    half of the mean squared difference of the standardised pictures, (P,).
+    half of the mean squared difference of the standardised images, (P,).
 
     A step that makes things worse is taken back and shortened (Levenberg-Marquardt), pair by pair.
     """
@@ -97,7 +97,7 @@ def _register(moving: Floats, fixed: Floats, start: Floats, steps: int) -> tuple
         damping = np.where(better, damping * 0.3, damping * 8)
         least = np.where(better, cost, least)
         best = np.where(better[:, None], proposed, best)
-        # Derivatives of the laid-over picture, per half side.
+        # Derivatives of the laid-over image, per half side.
         slopes = np.zeros((count, 4, side, side), dtype=np.float32)
         np.subtract(a[:, :, 2:], a[:, :, :-2], out=slopes[:, 1, :, 1:-1])
         np.subtract(a[:, 2:], a[:, :-2], out=slopes[:, 3, 1:-1])
@@ -120,14 +120,14 @@ def _register(moving: Floats, fixed: Floats, start: Floats, steps: int) -> tuple
     return best, np.minimum(least / 2, 1)
 
 
-def _sample(pictures: Floats, warp: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """Pictures (P, S, S) at warped places, bilinear, and where these lie inside of them."""
-    side = pictures.shape[1]
+def _sample(images: Floats, warp: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """Images (P, S, S) at warped places, bilinear, and where these lie inside of them."""
+    side = images.shape[1]
     axis = _axis(side)
     columns = _places(warp[:, :1] * axis + warp[:, 1:2], side)
     rows = _places(warp[:, 2:3] * axis + warp[:, 3:4], side)
     # Scale and shift act on each axis by itself: two products with interpolation matrices.
-    across = pictures @ _interpolation(columns, side).transpose(0, 2, 1)
+    across = images @ _interpolation(columns, side).transpose(0, 2, 1)
     values = _interpolation(rows, side) @ across
     inside_x = (columns >= -0.5) & (columns <= side - 0.5)
     inside_y = (rows >= -0.5) & (rows <= side - 0.5)
@@ -162,15 +162,15 @@ def _standardised(values: Floats, inside: npt.NDArray[np.bool_]) -> Floats:
     return standardised
 
 
-def _shrunk(pictures: Floats, side: int) -> Floats:
+def _shrunk(images: Floats, side: int) -> Floats:
     """To ``side`` a side, by the mean of squares of pixels, then blurred."""
-    factor = pictures.shape[1] // side
-    return blurred(pictures.reshape(len(pictures), side, factor, side, factor).mean(axis=(2, 4)))
+    factor = images.shape[1] // side
+    return blurred(images.reshape(len(images), side, factor, side, factor).mean(axis=(2, 4)))
 
 
-def blurred(pictures: Floats) -> Floats:
-    """Pictures (P, H, W) after a binomial filter (1 2 1) in both directions, the edge repeated."""
-    padded = np.pad(pictures, ((0, 0), (1, 1), (1, 1)), mode="edge")
+def blurred(images: Floats) -> Floats:
+    """Images (P, H, W) after a binomial filter (1 2 1) in both directions, the edge repeated."""
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1)), mode="edge")
     rows = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]
     blurred: Floats = (rows[:, :, :-2] + 2 * rows[:, :, 1:-1] + rows[:, :, 2:]) / 16
     return blurred

@@ -1,7 +1,7 @@
-"""Which pictures are alike enough to be laid over each other: the nearest few of each.
+"""Which images are alike enough to be laid over each other: the nearest few of each.
 
-The perceptual code of a picture is its thumbnail at 16 x 16, standardised (so that brightness and contrast do
-not count), less what all pictures of the set share, as a unit vector. Codes of copies, crops and
+The perceptual code of an image is its thumbnail at 16 x 16, standardised (so that brightness and contrast do
+not count), less what all images of the set share, as a unit vector. Codes of copies, crops and
 recompressions point the same way. All pairs are compared by matrix products in blocks.
 """
 
@@ -14,15 +14,15 @@ Floats = npt.NDArray[np.float32]
 Pairs = npt.NDArray[np.int64]
 
 CODE_SIDE = 16
-# Deviation, of 255, under which a picture is too plain to be told from others by its looks.
+# Deviation, of 255, under which an image is too plain to be told from others by its looks.
 PLAIN = 3.0
 BLOCK = 512
 
 
 def codes(thumbs: npt.NDArray[np.uint8]) -> tuple[Floats, Floats, npt.NDArray[np.bool_]]:
-    """Codes of pictures and of their mirror images, float32 (N, 256) each, and which have one.
+    """Codes of images and of their mirror images, float32 (N, 256) each, and which have one.
 
-    ``thumbs`` is uint8, shape (N, S, S), S a multiple of 16. A picture too plain to have a code gets zeros.
+    ``thumbs`` is uint8, shape (N, S, S), S a multiple of 16. An image too plain to have a code gets zeros.
     """
     factor = thumbs.shape[1] // CODE_SIDE
     shape = (len(thumbs), CODE_SIDE, factor, CODE_SIDE, factor)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from finetune.data.sources.dataset import Source, listed, lookalike_notes
 from finetune.strategy.doctor.findings import Finding
-from finetune.strategy.doctor.look import Look
+from finetune.strategy.doctor.image_facts import ImageFacts
 from finetune.strategy.doctor.oddities import check_oddities
 from finetune.strategy.doctor.similar import Twin
 
@@ -21,16 +21,16 @@ T = TypeVar("T")
 SAME_FORMAT = {"MPO": "JPEG", "DIB": "BMP"}
 # The largest class, in times the smallest, from which on a network hardly hears of the latter.
 IMBALANCE = 5.0
-# Pictures of a class to learn from, and pictures to judge by (at 80 % the interval of 30 is 28 points wide).
+# Images of a class to learn from, and images to judge by (at 80 % the interval of 30 is 28 points wide).
 LEAST_OF_CLASS = 5
 LEAST_TO_JUDGE = 30
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A picture as it was seen, with its split (train, val, test or all) and its class."""
+    """An image as it was seen, with its split (train, val, test or all) and its class."""
 
-    look: Look
+    look: ImageFacts
     split: str
     label: str
 
@@ -47,15 +47,13 @@ def check_files(seen: Sequence[Seen]) -> list[Finding]:
     findings.extend(Finding("mislabelled", names, message) for message, names in _grouped(wrong))
     more = ((left.message, each.name) for each in looks for left in each.unread)
     for message, names in _grouped(more):
-        findings.append(
-            Finding("partly-read", names, f"{message} ({len(names):,} of {len(looks):,} pictures)")
-        )
+        findings.append(Finding("partly-read", names, f"{message} ({len(names):,} of {len(looks):,} images)"))
     findings += check_oddities(looks)
     return findings
 
 
 def check_copies(seen: Sequence[Seen], twins: Iterable[Twin]) -> list[Finding]:
-    """Findings on pictures that are there more than once; ``twins`` counts in ``seen``."""
+    """Findings on images that are there more than once; ``twins`` counts in ``seen``."""
     groups = _Groups(len(seen))
     first: dict[bytes, int] = {}
     for index, each in enumerate(seen):
@@ -69,13 +67,13 @@ def check_copies(seen: Sequence[Seen], twins: Iterable[Twin]) -> list[Finding]:
             mirrored |= {twin.first, twin.second}
     findings = []
     for members in groups.larger_than_one():
-        pictures = [seen[index] for index in members]
-        names = tuple(each.look.name for each in pictures)
-        exact = len({each.look.digest for each in pictures}) == 1
+        images = [seen[index] for index in members]
+        names = tuple(each.look.name for each in images)
+        exact = len({each.look.digest for each in images}) == 1
         how = "byte for byte the same" if exact else "nearly the same"
         if not exact and mirrored & set(members):
             how += ", mirrored"
-        splits, labels = sorted({each.split for each in pictures}), sorted({each.label for each in pictures})
+        splits, labels = sorted({each.split for each in images}), sorted({each.label for each in images})
         if len(splits) > 1:
             findings.append(Finding("leakage", names, f"{how}, in {' and '.join(splits)}"))
         if len(labels) > 1:
@@ -86,7 +84,7 @@ def check_copies(seen: Sequence[Seen], twins: Iterable[Twin]) -> list[Finding]:
 
 
 def check_classes(classes: Sequence[str], seen: Sequence[Seen]) -> list[Finding]:
-    """Findings on classes and splits, by the pictures that can be read."""
+    """Findings on classes and splits, by the images that can be read."""
     findings = []
     counts = class_counts(classes, seen)
     leading = "train" if "train" in counts else "all"
@@ -96,24 +94,24 @@ def check_classes(classes: Sequence[str], seen: Sequence[Seen]) -> list[Finding]
         absent = [name for name in classes if not counts[split][name]]
         if absent:
             what = "cannot be learned" if split == "train" else f"are not judged on {split}"
-            message = f"{split} has no pictures of {listed(absent)}, which therefore {what}"
+            message = f"{split} has no images of {listed(absent)}, which therefore {what}"
             findings.append(Finding("missing-class", (), message))
     own = counts.get(leading, {})
     present = {name: count for name, count in own.items() if count}
     if scarce := [f"{name} ({count})" for name, count in present.items() if count < LEAST_OF_CLASS]:
-        message = f"fewer than {LEAST_OF_CLASS} pictures to learn from: {listed(scarce)}"
+        message = f"fewer than {LEAST_OF_CLASS} images to learn from: {listed(scarce)}"
         findings.append(Finding("too-few", (), message))
     for split in ("val", "test"):
         n = sum(counts.get(split, {}).values())
         if 0 < n < LEAST_TO_JUDGE:
             points = round(100 * 2 * 1.96 * 0.4 / np.sqrt(n))
-            message = f"{split} has {n} pictures: an accuracy of 80 % has an interval {points} points wide"
+            message = f"{split} has {n} images: an accuracy of 80 % has an interval {points} points wide"
             findings.append(Finding("too-few", (), message))
     if present:
         most, least = max(present, key=present.__getitem__), min(present, key=present.__getitem__)
         if present[most] >= IMBALANCE * present[least]:
             times = present[most] / present[least]
-            message = f"{leading} has {present[most]} pictures of {listed([most])} and {present[least]} of "
+            message = f"{leading} has {present[most]} images of {listed([most])} and {present[least]} of "
             message += (
                 f"{listed([least])}: {times:.1f} times as many (train.sampler: balanced evens that out)"
             )
@@ -132,7 +130,7 @@ def check_names(source: Source) -> list[Finding]:
 
 
 def class_counts(classes: Sequence[str], seen: Sequence[Seen]) -> dict[str, dict[str, int]]:
-    """Split -> class -> pictures that can be read."""
+    """Split -> class -> images that can be read."""
     counts = {split: dict.fromkeys(classes, 0) for split in dict.fromkeys(each.split for each in seen)}
     for each in seen:
         if not each.look.fault:
@@ -140,15 +138,15 @@ def class_counts(classes: Sequence[str], seen: Sequence[Seen]) -> dict[str, dict
     return counts
 
 
-def _fault(look: Look) -> tuple[str, str]:
+def _fault(look: ImageFacts) -> tuple[str, str]:
     reason = look.fault or ""
     if reason.startswith("empty file"):
         return "empty-file", reason
     return ("truncated" if reason.startswith("truncated") else "unreadable"), reason
 
 
-def _wrong_extension(look: Look) -> str | None:
-    """What is wrong about the name of a picture, if anything is."""
+def _wrong_extension(look: ImageFacts) -> str | None:
+    """What is wrong about the name of an image, if anything is."""
     extension = Path(look.name).suffix.lower()
     named = Image.registered_extensions().get(extension)
     if look.format is None or named is None:

@@ -20,11 +20,11 @@ from finetune.strategy.doctor.checks import (
     class_counts,
 )
 from finetune.strategy.doctor.findings import Finding, in_order
+from finetune.strategy.doctor.image_facts import ImageFacts, look_at_all
 from finetune.strategy.doctor.inventory import take_inventory
-from finetune.strategy.doctor.look import Look, look_at_all
 from finetune.strategy.doctor.similar import Twin, near_duplicates
 
-Watch = Callable[[Iterable[Look], int], Iterable[Look]]
+Watch = Callable[[Iterable[ImageFacts], int], Iterable[ImageFacts]]
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Report:
 
     Attributes:
         source: its name.
-        classes: split -> class -> pictures that can be read.
-        facts: JSON-ready: pictures, sizes in pixels (smallest, median and largest width and height), aspect
-            ratios (width to height), formats, and shares (0 to 1) of grey, transparent and turned pictures.
+        classes: split -> class -> images that can be read.
+        facts: JSON-ready: images, sizes in pixels (smallest, median and largest width and height), aspect
+            ratios (width to height), formats, and shares (0 to 1) of grey, transparent and turned images.
         findings: what harms most first.
         notes: what a training says of how the source was read, as far as it is no finding.
     """
@@ -62,14 +62,14 @@ def examine(
     watch: Watch = lambda looks, total: looks,
     reading: Reading = AS_FOUND,
 ) -> Report:
-    """Look at every picture of ``source``, anything that a recipe's ``data.source`` may be.
+    """Look at every image of ``source``, anything that a recipe's ``data.source`` may be.
 
     Args:
         watch: passes the looks on, of so many in all, and may show how far they are.
         reading: how the source is to be read.
 
     Raises:
-        DataError: there is no such source, or not one picture in it.
+        DataError: there is no such source, or not one image in it.
     """
     inventory = take_inventory(source, reading)
     seen = list(_see(inventory.source, watch))
@@ -89,9 +89,9 @@ def examine(
 def _see(source: Source, watch: Watch) -> Iterator[Seen]:
     total = sum(map(len, source.splits.values()))
 
-    def looks() -> Iterator[Look]:
+    def looks() -> Iterator[ImageFacts]:
         for split in source.splits.values():
-            yield from look_at_all(split.pictures)
+            yield from look_at_all(split.images)
 
     places = (
         (name, source.classes[int(target)])
@@ -131,7 +131,7 @@ def _check_splits(source: Source, seen: list[Seen]) -> tuple[list[Finding], tupl
 
 def _facts(seen: list[Seen]) -> dict[str, Any]:
     looks = [each.look for each in seen if not each.look.fault]
-    facts: dict[str, Any] = {"pictures": len(seen), "readable": len(looks)}
+    facts: dict[str, Any] = {"images": len(seen), "readable": len(looks)}
     if not looks:
         return facts
     sizes = np.asarray([look.size for look in looks], dtype=np.float64)

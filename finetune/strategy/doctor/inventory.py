@@ -1,4 +1,4 @@
-"""What lies where: pictures of a source, even one that training would refuse, and what is beside them."""
+"""What lies where: images of a source, even one that training would refuse, and what is beside them."""
 
 import dataclasses
 import os
@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from finetune.data.picture.images import read_image
 from finetune.data.sources.dataset import AS_FOUND, Reading, Source, Split
 from finetune.data.sources.files import is_stray, walk
+from finetune.data.sources.images import FileImages
 from finetune.data.sources.left_out import PASSED_OVER, kind_of, outside, passed_over
-from finetune.data.sources.pictures import FilePictures
 from finetune.data.sources.read import read_source, table_of
-from finetune.data.sources.recognise import is_picture
+from finetune.data.sources.recognise import is_image
 from finetune.data.sources.split_names import split_of
 from finetune.data.sources.tables import Table, look_through_table
 from finetune.errors import BadImageError, DataError, printable
+from finetune.image.decode import read_image
 from finetune.strategy.doctor.findings import Finding
 from finetune.strategy.doctor.rows import findings_of
 
@@ -40,7 +40,7 @@ def take_inventory(source: str, reading: Reading = AS_FOUND) -> Inventory:
     read, and what is wrong with the others are findings.
 
     Raises:
-        DataError: there is no such source, or not one picture and not one row in it.
+        DataError: there is no such source, or not one image and not one row in it.
     """
     table = table_of(source, reading)
     if table is not None:
@@ -85,7 +85,7 @@ def _read_anyway(root: Path) -> Source | None:
     paths: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for path in walk(root):
         parts = Path(path).relative_to(root).parts
-        if len(parts) < 2 or not is_picture(path):
+        if len(parts) < 2 or not is_image(path):
             continue
         split = split_of(parts[0]) if len(parts) > 2 else None
         paths[split or "all"].append((parts[1] if split else parts[0], path))
@@ -93,12 +93,12 @@ def _read_anyway(root: Path) -> Source | None:
 
 
 def _gathered(name: str, found: Mapping[str, Sequence[tuple[str, str]]], notes: Sequence[str] = ()) -> Source:
-    """A source of ``found``: split -> class and path of each picture; nothing is refused."""
+    """A source of ``found``: split -> class and path of each image; nothing is refused."""
     classes = tuple(sorted({label for entries in found.values() for label, _ in entries}))
     place = {label: index for index, label in enumerate(classes)}
     splits = {
         split: Split(
-            FilePictures(path for _, path in entries),
+            FileImages(path for _, path in entries),
             np.asarray([place[label] for label, _ in entries], dtype=np.int64),
         )
         for split, entries in found.items()
@@ -107,7 +107,7 @@ def _gathered(name: str, found: Mapping[str, Sequence[tuple[str, str]]], notes: 
 
 
 def _beside(root: Path, known: set[str], notes: Sequence[str]) -> list[Finding]:
-    """Findings on all that lies below ``root`` and is no picture of the data set; ``notes`` are those of
+    """Findings on all that lies below ``root`` and is no image of the data set; ``notes`` are those of
     reading it, and have the sentences."""
     hidden: list[str] = []
     strays: list[str] = []
@@ -124,7 +124,7 @@ def _beside(root: Path, known: set[str], notes: Sequence[str]) -> list[Finding]:
             path = below + name
             if path in known or name.lower() in (".ds_store", "thumbs.db", "desktop.ini"):
                 continue
-            like_one = is_picture(path)
+            like_one = is_image(path)
             if not like_one and is_stray(name):
                 continue
             contents = None if like_one else _contents(path)
@@ -134,14 +134,14 @@ def _beside(root: Path, known: set[str], notes: Sequence[str]) -> list[Finding]:
                 disguised[contents].append(path)
     findings = []
     for path in sorted(hidden):
-        pictures = sum(
-            is_picture(f"{inner}{os.sep}{name}") for inner, _, names in os.walk(path) for name in names
+        images = sum(
+            is_image(f"{inner}{os.sep}{name}") for inner, _, names in os.walk(path) for name in names
         )
-        what = f"{pictures} pictures in it are left out" if pictures else "it holds no pictures"
+        what = f"{images} images in it are left out" if images else "it holds no images"
         findings.append(Finding("stray-folder", (path,), f"hidden or left behind by a tool; {what}"))
     findings.extend(_strays(root, strays, notes))
     for contents, paths in sorted(disguised.items()):
-        message = f"contains {contents}, but is not named like a picture, and is left out"
+        message = f"contains {contents}, but is not named like an image, and is left out"
         findings.append(Finding("mislabelled", tuple(paths), message))
     if empty:
         findings.append(Finding("empty-folder", tuple(empty), "no files in it"))
@@ -151,19 +151,19 @@ def _beside(root: Path, known: set[str], notes: Sequence[str]) -> list[Finding]:
 def _strays(root: Path, paths: Sequence[str], notes: Sequence[str]) -> list[Finding]:
     """Findings on files that are left out, in the words of the notes of reading."""
     hidden = [path for path in paths if is_stray(Path(path).name)]
-    pictures: dict[str, list[str]] = defaultdict(list)
+    images: dict[str, list[str]] = defaultdict(list)
     rest = []
     for path in paths:
         if is_stray(Path(path).name):
             continue
-        if is_picture(path):
-            pictures[printable(str(Path(path).parent))].append(path)
+        if is_image(path):
+            images[printable(str(Path(path).parent))].append(path)
         else:
             rest.append(path)
     findings = [
-        Finding("stray-file", tuple(found), outside(folder, len(found))) for folder, found in pictures.items()
+        Finding("stray-file", tuple(found), outside(folder, len(found))) for folder, found in images.items()
     ]
-    # A README or a licence beside the folders is counted, and no fault; what is among pictures may be one.
+    # A README or a licence beside the folders is counted, and no fault; what is among images may be one.
     if among := [path for path in rest if Path(path).parent != root]:
         counted = passed_over(printable(str(root)), Counter(kind_of(Path(path).name) for path in rest))
         said = next((note for note in notes if PASSED_OVER in note), counted)
@@ -174,7 +174,7 @@ def _strays(root: Path, paths: Sequence[str], notes: Sequence[str]) -> list[Find
 
 
 def _contents(path: str) -> str | None:
-    """Pillow's name of the picture that a file contains; None if it contains none."""
+    """Pillow's name of the image that a file contains; None if it contains none."""
     try:
         return read_image(Path(path), lambda image: image.format)
     except BadImageError:

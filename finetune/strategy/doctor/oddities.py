@@ -1,34 +1,34 @@
-"""What some pictures of a set are and the others are not: the fewer of the two are the odd ones."""
+"""What some images of a set are and the others are not: the fewer of the two are the odd ones."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from finetune.strategy.doctor.findings import Finding
-from finetune.strategy.doctor.look import Look
+from finetune.strategy.doctor.image_facts import ImageFacts
 
 # From this share on, the fewer are no oddity: the set is a mixture of both.
 MIXTURE = 0.25
-# Shorter side, in pixels, under which a picture has little to show.
+# Shorter side, in pixels, under which an image has little to show.
 SMALL = 32
 ELONGATED = 4.0
 
 
 @dataclass(frozen=True)
 class Trait:
-    """Something that a picture has or has not.
+    """Something that an image has or has not.
 
     Attributes:
         kind, opposite: of the finding where the fewer have it, and where the fewer do not.
-        has: whether a picture has it.
-        having, lacking: what pictures that have it are, and those that do not: "grey", "in colour".
-        few, exceptions: said of few pictures that have it, and of few that do not.
-        note: added where pictures that have it are few, and of a mixture.
-        harm: what is wrong with pictures that have it, however many they are; empty if nothing is.
+        has: whether an image has it.
+        having, lacking: what images that have it are, and those that do not: "grey", "in colour".
+        few, exceptions: said of few images that have it, and of few that do not.
+        note: added where images that have it are few, and of a mixture.
+        harm: what is wrong with images that have it, however many they are; empty if nothing is.
     """
 
     kind: str
     opposite: str
-    has: Callable[[Look], bool]
+    has: Callable[[ImageFacts], bool]
     having: str
     lacking: str
     few: str
@@ -45,7 +45,7 @@ TRAITS = (
         having="stored turned, as EXIF says",
         lacking="stored upright",
         few="stored turned, as EXIF says",
-        exceptions="stored upright, among pictures that EXIF turns: have they lost their EXIF data?",
+        exceptions="stored upright, among images that EXIF turns: have they lost their EXIF data?",
         note="; they are turned back when read",
     ),
     Trait(
@@ -74,8 +74,8 @@ TRAITS = (
         has=lambda look: look.is_grey,
         having="grey",
         lacking="in colour",
-        few="grey, among pictures in colour",
-        exceptions="in colour, among grey pictures",
+        few="grey, among images in colour",
+        exceptions="in colour, among grey images",
     ),
     Trait(
         kind="alpha",
@@ -83,31 +83,31 @@ TRAITS = (
         has=lambda look: look.has_alpha,
         having="with transparency",
         lacking="opaque",
-        few="with transparency, among opaque pictures",
-        exceptions="opaque, among pictures with transparency, which is laid over white",
+        few="with transparency, among opaque images",
+        exceptions="opaque, among images with transparency, which is laid over white",
         note="; transparency is laid over white",
     ),
 )
 
 
-def check_oddities(looks: Sequence[Look]) -> list[Finding]:
-    """A finding for each trait that divides the pictures, all of them readable; about the fewer of the two.
+def check_oddities(looks: Sequence[ImageFacts]) -> list[Finding]:
+    """A finding for each trait that divides the images, all of them readable; about the fewer of the two.
 
-    Few are named. Of a mixture, and of a fault that nearly all pictures share, there is no file to name but
+    Few are named. Of a mixture, and of a fault that nearly all images share, there is no file to name but
     those of the exceptions.
     """
     return [found for trait in TRAITS for found in _check(trait, looks)]
 
 
-def _check(trait: Trait, looks: Sequence[Look]) -> list[Finding]:
+def _check(trait: Trait, looks: Sequence[ImageFacts]) -> list[Finding]:
     having = tuple(look.name for look in looks if trait.has(look))
     lacking = tuple(look.name for look in looks if not trait.has(look))
     if not having:
         return []
     if not lacking:
-        return [Finding(trait.kind, (), f"all pictures: {trait.harm}")] if trait.harm else []
+        return [Finding(trait.kind, (), f"all images: {trait.harm}")] if trait.harm else []
     fewer = min(having, lacking, key=len)
-    share = f"{len(fewer):,} of {len(looks):,} pictures, {100 * len(fewer) / len(looks):.1f} %"
+    share = f"{len(fewer):,} of {len(looks):,} images, {100 * len(fewer) / len(looks):.1f} %"
     if _is_mixture(len(fewer), len(looks)):
         odd, rest = trait.having, trait.lacking
         if fewer is lacking:
@@ -116,10 +116,10 @@ def _check(trait: Trait, looks: Sequence[Look]) -> list[Finding]:
     if fewer is having:
         return [Finding(trait.kind, having, f"{share}: {trait.few}{trait.note}")]
     if trait.harm:
-        return [Finding(trait.kind, (), f"nearly all pictures: {trait.harm}; not so {share}")]
+        return [Finding(trait.kind, (), f"nearly all images: {trait.harm}; not so {share}")]
     return [Finding(trait.opposite, lacking, f"{share}: {trait.exceptions}")]
 
 
 def _is_mixture(fewer: int, total: int) -> bool:
-    # One picture beside two or more is the odd one, however small the set.
+    # One image beside two or more is the odd one, however small the set.
     return fewer >= MIXTURE * total and not (fewer == 1 and total > 2)

@@ -1,7 +1,7 @@
-"""Which pictures show the same: copies that were recompressed, resized, cropped by a few per cent,
-brightened or mirrored, and not merely pictures of the same kind.
+"""Which images show the same: copies that were recompressed, resized, cropped by a few per cent,
+brightened or mirrored, and not merely images of the same kind.
 
-Whether two pictures are one is judged against how near strangers come in the same set: written digits are
+Whether two images are one is judged against how near strangers come in the same set: written digits are
 much alike, photographs are not. The thresholds were set on photographs of food and of objects on a white
 table, on cliparts, handwriting and 8 x 8 digits, with copies planted in them.
 """
@@ -16,15 +16,15 @@ import numpy.typing as npt
 from finetune.data.machine import cores
 from finetune.strategy.doctor.alignment import differences
 from finetune.strategy.doctor.candidates import codes, nearest
-from finetune.strategy.doctor.look import CHROMA, Look
+from finetune.strategy.doctor.image_facts import CHROMA, ImageFacts
 
 Floats = npt.NDArray[np.float32]
 
-# Of each picture, as it is and mirrored, so many are laid over it.
+# Of each image, as it is and mirrored, so many are laid over it.
 NEIGHBOURS = 4
 # Cosine between the codes of copies. With a twentieth of each side cut off it is 0.8 and more.
 LEAST_COSINE = 0.65
-# What is left of copies, and of no two different pictures.
+# What is left of copies, and of no two different images.
 SURE = 0.002
 # What is left of copies that were harmed more, if it is at most this share of what strangers leave.
 MOST = 0.03
@@ -33,7 +33,7 @@ SHARE_OF_STRANGERS = 0.08
 STRANGER = 3
 # Where even that one is a copy: strangers are at least this share of what they are elsewhere in the set.
 SHARE_OF_SET = 0.5
-# What is left between pictures whose codes have nothing in common.
+# What is left between images whose codes have nothing in common.
 UNRELATED = 0.5
 # Cosine between colours; below, a drawing was painted anew. Grey goes with any colour.
 LEAST_COLOUR = 0.5
@@ -45,16 +45,16 @@ CHUNK = 512
 
 @dataclass(frozen=True)
 class Twin:
-    """Pictures ``first`` < ``second`` that show the same; ``mirrored`` left to right, or not."""
+    """Images ``first`` < ``second`` that show the same; ``mirrored`` left to right, or not."""
 
     first: int
     second: int
     mirrored: bool
 
 
-def near_duplicates(looks: Sequence[Look]) -> list[Twin]:
-    """All pairs of near-duplicates among pictures that can be read, in order. Byte-identical ones are some of
-    them; pictures of a single tone are none.
+def near_duplicates(looks: Sequence[ImageFacts]) -> list[Twin]:
+    """All pairs of near-duplicates among images that can be read, in order. Byte-identical ones are some of
+    them; images of a single tone are none.
     """
     if len(looks) < 2:
         return []
@@ -84,7 +84,7 @@ def near_duplicates(looks: Sequence[Look]) -> list[Twin]:
 
 
 def _level_of_strangers(left: Floats) -> Floats:
-    """What is left between a picture and one that looks much like it but is another; (N,) from (N, K)."""
+    """What is left between an image and one that looks much like it but is another; (N,) from (N, K)."""
     if left.shape[1] <= STRANGER:
         return np.full(len(left), UNRELATED, dtype=np.float32)
     own = np.sort(left, axis=1)[:, STRANGER]
@@ -108,13 +108,13 @@ def _left_between(
 
 
 def _same_shape(
-    looks: Sequence[Look], own: npt.NDArray[np.int64], other: npt.NDArray[np.int64]
+    looks: Sequence[ImageFacts], own: npt.NDArray[np.int64], other: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.bool_]:
     ratio = np.log([each.size[0] / each.size[1] for each in looks])
     return np.asarray(np.abs(ratio[own] - ratio[other]) <= np.log(MOST_SQUEEZE))
 
 
-def _same_colour(first: Look, second: Look, flip: bool) -> bool:
+def _same_colour(first: ImageFacts, second: ImageFacts, flip: bool) -> bool:
     one, two = _colour(first), _colour(second)
     if flip:
         two = two[:, ::-1]
@@ -124,5 +124,5 @@ def _same_colour(first: Look, second: Look, flip: bool) -> bool:
     return float((one * two).sum()) >= LEAST_COLOUR * lengths[0] * lengths[1]
 
 
-def _colour(picture: Look) -> Floats:
-    return np.frombuffer(picture.chroma, dtype=np.uint8).reshape(CHROMA, CHROMA, 2).astype(np.float32) - 128
+def _colour(image: ImageFacts) -> Floats:
+    return np.frombuffer(image.chroma, dtype=np.uint8).reshape(CHROMA, CHROMA, 2).astype(np.float32) - 128

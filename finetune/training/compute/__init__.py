@@ -1,1 +1,1 @@
-"""What a step runs on: device, number format, kernels, memory, and how many pictures fit."""
+"""What a step runs on: device, number format, kernels, memory, and how many images fit."""

@@ -1,4 +1,4 @@
-"""Attention that trains in bf16 on the CPU, by matrix products of a few pictures at a time.
+"""Attention that trains in bf16 on the CPU, by matrix products of a few images at a time.
 
 torch's fused kernel (2.14) takes longer for it, most of all for the gradient. As there, scores and their
 softmax are in fp32; and of many tokens they are computed again for the gradient in place of being kept (Dao
@@ -52,7 +52,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 def suits_self_attention(given: Mapping[str, Any]) -> bool:
     """Whether :func:`self_attend` does what ``multi_head_attention_forward`` is asked for, its arguments by
-    name: every token of a batch sees all others of its picture, without dropout, and no one asks how much."""
+    name: every token of a batch sees all others of its image, without dropout, and no one asks how much."""
     return (
         given["query"] is given["key"] is given["value"]
         and given["query"].ndim == 3
@@ -117,7 +117,7 @@ def _product(first: Tensor, second: Tensor, scale: float) -> Tensor:
 
 
 def _a_few(query: Tensor, key: Tensor) -> list[slice]:
-    """Pictures whose scores are computed together."""
+    """Images whose scores are computed together."""
     n, heads, tokens, _ = query.shape
     count = max(1, SCORES // (heads * tokens * key.shape[2]))
     return [slice(start, start + count) for start in range(0, n, count)]

@@ -1,10 +1,10 @@
-"""How many pictures fit a training step: for ``train.batch_size: auto``, and told before memory runs out.
+"""How many images fit a training step: for ``train.batch_size: auto``, and told before memory runs out.
 
-A step is of so many pictures whatever the machine, since rates and results hang on that; where they do not
+A step is of so many images whatever the machine, since rates and results hang on that; where they do not
 fit at once, they are taken in several batches (``train.accumulate``).
 
 On the CPU the system ends a process that takes too much, without a word. So what a step will take is
-estimated, from what forward passes of a few pictures keep. On a GPU whole steps are tried, which fail in
+estimated, from what forward passes of a few images keep. On a GPU whole steps are tried, which fail in
 an orderly way.
 """
 
@@ -33,7 +33,7 @@ log = logging.getLogger("finetune")
 BatchNormMode = Literal["train", "frozen"]
 
 # What `auto` is where it fits, and what the default learning rates are for.
-PICTURES_A_STEP = DEFAULT_BATCH_SIZE
+IMAGES_A_STEP = DEFAULT_BATCH_SIZE
 # What a step takes at its peak, of what the forward pass keeps for the backward pass: at most that, on the
 # networks and precisions that were measured.
 PEAK = 1.7
@@ -41,20 +41,20 @@ PEAK = 1.7
 COPIES_OF_WEIGHTS = 5
 # Something is left to the rest of the machine.
 SHARE_TAKEN = 0.9
-# At 224 px; no network that was measured takes more a picture. Where so much is free, nothing is estimated.
+# At 224 px; no network that was measured takes more an image. Where so much is free, nothing is estimated.
 ROOMY = 500_000_000
 
 
 @dataclass(frozen=True)
 class StepMemory:
-    """What a training step takes beside the network itself, in bytes: ``fixed``, and for each picture."""
+    """What a training step takes beside the network itself, in bytes: ``fixed``, and for each image."""
 
     fixed: int
-    picture: int
+    image: int
 
     def of(self, batch_size: int) -> int:
         """All of it."""
-        return self.fixed + batch_size * self.picture
+        return self.fixed + batch_size * self.image
 
     def largest(self, batch_size: int, room: int) -> int | None:
         """``batch_size``, or half of it, and so on, not below 2: the first that fits; None: none does."""
@@ -68,77 +68,77 @@ class StepMemory:
 def settle_batch_size(
     train: TrainSection,
     network: Network,
-    picture: tuple[int, int, int],
+    image: tuple[int, int, int],
     compute: Compute,
     batchnorm: BatchNormMode = "train",
 ) -> TrainSection:
     """``train`` with a number in place of ``batch_size: auto``, and ``accumulate`` to make up for it.
 
     Args:
-        picture: shape of one, (C, S, S).
+        image: shape of one, (C, S, S).
 
     Raises:
-        NoMemoryError: not even two pictures fit.
+        NoMemoryError: not even two images fit.
     """
     if train.batch_size != "auto":
         return train
     trial = _as_it_trains(train, network, batchnorm)
     if compute.device.type == "cpu":
         room = _room()
-        fits = PICTURES_A_STEP
+        fits = IMAGES_A_STEP
         if room is not None:
-            found = step_memory(trial, picture, compute).largest(PICTURES_A_STEP, room)
+            found = step_memory(trial, image, compute).largest(IMAGES_A_STEP, room)
             fits = found or 0
     else:
         # The copy's weights stand for the optimizer's state.
-        attempt = _step(trial, picture, compute)
-        fits = largest_that_fits(2 * PICTURES_A_STEP, attempt) or 0
+        attempt = _step(trial, image, compute)
+        fits = largest_that_fits(2 * IMAGES_A_STEP, attempt) or 0
     if not fits:
         raise NoMemoryError(
-            f"train.batch_size: auto: not even 2 pictures of {picture[-1]} px fit into memory. Take a "
+            f"train.batch_size: auto: not even 2 images of {image[-1]} px fit into memory. Take a "
             "smaller data.image_size or model.backbone, or freeze more."
         )
-    times = PICTURES_A_STEP // fits
+    times = IMAGES_A_STEP // fits
     return train.model_copy(update={"batch_size": fits, "accumulate": times * train.accumulate})
 
 
 def warn_of_little_memory(
     train: TrainSection,
     network: Network,
-    picture: tuple[int, int, int],
+    image: tuple[int, int, int],
     compute: Compute,
     batchnorm: BatchNormMode = "train",
 ) -> None:
     """On the CPU, tell of a step that will hardly fit, and what would."""
-    room, size = _room(), train.pictures_a_batch
+    room, size = _room(), train.images_a_batch
     weights = sum(p.numel() * p.element_size() for p in network.module.parameters())
-    roomy = COPIES_OF_WEIGHTS * weights + size * ROOMY * (picture[-1] / 224) ** 2
+    roomy = COPIES_OF_WEIGHTS * weights + size * ROOMY * (image[-1] / 224) ** 2
     if compute.device.type != "cpu" or room is None or room > roomy:
         return
-    taken = step_memory(_as_it_trains(train, network, batchnorm), picture, compute)
+    taken = step_memory(_as_it_trains(train, network, batchnorm), image, compute)
     if taken.of(size) <= room:
         return
     fits = taken.largest(size, room)
     log.warning(
-        "a step of %d pictures takes up to %s, and %s of memory are free: the system may end this run. %s",
+        "a step of %d images takes up to %s, and %s of memory are free: the system may end this run. %s",
         size,
         amount(taken.of(size)),
         amount(room),
-        f"train.batch_size: {fits} fits." if fits else "Not even 2 pictures fit: freeze more.",
+        f"train.batch_size: {fits} fits." if fits else "Not even 2 images fit: freeze more.",
     )
 
 
-def step_memory(module: nn.Module, picture: tuple[int, int, int], compute: Compute) -> StepMemory:
-    """Estimate what a step takes, from what forward passes of two and four pictures keep for backward ones.
+def step_memory(module: nn.Module, image: tuple[int, int, int], compute: Compute) -> StepMemory:
+    """Estimate what a step takes, from what forward passes of two and four images keep for backward ones.
 
     Args:
         module: in the modes it trains in; its BatchNorm statistics move.
     """
-    two, four = (_kept(module, (size, *picture), compute) for size in (2, 4))
+    two, four = (_kept(module, (size, *image), compute) for size in (2, 4))
     each = (four - two) / 2
     trained = sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)
-    shown = math.prod(picture) * torch.float32.itemsize
-    # What is kept and no picture's are the weights in half precision.
+    shown = math.prod(image) * torch.float32.itemsize
+    # What is kept and no image's are the weights in half precision.
     return StepMemory(round(COPIES_OF_WEIGHTS * trained + two - 2 * each), round(PEAK * (each + shown)))
 
 
@@ -174,11 +174,11 @@ def _as_it_trains(train: TrainSection, network: Network, batchnorm: BatchNormMod
     return trial
 
 
-def _step(trial: nn.Module, picture: tuple[int, int, int], compute: Compute) -> Callable[[int], None]:
+def _step(trial: nn.Module, image: tuple[int, int, int], compute: Compute) -> Callable[[int], None]:
     criterion = nn.CrossEntropyLoss()
 
     def attempt(size: int) -> None:
-        images = torch.zeros(size, *picture, device=compute.device)
+        images = torch.zeros(size, *image, device=compute.device)
         targets = torch.zeros(size, dtype=torch.int64, device=compute.device)
         try:
             with compute.autocast():

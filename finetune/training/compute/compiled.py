@@ -9,7 +9,7 @@ from finetune.errors import UserError, first_line
 
 
 class Compiled:
-    """``module`` compiled for batches of ``batch_size`` pictures; the last batch of an epoch runs as it is.
+    """``module`` compiled for batches of ``batch_size`` images; the last batch of an epoch runs as it is.
 
     One size is one set of kernels: which kernels a batch gets depends on its size alone, and not on what came
     before it, so that a run that is taken up again ends in the same bits. The module itself stays as it is:

@@ -24,7 +24,7 @@ class CpuKernels(TorchFunctionMode):
       several times as long as adding one number to all places. The bits are the same.
     - Under bf16 autocast, depthwise convolutions (:mod:`finetune.training.compute.depthwise`) and attention
       (:mod:`finetune.training.compute.attention`).
-    - Under bf16 autocast, convolutions whose picture is shorter than their stride (ResNet's last stage at 16
+    - Under bf16 autocast, convolutions whose image is shorter than their stride (ResNet's last stage at 16
       px) compute in fp32 and give bf16 on: the gradient of their weights, in bf16, takes in memory that
       nobody wrote (torch 2.14 with AMX; found by filling memory with NaN). It differs from run to run, and is
       now and then not finite. So do depthwise ones that do not suit the way above.

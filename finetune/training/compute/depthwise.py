@@ -30,7 +30,7 @@ def pair(value: Any) -> tuple[int, int]:
 
 
 def suits(images: Tensor, weight: Tensor, padding: Any, dilation: Any) -> bool:
-    """Whether :func:`train_depthwise` can take it: no dilation, padding in numbers, a picture as large as the
+    """Whether :func:`train_depthwise` can take it: no dilation, padding in numbers, an image as large as the
     weights."""
     return (
         not isinstance(padding, str)

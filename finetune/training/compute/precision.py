@@ -1,6 +1,6 @@
 """Device, number format, memory format and thread count: chosen by a fixed rule, never by a timing.
 
-What trains, and the frozen layers before it where training pictures never look the same twice, runs in the
+What trains, and the frozen layers before it where training images never look the same twice, runs in the
 training's precision. All else runs in fp32: features that are kept (they are shared between runs, and with
 ``probe``, ``rank`` and ``advise``), a head that is solved, BatchNorm recalibration, val and test. So a number
 on val or test never depends on the precision it was trained in, and is what ``finetune eval`` says.

@@ -1,6 +1,6 @@
-"""ShuffleNet's shuffle of channels, in the memory format that its pictures have.
+"""ShuffleNet's shuffle of channels, in the memory format that its images have.
 
-torchvision's gives contiguous pictures on whatever it is given. Everything after a shuffle then works on two
+torchvision's gives contiguous images on whatever it is given. Everything after a shuffle then works on two
 memory formats at once, which takes torch's ReLU and BatchNorm longer.
 """
 

@@ -32,7 +32,7 @@ class Description:
 
     ``recipe`` is as it was given, ``resolved`` has every default filled in. ``environment`` is what else a
     reader has to know, ``weights`` what was loaded from the source's weights and what was not, and why; both
-    are JSON-ready. ``splits`` is the table of which picture is in which split.
+    are JSON-ready. ``splits`` is the table of which image is in which split.
     """
 
     recipe: bytes

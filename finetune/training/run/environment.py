@@ -38,7 +38,7 @@ def describe_environment(setup: Setup) -> dict[str, Any]:
         "compile": compute.compile,
         "threads": compute.threads,
         "workers": setup.workers,
-        "pictures": {name: len(split) for name, split in setup.source.splits.items()},
+        "images": {name: len(split) for name, split in setup.source.splits.items()},
         "classes": list(setup.source.classes),
         "weights": weights.origin if weights is not None else "none",
         "start_fingerprint": start.fingerprint(setup.network.module),

@@ -25,7 +25,7 @@ from finetune.training.schedule import DEPENDS_ON_LENGTH
 EXTENDED, FORCED = "extended", "forced"
 COUNTS = ("epoch", "step", "phase", "phase_step")
 # What a solved head takes no account of, by section. Of augmentation, only while looks are endless: it is
-# solved on pictures as they are then.
+# solved on images as they are then.
 OF_STEPS = {
     "train": ("early_stopping", "label_smoothing", "optimizer", "select", "weight_decay"),
     "model": ("batchnorm",),

@@ -66,8 +66,8 @@ def _miscounts(at: Position, plans: Sequence[PhasePlan], patience: int | None) -
         yield f"step {at.epoch_step} of {left} in an epoch of {place}"
     elif at.phase_step != closed + at.epoch_step:
         yield f"step {at.phase_step} of {place} where it should be {closed + at.epoch_step}"
-    if at.totals.pictures + at.totals.skipped and not at.epoch_step:
-        yield "pictures of an epoch that has not begun"
+    if at.totals.images + at.totals.skipped and not at.epoch_step:
+        yield "images of an epoch that has not begun"
     for what, made, most, least in (
         ("epochs", at.epoch - at.phase_epoch, *_before(plans[: at.phase], patience, steps=False)),
         ("steps", at.global_step - at.phase_step, *_before(plans[: at.phase], patience, steps=True)),

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from finetune.errors import CheckpointError, printable, require_known
 from finetune.training.loop import Totals
 
-FORMAT = 1
+FORMAT = 2
 # No run has counted further: what JSON's readers hold exactly.
 LARGEST = 2**53
 
@@ -84,10 +84,10 @@ class Position:
                 # NaN is within nothing.
                 if type(value) not in (int, float) or not 0 <= value <= sys.float_info.max:
                     raise ValueError(f"{name} is no number")
-        whole = [vars(self.totals)[name] for name in ("pictures", "correct", "skipped")]
+        whole = [vars(self.totals)[name] for name in ("images", "correct", "skipped")]
         if any(type(value) is not int for value in (*whole, *([self.best.epoch] if self.best else []))):
-            raise ValueError("a part of a picture or of an epoch")
-        if self.totals.correct > self.totals.pictures or (self.best and self.best.val_top1 > 1):
+            raise ValueError("a part of an image or of an epoch")
+        if self.totals.correct > self.totals.images or (self.best and self.best.val_top1 > 1):
             raise ValueError("a share of more than the whole")
         if type(self.finished) is not bool or not isinstance(self.scaler, dict):
             raise ValueError("an entry of the wrong type")

@@ -8,14 +8,7 @@ from typing import Any, NoReturn
 
 from torch import Tensor
 
-from finetune.errors import CheckpointError, DataError, FinishedRunError, RunDirError, printable
-from finetune.recipe.load import load_recipe
-from finetune.recipe.schema import Recipe, TrainSection
-from finetune.training.compute.batch_size import PICTURES_A_STEP
-from finetune.training.compute.precision import DTYPES, MEMORY_FORMATS
-from finetune.training.own_data import OwnData, own_data, read_record
-from finetune.training.phase import save_best
-from finetune.training.run.checkpoint import (
+from finetune.checkpoint.storage import (
     MODEL,
     OPTIMIZER,
     RAW,
@@ -26,6 +19,13 @@ from finetune.training.run.checkpoint import (
     read_document,
     read_tensors,
 )
+from finetune.errors import CheckpointError, DataError, FinishedRunError, RunDirError, printable
+from finetune.recipe.load import load_recipe
+from finetune.recipe.schema import Recipe, TrainSection
+from finetune.training.compute.batch_size import IMAGES_A_STEP
+from finetune.training.compute.precision import DTYPES, MEMORY_FORMATS
+from finetune.training.own_data import OwnData, own_data, read_record
+from finetune.training.phase import save_best
 from finetune.training.run.directory import RunDir
 from finetune.training.run.files import ENVIRONMENT, RECIPE, RESOLVED
 from finetune.training.run.position import Position
@@ -91,14 +91,14 @@ def batch_size_as_begun(recipe: Recipe, run: RunDir) -> Recipe:
     if recipe.train.batch_size != "auto":
         return recipe
     begun = load_recipe(run.path / RESOLVED).train
-    if begun.pictures_a_batch * begun.accumulate != PICTURES_A_STEP * recipe.train.accumulate:
+    if begun.images_a_batch * begun.accumulate != IMAGES_A_STEP * recipe.train.accumulate:
         return recipe  # another step: it will be refused
     settled = {"batch_size": begun.batch_size, "accumulate": begun.accumulate}
     return recipe.model_copy(update={"train": recipe.train.model_copy(update=settled)})
 
 
 def data_as_recorded(run: RunDir, recipe: Recipe, known: Mapping[str, Any]) -> OwnData:
-    """The pictures that the run began with, divided as they were then.
+    """The images that the run began with, divided as they were then.
 
     They may lie elsewhere now, or be spelt in another way. Changed ones are in their splits.
 
@@ -125,14 +125,14 @@ def data_as_recorded(run: RunDir, recipe: Recipe, known: Mapping[str, Any]) -> O
         for name, split in own.source.splits.items():
             if not len(split):
                 raise DataError(
-                    f"{printable(own.place)}: none of the {name} pictures is there that "
+                    f"{printable(own.place)}: none of the {name} images is there that "
                     f"{printable(run.path)} recorded"
                 )
     return own
 
 
 def begun_with(run: RunDir, recipe: Recipe, own: OwnData) -> Recipe:
-    """The recipe that the run began with. The same pictures are the same source, wherever they lie now."""
+    """The recipe that the run began with. The same images are the same source, wherever they lie now."""
     begun = load_recipe(run.path / RESOLVED)
     if own.drift:
         return begun
@@ -161,10 +161,10 @@ def find_changes(
         begun: the recipe that the run began with.
         known: the environment that it began in.
         environment: the present one.
-        own: the run's pictures as they are now.
+        own: the run's images as they are now.
     """
     recipe = [f"recipe {line}" for line in differences(begun, setup.recipe)]
-    changed = [f"pictures: {line}" for line in own.drift.lines()]
+    changed = [f"images: {line}" for line in own.drift.lines()]
     changed.extend(_differences(known.get("classes"), list(own.classes), "classes"))
     machine: list[str] = []
     for name in PINNED:

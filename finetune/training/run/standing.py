@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from finetune.checkpoint.storage import STATE
 from finetune.training.own_data import OwnData
 from finetune.training.plan import PhasePlan, plan_phases
-from finetune.training.run.checkpoint import STATE
 from finetune.training.run.directory import RunDir
 from finetune.training.run.extend import (
     begun_again,
@@ -67,7 +67,7 @@ def stand(
     Args:
         known: the environment that it began in.
         environment: the present one.
-        own: the run's pictures as they are now.
+        own: the run's images as they are now.
 
     Raises:
         RunDirError: something has changed that may not.

@@ -1,1 +1,0 @@
-"""One picture: decoded safely, resized as the network wants it, augmented."""

@@ -1,0 +1,302 @@
+"""Images with bands beyond three colours: from TIFF files and NumPy's arrays (``.npy``) to 8 bits a band.
+
+As everywhere, numbers are scaled by their type, in every image alike: 65,535 becomes 255, or 32,767 of
+16-bit numbers with a sign (less than 0 becomes 0), or 4,095 of 12 bits; fractions from 0 to 1 become 0 to
+255. Other types have no such range, or none that anybody fills, and are refused.
+
+Of a TIFF file all samples of a pixel count, transparency and inks too; of one sample a pixel, each page is a
+band. Its orientation is applied. An array is (height, width, bands) or (bands, height, width): whichever axis
+has as many places as bands are asked for.
+"""
+
+import io
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from finetune.errors import BadImageError, MissingExtraError
+from finetune.image.decode import (
+    MAX_ELONGATION,
+    MAX_PIXELS,
+    NPY,
+    ORIENTATION,
+    TIFF,
+    read_file,
+    read_image,
+    upright_rgb,
+)
+from finetune.image.modes import scaled
+from finetune.image.threes import ImageOrBands, Pixels, by_threes
+from finetune.image.unread import tiff_layout
+
+COLOURS = 3
+# As much as the largest image in colours takes.
+MAX_VALUES = COLOURS * MAX_PIXELS
+# More than NumPy's header of an array of plain numbers ever takes.
+HEADER_BYTES = 16 << 10
+ORIENTATION_TAG = 274
+
+
+class _Header(NamedTuple):
+    """Of an array: its shape and type, whether its first axis runs fastest, and where its numbers begin."""
+
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype[Any]
+    start: int
+
+
+def open_image(path: Path, bands: int | None = None, shorter: int | None = None) -> ImageOrBands:
+    """One image the way a network reads it.
+
+    Args:
+        bands: None: as RGB, whatever there is. 3: as RGB, and a file with bands beyond the colours is an
+            error. More: a file of exactly so many bands, as uint8 (height, width, bands).
+        shorter: as :func:`~finetune.image.decode.open_rgb`; of bands it means nothing.
+
+    Raises:
+        BadImageError: it cannot be read, or has other bands; the reason says which.
+        MissingExtraError: a TIFF file of many bands, and tifffile is not installed.
+    """
+    if bands is not None and bands > COLOURS:
+        return open_bands(path, bands)
+    if bands is not None:
+        require_colours(path)
+    return read_image(path, partial(upright_rgb, shorter=shorter))
+
+
+def require_colours(path: Path) -> None:
+    """Let nobody take a file's colours, repeated, for its own bands.
+
+    Raises:
+        BadImageError: it has bands beyond the colours, or it is no file that can be read.
+    """
+    if (found := count_bands(path, COLOURS)) > COLOURS:
+        raise BadImageError(
+            str(path), f"has {found} bands; this network was made for colours, which repeat in its channels"
+        )
+
+
+def open_bands(path: Path, bands: int) -> Pixels:
+    """The ``bands`` bands of a TIFF file or an array: uint8 (height, width, bands).
+
+    Raises:
+        BadImageError, MissingExtraError: as :func:`open_image`.
+    """
+    kind = read_file(path, _kind)
+    if kind == "TIFF":
+        require_tifffile()
+        return read_file(path, lambda file: _read_tiff(file, str(path), bands))
+    if kind == "npy":
+        return read_file(path, lambda file: _read_npy(file, str(path), bands))
+    raise BadImageError(
+        str(path), f"no TIFF file and no array (.npy); {bands} bands are read from one of these"
+    )
+
+
+def count_bands(path: Path, wanted: int) -> int:
+    """How many bands a file has, from its header; 3 for every kind that has colours only.
+
+    Args:
+        wanted: what an array is looked at for: it has so many, or it is an error.
+
+    Raises:
+        BadImageError: it cannot be read, or is an array of other bands.
+    """
+    kind = read_file(path, _kind)
+    if kind == "npy":
+        header = read_file(path, lambda file: _npy_header(file, str(path)))
+        _band_axis(header.shape, wanted, str(path))
+        return wanted
+    if kind != "TIFF":
+        return COLOURS
+    layout = read_file(path, tiff_layout)
+    if layout is None:
+        raise BadImageError(str(path), "damaged: its TIFF header cannot be read")
+    if layout.bands > 1:
+        return layout.bands
+    return read_image(path, lambda image: int(getattr(image, "n_frames", 1)))
+
+
+def is_tiff(path: Path) -> bool:
+    """Whether a file begins like TIFF; BadImageError where it cannot be read."""
+    return read_file(path, _kind) == "TIFF"
+
+
+def require_tifffile() -> Any:
+    """tifffile, which reads what Pillow does not.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        import tifffile
+    except ImportError:
+        raise MissingExtraError("Reading the bands of a TIFF file", "tifffile", "bands") from None
+    # It remarks on odd metadata. What matters becomes an error.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
+    return tifffile
+
+
+def _kind(file: BinaryIO) -> str:
+    file.seek(0)
+    head = file.read(8)
+    return "TIFF" if head.startswith(TIFF) else "npy" if head.startswith(NPY) else ""
+
+
+def _read_tiff(file: BinaryIO, name: str, bands: int) -> Pixels:
+    nbytes = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    with require_tifffile().TiffFile(file, name=name) as tiff:
+        first = tiff.pages.first
+        pages = [first]
+        if first.samplesperpixel == 1:
+            count = len(tiff.pages)
+            if count != bands:
+                raise BadImageError(name, f"has {_counted(count, 'page')} of 1 band, not {bands} bands")
+            pages = [first, *(tiff.pages.get(number) for number in range(1, count))]
+        elif first.samplesperpixel != bands:
+            raise BadImageError(name, f"has {first.samplesperpixel} bands, not {bands}")
+        if any((page.shaped, page.dtype) != (first.shaped, first.dtype) for page in pages):
+            raise BadImageError(name, "its pages differ in size or type: they are no bands of one image")
+        separate, depth, height, width, together = first.shaped
+        if depth != 1 or separate * together != first.samplesperpixel:
+            raise BadImageError(name, "a volume, not an image")
+        _check_size(width, height, bands, name)
+        for page in pages:
+            ends = zip(page.dataoffsets, page.databytecounts, strict=False)
+            if not page.dataoffsets or any(offset + count > nbytes for offset, count in ends):
+                raise BadImageError(name, "truncated: its end is missing")
+        full = _full(first.dtype, first.bitspersample, name)
+        planes = []
+        for page in pages:
+            values = _decoded(page).reshape(page.shaped)
+            planes.append(_to_bytes(np.moveaxis(values[:, 0], 0, -2).reshape(height, width, -1), full, name))
+        pixels = np.ascontiguousarray(np.concatenate(planes, axis=2))
+        tag = first.tags.get(ORIENTATION_TAG)
+    method = None if tag is None else ORIENTATION.get(int(tag.value))
+    return pixels if method is None else _turned(pixels, method)
+
+
+def _decoded(page: Any) -> npt.NDArray[Any]:
+    try:
+        values: npt.NDArray[Any] = page.asarray(maxworkers=1)
+    except ValueError as error:
+        if "imagecodecs" in str(error):
+            raise MissingExtraError("Decoding this kind of TIFF file", "imagecodecs", "bands") from None
+        raise
+    return values
+
+
+def _turned(pixels: Pixels, method: Image.Transpose) -> Pixels:
+    return by_threes(pixels, lambda three, _: three.transpose(method))
+
+
+def _read_npy(file: BinaryIO, name: str, bands: int) -> Pixels:
+    header = _npy_header(file, name)
+    axis = _band_axis(header.shape, bands, name)
+    height, width = (size for place, size in enumerate(header.shape) if place != axis)
+    _check_size(width, height, bands, name)
+    full = _full(header.dtype, 8 * header.dtype.itemsize, name)
+    nbytes = height * width * bands * header.dtype.itemsize
+    there = file.seek(0, io.SEEK_END) - header.start
+    if there < nbytes:
+        raise BadImageError(name, "truncated: its end is missing")
+    if there > nbytes:
+        raise BadImageError(name, f"damaged: {there - nbytes} bytes more than its header tells of")
+    file.seek(header.start)
+    values = np.frombuffer(file.read(nbytes), dtype=header.dtype)
+    shaped = values.reshape(header.shape, order="F" if header.fortran else "C")
+    return np.ascontiguousarray(_to_bytes(np.moveaxis(shaped, axis, 2), full, name))
+
+
+def _npy_header(file: BinaryIO, name: str) -> _Header:
+    """Parsed from the first bytes alone: a header may claim to be of any length."""
+    file.seek(0)
+    head = io.BytesIO(file.read(HEADER_BYTES))
+    try:
+        version = np.lib.format.read_magic(head)
+        if version == (1, 0):
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(head)
+        elif version == (2, 0):
+            shape, fortran, dtype = np.lib.format.read_array_header_2_0(head)
+        else:
+            raise ValueError(f"version {version[0]}.{version[1]} of the format")
+    except Exception:
+        # NumPy's message may hold whatever the header holds.
+        raise BadImageError(name, "damaged: its array header cannot be read") from None
+    if dtype.hasobject or dtype.fields is not None or dtype.subdtype is not None:
+        raise BadImageError(name, "an array of Python objects or records, which are not read")
+    if len(shape) != 3 or min(shape) < 1:
+        raise BadImageError(
+            name, f"an array of shape {shape}; an image is (height, width, bands) or (bands, height, width)"
+        )
+    return _Header(shape, bool(fortran), dtype, head.tell())
+
+
+def _band_axis(shape: tuple[int, ...], bands: int, name: str) -> int:
+    first, last = shape[0] == bands, shape[2] == bands
+    if first and last:
+        raise BadImageError(
+            name, f"an array of shape {shape}, of which the first or the last axis may be the {bands} bands"
+        )
+    if not (first or last):
+        raise BadImageError(
+            name,
+            f"an array of shape {shape}, where neither the first nor the last axis is {bands} bands",
+        )
+    return 0 if first else 2
+
+
+def _check_size(width: int, height: int, bands: int, name: str) -> None:
+    values = width * height * bands
+    if width < 1 or height < 1:
+        raise BadImageError(name, f"{width} x {height} pixels")
+    if values > MAX_VALUES:
+        raise BadImageError(
+            name, f"{width} x {height} pixels of {bands} bands; at most {MAX_VALUES:,} numbers are decoded"
+        )
+    if max(width, height) > MAX_ELONGATION * min(width, height):
+        raise BadImageError(name, f"{width} x {height} pixels: too elongated to be an image")
+
+
+def _full(dtype: Any, bits: Any, name: str) -> int:
+    """The number that becomes 255; 1 stands for fractions.
+
+    Raises:
+        BadImageError: a type without such a number.
+    """
+    bits = max(bits) if isinstance(bits, tuple) else bits
+    kind = None if dtype is None else np.dtype(dtype)
+    if kind is not None:
+        if kind.kind == "u" and 8 <= bits <= 16:
+            return int((1 << bits) - 1)
+        if kind.kind == "i" and bits == 16:
+            return 32_767
+        if kind.kind == "f":
+            return 1
+    raise BadImageError(
+        name,
+        f"numbers of type {kind}; bands are read from uint8, uint16, int16 and fractions (float) from 0 to 1",
+    )
+
+
+def _to_bytes(values: npt.NDArray[Any], full: int, name: str) -> Pixels:
+    if values.dtype.kind != "f":
+        return values if full == 255 else scaled(np.clip(values, 0, full), full)
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0.0 and high <= 1.0):  # also where one is no number
+        raise BadImageError(
+            name, f"fractions from {low:g} to {high:g}; they must all lie between 0 and 1, to be scaled alike"
+        )
+    pixels: Pixels = np.rint(values.astype(np.float64) * 255.0).astype(np.uint8)
+    return pixels
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

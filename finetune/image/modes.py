@@ -1,0 +1,96 @@
+"""Any mode that Pillow knows -> 8-bit RGB, one way everywhere."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+# TIFF's tags, and how it says that numbers have a sign.
+BITS, SAMPLES, SAMPLE_FORMAT, SIGNED = 258, 277, 339, 2
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Bring an image of any mode that Pillow knows to 8-bit RGB, one way everywhere.
+
+    Transparency is laid over white. 16-bit grey is scaled to 8 bits by what its type can hold, in every
+    image alike: 65,535 becomes 255, or 32,767 where numbers have a sign (less than 0 becomes 0), or 4,095
+    where a TIFF file has 12 bits. 32-bit whole numbers (mode I) within 0..65535 count as 16-bit; fractions
+    (mode F) are scaled by the smallest of 1, 255 and 65535 that holds them all; values outside of that are
+    stretched from the smallest to the largest. All else (1, L, P, CMYK, YCbCr, HSV, LAB) is Pillow's own
+    conversion.
+    """
+    if image.mode.startswith("I") or image.mode == "F":
+        return _from_numbers(image)
+    if is_transparent(image):
+        rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+        white = Image.new("RGB", image.size, (255, 255, 255))
+        white.paste(rgba, mask=rgba.getchannel("A"))
+        return white
+    if image.mode == "RGB":
+        return image
+    return image.convert("RGB")
+
+
+def is_transparent(image: Image.Image) -> bool:
+    """Whether an image carries transparency, in a channel of its own or as a colour that counts as none."""
+    if image.mode != "RGB":
+        return image.has_transparency_data
+    colour = image.info.get("transparency")
+    # A 16-bit PNG names its transparent colour in 16 bits, but is read with 8: nothing can match.
+    return isinstance(colour, tuple | list) and all(0 <= value <= 255 for value in colour)
+
+
+def _from_numbers(image: Image.Image) -> Image.Image:
+    values = np.asarray(image)
+    if values.dtype.kind == "f":
+        grey = _floats_to_bytes(values)
+    elif (full := full_range(image)) is not None:
+        grey = scaled(np.clip(values, 0, full), full)
+    else:
+        grey = _integers_to_bytes(values)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        grey = np.where(values == transparent, np.uint8(255), grey)
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _integers_to_bytes(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    if values.dtype.itemsize > 2 and (values.min() < 0 or values.max() > 65535):
+        return _stretch(values.astype(np.float64))
+    return scaled(values, 65535)
+
+
+def scaled(values: npt.NDArray[Any], full: int) -> npt.NDArray[np.uint8]:
+    """0..``full`` to the nearest of 0..255."""
+    return ((values.astype(np.uint32) * 255 + full // 2) // full).astype(np.uint8)
+
+
+def full_range(image: Image.Image) -> int | None:
+    """The largest number of the type of a TIFF file's, where that is neither 8 bits, 65,535 nor 32 bits."""
+    tags: Any = getattr(image, "tag_v2", None)
+    if image.format != "TIFF" or tags is None:
+        return None
+    bits, signed = tags.get(BITS, (1,)), tags.get(SAMPLE_FORMAT, (1,))
+    if bits in ((12,), 12):
+        return 4095
+    return 32767 if bits in ((16,), 16) and signed in ((SIGNED,), SIGNED) else None
+
+
+def _floats_to_bytes(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    finite = np.isfinite(values)
+    if not finite.all():
+        lowest = values[finite].min() if finite.any() else 0.0
+        values = np.where(finite, values, lowest)
+    if values.min() >= 0:
+        for largest in (1.0, 255.0, 65535.0):
+            if values.max() <= largest:
+                return np.rint(values * (255.0 / largest)).astype(np.uint8)
+    return _stretch(values.astype(np.float64))
+
+
+def _stretch(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+    low, high = values.min(), values.max()
+    factor = 255.0 / (high - low) if high > low else 0.0
+    stretched: npt.NDArray[np.uint8] = np.rint((values - low) * factor).astype(np.uint8)
+    return stretched

@@ -1,0 +1,150 @@
+"""One look at each image: what it is, whether it can be read, and a thumbnail to compare it by."""
+
+import functools
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from finetune.data.machine import cores
+from finetune.data.processes import Alive, Processes
+from finetune.data.sources.images import Images
+from finetune.disk.regular import open_regular
+from finetune.errors import BadImageError
+from finetune.image.decode import orientation, read_image, upright_rgb
+from finetune.image.modes import is_transparent
+from finetune.image.unread import Unread, unread, unread_frames
+
+THUMB = 64
+CHROMA = 4
+# JPEGs are decoded at the smallest of their reduced sizes that is not below this: twice the thumbnail.
+DRAFT = 2 * THUMB
+# Channels that differ by less are grey that went through JPEG.
+GREY_TOLERANCE = 10
+# Fewer images are looked at sooner than processes start.
+WORTH_PROCESSES = 400
+CHUNK = 64
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What one look at an image tells.
+
+    Attributes:
+        name: its path, or its place in a set without files.
+        fault: why it cannot be read; None if it can. The rest then has no meaning but ``digest``.
+        digest: of the file's bytes (of the pixels, where there is no file); empty if that cannot be read.
+        size: width and height in pixels, upright.
+        format: Pillow's name of what the file contains, such as JPEG; None where there is no file.
+        is_grey: all channels agree.
+        has_alpha: it carries transparency.
+        orientation: of the EXIF data; 1 is upright.
+        thumb: ``THUMB`` x ``THUMB`` bytes of luma, the whole image squashed to a square.
+        unread: what the file holds beyond what is read of it.
+        chroma: its colour in ``CHROMA`` x ``CHROMA`` places: Cb and Cr, two bytes each.
+    """
+
+    name: str
+    fault: str | None = None
+    digest: bytes = b""
+    size: tuple[int, int] = (0, 0)
+    format: str | None = None
+    is_grey: bool = False
+    has_alpha: bool = False
+    orientation: int = 1
+    thumb: bytes = b""
+    chroma: bytes = b""
+    unread: tuple[Unread, ...] = ()
+
+    @property
+    def luma(self) -> npt.NDArray[np.uint8]:
+        """The thumbnail as an array: uint8, shape (THUMB, THUMB)."""
+        return np.frombuffer(self.thumb, dtype=np.uint8).reshape(THUMB, THUMB)
+
+
+def look(images: Images, index: int) -> ImageFacts:
+    """Look at image ``index``; an image that cannot be read is told by its ``fault``, never raised."""
+    name = images.name(index)
+    path = Path(name)
+    try:
+        if path.is_absolute() or os.path.exists(name):  # noqa: PTH110  (a Path raises on odd names)
+            facts = read_image(path, lambda image: _look_at(image, name))
+            return _with_digest(facts, _digest_of_file(path))
+        # Not a file: a set in memory, or one of torchvision's.
+        image = images.open(index)
+        facts = _look_at(image, name)
+        return _with_digest(facts, hashlib.blake2b(image.tobytes(), digest_size=16).digest())
+    except BadImageError as error:
+        return ImageFacts(name, fault=error.reason, digest=_digest_of_file(path))
+
+
+def look_at_all(images: Images, processes: int | None = None) -> Iterator[ImageFacts]:
+    """A :class:`ImageFacts` for each image, in order; in ``processes`` (None: as many as there are cores)."""
+    count = len(images)
+    processes = cores() if processes is None else processes
+    if processes < 2 or count < WORTH_PROCESSES:
+        yield from (look(images, index) for index in range(count))
+        return
+    chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
+    with Processes(
+        functools.partial(_look_at_chunk, images),
+        processes,
+        called="a process that looks at images",
+        remedy="With more memory, or more open files (`ulimit -n`), there are some.",
+        # Started anew and not forked: whoever calls may have threads.
+        method="spawn",
+    ) as started:
+        for looks in started.answers(chunks):
+            yield from looks
+
+
+def _look_at(image: Image.Image, name: str) -> ImageFacts:
+    turned = orientation(image)
+    width, height = image.size
+    if turned in (5, 6, 7, 8):
+        width, height = height, width
+    found, left = image.format, unread(image)
+    image.draft(None, (DRAFT, DRAFT))
+    rgb = upright_rgb(image)
+    transparent = is_transparent(image)
+    small = rgb.resize((THUMB, THUMB), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    pixels = np.asarray(small, dtype=np.int16)
+    spread = int((pixels.max(axis=2) - pixels.min(axis=2)).max())
+    luma, *colours = small.convert("YCbCr").split()
+    chroma = [np.asarray(each.resize((CHROMA, CHROMA), Image.Resampling.BOX)) for each in colours]
+    return ImageFacts(
+        name,
+        size=(width, height),
+        format=found,
+        is_grey=spread <= GREY_TOLERANCE,
+        has_alpha=transparent,
+        orientation=turned,
+        thumb=luma.tobytes(),
+        chroma=np.stack(chroma, axis=2).tobytes(),
+        unread=(*left, *unread_frames(image)),
+    )
+
+
+def _with_digest(facts: ImageFacts, digest: bytes) -> ImageFacts:
+    return ImageFacts(**{**vars(facts), "digest": digest})
+
+
+def _digest_of_file(path: Path) -> bytes:
+    try:
+        with open_regular(path) as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
+    except (OSError, ValueError):
+        return b""
+
+
+def _look_at_chunk(images: Images, indices: range, alive: Alive) -> list[ImageFacts]:
+    looks = []
+    for index in indices:
+        looks.append(look(images, index))
+        alive()
+    return looks

@@ -1,0 +1,197 @@
+"""Whether decoded images of train and val are kept, and where: by a fixed rule, never by a timing.
+
+Keeping pays where later epochs read them. Where they come from makes no difference to any bit.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import features as pillow
+
+from finetune.data.cache.contents import decoded_folder, list_kept, make_room
+from finetune.data.cache.decoded import Decoded
+from finetune.errors import BadImageError, require_known
+from finetune.features.decide import Where, amount, over, place_for
+from finetune.image.decode import read_image
+from finetune.image.transforms import EvalTransform
+from finetune.training.caching.feature_plan import FeaturePlan
+from finetune.training.plan import PhasePlan
+from finetune.training.setup import Setup
+
+# Of what the pixels depend on beside the image and the transform; another format is another folder.
+FORMAT = 2
+# So many images' sizes are looked at to tell how much room all of them take.
+SIZES_READ = 64
+# A folder that holds so many times what the images take is begun anew, and so is a full one that holds less
+# than this share of them: the rest is of images that have changed since.
+WORN_OUT, OF_USE = 3, 0.5
+
+
+@dataclass(frozen=True)
+class DecodedPlan:
+    """Where decoded images are kept, None for nowhere; ``why`` in words; ``limit`` in bytes."""
+
+    where: Where | None
+    why: str
+    limit: int = 0
+
+
+def plan_decoded(
+    setup: Setup, plans: Sequence[PhasePlan], features: Mapping[int, FeaturePlan]
+) -> DecodedPlan:
+    """Settle where decoded images of train and val are kept, and why.
+
+    They have what ``cache.limit`` leaves beside the features of the phase that keeps most.
+    """
+    cache, train = setup.recipe.cache, setup.source.splits["train"]
+    require_known("cache.decoded", cache.decoded, ("auto", "memory", "disk", "off"))
+    if cache.decoded == "off":
+        return DecodedPlan(None, "cache.decoded: off")
+    if setup.card.preprocessing.reads == "bands":
+        return DecodedPlan(None, "only colours are kept, and these have bands of their own")
+    if not hasattr(os, "pread"):
+        return DecodedPlan(None, "this system cannot share them between processes")
+    nbytes = _base_bytes(setup)
+    if nbytes is None:
+        return DecodedPlan(None, "they are no files")
+    total = len(train) * nbytes + _val_bytes(setup)
+    taken = max((each.train_bytes + each.val_bytes for each in features.values()), default=0)
+    room = max(0, cache.limit_bytes - taken)
+    size = f"{len(train):,} x {amount(nbytes)}, and val"
+    if cache.decoded != "auto":
+        return DecodedPlan(cache.decoded, size, room)
+    epochs = sum(plan.epochs for plan in plans if not _features_kept(features.get(plan.number)))
+    if epochs <= 1:
+        return DecodedPlan(None, "no more than one epoch reads them")
+    if total > room:
+        return DecodedPlan(None, f"{size} = {amount(total)} is {over(cache.limit_bytes, taken)}")
+    place = place_for(total)
+    if place is None:
+        return DecodedPlan(None, f"{size} = {amount(total)} has room neither on disk nor in memory")
+    return DecodedPlan(place, f"{size}, read in {epochs} epochs", room)
+
+
+def describe_decoded(plan: DecodedPlan) -> str:
+    """For the run's facts."""
+    place = {"memory": "kept in memory", "disk": "kept on disk", None: "decoded anew each time"}
+    return f"images are {place[plan.where]} ({plan.why})"
+
+
+@contextlib.contextmanager
+def keeping(setup: Setup, plan: DecodedPlan) -> Iterator[None]:
+    """Within, what is decoded of train and val is kept where ``plan`` says.
+
+    Of val that is what evaluation sees, resized and cut out, before it is normalised: the same bits.
+    """
+    if plan.where is None:
+        yield
+        return
+    of_train = setup.loader.transform.base_facts
+    of_val = EvalTransform(setup.card.preprocessing).base_facts
+    limit = plan.limit
+    for_val = min(_val_bytes(setup), limit)
+    for_train = len(setup.source.splits["train"]) * (_base_bytes(setup) or 0)
+    wanted: list[tuple[Mapping[str, Any], Sequence[str], int, int]]
+    if of_train == of_val:
+        wanted = [(of_train, ("train", "val"), for_train + for_val, limit)]
+    else:
+        # Where there is room, some for val's images as they were before a change, or as another run that
+        # trains at the same time keeps them.
+        most = max(for_val, min(WORN_OUT * for_val, limit - WORN_OUT * for_train))
+        wanted = [(of_train, ("train",), for_train, limit - most), (of_val, ("val",), for_val, most)]
+    if plan.where == "disk":
+        setup.kept = {_folder(setup, facts): min(needed, most) for facts, _, needed, most in wanted}
+        make_room(sum(setup.kept.values()), setup.recipe.cache.limit_bytes, *setup.kept)
+    kept = [_open(setup, plan.where, *each) for each in wanted]
+    setup.loader.keep(kept[0])
+    setup.val_decoded = kept[-1]
+    try:
+        yield
+    finally:
+        setup.loader.keep(None)
+        setup.val_decoded = None
+        setup.kept = {}
+        for each in kept:
+            each.close()
+
+
+def _open(
+    setup: Setup, where: Where, facts: Mapping[str, Any], splits: Sequence[str], needed: int, limit: int
+) -> Decoded:
+    """What keeps the images of ``splits``, which take about ``needed`` bytes and may take ``limit``."""
+    if where == "memory":
+        return Decoded(None, limit)
+    folder, about = _folder(setup, facts), _about(setup, facts)
+    there = sum(each.nbytes for each in list_kept() if each.folder == folder)
+    kept = Decoded(folder, limit, about)
+    full = there + needed > limit and _of_these(setup, splits, kept) < OF_USE * min(needed, limit)
+    if there and (full or there > min(WORN_OUT * needed, limit)):
+        kept.close()
+        shutil.rmtree(folder, ignore_errors=True)
+        kept = Decoded(folder, limit, about)
+    return kept
+
+
+def _of_these(setup: Setup, splits: Sequence[str], kept: Decoded) -> int:
+    """The bytes that the images of ``splits`` take of ``kept``."""
+    found = 0
+    for name in splits:
+        split = setup.source.splits[name]
+        for index in range(len(split)):
+            stamp = split.stamp(index)
+            place = None if stamp is None else kept.find(stamp)
+            found += 0 if place is None else place.nbytes
+    return found
+
+
+def _folder(setup: Setup, facts: Mapping[str, Any]) -> Path:
+    """It is called by a hash of the data's name and of all that the pixels depend on beside the images."""
+    text = json.dumps(_about(setup, facts), sort_keys=True)
+    return decoded_folder() / hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _about(setup: Setup, facts: Mapping[str, Any]) -> dict[str, Any]:
+    source = Path(setup.source.name)
+    return {
+        "format": FORMAT,
+        "source": str(source.absolute() if source.exists() else source),
+        **facts,
+        # A file with bands of its own is no image of colours that repeat, and one where they do not.
+        **({"repeated": True} if setup.card.preprocessing.bands is not None else {}),
+        "versions": {name: version(name) for name in ("pillow", "numpy")},
+        # The same version of Pillow comes with one decoder or another.
+        "jpeg": [str(pillow.version(name)) for name in ("jpg", "libjpeg_turbo", "mozjpeg")],
+    }
+
+
+def _val_bytes(setup: Setup) -> int:
+    # With a little for the headers.
+    return len(setup.source.splits["val"]) * (setup.card.preprocessing.image_size**2 * 3 + 100)
+
+
+def _features_kept(plan: FeaturePlan | None) -> bool:
+    return plan is not None and plan.train.where is not None
+
+
+def _base_bytes(setup: Setup) -> int | None:
+    """What one decoded image takes on average, from the sizes of a few; None where there are no files."""
+    split, transform = setup.source.splits["train"], setup.loader.transform
+    found = []
+    for index in np.linspace(0, len(split) - 1, min(SIZES_READ, len(split)), dtype=np.int64).tolist():
+        if not os.path.isfile(split.name(index)):  # noqa: PTH113  (a Path's raises where it may not look)
+            continue
+        try:
+            width, height = read_image(Path(split.name(index)), lambda image: image.size)
+        except BadImageError:
+            continue
+        found.append(transform.base_bytes(width, height))
+    return round(sum(found) / len(found)) if found else None

@@ -1,0 +1,138 @@
+"""What becomes of the features of frozen layers, phase by phase: kept, and where, or computed anew.
+
+Where the recipe lets training images look a finite number of ways, and in val, the frozen layers run in
+fp32: such features are kept, by this run or another, and have to be what a probe and scikit-learn see. Where
+looks are endless, and nothing can be kept, they run in the precision of training.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from finetune.features.decide import Verdict, decide
+from finetune.features.extract import Cost, cost
+from finetune.features.split import NoSplitError
+from finetune.model.freeze import resolve_freeze
+from finetune.training.plan import SOLVER, PhasePlan
+from finetune.training.setup import Setup
+
+
+@dataclass(frozen=True)
+class FeaturePlan:
+    """What is to become of the features of one phase's frozen layers.
+
+    ``views`` is how many looks of each training image can be kept (0: they have no end), ``plain`` whether
+    that is the one that evaluation has. ``train_bytes`` and ``val_bytes`` are what is kept of either, as
+    ``cache.limit`` counts it. ``whole`` says why the network cannot be cut and runs whole; None where it can.
+    """
+
+    k: int
+    views: int
+    plain: bool
+    train: Verdict
+    val: Verdict
+    train_bytes: int = 0
+    val_bytes: int = 0
+    whole: str | None = None
+
+    def describe(self) -> str:
+        """For the run's facts."""
+        if self.whole is not None:
+            return f"computed with the rest of the network ({self.whole})"
+        if self.train.where == self.val.where:
+            return f"of train and val {self.train}"
+        return f"of train {self.train}; of val {self.val}"
+
+
+def plan_features(setup: Setup, plans: Sequence[PhasePlan]) -> dict[int, FeaturePlan]:
+    """Settle, by phase, where features are kept, and why; phases that freeze nothing are left out."""
+    costs: dict[int, Cost | str] = {}
+    found = {}
+    for plan in plans:
+        k = resolve_freeze(plan.freeze, setup.network.table)
+        if k == 0:
+            continue
+        if k not in costs:
+            costs[k] = _cost(setup, k)
+        priced = costs[k]
+        if isinstance(priced, str):
+            nowhere = Verdict(None, priced)
+            found[plan.number] = FeaturePlan(k, 0, False, nowhere, nowhere, whole=priced)
+            continue
+        train, val = setup.source.splits["train"], setup.source.splits["val"]
+        plain = _plain(setup, plan)
+        views = 1 if plain else setup.recipe.train.augment.views
+        taken = 0
+        refusal = _refusal(setup, plan)
+        if refusal is not None or views is None:
+            views, on_train = 0, Verdict(None, refusal or "")
+        elif plan.optimizer == SOLVER:
+            on_train, taken = _decide(setup, priced, views * len(train), math.inf)
+            if on_train.where is None:
+                on_train = Verdict("memory", f"they are solved at once; {on_train.why}")
+        else:
+            views = min(views, plan.epochs)
+            on_train, taken = _decide(setup, priced, views * len(train), plan.epochs / views)
+        on_val, more = _decide(setup, priced, len(val), plan.epochs, taken)
+        found[plan.number] = FeaturePlan(k, views, plain, on_train, on_val, taken, more)
+    return found
+
+
+def _cost(setup: Setup, k: int) -> Cost | str:
+    preprocessing = setup.card.preprocessing
+    try:
+        return cost(
+            setup.network.module,
+            setup.network.table,
+            k,
+            preprocessing.image_size,
+            preprocessing.channels,
+        )
+    except NoSplitError as error:
+        return str(error)
+
+
+def _plain(setup: Setup, plan: PhasePlan) -> bool:
+    """Whether training images look as they do in evaluation.
+
+    A head is solved on a fixed set of looks; where the other phases' augmentation has no end, on these.
+    """
+    augment = setup.recipe.train.augment
+    return not augment.changes_images or (plan.optimizer == SOLVER and augment.views is None)
+
+
+def _refusal(setup: Setup, plan: PhasePlan) -> str | None:
+    """Why what the frozen layers compute of training images cannot be kept."""
+    train = setup.recipe.train
+    if plan.optimizer == SOLVER:
+        return None
+    if train.augment.mixup_alpha or train.augment.cutmix_alpha:
+        return "mixup and cutmix mix images, anew in each epoch"
+    if _plain(setup, plan):
+        return None
+    if train.augment.views is None:
+        return "augmentation shows a new look each epoch; train.augment.views: 4 would fix four"
+    if train.sampler == "balanced":
+        return "sampler: balanced draws an image in more looks than augment.views"
+    return None
+
+
+def _decide(setup: Setup, priced: Cost, rows: int, uses: float, taken: int = 0) -> tuple[Verdict, int]:
+    """The verdict, and how many bytes of ``cache.limit`` it takes."""
+    cache, compute = setup.recipe.cache, setup.compute
+    row_bytes = priced.numbers * torch.float32.itemsize
+    verdict = decide(
+        cache.where,
+        cache.limit_bytes,
+        rows=rows,
+        uses=uses,
+        row_bytes=row_bytes,
+        flops=priced.flops,
+        pixels=setup.card.preprocessing.image_size**2,
+        threads=compute.threads,
+        on_gpu=compute.device.type != "cpu",
+        taken=taken,
+    )
+    return verdict, 0 if verdict.where is None else rows * row_bytes

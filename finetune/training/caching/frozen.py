@@ -1,0 +1,185 @@
+"""The frozen layers of a phase at work: what they compute is kept where that pays, and then only read.
+
+In such a phase training steps and val see features in place of images, and the rest of the network. Whether
+the features are read or computed anew makes no difference to any bit (:mod:`finetune.features.extract`). What
+is kept, and where, is the :mod:`finetune.training.caching.feature_plan`'s.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+from torch import nn
+
+from finetune.data.batches.batch import Batch
+from finetune.data.batches.loaders import eval_batches
+from finetune.data.processes import nothing
+from finetune.features.cached import CachedFeatures
+from finetune.features.decide import Verdict
+from finetune.features.extract import Extractor
+from finetune.features.split import split, suffix_graph
+from finetune.features.store import Store
+from finetune.image.transforms import EvalTransform
+from finetune.model.freeze import Freeze
+from finetune.training.caching.feature_plan import FeaturePlan
+from finetune.training.caching.feature_store import open_store
+from finetune.training.setup import Setup
+from finetune.training.signals import Signals
+
+
+class Frozen:
+    """One phase's frozen layers at work.
+
+    Attributes:
+        suffix: what training batches go through.
+        evaluated: what val's batches go through, the moving average's where there is one.
+
+    Args:
+        freeze: the phase's, in train mode.
+
+    Raises:
+        NoSplitError: the network cannot be cut there.
+    """
+
+    def __init__(self, setup: Setup, plan: FeaturePlan, epochs: range, freeze: Freeze) -> None:
+        self._setup = setup
+        self._plan = plan
+        self._epochs = epochs
+        network, preprocessing = setup.network, setup.card.preprocessing
+        pieces = split(network.module, network.table, plan.k)
+        self.suffix = pieces.train
+        self.evaluated: nn.Module = pieces.evaluate
+        self._judges_whole = False
+        if setup.ema is not None:
+            self.evaluated = suffix_graph(setup.ema.module, network.table, plan.k)
+            averaged = Freeze(setup.ema.module, network.table, plan.k, setup.recipe.model.batchnorm)
+            # Layers that an earlier phase trained have an average of their own.
+            self._judges_whole = averaged.fingerprint() != freeze.fingerprint()
+        size = preprocessing.image_size
+        self._extract = Extractor(
+            pieces.prefix,
+            (preprocessing.channels, size, size),
+            setup.compute.device,
+            setup.compute.exact,
+            setup.recipe.train.images_a_batch,
+        )
+        self._stores: dict[tuple[str, bool], Store] = {}
+        self._folders = dict(setup.kept)
+        self._train: CachedFeatures | None = None
+        self._val: CachedFeatures | None = None
+        self._draws: list[tuple[int, int]] = []
+
+    @property
+    def keeps_train(self) -> bool:
+        """Whether training steps read features that are kept."""
+        return self._plan.train.where is not None
+
+    @property
+    def judges_val(self) -> bool:
+        """Whether val can be judged on features; not where the moving average's first layers are its own."""
+        return not self._judges_whole
+
+    def fill(self, signals: Signals, tell: Callable[[int, int], None]) -> None:
+        """Compute what is to be kept and is not there yet, in the order of the images.
+
+        Raises:
+            StoppedError: a signal came; what was computed until then is kept.
+            DataError: images that cannot be read, as the loaders raise it.
+        """
+        loader, plain = self._setup.loader, self._plan.plain
+        as_evaluated = EvalTransform(self._setup.card.preprocessing)
+        if self._plan.train.where is not None:
+            if plain:
+                self._draws = [(index, 0) for index in range(len(loader.split))]
+            else:
+                # An epoch shows one view of every image.
+                epochs = range(self._epochs.start, self._epochs.start + self._plan.views)
+                self._draws = sorted(
+                    draw for epoch in epochs for batch in loader.draws(epoch) for draw in batch
+                )
+            transform = as_evaluated if plain else loader.transform
+            store = self._store(self._plan.train, plain)
+            self._train = CachedFeatures(store, self._extract, loader.split, transform, plain=plain)
+            self._fill(self._train, self._draws, signals, tell)
+        if self._plan.val.where is not None and self.judges_val:
+            val = self._setup.source.splits["val"]
+            self._val = CachedFeatures(
+                self._store(self._plan.val, True), self._extract, val, as_evaluated, plain=True
+            )
+            self._fill(self._val, [(index, 0) for index in range(len(val))], signals, tell)
+
+    def epoch(self, epoch: int, start: int = 0, check: Callable[[], None] = nothing) -> Iterator[Batch]:
+        """As :meth:`finetune.data.batches.loaders.TrainLoader.epoch`, with features in place of images."""
+        loader = self._setup.loader
+        if self._train is not None:
+            for draws in loader.draws(epoch, start):
+                batch = self._train.batch(draws)
+                loader.tell(batch.bad)
+                if len(batch.indices) == 1 and batch.bad:
+                    batch = self._train.batch([d for d in draws if d[0] not in batch.indices])
+                yield batch
+            return
+        endless = self._plan.views == 0
+        for batch in loader.epoch(epoch, start, check):
+            if endless:
+                features = self._extract.at_once(batch.images, self._setup.compute.autocast)
+            else:
+                features = self._extract.spec.features(self._extract(batch.images))
+            yield dataclasses.replace(batch, images=features)
+
+    def train_set(self) -> Batch:
+        """The features of all looks of the training images, which must have been kept, as one batch."""
+        assert self._train is not None
+        batch = self._train.batch(self._draws)
+        self._setup.loader.tell(batch.bad)
+        return batch
+
+    def val(self, check: Callable[[], None] = nothing) -> Iterator[Batch]:
+        """Val's features in order, in batches of the training's size; ``check`` as in :meth:`epoch`."""
+        size = self._setup.recipe.train.images_a_batch
+        if self._val is not None:
+            yield from self._val.in_order(size)
+            return
+        images = eval_batches(
+            self._setup.source.splits["val"],
+            self._setup.card.preprocessing,
+            batch_size=size,
+            workers=self._setup.workers,
+            on_bad_image=self._setup.recipe.data.on_bad_image,
+            device=self._setup.compute.device,
+            decoded=self._setup.val_decoded,
+            check=check,
+        )
+        for batch in images:
+            rows = self._extract(batch.images)
+            yield dataclasses.replace(batch, images=self._extract.spec.features(rows))
+
+    def _fill(
+        self,
+        looks: CachedFeatures,
+        draws: list[tuple[int, int]],
+        signals: Signals,
+        tell: Callable[[int, int], None],
+    ) -> None:
+        looks.fill(
+            draws,
+            workers=self._setup.workers,
+            on_bad_image=self._setup.recipe.data.on_bad_image,
+            watch=signals.watch,
+            check=signals.check,
+            tell=tell,
+        )
+
+    def _store(self, verdict: Verdict, plain: bool) -> Store:
+        assert verdict.where is not None
+        kind = (verdict.where, plain)
+        if kind not in self._stores:
+            plan = self._plan
+            needed = plan.train_bytes if (plan.train.where, plan.plain) == kind else 0
+            needed += plan.val_bytes if (plan.val.where, True) == kind else 0
+            store = open_store(
+                self._setup, self._extract, plan.k, verdict.where, needed, self._folders, plain=plain
+            )
+            if store.folder is not None:
+                self._folders[store.folder] = needed
+            self._stores[kind] = store
+        return self._stores[kind]

@@ -1,1 +1,0 @@
-"""What is computed once in a training: decoded pictures, and what frozen layers make of them."""

@@ -1,0 +1,149 @@
+"""Training images decoded at a smaller size: which, how small, and that they show the same."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from finetune.data.batches.loaders import TrainLoader, eval_batches
+from finetune.data.sources.dataset import Split
+from finetune.data.sources.images import FileImages
+from finetune.data.sources.known import drawn_source
+from finetune.errors import BadImageError
+from finetune.image.decode import open_rgb
+from finetune.image.preprocessing import Preprocessing
+from finetune.image.transforms import EvalTransform, TrainTransform, reduced_side
+from finetune.recipe.schema import AugmentSection
+
+PREPROCESSING = Preprocessing(24, 28, "shorter", "bilinear", (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
+CROPPED = AugmentSection(crop="random_resized", scale=(0.5, 1.0))
+
+
+@pytest.fixture
+def scene() -> Callable[[int, int], Image.Image]:
+    """A smooth image (width, height) that is unlike itself turned or mirrored."""
+
+    def make(width: int, height: int) -> Image.Image:
+        across, down = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
+        channels = [220 * across, 200 * down**2, 120 + 100 * np.sin(5 * across + 3 * down)]
+        return Image.fromarray(np.stack(channels, axis=2).astype(np.uint8))
+
+    return make
+
+
+def base(path: Path, **options: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    transform = TrainTransform(CROPPED, PREPROCESSING, **options)
+    return transform.base(Split(FileImages([path]), np.zeros(1, np.int64)).open(0, transform.shorter))
+
+
+def test_the_side_follows_from_the_recipe() -> None:
+    def side(size: int, resize: int, *scale: float) -> int:
+        preprocessing = Preprocessing(size, resize, "shorter", "bilinear", (0.5,), (0.5,))
+        return reduced_side(AugmentSection(crop="random_resized", scale=scale), preprocessing)
+
+    assert side(224, 256, 0.08, 1.0) == 305
+    assert side(224, 256, 1.0, 1.0) == 256
+    assert side(224, 224, 1.0, 1.0) == 224
+    # A square crop of the middle share has the pixels that the network sees.
+    assert side(224, 224, 0.25, 0.25) == 448
+
+
+@pytest.mark.parametrize(("crop", "decode"), [("none", "auto"), ("none", "full"), ("random_resized", "full")])
+def test_where_nothing_is_reduced(crop: Any, decode: Any) -> None:
+    assert TrainTransform(AugmentSection(crop=crop), PREPROCESSING, decode).shorter is None
+
+
+def test_evaluation_never_is() -> None:
+    assert EvalTransform(PREPROCESSING).shorter is None
+
+
+@pytest.mark.parametrize(
+    "size", [(640, 480), (480, 640), (3000, 30), (29, 29), (28, 28), (10, 400), (57, 57)]
+)
+@pytest.mark.parametrize("kind", ["jpeg", "png"])
+def test_the_shorter_side_comes_down_to_it(
+    size: tuple[int, int], kind: str, scene: Callable[[int, int], Image.Image], tmp_path: Path
+) -> None:
+    path = tmp_path / f"a.{kind}"
+    scene(*size).save(path)
+    pixels = base(path)
+    shorter = reduced_side(CROPPED, PREPROCESSING)
+    assert shorter == 28
+    assert min(pixels.shape[:2]) == min(min(size), shorter)
+    # In proportion, give or take a pixel of the shorter side after decoding.
+    wanted = size[0] / size[1]
+    height, width = pixels.shape[:2]
+    assert (width - 1) / (height + 1) <= wanted * 1.02
+    assert (width + 1) / max(height - 1, 1) >= wanted * 0.98
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_same_scene_whichever_way_it_is_turned(
+    orientation: int, scene: Callable[[int, int], Image.Image], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    scene(400, 300).save(path, exif=exif, quality=95)
+    pixels = base(path)
+    whole = open_rgb(path).resize(pixels.shape[1::-1], Image.Resampling.BICUBIC)
+    assert np.abs(pixels.astype(int) - np.asarray(whole)).mean() < 2
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "RGB"])
+def test_every_mode_of_jpeg(mode: str, scene: Callable[[int, int], Image.Image], tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    scene(400, 300).convert(mode).save(path, quality=95)
+    pixels = base(path)
+    whole = open_rgb(path).resize(pixels.shape[1::-1], Image.Resampling.BICUBIC)
+    assert np.abs(pixels.astype(int) - np.asarray(whole)).mean() < 2
+
+
+def test_several_images_in_one_file(scene: Callable[[int, int], Image.Image], tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    scene(400, 300).save(path, "MPO", save_all=True, append_images=[scene(300, 400)])
+    pixels = base(path)
+    whole = open_rgb(path).resize(pixels.shape[1::-1], Image.Resampling.BICUBIC)
+    assert np.abs(pixels.astype(int) - np.asarray(whole)).mean() < 2
+
+
+def test_a_jpeg_is_indeed_decoded_smaller(scene: Callable[[int, int], Image.Image], tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    scene(640, 480).save(path)
+    assert open_rgb(path, 28).size == (80, 60)
+    assert open_rgb(path, 61).size == (160, 120)
+    assert open_rgb(path, 300).size == (640, 480)
+    assert open_rgb(path, 1000).size == (640, 480)
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.9])
+def test_a_truncated_file_is_still_bad(
+    keep: float, scene: Callable[[int, int], Image.Image], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.jpg"
+    scene(640, 480).save(path)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
+    with pytest.raises(BadImageError, match="truncated"):
+        base(path)
+
+
+def test_small_images_are_the_same_either_way() -> None:
+    """Nothing is enlarged, and what is not reduced keeps its bits."""
+    split = drawn_source(3, 4, 24).splits["train"]
+    loaders = [
+        TrainLoader(split, TrainTransform(CROPPED, PREPROCESSING, decode), batch_size=4, seed=1)
+        for decode in ("auto", "full")
+    ]
+    for one, other in zip(*(loader.epoch(0) for loader in loaders), strict=True):
+        np.testing.assert_array_equal(one.images, other.images)
+
+
+def test_evaluation_sees_whole_images(scene: Callable[[int, int], Image.Image], tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    scene(640, 480).save(path)
+    split = Split(FileImages([path]), np.zeros(1, np.int64))
+    (batch,) = eval_batches(split, PREPROCESSING, batch_size=1)
+    np.testing.assert_array_equal(batch.images[0], PREPROCESSING(open_rgb(path)))

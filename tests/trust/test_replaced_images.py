@@ -1,0 +1,102 @@
+"""An image that is replaced while its features are computed: no row is kept under its former contents."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from PIL import Image
+from test_every_stop import COUNTS, drawn, promised
+
+from finetune.errors import DataError
+from finetune.features import cached
+from finetune.model import backbones
+from finetune.recipe.load import parse_recipe
+from finetune.training.fit import fit
+from finetune.training.run.directory import RunDir
+
+RECIPE = """\
+seed: 3
+data: {{source: {source}, image_size: 16, resize: 16, workers: 0}}
+model: {{backbone: resnet18, weights: none}}
+train: {{batch_size: 6, phases: [{{freeze: backbone, epochs: 2}}]}}
+cache: {{where: disk}}
+"""
+
+
+@pytest.fixture
+def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, str]]:
+    """``train("run")``: what is promised of a run of that name, on images that are at ``tmp_path``."""
+    monkeypatch.setattr(backbones.models, "get_model", tiny.create)
+    source = drawn(tmp_path, COUNTS)
+
+    def run(name: str) -> dict[str, str]:
+        with RunDir.open(tmp_path / name) as opened:
+            fit(parse_recipe(RECIPE.format(source=source), "recipe.yaml"), opened, device="cpu")
+        return promised(tmp_path / name)
+
+    return run
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, does: Callable[[], None]) -> None:
+    """Have ``does`` happen once, after the contents were looked at and before images are read."""
+    real, done = cached.read_draws, []
+
+    def read(*args: Any, **options: Any) -> Iterator[Any]:
+        if not done:
+            does()
+            done.append(True)
+        yield from real(*args, **options)
+
+    monkeypatch.setattr(cached, "read_draws", read)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_another_image_ends_the_run_and_leaves_no_wrong_row(
+    split: str, train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = sorted(tmp_path.rglob(f"{split}/*/*.png"))[0]
+    before = path.read_bytes()
+
+    def replace() -> None:
+        Image.new("RGB", (16, 16), "white").save(path)
+
+    with monkeypatch.context() as patch:
+        real = cached.CachedFeatures.fill
+        if split == "val":  # the first pass is of train
+            counted = iter(range(10))
+            patch.setattr(
+                cached.CachedFeatures,
+                "fill",
+                lambda self, *args, **options: (
+                    meanwhile(patch, replace) if next(counted) == 1 else None,
+                    real(self, *args, **options),
+                )[1],
+            )
+        else:
+            meanwhile(patch, replace)
+        with pytest.raises(DataError, match=f"{path.name}: was replaced while its features were computed"):
+            train("disturbed")
+    path.write_bytes(before)
+    undisturbed = train("after")
+    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "another cache"))
+    assert train("without what was kept") == undisturbed
+
+
+def test_a_image_that_is_only_touched_is_the_same(
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = train("undisturbed")
+    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "another cache"))
+    path = sorted(tmp_path.rglob("train/*/*.png"))[0]
+    touched: list[bool] = []
+
+    def touch() -> None:
+        os.utime(path, ns=(10**18, 10**18))
+        touched.append(True)
+
+    meanwhile(monkeypatch, touch)
+    assert train("touched") == expected
+    assert touched
