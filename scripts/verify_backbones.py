@@ -40,9 +40,9 @@ IMAGES = 4
 # The last is the one whose network is exported.
 PRECISIONS: tuple[Precision, ...] = ("bf16", "fp32")
 ROOT = Path(__file__).resolve().parent.parent
-TABLE = ROOT / "docs" / "backbones.md"
-README = ROOT / "README.md"
-# Between these the README holds what :func:`summary` gives.
+TABLE = ROOT / "docs" / "measured" / "backbones.md"
+PAGE = ROOT / "docs" / "backbones.md"
+# Between these lines the page holds what :func:`summary` gives.
 BEGIN, END = "<!-- backbones: written by scripts/backbones-table -->\n", "<!-- end of backbones -->\n"
 HEAD = """\
 # Backbones that were checked
@@ -209,9 +209,9 @@ def write_table(names: Iterable[str], px: int | None, tell: Callable[[str], None
         else:
             lines[name] = found.line()
             tell(f"{name}: {lines[name]}")
-        TABLE.parent.mkdir(exist_ok=True)
+        TABLE.parent.mkdir(parents=True, exist_ok=True)
         TABLE.write_text(as_text(lines), encoding="utf-8")
-        README.write_text(with_summary(README.read_text(encoding="utf-8")), encoding="utf-8")
+        PAGE.write_text(with_summary(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     return failed
 
 
@@ -224,7 +224,7 @@ def as_text(lines: Mapping[str, str]) -> str:
 
 
 def with_summary(text: str) -> str:
-    """The README with the table's short form as it is now."""
+    """The page with the short form of the table as it is now."""
     before, _, rest = text.partition(BEGIN)
     return f"{before}{BEGIN}{summary()}{END}{rest.partition(END)[2]}"
 

@@ -58,8 +58,8 @@ def test_onnx_too(name: str, script: ModuleType) -> None:
     assert script.verify(name, 96).px in (96, 224, 299)
 
 
-def test_the_readme_shows_the_table(script: ModuleType) -> None:
-    text = script.README.read_text(encoding="utf-8")
+def test_the_page_shows_the_table(script: ModuleType) -> None:
+    text = script.PAGE.read_text(encoding="utf-8")
     assert script.TABLE.read_text(encoding="utf-8") == script.as_text(script._lines())
     assert script.BEGIN in text
     assert text == script.with_summary(text), "run scripts/backbones-table --verify with some backbone"

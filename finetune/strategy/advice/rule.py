@@ -1,7 +1,7 @@
 """The rule: what was measured -> which fine-tuning. A table, to be read and argued with.
 
 ``scripts/calibrate-advice`` tries the rule out: it trains every strategy on real sets and on variants made of
-them, and writes what the advised one loses against the best into docs/advice.md. Numbers without a
+them, and writes what the advised one loses against the best into docs/measured/advice.md. Numbers without a
 reason beside them come from there.
 """
 
@@ -56,11 +56,11 @@ FEW, FEW_OF_A_CLASS = 40, 4
 SPEAK = 5
 # Where a solved head gets so large a share of the training images wrong, first-k is worth trying although
 # val cannot tell. With one seed it was better on five sets and variants, by 1.8 to 5.1 points; over five
-# seeds of openclipart it is level (docs/advice.md).
+# seeds of openclipart it is level (docs/measured/advice.md).
 MANY_WRONG = 1 / 3
 # A val of fewer images than this chooses no epoch, however many of them are wrong.
 LEAST_VAL = 20
-# Below, regularisation is stronger and the general layers are left alone (docs/advice.md).
+# Below, regularisation is stronger and the general layers are left alone (docs/measured/advice.md).
 SMALL = 2_000
 # From here on a set is large: it can fill a network by itself, if it must.
 LARGE, LARGE_PER_CLASS = 20_000, 200
