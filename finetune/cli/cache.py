@@ -1,4 +1,4 @@
-"""``finetune cache``: features of frozen layers, decoded images and listings that are kept on disk."""
+"""``finetune cache``: features of frozen layers and decoded images that are kept on disk."""
 
 import json
 import time
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from finetune.data.cache.contents import Kept
 
 cache_app = typer.Typer(
-    help="Look at what is kept on disk (features, decoded images, listings), or remove it.",
+    help="Look at what is kept on disk (features, decoded images), or remove it.",
     no_args_is_help=True,
 )
 
@@ -76,8 +76,6 @@ def clear(
 def _what(kept: "Kept") -> dict[str, Any]:
     """What is kept there; question marks where its description is gone."""
     about = kept.about
-    if kept.kind == "listing":
-        return {"source": about.get("folder", "?"), "files": about.get("files", 0)}
     if kept.kind == "images":
         return {name: about.get(name) for name in ("source", "shorter", "image_size")}
     return {
@@ -92,8 +90,6 @@ def _in_words(kept: "Kept") -> str:
     if kept.kind == "features":
         looks = "augmented" if what["augmented"] else "plain"
         return f"{what['backbone']}, {what['layers']} frozen layers, {looks} images"
-    if kept.kind == "listing":
-        return f"{what['files']:,} files of {what['source']}"
     size = "whole" if what["shorter"] is None else f"shorter side {what['shorter']} px at most"
     if what["image_size"] is not None:
         size = f"{what['image_size']} x {what['image_size']} px"

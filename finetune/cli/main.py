@@ -100,7 +100,7 @@ COMMANDS = {
     "recipe": _Command("recipe_app", "Write, check and print recipes, without running them."),
     "cache": _Command(
         "cache_app",
-        "Look at what is kept on disk (features, decoded images, listings), or remove it.",
+        "Look at what is kept on disk (features, decoded images), or remove it.",
     ),
 }
 # By which a shell says that it wants the words that could come next.

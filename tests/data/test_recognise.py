@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from finetune.data.sources import listings, recognise, tree
+from finetune.data.sources import recognise
 from finetune.data.sources.files import IMAGE_EXTENSIONS
 from finetune.data.sources.folders import read_folder
 from finetune.data.sources.recognise import OTHER_EXTENSIONS, begins_like_a_image, is_image
@@ -141,29 +140,6 @@ def test_a_class_of_strays_alone_still_has_no_images(tmp_path: Path) -> None:
         path.unlink()
     with pytest.raises(DataError, match="no images in 'owl'"):
         read_folder(root)
-
-
-def test_a_remembered_listing_is_as_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where a file that had to be opened was changed in its place, which its folder does not show."""
-    monkeypatch.setattr(listings, "FROM_FILES", 1)
-    monkeypatch.setattr(listings, "JUST_NOW_NS", -1)
-    root = classes(tmp_path / "birds")
-    scans: list[Path] = []
-    look = tree._look
-    monkeypatch.setattr(tree, "_look", lambda root, visits: scans.append(root) or look(root, visits))
-
-    def owls() -> int:
-        found = read_folder(root)
-        return int(found.splits["all"].class_counts(3)[1])
-
-    assert [owls(), owls(), len(scans)] == [6, 6, 1]
-    (root / "owl" / "IMG_0003").write_bytes(b"no image any more")
-    assert [owls(), owls(), len(scans)] == [5, 5, 2]
-    shutil.copyfile(root / "wren" / "1.jpg", root / "owl" / "README")
-    assert [owls(), owls(), len(scans)] == [6, 6, 3]
-    # What is inside of a file that its name tells of is no part of the listing.
-    (root / "wren" / "1.jpg").write_bytes(b"no image any more")
-    assert [owls(), len(scans)] == [6, 3]
 
 
 def test_doctor_and_training_see_them(chdir_tmp: Path, cli: Cli) -> None:

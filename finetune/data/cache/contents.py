@@ -2,8 +2,7 @@
 
 ``CACHE/features/KEY/`` holds the features that one frozen prefix computes under one preprocessing
 (:mod:`finetune.features.store`), ``CACHE/decoded/KEY/`` training images that were decoded in one way
-(:mod:`finetune.data.cache.decoded`), ``CACHE/listings/KEY/`` what is in one large folder
-(:mod:`finetune.data.sources.listings`). In each, ``about.json`` says in words what they are. A folder is
+(:mod:`finetune.data.cache.decoded`). In each, ``about.json`` says in words what they are. A folder is
 removed whole; the one that was used longest ago goes first.
 """
 
@@ -26,7 +25,7 @@ ABOUT = "about.json"
 
 @dataclass(frozen=True)
 class Kept:
-    """One folder of what is kept: features, decoded images, or a listing.
+    """One folder of what is kept: features or decoded images.
 
     ``nbytes`` on disk; ``used`` last, in seconds since 1970; ``about`` says what it is.
     """
@@ -46,11 +45,6 @@ def features_folder() -> Path:
 def decoded_folder() -> Path:
     """Where decoded images are kept on disk; it need not exist."""
     return cache_folder() / "decoded"
-
-
-def listings_folder() -> Path:
-    """Where listings of large folders are kept on disk; it need not exist."""
-    return cache_folder() / "listings"
 
 
 def list_kept() -> list[Kept]:
@@ -95,7 +89,7 @@ def make_room(needed: int, limit: int, *spare: Path) -> int:
 
 
 def _roots() -> dict[str, Path]:
-    return {"features": features_folder(), "images": decoded_folder(), "listing": listings_folder()}
+    return {"features": features_folder(), "images": decoded_folder()}
 
 
 def _look(kind: str, folder: Path) -> Kept:

@@ -1,9 +1,8 @@
 """The files below a folder, and which of them are images by their names alone: none is opened."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
 
 from finetune.errors import DataError, printable
 
@@ -30,19 +29,7 @@ def is_stray(name: str) -> bool:
     return name.startswith(".") or name.lower() in STRAY_NAMES
 
 
-class Watch(Protocol):
-    """What wants to know which folders, and which files, are looked into."""
-
-    def enter(self, folder: str | Path) -> None:
-        """Called before a folder is listed, or the first bytes of a file are read."""
-        ...
-
-    def saw(self, entries: Sequence[os.DirEntry[str]]) -> None:
-        """Called with what it holds."""
-        ...
-
-
-def walk(folder: str | Path, above: tuple[str | Path, ...] = (), watch: Watch | None = None) -> Iterator[str]:
+def walk(folder: str | Path, above: tuple[str | Path, ...] = ()) -> Iterator[str]:
     """The paths of all files below ``folder``, one at a time, each folder's entries sorted by name.
 
     Hidden and stray names are left out. Linked folders are followed, none of them twice, and none of those
@@ -63,18 +50,16 @@ def walk(folder: str | Path, above: tuple[str | Path, ...] = (), watch: Watch | 
         if this in seen:
             continue
         seen.add(this)
-        entries = [(entry.path, is_directory(entry)) for entry in scan(path, watch)]
+        entries = [(entry.path, is_directory(entry)) for entry in scan(path)]
         stack.extend(reversed(entries))
 
 
-def scan(folder: str | Path, watch: Watch | None = None) -> list[os.DirEntry[str]]:
+def scan(folder: str | Path) -> list[os.DirEntry[str]]:
     """The entries of one folder without hidden and stray ones, sorted by name.
 
     Raises:
         DataError: a folder that cannot be listed.
     """
-    if watch is not None:
-        watch.enter(folder)
     try:
         with os.scandir(folder) as entries:
             found = [entry for entry in entries if not is_stray(entry.name)]
@@ -82,8 +67,6 @@ def scan(folder: str | Path, watch: Watch | None = None) -> list[os.DirEntry[str
         reason = error.strerror or type(error).__name__
         raise DataError(f"{printable(os.fspath(folder))}: cannot list this folder: {reason}") from None
     found.sort(key=lambda entry: entry.name)
-    if watch is not None:
-        watch.saw(found)
     return found
 
 

@@ -21,7 +21,7 @@ from finetune.data.sources.layout import (
 )
 from finetune.data.sources.left_out import outside, passed_over
 from finetune.data.sources.split_names import USUAL_NAMES, split_name
-from finetune.data.sources.tree import Folder, look_through
+from finetune.data.sources.tree import Folder, read_tree
 from finetune.errors import DataError, printable
 
 Classes = dict[str, list[str]]
@@ -44,7 +44,7 @@ def read_folder(root: Path, *, as_classes: bool = False) -> Source:
             differ in case, spaces or Unicode form only, a class in val or test that train lacks.
     """
     name = printable(str(root))
-    top, others = look_through(root)
+    top, others = read_tree(root)
     if not top.holding:
         raise DataError(_nothing(name, top, others))
     notes = []

@@ -7,7 +7,7 @@ knows (``photo.jpg_large``). A name that says what a file is costs nothing, so o
 import os
 from pathlib import Path
 
-from finetune.data.sources.files import Watch, is_image_name
+from finetune.data.sources.files import is_image_name
 from finetune.disk.regular import open_regular
 
 # What is no image, or none of its own: notes, tables and labels beside images, videos, archives,
@@ -38,20 +38,14 @@ BRANDS = frozenset({b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc
 BMP_HEADERS = frozenset({12, 40, 52, 56, 64, 108, 124})
 
 
-def is_image(path: str | os.PathLike[str], watch: Watch | None = None) -> bool:
-    """Whether a file is an image, as far as its name and, where that says nothing, its first bytes tell.
-
-    Args:
-        watch: told of a file that is opened, before that: its contents decided.
-    """
+def is_image(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is an image, as far as its name and, where that says nothing, its first bytes tell."""
     name = os.path.basename(path)  # noqa: PTH119  (a Path takes longer than all the rest)
     if is_image_name(name):
         return True
     _, dot, extension = name.rpartition(".")
     if (dot and dot + extension.lower() in OTHER_EXTENSIONS) or name.lower().endswith(BACKUPS):
         return False
-    if watch is not None:
-        watch.enter(os.fspath(path))
     return begins_like_a_image(_head(path))
 
 

@@ -1,15 +1,13 @@
-"""The folders below a root with the images in each, from one look or remembered."""
+"""The tree of folders below a root, with the images in each folder."""
 
 import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
 from finetune.data.sources.files import identity, is_directory, scan
 from finetune.data.sources.left_out import kind_of
-from finetune.data.sources.listings import Visits, recall, remember
 from finetune.data.sources.recognise import is_array_name, is_image
 
 
@@ -45,41 +43,15 @@ class Folder:
         return [folder for folder in self.folders if folder.has_images]
 
 
-def look_through(root: Path) -> tuple[Folder, Counter[str]]:
-    """Every file below ``root`` once: the folders, and the kinds of other files.
+def read_tree(root: Path) -> tuple[Folder, Counter[str]]:
+    """The folders below ``root`` with their images, and the number of other files of each kind.
 
-    Arrays (``.npy``) count as images where there are no others.
-
-    From an earlier run where nothing has changed since. Linked folders are followed, but a link that goes
-    round is not, and none twice within a folder of a folder of the root.
+    Arrays (``.npy``) count as images if there are no other images. Linked folders are followed. A link that
+    leads back to a folder around it is not, and no folder is read twice within one folder of a class.
 
     Raises:
-        DataError: a folder that cannot be listed.
+        DataError: a folder cannot be listed.
     """
-    found = recall(root)
-    if found is not None:
-        facts, paths = found
-        return _built(facts["folders"], paths), Counter(facts["others"])
-    visits = Visits(root)
-    top, others = _look(root, visits)
-    counts = [(depth, folder.name, len(folder.direct)) for depth, folder in top.walk()]
-    remember(root, visits, {"folders": counts, "others": others}, top.images)
-    return top, others
-
-
-def _built(counts: list[tuple[int, str, int]], paths: list[str]) -> Folder:
-    rest = iter(paths)
-    above: list[Folder] = []
-    for depth, name, direct in counts:
-        folder = Folder(name, list(islice(rest, direct)))
-        del above[depth:]
-        if above:
-            above[-1].folders.append(folder)
-        above.append(folder)
-    return above[0]
-
-
-def _look(root: Path, visits: Visits) -> tuple[Folder, Counter[str]]:
     others = Counter[str]()
     top = Folder("")
     home = identity(root)
@@ -88,9 +60,9 @@ def _look(root: Path, visits: Visits) -> tuple[Folder, Counter[str]]:
     while stack:
         folder, path, depth, seen = stack.pop()
         inner = []
-        for entry in scan(path, visits):
+        for entry in scan(path):
             if not is_directory(entry):
-                if is_image(entry.path, visits):
+                if is_image(entry.path):
                     folder.direct.append(entry.path)
                 elif is_array_name(entry.name):
                     arrays.append((folder, entry.path, kind_of(entry.name)))
