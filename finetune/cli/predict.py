@@ -89,7 +89,7 @@ def predict(
     if by is not None and move_into is None:
         raise UserError(f"--by {by.value} goes with --move-into FOLDER.")
     from finetune.deploy.inputs import STDIN, check_inputs, expand, read_list
-    from finetune.deploy.predict import predict as run_batches
+    from finetune.deploy.predict import predict_batches
 
     if null and STDIN not in paths:
         raise UserError("--null goes with -, for the paths on standard input.")
@@ -110,13 +110,13 @@ def predict(
             classes = classifier.card.classes
             sorter = stack.enter_context(sorting(move_into, classes, (by or By.copy).value))
             found, writers = sorter.unsorted(found), [*writers, sorter]
-        batches = run_batches(classifier, found, top=top, batch_size=batch_size)
+        batches = predict_batches(classifier, found, batch_size=batch_size, top=top)
         # Lines on the terminal are progress enough, and a bar between them would be in the way.
         silent = csv is None and sys.stdout.isatty()
         count_seen = _seen_by(model)
         for batch in batches if silent else show_progress(batches, "batch"):
             # Before the writers: --by move takes the files away.
-            seen += count_seen([each.path for each in batch if each.error is None])
+            seen += count_seen([each.name for each in batch if each.error is None])
             for writer in writers:
                 writer.write(batch)
             done += len(batch)
@@ -190,19 +190,13 @@ def _check_model(model: Path, precision: InferencePrecision) -> None:
 def _open(
     model: Path, checkpoint: Checkpoint, precision: InferencePrecision, device: str | None
 ) -> "Classifier":
-    if not model.is_dir():
-        from finetune.deploy.onnx_classifier import OnnxClassifier
+    from finetune.deploy.open_model import open_model
 
-        return OnnxClassifier(model, device)
-    from finetune.deploy.torch_classifier import TorchClassifier
-    from finetune.features.split import inference_form
-    from finetune.training.compute.precision import pick_device
-    from finetune.training.trained import load_trained
+    if model.is_dir() and precision is InferencePrecision.bf16:
+        from finetune.training.compute.precision import pick_device
 
-    where = pick_device(device)
-    warn_of_software_bf16(where, precision)
-    trained = load_trained(model, checkpoint.value, where)
-    return TorchClassifier(inference_form(trained.module), trained.card, where, precision.value)
+        warn_of_software_bf16(pick_device(device), precision)
+    return open_model(model, checkpoint=checkpoint.value, precision=precision.value, device=device)
 
 
 @contextlib.contextmanager

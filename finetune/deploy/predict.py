@@ -1,8 +1,9 @@
-"""Images -> class names and probabilities, batch by batch; the same whatever computes the logits.
+"""Predict the classes of images with any classifier: a torch network or an ONNX file.
 
-Torch-free: what runs the network is handed in.
+Torch-free. :mod:`finetune.deploy.open_model` opens the classifier.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -11,77 +12,124 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from finetune.checkpoint.card import ModelCard
+from finetune.deploy.memory_images import from_memory
 from finetune.errors import BadImageError
 from finetune.evaluation.probabilities import in_digits, ranked, softmax
 from finetune.image.bands import open_image
 
+# A path, an image that Pillow holds, or uint8 pixels: (H, W), (H, W, 3) or (H, W, bands).
+ImageInput = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
+
 
 class Classifier(Protocol):
-    """A network ready to predict, with what is known about it."""
+    """A network that is ready to predict, and the card that describes it."""
 
     @property
     def card(self) -> ModelCard: ...
 
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(N, channels, S, S) preprocessed images -> (N, C)."""
+        """Compute (N, C) logits for (N, channels, S, S) preprocessed images."""
         ...
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One image: the best classes with their probabilities, best first, or why there are none."""
+    """The prediction for one image.
 
-    path: str
-    best: tuple[tuple[str, float], ...] = ()
+    Attributes:
+        name: the path as given; ``inputs[3]`` for an image in memory, counted from 0.
+        classes: class names, most probable first; empty on an error.
+        probabilities: their softmax probabilities, in the same order.
+        error: why the image has no prediction; None if it has one.
+    """
+
+    name: str
+    classes: tuple[str, ...] = ()
+    probabilities: tuple[float, ...] = ()
     error: str | None = None
+
+    def ranking(self) -> list[tuple[str, float]]:
+        """Pairs of class and probability, most probable first."""
+        return list(zip(self.classes, self.probabilities, strict=True))
 
     def to_dict(self) -> dict[str, Any]:
         """``path``, ``class``, ``probability`` and ``top``; or ``path`` and ``error``."""
         if self.error is not None:
-            return {"path": self.path, "error": self.error}
-        top = [{"class": name, "probability": float(in_digits(p))} for name, p in self.best]
-        return {"path": self.path, **top[0], "top": top}
+            return {"path": self.name, "error": self.error}
+        top = [{"class": name, "probability": float(in_digits(p))} for name, p in self.ranking()]
+        return {"path": self.name, **top[0], "top": top}
 
 
 def predict(
-    classifier: Classifier, paths: Iterable[str], *, top: int, batch_size: int
-) -> Iterator[list[Prediction]]:
-    """Predict ``paths`` in their order, up to ``batch_size`` at a time; no more than that is ever held.
+    classifier: Classifier, inputs: Iterable[ImageInput], *, batch_size: int = 32, top: int | None = None
+) -> Iterator[Prediction]:
+    """Predict the classes of images, in order; reads at most ``batch_size`` images ahead.
 
-    An image that cannot be read, or for which the network computes no finite logits, is a prediction with an
-    ``error``; the others go on.
+    An image that cannot be read, or whose logits are not finite, yields a prediction with an ``error``; the
+    other images are unaffected.
 
     Args:
-        top: how many of the best classes to give; all, where there are fewer.
+        classifier: :func:`finetune.deploy.open_model.open_model` opens a run directory or an ONNX file.
+        inputs: paths, Pillow images or uint8 arrays, mixed as you like;
+            :func:`finetune.deploy.memory_images.from_memory` lists the shapes.
+        batch_size: images per forward pass.
+        top: classes per prediction; None means all.
     """
-    remaining = iter(paths)
+    for batch in predict_batches(classifier, inputs, batch_size=batch_size, top=top):
+        yield from batch
+
+
+def predict_batches(
+    classifier: Classifier, inputs: Iterable[ImageInput], *, batch_size: int, top: int | None = None
+) -> Iterator[list[Prediction]]:
+    """Predict as :func:`predict` does, and yield one list per batch."""
+    remaining = iter(inputs)
+    start = 0
     while batch := list(islice(remaining, batch_size)):
-        yield _predict_batch(classifier, batch, top)
+        named = [(_name(each, start + place), each) for place, each in enumerate(batch)]
+        yield _predict_batch(classifier, named, top)
+        start += len(batch)
 
 
-def _predict_batch(classifier: Classifier, paths: list[str], top: int) -> list[Prediction]:
+def _name(image: ImageInput, index: int) -> str:
+    return os.fspath(image) if isinstance(image, str | os.PathLike) else f"inputs[{index}]"
+
+
+def _predict_batch(
+    classifier: Classifier, named: list[tuple[str, ImageInput]], top: int | None
+) -> list[Prediction]:
     card = classifier.card
-    results: list[Prediction | None] = []
-    images = []
-    for path in paths:
+    errors: dict[int, str] = {}
+    preprocessed = []
+    for place, (name, image) in enumerate(named):
         try:
-            preprocessing = card.preprocessing
-            images.append(preprocessing(open_image(Path(path), preprocessing.bands)))
-            results.append(None)
+            preprocessed.append(_preprocessed(card, name, image))
         except BadImageError as error:
-            results.append(Prediction(path, error=error.reason))
-    rows = iter(classifier.logits(np.stack(images)) if images else ())
+            errors[place] = error.reason
+    rows = iter(classifier.logits(np.stack(preprocessed)) if preprocessed else ())
     return [
-        _prediction(path, next(rows), card.classes, top) if result is None else result
-        for path, result in zip(paths, results, strict=True)
+        Prediction(name, error=errors[place])
+        if place in errors
+        else _prediction(name, next(rows), card.classes, top)
+        for place, (name, _) in enumerate(named)
     ]
 
 
-def _prediction(path: str, logits: NDArray[np.float32], classes: tuple[str, ...], top: int) -> Prediction:
+def _preprocessed(card: ModelCard, name: str, image: ImageInput) -> NDArray[np.float32]:
+    preprocessing = card.preprocessing
+    if isinstance(image, Image.Image | np.ndarray):
+        return preprocessing(from_memory(image, name, preprocessing.bands))
+    return preprocessing(open_image(Path(name), preprocessing.bands))
+
+
+def _prediction(
+    name: str, logits: NDArray[np.float32], classes: tuple[str, ...], top: int | None
+) -> Prediction:
     if not np.isfinite(logits).all():
-        return Prediction(path, error="the network computes values that are not finite for it")
+        return Prediction(name, error="the network computes values that are not finite for it")
     probabilities = softmax(logits[None])[0]
-    order = ranked(logits[None], top)[0]
-    return Prediction(path, tuple((classes[i], float(probabilities[i])) for i in order))
+    order = ranked(logits[None], len(classes) if top is None else top)[0]
+    return Prediction(name, tuple(classes[i] for i in order), tuple(float(probabilities[i]) for i in order))

@@ -48,9 +48,9 @@ class CsvWriter:
 
     def write(self, batch: Sequence[Prediction]) -> None:
         for prediction in batch:
-            best = [value for name, p in prediction.best for value in (name, in_digits(p))]
+            best = [value for name, p in prediction.ranking() for value in (name, in_digits(p))]
             best = best or [""] * (2 * self._top)
-            self._table.row([prediction.path, *best[:2], prediction.error or "", *best[2:]])
+            self._table.row([prediction.name, *best[:2], prediction.error or "", *best[2:]])
 
 
 class TableWriter:
@@ -62,17 +62,17 @@ class TableWriter:
         self._path_width = 0
 
     def write(self, batch: Sequence[Prediction]) -> None:
-        lengths = [cell_len(printable(prediction.path)) for prediction in batch]
+        lengths = [cell_len(printable(prediction.name)) for prediction in batch]
         self._path_width = max(self._path_width, min(WIDEST, max(lengths, default=0)))
         for prediction in batch:
-            path = padded(printable(prediction.path), self._path_width)
+            path = padded(printable(prediction.name), self._path_width)
             self._stream.write(f"{path}  {self._verdict(prediction)}\n")
         self._stream.flush()
 
     def _verdict(self, prediction: Prediction) -> str:
         if prediction.error is not None:
             return f"error: {printable(prediction.error)}"
-        (name, probability), *others = prediction.best
+        (name, probability), *others = prediction.ranking()
         runners_up = ", ".join(f"{printable(n)} {100 * p:.1f} %" for n, p in others if p >= SHOWN)
         line = f"{padded(printable(name), self._class_width)}  {100 * probability:5.1f} %"
         return f"{line}  ({runners_up})" if runners_up else line

@@ -84,13 +84,13 @@ class Sorter:
         for prediction in batch:
             placed, best = "", ["", ""]
             if prediction.error is None:
-                name, probability = prediction.best[0]
+                name, probability = prediction.classes[0], prediction.probabilities[0]
                 best = [name, in_digits(probability)]
-                placed = self._place(prediction.path, self._folders[name])
+                placed = self._place(prediction.name, self._folders[name])
                 self.counts.classes.add(name)
             else:
                 self.counts.left += 1
-            path = _in_table(_absolute(prediction.path))
+            path = _in_table(_absolute(prediction.name))
             self.rows[path] = [path, *best, _in_table(placed), prediction.error or ""]
 
     def unsorted(self, paths: Iterator[str]) -> Iterator[str]:

@@ -111,7 +111,7 @@ def test_a_sorting_finds_what_it_put_into_a_class_called_as_a_formula(chdir_tmp:
     classes = ("=sum", "'=sum", "-1")
     for index, _ in enumerate(classes):
         Image.new("RGB", (8, 8), (index, 0, 0)).save(f"{index}.png")
-    batch = [Prediction(f"{index}.png", ((name, 0.9),)) for index, name in enumerate(classes)]
+    batch = [Prediction(f"{index}.png", (name,), (0.9,)) for index, name in enumerate(classes)]
     for placed in (3, 0):
         with sorting(Path("out"), classes, "copy") as sorter:
             sorter.write(batch)

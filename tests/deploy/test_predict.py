@@ -18,7 +18,7 @@ from PIL import Image
 
 from finetune.checkpoint.card import ModelCard
 from finetune.deploy.onnx_classifier import OnnxClassifier
-from finetune.deploy.predict import Prediction, predict
+from finetune.deploy.predict import Prediction, predict, predict_batches
 from finetune.deploy.prediction_text import CsvWriter, JsonWriter, TableWriter
 from finetune.deploy.torch_classifier import TorchClassifier
 from finetune.features.split import inference_form
@@ -68,19 +68,19 @@ def four(tmp_path: Path) -> list[str]:
 
 def test_order_and_probabilities_and_bad_images(four: list[str]) -> None:
     for batch_size in (1, 2, 3, 32):
-        found = [p for batch in predict(Reddest(), four, top=2, batch_size=batch_size) for p in batch]
-        assert [p.path for p in found] == four
-        assert [p.best[0][0] if p.best else None for p in found] == ["red", None, "blue", "green"]
+        found = list(predict(Reddest(), four, top=2, batch_size=batch_size))
+        assert [p.name for p in found] == four
+        assert [p.classes[0] if p.classes else None for p in found] == ["red", None, "blue", "green"]
         assert found[1].error
         expected = np.exp([10, 2, 0]) / np.exp([10, 2, 0]).sum()
-        assert [name for name, _ in found[2].best] == ["blue", "green"]
-        assert [p for _, p in found[2].best] == pytest.approx(expected[:2])
+        assert found[2].classes == ("blue", "green")
+        assert found[2].probabilities == pytest.approx(expected[:2])
 
 
 def test_more_classes_asked_for_than_there_are(four: list[str]) -> None:
-    (batch,) = predict(Reddest(), four[:1], top=99, batch_size=4)
-    assert len(batch[0].best) == 3
-    assert sum(p for _, p in batch[0].best) == pytest.approx(1)
+    (found,) = predict(Reddest(), four[:1], top=99)
+    assert len(found.classes) == 3
+    assert sum(found.probabilities) == pytest.approx(1)
 
 
 def test_paths_are_drawn_as_they_are_needed(four: list[str]) -> None:
@@ -94,7 +94,7 @@ def test_paths_are_drawn_as_they_are_needed(four: list[str]) -> None:
             yield four[0]
 
     classifier = Reddest()
-    batches = predict(classifier, endless(), top=1, batch_size=4)
+    batches = predict_batches(classifier, endless(), top=1, batch_size=4)
     for count in range(1, 4):
         assert len(next(batches)) == 4
         assert drawn == 4 * count
@@ -108,14 +108,14 @@ def test_logits_that_are_not_finite_are_reported_on_the_line(four: list[str]) ->
             logits[0] = math.nan
             return logits
 
-    (batch,) = predict(Broken(), [four[0], four[3]], top=1, batch_size=4)
-    assert "not finite" in (batch[0].error or "")
-    assert batch[1].best[0][0] == "green"
+    broken, whole = predict(Broken(), [four[0], four[3]], top=1)
+    assert "not finite" in (broken.error or "")
+    assert whole.classes == ("green",)
 
 
 ODD = [
-    Prediction("plain.jpg", (("cat", 0.75), ("dog", 0.2496), ("fox", 0.0004))),
-    Prediction('new\nline, "quoted" \x1b[31m.jpg', (("dog", 1.0), ("cat", 0.0), ("fox", 0.0))),
+    Prediction("plain.jpg", ("cat", "dog", "fox"), (0.75, 0.2496, 0.0004)),
+    Prediction('new\nline, "quoted" \x1b[31m.jpg', ("dog", "cat", "fox"), (1.0, 0.0, 0.0)),
     Prediction("surrogate\udcff.jpg", error="truncated: its end is missing"),
 ]
 
@@ -155,8 +155,8 @@ def test_csv() -> None:
         "probability_3",
     ]
     assert rows[1] == ["plain.jpg", "cat", "0.75", "", "dog", "0.2496", "fox", "0.0004"]
-    assert rows[2][0] == ODD[1].path
-    assert rows[3] == [ODD[2].path, "", "", "truncated: its end is missing", "", "", "", ""]
+    assert rows[2][0] == ODD[1].name
+    assert rows[3] == [ODD[2].name, "", "", "truncated: its end is missing", "", "", "", ""]
 
 
 def test_table_is_one_line_a_image() -> None:
@@ -172,7 +172,7 @@ def test_table_is_one_line_a_image() -> None:
 
 def all_predictions(classifier: Any, folder: Path) -> list[Prediction]:
     paths = sorted(str(path) for path in folder.rglob("*.png"))
-    return [p for batch in predict(classifier, paths, top=2, batch_size=5) for p in batch]
+    return list(predict(classifier, paths, top=2, batch_size=5))
 
 
 def test_a_run_and_its_onnx_file_agree(trained: Trained, onnx_model: Path, shapes: Path) -> None:
@@ -180,12 +180,12 @@ def test_a_run_and_its_onnx_file_agree(trained: Trained, onnx_model: Path, shape
 
     by_torch = all_predictions(TorchClassifier(trained.module, trained.card, torch.device("cpu")), shapes)
     by_onnx = all_predictions(OnnxClassifier(onnx_model), shapes)
-    assert [p.path for p in by_torch] == [p.path for p in by_onnx]
+    assert [p.name for p in by_torch] == [p.name for p in by_onnx]
     for one, other in zip(by_torch, by_onnx, strict=True):
-        assert [name for name, _ in one.best] == [name for name, _ in other.best]
-        assert [p for _, p in one.best] == pytest.approx([p for _, p in other.best], abs=1e-4)
-    assert len({p.best[0][0] for p in by_torch}) == 2  # the control: not one class for everything
-    assert len({p.best[0][1] for p in by_torch}) > 10
+        assert one.classes == other.classes
+        assert one.probabilities == pytest.approx(other.probabilities, abs=1e-4)
+    assert len({p.classes[0] for p in by_torch}) == 2  # the control: not one class for everything
+    assert len({p.probabilities[0] for p in by_torch}) > 10
 
 
 def test_command_as_json_lines(cli: Callable[..., Any], run: Path, shapes: Path) -> None:

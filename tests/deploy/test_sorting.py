@@ -36,7 +36,9 @@ def run(target: Path, pairs: Sequence[tuple[str, str]], by: By, classes: Sequenc
     with sorting(target, classes, by) as sorter:
         for path in sorter.unsorted(iter([path for path, _ in pairs])):
             name = chosen[path]
-            found = Prediction(path, error="bad") if name == "!" else Prediction(path, ((name, 0.123456789),))
+            found = (
+                Prediction(path, error="bad") if name == "!" else Prediction(path, (name,), (0.123456789,))
+            )
             sorter.write([found])
     return sorter.counts
 
