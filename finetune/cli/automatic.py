@@ -18,7 +18,7 @@ from finetune.training.run.files import RECIPE, RESOLVED
 
 if TYPE_CHECKING:
     from finetune.recipe.schema import Recipe
-    from finetune.strategy.advice.first import Tell
+    from finetune.strategy.advice.first_pass import Tell
     from finetune.strategy.doctor.examine import Report
     from finetune.training.fit import Result
 

@@ -12,8 +12,8 @@ from finetune.cli.run_options import DeviceOption
 from finetune.errors import UserError, printable
 
 if TYPE_CHECKING:
-    from finetune.strategy.compare import Comparison
-    from finetune.strategy.repeat import Options
+    from finetune.strategy.experiments.compare import Comparison
+    from finetune.strategy.experiments.repeat import Options
 
 
 class Against(StrEnum):
@@ -52,10 +52,10 @@ def compare(
     """Compare on the same images: accuracy, difference and its interval, McNemar's test, curves, cost."""
     _check(what, against, set_ or [])
     from finetune.disk.figure import check_figure
-    from finetune.strategy.compare import compare as compare_all
-    from finetune.strategy.compare import measure
-    from finetune.strategy.curves import draw
-    from finetune.strategy.repeat import Options
+    from finetune.strategy.experiments.compare import compare as compare_all
+    from finetune.strategy.experiments.compare import measure
+    from finetune.strategy.experiments.curves import draw
+    from finetune.strategy.experiments.repeat import Options
     from finetune.training.compute.precision import pick_device
 
     if plot is not None:
@@ -112,7 +112,7 @@ def _is_run_or_recipe(path: str) -> bool:
 def _train(recipe: Path, overrides: list[str], options: "Options") -> Path:
     from finetune.cli.progress import open_progress
     from finetune.recipe.load import load_recipe, read_recipe
-    from finetune.strategy.repeat import train_in_place
+    from finetune.strategy.experiments.repeat import train_in_place
     from finetune.training.run.claim import place_of
 
     place = Path(place_of(recipe, None))
@@ -130,8 +130,8 @@ def _train_from_scratch(pretrained: Path, options: "Options") -> Path:
     """The scratch run beside the pretrained one, on images of the same size and all."""
     from finetune.cli.progress import open_progress
     from finetune.recipe.load import load_recipe
-    from finetune.strategy.repeat import train_in_place
-    from finetune.strategy.scratch import from_scratch
+    from finetune.strategy.experiments.repeat import train_in_place
+    from finetune.strategy.experiments.scratch import from_scratch
     from finetune.training.run.files import RESOLVED
 
     place = pretrained.with_name(f"{pretrained.name}-scratch")

@@ -11,7 +11,7 @@ from finetune.cli.run_options import CsvSafeOption, DeviceOption
 from finetune.errors import UserError, printable
 
 if TYPE_CHECKING:
-    from finetune.strategy.crossval import CrossValidation
+    from finetune.strategy.experiments.crossval import CrossValidation
     from finetune.training.progress import Progress
 
 PREDICTIONS = "out_of_fold.csv"
@@ -50,8 +50,8 @@ def cv(
     place = run_dir or Path("runs") / f"{recipe.stem}-cv"
     from finetune.cli.progress import open_progress
     from finetune.disk.outputs import staging, write_table
-    from finetune.strategy.crossval import fold_places, judge_folds, train_folds
-    from finetune.strategy.repeat import Options
+    from finetune.strategy.experiments.crossval import fold_places, judge_folds, train_folds
+    from finetune.strategy.experiments.repeat import Options
     from finetune.training.compute.precision import pick_device
 
     with open_progress(None) as progress:

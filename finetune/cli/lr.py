@@ -50,7 +50,7 @@ def lr(
 
     wanted = load_recipe(recipe, set_ or [])
     from finetune.disk.figure import check_figure
-    from finetune.strategy.lr_range import draw, range_test
+    from finetune.strategy.experiments.lr_range import draw, range_test
 
     target = plot or Path("runs") / f"{recipe.stem}-lr.png"
     check_figure(target)

@@ -16,7 +16,7 @@ from finetune.recipe.catalog import DEFAULT_BACKBONE
 
 if TYPE_CHECKING:
     from finetune.recipe.schema import Recipe
-    from finetune.strategy.probe import Depth, Row
+    from finetune.strategy.probing.probe import Depth, Row
 
 
 def probe(
@@ -72,7 +72,7 @@ def probe(
         return
     recipe = _recipe(what, backbone, set_ or [])
     from finetune.cli.progress import open_progress
-    from finetune.strategy import probe as strategy
+    from finetune.strategy.probing import probe as strategy
 
     if plot is not None:
         from finetune.disk.figure import check_figure
@@ -104,7 +104,7 @@ def _recipe(what: str, backbone: str, overrides: list[str]) -> "Recipe":
 
 
 def _numbers(layers: str | None, recipe: "Recipe") -> list[int] | None:
-    from finetune.strategy.probe import layer_count
+    from finetune.strategy.probing.probe import layer_count
 
     if layers is None:
         return None
@@ -144,7 +144,7 @@ def _table(rows: "list[tuple[str, Row]]", heading: str) -> None:
 
 def _compare(run: Path, device: str | None, as_json: bool) -> None:
     from finetune.cli.progress import open_progress
-    from finetune.strategy.probe import before_and_after
+    from finetune.strategy.probing.probe import before_and_after
     from finetune.training.trained import load_trained
 
     with open_progress(None) as progress:

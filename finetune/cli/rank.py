@@ -14,7 +14,7 @@ from finetune.recipe import catalog
 if TYPE_CHECKING:
     from finetune.data.sources.dataset import Source
     from finetune.recipe.schema import Recipe
-    from finetune.strategy.rank import Agreement, Ranking
+    from finetune.strategy.probing.rank import Agreement, Ranking
 
 # The default, and small to middling ones of several families.
 USUAL = f"{catalog.DEFAULT_BACKBONE},mobilenet_v3_large,resnet18,resnet50,efficientnet_b0"
@@ -52,7 +52,7 @@ def rank(
     wanted = _wanted(backbones, weights)
     recipes = [_recipe(source, *each, set_ or []) for each in wanted]
     from finetune.cli.progress import open_progress
-    from finetune.strategy import rank as strategy
+    from finetune.strategy.probing import rank as strategy
 
     with keeping_features(recipes[0].cache.where), open_progress(None) as progress:
 

@@ -8,7 +8,7 @@ from finetune.cli import output, table
 from finetune.errors import printable
 
 if TYPE_CHECKING:
-    from finetune.strategy.spread import Spread
+    from finetune.strategy.experiments.spread import Spread
     from finetune.training.fit import Result
     from finetune.training.progress import Progress
 
@@ -31,7 +31,7 @@ def train_several(
     place = Path(place_of(recipe, run_dir))
     wanted = load_recipe(recipe, overrides)
     from finetune.cli.progress import open_progress
-    from finetune.strategy.repeat import Options, train_seeds
+    from finetune.strategy.experiments.repeat import Options, train_seeds
 
     options = Options(device, resume, overwrite)
     with open_progress(None) as progress:
@@ -50,7 +50,7 @@ def train_several(
 
 def show_results(results: "Sequence[Result]") -> None:
     """A row a run, then the spread of what counts: test, or val where there is no test split."""
-    from finetune.strategy.spread import of_repeats
+    from finetune.strategy.experiments.spread import of_repeats
 
     rows = [
         (

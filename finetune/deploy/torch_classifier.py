@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from finetune.checkpoint.card import ModelCard
-from finetune.features.split import inference_form
+from finetune.features.cut import inference_form
 from finetune.training.compute.precision import InferencePrecision, inference
 from finetune.training.trained import Trained
 

@@ -14,7 +14,7 @@ from finetune.data.processes import nothing
 from finetune.data.sources.dataset import Split
 from finetune.errors import BadImageError, DataError, printable
 from finetune.features.extract import Extractor
-from finetune.features.store import Store
+from finetune.features.store import FeatureStore
 from finetune.image.transforms import Transform
 
 
@@ -30,7 +30,7 @@ class CachedFeatures:
 
     def __init__(
         self,
-        store: Store,
+        store: FeatureStore,
         extract: Extractor,
         split: Split,
         transform: Transform,

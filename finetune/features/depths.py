@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from finetune.features.split import fold, stretch_graphs
+from finetune.features.cut import fold, stretch_graphs
 from finetune.model.layers import LayerTable
 from finetune.model.truncate import Pool, plan_pools
 
@@ -17,7 +17,7 @@ class Depths(nn.Module):
     BatchNorm into its convolution, which is faster.
 
     Raises:
-        NoSplitError: the network cannot be cut there.
+        CutError: the network cannot be cut there.
         UserError: what leaves one of the layers cannot be made a vector.
     """
 

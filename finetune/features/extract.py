@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from finetune.features.split import NoSplitError, prefix_graph, stretch_graphs
+from finetune.features.cut import CutError, prefix_graph, stretch_graphs
 from finetune.model.layers import LayerTable, on_meta
 
 # Images at a time on the CPU. Fewer are slower, and the last batch of an epoch is filled up to it.
@@ -60,13 +60,13 @@ class Extractor:
     """A prefix, and the way it is computed.
 
     Args:
-        prefix: of :func:`finetune.features.split.split`, on ``device``.
+        prefix: of :func:`finetune.features.cut.cut_network`, on ``device``.
         image: shape of one image, ``(C, S, S)``.
         autocast: the context that forward passes run in.
         batch_size: of the training batches; on a GPU so many images are computed at a time.
 
     Raises:
-        NoSplitError: what the prefix computes is not one row an image.
+        CutError: what the prefix computes is not one row an image.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Extractor:
         trial = torch.randn(self.together, *image, generator=torch.Generator().manual_seed(0))
         first = self._run(trial)
         if first.ndim < 2 or len(first) != len(trial):
-            raise NoSplitError("what leaves that layer is not one row an image")
+            raise CutError("what leaves that layer is not one row an image")
         plain = first.ndim != 4 or first.is_contiguous()
         channels_last = not plain and first.is_contiguous(memory_format=torch.channels_last)
         shape = tuple(first.shape[1:])
@@ -144,7 +144,7 @@ def cost(module: nn.Module, table: LayerTable, k: int, image_size: int, channels
     """Count, on the meta device, what the first ``k`` layers do with one image.
 
     Raises:
-        NoSplitError: the network cannot be cut there.
+        CutError: the network cannot be cut there.
     """
     return _count([prefix_graph(on_meta(module).eval(), table, k)], image_size, channels)[0]
 

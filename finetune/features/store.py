@@ -42,7 +42,7 @@ Bytes = npt.NDArray[np.uint8]
 Places = npt.NDArray[np.int64]
 
 
-class Store:
+class FeatureStore:
     """Rows of one :class:`~finetune.features.extract.RowSpec`, by an image's 32-byte identity.
 
     Args:

@@ -14,7 +14,7 @@ from finetune.data.batches.loaders import eval_batches
 from finetune.errors import StoppedError
 from finetune.evaluation.evaluate import collect_logits
 from finetune.evaluation.metrics import Metrics, classification_metrics
-from finetune.features.split import NoSplitError, inference_form
+from finetune.features.cut import CutError, inference_form
 from finetune.model.freeze import Freeze
 from finetune.training.caching.feature_plan import FeaturePlan
 from finetune.training.caching.frozen import Frozen
@@ -235,7 +235,7 @@ def _open_frozen(
     first = position.epoch - position.phase_epoch
     try:
         frozen = Frozen(setup, features, range(first, first + plan.epochs), freeze)
-    except NoSplitError as error:
+    except CutError as error:
         log.info("the network runs whole: %s", error)
         return None
     frozen.fill(signals, progress.features)

@@ -25,7 +25,7 @@ from finetune.data.batches.loaders import default_workers
 from finetune.data.sources.dataset import Split
 from finetune.errors import RunDirError, printable
 from finetune.evaluation.evaluate import Evaluation, evaluate_split
-from finetune.features.split import inference_form
+from finetune.features.cut import inference_form
 from finetune.model.build import rebuild
 from finetune.recipe.load import load_recipe
 from finetune.recipe.schema import Recipe
@@ -93,7 +93,7 @@ def evaluate_trained(
 ) -> Evaluation:
     """Evaluate a trained network, which must be on ``device``, as its recipe reads images.
 
-    It runs in inference form (:mod:`finetune.features.split`). ``images`` must have their targets in the
+    It runs in inference form (:mod:`finetune.features.cut`). ``images`` must have their targets in the
     order of its classes, ``batch_size`` None is the recipe's; raises as
     :func:`finetune.evaluation.evaluate.evaluate_split`.
     """

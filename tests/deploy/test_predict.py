@@ -21,7 +21,7 @@ from finetune.deploy.onnx_classifier import OnnxClassifier
 from finetune.deploy.predict import Prediction, predict, predict_batches
 from finetune.deploy.prediction_text import CsvWriter, JsonWriter, TableWriter
 from finetune.deploy.torch_classifier import TorchClassifier
-from finetune.features.split import inference_form
+from finetune.features.cut import inference_form
 from finetune.image.preprocessing import Preprocessing
 from finetune.training.trained import Trained
 

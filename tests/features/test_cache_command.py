@@ -9,14 +9,14 @@ import torch
 from finetune.data.cache import kept
 from finetune.data.cache.decoded import Decoded
 from finetune.features.extract import RowSpec
-from finetune.features.store import Store
+from finetune.features.store import FeatureStore
 
 
 def test_what_is_kept_and_cleared(cli: Any) -> None:
     assert "0.0 MB in 0 sets" in cli("cache", "info").out
     folder = kept.features_folder() / "abc"
     about = {"backbone": "resnet18", "layers": 9, "augment": None}
-    one = Store(RowSpec((250,), torch.float32, channels_last=False), folder, about)
+    one = FeatureStore(RowSpec((250,), torch.float32, channels_last=False), folder, about)
     one.add([bytes(32), bytes(31) + b"1"], torch.zeros(2, 250))
     one.flush()
     (kept.features_folder() / "foreign").mkdir()

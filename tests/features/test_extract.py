@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from finetune.features.cut import fold, prefix_graph, suffix_graph
 from finetune.features.extract import TOGETHER, Extractor, cost, costs
-from finetune.features.split import fold, prefix_graph, suffix_graph
 from finetune.model.backbones import create
 from finetune.model.layers import find_layers
 

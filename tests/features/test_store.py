@@ -11,7 +11,7 @@ from torch import Tensor
 from finetune.data.cache import kept
 from finetune.features import store
 from finetune.features.extract import RowSpec
-from finetune.features.store import Store
+from finetune.features.store import FeatureStore
 
 SPEC = RowSpec((3, 2), torch.float32, channels_last=False)
 
@@ -35,7 +35,7 @@ def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_rows_come_back_in_any_order(folder: Path | None) -> None:
-    kept_rows = Store(SPEC, folder)
+    kept_rows = FeatureStore(SPEC, folder)
     kept_rows.add(identities(*range(10)), rows(*range(10)))
     kept_rows.flush()
     assert len(kept_rows) == 10
@@ -51,21 +51,21 @@ def test_rows_come_back_in_any_order(folder: Path | None) -> None:
 def test_half_precision_keeps_its_bits(dtype: torch.dtype, folder: Path | None) -> None:
     spec = RowSpec((5,), dtype, channels_last=False)
     values = torch.randn(3, 5).to(dtype)
-    kept_rows = Store(spec, folder)
+    kept_rows = FeatureStore(spec, folder)
     kept_rows.add(identities(1, 2, 3), values)
     kept_rows.flush()
     assert torch.equal(kept_rows.read(kept_rows.locate(identities(1, 2, 3))), values)
 
 
 def test_an_interrupted_filling_goes_on(tmp_path: Path) -> None:
-    first = Store(SPEC, tmp_path)
+    first = FeatureStore(SPEC, tmp_path)
     first.add(identities(*range(10)), rows(*range(10)))  # two whole blocks; the rest is lost
-    second = Store(SPEC, tmp_path)
+    second = FeatureStore(SPEC, tmp_path)
     there = [n for n in range(10) if identities(n)[0] in second]
     assert there == list(range(8))
     second.add(identities(8, 9), rows(8, 9))
     second.flush()
-    third = Store(SPEC, tmp_path)
+    third = FeatureStore(SPEC, tmp_path)
     assert torch.equal(third.read(third.locate(identities(*range(10)))), rows(*range(10)))
 
 
@@ -73,7 +73,7 @@ def test_an_interrupted_filling_goes_on(tmp_path: Path) -> None:
 def test_harmed_files_are_rebuilt_and_never_read(
     harm: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    first = Store(SPEC, tmp_path)
+    first = FeatureStore(SPEC, tmp_path)
     first.add(identities(*range(8)), rows(*range(8)))
     blocks = sorted(tmp_path.glob("*.safetensors"))
     content = bytearray(blocks[0].read_bytes())
@@ -89,7 +89,7 @@ def test_harmed_files_are_rebuilt_and_never_read(
         foreign = b"\x10\0\0\0\0\0\0\0{}              "
         (tmp_path / f"{hashlib.sha256(foreign).hexdigest()}.safetensors").write_bytes(foreign)
     with caplog.at_level(logging.WARNING):
-        second = Store(SPEC, tmp_path)
+        second = FeatureStore(SPEC, tmp_path)
     assert len(second) == 4
     assert "computed again" in caplog.text
     missing = [n for n in range(8) if identities(n)[0] not in second]
@@ -100,15 +100,15 @@ def test_harmed_files_are_rebuilt_and_never_read(
 
 
 def test_a_store_of_other_rows_is_not_taken(tmp_path: Path) -> None:
-    first = Store(SPEC, tmp_path)
+    first = FeatureStore(SPEC, tmp_path)
     first.add(identities(*range(4)), rows(*range(4)))
-    assert len(Store(RowSpec((7,), torch.float32, channels_last=False), tmp_path)) == 0
+    assert len(FeatureStore(RowSpec((7,), torch.float32, channels_last=False), tmp_path)) == 0
 
 
 def test_a_disk_that_is_full_leaves_the_rows_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    full = Store(SPEC, tmp_path)
+    full = FeatureStore(SPEC, tmp_path)
 
     def fails(path: Path, content: bytes) -> None:
         raise OSError(28, "No space left on device")
@@ -121,10 +121,10 @@ def test_a_disk_that_is_full_leaves_the_rows_in_memory(
 
 
 def test_two_that_fill_one_folder_do_not_hurt_each_other(tmp_path: Path) -> None:
-    one, two = Store(SPEC, tmp_path), Store(SPEC, tmp_path)
+    one, two = FeatureStore(SPEC, tmp_path), FeatureStore(SPEC, tmp_path)
     one.add(identities(*range(4)), rows(*range(4)))
     two.add(identities(*range(2, 6)), rows(*range(2, 6)))
-    third = Store(SPEC, tmp_path)
+    third = FeatureStore(SPEC, tmp_path)
     assert torch.equal(third.read(third.locate(identities(*range(6)))), rows(*range(6)))
 
 
@@ -133,7 +133,7 @@ def test_what_was_used_longest_ago_makes_room() -> None:
 
     root = kept.features_folder()
     for age, name in enumerate(("old", "mid", "new")):
-        one = Store(SPEC, root / name, {"backbone": name})
+        one = FeatureStore(SPEC, root / name, {"backbone": name})
         one.add(identities(*range(4)), rows(*range(4)))
         os.utime(root / name, (1000.0 + age, 1000.0 + age))
     found = kept.list_kept()

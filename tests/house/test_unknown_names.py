@@ -14,7 +14,7 @@ from finetune.data.batches.loaders import TrainLoader, eval_batches
 from finetune.data.sources.known import drawn_source
 from finetune.deploy.export import export
 from finetune.errors import FinetuneError
-from finetune.features.decide import decide
+from finetune.features.placement import choose_placement
 from finetune.image.preprocessing import Preprocessing
 from finetune.image.transforms import TrainTransform
 from finetune.model.backbones import create
@@ -36,7 +36,7 @@ SAME = TrainTransform(AugmentSection(), PREPROCESSING)
 
 
 def decided(wanted: Any) -> object:
-    return decide(
+    return choose_placement(
         wanted, rows=1, limit=100, uses=2.0, row_bytes=1, flops=1, pixels=1, threads=1, on_gpu=False
     )
 

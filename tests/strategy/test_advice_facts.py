@@ -15,16 +15,16 @@ from finetune.data.cache.decoded import Pixels
 from finetune.data.holdout.folds import inner_folds
 from finetune.data.sources import images
 from finetune.errors import BadImageError
+from finetune.features.cut import output_of, prefix_graph
 from finetune.features.depths import Depths
 from finetune.features.solve import choose_decay
-from finetune.features.split import output_of, prefix_graph
 from finetune.image.preprocessing import Preprocessing
 from finetune.image.transforms import EvalTransform
 from finetune.model.backbones import create
 from finetune.model.layers import find_layers
 from finetune.recipe.load import minimal_recipe
+from finetune.strategy.advice.augmentations import transform_of, try_out
 from finetune.strategy.advice.facts import Facts, Seconds, Tried
-from finetune.strategy.advice.invariance import transform_of, try_out
 from finetune.strategy.advice.measure import measure
 from finetune.strategy.advice.similarity import Shift, confidence, told_apart
 

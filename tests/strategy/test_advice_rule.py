@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from finetune.errors import UserError
 from finetune.recipe.load import parse_recipe
 from finetune.strategy.advice.advise import base_recipe
+from finetune.strategy.advice.augmentations import AUGMENTATIONS
 from finetune.strategy.advice.duration import ONCE, expected_seconds, in_words
 from finetune.strategy.advice.facts import Facts, Probed, Seconds, Tried
-from finetune.strategy.advice.invariance import AUGMENTATIONS
 from finetune.strategy.advice.reasons import explain
 from finetune.strategy.advice.recipe_text import write_recipe
 from finetune.strategy.advice.rule import (

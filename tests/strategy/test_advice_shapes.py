@@ -13,12 +13,13 @@ from PIL import Image
 
 from finetune.recipe.load import minimal_recipe
 from finetune.recipe.schema import AugmentSection, Recipe
-from finetune.strategy.advice import first, measure
+from finetune.strategy.advice import first_pass as first
+from finetune.strategy.advice import measure
 from finetune.strategy.advice.facts import Facts, Probed, Seconds, Shapes, Sized
 from finetune.strategy.advice.reasons import explain
 from finetune.strategy.advice.rule import choose, settle
 from finetune.strategy.advice.shapes import WORDS, in_shape, measure_shapes, with_shape
-from finetune.strategy.probe import frozen_recipe
+from finetune.strategy.probing.probe import frozen_recipe
 from finetune.training.compute.precision import choose_compute, pick_device
 from finetune.training.setup import Setup, load_data, prepare
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageEnhance
 
-from finetune.strategy.doctor import look as looking
+from finetune.strategy.doctor import image_facts as looking
 from finetune.strategy.doctor.examine import examine
 from finetune.strategy.doctor.findings import KINDS, Finding
 

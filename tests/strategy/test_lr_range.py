@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from finetune.errors import FinetuneError, UserError
 from finetune.recipe.load import parse_recipe
 from finetune.recipe.schema import TrainSection
-from finetune.strategy.lr_range import Rise, longest_fall, measure, range_test, smoothed, suggest
+from finetune.strategy.experiments.lr_range import Rise, longest_fall, measure, range_test, smoothed, suggest
 from finetune.training.compute.precision import choose_compute
 from finetune.training.setup import load_data, prepare
 

@@ -13,7 +13,7 @@ from finetune.data.batches.loaders import eval_batches
 from finetune.evaluation.evaluate import collect_logits
 from finetune.model import backbones
 from finetune.recipe.load import parse_recipe
-from finetune.strategy import probe as strategy
+from finetune.strategy.probing import probe as strategy
 from finetune.training.fit import fit
 from finetune.training.run.directory import RunDir
 from finetune.training.trained import load_trained

@@ -16,9 +16,9 @@ from finetune.features.extract import Extractor
 from finetune.recipe import catalog
 from finetune.recipe.load import parse_recipe
 from finetune.recipe.schema import Recipe
-from finetune.strategy import probe as probing
-from finetune.strategy import rank as strategy
-from finetune.strategy.rank import Ranked, agreement_with_probe, quick_scores, rank
+from finetune.strategy.probing import probe as probing
+from finetune.strategy.probing import rank as strategy
+from finetune.strategy.probing.rank import Ranked, agreement_with_probe, quick_scores, rank
 from finetune.training.setup import Setup
 
 SMALL = ("shufflenet_v2_x0_5", "mobilenet_v3_small", "resnet18")

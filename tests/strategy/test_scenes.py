@@ -12,7 +12,7 @@ from PIL import Image
 from finetune.recipe.load import parse_recipe
 from finetune.recipe.schema import Recipe
 from finetune.strategy.advice.measure import measure
-from finetune.strategy.rank import rank
+from finetune.strategy.probing.rank import rank
 from finetune.training.fit import fit
 from finetune.training.run.directory import RunDir
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_1samp
 
-from finetune.strategy.spread import Spread, of_folds, of_repeats
+from finetune.strategy.experiments.spread import Spread, of_folds, of_repeats
 
 VALUES = [0.91, 0.94, 0.93, 0.95, 0.92]
 

@@ -7,7 +7,7 @@ from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 from sklearn.covariance import ledoit_wolf
 
-from finetune.strategy.transferability import h_score, log_evidence, log_me
+from finetune.strategy.probing.transferability import h_score, log_evidence, log_me
 
 Data = tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]
 

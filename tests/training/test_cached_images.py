@@ -16,7 +16,7 @@ from finetune.data.cache import kept
 from finetune.data.cache.decoded import Decoded
 from finetune.data.sources import images
 from finetune.errors import StoppedError
-from finetune.features.decide import Where
+from finetune.features.placement import Where
 from finetune.recipe.load import parse_recipe
 from finetune.recipe.schema import Recipe
 from finetune.training import phase

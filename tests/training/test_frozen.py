@@ -13,7 +13,7 @@ from PIL import Image
 
 from finetune.data.cache import kept
 from finetune.errors import UserError
-from finetune.features.split import NoSplitError
+from finetune.features.cut import CutError
 from finetune.recipe.load import parse_recipe
 from finetune.training.caching import feature_plan, frozen
 from finetune.training.fit import fit
@@ -191,7 +191,7 @@ def test_networks_that_cannot_be_cut_run_whole(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
-        raise NoSplitError("two tensors cross")
+        raise CutError("two tensors cross")
 
     text = "train: {batch_size: 16, phases: [{freeze: backbone, epochs: 1}]}"
     monkeypatch.setattr(feature_plan, "cost", refuse)

@@ -16,10 +16,10 @@ from finetune.errors import FinetuneError
 from finetune.model import backbones
 from finetune.recipe.load import parse_recipe
 from finetune.recipe.schema import Recipe, TrainSection
-from finetune.strategy import probe as strategy
-from finetune.strategy.crossval import train_folds
-from finetune.strategy.lr_range import range_test
-from finetune.strategy.repeat import Options, train_in_place, train_seeds
+from finetune.strategy.experiments.crossval import train_folds
+from finetune.strategy.experiments.lr_range import range_test
+from finetune.strategy.experiments.repeat import Options, train_in_place, train_seeds
+from finetune.strategy.probing import probe as strategy
 from finetune.training.compute import allocator
 from finetune.training.compute.in_force import in_force
 from finetune.training.compute.precision import choose_compute

@@ -22,8 +22,8 @@ from finetune.errors import StoppedError
 from finetune.model import backbones
 from finetune.recipe.load import parse_recipe
 from finetune.recipe.schema import Recipe
-from finetune.strategy.crossval import train_folds
-from finetune.strategy.repeat import Options, train_seeds
+from finetune.strategy.experiments.crossval import train_folds
+from finetune.strategy.experiments.repeat import Options, train_seeds
 from finetune.training.fit import fit
 from finetune.training.progress import Silent
 from finetune.training.run.directory import RunDir

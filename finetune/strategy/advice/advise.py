@@ -9,7 +9,7 @@ from finetune.recipe.load import minimal_recipe, parse_recipe
 from finetune.recipe.schema import Recipe
 from finetune.strategy.advice.duration import expected_seconds
 from finetune.strategy.advice.facts import Facts
-from finetune.strategy.advice.first import FirstPass, Tell, compute_for, first_pass, silent
+from finetune.strategy.advice.first_pass import FirstPass, Tell, compute_for, first_pass, silent
 from finetune.strategy.advice.measure import look_closer
 from finetune.strategy.advice.reasons import explain
 from finetune.strategy.advice.recipe_text import write_recipe

@@ -1,7 +1,7 @@
 """Images and a source network to :class:`Facts`: the table of contents of what advice rests on.
 
-The first pass of the training images (:mod:`~finetune.strategy.advice.first`); one of a sample of at most
-``SAMPLE``, at several depths; and the sample's augmented copies, made of what the second pass decoded.
+The first pass of the training images (:mod:`~finetune.strategy.advice.first_pass`); one of a sample of
+at most ``SAMPLE``, at several depths; and augmented copies of that sample.
 """
 
 import contextlib
@@ -28,9 +28,16 @@ from finetune.features.softmax import Features, Targets
 from finetune.features.solve import choose_decay
 from finetune.image.transforms import OF_COLOURS, EvalTransform
 from finetune.recipe.schema import Recipe
+from finetune.strategy.advice.augmentations import AUGMENTATIONS, MIRRORING, transform_of, try_out
 from finetune.strategy.advice.facts import Facts, Probed, Seconds, Tried
-from finetune.strategy.advice.first import FirstPass, Tell, compute_for, first_pass, in_best_shape, silent
-from finetune.strategy.advice.invariance import AUGMENTATIONS, MIRRORING, transform_of, try_out
+from finetune.strategy.advice.first_pass import (
+    FirstPass,
+    Tell,
+    compute_for,
+    first_pass,
+    in_best_shape,
+    silent,
+)
 from finetune.strategy.advice.sample import some_of, twice_or_more
 from finetune.strategy.advice.similarity import Shift, confidence, told_apart
 from finetune.training.compute.in_force import in_force

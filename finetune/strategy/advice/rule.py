@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from finetune.recipe.schema import AugmentSection
+from finetune.strategy.advice.augmentations import AUGMENTATIONS
 from finetune.strategy.advice.facts import Facts, Tried
-from finetune.strategy.advice.invariance import AUGMENTATIONS
 
 
 class Strategy(StrEnum):

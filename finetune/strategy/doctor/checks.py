@@ -12,8 +12,8 @@ from PIL import Image
 from finetune.data.sources.dataset import Source, listed, lookalike_notes
 from finetune.strategy.doctor.findings import Finding
 from finetune.strategy.doctor.image_facts import ImageFacts
-from finetune.strategy.doctor.oddities import check_oddities
-from finetune.strategy.doctor.similar import Twin
+from finetune.strategy.doctor.near_duplicates import Twin
+from finetune.strategy.doctor.traits import check_oddities
 
 T = TypeVar("T")
 

@@ -22,7 +22,7 @@ from finetune.strategy.doctor.checks import (
 from finetune.strategy.doctor.findings import Finding, in_order
 from finetune.strategy.doctor.image_facts import ImageFacts, look_at_all
 from finetune.strategy.doctor.inventory import take_inventory
-from finetune.strategy.doctor.similar import Twin, near_duplicates
+from finetune.strategy.doctor.near_duplicates import Twin, near_duplicates
 
 Watch = Callable[[Iterable[ImageFacts], int], Iterable[ImageFacts]]
 

@@ -20,7 +20,7 @@ from finetune.data.sources.tables import Table, look_through_table
 from finetune.errors import BadImageError, DataError, printable
 from finetune.image.decode import read_image
 from finetune.strategy.doctor.findings import Finding
-from finetune.strategy.doctor.rows import findings_of
+from finetune.strategy.doctor.table_findings import findings_of
 
 
 @dataclass(frozen=True)

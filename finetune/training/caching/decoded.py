@@ -20,7 +20,7 @@ from PIL import features as pillow
 from finetune.data.cache.contents import decoded_folder, list_kept, make_room
 from finetune.data.cache.decoded import Decoded
 from finetune.errors import BadImageError, require_known
-from finetune.features.decide import Where, amount, over, place_for
+from finetune.features.placement import Where, format_bytes, over_limit, place_with_room
 from finetune.image.decode import read_image
 from finetune.image.transforms import EvalTransform
 from finetune.training.caching.feature_plan import FeaturePlan
@@ -66,17 +66,17 @@ def plan_decoded(
     total = len(train) * nbytes + _val_bytes(setup)
     taken = max((each.train_bytes + each.val_bytes for each in features.values()), default=0)
     room = max(0, cache.limit_bytes - taken)
-    size = f"{len(train):,} x {amount(nbytes)}, and val"
+    size = f"{len(train):,} x {format_bytes(nbytes)}, and val"
     if cache.decoded != "auto":
         return DecodedPlan(cache.decoded, size, room)
     epochs = sum(plan.epochs for plan in plans if not _features_kept(features.get(plan.number)))
     if epochs <= 1:
         return DecodedPlan(None, "no more than one epoch reads them")
     if total > room:
-        return DecodedPlan(None, f"{size} = {amount(total)} is {over(cache.limit_bytes, taken)}")
-    place = place_for(total)
+        return DecodedPlan(None, f"{size} = {format_bytes(total)} is {over_limit(cache.limit_bytes, taken)}")
+    place = place_with_room(total)
     if place is None:
-        return DecodedPlan(None, f"{size} = {amount(total)} has room neither on disk nor in memory")
+        return DecodedPlan(None, f"{size} = {format_bytes(total)} has room neither on disk nor in memory")
     return DecodedPlan(place, f"{size}, read in {epochs} epochs", room)
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import torch
 
-from finetune.features.decide import Verdict, decide
+from finetune.features.cut import CutError
 from finetune.features.extract import Cost, cost
-from finetune.features.split import NoSplitError
+from finetune.features.placement import Placement, choose_placement
 from finetune.model.freeze import resolve_freeze
 from finetune.training.plan import SOLVER, PhasePlan
 from finetune.training.setup import Setup
@@ -31,8 +31,8 @@ class FeaturePlan:
     k: int
     views: int
     plain: bool
-    train: Verdict
-    val: Verdict
+    train: Placement
+    val: Placement
     train_bytes: int = 0
     val_bytes: int = 0
     whole: str | None = None
@@ -58,7 +58,7 @@ def plan_features(setup: Setup, plans: Sequence[PhasePlan]) -> dict[int, Feature
             costs[k] = _cost(setup, k)
         priced = costs[k]
         if isinstance(priced, str):
-            nowhere = Verdict(None, priced)
+            nowhere = Placement(None, priced)
             found[plan.number] = FeaturePlan(k, 0, False, nowhere, nowhere, whole=priced)
             continue
         train, val = setup.source.splits["train"], setup.source.splits["val"]
@@ -67,11 +67,11 @@ def plan_features(setup: Setup, plans: Sequence[PhasePlan]) -> dict[int, Feature
         taken = 0
         refusal = _refusal(setup, plan)
         if refusal is not None or views is None:
-            views, on_train = 0, Verdict(None, refusal or "")
+            views, on_train = 0, Placement(None, refusal or "")
         elif plan.optimizer == SOLVER:
             on_train, taken = _decide(setup, priced, views * len(train), math.inf)
             if on_train.where is None:
-                on_train = Verdict("memory", f"they are solved at once; {on_train.why}")
+                on_train = Placement("memory", f"they are solved at once; {on_train.why}")
         else:
             views = min(views, plan.epochs)
             on_train, taken = _decide(setup, priced, views * len(train), plan.epochs / views)
@@ -90,7 +90,7 @@ def _cost(setup: Setup, k: int) -> Cost | str:
             preprocessing.image_size,
             preprocessing.channels,
         )
-    except NoSplitError as error:
+    except CutError as error:
         return str(error)
 
 
@@ -119,11 +119,11 @@ def _refusal(setup: Setup, plan: PhasePlan) -> str | None:
     return None
 
 
-def _decide(setup: Setup, priced: Cost, rows: int, uses: float, taken: int = 0) -> tuple[Verdict, int]:
+def _decide(setup: Setup, priced: Cost, rows: int, uses: float, taken: int = 0) -> tuple[Placement, int]:
     """The verdict, and how many bytes of ``cache.limit`` it takes."""
     cache, compute = setup.recipe.cache, setup.compute
     row_bytes = priced.numbers * torch.float32.itemsize
-    verdict = decide(
+    verdict = choose_placement(
         cache.where,
         cache.limit_bytes,
         rows=rows,

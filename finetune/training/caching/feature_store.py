@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from finetune.data.cache.contents import features_folder, make_room
-from finetune.features.decide import Where
 from finetune.features.extract import Extractor
-from finetune.features.store import Store
+from finetune.features.placement import Where
+from finetune.features.store import FeatureStore
 from finetune.training.setup import Setup
 
 log = logging.getLogger("finetune")
@@ -32,7 +32,7 @@ def open_store(
     beside: Mapping[Path, int] | None = None,
     *,
     plain: bool,
-) -> Store:
+) -> FeatureStore:
     """The store of what ``extract``, the first ``k`` layers, computes under the recipe's transform.
 
     On disk the folder's name is a hash of all that the rows depend on beside the images, and older folders
@@ -44,14 +44,14 @@ def open_store(
     """
     about = _about(setup, k, plain)
     if where == "memory":
-        return Store(extract.spec, None, about)
+        return FeatureStore(extract.spec, None, about)
     text = json.dumps([extract.fingerprint(), extract.spec.to_dict(), about], sort_keys=True)
     folder = features_folder() / hashlib.sha256(text.encode()).hexdigest()[:32]
     used = {**(beside or {}), folder: needed}
     gone = make_room(sum(used.values()), setup.recipe.cache.limit_bytes, *used)
     if gone:
         log.info("cache: %d older set%s of features made room", gone, "s" if gone > 1 else "")
-    return Store(extract.spec, folder, about)
+    return FeatureStore(extract.spec, folder, about)
 
 
 def _about(setup: Setup, k: int, plain: bool) -> dict[str, Any]:

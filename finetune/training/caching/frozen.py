@@ -14,10 +14,10 @@ from finetune.data.batches.batch import Batch
 from finetune.data.batches.loaders import eval_batches
 from finetune.data.processes import nothing
 from finetune.features.cached import CachedFeatures
-from finetune.features.decide import Verdict
+from finetune.features.cut import cut_network, suffix_graph
 from finetune.features.extract import Extractor
-from finetune.features.split import split, suffix_graph
-from finetune.features.store import Store
+from finetune.features.placement import Placement
+from finetune.features.store import FeatureStore
 from finetune.image.transforms import EvalTransform
 from finetune.model.freeze import Freeze
 from finetune.training.caching.feature_plan import FeaturePlan
@@ -37,7 +37,7 @@ class Frozen:
         freeze: the phase's, in train mode.
 
     Raises:
-        NoSplitError: the network cannot be cut there.
+        CutError: the network cannot be cut there.
     """
 
     def __init__(self, setup: Setup, plan: FeaturePlan, epochs: range, freeze: Freeze) -> None:
@@ -45,7 +45,7 @@ class Frozen:
         self._plan = plan
         self._epochs = epochs
         network, preprocessing = setup.network, setup.card.preprocessing
-        pieces = split(network.module, network.table, plan.k)
+        pieces = cut_network(network.module, network.table, plan.k)
         self.suffix = pieces.train
         self.evaluated: nn.Module = pieces.evaluate
         self._judges_whole = False
@@ -62,7 +62,7 @@ class Frozen:
             setup.compute.exact,
             setup.recipe.train.images_a_batch,
         )
-        self._stores: dict[tuple[str, bool], Store] = {}
+        self._stores: dict[tuple[str, bool], FeatureStore] = {}
         self._folders = dict(setup.kept)
         self._train: CachedFeatures | None = None
         self._val: CachedFeatures | None = None
@@ -169,7 +169,7 @@ class Frozen:
             tell=tell,
         )
 
-    def _store(self, verdict: Verdict, plain: bool) -> Store:
+    def _store(self, verdict: Placement, plain: bool) -> FeatureStore:
         assert verdict.where is not None
         kind = (verdict.where, plain)
         if kind not in self._stores:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from finetune.data.machine import free_memory
 from finetune.errors import NoMemoryError
-from finetune.features.decide import amount
+from finetune.features.placement import format_bytes
 from finetune.model.auxiliary import loss_and_logits
 from finetune.model.build import Network
 from finetune.model.freeze import Freeze, resolve_freeze
@@ -122,8 +122,8 @@ def warn_of_little_memory(
     log.warning(
         "a step of %d images takes up to %s, and %s of memory are free: the system may end this run. %s",
         size,
-        amount(taken.of(size)),
-        amount(room),
+        format_bytes(taken.of(size)),
+        format_bytes(room),
         f"train.batch_size: {fits} fits." if fits else "Not even 2 images fit: freeze more.",
     )
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from finetune.strategy.doctor.image_facts import ImageFacts
-from finetune.strategy.doctor.oddities import TRAITS, Trait, check_oddities
+from finetune.strategy.doctor.traits import TRAITS, Trait, check_oddities
 
 PLAIN = {"size": (100, 90), "is_grey": False, "has_alpha": False, "orientation": 1}
 MARKED = {

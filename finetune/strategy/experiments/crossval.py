@@ -15,8 +15,8 @@ from finetune.errors import DataError, UserError, printable
 from finetune.evaluation.evaluate import Collected, Evaluation
 from finetune.evaluation.metrics import classification_metrics
 from finetune.recipe.schema import FoldSection, Recipe
-from finetune.strategy.repeat import Options, Telling, refuse_run, refuse_taken, train_in_place
-from finetune.strategy.spread import Spread, of_folds
+from finetune.strategy.experiments.repeat import Options, Telling, refuse_run, refuse_taken, train_in_place
+from finetune.strategy.experiments.spread import Spread, of_folds
 from finetune.training.fit import Result
 from finetune.training.own_data import images_to_judge
 from finetune.training.trained import evaluate_trained, load_trained
@@ -33,7 +33,7 @@ class CrossValidation:
     Attributes:
         folds: the evaluation of each fold by the network that did not see it.
         spread: of their top-1; its interval is the corrected one of
-            :func:`finetune.strategy.spread.of_folds`.
+            :func:`finetune.strategy.experiments.spread.of_folds`.
         pooled: all images, each as predicted by the network that did not see it. The Wilson interval of its
             top-1 tells how sure the number is as one for these networks on such images; that other training
             images would give other networks is what ``spread`` adds.

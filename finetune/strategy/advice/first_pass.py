@@ -14,7 +14,7 @@ from finetune.recipe.schema import Recipe
 from finetune.strategy.advice.facts import Shapes
 from finetune.strategy.advice.sample import some_of
 from finetune.strategy.advice.shapes import WORDS, in_shape, measure_shapes
-from finetune.strategy.probe import Rows, features_of, frozen_recipe
+from finetune.strategy.probing.probe import Rows, features_of, frozen_recipe
 from finetune.training.compute.precision import Compute, choose_compute, pick_device
 from finetune.training.setup import Setup, load_data, prepare
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from finetune.data.keys import key
-from finetune.features.split import NoSplitError, fold, inference_form, prefix_graph, split, suffix_graph
+from finetune.features.cut import CutError, cut_network, fold, inference_form, prefix_graph, suffix_graph
 from finetune.model.backbones import create
 from finetune.model.freeze import Freeze
 from finetune.model.layers import LayerTable, find_layers
@@ -95,7 +95,7 @@ def trained_loss(module: nn.Module, table: LayerTable, k: int, images: Tensor, c
     if cut:
         with torch.no_grad():
             images = prefix_graph(module, table, k)(images)
-        forward = split(module, table, k).train
+        forward = cut_network(module, table, k).train
     torch.manual_seed(key(0, "step", 3))
     forward(images).square().sum().backward()
     return [p.grad for p in module.parameters() if p.grad is not None]
@@ -124,7 +124,7 @@ def test_evaluation_follows_training(images: Tensor) -> None:
     freeze = Freeze(module, table, 4)
     freeze.apply()
     freeze.train_mode()
-    pieces = split(module, table, 4)
+    pieces = cut_network(module, table, 4)
     with torch.no_grad():
         module.get_parameter("fc.weight").mul_(2)
         module.eval()
@@ -137,14 +137,14 @@ def test_where_two_tensors_cross_is_no_cut() -> None:
     table = find_layers(module)
     freeze = Freeze(module, table, len(table.body))
     freeze.train_mode()
-    with pytest.raises(NoSplitError, match="in training"):
-        split(module, table, len(table.body))
+    with pytest.raises(CutError, match="in training"):
+        cut_network(module, table, len(table.body))
 
 
 def test_layers_without_cuts(images: Tensor) -> None:
     module = create("resnet18", 5)
     table = find_layers(module)
     with pytest.raises(ValueError, match="k is 1 to 9"):
-        split(module, table, 0)
+        cut_network(module, table, 0)
     with pytest.raises(ValueError, match="k is 1 to 9"):
-        split(module, table, 10)
+        cut_network(module, table, 10)

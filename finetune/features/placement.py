@@ -27,7 +27,7 @@ Where = Literal["memory", "disk"]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Placement:
     """Where features are kept, None for nowhere; ``why`` in words."""
 
     where: Where | None
@@ -38,7 +38,7 @@ class Verdict:
         return f"{place[self.where]} ({self.why})"
 
 
-def decide(
+def choose_placement(
     wanted: Literal["auto", "memory", "disk", "off"],
     limit: int,
     *,
@@ -50,7 +50,7 @@ def decide(
     threads: int,
     on_gpu: bool,
     taken: int = 0,
-) -> Verdict:
+) -> Placement:
     """Settle where ``rows`` features are kept.
 
     Args:
@@ -64,33 +64,33 @@ def decide(
     """
     require_known("cache.where", wanted, ("auto", "memory", "disk", "off"))
     if wanted == "off":
-        return Verdict(None, "cache.where: off")
+        return Placement(None, "cache.where: off")
     total = rows * row_bytes
-    size = f"{rows:,} x {amount(row_bytes)}"
+    size = f"{rows:,} x {format_bytes(row_bytes)}"
     if total > limit - taken:
-        return Verdict(None, f"{size} = {amount(total)} is {over(limit, taken)}")
-    place: Where | None = wanted if wanted != "auto" else place_for(total)
+        return Placement(None, f"{size} = {format_bytes(total)} is {over_limit(limit, taken)}")
+    place: Where | None = wanted if wanted != "auto" else place_with_room(total)
     if place is None:
-        return Verdict(None, f"{size} = {amount(total)} has room neither on disk nor in memory")
+        return Placement(None, f"{size} = {format_bytes(total)} has room neither on disk nor in memory")
     reading = row_bytes / BYTES_PER_SECOND[place]
     computing = (
         flops / (FLOPS_OF_A_GPU if on_gpu else threads * FLOPS_PER_THREAD) + pixels * SECONDS_PER_PIXEL
     )
-    times = f"{amount(row_bytes)} an image; reading {_ms(reading)}, computing {_ms(computing)}"
+    times = f"{format_bytes(row_bytes)} an image; reading {_ms(reading)}, computing {_ms(computing)}"
     if wanted == "auto" and uses <= 1:
-        return Verdict(None, "each look is used once only")
+        return Placement(None, "each look is used once only")
     if wanted == "auto" and reading >= computing:
-        return Verdict(None, times)
-    return Verdict(place, times)
+        return Placement(None, times)
+    return Placement(place, times)
 
 
-def over(limit: int, taken: int) -> str:
+def over_limit(limit: int, taken: int) -> str:
     """What is said of more bytes than ``cache.limit`` leaves beside features that take ``taken`` of it."""
-    beside = f", of which features take {amount(taken)}" if taken else ""
-    return f"over cache.limit, {amount(limit)}{beside}"
+    beside = f", of which features take {format_bytes(taken)}" if taken else ""
+    return f"over cache.limit, {format_bytes(limit)}{beside}"
 
 
-def amount(count: int) -> str:
+def format_bytes(count: int) -> str:
     """Bytes as ``2.0 KB``, ``1.3 GB``, of 1000 to the KB."""
     size, unit = float(count), "B"
     for larger in ("KB", "MB", "GB", "TB"):
@@ -104,7 +104,7 @@ def _ms(seconds: float) -> str:
     return f"{1000 * seconds:.2g} ms"
 
 
-def place_for(total: int) -> Where | None:
+def place_with_room(total: int) -> Where | None:
     """Where so many bytes have room: on the disk, else in memory; None: nowhere."""
     folder = features_folder()
     existing = next((each for each in (folder, *folder.parents) if each.is_dir()), Path("/"))

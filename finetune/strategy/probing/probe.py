@@ -19,10 +19,10 @@ from finetune.errors import FinetuneError, UserError, printable
 from finetune.evaluation.metrics import Metrics, wilson
 from finetune.features.cached import CachedFeatures
 from finetune.features.classifiers import Classifier, best_linear, fit_all
-from finetune.features.decide import Where
+from finetune.features.cut import fold, prefix_graph
 from finetune.features.extract import Extractor
+from finetune.features.placement import Where
 from finetune.features.softmax import Features, Targets
-from finetune.features.split import fold, prefix_graph
 from finetune.image.transforms import EvalTransform
 from finetune.model.build import describe as describe_layers
 from finetune.model.head import linear_of

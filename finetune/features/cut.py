@@ -22,12 +22,12 @@ from finetune.model.graph import call_of, trace
 from finetune.model.layers import LayerTable
 
 
-class NoSplitError(FinetuneError):
+class CutError(FinetuneError):
     """The network cannot be cut there; the message says why."""
 
 
 @dataclass(frozen=True)
-class Pieces:
+class CutNetwork:
     """A network in two.
 
     Attributes:
@@ -44,17 +44,17 @@ class Pieces:
     evaluate: nn.Module
 
 
-def split(module: nn.Module, table: LayerTable, k: int) -> Pieces:
+def cut_network(module: nn.Module, table: LayerTable, k: int) -> CutNetwork:
     """Cut ``module`` after the first ``k`` layers of ``table`` (1 up to all of the body).
 
     At the end of the body that is the pooled feature, just before the head. The first k layers must be in
     eval mode, as :meth:`finetune.model.freeze.Freeze.train_mode` puts them.
 
     Raises:
-        NoSplitError: the network cannot be traced, or something else than one tensor leads on (auxiliary
+        CutError: the network cannot be traced, or something else than one tensor leads on (auxiliary
             classifiers, in training).
     """
-    return Pieces(
+    return CutNetwork(
         fold(prefix_graph(module, table, k)),
         suffix_graph(module, table, k, training=True),
         suffix_graph(module, table, k),
@@ -65,7 +65,7 @@ def prefix_graph(module: nn.Module, table: LayerTable, k: int) -> fx.GraphModule
     """Images to what leaves layer ``k``, in eval mode; not folded.
 
     Raises:
-        NoSplitError: as :func:`split`.
+        CutError: as :func:`cut_network`.
     """
     graph = _trace(module)
     return _part(module, graph, None, _cut(graph, table, k))
@@ -79,7 +79,7 @@ def stretch_graphs(module: nn.Module, table: LayerTable, ks: Sequence[int]) -> l
         ks: rising numbers of layers, each 1 up to all of the body.
 
     Raises:
-        NoSplitError: as :func:`split`.
+        CutError: as :func:`cut_network`.
     """
     graph = _trace(module)
     cuts = [_cut(graph, table, k) for k in ks]
@@ -94,7 +94,7 @@ def suffix_graph(module: nn.Module, table: LayerTable, k: int, *, training: bool
             traced with: its user sees to it that the modules are in the same mode when it runs.
 
     Raises:
-        NoSplitError: as :func:`split`.
+        CutError: as :func:`cut_network`.
     """
     graph = _trace(module)
     cut = _cut(graph, table, k)
@@ -108,7 +108,7 @@ def suffix_graph(module: nn.Module, table: LayerTable, k: int, *, training: bool
                 there = theirs
                 break
         if there is None:
-            raise NoSplitError("its first layers do something else in training than in evaluation")
+            raise CutError("its first layers do something else in training than in evaluation")
         graph, cut = other, there
     return _part(module, graph, cut, None)
 
@@ -120,7 +120,7 @@ def inference_form(module: nn.Module) -> nn.Module:
     """
     try:
         return fold(_part(module, _trace(module), None, None))
-    except NoSplitError:
+    except CutError:
         return module
 
 
@@ -180,7 +180,7 @@ def _trace(module: nn.Module, *, as_it_stands: bool = False) -> fx.Graph:
     try:
         return trace(module, as_it_stands=as_it_stands)
     except FinetuneError as error:
-        raise NoSplitError(str(error)) from None
+        raise CutError(str(error)) from None
 
 
 def _cut(graph: fx.Graph, table: LayerTable, k: int) -> fx.Node:
@@ -189,7 +189,7 @@ def _cut(graph: fx.Graph, table: LayerTable, k: int) -> fx.Node:
     name = table.body[k - 1].cut
     node: fx.Node | None = next((each for each in graph.nodes if each.name == name), None)
     if name is None or node is None:
-        raise NoSplitError(f"there is no point after {table.body[k - 1].name} that one tensor crosses")
+        raise CutError(f"there is no point after {table.body[k - 1].name} that one tensor crosses")
     return node
 
 
@@ -200,7 +200,7 @@ def _part(module: nn.Module, whole: fx.Graph, start: fx.Node | None, stop: fx.No
     source = start or image
     target = stop if stop is not None else nodes[-1].args[0]
     if not isinstance(target, fx.Node):
-        raise NoSplitError("it has more than one output in training (auxiliary classifiers)")
+        raise CutError("it has more than one output in training (auxiliary classifiers)")
     needed, waiting = {source}, [target]
     while waiting:
         node = waiting.pop()
@@ -208,7 +208,7 @@ def _part(module: nn.Module, whole: fx.Graph, start: fx.Node | None, stop: fx.No
             needed.add(node)
             waiting.extend(node.all_input_nodes)
     if source is not image and image in needed:
-        raise NoSplitError("more than one tensor leads on from there")
+        raise CutError("more than one tensor leads on from there")
     graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
     for node in nodes:
         if node is source:
@@ -226,9 +226,9 @@ def output_of(prefix: nn.Module, images: Tensor) -> Tensor:
     """What ``prefix`` computes from ``images``.
 
     Raises:
-        NoSplitError: it is not one value an image.
+        CutError: it is not one value an image.
     """
     features = prefix(images)
     if not isinstance(features, Tensor) or features.ndim < 1 or len(features) != len(images):
-        raise NoSplitError("what leaves that layer is not one row an image")
+        raise CutError("what leaves that layer is not one row an image")
     return features

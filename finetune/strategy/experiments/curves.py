@@ -5,7 +5,7 @@ from pathlib import Path
 
 from finetune.disk.figure import write_figure
 from finetune.errors import printable
-from finetune.strategy.compare import Contestant
+from finetune.strategy.experiments.compare import Contestant
 
 
 def draw(contestants: Sequence[Contestant], labels: Sequence[str], path: Path) -> None:

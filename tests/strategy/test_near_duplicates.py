@@ -13,7 +13,7 @@ from finetune.data.sources.images import ArrayImages
 from finetune.strategy.doctor.alignment import differences
 from finetune.strategy.doctor.candidates import codes, nearest
 from finetune.strategy.doctor.image_facts import THUMB, ImageFacts, look_at_all
-from finetune.strategy.doctor.similar import near_duplicates
+from finetune.strategy.doctor.near_duplicates import near_duplicates
 
 Scene = Callable[..., Image.Image]
 

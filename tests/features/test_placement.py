@@ -2,19 +2,19 @@
 
 import pytest
 
-from finetune.features import decide as rule
-from finetune.features.decide import Verdict, amount, decide
+from finetune.features import placement as rule
+from finetune.features.placement import Placement, choose_placement, format_bytes
 from finetune.recipe.load import parse_recipe
 
 GIGA = 10**9
 
 
-def verdict(**changes: object) -> Verdict:
+def verdict(**changes: object) -> Placement:
     given = {
         "rows": 2000, "uses": 30.0, "row_bytes": 2048, "flops": 3.6e9, "pixels": 224 * 224, "threads": 2,
         "on_gpu": False,
     } | changes  # fmt: skip
-    return decide(given.pop("wanted", "auto"), given.pop("limit", 4 * GIGA), **given)  # type: ignore[arg-type]
+    return choose_placement(given.pop("wanted", "auto"), given.pop("limit", 4 * GIGA), **given)  # type: ignore[arg-type]
 
 
 def test_pooled_features_pay() -> None:
@@ -24,7 +24,7 @@ def test_pooled_features_pay() -> None:
 
 
 def test_off_is_off_and_a_limit_is_one() -> None:
-    assert verdict(wanted="off") == Verdict(None, "cache.where: off")
+    assert verdict(wanted="off") == Placement(None, "cache.where: off")
     assert verdict(limit=10**6, wanted="disk").where is None
     assert "over cache.limit, 1.0 MB" in verdict(limit=10**6).why
 
@@ -52,7 +52,7 @@ def test_without_room_on_disk_memory_serves(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_amounts() -> None:
-    assert [amount(n) for n in (12, 2048, 4_000_000_000)] == ["12 B", "2.0 KB", "4.0 GB"]
+    assert [format_bytes(n) for n in (12, 2048, 4_000_000_000)] == ["12 B", "2.0 KB", "4.0 GB"]
 
 
 @pytest.mark.parametrize(("text", "count"), [("4GB", 4 * GIGA), ("1.5 MB", 1_500_000), ("20KB", 20_000)])

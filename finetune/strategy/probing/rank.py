@@ -18,12 +18,12 @@ from finetune.data.sources.dataset import Source
 from finetune.errors import DataError, UserError
 from finetune.evaluation.metrics import wilson
 from finetune.features.classifiers import best_linear, fit_all, require_two
+from finetune.features.cut import CutError
 from finetune.features.extract import cost
 from finetune.features.softmax import Features, Targets
-from finetune.features.split import NoSplitError
 from finetune.recipe.schema import Recipe
-from finetune.strategy.probe import Tell, features_of, frozen_recipe
-from finetune.strategy.transferability import h_score, log_me
+from finetune.strategy.probing.probe import Tell, features_of, frozen_recipe
+from finetune.strategy.probing.transferability import h_score, log_me
 from finetune.training.compute.in_force import in_force
 from finetune.training.compute.precision import Compute, choose_compute, pick_device
 from finetune.training.setup import load_data, prepare
@@ -44,8 +44,8 @@ class Ranked:
             among the classifiers makes ``cv_top1`` a little too high, for every network alike.
         n: training images.
         classifier, setting: which linear classifier that was.
-        log_me: :func:`finetune.strategy.transferability.log_me`.
-        h_score: :func:`finetune.strategy.transferability.h_score`, shrunk as Ledoit and Wolf say, without
+        log_me: :func:`finetune.strategy.probing.transferability.log_me`.
+        h_score: :func:`finetune.strategy.probing.transferability.h_score`, shrunk, without
             which it would say nothing where there are more features than images.
         features: numbers that the network makes of an image.
         parameters: those of the network without its head.
@@ -209,7 +209,7 @@ def _score(recipe: Recipe, source: Source, compute: Compute, tell: Tell) -> Rank
     except DataError:
         # Of the images, which all networks share.
         raise
-    except (UserError, NoSplitError) as error:
+    except (UserError, CutError) as error:
         return left_out(error)
     if not np.isfinite(features).all():
         return left_out("its features are infinite or not a number")
