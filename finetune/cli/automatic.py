@@ -164,7 +164,7 @@ def _stoppable(tell: "Tell", remark: str = "") -> "Iterator[Tell]":
     Raises:
         StoppedError: a signal came.
     """
-    from finetune.training.signals import Signals
+    from finetune.training.run.signals import Signals
 
     with Signals() as signals:
 

@@ -59,7 +59,7 @@ def examined(source: str, overrides: Sequence[str] = ()) -> "Report":
     reading = Reading()
     if of_data := [each for each in overrides if each.startswith("data.")]:
         from finetune.recipe.load import minimal_recipe
-        from finetune.training.setup import reading_of
+        from finetune.training.setup.prepare import reading_of
 
         reading = reading_of(minimal_recipe(source, "resnet18", overrides=of_data, name="doctor").data)
     return examine(source, watch=lambda looks, total: show_progress(looks, "image", total), reading=reading)

@@ -92,13 +92,15 @@ def evaluate(
         check_output(predictions)
     from finetune.evaluation.text import summary
     from finetune.training.compute.precision import pick_device
-    from finetune.training.own_data import images_to_judge
+    from finetune.training.evaluation_images import images_to_evaluate
     from finetune.training.trained import evaluate_trained, load_trained
 
     where = pick_device(device)
     warn_of_software_bf16(where, precision)
     trained = load_trained(run, checkpoint.value, where)
-    judged = images_to_judge(trained, split and split.value, data, strict=strict, include_seen=include_seen)
+    judged = images_to_evaluate(
+        trained, split and split.value, data, strict=strict, include_seen=include_seen
+    )
     for note in judged.notes:
         output.note(note)
     for warning in judged.warnings:

@@ -157,7 +157,8 @@ def _seen_by(model: Path) -> "Callable[[list[str]], int]":
     if not model.is_dir():
         return lambda paths: 0
     from finetune.errors import CheckpointError
-    from finetune.training.own_data import SEEN, read_record
+    from finetune.training.evaluation_images import SEEN
+    from finetune.training.run.own_data import read_record
 
     try:
         record = read_record(model)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from finetune.deploy.predict import Classifier
 from finetune.errors import BadImageError, ExportError, UserError, first_line
-from finetune.training.own_data import own_split
+from finetune.training.evaluation_images import own_split
 from finetune.training.trained import Trained
 
 log = logging.getLogger("finetune")

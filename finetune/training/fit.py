@@ -23,15 +23,12 @@ from finetune.model.freeze import fresh_layers, resolve_freeze, shortened
 from finetune.recipe.load import dump_recipe
 from finetune.recipe.remarks import remarks
 from finetune.recipe.schema import Recipe, TrainSection
-from finetune.training.batch_of_one import refuse_batch_of_one
 from finetune.training.caching.decoded import describe_decoded, keeping, plan_decoded
 from finetune.training.caching.feature_plan import FeaturePlan, plan_features
 from finetune.training.compute.batch_size import warn_of_little_memory
 from finetune.training.compute.in_force import in_force
 from finetune.training.compute.precision import Compute, choose_compute, pick_device
-from finetune.training.own_data import whereabouts
 from finetune.training.phase import judge, save_last, train_phase
-from finetune.training.plan import SOLVER, PhasePlan
 from finetune.training.progress import Progress, Silent
 from finetune.training.run.directory import Description, RunDir
 from finetune.training.run.environment import describe_environment
@@ -41,6 +38,7 @@ from finetune.training.run.extend import (
     in_words,
 )
 from finetune.training.run.files import METRICS, TIMING
+from finetune.training.run.own_data import whereabouts
 from finetune.training.run.position import Best, Position
 from finetune.training.run.resume import (
     as_begun,
@@ -50,9 +48,11 @@ from finetune.training.run.resume import (
     restore,
     settle_best,
 )
+from finetune.training.run.signals import Signals
 from finetune.training.run.standing import Standing, planned, stand
-from finetune.training.setup import Setup, load_data, prepare
-from finetune.training.signals import Signals
+from finetune.training.setup.batch_of_one import refuse_batch_of_one
+from finetune.training.setup.plan import SOLVER, PhasePlan
+from finetune.training.setup.prepare import Setup, load_data, prepare
 
 log = logging.getLogger("finetune")
 

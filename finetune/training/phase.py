@@ -20,18 +20,18 @@ from finetune.training.caching.feature_plan import FeaturePlan
 from finetune.training.caching.frozen import Frozen
 from finetune.training.compute.allocator import keep_less
 from finetune.training.compute.compiled import Compiled
-from finetune.training.loop import Stepper
-from finetune.training.optimizer import load_named_state, named_state
-from finetune.training.plan import SOLVER, PhasePlan
 from finetune.training.progress import Progress
 from finetune.training.recalibration import recalibrate_batchnorm
 from finetune.training.run.directory import RunDir
 from finetune.training.run.files import METRICS, TIMING
 from finetune.training.run.position import Best, Position
-from finetune.training.setup import Setup
-from finetune.training.signals import Signals
+from finetune.training.run.signals import Signals
+from finetune.training.setup.plan import SOLVER, PhasePlan
+from finetune.training.setup.prepare import Setup
+from finetune.training.setup.stepper import freeze_layers, make_optimizer, make_stepper
 from finetune.training.solved import solve_head
-from finetune.training.stepper import freeze_layers, make_optimizer, make_stepper
+from finetune.training.steps.loop import Stepper
+from finetune.training.steps.optimizer import load_named_state, named_state
 
 log = logging.getLogger("finetune")
 

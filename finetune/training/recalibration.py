@@ -7,8 +7,8 @@ from finetune.errors import DataError
 from finetune.model.batchnorm import recalibrate
 from finetune.model.freeze import Freeze
 from finetune.training.run.position import Position
-from finetune.training.setup import Setup
-from finetune.training.signals import Signals
+from finetune.training.run.signals import Signals
+from finetune.training.setup.prepare import Setup
 
 
 def recalibrate_batchnorm(setup: Setup, freeze: Freeze, position: Position, signals: Signals) -> None:

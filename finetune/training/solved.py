@@ -13,9 +13,9 @@ from finetune.features.softmax import Axes, Targets
 from finetune.features.solve import LinearHead, choose_decay, cross_entropy, solve
 from finetune.model.head import linear_of
 from finetune.training.caching.frozen import Frozen
-from finetune.training.loop import Totals
-from finetune.training.plan import PhasePlan
-from finetune.training.setup import Setup
+from finetune.training.setup.plan import PhasePlan
+from finetune.training.setup.prepare import Setup
+from finetune.training.steps.loop import Totals
 
 log = logging.getLogger("finetune")
 

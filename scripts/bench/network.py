@@ -23,7 +23,7 @@ def write_start(job: Job) -> dict[str, Any]:
     # Here, because a loop that only reads the file should not load what builds networks.
     from finetune.model.build import build
     from finetune.recipe.schema import DataSection, ModelSection
-    from finetune.training.setup import settle_preprocessing
+    from finetune.training.setup.prepare import settle_preprocessing
 
     section = ModelSection(backbone=job.backbone, weights=job.weights)
     network = build(section, job.classes, seed=job.seed, image_size=job.image_size)

@@ -16,7 +16,7 @@ from finetune.data.sources.images import ArrayImages, FileImages, JoinedImages
 from finetune.data.sources.read import read_source
 from finetune.errors import DataError
 from finetune.recipe.load import parse_recipe
-from finetune.training.setup import load_data
+from finetune.training.setup.prepare import load_data
 
 Put = Callable[..., Path]
 

@@ -87,7 +87,7 @@ POINTS = {
     "in a save, at a flush": ("os", "fsync", 14),
     "between the renames": ("finetune.checkpoint.storage", "_swap", 3),
     "between last and best": ("finetune.training.phase", "save_best", 1),
-    "in a step": ("finetune.training.loop", "key", 3),
+    "in a step": ("finetune.training.steps.loop", "key", 3),
     "in val": ("finetune.training.phase", "judge", 1),
     "in a later val": ("finetune.training.phase", "judge", 6),
     "while the metrics are cut back": ("finetune.training.run.directory", "write_whole", 1),

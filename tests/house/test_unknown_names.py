@@ -24,10 +24,10 @@ from finetune.model.head import HeadDesign, swap_head
 from finetune.model.layers import find_layers
 from finetune.recipe.schema import LOOKS_ALIKE, AugmentSection, ColorJitter, RandAugment, TrainSection
 from finetune.training.compute.precision import Compute
-from finetune.training.optimizer import build_optimizer
 from finetune.training.run.position import Best
-from finetune.training.schedule import Schedule
-from finetune.training.setup import loss_function
+from finetune.training.setup.prepare import loss_function
+from finetune.training.steps.optimizer import build_optimizer
+from finetune.training.steps.schedule import Schedule
 
 CPU = torch.device("cpu")
 SPLIT = drawn_source(2, 4, 24).splits["train"]

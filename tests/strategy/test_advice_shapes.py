@@ -21,7 +21,7 @@ from finetune.strategy.advice.rule import choose, settle
 from finetune.strategy.advice.shapes import WORDS, in_shape, measure_shapes, with_shape
 from finetune.strategy.probing.probe import frozen_recipe
 from finetune.training.compute.precision import choose_compute, pick_device
-from finetune.training.setup import Setup, load_data, prepare
+from finetune.training.setup.prepare import Setup, load_data, prepare
 
 Cli = Callable[..., object]
 

@@ -15,7 +15,7 @@ from finetune.recipe.load import parse_recipe
 from finetune.recipe.schema import TrainSection
 from finetune.strategy.experiments.lr_range import Rise, longest_fall, measure, range_test, smoothed, suggest
 from finetune.training.compute.precision import choose_compute
-from finetune.training.setup import load_data, prepare
+from finetune.training.setup.prepare import load_data, prepare
 
 RECIPE = """\
 data: {{source: {source}, image_size: 32, resize: 32, workers: 0}}

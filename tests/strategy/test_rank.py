@@ -19,7 +19,7 @@ from finetune.recipe.schema import Recipe
 from finetune.strategy.probing import probe as probing
 from finetune.strategy.probing import rank as strategy
 from finetune.strategy.probing.rank import Ranked, agreement_with_probe, quick_scores, rank
-from finetune.training.setup import Setup
+from finetune.training.setup.prepare import Setup
 
 SMALL = ("shufflenet_v2_x0_5", "mobilenet_v3_small", "resnet18")
 SET = ("--set", "data.image_size=32", "--set", "data.workers=0", "--set", "train.threads=1")

@@ -24,9 +24,9 @@ from finetune.training.caching import decoded
 from finetune.training.caching.feature_plan import plan_features
 from finetune.training.compute.precision import choose_compute, pick_device
 from finetune.training.fit import fit
-from finetune.training.plan import plan_phases
 from finetune.training.run.directory import RunDir
-from finetune.training.setup import Setup, load_data, prepare
+from finetune.training.setup.plan import plan_phases
+from finetune.training.setup.prepare import Setup, load_data, prepare
 
 RECIPE = """\
 seed: 5

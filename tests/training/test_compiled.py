@@ -12,8 +12,8 @@ from finetune.recipe.schema import TrainSection
 from finetune.training.compute import compiled
 from finetune.training.compute.compiled import Compiled
 from finetune.training.compute.precision import choose_compute
-from finetune.training.loop import Stepper, Totals
-from finetune.training.schedule import Schedule
+from finetune.training.steps.loop import Stepper, Totals
+from finetune.training.steps.schedule import Schedule
 
 # torch's advice to users of the very first Python 3.13; nothing of ours.
 pytestmark = pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0")

@@ -13,9 +13,9 @@ from finetune.errors import RecipeError, RunDirError
 from finetune.model.build import build
 from finetune.recipe.load import parse_recipe
 from finetune.training.fit import fit
-from finetune.training.l2_sp import Hold
-from finetune.training.optimizer import build_optimizer
 from finetune.training.run.directory import RunDir
+from finetune.training.steps.l2_sp import Hold
+from finetune.training.steps.optimizer import build_optimizer
 
 CPU = torch.device("cpu")
 START = torch.tensor([1.0, -2.0, 0.5])

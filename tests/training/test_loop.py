@@ -10,8 +10,8 @@ from finetune.data.batches.loaders import Batch
 from finetune.errors import NonFiniteLossError
 from finetune.recipe.schema import TrainSection
 from finetune.training.compute.precision import choose_compute
-from finetune.training.loop import Stepper, Totals
-from finetune.training.schedule import Schedule
+from finetune.training.steps.loop import Stepper, Totals
+from finetune.training.steps.schedule import Schedule
 
 COMPUTE = choose_compute(torch.device("cpu"), TrainSection(precision="fp32"))
 

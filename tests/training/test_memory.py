@@ -17,9 +17,9 @@ from finetune.recipe.schema import TrainSection
 from finetune.training.compute.memory import largest_that_fits
 from finetune.training.compute.precision import choose_compute
 from finetune.training.fit import fit
-from finetune.training.loop import Stepper, Totals
 from finetune.training.run.directory import RunDir
-from finetune.training.schedule import Schedule
+from finetune.training.steps.loop import Stepper, Totals
+from finetune.training.steps.schedule import Schedule
 
 SAYS = "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried ..."
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from finetune.training.ema import moving_average
-from finetune.training.optimizer import build_optimizer, load_named_state, named_state
+from finetune.training.steps.ema import moving_average
+from finetune.training.steps.optimizer import build_optimizer, load_named_state, named_state
 
 CPU = torch.device("cpu")
 

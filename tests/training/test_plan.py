@@ -6,9 +6,9 @@ import pytest
 
 from finetune.errors import CheckpointError
 from finetune.recipe.schema import Recipe
-from finetune.training.loop import Totals
-from finetune.training.plan import plan_phases
 from finetune.training.run.position import Best, Position
+from finetune.training.setup.plan import plan_phases
+from finetune.training.steps.loop import Totals
 
 
 def recipe(**train: object) -> Recipe:

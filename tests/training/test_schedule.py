@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import (
     StepLR,
 )
 
-from finetune.training.schedule import Schedule
+from finetune.training.steps.schedule import Schedule
 
 
 def factors(make: object, steps: int) -> list[float]:

@@ -27,7 +27,7 @@ from finetune.strategy.experiments.repeat import Options, train_seeds
 from finetune.training.fit import fit
 from finetune.training.progress import Silent
 from finetune.training.run.directory import RunDir
-from finetune.training.signals import Signals
+from finetune.training.run.signals import Signals
 
 # Two steps an epoch; val and test are a batch each. The thorough form has three steps, and two batches.
 COUNTS = {"train": (8, 4), "val": (3, 3), "test": (3, 3)}

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from finetune.errors import StoppedError
-from finetune.training.signals import Signals
+from finetune.training.run.signals import Signals
 
 linux_only = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at /proc")
 
@@ -107,7 +107,7 @@ def test_loaders_that_stand_still_hold_up_no_stop(
 
 ENDLESS = """
 import itertools, sys, time
-from finetune.training.loop import Stepper
+from finetune.training.steps.loop import Stepper
 
 step, steps = Stepper._update, itertools.count()
 

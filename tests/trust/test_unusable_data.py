@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from finetune.recipe.load import load_recipe
-from finetune.training import setup
+from finetune.training.setup import prepare as setup
 from finetune.training.smoke import shortened
 
 

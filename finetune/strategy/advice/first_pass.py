@@ -16,7 +16,7 @@ from finetune.strategy.advice.sample import some_of
 from finetune.strategy.advice.shapes import WORDS, in_shape, measure_shapes
 from finetune.strategy.probing.probe import Rows, features_of, frozen_recipe
 from finetune.training.compute.precision import Compute, choose_compute, pick_device
-from finetune.training.setup import Setup, load_data, prepare
+from finetune.training.setup.prepare import Setup, load_data, prepare
 
 # A linear classifier is cross-validated on so many images times classes at most, but for this many.
 PROBED, LEAST_PROBED = 400_000, 512

@@ -42,7 +42,7 @@ from finetune.strategy.advice.sample import some_of, twice_or_more
 from finetune.strategy.advice.similarity import Shift, confidence, told_apart
 from finetune.training.compute.in_force import in_force
 from finetune.training.compute.precision import Compute, choose_compute
-from finetune.training.setup import Setup
+from finetune.training.setup.prepare import Setup
 
 # Images at which depths, statistics and predictions are looked at.
 SAMPLE = 512

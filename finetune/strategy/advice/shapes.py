@@ -29,7 +29,7 @@ from finetune.recipe.schema import Recipe
 from finetune.strategy.advice.facts import Shapes, Sized
 from finetune.strategy.advice.sample import some_of, twice_or_more
 from finetune.strategy.probing.probe import Rows, features_of
-from finetune.training.setup import Setup, settle_preprocessing, with_preprocessing
+from finetune.training.setup.prepare import Setup, settle_preprocessing, with_preprocessing
 
 # An image is long if its longer side is this many times its shorter one: 3 to 2 is, 4 to 3 is not.
 LONG = 1.45

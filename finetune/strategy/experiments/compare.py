@@ -20,7 +20,7 @@ from finetune.errors import CheckpointError, DataError, printable
 from finetune.evaluation.evaluate import Evaluation
 from finetune.evaluation.metrics import Metrics
 from finetune.evaluation.paired import Paired, paired
-from finetune.training.own_data import images_to_judge
+from finetune.training.evaluation_images import images_to_evaluate
 from finetune.training.run.files import METRICS, TIMING
 from finetune.training.trained import Trained, evaluate_trained, load_trained
 
@@ -122,7 +122,7 @@ def measure(run: Path, device: torch.device) -> Contestant:
 
 
 def _evaluate(trained: Trained, device: torch.device) -> Evaluation:
-    judged = images_to_judge(trained)
+    judged = images_to_evaluate(trained)
     for warning in judged.warnings:
         log.warning("%s", warning)
     return evaluate_trained(trained, judged.name, judged.images, device)

@@ -18,7 +18,6 @@ from finetune.recipe.schema import FoldSection, Recipe
 from finetune.strategy.experiments.repeat import Options, Telling, refuse_run, refuse_taken, train_in_place
 from finetune.strategy.experiments.spread import Spread, of_folds
 from finetune.training.fit import Result
-from finetune.training.own_data import images_to_judge
 from finetune.training.trained import evaluate_trained, load_trained
 
 log = logging.getLogger("finetune")
@@ -97,7 +96,7 @@ def judge_folds(places: Sequence[Path], device: torch.device) -> CrossValidation
     folds = []
     for place in places:
         trained = load_trained(place, "best", device)
-        held = images_to_judge(trained, "test")
+        held = images_to_evaluate(trained, "test")
         for warning in held.warnings:
             log.warning("%s", warning)
         folds.append(evaluate_trained(trained, OUT_OF_FOLD, held.images, device))

@@ -17,10 +17,10 @@ from finetune.errors import FinetuneError, NonFiniteLossError, UserError, printa
 from finetune.recipe.schema import Recipe
 from finetune.training.compute.in_force import in_force
 from finetune.training.compute.precision import choose_compute, pick_device
-from finetune.training.loop import Totals
-from finetune.training.plan import SOLVER, plan_phases
-from finetune.training.setup import Setup, load_data, prepare
-from finetune.training.stepper import freeze_layers, make_optimizer, make_stepper
+from finetune.training.setup.plan import SOLVER, plan_phases
+from finetune.training.setup.prepare import Setup, load_data, prepare
+from finetune.training.setup.stepper import freeze_layers, make_optimizer, make_stepper
+from finetune.training.steps.loop import Totals
 
 # Rates of the body from which and up to which the test goes.
 RANGE = {"adamw": (1e-6, 1.0), "sgd": (1e-5, 10.0)}

@@ -32,14 +32,14 @@ from finetune.training.caching.feature_store import open_store
 from finetune.training.compute.in_force import in_force
 from finetune.training.compute.precision import choose_compute, pick_device
 from finetune.training.fit import description, final_test
-from finetune.training.own_data import own_data, read_record, whereabouts
 from finetune.training.phase import judge, save_best, save_last
 from finetune.training.run.directory import RunDir
 from finetune.training.run.environment import describe_environment
 from finetune.training.run.files import METRICS, TIMING
+from finetune.training.run.own_data import own_data, read_record, whereabouts
 from finetune.training.run.position import Best, Position
-from finetune.training.setup import Setup, load_data, prepare
-from finetune.training.signals import Signals
+from finetune.training.run.signals import Signals
+from finetune.training.setup.prepare import Setup, load_data, prepare
 from finetune.training.solved import put_in
 from finetune.training.trained import Trained
 

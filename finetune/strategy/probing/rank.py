@@ -26,7 +26,7 @@ from finetune.strategy.probing.probe import Tell, features_of, frozen_recipe
 from finetune.strategy.probing.transferability import h_score, log_me
 from finetune.training.compute.in_force import in_force
 from finetune.training.compute.precision import Compute, choose_compute, pick_device
-from finetune.training.setup import load_data, prepare
+from finetune.training.setup.prepare import load_data, prepare
 
 # Of fewer networks, an order agrees with another one by chance too often for a number to mean anything.
 FEWEST = 3

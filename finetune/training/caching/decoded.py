@@ -24,8 +24,8 @@ from finetune.features.placement import Where, format_bytes, over_limit, place_w
 from finetune.image.decode import read_image
 from finetune.image.transforms import EvalTransform
 from finetune.training.caching.feature_plan import FeaturePlan
-from finetune.training.plan import PhasePlan
-from finetune.training.setup import Setup
+from finetune.training.setup.plan import PhasePlan
+from finetune.training.setup.prepare import Setup
 
 # Of what the pixels depend on beside the image and the transform; another format is another folder.
 FORMAT = 2

@@ -15,8 +15,8 @@ from finetune.features.cut import CutError
 from finetune.features.extract import Cost, cost
 from finetune.features.placement import Placement, choose_placement
 from finetune.model.freeze import resolve_freeze
-from finetune.training.plan import SOLVER, PhasePlan
-from finetune.training.setup import Setup
+from finetune.training.setup.plan import SOLVER, PhasePlan
+from finetune.training.setup.prepare import Setup
 
 
 @dataclass(frozen=True)

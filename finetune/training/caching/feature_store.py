@@ -15,7 +15,7 @@ from finetune.data.cache.contents import features_folder, make_room
 from finetune.features.extract import Extractor
 from finetune.features.placement import Where
 from finetune.features.store import FeatureStore
-from finetune.training.setup import Setup
+from finetune.training.setup.prepare import Setup
 
 log = logging.getLogger("finetune")
 

@@ -22,8 +22,8 @@ from finetune.image.transforms import EvalTransform
 from finetune.model.freeze import Freeze
 from finetune.training.caching.feature_plan import FeaturePlan
 from finetune.training.caching.feature_store import open_store
-from finetune.training.setup import Setup
-from finetune.training.signals import Signals
+from finetune.training.run.signals import Signals
+from finetune.training.setup.prepare import Setup
 
 
 class Frozen:

@@ -11,7 +11,7 @@ import torch
 import finetune
 from finetune.model import start
 from finetune.training.compute.precision import cpu_capability
-from finetune.training.setup import Setup
+from finetune.training.setup.prepare import Setup
 
 
 def describe_environment(setup: Setup) -> dict[str, Any]:

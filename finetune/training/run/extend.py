@@ -16,10 +16,10 @@ from typing import Any
 
 from finetune.errors import CheckpointError, UserError, printable
 from finetune.recipe.schema import Recipe
-from finetune.training.plan import SOLVER, PhasePlan
 from finetune.training.run.position import Position
 from finetune.training.run.resume import differences
-from finetune.training.schedule import DEPENDS_ON_LENGTH
+from finetune.training.setup.plan import SOLVER, PhasePlan
+from finetune.training.steps.schedule import DEPENDS_ON_LENGTH
 
 # Its place in the environment, and that of changes that were gone on in spite of.
 EXTENDED, FORCED = "extended", "forced"

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
 from finetune.errors import CheckpointError, printable, require_known
-from finetune.training.loop import Totals
+from finetune.training.steps.loop import Totals
 
 FORMAT = 2
 # No run has counted further: what JSON's readers hold exactly.
@@ -43,7 +43,7 @@ class Position:
     is written; then :meth:`begin_epoch` sets ``epoch_step`` to 0. So an epoch is open while ``epoch_step`` is
     above 0, also after its last step, and also where the phase has no step left: who goes on from there makes
     no step and judges. This holds for every kind of phase; a solved one is an epoch of one step.
-    :mod:`finetune.training.run.fits` holds a saved position against the recipe.
+    :mod:`finetune.training.run.check_position` holds a saved position against the recipe.
     """
 
     phase: int = 0

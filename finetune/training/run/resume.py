@@ -24,12 +24,12 @@ from finetune.recipe.load import load_recipe
 from finetune.recipe.schema import Recipe, TrainSection
 from finetune.training.compute.batch_size import IMAGES_A_STEP
 from finetune.training.compute.precision import DTYPES, MEMORY_FORMATS
-from finetune.training.own_data import OwnData, own_data, read_record
 from finetune.training.phase import save_best
 from finetune.training.run.directory import RunDir
 from finetune.training.run.files import ENVIRONMENT, RECIPE, RESOLVED
+from finetune.training.run.own_data import OwnData, own_data, read_record
 from finetune.training.run.position import Position
-from finetune.training.setup import Setup
+from finetune.training.setup.prepare import Setup
 
 log = logging.getLogger("finetune")
 

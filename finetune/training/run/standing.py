@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.checkpoint.storage import STATE
-from finetune.training.own_data import OwnData
-from finetune.training.plan import PhasePlan, plan_phases
+from finetune.training.run.check_position import refuse_misfit
 from finetune.training.run.directory import RunDir
 from finetune.training.run.extend import (
     begun_again,
@@ -20,7 +19,7 @@ from finetune.training.run.extend import (
     take_up,
 )
 from finetune.training.run.files import ENVIRONMENT
-from finetune.training.run.fits import refuse_misfit
+from finetune.training.run.own_data import OwnData
 from finetune.training.run.position import Position
 from finetune.training.run.resume import (
     begun_with,
@@ -29,7 +28,8 @@ from finetune.training.run.resume import (
     refuse_changes,
     refuse_finished,
 )
-from finetune.training.setup import Setup
+from finetune.training.setup.plan import PhasePlan, plan_phases
+from finetune.training.setup.prepare import Setup
 
 
 @dataclass(frozen=True)

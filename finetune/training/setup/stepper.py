@@ -4,12 +4,12 @@ import torch
 
 from finetune.model.freeze import Freeze, resolve_freeze
 from finetune.model.param_groups import param_groups
-from finetune.training.l2_sp import Hold
-from finetune.training.loop import Stepper
-from finetune.training.optimizer import build_optimizer
-from finetune.training.plan import PhasePlan
-from finetune.training.schedule import Rates
-from finetune.training.setup import Setup
+from finetune.training.setup.plan import PhasePlan
+from finetune.training.setup.prepare import Setup
+from finetune.training.steps.l2_sp import Hold
+from finetune.training.steps.loop import Stepper
+from finetune.training.steps.optimizer import build_optimizer
+from finetune.training.steps.schedule import Rates
 
 
 def freeze_layers(plan: PhasePlan, setup: Setup) -> Freeze:

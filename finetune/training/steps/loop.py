@@ -16,9 +16,9 @@ from finetune.model.auxiliary import loss_and_logits
 from finetune.training.compute.compiled import Compiled
 from finetune.training.compute.memory import largest_that_fits
 from finetune.training.compute.precision import Compute
-from finetune.training.diagnosis import first_non_finite
-from finetune.training.l2_sp import Hold
-from finetune.training.schedule import Rates
+from finetune.training.steps.diagnosis import first_non_finite
+from finetune.training.steps.l2_sp import Hold
+from finetune.training.steps.schedule import Rates
 
 NAMED_IMAGES = 8
 

@@ -28,7 +28,7 @@ from finetune.model.weights import InputSpec
 from finetune.recipe.schema import DataSection, Recipe, TrainSection
 from finetune.training.compute.batch_size import settle_batch_size
 from finetune.training.compute.precision import Compute, place
-from finetune.training.ema import moving_average
+from finetune.training.steps.ema import moving_average
 
 
 @dataclass

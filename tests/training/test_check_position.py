@@ -7,10 +7,10 @@ import pytest
 
 from finetune.errors import CheckpointError
 from finetune.recipe.load import parse_recipe
-from finetune.training.loop import Totals
-from finetune.training.plan import PhasePlan, plan_phases
-from finetune.training.run.fits import refuse_misfit
+from finetune.training.run.check_position import refuse_misfit
 from finetune.training.run.position import LARGEST, Best, Position
+from finetune.training.setup.plan import PhasePlan, plan_phases
+from finetune.training.steps.loop import Totals
 
 SOLVED = "{freeze: backbone, optimizer: lbfgs}"
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from finetune.recipe.schema import TrainSection
-from finetune.training.schedule import Schedule
+from finetune.training.steps.schedule import Schedule
 
 # The optimizer that makes no steps.
 SOLVER = "lbfgs"

@@ -7,8 +7,8 @@ while val judged a solved head left that epoch open, and the next phase began in
 from collections.abc import Iterator, Sequence
 
 from finetune.errors import CheckpointError, printable
-from finetune.training.plan import SOLVER, PhasePlan
 from finetune.training.run.position import Position
+from finetune.training.setup.plan import SOLVER, PhasePlan
 
 
 def refuse_misfit(

@@ -7,8 +7,8 @@ import torch
 
 from finetune.errors import UserError
 from finetune.model.freeze import Freeze, resolve_freeze
-from finetune.training.plan import PhasePlan
-from finetune.training.setup import Setup
+from finetune.training.setup.plan import PhasePlan
+from finetune.training.setup.prepare import Setup
 
 
 def refuse_batch_of_one(setup: Setup, plans: Sequence[PhasePlan]) -> None:

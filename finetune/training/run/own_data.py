@@ -1,0 +1,163 @@
+"""A run's own images, divided as it recorded; and which images an evaluation may look at."""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune.checkpoint.storage import read_document
+from finetune.data.holdout.groups import with_groups
+from finetune.data.holdout.recorded import SPLITS, Drift, Record
+from finetune.data.sources.dataset import Source
+from finetune.data.sources.read import is_place, read_source
+from finetune.disk.regular import TABLE_BYTES, read_regular
+from finetune.errors import CheckpointError, DataError, printable
+from finetune.recipe.schema import DataSection
+from finetune.training.run import files
+from finetune.training.setup.prepare import reading_of
+
+
+@dataclass(frozen=True)
+class OwnData:
+    """A run's images as they are now.
+
+    Attributes:
+        source: divided as recorded.
+        drift: how it differs from what was recorded.
+        place: what was read: a path, or the name of a known set.
+        classes: that there are now, in the order of the source.
+    """
+
+    source: Source
+    drift: Drift
+    place: str
+    classes: tuple[str, ...]
+
+
+def read_undivided(data: DataSection, place: str | None = None, *, groups: bool = True) -> Source:
+    """Read the recipe's source, before anything is carved out of it.
+
+    Args:
+        place: where it lies now; None: where the recipe says.
+        groups: whether to find the groups of ``data.group_by``.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    place = data.source if place is None else place
+    source = read_source(place, reading_of(data))
+    return with_groups(source, place, data.group_by) if groups and data.group_by is not None else source
+
+
+def whereabouts(place: str, run: Path) -> dict[str, str] | None:
+    """Where a run's images lie: the path, and the path as seen from the run. None for a known set."""
+    if not is_place(place):
+        return None
+    absolute = os.path.abspath(Path(place).expanduser())  # noqa: PTH100  (links stay as they are)
+    found = {"absolute": absolute}
+    with contextlib.suppress(ValueError):  # On Windows, there is no way from one drive to another.
+        found["from_run"] = os.path.relpath(os.path.realpath(absolute), os.path.realpath(run))
+    return found
+
+
+def read_record(run: Path) -> Record | None:
+    """The splits that a run recorded; None for a run of an earlier version.
+
+    Raises:
+        CheckpointError: the file is something else, or cannot be read.
+    """
+    path = run / files.SPLITS
+    if not path.is_file():
+        return None
+    try:
+        content = read_regular(path, TABLE_BYTES)
+    except OSError as error:
+        raise CheckpointError(f"{printable(path)}: cannot be read ({error.strerror}).") from None
+    return Record.from_csv(content, str(path))
+
+
+def own_data(
+    run: Path,
+    data: DataSection,
+    record: Record,
+    classes: Sequence[str],
+    *,
+    verify: Sequence[str] = SPLITS,
+    groups: bool = False,
+    take_changed: bool = False,
+    place: str | None = None,
+) -> OwnData:
+    """Find the images of a run and divide them as it recorded.
+
+    They are looked for where they lay when the run began; then in the same place as seen from the run; then
+    where the recipe's text leads from the working directory. What is found in the latter two has to be the
+    run's own images, at least half of them: another folder of the same name is never taken.
+
+    Args:
+        data: the recipe's.
+        classes: the run's, in the order of its targets.
+        verify, take_changed: as :meth:`Record.divide`.
+        groups: whether to find the groups of ``data.group_by``.
+        place: what to read instead.
+
+    Raises:
+        DataError: they are not found, or cannot be read.
+    """
+    source, found = (
+        (read_undivided(data, place, groups=groups), place)
+        if place is not None
+        else _find(run, data, record, groups)
+    )
+    if data.fold is not None:
+        # Which no fold has looked at.
+        rest = {name: split for name, split in source.splits.items() if name != "test"}
+        source = dataclasses.replace(source, splits=rest)
+    divided, drift = record.divide(source, classes, verify=verify, take_changed=take_changed)
+    return OwnData(divided, drift, found, source.classes)
+
+
+def _find(run: Path, data: DataSection, record: Record, groups: bool) -> tuple[Source, str]:
+    if not is_place(data.source):
+        return read_undivided(data, groups=groups), data.source
+    places = recorded_places(run, data)
+    for number, place in enumerate(places):
+        if not Path(place).exists():
+            continue
+        source = read_undivided(data, place, groups=groups)
+        if number == 0 or record.resembles(source):
+            return source, place
+    there = [printable(place) for place in places if Path(place).exists()]
+    other = f" {printable(there[0])} holds other images." if there else ""
+    raise DataError(
+        f"{printable(places[0])}: the images that {printable(run)} was trained on are not there any "
+        f"more.{other} "
+        "Where they lie elsewhere now, say so with --data (eval) or --set data.source=... (train --resume)."
+    )
+
+
+def recorded_places(run: Path, data: DataSection) -> list[str]:
+    """Where the images of a run may lie, best first: there they certainly lay, then as seen from ..."""
+    known: Any = None
+    if (run / files.ENVIRONMENT).is_file():
+        environment = read_document(run / files.ENVIRONMENT)
+        known = environment.get("data_source") if isinstance(environment, dict) else None
+    here = os.path.abspath(Path(data.source).expanduser())  # noqa: PTH100
+    if not isinstance(known, dict):
+        return [here]
+    found = [known.get("absolute")]
+    if isinstance(known.get("from_run"), str):
+        found.append(os.path.normpath(os.path.join(os.path.realpath(run), known["from_run"])))  # noqa: PTH118
+    places = [each for each in found if isinstance(each, str)] + [here]
+    # As the recipe spells it, where that is what it means here.
+    spelt = data.source if Path(data.source).exists() else None
+    return list(dict.fromkeys(spelt if spelt and same_place(spelt, each) else each for each in places))
+
+
+def same_place(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(Path(one).expanduser(), other)  # noqa: PTH121
+    except OSError:
+        return False

@@ -1,0 +1,1 @@
+"""A recipe turned into the objects that training works on, and its phases counted in steps."""

@@ -1,0 +1,1 @@
+"""Optimizer steps on batches: the loop, optimizers, learning-rate schedules, and regularization."""
