@@ -17,6 +17,7 @@ from finetune.evaluation.metrics import classification_metrics
 from finetune.recipe.schema import FoldSection, Recipe
 from finetune.strategy.experiments.repeat import Options, Telling, refuse_run, refuse_taken, train_in_place
 from finetune.strategy.experiments.spread import Spread, of_folds
+from finetune.training.evaluation_images import images_to_evaluate
 from finetune.training.fit import Result
 from finetune.training.trained import evaluate_trained, load_trained
 
