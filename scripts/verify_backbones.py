@@ -19,9 +19,9 @@ from torchvision.ops import StochasticDepth
 from finetune.checkpoint.card import ModelCard
 from finetune.deploy.agreement import check_agreement
 from finetune.deploy.onnx_classifier import OnnxClassifier
+from finetune.deploy.onnx_format import write_onnx
+from finetune.deploy.pt2_format import open_pt2, write_pt2
 from finetune.deploy.torch_classifier import TorchClassifier
-from finetune.deploy.write_onnx import write_onnx
-from finetune.deploy.write_torch import open_pt2, write_pt2
 from finetune.errors import FinetuneError, UserError
 from finetune.image.preprocessing import Preprocessing
 from finetune.model.auxiliary import has_room, loss_and_logits

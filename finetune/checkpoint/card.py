@@ -1,8 +1,10 @@
-"""What a model file says about itself: enough to rebuild the network and to feed it, without the recipe.
+"""The card: describes a checkpoint's network, so that it can be rebuilt and fed without the recipe.
 
-Torch-free, so that ``predict model.onnx`` can read it where torch is absent.
+``card.json`` of a checkpoint holds it, and so does the metadata of every exported file. The module imports no
+torch, so that ``finetune predict model.onnx`` works where torch is absent.
 """
 
+import json
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +14,18 @@ from finetune.image.preprocessing import Preprocessing
 from finetune.recipe.limits import CHANNELS, IMAGE_SIZE, RESIZE, is_whole
 
 FORMAT = 1
+# The metadata entry of an exported file that holds the card as JSON.
+CARD_KEY = "finetune.card"
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """Architecture, class names in logit order, and the evaluation transform.
+    """The description of a network.
 
-    ``architecture`` is what :func:`finetune.model.build.rebuild` takes.
+    Attributes:
+        architecture: the arguments of :func:`finetune.model.build.rebuild`.
+        classes: class names in logit order.
+        preprocessing: the transform from an image to the network's input.
     """
 
     architecture: dict[str, Any]
@@ -26,6 +33,7 @@ class ModelCard:
     preprocessing: Preprocessing
 
     def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; :meth:`from_dict` reads it back."""
         return {
             "format": FORMAT,
             "architecture": self.architecture,
@@ -33,23 +41,28 @@ class ModelCard:
             "preprocessing": self.preprocessing.to_dict(),
         }
 
+    def to_json(self) -> str:
+        """One line of JSON with sorted keys: equal cards give equal text."""
+        return json.dumps(self.to_dict(), sort_keys=True)
+
     @classmethod
     def from_dict(cls, value: Any, where: str) -> "ModelCard":
-        """Read what :meth:`to_dict` wrote; ``where`` names the file in errors.
+        """Read the result of :meth:`to_dict`; ``where`` names the file in errors.
 
         Raises:
-            CheckpointError: an entry that is missing, mistyped or out of range, a class named twice, or a
-                format that this version does not know.
+            CheckpointError: an entry is missing, has the wrong type or is out of range, a class is named
+                twice, or this version does not know the format.
         """
         if not isinstance(value, dict) or value.get("format") != FORMAT:
             raise CheckpointError(f"{printable(where)}: not a model description of format {FORMAT}")
         classes, architecture = value.get("classes"), value.get("architecture")
         if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes) or not classes:
             raise CheckpointError(f"{printable(where)}: 'classes' must be a list of names")
-        if (twice := [name for name, count in Counter(classes).items() if count > 1]) or "" in classes:
-            which = printable(repr(twice[0])) if twice else "''"
+        if "" in classes:
+            raise CheckpointError(f"{printable(where)}: 'classes' has '' in it")
+        if twice := [name for name, count in Counter(classes).items() if count > 1]:
             raise CheckpointError(
-                f"{printable(where)}: 'classes' has {which} {'more than once' if twice else 'in it'}"
+                f"{printable(where)}: 'classes' has {printable(repr(twice[0]))} more than once"
             )
         if not isinstance(architecture, dict):
             raise CheckpointError(f"{printable(where)}: 'architecture' must be a mapping")
@@ -57,14 +70,14 @@ class ModelCard:
             preprocessing = Preprocessing.from_dict(value.get("preprocessing"))
         except ValueError as error:
             raise CheckpointError(f"{printable(where)}: preprocessing: {error}") from None
-        for name, value, bounds in (
+        for name, number, bounds in (
             ("image_size", preprocessing.image_size, IMAGE_SIZE),
             ("resize", preprocessing.resize, RESIZE),
             ("channels", preprocessing.channels, CHANNELS),
         ):
-            if not is_whole(value, bounds):
+            if not is_whole(number, bounds):
                 raise CheckpointError(
                     f"{printable(where)}: preprocessing: {name} must be from {bounds[0]} to {bounds[1]}, "
-                    f"not {value}"
+                    f"not {number}"
                 )
         return cls(architecture, tuple(classes), preprocessing)

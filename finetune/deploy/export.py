@@ -1,57 +1,46 @@
-"""A run -> one file to use elsewhere, which gets its name only after it was found to agree with the model."""
+"""Export a trained network to one file, which gets its name only if it agrees with the network."""
 
-import importlib.util
-import json
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
-from torch import nn
 
-from finetune.checkpoint.card import ModelCard
 from finetune.deploy.agreement import Agreement, check_agreement, check_images
-from finetune.deploy.onnx_classifier import OnnxClassifier, first_line
-from finetune.deploy.predict import Classifier
+from finetune.deploy.export_format import ExportFormat
+from finetune.deploy.onnx_format import ONNX
+from finetune.deploy.pt2_format import PT2
+from finetune.deploy.safetensors_format import SAFETENSORS
 from finetune.deploy.torch_classifier import TorchClassifier
-from finetune.deploy.write_onnx import check_opset, write_onnx
-from finetune.deploy.write_torch import CONFIG, open_pt2, open_safetensors, write_pt2, write_safetensors
 from finetune.disk.outputs import publish, staging, unwritable
-from finetune.disk.regular import DOCUMENT_BYTES, read_regular
 from finetune.errors import (
     CheckpointError,
     ExportError,
     FinetuneError,
-    MissingExtraError,
     UserError,
+    first_line,
     printable,
     require_known,
 )
 from finetune.training.trained import Trained
 
-Format = Literal["onnx", "pt2", "safetensors"]
-Write = Callable[[nn.Module, ModelCard, Path], None]
-Open = Callable[[Path], Classifier]
+# A format's name is also the extension of its files.
+FORMATS: dict[str, ExportFormat] = {"onnx": ONNX, "pt2": PT2, "safetensors": SAFETENSORS}
 
-FORMATS: dict[Format, tuple[Write, Open]] = {
-    "onnx": (write_onnx, OnnxClassifier),
-    "pt2": (write_pt2, open_pt2),
-    "safetensors": (write_safetensors, open_safetensors),
-}
 _SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
-ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written (the model first), its size in bytes, and how well it agrees on which images."""
+    """The result of an export.
+
+    Attributes:
+        files: the files written, the model first.
+        size: their total size in bytes.
+        agreement: how well the file agrees with the network.
+        checked_on: the images that were compared: ``val`` or ``random``.
+    """
 
     files: tuple[Path, ...]
     size: int
@@ -59,34 +48,51 @@ class Exported:
     checked_on: str
 
 
-def export(trained: Trained, format: Format, target: Path, opset: int | None = None) -> Exported:
-    """Write ``trained`` (on the CPU) to ``target`` in ``format``, and check it before it gets that name.
-
-    Args:
-        opset: of ONNX; None: what most runtimes read.
+def format_of(target: Path) -> str:
+    """Return the format that the extension of ``target`` names.
 
     Raises:
-        UserError: there is no such ``opset`` here, ``target`` cannot be written, or its ``config.json`` would
-            replace someone else's.
-        SaveError: the disk is full or failing; nothing is left behind.
+        UserError: no format has this extension.
+    """
+    name = target.suffix.lower().removeprefix(".")
+    if name not in FORMATS:
+        known = ", ".join(f".{each}" for each in FORMATS)
+        raise UserError(f"{printable(target)}: must end in one of {known}.")
+    return name
+
+
+def export(trained: Trained, format: str, target: Path, opset: int | None = None) -> Exported:
+    """Write ``trained``, which must be on the CPU, to ``target``, and check the file before it gets its name.
+
+    Args:
+        format: a key of :data:`FORMATS`.
+        opset: the ONNX operator set; None means the one that most runtimes read.
+
+    Raises:
+        UserError: ``opset`` is unknown or the format has none, ``target`` cannot be written, or an unrelated
+            ``config.json`` would be replaced.
+        SaveError: the disk is full or failing. Nothing is left behind.
         MissingExtraError: the ONNX packages are not installed.
-        ExportError: the network cannot be exported, or the file disagrees with it; nothing is left behind.
+        ExportError: the network cannot be exported, or the file disagrees with it. Nothing is left behind.
+        FinetuneError: ``format`` is unknown.
     """
     require_known("format", format, tuple(FORMATS))
-    write, reopen = FORMATS[format]
-    if format == "onnx":
-        _require_onnx()
-        if opset is not None:
-            check_opset(opset)
-            write = partial(write_onnx, opset=opset)
-    if format == "safetensors":
-        _check_config(target.with_name(CONFIG))
-    model = TorchClassifier(trained.module, trained.card, torch.device("cpu"))
+    entry = FORMATS[format]
+    if opset is not None:
+        if entry.with_opset is None:
+            raise UserError(f"--opset {opset}: belongs to --format onnx, not to {format}.")
+        entry = entry.with_opset(opset)
+    entry.check(target)
     with staging(target) as stage:
         staged = stage / target.name
         images, checked_on = check_images(trained)
-        agreement = _write_and_check(model, trained, format, (write, reopen), staged, target, images)
-        # The model comes last: until then nobody looks at what lies beside it.
+        try:
+            entry.write(trained.module, trained.card, staged)
+            model = TorchClassifier(trained.module, trained.card)
+            agreement = check_agreement(model, entry.reopen(staged), images)
+        except Exception as error:
+            raise _export_error(error, format, target) from error
+        # The model comes last: until it exists, nobody reads the files beside it.
         files = sorted(stage.iterdir(), key=lambda file: file == staged)
         size = sum(file.stat().st_size for file in files)
         _publish_all(files, target)
@@ -95,47 +101,20 @@ def export(trained: Trained, format: Format, target: Path, opset: int | None = N
     )
 
 
-def _publish_all(files: list[Path], target: Path) -> None:
-    """Bring files to their places beside ``target``; where one fails, none stays that is new."""
-    made = []
-    try:
-        for file in files:
-            place = target.with_name(file.name)
-            is_new = not os.path.lexists(place)
-            publish(file, place)
-            made += [place] if is_new else []
-    except FinetuneError:
-        for place in made:
-            place.unlink(missing_ok=True)
-        raise
-
-
-def _write_and_check(
-    model: Classifier,
-    trained: Trained,
-    format: Format,
-    there_and_back: tuple[Write, Open],
-    staged: Path,
-    target: Path,
-    images: NDArray[np.float32],
-) -> Agreement:
-    write, reopen = there_and_back
-    try:
-        write(trained.module, trained.card, staged)
-        return check_agreement(model, reopen(staged), images)
-    except CheckpointError as error:
-        raise ExportError(f"the exported file cannot be used: {error}") from error
-    except FinetuneError:
-        raise
-    except Exception as error:
-        if (fault := _system_error(error)) is not None:
-            raise unwritable(target, fault) from error
-        # torch's exporters and runtimes raise errors of many kinds for a network that they cannot take.
-        raise ExportError(f"this network cannot be exported to {format}: {first_line(error)}") from error
+def _export_error(error: Exception, format: str, target: Path) -> FinetuneError:
+    """The error to raise for one that writing or reopening the file raised."""
+    if isinstance(error, CheckpointError):
+        return ExportError(f"the exported file cannot be used: {error}")
+    if isinstance(error, FinetuneError):
+        return error
+    if (fault := _system_error(error)) is not None:
+        return unwritable(target, fault)
+    # torch's exporters and the runtimes raise errors of many kinds for a network that they do not support.
+    return ExportError(f"this network cannot be exported to {format}: {first_line(error)}")
 
 
 def _system_error(error: BaseException | None) -> OSError | None:
-    """What the system refused, where ``error`` came of that; safetensors says it in words alone."""
+    """The operating system's error behind ``error``, if any; safetensors has its number in the text only."""
     while error is not None:
         if isinstance(error, OSError):
             return error
@@ -145,19 +124,17 @@ def _system_error(error: BaseException | None) -> OSError | None:
     return None
 
 
-def _require_onnx() -> None:
-    for package in ONNX_PACKAGES:
-        if importlib.util.find_spec(package) is None:
-            raise MissingExtraError("Exporting to ONNX", package, "onnx")
-
-
-def _check_config(config: Path) -> None:
-    if not config.exists():
-        return
+def _publish_all(files: list[Path], target: Path) -> None:
+    """Move files to the folder of ``target``. If one fails, remove those that did not exist before."""
+    created = []
     try:
-        ModelCard.from_dict(json.loads(read_regular(config, DOCUMENT_BYTES)), str(config))
-    except (OSError, ValueError, RecursionError, CheckpointError):
-        raise UserError(
-            f"{printable(config)} is there already and does not describe a model of finetune. Choose "
-            "another folder."
-        ) from None
+        for file in files:
+            place = target.with_name(file.name)
+            is_new = not os.path.lexists(place)
+            publish(file, place)
+            if is_new:
+                created.append(place)
+    except FinetuneError:
+        for place in created:
+            place.unlink(missing_ok=True)
+        raise

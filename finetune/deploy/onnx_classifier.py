@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.checkpoint.card import ModelCard
+from finetune.checkpoint.card import CARD_KEY, ModelCard
 from finetune.deploy.onnx_file import check_locations, read_outline
-from finetune.errors import CheckpointError, MissingExtraError, UserError, printable
+from finetune.errors import CheckpointError, MissingExtraError, UserError, first_line, printable
 
-CARD_KEY = "finetune.card"
 INPUT, OUTPUT = "images", "logits"
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 # onnxruntime's scale; 3 is errors only. What is wrong reaches the user as an exception.
@@ -115,9 +114,3 @@ def open_session(path: Path, device: str | None = None) -> Any:
         raise CheckpointError(
             f"{printable(path)}: onnxruntime cannot load it ({first_line(error)})."
         ) from error
-
-
-def first_line(error: Exception) -> str:
-    """An error's message, cut to what fits a line."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__

@@ -17,12 +17,12 @@ import safetensors
 import torch
 from torch import nn
 
-from finetune.checkpoint.card import ModelCard
-from finetune.deploy import export as export_module
-from finetune.deploy import write_onnx as write_onnx_module
-from finetune.deploy.export import FORMATS, Format, export
-from finetune.deploy.onnx_classifier import CARD_KEY, OnnxClassifier
-from finetune.deploy.write_torch import open_pt2, open_safetensors
+from finetune.checkpoint.card import CARD_KEY, ModelCard
+from finetune.deploy import onnx_format
+from finetune.deploy.export import FORMATS, export
+from finetune.deploy.onnx_classifier import OnnxClassifier
+from finetune.deploy.pt2_format import open_pt2
+from finetune.deploy.safetensors_format import open_safetensors
 from finetune.errors import ExportError, MissingExtraError, SaveError, UserError
 from finetune.training.trained import Trained
 
@@ -87,7 +87,7 @@ def test_an_operator_set_that_torch_does_not_reach(
     """torch warns only, and keeps the one that it has."""
     kept = SimpleNamespace(model=SimpleNamespace(opset_imports={"": 18}))
     monkeypatch.setattr(torch.onnx, "export", lambda *arguments, **options: kept)
-    with pytest.raises(ExportError, match="operator set 18 only"):
+    with pytest.raises(ExportError, match="only as operator set 18"):
         export(trained, "onnx", tmp_path / "model.onnx", opset=21)
     assert files_below(tmp_path) == []
 
@@ -139,7 +139,7 @@ def test_a_config_that_is_not_ours_is_not_replaced(trained: Trained, tmp_path: P
 def test_weights_beyond_the_limit_go_beside_the_model(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(write_onnx_module, "SINGLE_FILE_BYTES", 1_000_000)
+    monkeypatch.setattr(onnx_format, "SINGLE_FILE_BYTES", 1_000_000)
     target = tmp_path / "big.onnx"
     exported = export(trained, "onnx", target)
     assert exported.files == (target, tmp_path / "big.onnx.data")
@@ -163,9 +163,9 @@ class Skewed(nn.Module):
 
 @pytest.mark.parametrize("format", ["pt2", "safetensors"])
 def test_a_file_that_disagrees_never_gets_its_name(
-    format: Format, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    format: str, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, reopen = FORMATS[format]
+    write = FORMATS[format].write
 
     def write_another(module: nn.Module, card: ModelCard, path: Path) -> None:
         if format == "pt2":
@@ -177,7 +177,7 @@ def test_a_file_that_disagrees_never_gets_its_name(
                 parameter.mul_(1.01)
         write(other, card, path)
 
-    monkeypatch.setitem(FORMATS, format, (write_another, reopen))
+    monkeypatch.setitem(FORMATS, format, dataclasses.replace(FORMATS[format], write=write_another))
     before = tmp_path / "old" / f"model.{format}"
     before.parent.mkdir()
     before.write_text("the one before")
@@ -206,7 +206,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(
         path.write_text("half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setitem(FORMATS, "pt2", (full, open_pt2))
+    monkeypatch.setitem(FORMATS, "pt2", dataclasses.replace(FORMATS["pt2"], write=full))
     with pytest.raises(
         SaveError, match=r"model\.pt2: cannot be written \(No space left on device\)\. Make room"
     ):
@@ -215,7 +215,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(
 
 
 def test_onnx_is_an_extra(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export_module, "ONNX_PACKAGES", ("onnx", "no_such_package"))
+    monkeypatch.setattr(onnx_format, "PACKAGES", ("onnx", "no_such_package"))
     with pytest.raises(MissingExtraError, match="no_such_package"):
         export(trained, "onnx", tmp_path / "model.onnx")
     assert files_below(tmp_path) == []

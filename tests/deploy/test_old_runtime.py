@@ -15,7 +15,7 @@ import torch
 
 from finetune.checkpoint.card import ModelCard
 from finetune.deploy.agreement import compare
-from finetune.deploy.write_onnx import write_onnx
+from finetune.deploy.onnx_format import write_onnx
 from finetune.image.preprocessing import Preprocessing
 from finetune.model.build import build
 from finetune.recipe.schema import ModelSection

@@ -10,7 +10,8 @@ import onnx
 import pytest
 from PIL import ExifTags, Image
 
-from finetune.deploy.onnx_classifier import CARD_KEY, OnnxClassifier
+from finetune.checkpoint.card import CARD_KEY
+from finetune.deploy.onnx_classifier import OnnxClassifier
 from finetune.errors import CheckpointError, MissingExtraError, UserError
 
 

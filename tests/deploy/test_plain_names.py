@@ -11,7 +11,7 @@ import torchvision
 from torch import nn
 
 from finetune.checkpoint.card import ModelCard
-from finetune.deploy.write_torch import open_safetensors, write_safetensors
+from finetune.deploy.safetensors_format import open_safetensors, write_safetensors
 from finetune.image.preprocessing import Preprocessing
 from finetune.model.build import build
 from finetune.recipe.schema import ModelSection

@@ -1,0 +1,70 @@
+"""Write a network's weights as safetensors, with ``config.json`` beside them, and read them back."""
+
+import json
+import shutil
+from pathlib import Path
+
+import safetensors.torch
+from torch import nn
+
+from finetune.checkpoint.card import CARD_KEY, ModelCard
+from finetune.checkpoint.storage import load_weights, read_document, read_tensors
+from finetune.deploy.export_format import ExportFormat
+from finetune.deploy.torch_classifier import TorchClassifier
+from finetune.errors import CheckpointError, ExportError, UserError, printable
+from finetune.model.build import published_names, rebuild
+
+CONFIG = "config.json"
+
+
+def write_safetensors(module: nn.Module, card: ModelCard, path: Path) -> None:
+    """Write the weights of ``module`` to ``path``, the card into its header and into ``config.json``.
+
+    The tensors have the names of the torchvision or timm network, whatever dropout the head has.
+    """
+    names = published_names(module, card.architecture)
+    tensors = {
+        names.get(name, name): tensor.detach().contiguous() for name, tensor in module.state_dict().items()
+    }
+    # Only one metadata entry: safetensors writes several in no fixed order.
+    safetensors.torch.save_file(tensors, path, metadata={CARD_KEY: card.to_json()})
+    config = path.with_name(CONFIG)
+    text = json.dumps(card.to_dict(), indent=2, ensure_ascii=False) + "\n"
+    config.write_text(text, encoding="utf-8")
+    # safetensors creates files that only their owner may read.
+    shutil.copymode(config, path)
+
+
+def open_safetensors(path: Path) -> TorchClassifier:
+    """Rebuild the network that ``config.json`` beside ``path`` describes, and load the weights.
+
+    Raises:
+        CheckpointError: the weights do not fit the network.
+        ExportError: the header of ``path`` and ``config.json`` describe different models.
+    """
+    config = path.with_name(CONFIG)
+    card = ModelCard.from_dict(read_document(config), str(config))
+    with safetensors.safe_open(path, framework="pt") as file:
+        if (file.metadata() or {}).get(CARD_KEY) != card.to_json():
+            raise ExportError(f"{printable(path)}: its header and {CONFIG} describe different models.")
+    module = rebuild(card.architecture, len(card.classes))
+    own_names = {theirs: own for own, theirs in published_names(module, card.architecture).items()}
+    tensors = {own_names.get(name, name): tensor for name, tensor in read_tensors(path).items()}
+    load_weights(module, tensors, path)
+    return TorchClassifier(module.eval(), card)
+
+
+def _check_config(target: Path) -> None:
+    config = target.with_name(CONFIG)
+    if not config.exists():
+        return
+    try:
+        ModelCard.from_dict(read_document(config), str(config))
+    except CheckpointError:
+        raise UserError(
+            f"{printable(config)} already exists and does not describe a model of finetune. Choose another "
+            "folder."
+        ) from None
+
+
+SAFETENSORS = ExportFormat(write_safetensors, open_safetensors, _check_config)
