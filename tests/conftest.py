@@ -1,6 +1,8 @@
 """What all tests share: no network but loopback, one thread, a cache of their own."""
 
 import contextlib
+import importlib.machinery
+import importlib.util
 import io
 import logging
 import shutil
@@ -9,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -72,6 +75,25 @@ def chdir_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def load_script() -> Callable[[str], ModuleType]:
+    """``load_script("kill-storm")``: that file of ``scripts/`` as a module."""
+
+    def load(name: str) -> ModuleType:
+        path = Path(__file__).parents[1] / "scripts" / name
+        module_name = name.replace("-", "_")
+        spec = importlib.util.spec_from_loader(
+            module_name, importlib.machinery.SourceFileLoader(module_name, str(path))
+        )
+        assert spec is not None
+        module = sys.modules[module_name] = importlib.util.module_from_spec(spec)
+        # Not by the loader, which would write bytecode beside the script.
+        exec(compile(path.read_text(encoding="utf-8"), path, "exec"), module.__dict__)
+        return module
+
+    return load
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,20 @@
-"""A network that is built, traced and trained in a blink, in the place of a real one; images to match."""
+"""A tiny network that replaces a real backbone in tests, and images for it."""
 
 import itertools
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 from torch import Tensor, nn
+from torchvision import models
 
-# The name that recipes ask for it by, where :func:`create` is in its place.
+# The backbone that :func:`stand_in` replaces: recipes name this one.
 STANDS_FOR = "resnet18"
 
 
 class TinyNetwork(nn.Module):
-    """Three layers with BatchNorm, and a head behind dropout."""
+    """Three layers with BatchNorm, and a linear head."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -35,14 +37,19 @@ class TinyNetwork(nn.Module):
         return found
 
 
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have torchvision create a :class:`TinyNetwork` instead of a ResNet-18."""
+    monkeypatch.setattr(models, "get_model", create)
+
+
 def create(name: str, *, num_classes: int, **_options: object) -> nn.Module:
-    """In place of ``torchvision.models.get_model``."""
+    """Replaces ``torchvision.models.get_model``."""
     assert name == STANDS_FOR
     return TinyNetwork(num_classes)
 
 
 def draw_images(root: Path, counts: dict[str, tuple[int, int]]) -> Path:
-    """``{"train": (12, 5)}``: so many images of noise of two classes, one a little brighter; 16 px."""
+    """Draw noise of 16 px in two classes, the second brighter. ``{"train": (12, 5)}``: images per class."""
     for split, both in counts.items():
         for label, count in enumerate(both):
             folder = root / split / "ab"[label]

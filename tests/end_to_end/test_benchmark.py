@@ -2,12 +2,12 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib import import_module
-from importlib.machinery import SourceFileLoader
-from importlib.util import find_spec, module_from_spec, spec_from_loader
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -40,13 +40,8 @@ def bench() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def script(bench: Any) -> Any:
-    loader = SourceFileLoader("benchmark", str(SCRIPTS / "benchmark"))
-    spec = spec_from_loader("benchmark", loader)
-    assert spec is not None
-    module = module_from_spec(spec)
-    loader.exec_module(module)
-    return module
+def script(bench: Any, load_script: Callable[[str], ModuleType]) -> ModuleType:
+    return load_script("benchmark")
 
 
 @pytest.fixture

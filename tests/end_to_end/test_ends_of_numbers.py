@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from finetune.model import backbones
-from tests import tiny
-from tests.recipe_numbers import Number, numbers
+import tiny
+from recipe_numbers import Number, numbers
 
 BASE: dict[str, Any] = {
     "data.workers": 0,
@@ -60,7 +59,7 @@ def test_a_step_at_each_end(
     cli: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(backbones.models, "get_model", tiny.create)
+    tiny.stand_in(monkeypatch)
     recipe = {"data": {"source": str(images)}, "model": {"backbone": tiny.STANDS_FOR}}
     Path("recipe.yaml").write_text(yaml.safe_dump(recipe))
     settings = {**BASE, **each.recipe(value)}

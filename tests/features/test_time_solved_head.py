@@ -1,7 +1,6 @@
 """``scripts/time-solved-head`` runs, and what it compares is the same thing."""
 
-import importlib.machinery
-import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -10,17 +9,10 @@ import pytest
 
 from finetune.data.holdout.folds import inner_folds
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "time-solved-head"
-
 
 @pytest.fixture(scope="module")
-def script() -> ModuleType:
-    loader = importlib.machinery.SourceFileLoader("time_solved_head", str(SCRIPT))
-    spec = importlib.util.spec_from_loader("time_solved_head", loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module
+def script(load_script: Callable[[str], ModuleType]) -> ModuleType:
+    return load_script("time-solved-head")
 
 
 @pytest.mark.parametrize("classes", [2, 4])

@@ -1,25 +1,18 @@
 """`scripts/reuse-experiment`, small: two heads, a line each, kept from one run of it to the next."""
 
-import importlib.util
-import sys
-from importlib.machinery import SourceFileLoader
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from finetune.data.sources.known import drawn_source
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "reuse-experiment"
 
-
-def test_both_heads_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    loader = SourceFileLoader("reuse_experiment", str(SCRIPT))
-    spec = importlib.util.spec_from_loader("reuse_experiment", loader)
-    assert spec is not None
-    script = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "reuse_experiment", script)
-    loader.exec_module(script)
+def test_both_heads_are_compared(
+    load_script: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = load_script("reuse-experiment")
     monkeypatch.setattr(script, "TABLE", tmp_path / "reuse.md")
     pair = f"{drawn_source().classes[0]}=zebra"
     small = ["data.image_size=32", "train.max_steps=1", "data.workers=0"]

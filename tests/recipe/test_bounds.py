@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from finetune.errors import RecipeError
 from finetune.recipe.load import parse_recipe
-from tests.recipe_numbers import Number, numbers
+from recipe_numbers import Number, numbers
 
 ALL = list(numbers())
 LEAST = "data: {source: digits}\nmodel: {backbone: resnet18}\n"

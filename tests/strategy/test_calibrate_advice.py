@@ -1,8 +1,7 @@
 """``scripts/calibrate-advice``: the variants of a set, what is left to do, and the table."""
 
-import importlib.machinery
-import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,17 +9,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "calibrate-advice"
-
 
 @pytest.fixture(scope="module")
-def script() -> ModuleType:
-    loader = importlib.machinery.SourceFileLoader("calibrate_advice", str(SCRIPT))
-    spec = importlib.util.spec_from_loader("calibrate_advice", loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module
+def script(load_script: Callable[[str], ModuleType]) -> ModuleType:
+    return load_script("calibrate-advice")
 
 
 @pytest.mark.parametrize("variant", ["whole", "few", "small", "grey", "inverted", "edges"])

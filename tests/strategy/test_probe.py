@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 
+import tiny
 from finetune.data.batches.loaders import eval_batches
 from finetune.evaluation.evaluate import collect_logits
-from finetune.model import backbones
 from finetune.recipe.load import parse_recipe
 from finetune.strategy.probing import probe as strategy
 from finetune.training.fit import fit
@@ -100,7 +99,7 @@ def test_a_probe_that_was_cut_short_while_it_was_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever was written last, there is no run, or one that `train --resume` brings to its end."""
-    monkeypatch.setattr(backbones.models, "get_model", tiny.create)
+    tiny.stand_in(monkeypatch)
     source = tiny.draw_images(tmp_path / "images", {"train": (8, 4), "val": (3, 3), "test": (3, 3)})
     text = RECIPE.format(source=source).replace("shufflenet_v2_x0_5", tiny.STANDS_FOR)
     (depth,) = strategy.probe(parse_recipe(text, "r.yaml"), device="cpu")

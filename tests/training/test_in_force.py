@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
 
+import tiny
 from finetune.errors import FinetuneError
-from finetune.model import backbones
 from finetune.recipe.load import parse_recipe
 from finetune.recipe.schema import Recipe, TrainSection
 from finetune.strategy.experiments.crossval import train_folds
@@ -96,7 +95,7 @@ OTHERS += ["gradients", "inference", "generator"]
 @pytest.fixture
 def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Recipe]:
     """``read("threads: 2")``: a recipe with that in its train section."""
-    monkeypatch.setattr(backbones.models, "get_model", tiny.create)
+    tiny.stand_in(monkeypatch)
     source = tiny.draw_images(tmp_path / "images", {"train": (8, 6), "val": (3, 3), "test": (3, 3)})
 
     def parse(train: str = "", phases: str = TRAIN) -> Recipe:

@@ -10,14 +10,9 @@ from typing import Any
 
 import pytest
 
-Start = Callable[..., "subprocess.Popen[str]"]
+from processes import recipe_text
 
-RECIPE = """\
-data: {source: SOURCE, image_size: 32, resize: 32, workers: WORKERS}
-model: {backbone: resnet18, weights: none}
-train: {batch_size: 8, checkpoint_every_steps: 1, phases: [{freeze: backbone, epochs: EPOCHS}]}
-cache: {where: off}
-"""
+Start = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
@@ -26,8 +21,7 @@ def recipe(tmp_path: Path, shapes: Path) -> Callable[..., Path]:
 
     def write(workers: int = 0, epochs: int = 1, source: Path | None = None, more: str = "") -> Path:
         path = tmp_path / "recipe.yaml"
-        text = RECIPE.replace("SOURCE", str(source or shapes)).replace("WORKERS", str(workers))
-        path.write_text(text.replace("EPOCHS", str(epochs)) + more)
+        path.write_text(recipe_text(source or shapes, workers, epochs) + more)
         return path
 
     return write

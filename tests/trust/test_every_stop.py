@@ -5,32 +5,24 @@ stopped here at the first of them, at the second, and so on until it ends by its
 sends real signals, at random moments, to processes.
 """
 
-import hashlib
 import itertools
 import json
 import shutil
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import safetensors.torch
-import tiny
-import torch
 
+import tiny
 from finetune.errors import StoppedError
-from finetune.model import backbones
 from finetune.recipe.load import parse_recipe
 from finetune.recipe.schema import Recipe
 from finetune.strategy.experiments.crossval import train_folds
 from finetune.strategy.experiments.repeat import Options, train_seeds
-from finetune.training.fit import fit
 from finetune.training.progress import Silent
-from finetune.training.run.directory import RunDir
-from finetune.training.run.signals import Signals
+from stopped_runs import COUNTS, Stops, digests, draw_source
 
-# Two steps an epoch; val and test are a batch each. The thorough form has three steps, and two batches.
-COUNTS = {"train": (8, 4), "val": (3, 3), "test": (3, 3)}
+# Like COUNTS, with three steps per epoch and two batches each for val and test.
 THOROUGH = {"train": (12, 6), "val": (4, 5), "test": (4, 4)}
 BASE = """\
 seed: 3
@@ -39,7 +31,6 @@ model: {backbone: resnet18, weights: SOURCE.safetensors, MODEL}
 train: {batch_size: 6, TRAIN}
 cache: {where: WHERE}
 """
-NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def recipe(train: str, model: str = "", workers: int = 0, where: str = "memory") -> Callable[[Path], Recipe]:
@@ -91,63 +82,18 @@ RECIPES = {
 }
 
 
-class Stops:
-    """Has the ``at``-th check of the signal, counted from the start of a run, find one."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.made, self.at, self.number = 0, 0, signal.SIGTERM
-        check = Signals.check
-
-        def counted(signals: Signals) -> None:
-            self.made += 1
-            if self.made == self.at:
-                signals.received = self.number
-            check(signals)
-
-        monkeypatch.setattr(Signals, "check", counted)
-
-    def ends(self, wanted: Recipe, run: Path, at: int = 0, resume: bool = False) -> bool:
-        """Train, or go on, with a stop at check ``at``; whether the run came to its end before."""
-        self.made, self.at, self.number = 0, at, NUMBERS[at % len(NUMBERS)]
-        with RunDir.open(run, resume=resume) as opened:
-            try:
-                fit(wanted, opened, device="cpu", resume=resume)
-            except StoppedError as stopped:
-                code = stopped.exit_code
-            else:
-                assert self.made < at or not at, "a stop that was not heeded"
-                return True
-        assert code == 128 + self.number
-        return False
-
-
 @pytest.fixture
 def stops(monkeypatch: pytest.MonkeyPatch) -> Stops:
-    monkeypatch.setattr(backbones.models, "get_model", tiny.create)
+    tiny.stand_in(monkeypatch)
     return Stops(monkeypatch)
-
-
-def drawn(root: Path, counts: dict[str, tuple[int, int]]) -> Path:
-    """A folder of images, and the source's weights beside it."""
-    folder = tiny.draw_images(root / "images", counts)
-    torch.manual_seed(1)
-    weights = tiny.TinyNetwork(1000).state_dict()
-    safetensors.torch.save_file(weights, folder.with_name("images.safetensors"))
-    return folder
-
-
-def promised(run: Path) -> dict[str, str]:
-    """SHA-256 of weights, optimizer state, position and metrics."""
-    files = (*run.glob("metrics.jsonl"), *run.glob("checkpoints/best/*"), *run.glob("checkpoints/last/*"))
-    return {str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def stopped_runs(stops: Stops, wanted: Recipe, folder: Path) -> Iterator[tuple[int, Path]]:
     """A run that was stopped at the first check, one at the second, and so on."""
     for at in itertools.count(1):
         run = folder / f"stopped-{at}"
-        if stops.ends(wanted, run, at):
-            assert promised(run) == promised(folder / "whole")
+        if stops.finishes(wanted, run, at):
+            assert digests(run) == digests(folder / "whole")
             assert at > 3, "too few checks to show anything"
             return
         yield at, run
@@ -161,16 +107,16 @@ ALIKE = ("recalibration without EMA",)
     "name", [pytest.param(each, marks=pytest.mark.slow if each in ALIKE else ()) for each in RECIPES]
 )
 def test_stopped_at_each_check_in_turn(name: str, stops: Stops, tmp_path: Path) -> None:
-    wanted = RECIPES[name](drawn(tmp_path, COUNTS))
-    assert stops.ends(wanted, tmp_path / "whole")
-    expected = promised(tmp_path / "whole")
+    wanted = RECIPES[name](draw_source(tmp_path, COUNTS))
+    assert stops.finishes(wanted, tmp_path / "whole")
+    expected = digests(tmp_path / "whole")
     seen: dict[str, int] = {}
     for at, run in stopped_runs(stops, wanted, tmp_path):
         # What a resume goes by is all there is of a stopped run: from the same bits it comes to the same end.
-        state = repr(sorted(promised(run).items()))
+        state = repr(sorted(digests(run).items()))
         if state not in seen:
-            assert stops.ends(wanted, run, resume=True)
-            assert promised(run) == expected, f"stopped at check {at}"
+            assert stops.finishes(wanted, run, resume=True)
+            assert digests(run) == expected, f"stopped at check {at}"
         seen[state] = at
         shutil.rmtree(run)
     assert len(seen) >= 2
@@ -180,17 +126,17 @@ def test_stopped_at_each_check_in_turn(name: str, stops: Stops, tmp_path: Path) 
 @pytest.mark.parametrize("name", RECIPES)
 def test_stopped_again_in_each_resume(name: str, stops: Stops, tmp_path: Path) -> None:
     """The second stop falls on each check of the resume in turn, and a third one right after it."""
-    wanted = RECIPES[name](drawn(tmp_path, THOROUGH))
-    assert stops.ends(wanted, tmp_path / "whole")
-    expected = promised(tmp_path / "whole")
+    wanted = RECIPES[name](draw_source(tmp_path, THOROUGH))
+    assert stops.finishes(wanted, tmp_path / "whole")
+    expected = digests(tmp_path / "whole")
     for at, run in stopped_runs(stops, wanted, tmp_path):
         for again in itertools.count(1):
             second = tmp_path / "again"
             shutil.copytree(run, second)
-            ended = stops.ends(wanted, second, again, resume=True)
-            if not ended and not stops.ends(wanted, second, 1, resume=True):
-                assert stops.ends(wanted, second, resume=True)
-            assert promised(second) == expected, f"stopped at check {at}, and at check {again} of the resume"
+            ended = stops.finishes(wanted, second, again, resume=True)
+            if not ended and not stops.finishes(wanted, second, 1, resume=True):
+                assert stops.finishes(wanted, second, resume=True)
+            assert digests(second) == expected, f"stopped at check {at}, and at check {again} of the resume"
             shutil.rmtree(second)
             if ended:
                 break
@@ -204,11 +150,11 @@ def test_several_runs_stopped_at_each_check(how: str, turn: bool, stops: Stops, 
 
     Stopped at the first check, its resume at the second, the resume of that at the third; or each in turn.
     """
-    wanted = RECIPES["a solved head alone"](drawn(tmp_path, COUNTS))
+    wanted = RECIPES["a solved head alone"](draw_source(tmp_path, COUNTS))
     train = train_folds if how == "folds" else train_seeds
 
     def ends(place: Path, at: int = 0, resume: bool = False) -> bool:
-        stops.made, stops.at, stops.number = 0, at, NUMBERS[at % len(NUMBERS)]
+        stops.set(at)
         try:
             for _ in train(wanted, place, 2, Options("cpu", resume=resume), lambda _place: Silent()):
                 pass
@@ -217,14 +163,14 @@ def test_several_runs_stopped_at_each_check(how: str, turn: bool, stops: Stops, 
         return True
 
     assert ends(tmp_path / "whole")
-    expected = {own.name: promised(own) for own in (tmp_path / "whole").iterdir()}
+    expected = {own.name: digests(own) for own in (tmp_path / "whole").iterdir()}
     assert len(expected) == 2
     for at in itertools.count(1):
         place = tmp_path / (f"stopped-{at}" if turn else "stopped")
         ended = ends(place, at, resume=not turn)
         if ended or turn:
             assert ended or ends(place, resume=True)
-            assert {own.name: promised(own) for own in place.iterdir()} == expected, f"stopped at check {at}"
+            assert {own.name: digests(own) for own in place.iterdir()} == expected, f"stopped at check {at}"
         if ended:
             assert at > 4
             return
@@ -232,17 +178,17 @@ def test_several_runs_stopped_at_each_check(how: str, turn: bool, stops: Stops, 
 
 def test_a_solved_head_whose_val_was_cut_short_counts(stops: Stops, tmp_path: Path) -> None:
     """As the advice has it: the features are there already, and the signal comes after the head is solved."""
-    wanted = RECIPES["a solved head alone"](drawn(tmp_path, COUNTS))
-    assert stops.ends(wanted, tmp_path / "whole")
+    wanted = RECIPES["a solved head alone"](draw_source(tmp_path, COUNTS))
+    assert stops.finishes(wanted, tmp_path / "whole")
     # Checks of its features, then of val.
     for at in itertools.count(1):
         run = tmp_path / f"stopped-{at}"
-        assert not stops.ends(wanted, run, at)
+        assert not stops.finishes(wanted, run, at)
         state = json.loads((run / "checkpoints" / "last" / "state.json").read_text())
         if state["phase_step"]:
             break
     # What earlier versions saved at this place, too.
     assert (state["epoch_step"], state["epoch"], state["best"]) == (1, 0, None)
-    assert stops.ends(wanted, run, resume=True)
-    assert promised(run) == promised(tmp_path / "whole")
+    assert stops.finishes(wanted, run, resume=True)
+    assert digests(run) == digests(tmp_path / "whole")
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 2

@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
-from test_every_stop import COUNTS, Stops, drawn, promised
 
+import tiny
 from finetune.errors import CheckpointError, FinishedRunError, StoppedError, UserError
-from finetune.model import backbones
 from finetune.recipe.load import dump_recipe, parse_recipe
 from finetune.recipe.schema import Recipe
 from finetune.training.fit import Result, fit
 from finetune.training.run import directory
 from finetune.training.run.directory import RunDir
+from stopped_runs import COUNTS, Stops, digests, draw_source
 
 RECIPE = """\
 seed: 3
@@ -32,8 +31,8 @@ cache: {{where: memory}}
 @pytest.fixture
 def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Recipe]:
     """``read("phases: [{epochs: 2}]")``: a recipe with that as its train section."""
-    monkeypatch.setattr(backbones.models, "get_model", tiny.create)
-    source = drawn(tmp_path, COUNTS)
+    tiny.stand_in(monkeypatch)
+    source = draw_source(tmp_path, COUNTS)
 
     def parse(train: str) -> Recipe:
         return parse_recipe(RECIPE.format(source=source, train=train), "recipe.yaml")
@@ -70,9 +69,9 @@ def test_where_rates_do_not_hang_on_the_length_it_is_as_if_so_long_from_the_star
     train(long, tmp_path / "at once")
     train(short, tmp_path / "run")
     assert longer(long, tmp_path / "run").epochs == 3
-    kept = [name for name in promised(tmp_path / "run") if name.endswith(".safetensors")]
+    kept = [name for name in digests(tmp_path / "run") if name.endswith(".safetensors")]
     assert len(kept) >= 3
-    at_once, extended = promised(tmp_path / "at once"), promised(tmp_path / "run")
+    at_once, extended = digests(tmp_path / "at once"), digests(tmp_path / "run")
     assert {name: extended[name] for name in kept} == {name: at_once[name] for name in kept}
     epochs = [line for line in lines(tmp_path / "run") if "split" not in line]
     assert epochs == [line for line in lines(tmp_path / "at once") if "split" not in line]
@@ -99,9 +98,9 @@ def test_where_they_do_the_schedule_begins_again(
     ]
     assert entries[0]["changed"] == ["recipe train.phases[0].epochs: 2 before, 4 now"]
     # Finished, and as its recipe says.
-    before = promised(run)
+    before = digests(run)
     assert train(recipe, run, resume=True).already_finished
-    assert promised(run) == before
+    assert digests(run) == before
 
 
 EXTENSIONS = {
@@ -142,7 +141,7 @@ def test_an_extension_that_is_stopped_ends_in_the_same_bits(
     shutil.copytree(tmp_path / "short", tmp_path / "whole")
     result = longer(long, tmp_path / "whole")
     assert result.epochs > len(lines(tmp_path / "short")) - 1
-    expected = promised(tmp_path / "whole")
+    expected = digests(tmp_path / "whole")
     for at in itertools.count(1):
         run = tmp_path / f"stopped-{at}"
         shutil.copytree(tmp_path / "short", run)
@@ -159,7 +158,7 @@ def test_an_extension_that_is_stopped_ends_in_the_same_bits(
             longer(long, run)
         else:
             train(long, run, resume=True)
-        assert promised(run) == expected, f"stopped at check {at}"
+        assert digests(run) == expected, f"stopped at check {at}"
     assert at > 4
 
 
@@ -192,7 +191,7 @@ def test_a_kill_while_the_extension_is_written_down(
     train(short, tmp_path / "short")
     shutil.copytree(tmp_path / "short", tmp_path / "whole")
     longer(long, tmp_path / "whole")
-    expected = promised(tmp_path / "whole")
+    expected = digests(tmp_path / "whole")
     real = directory.write_whole
     for at in itertools.count(1):
         run = tmp_path / f"killed-{at}"
@@ -213,7 +212,7 @@ def test_a_kill_while_the_extension_is_written_down(
             else:
                 break
         longer(long, run)
-        assert promised(run) == expected, f"killed at write {at}"
+        assert digests(run) == expected, f"killed at write {at}"
     assert at > 4
 
 
@@ -221,7 +220,7 @@ def test_what_cannot_be_extended_says_what_to_do(read: Any, tmp_path: Path) -> N
     run = tmp_path / "run"
     recipe = read("phases: [{epochs: 2}]")
     train(recipe, run)
-    before = promised(run)
+    before = digests(run)
     with pytest.raises(UserError, match=r"no more epochs than this run has trained.*epochs=4"):
         longer(recipe, run)
     with pytest.raises(UserError, match="no more epochs"):
@@ -230,7 +229,7 @@ def test_what_cannot_be_extended_says_what_to_do(read: Any, tmp_path: Path) -> N
         longer(read("phases: [{epochs: 3, freeze: 1}]"), run)
     with pytest.raises(UserError, match="no more epochs"):
         longer(read("phases: [{epochs: 1}]"), run)
-    assert promised(run) == before
+    assert digests(run) == before
     cut = tmp_path / "within an epoch"
     train(read("max_steps: 3, phases: [{epochs: 4}]"), cut)
     with pytest.raises(UserError, match="ended within an epoch"):
@@ -369,7 +368,7 @@ def test_a_head_that_was_left_open_ends_in_the_bits_of_the_whole_recipe(
     whole = read(f"{LATER[name]}, phases: [{HEAD}, {{freeze: 2, epochs: 2}}]")
     stops = Stops(monkeypatch)
     train(whole, tmp_path / "at once")
-    expected = promised(tmp_path / "at once")
+    expected = digests(tmp_path / "at once")
     kept = [each for each in expected if each.endswith(".safetensors")]
     for at in itertools.count(1):
         run = tmp_path / f"stopped-{at}"
@@ -381,7 +380,7 @@ def test_a_head_that_was_left_open_ends_in_the_bits_of_the_whole_recipe(
                     break
                 except StoppedError:
                     stops.at, stopped = 0, True
-        found = promised(run)
+        found = digests(run)
         assert {each: found[each] for each in kept} == {each: expected[each] for each in kept}, at
         assert lines(run) == lines(tmp_path / "at once")
         assert (run / "resolved.yaml").read_text() == (tmp_path / "at once" / "resolved.yaml").read_text()
@@ -416,10 +415,10 @@ def test_an_open_run_is_whole_and_not_finished(read: Any, tmp_path: Path) -> Non
 def test_what_the_head_was_solved_with_stays(other: str, read: Any, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(read(f"phases: [{HEAD}]"), run, leave_open=True)
-    before = promised(run)
+    before = digests(run)
     with pytest.raises(UserError, match=r"recipe train\."):
         longer(read(other), run)
-    assert promised(run) == before
+    assert digests(run) == before
 
 
 def test_after_gradient_steps_nothing_but_the_length_may_change(read: Any, tmp_path: Path) -> None:

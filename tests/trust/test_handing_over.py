@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.trust.conftest import RECIPE
-from tests.trust.test_signals import gone, in_training, linux_only
+from processes import gone, in_training, linux_only, recipe_text
 
 resource = pytest.importorskip("resource")
 SECONDS = 120  # A hang is a failure; nothing takes so long.
@@ -58,10 +57,9 @@ def ends(start: Any) -> Callable[..., tuple[int, str, str]]:
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> list[Any]:
-    """What a run without loader processes comes to."""
+    """The metrics of a run without loader processes."""
     folder = tmp_path_factory.mktemp("plain")
-    text = RECIPE.replace("SOURCE", str(shapes)).replace("WORKERS", "0").replace("EPOCHS", "1")
-    (folder / "recipe.yaml").write_text(text)
+    (folder / "recipe.yaml").write_text(recipe_text(shapes))
     words = ["train", folder / "recipe.yaml", "--run-dir", folder / "run", "--device", "cpu"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-m", "finetune", *map(str, words)], env=environment, check=True)

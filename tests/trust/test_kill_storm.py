@@ -1,8 +1,7 @@
 """What `scripts/kill-storm` brings along; the storm itself takes minutes, and is for a person to start."""
 
-import importlib.machinery
-import importlib.util
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -10,16 +9,10 @@ import pytest
 
 from finetune.recipe.load import load_recipe
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "kill-storm"
-
 
 @pytest.fixture(scope="module")
-def storm() -> ModuleType:
-    loader = importlib.machinery.SourceFileLoader("kill_storm", str(SCRIPT))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("kill_storm", loader))  # type: ignore[arg-type]
-    code = compile(SCRIPT.read_text(), str(SCRIPT), "exec")  # leaves no compiled file beside the script
-    exec(code, module.__dict__)
-    return module
+def storm(load_script: Callable[[str], ModuleType]) -> ModuleType:
+    return load_script("kill-storm")
 
 
 def test_its_recipes_are_of_every_kind(storm: ModuleType, tmp_path: Path) -> None:

@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 from PIL import Image
-from test_every_stop import COUNTS, drawn, promised
 
+import tiny
+from finetune.data.batches.loaders import read_draws
 from finetune.errors import DataError
 from finetune.features import cached
-from finetune.model import backbones
 from finetune.recipe.load import parse_recipe
 from finetune.training.fit import fit
 from finetune.training.run.directory import RunDir
+from stopped_runs import COUNTS, digests, draw_source
 
 RECIPE = """\
 seed: 3
@@ -29,20 +29,20 @@ cache: {{where: disk}}
 @pytest.fixture
 def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, str]]:
     """``train("run")``: what is promised of a run of that name, on images that are at ``tmp_path``."""
-    monkeypatch.setattr(backbones.models, "get_model", tiny.create)
-    source = drawn(tmp_path, COUNTS)
+    tiny.stand_in(monkeypatch)
+    source = draw_source(tmp_path, COUNTS)
 
     def run(name: str) -> dict[str, str]:
         with RunDir.open(tmp_path / name) as opened:
             fit(parse_recipe(RECIPE.format(source=source), "recipe.yaml"), opened, device="cpu")
-        return promised(tmp_path / name)
+        return digests(tmp_path / name)
 
     return run
 
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, does: Callable[[], None]) -> None:
     """Have ``does`` happen once, after the contents were looked at and before images are read."""
-    real, done = cached.read_draws, []
+    real, done = read_draws, list[bool]()
 
     def read(*args: Any, **options: Any) -> Iterator[Any]:
         if not done:

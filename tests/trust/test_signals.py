@@ -16,36 +16,7 @@ import pytest
 
 from finetune.errors import StoppedError
 from finetune.training.run.signals import Signals
-
-linux_only = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at /proc")
-
-
-def children(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def in_training(process: Any, run: Path, workers: int) -> list[int]:
-    """Wait until steps are being saved; the process numbers of the loaders."""
-    deadline = time.monotonic() + 90
-    while not (run / "checkpoints" / "last").is_dir() or len(children(process.pid)) < workers:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return children(process.pid)
-
-
-def gone(pids: list[int], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while any(map(alive, pids)) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return not any(map(alive, pids))
+from processes import gone, in_training, linux_only
 
 
 @linux_only
