@@ -270,7 +270,7 @@ def test_a_run_that_is_not_finished_is_finished_first(
 ) -> None:
     stops = Stops(monkeypatch)
     short, long = read("phases: [{epochs: 2}]"), read("phases: [{epochs: 3}]")
-    assert not stops.ends(short, tmp_path / "run", 2)
+    assert not stops.finishes(short, tmp_path / "run", 2)
     stops.at = 0
     with pytest.raises(UserError, match="let this one come to its end first"):
         longer(long, tmp_path / "run")
