@@ -1,1 +1,1 @@
-"""What a frozen prefix computes, once: networks cut in two, features kept, and heads solved on them."""
+"""Features of frozen layers: networks cut into prefix and suffix, cached features, and solved heads."""

@@ -1,7 +1,7 @@
-"""The looks that a split's images have, each with its features."""
+"""Cached features: batches of features in place of the images of a split."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -14,18 +14,19 @@ from finetune.data.processes import nothing
 from finetune.data.sources.dataset import Split
 from finetune.errors import BadImageError, DataError, printable
 from finetune.features.extract import Extractor
+from finetune.features.progress import Check, OnProgress, no_progress
 from finetune.features.store import FeatureStore
 from finetune.image.transforms import Transform
 
 
 class CachedFeatures:
-    """Batches of features of a split's images, from a store that is filled before the first batch.
+    """The features of a split's images, from a store that :meth:`fill` fills before the first batch.
 
-    A row goes by the SHA-256 of its image's contents and, where images are augmented, the key of the
-    look: a file that changes is another image, and splits and runs share what they have in common.
+    The identity of a row is the SHA-256 of the image's contents and, with augmentation, of the key of the
+    view. A changed file is therefore another image, and splits and runs share the rows of images they share.
 
     Args:
-        plain: every look of an image is the same (no augmentation), whatever its key.
+        plain: there is no augmentation: all views of an image are the same, whatever their key.
     """
 
     def __init__(
@@ -51,94 +52,81 @@ class CachedFeatures:
         *,
         workers: int = 0,
         on_bad_image: OnBadImage = "error",
-        watch: Callable[[Iterable[Batch]], Iterable[Batch]] = iter,
-        check: Callable[[], None] = nothing,
-        tell: Callable[[int, int], None] = lambda done, total: None,
+        check: Check = nothing,
+        progress: OnProgress = no_progress,
     ) -> int:
-        """Have a row for each of ``draws``: those that are not in the store are computed, in that order.
+        """Make sure the store has a row for each of ``draws``; missing rows are computed in that order.
 
         Args:
-            watch: passes batches on, and may stop by raising; what was computed until then is kept.
-            check: is called while a batch is waited for, and may stop in the same way.
-            tell: gets the number of images done, and of all that are to be.
+            check: called before each batch and while waiting for one. It may raise to stop; rows computed
+                until then stay in the store.
+            progress: called with the number of missing images done, and their total.
 
         Returns:
-            How many were computed.
+            The number of rows computed.
 
         Raises:
             BadImageError: an image cannot be read and ``on_bad_image`` is error.
-            DataError: not one can be read, or one is replaced meanwhile by another image.
+            DataError: no image can be read, or an image file is replaced while its features are computed.
         """
-        wanted = list(dict.fromkeys(self._look(draw) for draw in draws))
+        views = list(dict.fromkeys(self._view(draw) for draw in draws))
         changes = Changes(self._split)
-        digests: dict[int, bytes] = {}
-        for index in dict.fromkeys(index for index, _ in wanted):
-            try:
-                digests[index] = self._split.digest(index)
-            except BadImageError as error:
-                if on_bad_image == "error":
-                    raise
-                self._bad[index] = error
-        readable = [look for look in wanted if look[0] in digests]
-        identity = {look: self._identity(digests[look[0]], look[1]) for look in readable}
-        # One of each: images with the same contents share a row.
-        missing = list({identity[look]: look for look in reversed(readable)}.values())[::-1]
-        missing = [look for look in missing if identity[look] not in self._store]
+        digests = self._digests(views, on_bad_image)
+        identities = {view: self._identity(digests[view[0]], view[1]) for view in views if view[0] in digests}
+        # Images with the same contents share a row.
+        distinct = {identities[view]: view for view in reversed(identities)}
+        missing = [view for identity, view in reversed(distinct.items()) if identity not in self._store]
+        left: dict[int, list[bytes]] = {}
+        for view in missing:
+            left.setdefault(view[0], []).append(identities[view])
         done = 0
-        keys = dict[int, list[bytes]]()
-        for look in missing:
-            keys.setdefault(look[0], []).append(identity[look])
         batches = read_draws(
             self._split,
             self._transform,
             missing,
-            batch_size=self._extract.together if self._extract.together > 1 else 16,
+            batch_size=self._extract.images_per_pass if self._extract.images_per_pass > 1 else 16,
             workers=workers,
             on_bad_image=on_bad_image,
             check=check,
         )
         try:
-            for batch in watch(batches) if missing else ():
-                self._bad.update(zip(self._bad_places(batch, missing, done), batch.bad, strict=True))
+            for batch in batches if missing else ():
+                check()
+                self._bad.update(zip(self._bad_indices(batch, missing, done), batch.bad, strict=True))
                 if batch.indices:
-                    for index in changes.among(batch.indices):
-                        if self._split.digest(index) != digests[index]:
-                            # A row under its former contents would be found, and believed, by other runs.
-                            raise DataError(
-                                f"{printable(self._split.name(index))}: was replaced while its features were "
-                                "computed. Start again once nothing writes there"
-                            )
-                    names = [keys[index].pop(0) for index in batch.indices]
-                    self._store.add(names, self._extract(batch.images))
+                    self._refuse_replaced(changes.among(batch.indices), digests)
+                    self._store.add(
+                        [left[index].pop(0) for index in batch.indices], self._extract(batch.images)
+                    )
                 done += len(batch.indices) + len(batch.bad)
-                tell(done, len(missing))
+                progress(done, len(missing))
         finally:
             self._store.flush()
-        found = [look for look in readable if identity[look] in self._store]
-        places = self._store.locate([identity[look] for look in found])
+        found = [view for view, identity in identities.items() if identity in self._store]
+        places = self._store.locate([identities[view] for view in found])
         self._places.update(zip(found, map(tuple, places.tolist()), strict=True))
-        if wanted and not self._places:
+        if views and not self._places:
             first = next(iter(self._bad.values()))
             raise DataError(f"none of the {len(self._split)} images can be read; the first: {first}")
-        return done - sum(look[0] in self._bad for look in missing)
+        return done - sum(view[0] in self._bad for view in missing)
 
     def batch(self, draws: Sequence[Draw]) -> Batch:
-        """Features in place of images; what could not be read is in :attr:`Batch.bad`."""
-        looks = [self._look(draw) for draw in draws]
-        good = [look for look in looks if look in self._places]
-        rows = self._store.read(np.array([self._places[look] for look in good], np.int64).reshape(-1, 2))
+        """Return features in place of images; :attr:`Batch.bad` has the images that could not be read."""
+        views = [self._view(draw) for draw in draws]
+        good = [view for view in views if view in self._places]
+        rows = self._store.read(np.array([self._places[view] for view in good], np.int64).reshape(-1, 2))
         indices = tuple(index for index, _ in good)
         labels = torch.from_numpy(self._split.targets[np.asarray(indices, dtype=np.int64)])
-        bad = tuple(self._bad[index] for index, _ in looks if index in self._bad)
+        bad = tuple(self._bad[index] for index, _ in views if index in self._bad)
         return Batch(self._extract.spec.features(rows), labels, labels, indices, bad)
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
-        """All images of the split in its order, each in its only look."""
+        """Yield all images of the split in order, without augmentation."""
         count = len(self._split)
         for start in range(0, count, batch_size):
             yield self.batch([(index, 0) for index in range(start, min(start + batch_size, count))])
 
-    def _look(self, draw: Draw) -> Draw:
+    def _view(self, draw: Draw) -> Draw:
         return (draw[0], 0) if self._plain else draw
 
     def _identity(self, digest: bytes, key: int) -> bytes:
@@ -146,9 +134,30 @@ class CachedFeatures:
             return hashlib.sha256(digest).digest()
         return hashlib.sha256(digest + key.to_bytes(8, "little")).digest()
 
+    def _digests(self, views: Sequence[Draw], on_bad_image: OnBadImage) -> dict[int, bytes]:
+        """Hash the contents of each image that can be read."""
+        digests: dict[int, bytes] = {}
+        for index in dict.fromkeys(index for index, _ in views):
+            try:
+                digests[index] = self._split.digest(index)
+            except BadImageError as error:
+                if on_bad_image == "error":
+                    raise
+                self._bad[index] = error
+        return digests
+
+    def _refuse_replaced(self, changed: Iterable[int], digests: dict[int, bytes]) -> None:
+        for index in changed:
+            if self._split.digest(index) != digests[index]:
+                # Its row would be stored under the old contents, and other runs would use it.
+                raise DataError(
+                    f"{printable(self._split.name(index))}: was replaced while its features were computed. "
+                    "Start again once nothing writes there"
+                )
+
     @staticmethod
-    def _bad_places(batch: Batch, missing: Sequence[Draw], done: int) -> list[int]:
-        """Which of the images of ``batch`` are the bad ones: those that are not among its indices."""
+    def _bad_indices(batch: Batch, missing: Sequence[Draw], done: int) -> list[int]:
+        """Return the requested images of ``batch`` that are not among its indices."""
         asked = [index for index, _ in missing[done : done + len(batch.indices) + len(batch.bad)]]
         left = list(batch.indices)
         bad = []

@@ -1,20 +1,21 @@
-"""A network cut at the end of a layer: the prefix that is frozen, and the suffix that trains.
+"""A network, cut after a layer into its prefix, which is frozen, and its suffix, which trains.
 
-Cut and not otherwise changed, prefix and suffix compute the bits of the whole network. For use, the prefix
-is then brought into *inference form*: eval mode, no autograd, every BatchNorm that directly follows a
-convolution folded into it (in the weights' own fp32). Folding saves time and changes the last bits, so there
-is one rule: **while the first k layers are frozen, everything that the run computes in that phase, training
-steps and val alike, goes through the folded prefix, whether its features are kept or computed anew.** A
-network that is judged or used whole (val, test, ``eval``, ``predict``) runs in inference form too. What is
-saved and exported is the network as it is. The two differ by rounding, about 1e-6 of the logits.
+A cut alone changes nothing: prefix and suffix compute the same bits as the whole network. For use, the prefix
+is put into *inference form*: eval mode, no autograd, and every BatchNorm that directly follows a convolution
+folded into it, in fp32. Folding saves time and changes the last bits, so there is one rule: **while the first
+k layers are frozen, everything in that phase, training steps and validation alike, uses the folded prefix,
+whether its features are cached or computed each time.** A network that is only evaluated (val, test,
+``eval``, ``predict``) also runs in inference form. Checkpoints and exports hold the unfolded network. The two
+differ by rounding, about 1e-6 of the logits.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from finetune.errors import FinetuneError
@@ -28,15 +29,15 @@ class CutError(FinetuneError):
 
 @dataclass(frozen=True)
 class CutNetwork:
-    """A network in two.
+    """A network in two parts.
 
     Attributes:
-        prefix: images ``(N, C, S, S)`` to the value that leaves layer k, in inference form.
-        train: that value to logits, as the network trains: with the modes it had when it was cut.
-        evaluate: that value to logits, in eval mode.
+        prefix: computes the output of layer k from images ``(N, C, S, S)``, in inference form.
+        train: the suffix for training: computes logits, with each module in the mode it had at the cut.
+        evaluate: the suffix in eval mode.
 
-    ``train`` and ``evaluate`` share the network's own modules and parameters; the prefix has copies of those
-    that were folded, and shares the rest.
+    ``train`` and ``evaluate`` share the network's modules and parameters. The prefix has copies of the folded
+    modules and shares the others.
     """
 
     prefix: nn.Module
@@ -45,96 +46,95 @@ class CutNetwork:
 
 
 def cut_network(module: nn.Module, table: LayerTable, k: int) -> CutNetwork:
-    """Cut ``module`` after the first ``k`` layers of ``table`` (1 up to all of the body).
+    """Cut ``module`` after the first ``k`` layers of ``table`` (1 to all of the body).
 
-    At the end of the body that is the pooled feature, just before the head. The first k layers must be in
-    eval mode, as :meth:`finetune.model.freeze.Freeze.train_mode` puts them.
+    At the end of the body, the cut is at the pooled features, just before the head. The first k layers must
+    be in eval mode, as :meth:`finetune.model.freeze.Freeze.train_mode` sets it.
 
     Raises:
-        CutError: the network cannot be traced, or something else than one tensor leads on (auxiliary
+        CutError: the network cannot be traced, or more than one tensor crosses the cut (auxiliary
             classifiers, in training).
     """
     return CutNetwork(
-        fold(prefix_graph(module, table, k)),
+        fold_batchnorm(prefix_graph(module, table, k)),
         suffix_graph(module, table, k, training=True),
         suffix_graph(module, table, k),
     )
 
 
 def prefix_graph(module: nn.Module, table: LayerTable, k: int) -> fx.GraphModule:
-    """Images to what leaves layer ``k``, in eval mode; not folded.
+    """Return the graph from images to the output of layer ``k``, in eval mode and not folded.
 
     Raises:
         CutError: as :func:`cut_network`.
     """
     graph = _trace(module)
-    return _part(module, graph, None, _cut(graph, table, k))
+    return _part(module, graph, None, _cut_point(graph, table, k))
 
 
-def stretch_graphs(module: nn.Module, table: LayerTable, ks: Sequence[int]) -> list[fx.GraphModule]:
-    """The network's first layers in consecutive pieces: images to what leaves layer ``ks[0]``, that to what
-    leaves ``ks[1]``, and so on; in eval mode, not folded.
+def segment_graphs(module: nn.Module, table: LayerTable, ks: Sequence[int]) -> list[fx.GraphModule]:
+    """Return consecutive graphs: from images to layer ``ks[0]``, from there to layer ``ks[1]``, and so on.
+
+    They are in eval mode and not folded.
 
     Args:
-        ks: rising numbers of layers, each 1 up to all of the body.
+        ks: increasing layer numbers, each 1 to all of the body.
 
     Raises:
         CutError: as :func:`cut_network`.
     """
     graph = _trace(module)
-    cuts = [_cut(graph, table, k) for k in ks]
-    return [_part(module, graph, *ends) for ends in pairwise([None, *cuts])]
+    points = [_cut_point(graph, table, k) for k in ks]
+    return [_part(module, graph, *ends) for ends in pairwise([None, *points])]
 
 
 def suffix_graph(module: nn.Module, table: LayerTable, k: int, *, training: bool = False) -> fx.GraphModule:
-    """What leaves layer ``k`` to logits.
+    """Return the graph from the output of layer ``k`` to the logits.
 
     Args:
-        training: with each module in the mode it is in; False: in eval mode. A graph keeps what it was
-            traced with: its user sees to it that the modules are in the same mode when it runs.
+        training: trace each module in its current mode, instead of eval mode. The graph is fixed at that
+            mode: the caller must run it with the modules in the same mode.
 
     Raises:
         CutError: as :func:`cut_network`.
     """
     graph = _trace(module)
-    cut = _cut(graph, table, k)
+    point = _cut_point(graph, table, k)
     if training:
         other = _trace(module, as_it_stands=True)
         there = None
         for ours, theirs in zip(graph.nodes, other.nodes, strict=False):
             if call_of(ours) != call_of(theirs):
                 break
-            if ours is cut:
+            if ours is point:
                 there = theirs
                 break
         if there is None:
-            raise CutError("its first layers do something else in training than in evaluation")
-        graph, cut = other, there
-    return _part(module, graph, cut, None)
+            raise CutError("its first layers behave differently in training and in evaluation")
+        graph, point = other, there
+    return _part(module, graph, point, None)
 
 
 def inference_form(module: nn.Module) -> nn.Module:
-    """``module`` in inference form; itself where it cannot be traced. It shares what is not folded.
+    """Return ``module`` in inference form, or ``module`` itself if it cannot be traced.
 
-    Its forward is that of eval mode. The weights that are folded are those of now.
+    The result computes what eval mode computes. It has copies of the folded weights and shares the others.
     """
     try:
-        return fold(_part(module, _trace(module), None, None))
+        return fold_batchnorm(_part(module, _trace(module), None, None))
     except CutError:
         return module
 
 
-def fold(prefix: fx.GraphModule) -> fx.GraphModule:
-    """``prefix`` in eval mode with each BatchNorm folded into the convolution that alone leads to it.
+def fold_batchnorm(prefix: fx.GraphModule) -> fx.GraphModule:
+    """Return ``prefix`` in eval mode with BatchNorms folded into the convolutions before them.
 
-    ``prefix`` itself, and the modules that it shares with a network, are left as they are.
+    A BatchNorm is folded if a convolution is its only input and has no other use. ``prefix``, and the modules
+    it shares with a network, do not change.
     """
     graph, new_nodes = fx.Graph(), dict[fx.Node, fx.Node]()
     modules = dict(prefix.named_modules())
-    uses: dict[str, int] = {}
-    for node in prefix.graph.nodes:
-        if node.op == "call_module":
-            uses[str(node.target)] = uses.get(str(node.target), 0) + 1
+    uses = Counter(str(node.target) for node in prefix.graph.nodes if node.op == "call_module")
     folded: dict[str, nn.Module] = {}
     gone: dict[fx.Node, fx.Node] = {}
     for node in prefix.graph.nodes:
@@ -183,18 +183,18 @@ def _trace(module: nn.Module, *, as_it_stands: bool = False) -> fx.Graph:
         raise CutError(str(error)) from None
 
 
-def _cut(graph: fx.Graph, table: LayerTable, k: int) -> fx.Node:
+def _cut_point(graph: fx.Graph, table: LayerTable, k: int) -> fx.Node:
     if not 1 <= k <= len(table.body):
         raise ValueError(f"k is 1 to {len(table.body)}, not {k}")
     name = table.body[k - 1].cut
     node: fx.Node | None = next((each for each in graph.nodes if each.name == name), None)
     if name is None or node is None:
-        raise CutError(f"there is no point after {table.body[k - 1].name} that one tensor crosses")
+        raise CutError(f"there is no point after {table.body[k - 1].name} that only one tensor crosses")
     return node
 
 
 def _part(module: nn.Module, whole: fx.Graph, start: fx.Node | None, stop: fx.Node | None) -> fx.GraphModule:
-    """The graph from ``start`` (None: the image) to ``stop`` (None: the logits)."""
+    """Return the graph from ``start`` (None: the image) to ``stop`` (None: the logits)."""
     nodes = list(whole.nodes)
     image = next(node for node in nodes if node.op == "placeholder")
     source = start or image
@@ -208,7 +208,7 @@ def _part(module: nn.Module, whole: fx.Graph, start: fx.Node | None, stop: fx.No
             needed.add(node)
             waiting.extend(node.all_input_nodes)
     if source is not image and image in needed:
-        raise CutError("more than one tensor leads on from there")
+        raise CutError("more than one tensor crosses that point")
     graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
     for node in nodes:
         if node is source:
@@ -219,16 +219,3 @@ def _part(module: nn.Module, whole: fx.Graph, start: fx.Node | None, stop: fx.No
     part = fx.GraphModule(module, graph, type(module).__name__)
     part.training = module.training
     return part
-
-
-@torch.no_grad()
-def output_of(prefix: nn.Module, images: Tensor) -> Tensor:
-    """What ``prefix`` computes from ``images``.
-
-    Raises:
-        CutError: it is not one value an image.
-    """
-    features = prefix(images)
-    if not isinstance(features, Tensor) or features.ndim < 1 or len(features) != len(images):
-        raise CutError("what leaves that layer is not one row an image")
-    return features

@@ -5,20 +5,20 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from finetune.features.cut import fold, stretch_graphs
+from finetune.features.cut import fold_batchnorm, segment_graphs
 from finetune.model.layers import LayerTable
 from finetune.model.truncate import Pool, plan_pools
 
 
-class Depths(nn.Module):
-    """Images (N, C, S, S) to one (N, D) for each of the layers ``ks``, averaged over places or tokens.
+class DepthExtractor(nn.Module):
+    """Computes features (N, D) after each of the layers ``ks``, averaged over positions or tokens.
 
-    In eval mode, with the network's own modules, so that hooks on them see what passes; or ``folded``, each
-    BatchNorm into its convolution, which is faster.
+    It is in eval mode and runs the network's own modules, so hooks on them see the values. With ``folded``,
+    BatchNorms are folded into convolutions instead, which is faster.
 
     Raises:
         CutError: the network cannot be cut there.
-        UserError: what leaves one of the layers cannot be made a vector.
+        UserError: the output of a layer cannot be reduced to a vector.
     """
 
     def __init__(
@@ -33,15 +33,15 @@ class Depths(nn.Module):
     ) -> None:
         super().__init__()
         self._pools = [Pool(axes) for axes, _ in plan_pools(module, table, ks, image_size, channels)]
-        stretches = stretch_graphs(module, table, ks)
-        self._stretches = nn.ModuleList(map(fold, stretches) if folded else stretches)
+        segments = segment_graphs(module, table, ks)
+        self._segments = nn.ModuleList(map(fold_batchnorm, segments) if folded else segments)
         self.eval()
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Features, the shallowest first."""
+        """Compute the features of images (N, C, S, S), the shallowest first."""
         found, value = [], images
-        for stretch, pool in zip(self._stretches, self._pools, strict=True):
-            value = stretch(value)
+        for segment, pool in zip(self._segments, self._pools, strict=True):
+            value = segment(value)
             found.append(pool(value))
         return found

@@ -1,10 +1,10 @@
-"""Images through a frozen prefix: each image's features are the same bits in whatever batch it comes.
+"""The extractor: computes the features of images so that they do not depend on the batch.
 
-How many images a convolution or matrix product is given decides how the work is divided, and so the last
-bits of each image's result; where in the batch an image stands, and which others stand beside it, does
-not (measured on the CPU, on ResNet, MobileNet-v3, EfficientNet and ViT). So the prefix always computes a
-fixed number of images at a time, the last of them repeated where there are fewer. That the place makes no
-difference is tried out before it is relied on; where it does make one, images are computed one by one.
+The number of images in a pass decides how a convolution or matrix product divides its work, and so the last
+bits of the result. The position of an image in the pass, and the other images in it, do not matter (measured
+on the CPU for ResNet, MobileNet-v3, EfficientNet and ViT). So every pass has a fixed number of images; a
+last, smaller one is filled up with copies. The extractor tests whether the position matters before it relies
+on this. If it does, images are computed one by one.
 """
 
 import contextlib
@@ -17,21 +17,21 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from finetune.features.cut import CutError, prefix_graph, stretch_graphs
+from finetune.features.cut import CutError, prefix_graph, segment_graphs
 from finetune.model.layers import LayerTable, on_meta
 
-# Images at a time on the CPU. Fewer are slower, and the last batch of an epoch is filled up to it.
-TOGETHER = 16
+# Images per pass on the CPU. Smaller passes are slower; larger ones waste more in the last pass.
+IMAGES_PER_PASS = 16
 
 Autocast = Callable[[], contextlib.AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
 class RowSpec:
-    """How the features of one image are laid out in memory.
+    """The memory layout of the features of one image.
 
-    A map ``(C, H, W)`` in channels-last format is a row ``(H, W, C)``: a batch made of rows then has the very
-    strides that the prefix gave it, by which the suffix's kernels are chosen.
+    A map ``(C, H, W)`` in channels-last format is stored as a row ``(H, W, C)``. A batch of rows then has the
+    same strides as the prefix's output, and the suffix selects the same kernels.
     """
 
     shape: tuple[int, ...]
@@ -40,15 +40,15 @@ class RowSpec:
 
     @property
     def nbytes(self) -> int:
-        """Of one row."""
+        """The size of one row."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def rows(self, features: Tensor) -> Tensor:
-        """A batch as the prefix computes it -> rows ``(N, *shape)``."""
+        """Convert a batch from the prefix to rows ``(N, *shape)``."""
         return features.movedim(1, -1) if self.channels_last else features
 
     def features(self, rows: Tensor) -> Tensor:
-        """Rows ``(N, *shape)``, contiguous -> a batch as the suffix takes it."""
+        """Convert contiguous rows ``(N, *shape)`` to a batch for the suffix."""
         return rows.movedim(-1, 1) if self.channels_last else rows
 
     def to_dict(self) -> dict[str, object]:
@@ -57,16 +57,16 @@ class RowSpec:
 
 
 class Extractor:
-    """A prefix, and the way it is computed.
+    """Computes features of images with a prefix.
 
     Args:
-        prefix: of :func:`finetune.features.cut.cut_network`, on ``device``.
-        image: shape of one image, ``(C, S, S)``.
-        autocast: the context that forward passes run in.
-        batch_size: of the training batches; on a GPU so many images are computed at a time.
+        prefix: from :func:`finetune.features.cut.cut_network`, on ``device``.
+        image: the shape of one image, ``(C, S, S)``.
+        autocast: the context of forward passes.
+        batch_size: of training; on a GPU also the number of images per pass.
 
     Raises:
-        CutError: what the prefix computes is not one row an image.
+        CutError: the prefix does not compute one row per image.
     """
 
     def __init__(
@@ -75,16 +75,16 @@ class Extractor:
         image: tuple[int, int, int],
         device: torch.device,
         autocast: Autocast,
-        batch_size: int = TOGETHER,
+        batch_size: int = IMAGES_PER_PASS,
     ) -> None:
         self._prefix = prefix
         self._device = device
         self._autocast = autocast
-        self.together = TOGETHER if device.type == "cpu" else batch_size
-        trial = torch.randn(self.together, *image, generator=torch.Generator().manual_seed(0))
+        self.images_per_pass = IMAGES_PER_PASS if device.type == "cpu" else batch_size
+        trial = torch.randn(self.images_per_pass, *image, generator=torch.Generator().manual_seed(0))
         first = self._run(trial)
         if first.ndim < 2 or len(first) != len(trial):
-            raise CutError("what leaves that layer is not one row an image")
+            raise CutError("the layer does not compute one row per image")
         plain = first.ndim != 4 or first.is_contiguous()
         channels_last = not plain and first.is_contiguous(memory_format=torch.channels_last)
         shape = tuple(first.shape[1:])
@@ -92,32 +92,33 @@ class Extractor:
             (*shape[1:], shape[0]) if channels_last else shape, first.dtype, channels_last=channels_last
         )
         if not torch.equal(self._run(trial.roll(3, 0)).roll(-3, 0), first):
-            self.together = 1
+            self.images_per_pass = 1
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Images ``(N, C, S, S)`` -> rows ``(N, *spec.shape)`` on the device, contiguous."""
+        """Compute rows ``(N, *spec.shape)``, contiguous and on the device, from images ``(N, C, S, S)``."""
         rows = torch.empty(len(images), *self.spec.shape, dtype=self.spec.dtype, device=self._device)
-        for start in range(0, len(images), self.together):
-            part = images[start : start + self.together]
-            lacking = self.together - len(part)
+        for start in range(0, len(images), self.images_per_pass):
+            part = images[start : start + self.images_per_pass]
+            lacking = self.images_per_pass - len(part)
             if lacking:
                 part = torch.cat([part, part[-1:].expand(lacking, *part.shape[1:])])
-            rows[start : start + self.together] = self.spec.rows(self._run(part))[: self.together - lacking]
+            stop = start + self.images_per_pass
+            rows[start:stop] = self.spec.rows(self._run(part))[: self.images_per_pass - lacking]
         return rows
 
-    def at_once(self, images: Tensor, autocast: Autocast) -> Tensor:
-        """Images -> the batch that the suffix takes, computed in one pass: for looks that are seen once.
+    def one_pass(self, images: Tensor, autocast: Autocast) -> Tensor:
+        """Compute a batch for the suffix in one pass, for views that are used only once.
 
         Args:
-            autocast: the context of this pass, in place of the extractor's own.
+            autocast: the context of this pass, in place of the extractor's.
         """
         if len(images):
             return self._run(images, autocast)
         return self.spec.features(torch.empty(0, *self.spec.shape, device=self._device))
 
-    def fingerprint(self) -> str:
-        """SHA-256 of what is computed: operations, settings, weights, and how many images at a time."""
-        digest = hashlib.sha256(f"{self.together}\n{self._prefix!r}\n".encode())
+    def digest(self) -> str:
+        """Hash everything that features depend on: operations, settings, weights, and images per pass."""
+        digest = hashlib.sha256(f"{self.images_per_pass}\n{self._prefix!r}\n".encode())
         digest.update(str(getattr(self._prefix, "code", "")).encode())
         for name, value in self._prefix.state_dict(keep_vars=True).items():
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
@@ -134,14 +135,14 @@ class Extractor:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one image costs in the first k layers: floating-point operations, and numbers that come out."""
+    """What the first k layers do with one image: floating-point operations, and numbers in their output."""
 
     flops: int
     numbers: int
 
 
 def cost(module: nn.Module, table: LayerTable, k: int, image_size: int, channels: int = 3) -> Cost:
-    """Count, on the meta device, what the first ``k`` layers do with one image.
+    """Count the cost of the first ``k`` layers on the meta device, without computing anything.
 
     Raises:
         CutError: the network cannot be cut there.
@@ -150,13 +151,13 @@ def cost(module: nn.Module, table: LayerTable, k: int, image_size: int, channels
 
 
 def costs(module: nn.Module, table: LayerTable, image_size: int, channels: int = 3) -> list[Cost]:
-    """:func:`cost` for each k, from one pass."""
+    """Count :func:`cost` for every k, in one pass."""
     ks = range(1, len(table.body) + 1)
-    return _count(stretch_graphs(on_meta(module).eval(), table, ks), image_size, channels)
+    return _count(segment_graphs(on_meta(module).eval(), table, ks), image_size, channels)
 
 
 def _count(parts: Sequence[nn.Module], image_size: int, channels: int) -> list[Cost]:
-    # With a gradient in sight, attention takes its plain path, whose operations are counted.
+    # With a gradient required, attention takes its plain path, whose operations are counted.
     value = torch.empty(1, channels, image_size, image_size, device="meta", requires_grad=True)
     found = []
     with FlopCounterMode(display=False) as counter:

@@ -1,142 +1,139 @@
-"""The last stretch to the minimum of softmax regression, by Newton's method with conjugate gradients.
+"""Newton's method with conjugate gradients, for the last steps to the minimum of softmax regression.
 
-L-BFGS comes near a minimum in a few steps and to it in hundreds, each of them in double precision. Here the
-steps are in single precision, and only what judges them is in double: the gradient, of which there are a few.
-Rounding in a step makes it a little less good; the next gradient tells what is left.
+L-BFGS gets close to the minimum in a few steps, but reaches it only after hundreds of steps in double
+precision. Here, only the gradient and the objective are computed in double precision, which is rarely. The
+Newton steps are solved in single precision: rounding makes a step slightly worse, and the next gradient
+corrects it.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from finetune.features.softmax import Axes, Minimum, Targets, weighed
+from finetune.features.softmax import Minimum, Objective
 
-# Newton's steps, and products with the Hessian in each, at most.
+# The largest number of Newton steps, and of Hessian products in each.
 STEPS, PRODUCTS = 20, 100
-# A step is solved until so much of the gradient is left, in units in which the curvature is about 1 ...
-LEFT = 0.1
-# ... and halved so often, at most, where it does not go down. Near the minimum, the objective goes down by
-# less than its own rounding: by such a share of itself it may seem to go up (Hager and Zhang 2005).
+# Conjugate gradients stop when this share of the gradient is left, in units in which the curvature is about
+# 1.
+REMAINDER = 0.1
+# A step that does not lower the objective is halved up to this many times. Near the minimum the decrease is
+# smaller than the rounding of the objective, so an increase of this share is accepted (Hager and Zhang 2005).
 HALVINGS, ROUNDING = 10, 1e-14
 
 
 @dataclass(frozen=True)
-class _Place:
-    """``table`` (C, R + 1), weight and bias; ``value`` of the objective there, and ``logs`` (N, C)."""
+class _Point:
+    """``table`` (C, R + 1) is weight and bias; ``value`` and ``logs`` (N, C) are the objective and
+    log-probabilities there.
+    """
 
     table: Tensor
     value: float
     logs: Tensor
 
 
-def refine(
-    axes: Axes,
-    targets: Targets,
-    decay: float,
-    class_weights: Sequence[float] | None,
-    start: Minimum,
-    *,
-    enough: float,
-) -> Minimum:
-    """The minimum that :func:`~finetune.features.softmax.minimise` would find, from ``start`` near it.
+def refine(objective: Objective, start: Minimum, *, tolerance: float) -> Minimum:
+    """Continue from ``start``, which is close to the minimum, until no derivative exceeds ``tolerance``.
 
-    Args:
-        axes: with ``rows`` (N, R).
-        targets: (N,).
-        decay: above 0, for features of unit total variance.
-        enough: no derivative is larger. ``reached`` of the result says whether that was so.
+    ``objective`` has rows in double precision. The result is not ``converged`` if the tolerance was missed.
     """
-    rows, single, labels = axes.rows, axes.rows.float(), torch.from_numpy(targets)
-    variances = torch.cat([axes.variances, torch.ones(1)]).float()
-    weighing = weighed(labels, class_weights, rows.dtype)
-    pull = torch.full((rows.shape[1] + 1,), decay, dtype=rows.dtype)
+    rows, single, labels = objective.rows, objective.rows.float(), torch.from_numpy(objective.targets)
+    row_weights = objective.row_weights()
+    pull = torch.full((rows.shape[1] + 1,), objective.decay, dtype=rows.dtype)
     pull[-1] = 0
     each = torch.arange(len(labels))
 
-    def at(table: Tensor) -> _Place:
+    def at(table: Tensor) -> _Point:
         logs = torch.addmm(table[:, -1], rows, table[:, :-1].T).log_softmax(1)
-        value = -float(logs[each, labels] @ weighing) + 0.5 * float((pull * table.square()).sum())
-        return _Place(table, value, logs)
+        value = -float(logs[each, labels] @ row_weights) + 0.5 * float((pull * table.square()).sum())
+        return _Point(table, value, logs)
 
-    place = at(torch.cat([start.weight, start.bias[:, None]], dim=1))
+    point = at(torch.cat([start.weight, start.bias[:, None]], dim=1))
     for _ in range(STEPS):
-        shares = place.logs.exp()
+        shares = point.logs.exp()
         errors = shares.clone()
         errors[each, labels] -= 1
-        errors *= weighing[:, None]
-        gradient = torch.cat([errors.T @ rows, errors.sum(0)[:, None]], dim=1) + pull * place.table
-        if float(gradient.abs().max()) <= enough:
-            return _minimum(place, reached=True)
-        step = _step(
-            single, variances, shares.float(), weighing.float(), decay, gradient.float(), enough
-        ).double()
-        # Exactly, since single precision leaves some of it; it would add up over the steps.
+        errors *= row_weights[:, None]
+        gradient = torch.cat([errors.T @ rows, errors.sum(0)[:, None]], dim=1) + pull * point.table
+        if float(gradient.abs().max()) <= tolerance:
+            return _minimum(point, converged=True)
+        hessian = _Hessian(single, objective, shares.float(), row_weights.float())
+        step = _newton_step(hessian, gradient.float(), tolerance).double()
+        # Single precision leaves a small common shift of the biases, which would add up over the steps.
         step[:, -1] -= step[:, -1].mean()
         slope = float((gradient * step).sum())
-        rounding = ROUNDING * abs(place.value)
+        rounding = ROUNDING * abs(point.value)
         for halving in range(HALVINGS):
-            tried = at(place.table + step / 2**halving)
-            if tried.value <= place.value + 1e-4 * slope / 2**halving + rounding:
-                place = tried
+            tried = at(point.table + step / 2**halving)
+            if tried.value <= point.value + 1e-4 * slope / 2**halving + rounding:
+                point = tried
                 break
         else:
             break
-    return _minimum(place, reached=False)
+    return _minimum(point, converged=False)
 
 
-def _minimum(place: _Place, *, reached: bool) -> Minimum:
-    return Minimum(place.table[:, :-1].contiguous(), place.table[:, -1].contiguous(), reached)
+def _minimum(point: _Point, *, converged: bool) -> Minimum:
+    return Minimum(point.table[:, :-1].contiguous(), point.table[:, -1].contiguous(), converged)
 
 
-def _step(
-    rows: Tensor,
-    variances: Tensor,
-    shares: Tensor,
-    weighing: Tensor,
-    decay: float,
-    gradient: Tensor,
-    enough: float,
-) -> Tensor:
-    """Minus the inverse Hessian times ``gradient`` (C, R + 1), nearly."""
-    drawn = shares * weighing[:, None]
-    pull = torch.full_like(variances, decay)
-    pull[-1] = 0
-    # Were shares and features independent, the Hessian would be the product of the shares' mean covariance
-    # and the features'. It nearly is, and that one is inverted at once.
-    between = torch.diag(drawn.sum(0)) - drawn.T @ shares
-    bends, turn = torch.linalg.eigh(between)
-    # A class that is told beyond doubt hardly bends the objective.
-    curvatures = bends.clamp(min=1e-7 * float(bends[-1]))[:, None] * variances + pull
+class _Hessian:
+    """The Hessian at one point, in single precision, as products with tables (C, R + 1).
 
-    def evened(way: Tensor) -> Tensor:
-        """The inverse of that product, times ``way``; adding to all biases changes nothing."""
-        even: Tensor = turn @ ((turn.T @ way) / curvatures)
-        even[:, -1] -= even[:, -1].mean()
-        return even
+    Args:
+        rows: (N, R), those of ``objective`` in single precision.
+        shares: (N, C), the predicted probabilities.
+        row_weights: (N,).
+    """
 
-    def bent(way: Tensor) -> Tensor:
-        """The Hessian times ``way``."""
-        moves = torch.addmm(way[:, -1], rows, way[:, :-1].T)
-        moves -= (shares * moves).sum(1, keepdim=True)
-        moves *= drawn
-        return torch.cat([moves.T @ rows, moves.sum(0)[:, None]], dim=1).addcmul_(way, pull)
+    def __init__(self, rows: Tensor, objective: Objective, shares: Tensor, row_weights: Tensor) -> None:
+        variances = torch.cat([objective.variances, torch.ones(1)]).float()
+        self._rows = rows
+        self._shares = shares
+        self._weighted = shares * row_weights[:, None]
+        self._pull = torch.full_like(variances, objective.decay)
+        self._pull[-1] = 0
+        # If shares and features were independent, the Hessian would be the product of the mean covariance of
+        # the shares and the covariance of the features. It nearly is, and that product is easy to invert.
+        between = torch.diag(self._weighted.sum(0)) - self._weighted.T @ shares
+        bends, self._turn = torch.linalg.eigh(between)
+        # A class that is predicted with certainty hardly curves the objective.
+        floor = 1e-7 * float(bends[-1])
+        self._curvatures = bends.clamp(min=floor)[:, None] * variances + self._pull
 
+    def times(self, direction: Tensor) -> Tensor:
+        """Multiply the Hessian with ``direction``."""
+        moves = torch.addmm(direction[:, -1], self._rows, direction[:, :-1].T)
+        moves -= (self._shares * moves).sum(1, keepdim=True)
+        moves *= self._weighted
+        product = torch.cat([moves.T @ self._rows, moves.sum(0)[:, None]], dim=1)
+        return product.addcmul_(direction, self._pull)
+
+    def precondition(self, direction: Tensor) -> Tensor:
+        """Multiply an approximate inverse with ``direction``; a common shift of the biases is removed."""
+        solved: Tensor = self._turn @ ((self._turn.T @ direction) / self._curvatures)
+        solved[:, -1] -= solved[:, -1].mean()
+        return solved
+
+
+def _newton_step(hessian: _Hessian, gradient: Tensor, tolerance: float) -> Tensor:
+    """Minus the inverse Hessian times ``gradient`` (C, R + 1), by preconditioned conjugate gradients."""
     step, rest = torch.zeros_like(gradient), -gradient
-    ready = evened(rest)
-    way, length = ready, float((rest * ready).sum())
-    goal = LEFT**2 * length
+    ready = hessian.precondition(rest)
+    direction, length = ready, float((rest * ready).sum())
+    goal = REMAINDER**2 * length
     for _ in range(PRODUCTS):
-        along = bent(way)
-        curvature = float((way * along).sum())
+        along = hessian.times(direction)
+        curvature = float((direction * along).sum())
         if not curvature > 0:  # rounding
             break
-        step.add_(way, alpha=length / curvature)
+        step.add_(direction, alpha=length / curvature)
         rest.sub_(along, alpha=length / curvature)
-        ready = evened(rest)
+        ready = hessian.precondition(rest)
         before, length = length, float((rest * ready).sum())
-        if length <= goal or float(rest.abs().max()) <= enough / 2:
+        if length <= goal or float(rest.abs().max()) <= tolerance / 2:
             break
-        way = ready + way * (length / before)
+        direction = ready + direction * (length / before)
     return step

@@ -1,14 +1,15 @@
-"""A linear head, solved exactly: L2-regularised softmax regression on features.
+"""The solved head: L2-regularised softmax regression on features, solved exactly.
 
-The objective is the one that SGD on the same phase would lower: the mean cross-entropy over the images
-(weighted by class where the recipe says so) plus ``decay / 2`` times the squared weights; the bias is free.
-It is convex, and has one minimum (:mod:`finetune.features.softmax`), which
-L-BFGS comes near to and Newton's method finds (:mod:`finetune.features.newton`).
+The objective is the one that SGD would minimise in the same phase: the mean cross-entropy, weighted by class
+if the recipe says so, plus ``decay / 2`` times the squared weights. The bias is not penalised. The objective
+is convex: L-BFGS gets close to its minimum (:mod:`finetune.features.softmax`), and Newton's method reaches it
+(:mod:`finetune.features.newton`).
 """
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -16,17 +17,27 @@ import torch
 
 from finetune.data.holdout.folds import Folds
 from finetune.features.newton import refine
-from finetune.features.softmax import Axes, Enough, Features, Minimum, Targets, ahead, mean_of, minimise
+from finetune.features.softmax import (
+    Axes,
+    Features,
+    Minimum,
+    Objective,
+    Targets,
+    Tolerance,
+    extrapolate,
+    mean_of,
+    minimise,
+)
 
 log = logging.getLogger("finetune")
 
-# What cross-validation tries, as shares of the features' total variance, so that their scale plays no part.
+# Decays that cross-validation tries, as shares of the total variance of the features.
 GRID = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
-# When a head is near enough its minimum: one that is kept, by its largest derivative, and one that is only
-# compared with others, or that the way to the minimum starts from.
-EXACT, ROUGH = 1e-6, Enough(share=1e-2)
+# The largest derivative at the minimum of a final head, and the tolerance for a head that is only compared
+# with others or used as a start.
+EXACT, ROUGH = 1e-6, Tolerance(share=1e-2)
 STEPS, ROUGH_STEPS = 2000, 500
-# Held-out losses nearer to each other than this, in nats an image, tell nothing: of equals the stronger.
+# Held-out losses closer than this, in nats per image, count as equal. Of equals, the stronger decay wins.
 EQUAL = 1e-3
 
 
@@ -34,7 +45,7 @@ EQUAL = 1e-3
 class LinearHead:
     """``weight`` (C, D) and ``bias`` (C,), float64: logits are ``features @ weight.T + bias``.
 
-    ``decay`` is the strength that it was solved with.
+    ``decay`` is the decay it was solved with.
     """
 
     weight: npt.NDArray[np.float64]
@@ -42,71 +53,69 @@ class LinearHead:
     decay: float
 
     def logits(self, features: Features) -> npt.NDArray[np.float64]:
-        """(N, C)."""
+        """Compute logits (N, C)."""
         result: npt.NDArray[np.float64] = features @ self.weight.T + self.bias
         return result
 
 
+@dataclass(frozen=True, eq=False)
+class LinearProblem:
+    """What a linear head is solved for.
+
+    Attributes:
+        features: (N, D).
+        targets: (N,), in 0..num_classes-1; every class occurs.
+        class_weights: (num_classes,), weights in the loss; None: all equal.
+    """
+
+    features: Features
+    targets: Targets
+    num_classes: int
+    class_weights: Sequence[float] | None = None
+
+    @cached_property
+    def axes(self) -> Axes:
+        """The principal axes of the features, computed once."""
+        return Axes.of(self.features)
+
+
 def solve(
-    features: Features,
-    targets: Targets,
-    num_classes: int,
-    decay: float,
-    class_weights: Sequence[float] | None = None,
-    *,
-    rough: bool = False,
-    axes: Axes | None = None,
-    start: Minimum | None = None,
+    problem: LinearProblem, decay: float, *, rough: bool = False, start: Minimum | None = None
 ) -> LinearHead:
-    """The minimum of mean cross-entropy + ``decay / 2 * |weight|^2``.
+    """Minimise the mean cross-entropy + ``decay / 2 * |weight|^2``.
 
     Args:
-        features: (N, D).
-        targets: (N,), in 0..num_classes-1; every class is there at least once.
         decay: above 0.
-        class_weights: (num_classes,), or None for equal ones.
-        rough: near the minimum is good enough, as for a comparison.
-        axes: of ``features``, where they are at hand.
-        start: where to set out from, along ``axes``.
+        rough: stop near the minimum, which is enough for a comparison.
+        start: where the search starts, along the axes of ``problem``; None: at zero.
     """
-    axes = axes or Axes.of(features)
-    strength = decay / axes.scale**2
-    found = minimise(
-        axes.rows.float(),
+    axes = problem.axes
+    objective = Objective(
+        axes.rows,
         axes.variances,
-        targets,
-        num_classes,
-        strength,
-        class_weights,
-        start=start,
-        enough=ROUGH,
-        steps=ROUGH_STEPS,
+        problem.targets,
+        problem.num_classes,
+        decay / axes.scale**2,
+        problem.class_weights,
     )
+    found = minimise(objective.single_precision(), start=start, tolerance=ROUGH, max_steps=ROUGH_STEPS)
     if rough:
         return LinearHead(*found.on_features(axes), decay)
-    found = refine(axes, targets, strength, class_weights, found, enough=EXACT)
-    if not found.reached:
-        found = minimise(
-            axes.rows,
-            axes.variances,
-            targets,
-            num_classes,
-            strength,
-            class_weights,
-            start=found,
-            enough=Enough(plain=EXACT),
-            steps=STEPS,
-        )
-    if not found.reached:
-        log.warning("the linear head is not at its minimum after %d iterations", STEPS)
+    found = refine(objective, found, tolerance=EXACT)
+    if not found.converged:
+        found = minimise(objective, start=found, tolerance=Tolerance(gradient=EXACT), max_steps=STEPS)
+    if not found.converged:
+        log.warning("the solved head did not converge in %d iterations; it is close to its minimum", STEPS)
     return LinearHead(*found.on_features(axes), decay)
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """A strength, and the share of held-out rows whose class was found with it; None where none was held.
+    """The decay that cross-validation chose.
 
-    ``start`` is the mean of the folds' minima with that strength, along the axes: near that of all rows.
+    Attributes:
+        top1: the held-out accuracy with it, a fraction; None without folds.
+        start: the mean of the minima of the folds, along the axes: close to the minimum on all rows.
     """
 
     decay: float
@@ -114,74 +123,59 @@ class Chosen:
     start: Minimum | None = None
 
 
-def choose_decay(
-    features: Features,
-    targets: Targets,
-    num_classes: int,
-    folds: Folds,
-    class_weights: Sequence[float] | None = None,
-    *,
-    axes: Axes | None = None,
-) -> Chosen:
-    """The strength with the least held-out cross-entropy, by cross-validation.
+def choose_decay(problem: LinearProblem, folds: Folds) -> Chosen:
+    """Choose the decay with the least held-out cross-entropy.
 
-    Those of ``GRID`` are tried from the strongest on for as long as the held-out loss falls. Each fold sets
-    out from where its minima of the strengths before lead to (the weights grow by about as much with each),
-    and goes on until it is at its own: what is compared are minima, not how far a search came.
+    Tries the decays of ``GRID``, the strongest first, until the held-out loss stops falling. Each fold starts
+    where its previous minima point to, and runs until it reaches its own minimum, so that minima are compared
+    and not the progress of a search.
 
     Args:
-        folds: of :func:`~finetune.data.holdout.folds.inner_folds`; without any, it is the middle of the grid.
-        axes: of ``features``, where they are at hand.
+        folds: from :func:`~finetune.data.holdout.folds.inner_folds`; if empty, returns the middle of the
+            grid.
     """
-    total = total_variance(features)
+    total = total_variance(problem.features)
     if not folds:
         return Chosen(GRID[len(GRID) // 2] * total, None)
-    axes = axes or Axes.of(features)
-    rows = axes.rows.float()
+    targets = problem.targets
+    rows, variances = problem.axes.rows.float(), problem.axes.variances
     parts = [(rows[torch.from_numpy(train)], rows[torch.from_numpy(held)]) for train, held in folds]
     minima: list[list[Minimum]] = [[] for _ in folds]
     best, least = Chosen(GRID[0] * total, None), np.inf
     for share in GRID:
-        loss, found = 0.0, 0
-        for (train, held), (rest, kept), before in zip(folds, parts, minima, strict=True):
-            minimum = minimise(
-                rest,
-                axes.variances,
-                targets[train],
-                num_classes,
-                share,
-                class_weights,
-                start=ahead(before),
-                enough=ROUGH,
-                steps=ROUGH_STEPS,
+        loss, correct = 0.0, 0
+        for (train, held), (train_rows, held_rows), before in zip(folds, parts, minima, strict=True):
+            objective = Objective(
+                train_rows, variances, targets[train], problem.num_classes, share, problem.class_weights
             )
+            minimum = minimise(objective, start=extrapolate(before), tolerance=ROUGH, max_steps=ROUGH_STEPS)
             before.append(minimum)
-            logits = minimum.logits(kept)
+            logits = minimum.logits(held_rows)
             loss += float(cross_entropy(logits, targets[held]).sum())
-            found += int((logits.argmax(1) == targets[held]).sum())
+            correct += int((logits.argmax(1) == targets[held]).sum())
         if loss > least - EQUAL * len(targets):
             break
         start = mean_of([each[-1] for each in minima])
-        best, least = Chosen(share * total, found / len(targets), start), loss
+        best, least = Chosen(share * total, correct / len(targets), start), loss
     return best
 
 
 def total_variance(features: Features) -> float:
-    """The sum of the variances of all features; 1 where they are all constant."""
+    """Sum the variances of all features; 1 if all are constant."""
     return float(features.var(axis=0, dtype=np.float64).sum()) or 1.0
 
 
 def rows_of(
     weight: npt.NDArray[np.float64], bias: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """scikit-learn's coefficients with a row for each class: the one row w of two classes as -w/2, +w/2."""
+    """Convert scikit-learn's coefficients to one row per class: for two classes, w becomes -w/2 and +w/2."""
     if len(weight) > 1:
         return weight, bias
     return np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
 
 
 def cross_entropy(logits: npt.NDArray[np.float64], targets: Targets) -> npt.NDArray[np.float64]:
-    """Of each row: (N,)."""
+    """Compute the cross-entropy of each row: (N,)."""
     from scipy.special import logsumexp
 
     result: npt.NDArray[np.float64] = logsumexp(logits, axis=1) - logits[np.arange(len(targets)), targets]

@@ -1,10 +1,10 @@
-"""Features that were computed once: rows by the identity of their image, in memory or on disk.
+"""The feature store: rows of features, each under the identity of its image, in memory or on disk.
 
 On disk a store is a folder of *blocks*: safetensors files of up to ``BLOCK_ROWS`` rows and the identities of
-their images. A block is called by the SHA-256 of its bytes. It appears under that name only when it is
-whole, and is hashed when the store is opened: a torn, altered or foreign file is removed, with a warning, and
-its rows are computed again. An interrupted filling goes on after the blocks that are there, and several
-processes may fill one folder, since none ever changes a file of another.
+their images. The name of a block is the SHA-256 of its bytes. A block appears under its name only when it is
+complete, and its hash is checked when the store is opened. A torn, changed or foreign file is removed with a
+warning, and its rows are computed again. After an interruption, the complete blocks are used. Several
+processes may fill one folder, because none changes the files of another.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ log = logging.getLogger("finetune")
 BLOCK_ROWS = 512
 BLOCK_BYTES = 64 << 20
 SUFFIX = ".safetensors"
-# What a killed process left behind; one that is alive writes a block within this many seconds.
+# A temporary file older than this many seconds was left behind by a killed process.
 ABANDONED = 3600.0
 
 Bytes = npt.NDArray[np.uint8]
@@ -43,13 +43,13 @@ Places = npt.NDArray[np.int64]
 
 
 class FeatureStore:
-    """Rows of one :class:`~finetune.features.extract.RowSpec`, by an image's 32-byte identity.
+    """Rows of one :class:`~finetune.features.extract.RowSpec`, each under the 32-byte identity of its image.
+
+    If the disk cannot be written, the rows stay in memory, with a warning.
 
     Args:
-        folder: on disk; it is made where needed. None: in memory.
-        about: what it holds, in words, for ``finetune cache info``.
-
-    A disk that cannot be written is no error: what does not go there stays in memory, with a warning.
+        folder: where the blocks are; created if missing. None: rows stay in memory.
+        about: describes the content, for ``finetune cache info``.
     """
 
     def __init__(
@@ -71,26 +71,26 @@ class FeatureStore:
         return identity in self._place
 
     def add(self, identities: Sequence[bytes], rows: Tensor) -> None:
-        """Keep ``rows`` (N, ...), one for each identity; :meth:`flush` makes the last of them readable."""
+        """Store ``rows`` (N, ...), one per identity. The last of them can be read after :meth:`flush`."""
         flat = rows.detach().cpu().contiguous().reshape(len(identities), -1).view(torch.uint8).numpy()
         self._new_ids.extend(identities)
         self._new_rows.extend(flat)
-        # Exactly so many a block: which rows share one does not depend on who interrupted whom.
+        # A fixed number per block: interruptions do not change which rows share a block.
         most = max(1, min(BLOCK_ROWS, BLOCK_BYTES // self.spec.nbytes))
         while len(self._new_ids) >= most:
             self._write(most)
 
     def flush(self) -> None:
-        """Put what was added into a block of its own."""
+        """Write the rows added last as a block."""
         if self._new_ids:
             self._write(len(self._new_ids))
 
     def locate(self, identities: Sequence[bytes]) -> Places:
-        """Where the rows are: int64 (N, 2), for :meth:`read`; KeyError for one that is not there."""
+        """Return the places of rows, int64 (N, 2), for :meth:`read`; KeyError if one is missing."""
         return np.array([self._place[each] for each in identities], dtype=np.int64).reshape(-1, 2)
 
     def read(self, places: Places) -> Tensor:
-        """The rows at ``places``: (N, ...), in memory of its own."""
+        """Copy the rows at ``places``: (N, ...)."""
         out = np.empty((len(places), self.spec.nbytes), dtype=np.uint8)
         for target, (block, row) in zip(out, places.tolist(), strict=True):
             target[:] = self._blocks[block][row]
@@ -108,9 +108,9 @@ class FeatureStore:
                 rows = _map(path)[1]
             except OSError as error:
                 log.warning("%s: cannot be written (%s); these features stay in memory", path, error)
-        self._take(identities, rows)
+        self._add_block(identities, rows)
 
-    def _take(self, identities: Sequence[bytes], rows: Bytes) -> None:
+    def _add_block(self, identities: Sequence[bytes], rows: Bytes) -> None:
         self._blocks.append(rows)
         for row, identity in enumerate(identities):
             self._place.setdefault(identity, (len(self._blocks) - 1, row))
@@ -122,7 +122,7 @@ class FeatureStore:
             write_whole(folder / ABOUT, text.encode("utf-8", "surrogateescape"))
             os.utime(folder)
         except OSError as error:
-            log.warning("%s: cannot be written (%s); features are kept in memory", folder, error)
+            log.warning("%s: cannot be written (%s); features stay in memory", folder, error)
             self.folder = None
             return
         for path in sorted(folder.iterdir()):
@@ -131,31 +131,31 @@ class FeatureStore:
                     if time.time() - path.stat().st_mtime > ABANDONED:
                         path.unlink()
             elif path.name != ABOUT:
-                self._take_up(path)
+                self._open_block(path)
 
-    def _take_up(self, path: Path) -> None:
+    def _open_block(self, path: Path) -> None:
         try:
             with open_regular(path) as file:
                 whole = hashlib.file_digest(file, "sha256").hexdigest()
             if f"{whole}{SUFFIX}" != path.name:
-                raise ValueError("it is not what was written")
+                raise ValueError("damaged")
             identities, rows = _map(path)
             if rows.shape[1] != self.spec.nbytes:
-                raise ValueError("of another size")
+                raise ValueError("its rows have another size")
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             log.warning("%s: %s; its features are computed again", path, error)
             with contextlib.suppress(OSError):
                 path.unlink()
             return
-        self._take(identities, rows)
+        self._add_block(identities, rows)
 
 
 def _map(path: Path) -> tuple[list[bytes], Bytes]:
-    """Identities and rows of a block; the rows are mapped, not read."""
+    """Read the identities of a block, and map its rows into memory."""
     with open_regular(path) as file:
         length = int.from_bytes(file.read(8), "little")
         if length > 1 << 16:
-            raise ValueError("no block of features")
+            raise ValueError("not a block of features")
         header = json.loads(file.read(length))
         names, rows = header["identities"], header["rows"]
         start, stop = names["data_offsets"]
@@ -164,5 +164,5 @@ def _map(path: Path) -> tuple[list[bytes], Bytes]:
     identities = [packed[at : at + 32] for at in range(0, len(packed), 32)]
     mapped = np.memmap(path, np.uint8, "r", 8 + length + rows["data_offsets"][0], tuple(rows["shape"]))
     if len(identities) != len(mapped):
-        raise ValueError("not as many rows as images")
+        raise ValueError("it has more rows than images, or fewer")
     return identities, mapped

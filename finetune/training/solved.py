@@ -9,8 +9,8 @@ from torch import nn
 
 from finetune.data.holdout.folds import inner_folds
 from finetune.errors import DataError, UserError
-from finetune.features.softmax import Axes, Targets
-from finetune.features.solve import LinearHead, choose_decay, cross_entropy, solve
+from finetune.features.softmax import Targets
+from finetune.features.solve import LinearHead, LinearProblem, choose_decay, cross_entropy, solve
 from finetune.model.head import linear_of
 from finetune.training.caching.frozen import Frozen
 from finetune.training.setup.plan import PhasePlan
@@ -46,13 +46,14 @@ def solve_head(plan: PhasePlan, setup: Setup, frozen: Frozen | None, totals: Tot
         raise DataError(f"optimizer: lbfgs: no training image of {empty[0]!r} can be read")
     weight = setup.criterion.weight
     weights = weight.tolist() if isinstance(weight, torch.Tensor) else None
-    decay, start, chosen, axes = plan.weight_decay, None, "", Axes.of(features)
+    problem = LinearProblem(features, targets, len(classes), weights)
+    decay, start, chosen = plan.weight_decay, None, ""
     if decay is None:
         folds = inner_folds(targets, setup.recipe.seed, _together(setup, train.indices))
-        best = choose_decay(features, targets, len(classes), folds, weights, axes=axes)
+        best = choose_decay(problem, folds)
         decay, start = best.decay, best.start
         chosen = ", chosen by cross-validation on train"
-    found = solve(features, targets, len(classes), decay, weights, axes=axes, start=start)
+    found = solve(problem, decay, start=start)
     log.info("head solved: weight_decay %.3g%s", decay, chosen)
     put_in(head, found)
     if setup.ema is not None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from finetune.data.cache import kept
+from finetune.data.cache import contents
 from finetune.data.cache.decoded import Decoded
 from finetune.features.extract import RowSpec
 from finetune.features.store import FeatureStore
@@ -14,13 +14,13 @@ from finetune.features.store import FeatureStore
 
 def test_what_is_kept_and_cleared(cli: Any) -> None:
     assert "0.0 MB in 0 sets" in cli("cache", "info").out
-    folder = kept.features_folder() / "abc"
+    folder = contents.features_folder() / "abc"
     about = {"backbone": "resnet18", "layers": 9, "augment": None}
     one = FeatureStore(RowSpec((250,), torch.float32, channels_last=False), folder, about)
     one.add([bytes(32), bytes(31) + b"1"], torch.zeros(2, 250))
     one.flush()
-    (kept.features_folder() / "foreign").mkdir()
-    images = kept.decoded_folder() / "def"
+    (contents.features_folder() / "foreign").mkdir()
+    images = contents.decoded_folder() / "def"
     decoded = Decoded(images, 10_000, {"shorter": 305})
     decoded.add(bytes(32), np.zeros((5, 5, 3), np.uint8))
     decoded.close()
@@ -37,6 +37,6 @@ def test_what_is_kept_and_cleared(cli: Any) -> None:
     assert "resnet18, 9 frozen layers, plain images" in shown.out
     assert "shorter side 305 px" in shown.out
     assert json.loads(cli("cache", "clear", "--json").out)["freed"] == found["bytes"]
-    assert not kept.features_folder().exists()
-    assert not kept.decoded_folder().exists()
+    assert not contents.features_folder().exists()
+    assert not contents.decoded_folder().exists()
     assert "0.0 MB freed" in cli("cache", "clear").out

@@ -6,8 +6,8 @@ from sklearn.datasets import load_digits
 
 from finetune.data.holdout.folds import inner_folds
 from finetune.errors import DataError
-from finetune.features.classifiers import best_linear, fit_all
-from finetune.features.solve import choose_decay
+from finetune.features.classifiers import best_linear, fit_classifiers
+from finetune.features.solve import LinearProblem, choose_decay
 
 
 @pytest.mark.parametrize("classes", [2, 4])
@@ -17,7 +17,7 @@ def test_a_fused_head_is_the_classifier(classes: int) -> None:
     features = (digits.data[chosen] * 3 + 5).astype(np.float32)
     targets = digits.target[chosen].astype(np.int64)
     train, held = slice(0, 200), slice(200, None)
-    found = fit_all(features[train], targets[train], classes, seed=0)
+    found = fit_classifiers(features[train], targets[train], classes, seed=0)
     assert [each.name for each in found] == ["svm", "logistic", "class_mean", "neighbours"]
     for each in found:
         theirs = each.predict(features[held])
@@ -45,15 +45,16 @@ def scenes() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_groups_are_not_recognised() -> None:
     features, targets, groups = scenes()
     for alone, together in zip(
-        fit_all(features, targets, 2, seed=0),
-        fit_all(features, targets, 2, seed=0, groups=groups),
+        fit_classifiers(features, targets, 2, seed=0),
+        fit_classifiers(features, targets, 2, seed=0, groups=groups),
         strict=True,
     ):
         assert together.cv_top1 < 0.7
         if alone.name != "class_mean":
             assert alone.cv_top1 > 0.85
     free, held = (
-        choose_decay(features, targets, 2, inner_folds(targets, 0, each)).decay for each in (None, groups)
+        choose_decay(LinearProblem(features, targets, 2), inner_folds(targets, 0, each)).decay
+        for each in (None, groups)
     )
     assert free < held
 
@@ -61,17 +62,20 @@ def test_groups_are_not_recognised() -> None:
 def test_groups_that_cannot_be_divided_are_told() -> None:
     features, targets, groups = scenes()
     with pytest.raises(DataError, match="two or more groups"):
-        fit_all(features, targets, 2, seed=0, groups=np.where(targets, 0, groups))
+        fit_classifiers(features, targets, 2, seed=0, groups=np.where(targets, 0, groups))
     assert (
-        choose_decay(features, targets, 2, inner_folds(targets, 0, np.where(targets, 0, groups))).top1 is None
+        choose_decay(
+            LinearProblem(features, targets, 2), inner_folds(targets, 0, np.where(targets, 0, groups))
+        ).top1
+        is None
     )
 
 
 def test_features_that_say_nothing_at_all() -> None:
     with pytest.raises(DataError, match="the same for every image"):
-        fit_all(np.ones((4, 2), np.float32), np.array([0, 0, 1, 1]), 2, seed=0)
+        fit_classifiers(np.ones((4, 2), np.float32), np.array([0, 0, 1, 1]), 2, seed=0)
 
 
 def test_one_image_of_a_class_is_too_few() -> None:
     with pytest.raises(DataError, match="two or more"):
-        fit_all(np.zeros((3, 2), np.float32), np.array([0, 0, 1]), 2, seed=0)
+        fit_classifiers(np.zeros((3, 2), np.float32), np.array([0, 0, 1]), 2, seed=0)

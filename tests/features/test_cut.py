@@ -7,7 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from finetune.data.keys import key
-from finetune.features.cut import CutError, cut_network, fold, inference_form, prefix_graph, suffix_graph
+from finetune.features.cut import (
+    CutError,
+    cut_network,
+    fold_batchnorm,
+    inference_form,
+    prefix_graph,
+    suffix_graph,
+)
 from finetune.model.backbones import create
 from finetune.model.freeze import Freeze
 from finetune.model.layers import LayerTable, find_layers
@@ -55,9 +62,9 @@ def test_folding_changes_no_more_than_rounding(small: nn.Module, images: Tensor)
     with torch.no_grad():
         for k in range(1, len(table.body) + 1):
             plain = prefix_graph(small, table, k)
-            torch.testing.assert_close(fold(plain)(images), plain(images), rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(fold_batchnorm(plain)(images), plain(images), rtol=1e-4, atol=1e-4)
     assert all(torch.equal(before[name], value) for name, value in small.state_dict().items())
-    folded = fold(prefix_graph(small, table, len(table.body)))
+    folded = fold_batchnorm(prefix_graph(small, table, len(table.body)))
     kinds = [type(each).__name__ for each in folded.modules()]
     count = sum(isinstance(each, nn.BatchNorm2d) for each in small.modules())
     if count and "DenseNet" not in type(small).__name__:

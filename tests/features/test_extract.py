@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from finetune.features.cut import fold, prefix_graph, suffix_graph
-from finetune.features.extract import TOGETHER, Extractor, cost, costs
+from finetune.features.cut import fold_batchnorm, prefix_graph, suffix_graph
+from finetune.features.extract import IMAGES_PER_PASS, Extractor, cost, costs
 from finetune.model.backbones import create
 from finetune.model.layers import find_layers
 
@@ -27,8 +27,8 @@ def test_company_and_place_make_no_difference(name: str, size: int) -> None:
     table = find_layers(module)
     images = torch.randn(40, 3, size, size, generator=torch.Generator().manual_seed(0))
     for k in (2, len(table.body)):
-        extract = extractor(fold(prefix_graph(module, table, k)), size)
-        assert extract.together == TOGETHER
+        extract = extractor(fold_batchnorm(prefix_graph(module, table, k)), size)
+        assert extract.images_per_pass == IMAGES_PER_PASS
         rows = extract(images)
         order = torch.randperm(40, generator=torch.Generator().manual_seed(1))
         assert torch.equal(extract(images[order]), rows[order])
@@ -45,7 +45,7 @@ class Company(nn.Module):
 
 def test_where_the_place_matters_images_come_one_by_one() -> None:
     extract = extractor(Company())
-    assert extract.together == 1
+    assert extract.images_per_pass == 1
     images = torch.randn(5, 3, 32, 32)
     assert torch.equal(extract(images), images.flatten(1))
 
@@ -54,7 +54,7 @@ def test_rows_give_the_suffix_what_the_prefix_gave() -> None:
     """Values and strides: kernels are chosen by the latter."""
     module = create("resnet18", 5).eval().to(memory_format=torch.channels_last)
     table = find_layers(module)
-    images = torch.randn(TOGETHER, 3, 32, 32)
+    images = torch.randn(IMAGES_PER_PASS, 3, 32, 32)
     for k in (3, 9):
         prefix = prefix_graph(module, table, k)
         extract = extractor(prefix)
@@ -70,19 +70,19 @@ def test_rows_give_the_suffix_what_the_prefix_gave() -> None:
     assert extract.spec.nbytes == 2048
 
 
-def test_the_fingerprint_follows_weights_settings_and_operations() -> None:
+def test_the_digest_follows_weights_settings_and_operations() -> None:
     module = create("resnet18", 5).eval()
     table = find_layers(module)
-    prints = [extractor(fold(prefix_graph(module, table, k))).fingerprint() for k in (3, 4, 4)]
-    assert prints[1] == prints[2] != prints[0]
+    digests = [extractor(fold_batchnorm(prefix_graph(module, table, k))).digest() for k in (3, 4, 4)]
+    assert digests[1] == digests[2] != digests[0]
     with torch.no_grad():
         module.get_parameter("layer1.0.conv1.weight")[0, 0, 0, 0] += 1e-3
-    assert extractor(fold(prefix_graph(module, table, 4))).fingerprint() != prints[1]
+    assert extractor(fold_batchnorm(prefix_graph(module, table, 4))).digest() != digests[1]
     with torch.no_grad():
         module.get_parameter("layer1.0.conv1.weight")[0, 0, 0, 0] -= 1e-3
-    before = extractor(prefix_graph(module, table, 4)).fingerprint()
+    before = extractor(prefix_graph(module, table, 4)).digest()
     module.get_submodule("layer1.0.bn1").eps = 0.1
-    assert extractor(prefix_graph(module, table, 4)).fingerprint() != before
+    assert extractor(prefix_graph(module, table, 4)).digest() != before
 
 
 def test_cost_is_that_of_the_table() -> None:

@@ -1,4 +1,4 @@
-"""The last stretch to the minimum, and where searches set out from."""
+"""Newton's method against the gradient of torch, and the starting points of the search."""
 
 import numpy as np
 import pytest
@@ -8,8 +8,8 @@ from finetune.data.holdout.folds import inner_folds
 from finetune.features import newton
 from finetune.features import solve as solving
 from finetune.features.newton import refine
-from finetune.features.softmax import Axes, Enough, Minimum, ahead, mean_of, minimise
-from finetune.features.solve import choose_decay, solve
+from finetune.features.softmax import Axes, Minimum, Objective, Tolerance, extrapolate, mean_of, minimise
+from finetune.features.solve import LinearProblem, choose_decay, solve
 
 
 def clouds(classes: int, apart: float) -> tuple[np.ndarray, np.ndarray]:
@@ -19,14 +19,13 @@ def clouds(classes: int, apart: float) -> tuple[np.ndarray, np.ndarray]:
     return features.astype(np.float32), targets.astype(np.int64)
 
 
-def gradient(
-    axes: Axes, targets: np.ndarray, decay: float, weights: list[float] | None, at: Minimum
-) -> float:
+def gradient(objective: Objective, at: Minimum) -> float:
     weight, bias = at.weight.clone().requires_grad_(), at.bias.clone().requires_grad_()
+    weights = objective.class_weights
     given = None if weights is None else torch.tensor(weights, dtype=torch.float64)
-    logits = axes.rows @ weight.T + bias
-    loss = torch.nn.CrossEntropyLoss(weight=given)(logits, torch.from_numpy(targets))
-    (loss + decay / 2 * weight.square().sum()).backward()
+    logits = objective.rows @ weight.T + bias
+    loss = torch.nn.CrossEntropyLoss(weight=given)(logits, torch.from_numpy(objective.targets))
+    (loss + objective.decay / 2 * weight.square().sum()).backward()
     assert weight.grad is not None
     assert bias.grad is not None
     return max(float(weight.grad.abs().max()), float(bias.grad.abs().max()))
@@ -41,61 +40,59 @@ def zero(classes: int, axes: Axes) -> Minimum:
 @pytest.mark.parametrize("apart", [0.0, 0.3, 3.0])
 @pytest.mark.parametrize("decay", [1e-1, 1e-3, 1e-5])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_single_precision_steps_end_at_the_minimum_of_double(
+def test_single_precision_steps_reach_the_minimum_of_double_precision(
     classes: int, apart: float, decay: float, weighted: bool
 ) -> None:
     features, targets = clouds(classes, apart)
     weights = [1.0 + each for each in range(classes)] if weighted else None
     axes = Axes.of(features)
-    start = minimise(
-        axes.rows, axes.variances, targets, classes, decay, weights, enough=Enough(share=1e-2), steps=100
-    )
-    found = refine(axes, targets, decay, weights, start, enough=1e-9)
-    assert found.reached
-    assert gradient(axes, targets, decay, weights, start) > 1e-7  # the positive control
-    assert gradient(axes, targets, decay, weights, found) <= 1.01e-9
-    # What adds to all biases changes nothing, and is left as it was.
+    objective = Objective(axes.rows, axes.variances, targets, classes, decay, weights)
+    start = minimise(objective, tolerance=Tolerance(share=1e-2), max_steps=100)
+    found = refine(objective, start, tolerance=1e-9)
+    assert found.converged
+    assert gradient(objective, start) > 1e-7  # the positive control
+    assert gradient(objective, found) <= 1.01e-9
+    # A common shift of all biases changes nothing, and stays as it was.
     assert float(found.bias.sum()) == pytest.approx(float(start.bias.sum()), abs=1e-6)
 
 
-def test_it_says_when_it_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missed_tolerance_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     features, targets = clouds(3, 1.0)
     axes = Axes.of(features)
     monkeypatch.setattr(newton, "STEPS", 1)
-    assert not refine(axes, targets, 1e-4, None, zero(3, axes), enough=1e-9).reached
+    objective = Objective(axes.rows, axes.variances, targets, 3, 1e-4)
+    assert not refine(objective, zero(3, axes), tolerance=1e-9).converged
 
 
-def test_the_head_is_at_its_minimum_where_newton_was_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lbfgs_finishes_if_newton_does_not_converge(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(solving, "EXACT", 1e-9)
     features, targets = clouds(3, 1.0)
-    whole = solve(features, targets, 3, 1e-2)
+    whole = solve(LinearProblem(features, targets, 3), 1e-2)
     monkeypatch.setattr(newton, "STEPS", 0)
-    np.testing.assert_allclose(solve(features, targets, 3, 1e-2).weight, whole.weight, atol=1e-4)
+    np.testing.assert_allclose(
+        solve(LinearProblem(features, targets, 3), 1e-2).weight, whole.weight, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("apart", [0.3, 3.0])
-def test_where_it_sets_out_from_does_not_change_the_head(
-    apart: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_start_does_not_change_the_head(apart: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(solving, "EXACT", 1e-9)
     features, targets = clouds(4, apart)
-    axes = Axes.of(features)
-    chosen = choose_decay(features, targets, 4, inner_folds(targets, 0), axes=axes)
+    problem = LinearProblem(features, targets, 4)
+    chosen = choose_decay(problem, inner_folds(targets, 0))
     assert chosen.start is not None
-    alone, led = (
-        solve(features, targets, 4, chosen.decay, axes=axes, start=start) for start in (None, chosen.start)
-    )
+    alone, led = (solve(problem, chosen.decay, start=start) for start in (None, chosen.start))
     np.testing.assert_allclose(alone.logits(features), led.logits(features), atol=1e-3)
 
 
-def test_a_search_sets_out_where_the_last_two_minima_lead() -> None:
+def test_a_search_starts_where_the_last_two_minima_point_to() -> None:
     minima = [
         Minimum(torch.full((2, 3), each).double(), torch.tensor([each, -each]).double(), True)
         for each in (1.0, 4.0, 6.0)
     ]
-    assert ahead([]) is None
-    assert ahead(minima[:2]) is minima[1]
-    led = ahead(minima)
+    assert extrapolate([]) is None
+    assert extrapolate(minima[:2]) is minima[1]
+    led = extrapolate(minima)
     assert led is not None
     assert led.weight.unique().tolist() == [8.0]
     assert led.bias.tolist() == [8.0, -8.0]

@@ -10,7 +10,16 @@ from sklearn.linear_model import LogisticRegression
 
 from finetune.data.holdout.folds import inner_folds
 from finetune.features.softmax import Axes
-from finetune.features.solve import EQUAL, GRID, choose_decay, cross_entropy, rows_of, solve, total_variance
+from finetune.features.solve import (
+    EQUAL,
+    GRID,
+    LinearProblem,
+    choose_decay,
+    cross_entropy,
+    rows_of,
+    solve,
+    total_variance,
+)
 
 
 def clouds(number: int, width: int, classes: int, apart: float) -> tuple[np.ndarray, np.ndarray]:
@@ -48,7 +57,7 @@ def test_the_minimum_is_the_former_one(number: int, width: int, classes: int, we
     features, targets = clouds(number, width, classes, 1.0)
     weights = np.linspace(1, 2, classes) if weighted else None
     decay = 1e-2 * total_variance(features)
-    head = solve(features, targets, classes, decay, None if weights is None else list(weights))
+    head = solve(LinearProblem(features, targets, classes, None if weights is None else list(weights)), decay)
     weight, bias = formerly(features, targets, decay, weights)
     np.testing.assert_allclose(head.weight, weight, atol=1e-4 * np.abs(weight).max())
     logits = features @ weight.T + bias
@@ -72,7 +81,7 @@ def test_the_strength_is_that_of_exact_minima(number: int, width: int, classes: 
             weight, bias = formerly(unit[train], targets[train], share)
             loss += cross_entropy(unit[held] @ weight.T + bias, targets[held]).sum() / number
         losses.append(loss)
-    chosen = choose_decay(features, targets, classes, folds).decay / total
+    chosen = choose_decay(LinearProblem(features, targets, classes), folds).decay / total
     falls = [after < before - EQUAL for before, after in itertools.pairwise(losses)]
     place = falls.index(False) if False in falls else len(falls)
     if place < len(falls):
@@ -95,7 +104,7 @@ def test_axes_lose_nothing() -> None:
 
 def test_features_that_are_all_the_same_have_a_solution() -> None:
     features, targets = np.ones((8, 5), np.float32), np.repeat([0, 1], 4).astype(np.int64)
-    head = solve(features, targets, 2, 1e-3)
+    head = solve(LinearProblem(features, targets, 2), 1e-3)
     assert np.abs(head.weight).max() == 0
     np.testing.assert_allclose(head.logits(features), 0, atol=1e-6)
 
@@ -104,7 +113,11 @@ def test_the_same_features_have_the_same_bits() -> None:
     features, targets = clouds(80, 50, 4, 1.0)
     folds = inner_folds(targets, 0)
     first, second = (
-        solve(features, targets, 4, choose_decay(features, targets, 4, folds).decay) for _ in range(2)
+        solve(
+            LinearProblem(features, targets, 4),
+            choose_decay(LinearProblem(features, targets, 4), folds).decay,
+        )
+        for _ in range(2)
     )
     assert np.array_equal(first.weight, second.weight)
     assert np.array_equal(first.bias, second.bias)
@@ -117,7 +130,7 @@ def test_threads_change_the_rounding_alone() -> None:
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            heads.append(solve(features, targets, 4, 1e-3))
+            heads.append(solve(LinearProblem(features, targets, 4), 1e-3))
     finally:
         torch.set_num_threads(before)
     np.testing.assert_allclose(heads[0].weight, heads[1].weight, atol=1e-5)

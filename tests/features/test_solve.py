@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
 from finetune.data.holdout.folds import inner_folds
-from finetune.features.solve import GRID, choose_decay, cross_entropy, solve, total_variance
+from finetune.features.solve import GRID, LinearProblem, choose_decay, cross_entropy, solve, total_variance
 
 
 def data(classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -38,7 +38,7 @@ def gradient(
 def test_it_is_the_minimum_of_the_phases_own_objective(classes: int, balanced: bool) -> None:
     features, targets = data(classes)
     weights = [1.0 + 0.5 * c for c in range(classes)] if balanced else None
-    head = solve(features, targets, classes, 1e-3, weights)
+    head = solve(LinearProblem(features, targets, classes, weights), 1e-3)
     assert head.weight.shape == (classes, 64)
     assert gradient(features, targets, head, 1e-3, weights) < 1e-5
     assert gradient(features, targets, head, 2e-3, weights) > 1e-4  # the positive control
@@ -46,7 +46,7 @@ def test_it_is_the_minimum_of_the_phases_own_objective(classes: int, balanced: b
 
 def test_it_is_scikit_learns() -> None:
     features, targets = data(10)
-    head = solve(features, targets, 10, 1e-2)
+    head = solve(LinearProblem(features, targets, 10), 1e-2)
     theirs = LogisticRegression(C=1 / (1e-2 * len(targets)), tol=1e-6, max_iter=1000).fit(features, targets)
     np.testing.assert_allclose(head.logits(features), theirs.decision_function(features), atol=1e-3)
     np.testing.assert_allclose(
@@ -60,12 +60,12 @@ def test_cross_validation_follows_the_noise() -> None:
     """Labels that say nothing want a strong decay, clean ones a weak one; scale plays no part."""
     features, targets = data(3)
     noise = np.random.default_rng(0).integers(0, 3, len(targets))
-    clean = choose_decay(features, targets, 3, inner_folds(targets, 0)).decay
-    assert choose_decay(features, noise, 3, inner_folds(noise, 0)).decay > clean
+    clean = choose_decay(LinearProblem(features, targets, 3), inner_folds(targets, 0)).decay
+    assert choose_decay(LinearProblem(features, noise, 3), inner_folds(noise, 0)).decay > clean
     assert clean in [share * total_variance(features) for share in GRID]
-    assert choose_decay(features * 100, targets, 3, inner_folds(targets, 0)).decay == pytest.approx(
-        clean * 1e4
-    )
+    assert choose_decay(
+        LinearProblem(features * 100, targets, 3), inner_folds(targets, 0)
+    ).decay == pytest.approx(clean * 1e4)
 
 
 def test_what_is_chosen_roughly_is_good_exactly() -> None:
@@ -78,21 +78,21 @@ def test_what_is_chosen_roughly_is_good_exactly() -> None:
     folds = list(StratifiedKFold(3, shuffle=True, random_state=0).split(features, targets))
 
     def held_out_loss(decay: float) -> float:
-        heads = [solve(features[train], targets[train], 4, decay) for train, _ in folds]
+        heads = [solve(LinearProblem(features[train], targets[train], 4), decay) for train, _ in folds]
         pairs = zip(heads, folds, strict=True)
         return sum(cross_entropy(h.logits(features[held]), targets[held]).sum() for h, (_, held) in pairs)
 
     losses = [held_out_loss(share * total) for share in GRID]
     assert max(losses) > 1.5 * min(losses)
-    assert held_out_loss(choose_decay(features, targets, 4, inner_folds(targets, 0)).decay) < 1.1 * min(
-        losses
-    )
+    assert held_out_loss(
+        choose_decay(LinearProblem(features, targets, 4), inner_folds(targets, 0)).decay
+    ) < 1.1 * min(losses)
 
 
 def test_a_class_with_one_image_is_not_cross_validated() -> None:
     features, targets = data(3)
     lonely = np.concatenate([np.flatnonzero(targets == 0), np.flatnonzero(targets > 0)[:1]])
     labels = (targets[lonely] > 0).astype(np.int64)
-    assert choose_decay(features[lonely], labels, 2, inner_folds(labels, 0)).decay in [
+    assert choose_decay(LinearProblem(features[lonely], labels, 2), inner_folds(labels, 0)).decay in [
         share * total_variance(features[lonely]) for share in GRID
     ]

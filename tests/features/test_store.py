@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from finetune.data.cache import kept
+from finetune.data.cache import contents
 from finetune.features import store
 from finetune.features.extract import RowSpec
 from finetune.features.store import FeatureStore
@@ -131,19 +131,19 @@ def test_two_that_fill_one_folder_do_not_hurt_each_other(tmp_path: Path) -> None
 def test_what_was_used_longest_ago_makes_room() -> None:
     import os
 
-    root = kept.features_folder()
+    root = contents.features_folder()
     for age, name in enumerate(("old", "mid", "new")):
         one = FeatureStore(SPEC, root / name, {"backbone": name})
         one.add(identities(*range(4)), rows(*range(4)))
         os.utime(root / name, (1000.0 + age, 1000.0 + age))
-    found = kept.list_kept()
+    found = contents.list_kept()
     assert [each.folder.name for each in found] == ["new", "mid", "old"]
     assert found[0].about == {"backbone": "new"}
     size = found[0].nbytes
-    assert kept.make_room(size, 3 * size, root / "next") == 1
-    assert [each.folder.name for each in kept.list_kept()] == ["new", "mid"]
-    assert kept.make_room(size, 3 * size, root / "next") == 0
-    assert kept.make_room(10 * size, size, root / "new") == 1
-    assert [each.folder.name for each in kept.list_kept()] == ["new"]
-    assert kept.clear() == size
-    assert kept.list_kept() == []
+    assert contents.make_room(size, 3 * size, root / "next") == 1
+    assert [each.folder.name for each in contents.list_kept()] == ["new", "mid"]
+    assert contents.make_room(size, 3 * size, root / "next") == 0
+    assert contents.make_room(10 * size, size, root / "new") == 1
+    assert [each.folder.name for each in contents.list_kept()] == ["new"]
+    assert contents.clear() == size
+    assert contents.list_kept() == []

@@ -14,7 +14,7 @@ from finetune.data.batches.loaders import TrainLoader, eval_batches
 from finetune.data.sources.known import drawn_source
 from finetune.deploy.export import export
 from finetune.errors import FinetuneError
-from finetune.features.placement import choose_placement
+from finetune.features.placement import Budget, Workload, choose_placement
 from finetune.image.preprocessing import Preprocessing
 from finetune.image.transforms import TrainTransform
 from finetune.model.backbones import create
@@ -36,9 +36,8 @@ SAME = TrainTransform(AugmentSection(), PREPROCESSING)
 
 
 def decided(wanted: Any) -> object:
-    return choose_placement(
-        wanted, rows=1, limit=100, uses=2.0, row_bytes=1, flops=1, pixels=1, threads=1, on_gpu=False
-    )
+    work = Workload(rows=1, uses=2.0, row_bytes=1, flops=1, pixels=1)
+    return choose_placement(work, Budget(wanted, limit=100), speed=1e9)
 
 
 def optimizer(kind: Any) -> object:

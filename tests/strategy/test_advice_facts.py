@@ -15,9 +15,9 @@ from finetune.data.cache.decoded import Pixels
 from finetune.data.holdout.folds import inner_folds
 from finetune.data.sources import images
 from finetune.errors import BadImageError
-from finetune.features.cut import output_of, prefix_graph
-from finetune.features.depths import Depths
-from finetune.features.solve import choose_decay
+from finetune.features.cut import prefix_graph
+from finetune.features.depths import DepthExtractor
+from finetune.features.solve import LinearProblem, choose_decay
 from finetune.image.preprocessing import Preprocessing
 from finetune.image.transforms import EvalTransform
 from finetune.model.backbones import create
@@ -89,10 +89,10 @@ def test_features_at_depths_are_those_of_the_layers(name: str) -> None:
     last = len(table.body)
     ks = (2, last // 2, last)
     images = torch.randn(2, 3, size, size)
-    found = Depths(module, table, ks, size, 3)(images)
-    folded = Depths(module, table, ks, size, 3, folded=True)(images)
+    found = DepthExtractor(module, table, ks, size, 3)(images)
+    folded = DepthExtractor(module, table, ks, size, 3, folded=True)(images)
     for k, features, quicker in zip(ks, found, folded, strict=True):
-        whole = output_of(prefix_graph(module, table, k), images)
+        whole = prefix_graph(module, table, k)(images)
         axes = {2: (), 3: (1,), 4: (1, 2) if name == "swin_t" else (2, 3)}[whole.ndim]
         reference = whole.mean(axes) if axes else whole
         torch.testing.assert_close(features, reference, rtol=1e-5, atol=1e-6)
@@ -102,7 +102,7 @@ def test_features_at_depths_are_those_of_the_layers(name: str) -> None:
 def test_a_map_before_a_convolution_is_averaged() -> None:
     module = create("squeezenet1_1", 10).eval()
     table = find_layers(module)
-    found = Depths(module, table, (3,), 64, 3)(torch.randn(2, 3, 64, 64))
+    found = DepthExtractor(module, table, (3,), 64, 3)(torch.randn(2, 3, 64, 64))
     assert found[0].ndim == 2
 
 
@@ -112,9 +112,9 @@ def test_a_cube_is_averaged_over_its_places() -> None:
     table = find_layers(module)
     k = next(layer.number for layer in table.body if layer.name.startswith("layer1"))
     image = torch.randn(1, 3, 256, 256)
-    whole = output_of(prefix_graph(module, table, k), image)
+    whole = prefix_graph(module, table, k)(image)
     assert whole.shape == (1, 64, 64, 64)
-    found = Depths(module, table, (k, k + 1), 256, 3)(image)
+    found = DepthExtractor(module, table, (k, k + 1), 256, 3)(image)
     torch.testing.assert_close(found[0], whole.mean((2, 3)))
 
 
@@ -172,7 +172,7 @@ def tried_out(
     plain: list[np.ndarray], copies: list[np.ndarray], targets: np.ndarray, *, best: int, mirrored: bool
 ) -> Tried:
     folds = inner_folds(targets, 0)
-    decay = choose_decay(plain[best], targets, 3, folds).decay
+    decay = choose_decay(LinearProblem(plain[best], targets, 3), folds).decay
     return try_out(plain, copies, targets, folds, best=best, decay=decay, mirrored=mirrored)
 
 

@@ -105,7 +105,7 @@ def test_balanced_draws_of_unequal_classes_are_all_kept(shapes: Path, tmp_path: 
 
 def test_what_is_decided_is_told_and_written_down(shapes: Path, tmp_path: Path) -> None:
     told = run(tmp_path / "r", shapes, RECIPES["head only"])
-    assert told.facts[0].startswith("18 frozen layers, of train and val kept on disk (4.1 KB an image")
+    assert told.facts[0].startswith("18 frozen layers, of train and val cached on disk (4.1 KB per image")
     environment = json.loads((tmp_path / "r" / "environment.json").read_text())
     assert environment["features"]["0"] in told.facts[0]
     assert told.computed == 32  # val's images are among train's

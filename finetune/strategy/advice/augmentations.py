@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from finetune.data.holdout.folds import Folds
 from finetune.features.softmax import Features, Targets
-from finetune.features.solve import solve, total_variance
+from finetune.features.solve import LinearProblem, solve, total_variance
 from finetune.image.preprocessing import Preprocessing
 from finetune.image.threes import Pixels
 from finetune.image.transforms import EvalTransform, TrainTransform, View
@@ -97,9 +97,9 @@ def _taught(
     decay = max(decay, LEAST_DECAY * total_variance(plain))
     kept, without, with_them = (np.zeros(len(targets), dtype=bool) for _ in range(3))
     for train, held in folds:
-        alone = solve(plain[train], targets[train], classes, decay, rough=True)
+        alone = solve(LinearProblem(plain[train], targets[train], classes), decay, rough=True)
         both = np.concatenate([plain[train], copies[train]])
-        taught = solve(both, np.tile(targets[train], 2), classes, decay, rough=True)
+        taught = solve(LinearProblem(both, np.tile(targets[train], 2), classes), decay, rough=True)
         own = alone.logits(plain[held]).argmax(1)
         kept[held] = alone.logits(copies[held]).argmax(1) == own
         without[held] = own == targets[held]
@@ -115,7 +115,7 @@ def _told(plain: Features, copies: Features, folds: Folds) -> float:
     decay, right = DETECTOR_DECAY * total_variance(plain), 0
     for train, held in folds:
         both = np.concatenate([plain[train], copies[train]])
-        detector = solve(both, np.repeat(np.arange(2), len(train)), 2, decay, rough=True)
+        detector = solve(LinearProblem(both, np.repeat(np.arange(2), len(train)), 2), decay, rough=True)
         right += int((detector.logits(plain[held]).argmax(1) == 0).sum())
         right += int((detector.logits(copies[held]).argmax(1) == 1).sum())
     return right / (2 * len(plain))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from finetune.data.sources.dataset import Source
-from finetune.features.classifiers import require_two
+from finetune.features.classifiers import require_two_per_class
 from finetune.recipe.schema import Recipe
 from finetune.strategy.advice.facts import Shapes
 from finetune.strategy.advice.sample import some_of
@@ -69,7 +69,7 @@ def first_pass(recipe: Recipe, compute: Compute, tell: Tell) -> FirstPass:
     """
     source = load_data(recipe.data, recipe.seed)
     train = source.splits["train"]
-    require_two(train.targets, len(source.classes), train.groups)
+    require_two_per_class(train.targets, len(source.classes), train.groups)
     setup = prepare(frozen_recipe(recipe, None), source, compute)
     if len(train) <= SOON:
         return _pass(recipe, source, setup, None, tell)

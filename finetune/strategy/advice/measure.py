@@ -22,10 +22,10 @@ from finetune.data.holdout.folds import inner_folds
 from finetune.data.keys import key
 from finetune.data.sources.dataset import Split
 from finetune.errors import DataError
-from finetune.features.depths import Depths
+from finetune.features.depths import DepthExtractor
 from finetune.features.extract import costs
 from finetune.features.softmax import Features, Targets
-from finetune.features.solve import choose_decay
+from finetune.features.solve import LinearProblem, choose_decay
 from finetune.image.transforms import OF_COLOURS, EvalTransform
 from finetune.recipe.schema import Recipe
 from finetune.strategy.advice.augmentations import AUGMENTATIONS, MIRRORING, transform_of, try_out
@@ -166,7 +166,7 @@ def _look(setup: Setup, sample: Split, decoded: Decoded | None, tell: Tell) -> _
     module, size = network.module, preprocessing.image_size
     body = len(network.table.body)
     layers = tuple(dict.fromkeys(max(1, round(share * body)) for share in DEPTHS))
-    depths = Depths(module.eval(), network.table, layers, size, preprocessing.channels)
+    depths = DepthExtractor(module.eval(), network.table, layers, size, preprocessing.channels)
     shift = Shift(module)
     rows: list[list[Tensor]] = []
     places: list[int] = []
@@ -231,9 +231,9 @@ def _try(
     if not folds:
         return {}
     size, channels = preprocessing.image_size, preprocessing.channels
-    depths = Depths(network.module.eval(), network.table, close.layers, size, channels, folded=True)
+    depths = DepthExtractor(network.module.eval(), network.table, close.layers, size, channels, folded=True)
     plain = [each[some] for each in close.features]
-    decay = choose_decay(plain[best], targets, len(classes), folds).decay
+    decay = choose_decay(LinearProblem(plain[best], targets, len(classes)), folds).decay
     total, done, found = len(names) * len(some), 0, {}
     of_evaluation = EvalTransform(preprocessing).base_facts
     for name in names:
@@ -277,7 +277,7 @@ def _probe(
         raise DataError(f"advice needs two classes of which two training {what} or more can be read")
     own_targets = own.reshape(-1).astype(np.int64)
     folds = inner_folds(own_targets, seed, None if groups is None else groups[some])
-    chosen = choose_decay(features[some], own_targets, len(classes), folds)
+    chosen = choose_decay(LinearProblem(features[some], own_targets, len(classes)), folds)
     if chosen.top1 is None:
         raise DataError("the groups of data.group_by cannot be put so that a probe learns every class")
     return Probed(layer, name, chosen.top1, len(some))

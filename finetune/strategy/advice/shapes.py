@@ -21,7 +21,7 @@ from finetune.data.sources.dataset import Split
 from finetune.errors import BadImageError, UserError
 from finetune.features.extract import costs
 from finetune.features.softmax import Targets
-from finetune.features.solve import choose_decay, solve
+from finetune.features.solve import LinearProblem, choose_decay, solve
 from finetune.image.bands import COLOURS
 from finetune.image.decode import read_image
 from finetune.image.preprocessing import ResizeMode
@@ -143,10 +143,10 @@ def _held_out(rows: Rows, seed: int) -> npt.NDArray[np.bool_] | None:
     if not folds:
         return None
     features = rows.features[some]
-    decay = choose_decay(features, targets, len(classes), folds).decay
+    decay = choose_decay(LinearProblem(features, targets, len(classes)), folds).decay
     right = np.zeros(len(targets), dtype=bool)
     for train, held in folds:
-        head = solve(features[train], targets[train], len(classes), decay, rough=True)
+        head = solve(LinearProblem(features[train], targets[train], len(classes)), decay, rough=True)
         right[held] = head.logits(features[held]).argmax(1) == targets[held]
     return right
 

@@ -18,8 +18,8 @@ from finetune.disk.figure import write_figure
 from finetune.errors import FinetuneError, UserError, printable
 from finetune.evaluation.metrics import Metrics, wilson
 from finetune.features.cached import CachedFeatures
-from finetune.features.classifiers import Classifier, best_linear, fit_all
-from finetune.features.cut import fold, prefix_graph
+from finetune.features.classifiers import Classifier, best_linear, fit_classifiers
+from finetune.features.cut import fold_batchnorm, prefix_graph
 from finetune.features.extract import Extractor
 from finetune.features.placement import Where
 from finetune.features.softmax import Features, Targets
@@ -248,7 +248,9 @@ def _at(recipe: Recipe, setup: Setup, number: int | None, tell: Tell) -> Depth:
     layer = setup.network.table.body[-1]
     train = features_of(setup, "train", tell)
     val = features_of(setup, "val", tell)
-    found = fit_all(train.features, train.targets, len(setup.source.classes), recipe.seed, train.groups)
+    found = fit_classifiers(
+        train.features, train.targets, len(setup.source.classes), recipe.seed, train.groups
+    )
     rows = []
     for each in found:
         correct = int((each.predict(val.features) == val.targets).sum())
@@ -287,7 +289,7 @@ def features_of(
     network.module.eval()
     k = len(network.table.body)
     try:
-        prefix: nn.Module = fold(prefix_graph(network.module, network.table, k))
+        prefix: nn.Module = fold_batchnorm(prefix_graph(network.module, network.table, k))
     except FinetuneError as error:
         raise UserError(f"{setup.recipe.model.backbone} cannot be probed: {error}") from None
     cut = network.architecture["head"].get("cut")
@@ -312,7 +314,7 @@ def features_of(
     store = open_store(setup, extract, k, where, rows * extract.spec.nbytes, plain=True)
     looks = CachedFeatures(store, extract, split, EvalTransform(preprocessing), plain=True)
     draws = [(index, 0) for index in (range(len(split)) if places is None else places)]
-    looks.fill(draws, workers=setup.workers, on_bad_image=setup.recipe.data.on_bad_image, tell=tell)
+    looks.fill(draws, workers=setup.workers, on_bad_image=setup.recipe.data.on_bad_image, progress=tell)
     batch = looks.batch(draws)
     setup.loader.tell(batch.bad)
     groups = None if split.groups is None else split.groups[list(batch.indices)]

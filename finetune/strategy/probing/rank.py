@@ -17,7 +17,7 @@ import torch
 from finetune.data.sources.dataset import Source
 from finetune.errors import DataError, UserError
 from finetune.evaluation.metrics import wilson
-from finetune.features.classifiers import best_linear, fit_all, require_two
+from finetune.features.classifiers import best_linear, fit_classifiers, require_two_per_class
 from finetune.features.cut import CutError
 from finetune.features.extract import cost
 from finetune.features.softmax import Features, Targets
@@ -140,7 +140,7 @@ def rank(
     shared = recipes[0]
     source = load_data(shared.data, shared.seed)
     train = source.splits["train"]
-    require_two(train.targets, len(source.classes), train.groups)
+    require_two_per_class(train.targets, len(source.classes), train.groups)
     compute = choose_compute(pick_device(device), frozen_recipe(shared, None).train)
     ranked, left_out = [], []
     with in_force(compute):
@@ -215,7 +215,7 @@ def _score(recipe: Recipe, source: Source, compute: Compute, tell: Tell) -> Rank
         return left_out("its features are infinite or not a number")
     began = time.perf_counter()
     try:
-        probe = best_linear(fit_all(features, targets, len(source.classes), recipe.seed, groups))
+        probe = best_linear(fit_classifiers(features, targets, len(source.classes), recipe.seed, groups))
     except DataError as error:
         return left_out(error)
     probe_seconds = time.perf_counter() - began

@@ -13,7 +13,7 @@ import torch
 
 from finetune.features.cut import CutError
 from finetune.features.extract import Cost, cost
-from finetune.features.placement import Placement, choose_placement
+from finetune.features.placement import Budget, Placement, Workload, choose_placement, flops_per_second
 from finetune.model.freeze import resolve_freeze
 from finetune.training.setup.plan import SOLVER, PhasePlan
 from finetune.training.setup.prepare import Setup
@@ -123,16 +123,7 @@ def _decide(setup: Setup, priced: Cost, rows: int, uses: float, taken: int = 0) 
     """The verdict, and how many bytes of ``cache.limit`` it takes."""
     cache, compute = setup.recipe.cache, setup.compute
     row_bytes = priced.numbers * torch.float32.itemsize
-    verdict = choose_placement(
-        cache.where,
-        cache.limit_bytes,
-        rows=rows,
-        uses=uses,
-        row_bytes=row_bytes,
-        flops=priced.flops,
-        pixels=setup.card.preprocessing.image_size**2,
-        threads=compute.threads,
-        on_gpu=compute.device.type != "cpu",
-        taken=taken,
-    )
+    work = Workload(rows, uses, row_bytes, priced.flops, setup.card.preprocessing.image_size**2)
+    speed = flops_per_second(compute.threads, on_gpu=compute.device.type != "cpu")
+    verdict = choose_placement(work, Budget(cache.where, cache.limit_bytes, taken), speed)
     return verdict, 0 if verdict.where is None else rows * row_bytes

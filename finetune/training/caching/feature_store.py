@@ -45,7 +45,7 @@ def open_store(
     about = _about(setup, k, plain)
     if where == "memory":
         return FeatureStore(extract.spec, None, about)
-    text = json.dumps([extract.fingerprint(), extract.spec.to_dict(), about], sort_keys=True)
+    text = json.dumps([extract.digest(), extract.spec.to_dict(), about], sort_keys=True)
     folder = features_folder() / hashlib.sha256(text.encode()).hexdigest()[:32]
     used = {**(beside or {}), folder: needed}
     gone = make_room(sum(used.values()), setup.recipe.cache.limit_bytes, *used)

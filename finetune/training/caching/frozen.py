@@ -121,7 +121,7 @@ class Frozen:
         endless = self._plan.views == 0
         for batch in loader.epoch(epoch, start, check):
             if endless:
-                features = self._extract.at_once(batch.images, self._setup.compute.autocast)
+                features = self._extract.one_pass(batch.images, self._setup.compute.autocast)
             else:
                 features = self._extract.spec.features(self._extract(batch.images))
             yield dataclasses.replace(batch, images=features)
@@ -164,9 +164,8 @@ class Frozen:
             draws,
             workers=self._setup.workers,
             on_bad_image=self._setup.recipe.data.on_bad_image,
-            watch=signals.watch,
             check=signals.check,
-            tell=tell,
+            progress=tell,
         )
 
     def _store(self, verdict: Placement, plain: bool) -> FeatureStore:
