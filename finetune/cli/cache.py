@@ -10,7 +10,7 @@ from finetune.cli import output, table
 from finetune.errors import printable
 
 if TYPE_CHECKING:
-    from finetune.data.cache.contents import Kept
+    from finetune.data.cache.contents import CachedFolder
 
 cache_app = typer.Typer(
     help="Look at what is kept on disk (features, decoded images), or remove it.",
@@ -23,10 +23,10 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """What is kept, and how much room it takes."""
-    from finetune.data.cache.contents import list_kept
+    from finetune.data.cache.contents import list_cached
     from finetune.data.cache.folder import cache_folder
 
-    found = list_kept()
+    found = list_cached()
     if as_json:
         entries = [
             {
@@ -63,17 +63,17 @@ def clear(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Remove all that is kept. It is computed again when it is needed; fetched data and weights stay."""
-    from finetune.data.cache.contents import clear as remove_all
+    from finetune.data.cache.contents import clear_cache
     from finetune.data.cache.folder import cache_folder
 
-    freed = remove_all()
+    freed = clear_cache()
     if as_json:
         output.data(json.dumps({"folder": str(cache_folder()), "freed": freed}))
     else:
         output.data(f"{printable(cache_folder())}: {_megabytes(freed)} freed")
 
 
-def _what(kept: "Kept") -> dict[str, Any]:
+def _what(kept: "CachedFolder") -> dict[str, Any]:
     """What is kept there; question marks where its description is gone."""
     about = kept.about
     if kept.kind == "images":
@@ -85,7 +85,7 @@ def _what(kept: "Kept") -> dict[str, Any]:
     }
 
 
-def _in_words(kept: "Kept") -> str:
+def _in_words(kept: "CachedFolder") -> str:
     what = _what(kept)
     if kept.kind == "features":
         looks = "augmented" if what["augmented"] else "plain"

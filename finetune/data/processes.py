@@ -69,7 +69,7 @@ def serving() -> bool:
     return _serving
 
 
-def nothing() -> None:
+def do_nothing() -> None:
     """For whoever has nothing to say, or to check."""
 
 
@@ -104,7 +104,7 @@ class Processes(Generic[T, R]):
         called: str,
         remedy: str,
         method: Literal["fork", "spawn", "forkserver"] | None = None,
-        prepare: Callable[[], None] = nothing,
+        prepare: Callable[[], None] = do_nothing,
         finish: Callable[[R], R] | None = None,
     ) -> None:
         self._work = work
@@ -115,7 +115,7 @@ class Processes(Generic[T, R]):
         self._prepare = prepare
         self._finish = finish
         self._minders: list[_Minder] = []
-        self._end: Callable[[], object] = nothing
+        self._end: Callable[[], object] = do_nothing
 
     def __enter__(self) -> Self:
         return self
@@ -123,7 +123,7 @@ class Processes(Generic[T, R]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def answers(self, tasks: Iterable[T], check: Callable[[], None] = nothing) -> Generator[R]:
+    def answers(self, tasks: Iterable[T], check: Callable[[], None] = do_nothing) -> Generator[R]:
         """The answer to each of ``tasks``, in order. What was asked for before and not fetched is forgotten.
 
         Args:
@@ -159,14 +159,14 @@ class Processes(Generic[T, R]):
             self._do_without(str(error))
         for task in _chain(asked, todo):
             check()
-            done = self._work(task, nothing)
+            done = self._work(task, do_nothing)
             yield done if self._finish is None else self._finish(done)
 
     def close(self) -> None:
         """End the processes, at once. Further tasks start new ones."""
         # Does nothing in a process that was forked from this one, and has what it has.
         self._end()
-        self._minders, self._end = [], nothing
+        self._minders, self._end = [], do_nothing
 
     def _start(self) -> None:
         method = self._method or multiprocessing.get_start_method()

@@ -10,7 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from finetune.data.batches.loaders import Batch, eval_batches
+from finetune.data.batches.batch import Batch
+from finetune.data.batches.loaders import eval_batches
+from finetune.data.batches.options import ReadOptions
 from finetune.data.sources.dataset import Split
 from finetune.errors import BadImageError, DataError
 from finetune.evaluation.metrics import Metrics, classification_metrics
@@ -142,9 +144,7 @@ def evaluate_split(
         DataError: there is no readable image.
         FinetuneError: the network computes logits that are not finite.
     """
-    batches = eval_batches(
-        images, preprocessing, batch_size=batch_size, workers=workers, on_bad_image=on_bad_image
-    )
+    batches = eval_batches(images, preprocessing, ReadOptions(batch_size, workers, on_bad_image))
     collected = collect_logits(module, watch(batches), device, autocast)
     metrics = classification_metrics(collected.logits, collected.targets, classes)
     return Evaluation(metrics, collected, images, split, precision)

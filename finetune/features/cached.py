@@ -7,10 +7,11 @@ import numpy as np
 import torch
 
 from finetune.data.batches.batch import Batch
-from finetune.data.batches.changed import Changes
+from finetune.data.batches.changed_files import FileChanges
 from finetune.data.batches.loaders import read_draws
-from finetune.data.batches.reading import Draw, OnBadImage
-from finetune.data.processes import nothing
+from finetune.data.batches.options import OnBadImage, ReadOptions
+from finetune.data.batches.sampling import Draw
+from finetune.data.processes import do_nothing
 from finetune.data.sources.dataset import Split
 from finetune.errors import BadImageError, DataError, printable
 from finetune.features.extract import Extractor
@@ -52,7 +53,7 @@ class CachedFeatures:
         *,
         workers: int = 0,
         on_bad_image: OnBadImage = "error",
-        check: Check = nothing,
+        check: Check = do_nothing,
         progress: OnProgress = no_progress,
     ) -> int:
         """Make sure the store has a row for each of ``draws``; missing rows are computed in that order.
@@ -70,7 +71,7 @@ class CachedFeatures:
             DataError: no image can be read, or an image file is replaced while its features are computed.
         """
         views = list(dict.fromkeys(self._view(draw) for draw in draws))
-        changes = Changes(self._split)
+        changes = FileChanges(self._split)
         digests = self._digests(views, on_bad_image)
         identities = {view: self._identity(digests[view[0]], view[1]) for view in views if view[0] in digests}
         # Images with the same contents share a row.
@@ -80,13 +81,12 @@ class CachedFeatures:
         for view in missing:
             left.setdefault(view[0], []).append(identities[view])
         done = 0
+        size = self._extract.images_per_pass
         batches = read_draws(
             self._split,
             self._transform,
             missing,
-            batch_size=self._extract.images_per_pass if self._extract.images_per_pass > 1 else 16,
-            workers=workers,
-            on_bad_image=on_bad_image,
+            ReadOptions(size if size > 1 else 16, workers, on_bad_image),
             check=check,
         )
         try:
@@ -94,7 +94,7 @@ class CachedFeatures:
                 check()
                 self._bad.update(zip(self._bad_indices(batch, missing, done), batch.bad, strict=True))
                 if batch.indices:
-                    self._refuse_replaced(changes.among(batch.indices), digests)
+                    self._refuse_replaced(changes.changed(batch.indices), digests)
                     self._store.add(
                         [left[index].pop(0) for index in batch.indices], self._extract(batch.images)
                     )

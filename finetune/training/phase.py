@@ -11,6 +11,7 @@ from torch import Tensor
 
 from finetune.checkpoint.storage import CARD, MODEL, OPTIMIZER, RAW, SCORE, STATE, save_checkpoint
 from finetune.data.batches.loaders import eval_batches
+from finetune.data.batches.options import ReadOptions
 from finetune.errors import StoppedError
 from finetune.evaluation.evaluate import collect_logits
 from finetune.evaluation.metrics import Metrics, classification_metrics
@@ -55,11 +56,10 @@ def judge(setup: Setup, split_name: str, signals: Signals, frozen: Frozen | None
         batches = eval_batches(
             setup.source.splits[split_name],
             card.preprocessing,
-            batch_size=setup.recipe.train.images_a_batch,
-            workers=setup.workers,
-            on_bad_image=data.on_bad_image,
-            device=setup.compute.device,
-            decoded=setup.val_decoded if split_name == "val" else None,
+            ReadOptions(
+                setup.recipe.train.images_a_batch, setup.workers, data.on_bad_image, setup.compute.device
+            ),
+            cache=setup.val_decoded if split_name == "val" else None,
             check=signals.check,
         )
     collected = collect_logits(module, signals.watch(batches), setup.compute.device, setup.compute.exact())

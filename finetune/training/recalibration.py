@@ -1,7 +1,8 @@
 """BatchNorm statistics for the weights that are about to be judged, from training images."""
 
 from finetune.data.batches.loaders import eval_batches
-from finetune.data.batches.order import shuffled
+from finetune.data.batches.options import ReadOptions
+from finetune.data.batches.sampling import shuffled
 from finetune.data.keys import key
 from finetune.errors import DataError
 from finetune.model.batchnorm import recalibrate
@@ -32,10 +33,7 @@ def recalibrate_batchnorm(setup: Setup, freeze: Freeze, position: Position, sign
     batches = eval_batches(
         train.subset(order[:count]),
         setup.card.preprocessing,
-        batch_size=max(size, 2),
-        workers=setup.workers,
-        on_bad_image=setup.recipe.data.on_bad_image,
-        device=setup.compute.device,
+        ReadOptions(max(size, 2), setup.workers, setup.recipe.data.on_bad_image, setup.compute.device),
         check=signals.check,
     )
     images = (batch.images.to(setup.compute.device, non_blocking=True) for batch in signals.watch(batches))

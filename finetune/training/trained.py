@@ -21,7 +21,7 @@ from finetune.checkpoint.storage import (
     warn_of_fallback,
 )
 from finetune.data.batches.batch import Batch
-from finetune.data.batches.loaders import default_workers
+from finetune.data.batches.options import default_workers
 from finetune.data.sources.dataset import Split
 from finetune.errors import RunDirError, printable
 from finetune.evaluation.evaluate import Evaluation, evaluate_split

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from finetune.data.batches.order import shuffled
+from finetune.data.batches.sampling import shuffled
 from finetune.data.holdout.splits import carve
 from finetune.data.sources.dataset import Source, Split
 from finetune.data.sources.read import read_source

@@ -18,7 +18,9 @@ from PIL import Image
 
 from finetune.data.batches.batch import Batch
 from finetune.data.batches.loaders import TrainLoader
-from finetune.data.cache.decoded import HEADER_BYTES, Decoded
+from finetune.data.batches.options import ReadOptions
+from finetune.data.batches.sampling import Sampler, Sampling
+from finetune.data.cache.decoded import HEADER_BYTES, DecodedCache
 from finetune.data.sources import images as images_module
 from finetune.data.sources.dataset import Split
 from finetune.data.sources.images import ArrayImages, FileImages
@@ -51,12 +53,18 @@ def loader(split: Split) -> Iterator[Callable[..., TrainLoader]]:
     made: list[TrainLoader] = []
 
     def make(
-        decoded: Decoded | None = None, augment: AugmentSection = CROPPED, of: Split = split, **options: Any
+        cache: DecodedCache | None = None,
+        augment: AugmentSection = CROPPED,
+        of: Split = split,
+        *,
+        workers: int = 0,
+        sampler: Sampler = "shuffle",
     ) -> TrainLoader:
-        settings = {"batch_size": 4, "seed": 5, "on_bad_image": "skip"} | options
-        made.append(TrainLoader(of, TrainTransform(augment, PREPROCESSING), **settings))
-        if decoded is not None:
-            made[-1].keep(decoded)
+        options = ReadOptions(4, workers, on_bad_image="skip")
+        transform = TrainTransform(augment, PREPROCESSING)
+        made.append(TrainLoader(of, transform, options, Sampling(5, sampler)))
+        if cache is not None:
+            made[-1].use_cache(cache)
         return made[-1]
 
     yield make
@@ -98,7 +106,7 @@ def test_the_same_bits_kept_and_not(
     expected = epochs(loader(augment=augment))
     folder = tmp_path / "kept" if where == "disk" else None
     for _ in range(2):
-        decoded = Decoded(folder, MUCH)
+        decoded = DecodedCache(folder, MUCH)
         assert same(epochs(loader(decoded, augment, workers=workers)), expected)
         assert len(decoded) == 8
         decoded.close()
@@ -107,7 +115,7 @@ def test_the_same_bits_kept_and_not(
 def test_a_image_is_decoded_once(
     loader: Callable[..., TrainLoader], opened: list[int], tmp_path: Path
 ) -> None:
-    decoded = Decoded(tmp_path / "kept", MUCH)
+    decoded = DecodedCache(tmp_path / "kept", MUCH)
     first = loader(decoded)
     epochs(first, 1)
     assert sorted(opened) == list(range(9))
@@ -116,7 +124,7 @@ def test_a_image_is_decoded_once(
     assert sorted(set(opened[9:])) == [4]
     decoded.close()
     opened.clear()
-    again = Decoded(tmp_path / "kept", MUCH)
+    again = DecodedCache(tmp_path / "kept", MUCH)
     epochs(loader(again), 1)
     assert opened == [4]
     again.close()
@@ -127,7 +135,7 @@ def test_room_for_some_only(
     sampler: str, loader: Callable[..., TrainLoader], opened: list[int], tmp_path: Path
 ) -> None:
     expected = epochs(loader(sampler=sampler))
-    decoded = Decoded(tmp_path / "kept", 20_000)
+    decoded = DecodedCache(tmp_path / "kept", 20_000)
     kept = loader(decoded, sampler=sampler)
     assert same(epochs(kept), expected)
     assert 0 < len(decoded) < 8
@@ -161,14 +169,14 @@ def test_nothing_stale(
     between: str, change: Any, loader: Callable[..., TrainLoader], split: Split, tmp_path: Path
 ) -> None:
     """Of the same name and time of change; in place of the same size, too."""
-    decoded = Decoded(tmp_path / "kept", MUCH)
+    decoded = DecodedCache(tmp_path / "kept", MUCH)
     kept = loader(decoded)
     epochs(kept, 1)
     time.sleep(0.02)  # a tick of the file system's clock
     change(Path(split.name(2)))
     if between == "runs":
         decoded.close()
-        decoded = Decoded(tmp_path / "kept", MUCH)
+        decoded = DecodedCache(tmp_path / "kept", MUCH)
         kept = loader(decoded)
     assert same(epochs(kept), epochs(loader()))
     assert len(decoded) == 9
@@ -180,7 +188,7 @@ def test_what_was_changed_just_now_is_not_kept(
 ) -> None:
     """Within a tick of the clock it could change again, and nothing would tell."""
     monkeypatch.setattr(images_module, "JUST_NOW_NS", 3600 * 10**9)
-    decoded = Decoded(None, MUCH)
+    decoded = DecodedCache(None, MUCH)
     epochs(loader(decoded))
     assert len(decoded) == 0
     decoded.close()
@@ -189,7 +197,7 @@ def test_what_was_changed_just_now_is_not_kept(
 def test_what_has_no_file_is_not_kept(loader: Callable[..., TrainLoader]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (6, 30, 30, 3), dtype=np.uint8)
     arrays = Split(ArrayImages(pixels, "a"), np.zeros(6, np.int64))
-    decoded = Decoded(None, MUCH)
+    decoded = DecodedCache(None, MUCH)
     assert same(epochs(loader(decoded, of=arrays)), epochs(loader(of=arrays)))
     assert len(decoded) == 0
     decoded.close()
@@ -210,7 +218,7 @@ def image(number: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
 def written(folder: Path, *numbers: int) -> Path:
     """A log of those images."""
     before = set(folder.glob("*.pixels"))
-    decoded = Decoded(folder, MUCH)
+    decoded = DecodedCache(folder, MUCH)
     for number in numbers:
         decoded.add(stamp(number), image(number))
     decoded.close()
@@ -218,7 +226,7 @@ def written(folder: Path, *numbers: int) -> Path:
     return path
 
 
-def readable(decoded: Decoded, *numbers: int) -> list[int]:
+def readable(decoded: DecodedCache, *numbers: int) -> list[int]:
     """Which of the images can be read; what is read must be right."""
     found = []
     for number in numbers:
@@ -239,7 +247,7 @@ def test_every_torn_end_is_left_out(tmp_path: Path) -> None:
     assert ends[-1] == len(whole)
     for cut in range(len(whole) + 1):
         path.write_bytes(whole[:cut])
-        decoded = Decoded(tmp_path, MUCH)
+        decoded = DecodedCache(tmp_path, MUCH)
         assert readable(decoded, 1, 2, 3) == [n for n in (1, 2, 3) if ends[n] <= cut]
         decoded.close()
 
@@ -251,7 +259,7 @@ def test_no_damaged_byte_is_served(tmp_path: Path) -> None:
         harmed = bytearray(whole)
         harmed[at] ^= 0x10
         path.write_bytes(harmed)
-        decoded = Decoded(tmp_path, MUCH)
+        decoded = DecodedCache(tmp_path, MUCH)
         assert len(readable(decoded, 1, 2)) <= 1
         decoded.close()
 
@@ -261,7 +269,7 @@ def test_what_is_damaged_is_kept_anew(tmp_path: Path) -> None:
     harmed = bytearray(path.read_bytes())
     harmed[-1] ^= 1
     path.write_bytes(harmed)
-    decoded = Decoded(tmp_path, MUCH)
+    decoded = DecodedCache(tmp_path, MUCH)
     lost = decoded.find(stamp(1))
     assert lost is not None
     assert decoded.read(lost) is None
@@ -272,23 +280,23 @@ def test_what_is_damaged_is_kept_anew(tmp_path: Path) -> None:
 
 def test_a_log_that_grows_meanwhile(tmp_path: Path) -> None:
     """Two processes at once: each reads what the other had when it came, and writes its own."""
-    one = Decoded(tmp_path, MUCH)
+    one = DecodedCache(tmp_path, MUCH)
     one.add(stamp(1), image(1))
-    two = Decoded(tmp_path, MUCH)
+    two = DecodedCache(tmp_path, MUCH)
     one.add(stamp(2), image(2))
     two.add(stamp(3), image(3))
     assert readable(two, 1, 2, 3) == [1, 3]
     assert readable(one, 1, 2, 3) == [1, 2]
     for each in (one, two):
         each.close()
-    third = Decoded(tmp_path, MUCH)
+    third = DecodedCache(tmp_path, MUCH)
     assert readable(third, 1, 2, 3) == [1, 2, 3]
     third.close()
 
 
 def test_files_that_go_meanwhile(tmp_path: Path) -> None:
     written(tmp_path, 1)
-    decoded = Decoded(tmp_path, MUCH)
+    decoded = DecodedCache(tmp_path, MUCH)
     again = pickle.loads(pickle.dumps(decoded))
     place = decoded.find(stamp(1))
     assert place is not None
@@ -303,7 +311,7 @@ def test_files_that_go_meanwhile(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="by way of /proc")
 def test_memory_is_found_by_a_process_that_is_not_forked() -> None:
-    decoded = Decoded(None, MUCH)
+    decoded = DecodedCache(None, MUCH)
     decoded.add(stamp(1), image(1))
     again = pickle.loads(pickle.dumps(decoded))
     place = decoded.find(stamp(1))
@@ -317,7 +325,7 @@ def test_memory_is_found_by_a_process_that_is_not_forked() -> None:
 def test_a_full_disk_is_told_once(
     half: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    decoded = Decoded(tmp_path, MUCH)
+    decoded = DecodedCache(tmp_path, MUCH)
     decoded.add(stamp(1), image(1))
     true, calls = os.pwrite, []
 
@@ -341,7 +349,7 @@ def test_a_full_disk_is_told_once(
 
 def test_a_folder_that_cannot_be(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("in the way")
-    decoded = Decoded(tmp_path / "file" / "kept", MUCH)
+    decoded = DecodedCache(tmp_path / "file" / "kept", MUCH)
     decoded.add(stamp(1), image(1))
     assert len(decoded) == 0
     assert len(caplog.records) == 1
@@ -352,8 +360,8 @@ WRITER = """
 import sys
 from pathlib import Path
 import numpy as np
-from finetune.data.cache.decoded import Decoded
-decoded = Decoded(Path(sys.argv[1]), 1 << 40)
+from finetune.data.cache.decoded import DecodedCache
+decoded = DecodedCache(Path(sys.argv[1]), 1 << 40)
 number = 0
 while True:
     number += 1
@@ -371,7 +379,7 @@ def test_a_killed_writer_leaves_what_was_whole(tmp_path: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    decoded = Decoded(tmp_path, MUCH)
+    decoded = DecodedCache(tmp_path, MUCH)
     assert len(decoded) >= 50
     every = range(1, len(decoded) + 1)
     assert readable(decoded, *every) == list(every)

@@ -18,8 +18,10 @@ import torch
 from finetune.data import processes
 from finetune.data.batches import reading
 from finetune.data.batches.batch import Batch
-from finetune.data.batches.loaders import TrainLoader, default_workers, eval_batches
+from finetune.data.batches.loaders import TrainLoader, eval_batches
 from finetune.data.batches.mixing import BatchMixer
+from finetune.data.batches.options import OnBadImage, ReadOptions, default_workers
+from finetune.data.batches.sampling import Sampler, Sampling
 from finetune.data.processes import serving
 from finetune.data.sources.dataset import Split
 from finetune.data.sources.images import FileImages
@@ -48,10 +50,21 @@ def split() -> Split:
 def loader(split: Split) -> Iterator[Callable[..., TrainLoader]]:
     made: list[TrainLoader] = []
 
-    def make(own: Split = split, **options: Any) -> TrainLoader:
+    def make(
+        own: Split = split,
+        *,
+        batch_size: int = 4,
+        workers: int = 0,
+        on_bad_image: OnBadImage = "error",
+        seed: int = 5,
+        sampler: Sampler = "shuffle",
+        views: int | None = None,
+        mixer: BatchMixer | None = None,
+    ) -> TrainLoader:
         augment = AugmentSection(crop="random_resized", flip=True, random_erasing=0.5)
-        settings = {"batch_size": 4, "seed": 5} | options
-        made.append(TrainLoader(own, TrainTransform(augment, PREPROCESSING), **settings))
+        options = ReadOptions(batch_size, workers, on_bad_image)
+        transform = TrainTransform(augment, PREPROCESSING)
+        made.append(TrainLoader(own, transform, options, Sampling(seed, sampler, views), mixer))
         return made[-1]
 
     yield make
@@ -200,7 +213,7 @@ def test_mixed_targets(loader: Callable[..., TrainLoader]) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_evaluation_goes_in_order(workers: int, split: Split) -> None:
-    batches = list(eval_batches(split, PREPROCESSING, batch_size=5, workers=workers))
+    batches = list(eval_batches(split, PREPROCESSING, ReadOptions(5, workers)))
     assert [index for batch in batches for index in batch.indices] == list(range(21))
     assert [len(batch.indices) for batch in batches] == [5, 5, 5, 5, 1]
     images = torch.cat([batch.images for batch in batches])
@@ -209,7 +222,7 @@ def test_evaluation_goes_in_order(workers: int, split: Split) -> None:
 
 
 def test_an_empty_split(split: Split, loader: Callable[..., TrainLoader]) -> None:
-    assert list(eval_batches(split.subset([]), PREPROCESSING, batch_size=4, workers=2)) == []
+    assert list(eval_batches(split.subset([]), PREPROCESSING, ReadOptions(4, 2))) == []
     with pytest.raises(DataError, match="no images"):
         loader(split.subset([]))
 
@@ -224,7 +237,7 @@ def test_a_bad_image_stops_with_its_own_error(
     images = damaged(split, {9}, tmp_path)
     for batches in (
         loader(images, workers=workers).epoch(0),
-        eval_batches(images, PREPROCESSING, batch_size=4, workers=workers),
+        eval_batches(images, PREPROCESSING, ReadOptions(4, workers)),
     ):
         with pytest.raises(BadImageError) as caught:
             list(batches)
@@ -260,7 +273,7 @@ def test_bad_images_left_out_are_told(
 def test_evaluation_leaves_out_and_tells(split: Split, tmp_path: Path) -> None:
     bad = {0, 1, 2, 3, 9, 20}
     batches = list(
-        eval_batches(damaged(split, bad, tmp_path), PREPROCESSING, batch_size=4, on_bad_image="skip")
+        eval_batches(damaged(split, bad, tmp_path), PREPROCESSING, ReadOptions(4, on_bad_image="skip"))
     )
     assert [len(batch.indices) for batch in batches] == [0, 4, 3, 4, 4, 0]
     assert batches[0].images.shape == (0, 3, 16, 16)
@@ -298,8 +311,8 @@ def test_everything_survives_spawn(split: Split) -> None:
     transform = TrainTransform(AugmentSection(flip=True), PREPROCESSING)
     reader = reading.Reader(split, transform)
     again = pickle.loads(pickle.dumps(reader))
-    orders = [reading.Order(3, 17), reading.Order(8, 18)]
-    one, other = reader.read(orders), again.read(orders)
+    requests = [reading.ReadRequest(3, 17), reading.ReadRequest(8, 18)]
+    one, other = reader.read(requests), again.read(requests)
     assert one.indices == other.indices == (3, 8)
     assert torch.equal(one.pixels, other.pixels)
     assert torch.equal(one.labels, other.labels)
@@ -341,6 +354,8 @@ KILLED = """
 import multiprocessing, os, signal, time
 from finetune.data.sources.known import drawn_source
 from finetune.data.batches.loaders import TrainLoader
+from finetune.data.batches.options import ReadOptions
+from finetune.data.batches.sampling import Sampling
 from finetune.image.preprocessing import Preprocessing
 from finetune.image.transforms import TrainTransform
 from finetune.errors import FinetuneError
@@ -349,7 +364,7 @@ from finetune.recipe.schema import AugmentSection
 preprocessing = Preprocessing(16, 18, "shorter", "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 images = drawn_source(2, 300, 24).splits["train"]
 transform = TrainTransform(AugmentSection(), preprocessing)
-loader = TrainLoader(images, transform, batch_size=2, seed=0, workers=2)
+loader = TrainLoader(images, transform, ReadOptions(2, 2), Sampling(0))
 try:
     for batch in loader.epoch(0):
         for process in multiprocessing.active_children()[:1]:  # what both had read before is still coming
@@ -382,18 +397,18 @@ def test_processes_that_run_short_are_done_without(
 ) -> None:
     before, read, calls = set(multiprocessing.active_children()), reading.Reader._decoded, 0
 
-    def short(self: reading.Reader, order: reading.Order) -> Any:
+    def short(self: reading.Reader, request: reading.ReadRequest) -> Any:
         nonlocal calls
         calls += 1
         if serving() and calls > after:
             raise error
-        return read(self, order)
+        return read(self, request)
 
     monkeypatch.setattr(reading.Reader, "_decoded", short)
     plain, working = loader(mixer=MIXER), loader(mixer=MIXER, workers=2)
     for epoch in (0, 3):
         assert all_same(list(plain.epoch(epoch)), list(working.epoch(epoch)))
-    one, other = (list(eval_batches(split, PREPROCESSING, batch_size=4, workers=n)) for n in (0, 2))
+    one, other = (list(eval_batches(split, PREPROCESSING, ReadOptions(4, n))) for n in (0, 2))
     assert all_same(one, other)
     assert set(multiprocessing.active_children()) == before
     assert "could not go on" in caplog.text
@@ -416,7 +431,7 @@ def test_a_wait_for_a_batch_can_be_ended(loader: Callable[..., TrainLoader], spl
     many = split.subset(np.tile(np.arange(21), 10))
     for batches in (
         loader(many, workers=2).epoch(0, check=check),
-        eval_batches(many, PREPROCESSING, batch_size=4, workers=2, check=check),
+        eval_batches(many, PREPROCESSING, ReadOptions(4, 2), check=check),
     ):
         with pytest.raises(StopError):
             list(batches)
@@ -425,12 +440,12 @@ def test_a_wait_for_a_batch_can_be_ended(loader: Callable[..., TrainLoader], spl
 
 @pytest.mark.parametrize(("cores", "workers"), [(1, 0), (2, 0), (3, 1), (8, 6), (64, 8)])
 def test_default_workers(cores: int, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune.data.batches.reading.cores", lambda: cores)
+    monkeypatch.setattr("finetune.data.batches.options.cores", lambda: cores)
     assert default_workers() == workers
 
 
 def test_a_batch_moves(split: Split) -> None:
-    (batch, *_) = eval_batches(split, PREPROCESSING, batch_size=2)
+    (batch, *_) = eval_batches(split, PREPROCESSING, ReadOptions(2))
     moved = batch.to("meta")
     assert moved.images.device.type == moved.targets.device.type == moved.labels.device.type == "meta"
     assert moved.indices == batch.indices

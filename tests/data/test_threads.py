@@ -13,6 +13,8 @@ from PIL import Image
 
 from finetune.data.batches import reading
 from finetune.data.batches.loaders import TrainLoader
+from finetune.data.batches.options import ReadOptions
+from finetune.data.batches.sampling import Sampling
 from finetune.data.sources.dataset import Split
 from finetune.data.sources.images import FileImages, JoinedImages, TorchvisionImages, selected
 from finetune.image.decode import quiet
@@ -65,7 +67,7 @@ def epoch(
     monkeypatch.setattr(reading, "LARGE_FILE", large)
     augment = AugmentSection(crop="random_resized", flip=True, random_erasing=0.5)
     transform = TrainTransform(augment, PREPROCESSING)
-    loader = TrainLoader(split, transform, batch_size=9, seed=5, on_bad_image="skip")
+    loader = TrainLoader(split, transform, ReadOptions(9, on_bad_image="skip"), Sampling(5))
     batches = list(loader.epoch(0))
     return [(each.images, each.labels, each.indices) for each in batches], [
         str(bad) for each in batches for bad in each.bad

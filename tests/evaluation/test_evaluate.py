@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from finetune.data.batches.loaders import Batch
+from finetune.data.batches.batch import Batch
 from finetune.data.sources.dataset import Split
 from finetune.errors import BadImageError, DataError
 from finetune.evaluation.evaluate import collect_logits, evaluate_split

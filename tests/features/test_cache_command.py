@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from finetune.data.cache import contents
-from finetune.data.cache.decoded import Decoded
+from finetune.data.cache.decoded import DecodedCache
 from finetune.features.extract import RowSpec
 from finetune.features.store import FeatureStore
 
@@ -21,7 +21,7 @@ def test_what_is_kept_and_cleared(cli: Any) -> None:
     one.flush()
     (contents.features_folder() / "foreign").mkdir()
     images = contents.decoded_folder() / "def"
-    decoded = Decoded(images, 10_000, {"shorter": 305})
+    decoded = DecodedCache(images, 10_000, {"shorter": 305})
     decoded.add(bytes(32), np.zeros((5, 5, 3), np.uint8))
     decoded.close()
     found = json.loads(cli("cache", "info", "--json").out)

@@ -136,14 +136,14 @@ def test_what_was_used_longest_ago_makes_room() -> None:
         one = FeatureStore(SPEC, root / name, {"backbone": name})
         one.add(identities(*range(4)), rows(*range(4)))
         os.utime(root / name, (1000.0 + age, 1000.0 + age))
-    found = contents.list_kept()
+    found = contents.list_cached()
     assert [each.folder.name for each in found] == ["new", "mid", "old"]
     assert found[0].about == {"backbone": "new"}
     size = found[0].nbytes
     assert contents.make_room(size, 3 * size, root / "next") == 1
-    assert [each.folder.name for each in contents.list_kept()] == ["new", "mid"]
+    assert [each.folder.name for each in contents.list_cached()] == ["new", "mid"]
     assert contents.make_room(size, 3 * size, root / "next") == 0
     assert contents.make_room(10 * size, size, root / "new") == 1
-    assert [each.folder.name for each in contents.list_kept()] == ["new"]
-    assert contents.clear() == size
-    assert contents.list_kept() == []
+    assert [each.folder.name for each in contents.list_cached()] == ["new"]
+    assert contents.clear_cache() == size
+    assert contents.list_cached() == []

@@ -10,7 +10,9 @@ import torch
 from pydantic import Field, create_model
 from torch import nn
 
-from finetune.data.batches.loaders import TrainLoader, eval_batches
+from finetune.data.batches.loaders import eval_batches
+from finetune.data.batches.options import ReadOptions
+from finetune.data.batches.sampling import Sampling
 from finetune.data.sources.known import drawn_source
 from finetune.deploy.export import export
 from finetune.errors import FinetuneError
@@ -77,11 +79,11 @@ TAKES: dict[str, tuple[Callable[[Any], object], tuple[str, ...]]] = {
     ),
     "cache.where": (decided, ("auto", "memory", "off")),
     "sampler": (
-        lambda name: TrainLoader(SPLIT, SAME, batch_size=2, seed=0, sampler=name),
+        lambda name: Sampling(0, sampler=name),
         ("shuffle", "balanced"),
     ),
     "on_bad_image": (
-        lambda name: list(eval_batches(SPLIT, PREPROCESSING, batch_size=4, on_bad_image=name)),
+        lambda name: list(eval_batches(SPLIT, PREPROCESSING, ReadOptions(4, on_bad_image=name))),
         ("error", "skip"),
     ),
     "crop": (

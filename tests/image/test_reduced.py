@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from finetune.data.batches.loaders import TrainLoader, eval_batches
+from finetune.data.batches.options import ReadOptions
+from finetune.data.batches.sampling import Sampling
 from finetune.data.sources.dataset import Split
 from finetune.data.sources.images import FileImages
 from finetune.data.sources.known import drawn_source
@@ -134,7 +136,7 @@ def test_small_images_are_the_same_either_way() -> None:
     """Nothing is enlarged, and what is not reduced keeps its bits."""
     split = drawn_source(3, 4, 24).splits["train"]
     loaders = [
-        TrainLoader(split, TrainTransform(CROPPED, PREPROCESSING, decode), batch_size=4, seed=1)
+        TrainLoader(split, TrainTransform(CROPPED, PREPROCESSING, decode), ReadOptions(4), Sampling(1))
         for decode in ("auto", "full")
     ]
     for one, other in zip(*(loader.epoch(0) for loader in loaders), strict=True):
@@ -145,5 +147,5 @@ def test_evaluation_sees_whole_images(scene: Callable[[int, int], Image.Image], 
     path = tmp_path / "a.jpg"
     scene(640, 480).save(path)
     split = Split(FileImages([path]), np.zeros(1, np.int64))
-    (batch,) = eval_batches(split, PREPROCESSING, batch_size=1)
+    (batch,) = eval_batches(split, PREPROCESSING, ReadOptions(1))
     np.testing.assert_array_equal(batch.images[0], PREPROCESSING(open_rgb(path)))

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from finetune.data.batches.reading import Order, Reader
+from finetune.data.batches.reading import Reader, ReadRequest
 from finetune.data.cache.decoded import Pixels
 from finetune.data.holdout.folds import inner_folds
 from finetune.data.sources import images
@@ -141,7 +141,7 @@ def test_each_image_is_decoded_three_times_for_all_that_is_measured(
     decoded: list[int] = []
     read = Reader._decoded
 
-    def counted(self: Reader, order: Order) -> Pixels | BadImageError:
+    def counted(self: Reader, order: ReadRequest) -> Pixels | BadImageError:
         decoded.append(order.image)
         return read(self, order)
 

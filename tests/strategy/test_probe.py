@@ -10,6 +10,7 @@ import pytest
 
 import tiny
 from finetune.data.batches.loaders import eval_batches
+from finetune.data.batches.options import ReadOptions
 from finetune.evaluation.evaluate import collect_logits
 from finetune.recipe.load import parse_recipe
 from finetune.strategy.probing import probe as strategy
@@ -42,7 +43,7 @@ def test_the_saved_run_predicts_what_scikit_learn_predicts(
         strategy.save(depth, run, "finetune probe r.yaml")
     trained = load_trained(tmp_path / "run")
     test = depth.setup.source.splits["test"]
-    batches = eval_batches(test, trained.card.preprocessing, batch_size=8)
+    batches = eval_batches(test, trained.card.preprocessing, ReadOptions(8))
     import torch
 
     ours = collect_logits(trained.module, batches, torch.device("cpu")).logits.argmax(1)

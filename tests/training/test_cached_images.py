@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.data.batches.loaders import Batch, eval_batches
-from finetune.data.cache import kept
-from finetune.data.cache.decoded import Decoded
+from finetune.data.batches.batch import Batch
+from finetune.data.batches.loaders import eval_batches
+from finetune.data.batches.options import ReadOptions
+from finetune.data.cache import contents
+from finetune.data.cache.decoded import DecodedCache
 from finetune.data.sources import images
 from finetune.errors import StoppedError
 from finetune.features.placement import Where
@@ -74,8 +76,8 @@ def built(recipe: Recipe) -> Setup:
     return prepare(recipe, load_data(recipe.data, recipe.seed), compute)
 
 
-def val_batches(setup: Setup, where: Decoded | None) -> Iterator[Batch]:
-    return eval_batches(setup.source.splits["val"], setup.card.preprocessing, batch_size=5, decoded=where)
+def val_batches(setup: Setup, where: DecodedCache | None) -> Iterator[Batch]:
+    return eval_batches(setup.source.splits["val"], setup.card.preprocessing, ReadOptions(5), cache=where)
 
 
 @pytest.mark.parametrize("crop", ["random_resized", "none"])
@@ -84,7 +86,7 @@ def test_the_same_bits(crop: str, recipe: Callable[..., Recipe], tmp_path: Path)
         run(tmp_path / where, recipe(f"train.augment.crop={crop}", f"cache.decoded={where}"))
         assert bits(tmp_path / where) == bits(tmp_path / "off"), where
     assert len(bits(tmp_path / "off")) >= 3
-    folders = kept.list_kept()
+    folders = contents.list_cached()
     # Under crop: none, train and val are decoded alike.
     assert len(folders) == (2 if crop == "random_resized" else 1)
     assert {(folder.kind, folder.nbytes > 1000) for folder in folders} == {("images", True)}
@@ -197,7 +199,7 @@ def test_a_folder_full_of_what_has_changed_is_begun_anew(
                 images_of = setup.source.splits[split]
                 stamps = [images_of.stamp(index) for index in range(len(images_of))]
                 assert all(stamp is not None and where.find(stamp) for stamp in stamps), split
-    assert sum(each.nbytes for each in kept.list_kept()) < (1.2 if limit == "tight" else 8) * needed
+    assert sum(each.nbytes for each in contents.list_cached()) < (1.2 if limit == "tight" else 8) * needed
 
 
 def test_a_folder_that_is_full_of_these_images_stays(recipe: Callable[..., Recipe]) -> None:
@@ -220,15 +222,15 @@ def test_features_and_images_share_the_limit(recipe: Callable[..., Recipe], tmp_
     images_alone = planned(recipe(*plain, "cache.where=off"))
     assert (planned(whole).where, images_alone.where) == ("disk", "disk")
     run(tmp_path / "a", whole)
-    sizes = {each.kind: each.nbytes for each in kept.list_kept()}
+    sizes = {each.kind: each.nbytes for each in contents.list_cached()}
     assert min(sizes["features"], sizes["images"]) > 0.3 * sum(sizes.values())
-    kept.clear()
+    contents.clear_cache()
     for share in (0.6, 0.9, 1.2):
         limit = round(share * sum(sizes.values()))
         for decoded_at in ("auto", "disk"):
             limits = [f"cache.limit={limit / 1000}KB", f"cache.decoded={decoded_at}"]
             run(tmp_path / f"{share}-{decoded_at}", recipe(*plain, *limits))
-            found = kept.list_kept()
+            found = contents.list_cached()
             assert sum(each.nbytes for each in found) <= limit
             assert "features" in {each.kind for each in found}
             if share > 1:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from finetune.data.cache import kept
+from finetune.data.cache import contents
 from finetune.errors import UserError
 from finetune.features.cut import CutError
 from finetune.recipe.load import parse_recipe
@@ -155,14 +155,14 @@ def test_nothing_is_reused_after_a_change(shapes: Path, tmp_path: Path) -> None:
     assert run(tmp_path / "r", source, text, "seed=6").computed == 33
     assert run(tmp_path / "r", source, text, "data.interpolation=nearest").computed == 33
     assert run(tmp_path / "r", source, text).computed == 0
-    assert len(kept.list_kept()) == 3
+    assert len(contents.list_cached()) == 3
 
 
 def test_a_harmed_file_changes_nothing(
     shapes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run(tmp_path / "a", shapes, RECIPES["head only"])
-    (block, *_) = sorted(kept.features_folder().glob("*/*.safetensors"))
+    (block, *_) = sorted(contents.features_folder().glob("*/*.safetensors"))
     content = bytearray(block.read_bytes())
     content[-1] ^= 255
     block.write_bytes(content)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from finetune.data.batches.loaders import Batch
+from finetune.data.batches.batch import Batch
 from finetune.errors import NonFiniteLossError
 from finetune.recipe.schema import TrainSection
 from finetune.training.compute.precision import choose_compute

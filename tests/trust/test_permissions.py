@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from finetune.cli import main
-from finetune.data.cache import kept
+from finetune.data.cache import contents
 from finetune.data.sources.dataset import Split
 from finetune.data.sources.folders import read_folder
 from finetune.data.sources.unread import some_files
@@ -38,15 +38,15 @@ def closed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("at", ["root", "set"])
 def test_a_cache_of_another_user(at: str, cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = kept.features_folder() / "abc"
+    folder = contents.features_folder() / "abc"
     folder.mkdir(parents=True)
     (folder / "about.json").write_text("{}")
     with monkeypatch.context() as patch:
-        closed(folder if at == "set" else kept.features_folder(), patch)
+        closed(folder if at == "set" else contents.features_folder(), patch)
         info = cli("cache", "info")
         assert info.code == 0, info.err
         patch.setattr(shutil, "rmtree", lambda *_, **__: None)
-        kept.make_room(1, 0)
+        contents.make_room(1, 0)
         ended = cli("cache", "clear")
     assert ended.code == 0
     assert "0.0 MB freed" in ended.out

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from finetune.data.batches.loaders import eval_batches
+from finetune.data.batches.options import ReadOptions
 from finetune.data.sources.dataset import Split
 from finetune.data.sources.images import FileImages
 from finetune.image.decode import open_rgb
@@ -210,7 +211,7 @@ def test_train_eval_predict_and_the_exported_model_agree(zoo: Path, cli: Any, ch
             assert line["probability"] == pytest.approx(float(row["probability"]), abs=1e-4)
     paths = [zoo / "test" / "odd" / name for name in GOOD]
     odd = Split(FileImages(paths), np.zeros(len(paths), dtype=np.int64))
-    batches = eval_batches(odd, preprocessing, batch_size=8)
+    batches = eval_batches(odd, preprocessing, ReadOptions(8))
     for path, image in zip(paths, (image for batch in batches for image in batch.images), strict=True):
         np.testing.assert_array_equal(image.numpy(), preprocessing(open_rgb(path)))
     assert untouched(zoo) == before

@@ -1,1 +1,1 @@
-"""Images put together: in which order, in which process, as what tensors."""
+"""Batches of images: which images they take, which process reads them, and the tensors they become."""

@@ -1,4 +1,4 @@
-"""What a loader hands to training and evaluation, and what a reader hands to a loader."""
+"""A batch, as readers return it (8-bit pixels) and as training and evaluation see it (float32 images)."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finetune.data.cache.decoded import Decoded, Place
+from finetune.data.cache.decoded import CacheEntry, DecodedCache
 from finetune.errors import BadImageError
 from finetune.image.threes import Pixels
 from finetune.image.transforms import Box
@@ -19,9 +19,12 @@ from finetune.image.transforms import Box
 class Batch:
     """Images with their classes.
 
-    ``images`` is (N, C, S, S) float32; ``targets`` (N,) int64, or (N, num_classes) float32 when mixed;
-    ``labels`` (N,) int64, unmixed; ``indices`` the N places in the split. ``bad`` are the images that could
-    not be read and are left out; N is 0 where none could.
+    Attributes:
+        images: (N, C, S, S) float32. N is 0 if no image of the batch could be read.
+        targets: (N,) int64, or (N, num_classes) float32 after mixing.
+        labels: (N,) int64, never mixed.
+        indices: the N indices in the split.
+        bad: the images that could not be read and are left out.
     """
 
     images: Tensor
@@ -31,7 +34,7 @@ class Batch:
     bad: tuple[BadImageError, ...] = ()
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
-        """The same on another device."""
+        """A copy on ``device``."""
         return dataclasses.replace(
             self,
             images=self.images.to(device, non_blocking=non_blocking),
@@ -40,77 +43,74 @@ class Batch:
         )
 
     def first(self, count: int) -> "Batch":
-        """The first ``count`` of its images."""
+        """The first ``count`` images of the batch."""
         parts = {name: getattr(self, name)[:count] for name in ("images", "targets", "labels", "indices")}
         return dataclasses.replace(self, **parts)
 
 
+class _SentAsArrays:
+    """Pickles tensors as NumPy arrays.
+
+    Arrays travel between processes without a copy. torch would put each tensor in a file of its own.
+    """
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            name: each.numpy() if isinstance(each, Tensor) else each for name, each in self.__dict__.items()
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, each in state.items():
+            setattr(self, name, torch.from_numpy(each) if isinstance(each, np.ndarray) else each)
+
+
 @dataclass
-class Fresh:
-    """Bases that were decoded for a batch and are to be kept: ``pixels``, uint8, one after the other; for
-    each its stamp, its height and width, and the place where it was looked for in vain.
+class NewlyDecoded(_SentAsArrays):
+    """The images that were decoded for a batch and belong in the cache.
+
+    Attributes:
+        pixels: uint8; the pixels of all images, one after the other.
+        images: for each image its stamp, height, width, and the cache entry that turned out to be unreadable.
     """
 
     pixels: Tensor
-    images: tuple[tuple[bytes, int, int, Place | None], ...]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return _as_arrays(self.__dict__)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(_as_tensors(state))
+    images: tuple[tuple[bytes, int, int, CacheEntry | None], ...]
 
     @classmethod
-    def of(cls, found: Sequence[tuple[bytes, Pixels, Place | None]]) -> "Fresh":
-        """Put together what was decoded."""
-        flat = [pixels.reshape(-1) for _, pixels, _ in found]
+    def join(cls, decoded: Sequence[tuple[bytes, Pixels, CacheEntry | None]]) -> "NewlyDecoded":
+        """Join images, each given as stamp, pixels and unreadable cache entry."""
+        flat = [pixels.reshape(-1) for _, pixels, _ in decoded]
         joined = np.concatenate(flat) if flat else np.empty(0, dtype=np.uint8)
-        images = tuple((stamp, *pixels.shape[:2], lost) for stamp, pixels, lost in found)
+        images = tuple((stamp, *pixels.shape[:2], unreadable) for stamp, pixels, unreadable in decoded)
         return cls(torch.from_numpy(joined), images)
 
-    def keep(self, decoded: Decoded) -> None:
-        """Put them where later epochs find them."""
-        at, flat = 0, self.pixels.numpy()
-        for stamp, height, width, lost in self.images:
-            end = at + height * width * 3
-            decoded.add(stamp, flat[at:end].reshape(height, width, 3), lost)
-            at = end
+    def add_to(self, cache: DecodedCache) -> None:
+        """Add the images to ``cache``."""
+        start, flat = 0, self.pixels.numpy()
+        for stamp, height, width, unreadable in self.images:
+            end = start + height * width * 3
+            cache.add(stamp, flat[start:end].reshape(height, width, 3), unreadable)
+            start = end
 
 
 @dataclass
-class PixelBatch:
-    """A batch as it is read: 8 bits a colour, a quarter of what it becomes.
+class PixelBatch(_SentAsArrays):
+    """A batch as a reader returns it: 8 bits per value, a quarter of the size of a :class:`Batch`.
 
-    ``pixels`` is (N, S, S, 3) uint8, or (N, S, S, 1) where images are made grey, or (N, S, S, C) where they
-    have bands of their own; ``erased`` the boxes to be
-    erased, each with the place of its image in the batch; ``fresh`` what is to be kept; the rest as in
-    :class:`Batch`.
+    Attributes:
+        pixels: uint8, shape (N, S, S, 3); (N, S, S, 1) for grey, (N, S, S, C) for files of C bands.
+        erased: the rectangles to erase, each with its position in the batch.
+        newly_decoded: images for the cache.
+        labels, indices, bad: as in :class:`Batch`.
     """
 
     pixels: Tensor
     labels: Tensor
     indices: tuple[int, ...]
     erased: tuple[tuple[int, Box], ...] = ()
-    fresh: Fresh | None = None
+    newly_decoded: NewlyDecoded | None = None
     bad: tuple[BadImageError, ...] = ()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return _as_arrays(self.__dict__)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(_as_tensors(state))
-
     def pin_memory(self) -> "PixelBatch":
-        """The same in page-locked memory, from which GPUs copy faster."""
+        """A copy in page-locked memory, from which GPUs copy faster."""
         return dataclasses.replace(self, pixels=self.pixels.pin_memory(), labels=self.labels.pin_memory())
-
-
-def _as_arrays(state: dict[str, Any]) -> dict[str, Any]:
-    """NumPy's arrays go from process to process without a copy; torch's tensors by files of their own."""
-    return {name: each.numpy() if isinstance(each, Tensor) else each for name, each in state.items()}
-
-
-def _as_tensors(state: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: torch.from_numpy(each) if isinstance(each, np.ndarray) else each for name, each in state.items()
-    }

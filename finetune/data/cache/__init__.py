@@ -1,1 +1,1 @@
-"""What is kept on disk between runs: where, how much, and decoded images."""
+"""The cache folder: where it is, what is in it, and decoded images."""

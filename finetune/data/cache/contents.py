@@ -1,9 +1,9 @@
-"""What the cache keeps on disk beside fetched data, and making room. Torch-free, for ``finetune cache``.
+"""The contents of the cache on disk: list them, remove them, make room. Torch-free, for ``finetune cache``.
 
-``CACHE/features/KEY/`` holds the features that one frozen prefix computes under one preprocessing
-(:mod:`finetune.features.store`), ``CACHE/decoded/KEY/`` training images that were decoded in one way
-(:mod:`finetune.data.cache.decoded`). In each, ``about.json`` says in words what they are. A folder is
-removed whole; the one that was used longest ago goes first.
+``CACHE/features/KEY/`` holds the features of one frozen prefix under one preprocessing
+(:mod:`finetune.features.store`); ``CACHE/decoded/KEY/`` holds images that were decoded in one way
+(:mod:`finetune.data.cache.decoded`). In each folder, ``about.json`` describes the contents. A folder is
+removed as a whole, least recently used first. Downloaded data sets, which lie in the same cache, stay.
 """
 
 import contextlib
@@ -24,10 +24,14 @@ ABOUT = "about.json"
 
 
 @dataclass(frozen=True)
-class Kept:
-    """One folder of what is kept: features or decoded images.
+class CachedFolder:
+    """A folder of the cache.
 
-    ``nbytes`` on disk; ``used`` last, in seconds since 1970; ``about`` says what it is.
+    Attributes:
+        kind: features or images.
+        nbytes: size on disk.
+        used: time of the last use, in seconds since 1970.
+        about: the contents of ``about.json``; empty if it cannot be read.
     """
 
     kind: str
@@ -38,63 +42,68 @@ class Kept:
 
 
 def features_folder() -> Path:
-    """Where features are kept on disk; it need not exist."""
+    """The folder of cached features; it need not exist."""
     return cache_folder() / "features"
 
 
 def decoded_folder() -> Path:
-    """Where decoded images are kept on disk; it need not exist."""
+    """The folder of cached decoded images; it need not exist."""
     return cache_folder() / "decoded"
 
 
-def list_kept() -> list[Kept]:
-    """All that is there, what was used last first."""
+def list_cached() -> list[CachedFolder]:
+    """All folders of the cache, most recently used first."""
     found = [
-        _look(kind, each) for kind, root in _roots().items() for each in _inside(root) if _is_folder(each)
+        _cached_folder(kind, each)
+        for kind, root in _roots().items()
+        for each in _entries(root)
+        if os.path.isdir(each)  # noqa: PTH112  (Path.is_dir raises where access is denied)
     ]
-    return sorted(found, key=lambda kept: -kept.used)
+    return sorted(found, key=lambda cached: -cached.used)
 
 
-def clear() -> int:
-    """Remove everything; returns how many bytes that were.
+def clear_cache() -> int:
+    """Remove all folders of the cache; return the number of bytes freed.
 
-    A training that reads them at the moment goes on: its files live until it closes them. What may not be
-    removed, since it is another user's, stays, with a warning.
+    A training run that reads them goes on: files live until they are closed. Files that cannot be removed,
+    such as another user's, stay, with a warning.
     """
-    before = sum(each.nbytes for each in list_kept())
+    before = sum(each.nbytes for each in list_cached())
     for root in _roots().values():
         shutil.rmtree(root, ignore_errors=True)
         if os.path.lexists(root):
-            log.warning("%s: not all of it could be removed; it may be another user's, or in use", root)
-    return max(0, before - sum(each.nbytes for each in list_kept()))
+            log.warning(
+                "%s: some of it could not be removed. It may belong to another user, or be in use", root
+            )
+    return max(0, before - sum(each.nbytes for each in list_cached()))
 
 
 def make_room(needed: int, limit: int, *spare: Path) -> int:
-    """Remove what was used longest ago until ``needed`` more bytes stay within ``limit``.
+    """Remove the least recently used folders until ``needed`` more bytes fit within ``limit``.
 
     Args:
-        spare: the folders that are about to be used; they are never removed, and do not count.
+        spare: folders that are about to be used. They stay, and their size does not count.
 
     Returns:
-        How many folders went.
+        The number of folders removed.
     """
-    others = [each for each in list_kept() if each.folder not in spare]
-    total, gone = sum(each.nbytes for each in others), 0
+    others = [each for each in list_cached() if each.folder not in spare]
+    total, removed = sum(each.nbytes for each in others), 0
     while others and total + needed > limit:
         oldest = others.pop()
         shutil.rmtree(oldest.folder, ignore_errors=True)
         total -= oldest.nbytes
-        gone += 1
-    return gone
+        removed += 1
+    return removed
 
 
 def _roots() -> dict[str, Path]:
     return {"features": features_folder(), "images": decoded_folder()}
 
 
-def _look(kind: str, folder: Path) -> Kept:
+def _cached_folder(kind: str, folder: Path) -> CachedFolder:
     nbytes = 0
-    for path in _inside(folder):
+    for path in _entries(folder):
         with contextlib.suppress(OSError):
             nbytes += path.stat().st_size
     used = 0.0
@@ -103,17 +112,12 @@ def _look(kind: str, folder: Path) -> Kept:
     about: Any = None
     with contextlib.suppress(OSError, ValueError):
         about = json.loads(read_regular(folder / ABOUT, DOCUMENT_BYTES))
-    return Kept(kind, folder, nbytes, used, about if isinstance(about, dict) else {})
+    return CachedFolder(kind, folder, nbytes, used, about if isinstance(about, dict) else {})
 
 
-def _inside(folder: Path) -> list[Path]:
-    """What is in a folder, which may be gone, or closed to this user: then nothing."""
+def _entries(folder: Path) -> list[Path]:
+    """The entries of a folder; none if it does not exist or access is denied."""
     try:
         return list(folder.iterdir())
     except OSError:
         return []
-
-
-def _is_folder(path: Path) -> bool:
-    # A Path's own is_dir raises where it may not be looked at.
-    return os.path.isdir(path)  # noqa: PTH112

@@ -1,13 +1,14 @@
-"""Decoded images that are kept: the bases of :mod:`finetune.image.transforms`.
+"""A cache of decoded images: the bases of :mod:`finetune.image.transforms`, on disk or in memory.
 
-They are kept in a folder, where the next run finds them, or in memory. Each process appends to a *log* of its
-own and reads the others'. A log is a row of records: a header with a checksum of itself and one of the
-pixels, and the pixels. What a killed process left half written, or a disk lost, fails its checksum and is
-decoded anew, so that nothing need wait for the disk. An image goes by its *stamp*: its path, inode, size and
-times of change. A file that was changed or replaced has another.
+Each process appends to a *log* of its own and reads the logs of others. A log is a sequence of records. Each
+record is a header, with a checksum of the header and one of the pixels, followed by the pixels. A record that
+a killed process left incomplete, or that the disk damaged, fails its checksum, and the image is decoded
+again. So no write has to wait for the disk.
 
-One process writes: the one that trains. It also decides what is read from here, so loader processes need no
-more than the place of a record.
+Images are stored under their *stamp*: path, inode, size and times of change of the file. A changed file has a
+new stamp.
+
+Only the training process writes. It also looks up the entries, so loader processes need no index.
 """
 
 import contextlib
@@ -30,19 +31,19 @@ from finetune.image.threes import Pixels
 log = logging.getLogger("finetune")
 
 SUFFIX = ".pixels"
-# Stamp, height, width, checksum of the pixels; and then of these 44 bytes.
+# Stamp, height, width, checksum of the pixels. The checksum of these 44 bytes follows.
 HEADER = struct.Struct("<32sIII")
 CHECK = struct.Struct("<I")
 HEADER_BYTES = HEADER.size + CHECK.size
-# Each run that reads a new image adds a log. Beyond so many, the oldest are left alone.
-MOST_LOGS = 256
+# Each run that decodes a new image adds a log. Only the newest logs are read.
+MAX_LOGS = 256
 
-# Without waiting: what cannot be read at an offset, such as a pipe, is a log without images.
+# O_NONBLOCK: opening a pipe must not wait. A pipe has no offsets, so it counts as an empty log.
 READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 
 
-class Place(NamedTuple):
-    """Where the pixels of an image are: in which log, from which byte, their shape, their checksum."""
+class CacheEntry(NamedTuple):
+    """Where the cache stores an image: number of the log, offset of the pixels, their shape and checksum."""
 
     log: int
     offset: int
@@ -55,23 +56,23 @@ class Place(NamedTuple):
         return self.height * self.width * 3
 
 
-class Decoded:
-    """Decoded images, by stamp.
+class DecodedCache:
+    """A cache of decoded images, by stamp.
+
+    If the disk is full or not writable, the cache warns and stores no more images.
 
     Args:
-        folder: on disk; it is made where needed. None: in memory.
-        limit: bytes that they may take; what comes later is not kept.
-        about: what the folder holds, in words, for ``finetune cache info``.
-
-    A disk that cannot be written, or is full, is no error: nothing more is kept, with a warning.
+        folder: on disk; created if needed. None: in memory.
+        limit: maximum size in bytes. Images that do not fit are not stored.
+        about: description of the contents, for ``finetune cache info``.
     """
 
     def __init__(self, folder: Path | None, limit: int, about: Mapping[str, Any] | None = None) -> None:
         self._limit = limit
-        self._places: dict[bytes, Place] = {}
+        self._entries: dict[bytes, CacheEntry] = {}
         self._paths: list[Path] = []
         self._files: dict[int, int] = {}
-        self._checked: set[Place] = set()
+        self._checked: set[CacheEntry] = set()
         self._nbytes = 0
         self._own: int | None = None
         self._end = 0
@@ -84,43 +85,44 @@ class Decoded:
             self._paths.append(path)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._entries)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For a loader process that is not forked: what :meth:`read` needs."""
-        return self.__dict__ | {"_places": {}, "_files": {}, "_own": None, "takes_more": False}
+        """The state for a loader process that is not forked: all that :meth:`read` needs."""
+        return self.__dict__ | {"_entries": {}, "_files": {}, "_own": None, "takes_more": False}
 
-    def find(self, stamp: bytes) -> Place | None:
-        """Where the image with this stamp is; None where it is not kept."""
-        return self._places.get(stamp)
+    def find(self, stamp: bytes) -> CacheEntry | None:
+        """The entry of the image with this stamp; None if it is not cached."""
+        return self._entries.get(stamp)
 
-    def read(self, place: Place) -> Pixels | None:
-        """The pixels, uint8 (height, width, 3), not writable; None where they are gone or damaged."""
+    def read(self, entry: CacheEntry) -> Pixels | None:
+        """The pixels of an entry: uint8 (height, width, 3), read-only. None if missing or damaged."""
         try:
-            if place.log not in self._files:
-                self._files[place.log] = os.open(self._paths[place.log], READING)
-            content = os.pread(self._files[place.log], place.nbytes, place.offset)
+            if entry.log not in self._files:
+                self._files[entry.log] = os.open(self._paths[entry.log], READING)
+            content = os.pread(self._files[entry.log], entry.nbytes, entry.offset)
         except OSError:
             return None
-        if len(content) != place.nbytes:
+        if len(content) != entry.nbytes:
             return None
-        if place not in self._checked:
-            if zlib.crc32(content) != place.checksum:
+        if entry not in self._checked:
+            if zlib.crc32(content) != entry.checksum:
                 return None
-            self._checked.add(place)
-        return np.frombuffer(content, dtype=np.uint8).reshape(place.height, place.width, 3)
+            self._checked.add(entry)
+        return np.frombuffer(content, dtype=np.uint8).reshape(entry.height, entry.width, 3)
 
-    def add(self, stamp: bytes, pixels: Pixels, lost: Place | None = None) -> None:
-        """Keep uint8 pixels (height, width, 3), unless there is no room.
+    def add(self, stamp: bytes, pixels: Pixels, unreadable: CacheEntry | None = None) -> None:
+        """Store an image, unless there is no room.
 
         Args:
-            lost: the place that they were not found at, if they had one.
+            pixels: uint8, shape (height, width, 3).
+            unreadable: an entry of the same image that could not be read, and that this one replaces.
         """
-        if not self.takes_more or self._places.get(stamp) != lost:
+        if not self.takes_more or self._entries.get(stamp) != unreadable:
             return
         if self._nbytes + HEADER_BYTES + pixels.nbytes > self._limit:
             self.takes_more = False
-            log.info("cache.limit is reached: %d decoded images are kept", len(self))
+            log.info("cache.limit is reached: %d decoded images are cached", len(self))
             return
         content = pixels.tobytes()
         height, width = pixels.shape[:2]
@@ -129,20 +131,20 @@ class Decoded:
         try:
             self._append(header + CHECK.pack(zlib.crc32(header)) + content)
         except OSError as error:
-            log.warning("%s: cannot be written (%s); no more images are kept", self._paths[-1], error)
+            log.warning("%s: cannot be written (%s); no more images are cached", self._paths[-1], error)
             self.takes_more = False
             if self._own is not None:
                 with contextlib.suppress(OSError):
                     os.ftruncate(self._own, self._end)
             return
         offset = self._end - len(content)
-        place = Place(len(self._paths) - 1, offset, height, width, checksum)
-        self._places[stamp] = place
-        self._checked.add(place)
+        entry = CacheEntry(len(self._paths) - 1, offset, height, width, checksum)
+        self._entries[stamp] = entry
+        self._checked.add(entry)
         self._nbytes += HEADER_BYTES + len(content)
 
     def close(self) -> None:
-        """Let go of all files."""
+        """Close all files."""
         for file in {*self._files.values(), *([] if self._own is None else [self._own])}:
             with contextlib.suppress(OSError):
                 os.close(file)
@@ -162,24 +164,24 @@ class Decoded:
     def _open_folder(self, folder: Path, about: dict[str, Any]) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            # Read by people only: a torn one is harmless, and the next run writes it again.
+            # Only people read it. The next run replaces an incomplete one.
             text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
             (folder / ABOUT).write_text(text, encoding="utf-8", errors="surrogateescape")
             os.utime(folder)
             found = sorted((each.stat().st_mtime_ns, each) for each in folder.glob(f"*{SUFFIX}"))
         except OSError as error:
-            log.warning("%s: cannot be written (%s); decoded images are not kept", folder, error)
+            log.warning("%s: cannot be written (%s); decoded images are not cached", folder, error)
             self.takes_more = False
             return
-        for _, path in found[-_most_logs() :]:
+        for _, path in found[-_max_logs() :]:
             self._paths.append(path)
             with contextlib.suppress(OSError):
-                self._take_up(len(self._paths) - 1)
-        # Made when it is needed. Not by the number of the process alone, which comes again.
+                self._read_log(len(self._paths) - 1)
+        # Created with the first image. The process id alone is not unique: systems reuse it.
         self._paths.append(folder / f"{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}")
 
-    def _take_up(self, number: int) -> None:
-        """Find the whole records of a log, which another process may be writing."""
+    def _read_log(self, number: int) -> None:
+        """Index the complete records of a log, to which another process may be appending."""
         file = self._files[number] = os.open(self._paths[number], READING)
         size, at = os.fstat(file).st_size, 0
         self._nbytes += size
@@ -189,35 +191,35 @@ class Decoded:
             if len(content) != HEADER_BYTES or CHECK.unpack(check)[0] != zlib.crc32(header):
                 return
             stamp, height, width, checksum = HEADER.unpack(header)
-            place = Place(number, at + HEADER_BYTES, height, width, checksum)
-            at = place.offset + place.nbytes
+            entry = CacheEntry(number, at + HEADER_BYTES, height, width, checksum)
+            at = entry.offset + entry.nbytes
             if at <= size:
-                self._places.setdefault(stamp, place)
+                self._entries.setdefault(stamp, entry)
 
 
-def _most_logs() -> int:
-    """How many logs to read: each is a descriptor, of which a process may have few."""
+def _max_logs() -> int:
+    """The number of logs to read. Each takes a descriptor, and a process may have few."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource  # not on Windows
 
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         if limit != resource.RLIM_INFINITY:
-            return max(1, min(MOST_LOGS, limit // 4))
-    return MOST_LOGS
+            return max(1, min(MAX_LOGS, limit // 4))
+    return MAX_LOGS
 
 
 @contextlib.contextmanager
-def decoded_in_memory(limit: int) -> Iterator[Decoded | None]:
-    """Within, images can be kept in memory, ``limit`` bytes of them; None where the system has no way."""
+def decoded_in_memory(limit: int) -> Iterator[DecodedCache | None]:
+    """A cache in memory of at most ``limit`` bytes; None if the system does not support it."""
     if not hasattr(os, "pread"):
         yield None
         return
-    with contextlib.closing(Decoded(None, limit)) as decoded:
-        yield decoded
+    with contextlib.closing(DecodedCache(None, limit)) as cache:
+        yield cache
 
 
 def _in_memory() -> tuple[int, Path]:
-    """A file without a name, and a path under which other processes find it on Linux."""
+    """An unnamed file, and a path under which other processes can open it on Linux."""
     if hasattr(os, "memfd_create"):
         file = os.memfd_create("finetune")
         return file, Path(f"/proc/{os.getpid()}/fd/{file}")

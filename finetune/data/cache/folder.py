@@ -1,4 +1,4 @@
-"""Where fetched data sets are kept."""
+"""The folder of the cache."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ VARIABLE = "FINETUNE_CACHE"
 def cache_folder() -> Path:
     """``$FINETUNE_CACHE``, else ``$XDG_CACHE_HOME/finetune``, else ``~/.cache/finetune``.
 
-    It need not exist.
+    The folder need not exist.
     """
     if own := os.environ.get(VARIABLE):
         return Path(own).expanduser()

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from finetune.data.batches.loaders import eval_batches, read_draws
-from finetune.data.cache.decoded import Decoded, decoded_in_memory
+from finetune.data.batches.options import ReadOptions
+from finetune.data.cache.decoded import DecodedCache, decoded_in_memory
 from finetune.data.holdout.folds import inner_folds
 from finetune.data.keys import key
 from finetune.data.sources.dataset import Split
@@ -160,7 +161,7 @@ def _copied(close: _Close, flops: int, seed: int) -> Targets:
     return twice_or_more(close.targets, close.groups, some_of(close.targets, close.groups, number, seed))
 
 
-def _look(setup: Setup, sample: Split, decoded: Decoded | None, tell: Tell) -> _Close:
+def _look(setup: Setup, sample: Split, decoded: DecodedCache | None, tell: Tell) -> _Close:
     """One pass of the sample through the network as it is, with an eye on its BatchNorms."""
     network, preprocessing = setup.network, setup.card.preprocessing
     module, size = network.module, preprocessing.image_size
@@ -174,10 +175,8 @@ def _look(setup: Setup, sample: Split, decoded: Decoded | None, tell: Tell) -> _
     batches = eval_batches(
         sample,
         preprocessing,
-        batch_size=TOGETHER,
-        workers=setup.workers,
-        on_bad_image=setup.recipe.data.on_bad_image,
-        decoded=decoded,
+        ReadOptions(TOGETHER, setup.workers, setup.recipe.data.on_bad_image),
+        cache=decoded,
     )
     # Images are in the order of their classes, so every so many batches show all of them.
     every = max(1, len(sample) // WATCHED)
@@ -213,7 +212,7 @@ def _try(
     best: int,
     names: Sequence[str],
     some: Targets,
-    decoded: Decoded | None,
+    decoded: DecodedCache | None,
     tell: Tell,
 ) -> dict[str, Tried]:
     """What augmentations do, on ``some`` of the sample; nothing where those have no two classes.
@@ -243,9 +242,8 @@ def _try(
             sample,
             transform,
             draws,
-            batch_size=TOGETHER,
-            workers=setup.workers,
-            decoded=decoded if transform.base_facts == of_evaluation else None,
+            ReadOptions(TOGETHER, setup.workers),
+            cache=decoded if transform.base_facts == of_evaluation else None,
         )
         rows = []
         for batch in batches:

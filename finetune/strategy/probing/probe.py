@@ -316,7 +316,7 @@ def features_of(
     draws = [(index, 0) for index in (range(len(split)) if places is None else places)]
     looks.fill(draws, workers=setup.workers, on_bad_image=setup.recipe.data.on_bad_image, progress=tell)
     batch = looks.batch(draws)
-    setup.loader.tell(batch.bad)
+    setup.loader.report_bad_images(batch.bad)
     groups = None if split.groups is None else split.groups[list(batch.indices)]
     return Rows(batch.images.float().numpy(), batch.labels.numpy(), groups)
 

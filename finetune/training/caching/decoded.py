@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from PIL import features as pillow
 
-from finetune.data.cache.contents import decoded_folder, list_kept, make_room
-from finetune.data.cache.decoded import Decoded
+from finetune.data.cache.contents import decoded_folder, list_cached, make_room
+from finetune.data.cache.decoded import DecodedCache
 from finetune.errors import BadImageError, require_known
 from finetune.features.placement import Where, format_bytes, over_limit, place_with_room
 from finetune.image.decode import read_image
@@ -112,12 +112,12 @@ def keeping(setup: Setup, plan: DecodedPlan) -> Iterator[None]:
         setup.kept = {_folder(setup, facts): min(needed, most) for facts, _, needed, most in wanted}
         make_room(sum(setup.kept.values()), setup.recipe.cache.limit_bytes, *setup.kept)
     kept = [_open(setup, plan.where, *each) for each in wanted]
-    setup.loader.keep(kept[0])
+    setup.loader.use_cache(kept[0])
     setup.val_decoded = kept[-1]
     try:
         yield
     finally:
-        setup.loader.keep(None)
+        setup.loader.use_cache(None)
         setup.val_decoded = None
         setup.kept = {}
         for each in kept:
@@ -126,22 +126,22 @@ def keeping(setup: Setup, plan: DecodedPlan) -> Iterator[None]:
 
 def _open(
     setup: Setup, where: Where, facts: Mapping[str, Any], splits: Sequence[str], needed: int, limit: int
-) -> Decoded:
+) -> DecodedCache:
     """What keeps the images of ``splits``, which take about ``needed`` bytes and may take ``limit``."""
     if where == "memory":
-        return Decoded(None, limit)
+        return DecodedCache(None, limit)
     folder, about = _folder(setup, facts), _about(setup, facts)
-    there = sum(each.nbytes for each in list_kept() if each.folder == folder)
-    kept = Decoded(folder, limit, about)
+    there = sum(each.nbytes for each in list_cached() if each.folder == folder)
+    kept = DecodedCache(folder, limit, about)
     full = there + needed > limit and _of_these(setup, splits, kept) < OF_USE * min(needed, limit)
     if there and (full or there > min(WORN_OUT * needed, limit)):
         kept.close()
         shutil.rmtree(folder, ignore_errors=True)
-        kept = Decoded(folder, limit, about)
+        kept = DecodedCache(folder, limit, about)
     return kept
 
 
-def _of_these(setup: Setup, splits: Sequence[str], kept: Decoded) -> int:
+def _of_these(setup: Setup, splits: Sequence[str], kept: DecodedCache) -> int:
     """The bytes that the images of ``splits`` take of ``kept``."""
     found = 0
     for name in splits:

@@ -12,7 +12,8 @@ from torch import nn
 
 from finetune.data.batches.batch import Batch
 from finetune.data.batches.loaders import eval_batches
-from finetune.data.processes import nothing
+from finetune.data.batches.options import ReadOptions
+from finetune.data.processes import do_nothing
 from finetune.features.cached import CachedFeatures
 from finetune.features.cut import cut_network, suffix_graph
 from finetune.features.extract import Extractor
@@ -107,13 +108,13 @@ class Frozen:
             )
             self._fill(self._val, [(index, 0) for index in range(len(val))], signals, tell)
 
-    def epoch(self, epoch: int, start: int = 0, check: Callable[[], None] = nothing) -> Iterator[Batch]:
+    def epoch(self, epoch: int, start: int = 0, check: Callable[[], None] = do_nothing) -> Iterator[Batch]:
         """As :meth:`finetune.data.batches.loaders.TrainLoader.epoch`, with features in place of images."""
         loader = self._setup.loader
         if self._train is not None:
             for draws in loader.draws(epoch, start):
                 batch = self._train.batch(draws)
-                loader.tell(batch.bad)
+                loader.report_bad_images(batch.bad)
                 if len(batch.indices) == 1 and batch.bad:
                     batch = self._train.batch([d for d in draws if d[0] not in batch.indices])
                 yield batch
@@ -130,10 +131,10 @@ class Frozen:
         """The features of all looks of the training images, which must have been kept, as one batch."""
         assert self._train is not None
         batch = self._train.batch(self._draws)
-        self._setup.loader.tell(batch.bad)
+        self._setup.loader.report_bad_images(batch.bad)
         return batch
 
-    def val(self, check: Callable[[], None] = nothing) -> Iterator[Batch]:
+    def val(self, check: Callable[[], None] = do_nothing) -> Iterator[Batch]:
         """Val's features in order, in batches of the training's size; ``check`` as in :meth:`epoch`."""
         size = self._setup.recipe.train.images_a_batch
         if self._val is not None:
@@ -142,11 +143,13 @@ class Frozen:
         images = eval_batches(
             self._setup.source.splits["val"],
             self._setup.card.preprocessing,
-            batch_size=size,
-            workers=self._setup.workers,
-            on_bad_image=self._setup.recipe.data.on_bad_image,
-            device=self._setup.compute.device,
-            decoded=self._setup.val_decoded,
+            ReadOptions(
+                size,
+                self._setup.workers,
+                self._setup.recipe.data.on_bad_image,
+                self._setup.compute.device,
+            ),
+            cache=self._setup.val_decoded,
             check=check,
         )
         for batch in images:

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from finetune.checkpoint.card import ModelCard
-from finetune.data.batches.loaders import TrainLoader, default_workers
+from finetune.data.batches.loaders import TrainLoader
 from finetune.data.batches.mixing import BatchMixer
-from finetune.data.cache.decoded import Decoded
+from finetune.data.batches.options import ReadOptions, default_workers
+from finetune.data.batches.sampling import Sampling
+from finetune.data.cache.decoded import DecodedCache
 from finetune.data.holdout.folds import folded
 from finetune.data.holdout.groups import with_groups
 from finetune.data.holdout.splits import carve
@@ -53,7 +55,7 @@ class Setup:
     ema: AveragedModel | None
     start: dict[str, Tensor] = field(default_factory=dict)
     left_out: set[str] = field(default_factory=set)
-    val_decoded: Decoded | None = None
+    val_decoded: DecodedCache | None = None
     kept: dict[Path, int] = field(default_factory=dict)
 
     @property
@@ -133,14 +135,9 @@ def prepare(recipe: Recipe, source: Source, compute: Compute) -> Setup:
     loader = TrainLoader(
         source.splits["train"],
         TrainTransform(augment, preprocessing, data.decode),
-        batch_size=train.images_a_batch,
-        seed=recipe.seed,
-        sampler=train.sampler,
-        views=augment.views,
-        mixer=BatchMixer(augment.mixup_alpha, augment.cutmix_alpha, len(source.classes)) if mixing else None,
-        workers=workers,
-        on_bad_image=data.on_bad_image,
-        device=compute.device,
+        ReadOptions(train.images_a_batch, workers, data.on_bad_image, compute.device),
+        Sampling(recipe.seed, train.sampler, augment.views),
+        BatchMixer(augment.mixup_alpha, augment.cutmix_alpha, len(source.classes)) if mixing else None,
     )
     return Setup(
         recipe=with_preprocessing(recipe, preprocessing),

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from finetune.data.batches.loaders import Batch
+from finetune.data.batches.batch import Batch
 from finetune.data.keys import key
 from finetune.errors import NoMemoryError, NonFiniteLossError, first_line, is_out_of_memory
 from finetune.model.auxiliary import loss_and_logits

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.data.batches.order import balanced, repeats, shuffled
+from finetune.data.batches.sampling import balanced, repeats, shuffled
 
 labels = st.lists(st.integers(0, 5), min_size=1, max_size=60)
 epochs = st.integers(0, 50)

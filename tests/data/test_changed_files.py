@@ -4,7 +4,6 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +11,9 @@ import torch
 from PIL import Image
 
 from finetune.data.batches.loaders import TrainLoader
-from finetune.data.cache.decoded import Decoded
+from finetune.data.batches.options import ReadOptions
+from finetune.data.batches.sampling import Sampling
+from finetune.data.cache.decoded import DecodedCache
 from finetune.data.sources.dataset import Split
 from finetune.data.sources.images import FileImages
 from finetune.data.sources.known import drawn_source
@@ -32,10 +33,9 @@ def split(tmp_path: Path) -> Split:
     return Split(FileImages(paths), np.arange(6, dtype=np.int64) % 2)
 
 
-def loader(split: Split, **options: Any) -> TrainLoader:
-    return TrainLoader(
-        split, TrainTransform(AugmentSection(), PREPROCESSING), **{"batch_size": 2, "seed": 5} | options
-    )
+def loader(split: Split, workers: int = 0) -> TrainLoader:
+    transform = TrainTransform(AugmentSection(), PREPROCESSING)
+    return TrainLoader(split, transform, ReadOptions(2, workers), Sampling(5))
 
 
 def replaced(path: str) -> None:
@@ -57,7 +57,7 @@ def test_a_image_that_was_replaced_is_told_once(
     change: Callable[[str], None], workers: int, kept: bool, split: Split, caplog: pytest.LogCaptureFixture
 ) -> None:
     made = loader(split, workers=workers)
-    made.keep(Decoded(None, 10**6) if kept else None)
+    made.use_cache(DecodedCache(None, 10**6) if kept else None)
     with caplog.at_level(logging.WARNING, "finetune"):
         list(made.epoch(0))
         assert warned(caplog) == []
