@@ -28,7 +28,7 @@ from finetune.model.auxiliary import has_room, loss_and_logits
 from finetune.model.backbones import AUXILIARY
 from finetune.model.build import Network, build
 from finetune.model.freeze import Freeze
-from finetune.model.param_groups import param_groups
+from finetune.model.param_groups import GroupRules, param_groups
 from finetune.recipe.catalog import backbones
 from finetune.recipe.schema import ModelSection, TrainSection
 from finetune.training.compute.in_force import put_in_force
@@ -141,12 +141,11 @@ def check_training(network: Network, k: int, size: int, precision: Precision) ->
             each.p = 0.0
     freeze = Freeze(module, network.table, k)
     freeze.apply()
-    groups = param_groups(
-        module, network.table, lr=1e-3, head_lr_mult=10, weight_decay=0.01, decay_bias_and_norm=False
-    )
+    rules = GroupRules(lr=1e-3, head_lr_mult=10, weight_decay=0.01)
+    groups = param_groups(module, network.table, rules)
     optimizer = torch.optim.AdamW(groups)
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    held = freeze.fingerprint()
+    held = freeze.frozen_digests()
     torch.manual_seed(0)
     images, targets = torch.randn(IMAGES, 3, size, size), torch.arange(IMAGES) % CLASSES
     got: set[str] = set()

@@ -18,6 +18,7 @@ from finetune.errors import BadImageError, DataError
 from finetune.evaluation.metrics import Metrics, classification_metrics
 from finetune.evaluation.probabilities import in_digits, softmax
 from finetune.image.preprocessing import Preprocessing
+from finetune.model.layers.modes import preserve_modes
 
 
 @dataclass(frozen=True)
@@ -96,21 +97,16 @@ def collect_logits(
     """
     logits, targets, indices = [], [], []
     bad: list[BadImageError] = []
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        with torch.inference_mode(), autocast if autocast is not None else nullcontext():
-            for batch in batches:
-                bad.extend(batch.bad)
-                if not batch.indices:
-                    continue
-                batch_logits = module(batch.images.to(device, non_blocking=True))
-                logits.append(batch_logits.float().cpu().numpy())
-                targets.append(batch.labels.numpy())
-                indices.append(np.asarray(batch.indices, dtype=np.int64))
-    finally:
-        for part, mode in modes:
-            part.training = mode
+    with preserve_modes(module), torch.inference_mode(), autocast or nullcontext():
+        module.eval()
+        for batch in batches:
+            bad.extend(batch.bad)
+            if not batch.indices:
+                continue
+            batch_logits = module(batch.images.to(device, non_blocking=True))
+            logits.append(batch_logits.float().cpu().numpy())
+            targets.append(batch.labels.numpy())
+            indices.append(np.asarray(batch.indices, dtype=np.int64))
     if not logits:
         detail = f" ({len(bad)} could not be read, the first: {bad[0]})" if bad else ""
         raise DataError(f"there is no image to evaluate{detail}")

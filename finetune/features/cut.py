@@ -19,8 +19,9 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from finetune.errors import FinetuneError
-from finetune.model.graph import call_of, trace
-from finetune.model.layers import LayerTable
+from finetune.model.layers.graph import call_of, trace
+from finetune.model.layers.modes import preserve_modes
+from finetune.model.layers.table import LayerTable
 
 
 class CutError(FinetuneError):
@@ -167,13 +168,8 @@ def fold_batchnorm(prefix: fx.GraphModule) -> fx.GraphModule:
 
 
 def _fused(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Module:
-    modes = conv.training, norm.training
-    conv.training = norm.training = False
-    try:
-        fused = fuse_conv_bn_eval(conv, norm)
-    finally:
-        conv.training, norm.training = modes
-    return fused.requires_grad_(False)
+    with preserve_modes(conv, norm):
+        return fuse_conv_bn_eval(conv.eval(), norm.eval()).requires_grad_(False)
 
 
 def _trace(module: nn.Module, *, as_it_stands: bool = False) -> fx.Graph:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from finetune.features.cut import fold_batchnorm, segment_graphs
-from finetune.model.layers import LayerTable
+from finetune.model.layers.table import LayerTable
 from finetune.model.truncate import Pool, plan_pools
 
 

@@ -8,7 +8,6 @@ on this. If it does, images are computed one by one.
 """
 
 import contextlib
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from finetune.features.cut import CutError, prefix_graph, segment_graphs
-from finetune.model.layers import LayerTable, on_meta
+from finetune.model.digests import named_digest
+from finetune.model.layers.shapes import on_meta
+from finetune.model.layers.table import LayerTable
 
 # Images per pass on the CPU. Smaller passes are slower; larger ones waste more in the last pass.
 IMAGES_PER_PASS = 16
@@ -118,13 +119,8 @@ class Extractor:
 
     def digest(self) -> str:
         """Hash everything that features depend on: operations, settings, weights, and images per pass."""
-        digest = hashlib.sha256(f"{self.images_per_pass}\n{self._prefix!r}\n".encode())
-        digest.update(str(getattr(self._prefix, "code", "")).encode())
-        for name, value in self._prefix.state_dict(keep_vars=True).items():
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-            plain = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-            digest.update(plain.numpy().data)
-        return digest.hexdigest()
+        operations = f"{self.images_per_pass}\n{self._prefix!r}\n{getattr(self._prefix, 'code', '')}"
+        return named_digest(self._prefix.state_dict(keep_vars=True).items(), operations)
 
     def _run(self, images: Tensor, autocast: Autocast | None = None) -> Tensor:
         # Not in inference mode: the suffix saves its input for the backward pass.

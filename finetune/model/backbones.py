@@ -9,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 from torchvision import models
 
 from finetune.errors import UserError, first_line
-from finetune.model import efficientnet_lite, timm_backbones
+from finetune.model.libraries import efficientnet_lite, timm_library
 from finetune.recipe.catalog import TIMM, backbone
 
 # How many the classifiers of the source have, unless timm says otherwise.
@@ -25,7 +25,7 @@ AUXILIARY_HEADS = ("aux1", "aux2", "AuxLogits", "head_dist", "aux_head")
 def has_fixed_size(name: str) -> bool:
     """Whether the network is built for one image size (ViT, MaxViT) and takes no other."""
     if name.startswith(TIMM):
-        return bool(timm_backbones.config(name).fixed_input_size)
+        return bool(timm_library.config(name).fixed_input_size)
     return name.startswith(_FIXED_SIZE)
 
 
@@ -36,7 +36,7 @@ def require(name: str) -> None:
         UserError: an unknown name, or one that the installed torchvision does not have.
     """
     if name.startswith(TIMM):
-        timm_backbones.config(name)
+        timm_library.config(name)
     elif name != efficientnet_lite.NAME and name not in models.list_models(module=models):
         backbone(name)  # says what is near, for a name that nobody knows
         raise UserError(f"the installed torchvision {torchvision.__version__} has no {name}; update it")
@@ -55,14 +55,14 @@ def create(
         auxiliary: keep the auxiliary classifiers of GoogLeNet and Inception-v3.
 
     GoogLeNet and Inception-v3 come without their ``transform_input``, which trades ImageNet's normalisation
-    for another one: :func:`finetune.model.weights.input_spec` asks for the other one to begin with.
+    for another one: :func:`finetune.model.source_weights.input_spec` asks for the other one to begin with.
 
     Raises:
         UserError: an unknown name, or an image size that the network cannot be built for.
     """
     require(name)
     if name.startswith(TIMM):
-        return timm_backbones.create(name, num_classes, image_size)
+        return timm_library.create(name, num_classes, image_size)
     if name == efficientnet_lite.NAME:
         lite: nn.Module = efficientnet_lite.efficientnet_lite0(num_classes)
         return lite

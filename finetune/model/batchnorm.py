@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from finetune.errors import require_known
+from finetune.model.layers.modes import preserve_modes
 
 # Torch's own default, enough for any run.
 MOST = 0.1
@@ -67,23 +68,21 @@ def recalibrate(module: nn.Module, paths: Sequence[str], batches: Iterable[Tenso
     """
     norms: list[Any] = [module.get_submodule(path) for path in paths]
     before = [(n.momentum, {name: b.clone() for name, b in n.named_buffers()}) for n in norms]
-    modes = [(each, each.training) for each in module.modules()]
     used = 0
     whole = False
-    module.eval()
     try:
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None
-            norm.training = True
-        for images in batches:
-            if len(images) > 1:
-                module(images)
-                used += 1
+        with preserve_modes(module):
+            module.eval()
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None
+                norm.training = True
+            for images in batches:
+                if len(images) > 1:
+                    module(images)
+                    used += 1
         whole = used > 0
     finally:
-        for each, mode in modes:
-            each.training = mode
         for norm, (momentum, buffers) in zip(norms, before, strict=True):
             norm.momentum = momentum
             for name, buffer in buffers.items():

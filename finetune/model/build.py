@@ -11,16 +11,19 @@ import torch
 from torch import nn
 
 from finetune.errors import CheckpointError, FinetuneError, UserError, WeightsError, first_line
-from finetune.model import timm_backbones, timm_layers
+from finetune.image.preprocessing import Preprocessing
 from finetune.model.auxiliary import has_room, swap_auxiliary
 from finetune.model.backbones import AUXILIARY, SOURCE_CLASSES, blueprint, create, has_fixed_size
 from finetune.model.head import HeadDesign, plain_names, swap_head
-from finetune.model.inputs import COLOURS, Adapt, adapter, repeated, set_in_channels
-from finetune.model.layers import LayerTable, find_layers, with_output_shapes
-from finetune.model.load_report import LoadReport
+from finetune.model.layers.find import find_layers
+from finetune.model.layers.shapes import with_output_shapes
+from finetune.model.layers.table import LayerTable
+from finetune.model.libraries import timm_layers, timm_library
 from finetune.model.reuse import choose_rows, take_over
+from finetune.model.source_weights import LoadedWeights, input_spec, load_source_weights
 from finetune.model.truncate import Cut, kept_part, plan_cut, truncate, truncated_table
-from finetune.model.weights import InputSpec, LoadedWeights, input_spec, load_source_weights
+from finetune.model.weights.adapt import COLOURS, Adapt, adapter, repeated, set_in_channels
+from finetune.model.weights.load_report import LoadReport
 from finetune.recipe.catalog import TIMM
 from finetune.recipe.limits import CHANNELS, IMAGE_SIZE, is_whole
 from finetune.recipe.schema import ModelSection
@@ -45,7 +48,7 @@ class Network:
     module: nn.Module
     table: LayerTable
     head_path: str
-    input_spec: InputSpec
+    input_spec: Preprocessing
     weights: LoadedWeights | None
     architecture: dict[str, Any]
     reused: Mapping[str, str] = field(default_factory=dict)
@@ -228,12 +231,12 @@ def _tell(origin: str, report: LoadReport) -> None:
 
 
 def _adapter(name: str, module: nn.Module, first: str | None) -> Adapt:
-    return adapter(module, first, timm_backbones.resizer(module) if name.startswith(TIMM) else None)
+    return adapter(module, first, timm_library.resizer(module) if name.startswith(TIMM) else None)
 
 
 def _heads(name: str, path: str, cut: Cut | None) -> tuple[str, ...]:
     """Where new heads go: some of timm's networks have two, of which the logits are averaged."""
-    return timm_backbones.classifiers(name) if name.startswith(TIMM) and cut is None else (path,)
+    return timm_library.classifiers(name) if name.startswith(TIMM) and cut is None else (path,)
 
 
 def _layers(name: str, module: nn.Module, head_path: str | None = None, *, tell: bool = False) -> LayerTable:

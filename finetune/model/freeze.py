@@ -4,16 +4,15 @@ A frozen layer has no gradient and runs wholly in eval mode: BatchNorm normalise
 and leaves them alone, dropout and stochastic depth do nothing.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from finetune.errors import FinetuneError, FreezeBrokenError, FreezeError, require_known
-from finetune.model.layers import Layer, LayerTable
+from finetune.model.digests import tensor_digest
+from finetune.model.layers.table import Layer, LayerTable
 from finetune.recipe.catalog import suggest
 
 _SHOWN = 5
@@ -56,9 +55,10 @@ def resolve_freeze(freeze: int | str, table: LayerTable) -> int:
         )
     inside = [name for name in numbers if name.startswith(f"{freeze}.")]
     if inside:
-        hint = f" It holds {shortened(inside)}; name the last layer to freeze, such as {inside[-1]!r}."
+        hint = f" It holds {abbreviate_names(inside)}. Name the last layer to freeze, such as {inside[-1]!r}."
     else:
-        hint = f"{suggest(freeze, numbers)} The layers are {shortened(list(numbers))} (`finetune layers`)."
+        layers = abbreviate_names(list(numbers))
+        hint = f"{suggest(freeze, numbers)} The layers are {layers} (`finetune layers`)."
     raise FreezeError(f"freeze: {freeze!r} is no layer.{hint}")
 
 
@@ -78,7 +78,7 @@ def fresh_layers(table: LayerTable, k: int, kept: Iterable[str] | None) -> list[
     return [layer.name for layer in table.body[:k] if fresh(layer)]
 
 
-def shortened(names: list[str]) -> str:
+def abbreviate_names(names: list[str]) -> str:
     """Names for a message: a few of them where there are many."""
     if len(names) <= _SHOWN:
         return ", ".join(names)
@@ -143,23 +143,23 @@ class Freeze:
         for each in (*self._in_eval.values(), *self._batchnorms.values()):
             each.training = False
 
-    def fingerprint(self) -> dict[str, str]:
+    def frozen_digests(self) -> dict[str, str]:
         """SHA-256 of every frozen parameter and buffer, by name. JSON-ready; :meth:`verify` compares it."""
-        return {name: _digest(tensor) for name, tensor in self._held().items()}
+        return {name: tensor_digest(tensor) for name, tensor in self._held().items()}
 
     def verify(self, before: Mapping[str, str]) -> None:
-        """Compare with an earlier :meth:`fingerprint`.
+        """Compare with an earlier :meth:`frozen_digests`.
 
         Raises:
             FreezeBrokenError: a frozen tensor is not what it was, or another set of tensors is frozen.
         """
-        now = self.fingerprint()
+        now = self.frozen_digests()
         changed = [name for name in before if now.get(name) != before[name]]
         changed += [name for name in now if name not in before]
         if changed:
             raise FreezeBrokenError(
                 f"{len(changed)} of {len(now)} frozen parameters and buffers changed in training: "
-                f"{shortened(changed)}. The trained weights cannot be trusted."
+                f"{abbreviate_names(changed)}. The trained weights cannot be trusted."
             )
 
     def _held(self) -> dict[str, Tensor]:
@@ -194,8 +194,3 @@ def _resting_modules(module: nn.Module, table: LayerTable, k: int) -> dict[str, 
 def _differs_in_training(module: nn.Module) -> bool:
     drops = isinstance(module, _DROPOUTS) and module.p > 0
     return drops or isinstance(module, _BATCHNORM)
-
-
-def _digest(tensor: Tensor) -> str:
-    plain = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    return hashlib.sha256(plain.numpy().data).hexdigest()

@@ -14,8 +14,10 @@ from typing import Any, Self
 from torch import Tensor, fx, nn
 
 from finetune.errors import UserError
-from finetune.model.graph import Tracer, call_of, trace
-from finetune.model.layers import Layer, LayerTable, with_output_shapes
+from finetune.model.layers.graph import Tracer, call_of, trace
+from finetune.model.layers.modes import preserve_modes
+from finetune.model.layers.shapes import with_output_shapes
+from finetune.model.layers.table import Layer, LayerTable
 from finetune.recipe.catalog import suggest
 from finetune.recipe.limits import is_whole
 
@@ -253,15 +255,12 @@ def _up_to(graph: fx.Graph, last: fx.Node) -> list[fx.Node]:
 
 
 def _refuse_modes(module: nn.Module, graph: fx.Graph, last: fx.Node, at: str) -> None:
-    modes = {each: each.training for each in module.modules()}
-    module.train()
-    try:
-        other = Tracer().trace(module)
-    except (fx.proxy.TraceError, TypeError) as error:
-        raise UserError(f"{KEY}: the network cannot be traced in training ({error}).") from None
-    finally:
-        for each, training in modes.items():
-            each.training = training
+    with preserve_modes(module):
+        module.train()
+        try:
+            other = Tracer().trace(module)
+        except (fx.proxy.TraceError, TypeError) as error:
+            raise UserError(f"{KEY}: the network cannot be traced in training ({error}).") from None
     for ours, theirs in zip(_up_to(graph, last), other.nodes, strict=False):
         if call_of(ours) != call_of(theirs):
             raise UserError(

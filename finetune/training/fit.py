@@ -19,7 +19,7 @@ from finetune.errors import RunDirError, printable
 from finetune.evaluation.metrics import Metrics
 from finetune.image.preprocessing import Preprocessing
 from finetune.model.batchnorm import raise_batchnorm_momentum
-from finetune.model.freeze import fresh_layers, resolve_freeze, shortened
+from finetune.model.freeze import abbreviate_names, fresh_layers, resolve_freeze
 from finetune.recipe.load import dump_recipe
 from finetune.recipe.remarks import remarks
 from finetune.recipe.schema import Recipe, TrainSection
@@ -215,7 +215,7 @@ def _check_freezes(setup: Setup) -> None:
             "freezing keeps (%s)",
             len(fresh),
             max(ks),
-            shortened(fresh),
+            abbreviate_names(fresh),
         )
 
 

@@ -14,7 +14,7 @@ from finetune.disk.figure import write_figure
 from finetune.disk.regular import DOCUMENT_BYTES, read_regular
 from finetune.errors import FinetuneError, RunDirError, printable
 from finetune.model.build import Network, build
-from finetune.model.start import fingerprint
+from finetune.model.digests import weights_digest
 from finetune.training.run.files import ENVIRONMENT
 from finetune.training.trained import Trained, load_trained
 
@@ -80,7 +80,7 @@ def _start(trained: Trained) -> Network:
         known = environment.get("start_fingerprint")
     except (OSError, ValueError, AttributeError):
         known = None  # nothing to hold the start against
-    if known is not None and known != fingerprint(network.module):
+    if known is not None and known != weights_digest(network.module):
         raise RunDirError(
             f"{printable(trained.run)}: model.weights are not what they were when it started, so there is "
             "nothing to "

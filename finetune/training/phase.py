@@ -92,7 +92,7 @@ def train_phase(
     """
     freeze = freeze_layers(plan, setup)
     if position.phase_step == 0 or position.frozen is None:
-        position.frozen = freeze.fingerprint()
+        position.frozen = freeze.frozen_digests()
     if plan.optimizer == SOLVER:
         _solve_phase(plan, setup, position, run, signals, progress, features, freeze)
         freeze.verify(position.frozen)

@@ -14,7 +14,7 @@ from bench.network import begin, counted
 from bench.plain_loop import LR, MOMENTUM
 from finetune.model.auxiliary import loss_and_logits
 from finetune.model.freeze import Freeze
-from finetune.model.layers import find_layers
+from finetune.model.layers.find import find_layers
 from finetune.recipe.schema import TrainSection
 from finetune.training.compute.allocator import keep_freed_memory, keep_less
 from finetune.training.compute.in_force import put_in_force

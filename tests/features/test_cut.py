@@ -17,7 +17,8 @@ from finetune.features.cut import (
 )
 from finetune.model.backbones import create
 from finetune.model.freeze import Freeze
-from finetune.model.layers import LayerTable, find_layers
+from finetune.model.layers.find import find_layers
+from finetune.model.layers.table import LayerTable
 from finetune.model.truncate import plan_cut, truncate, truncated_table
 
 

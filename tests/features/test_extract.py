@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from finetune.features.cut import fold_batchnorm, prefix_graph, suffix_graph
 from finetune.features.extract import IMAGES_PER_PASS, Extractor, cost, costs
 from finetune.model.backbones import create
-from finetune.model.layers import find_layers
+from finetune.model.layers.find import find_layers
 
 CPU = torch.device("cpu")
 

@@ -23,7 +23,7 @@ from finetune.model.backbones import create
 from finetune.model.batchnorm import raise_batchnorm_momentum
 from finetune.model.freeze import Freeze
 from finetune.model.head import HeadDesign, swap_head
-from finetune.model.layers import find_layers
+from finetune.model.layers.find import find_layers
 from finetune.recipe.schema import LOOKS_ALIKE, AugmentSection, ColorJitter, RandAugment, TrainSection
 from finetune.training.compute.precision import Compute
 from finetune.training.run.position import Best

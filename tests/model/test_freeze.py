@@ -11,8 +11,9 @@ from torchvision.ops import StochasticDepth
 from finetune.errors import FinetuneError, FreezeBrokenError, FreezeError
 from finetune.model.backbones import blueprint
 from finetune.model.freeze import Freeze, fresh_layers, resolve_freeze
-from finetune.model.layers import LayerTable, find_layers
-from finetune.model.param_groups import param_groups
+from finetune.model.layers.find import find_layers
+from finetune.model.layers.table import LayerTable
+from finetune.model.param_groups import GroupRules, param_groups
 
 Small = Callable[..., nn.Module]
 BATCHNORM = nn.modules.batchnorm._BatchNorm
@@ -25,8 +26,8 @@ def resnet18() -> LayerTable:
 
 
 def groups(network: nn.Module, table: LayerTable, weight_decay: float = 0.0) -> list[dict[str, Any]]:
-    options: dict[str, Any] = {"weight_decay": weight_decay, "decay_bias_and_norm": True}
-    return param_groups(network, table, lr=0.05, head_lr_mult=2.0, **options)
+    rules = GroupRules(lr=0.05, head_lr_mult=2.0, weight_decay=weight_decay, decay_bias_and_norm=True)
+    return param_groups(network, table, rules)
 
 
 def state(network: nn.Module) -> dict[str, Tensor]:
@@ -64,9 +65,9 @@ def test_training(small: Small, family: str, where: str) -> None:
     freeze = Freeze(network, table, k)
     freeze.apply()
     optimizer = torch.optim.AdamW(groups(network, table))
-    before, fingerprint = state(network), freeze.fingerprint()
+    before, digests = state(network), freeze.frozen_digests()
     reached = train(network, optimizer, freeze)
-    freeze.verify(fingerprint)
+    freeze.verify(digests)
 
     held = {name for layer in table.body[:k] for name in layer.parameters}
     free = {name for layer in table.layers[k:] for name in layer.parameters}
@@ -102,10 +103,10 @@ def test_weight_decay_and_momentum_do_not_reach_what_is_frozen(small: Small, mak
     freeze = Freeze(network, table, 3)
     freeze.apply()
     assert all(p.grad is None for n, p in network.named_parameters() if n in freeze.frozen_names)
-    fingerprint = freeze.fingerprint()
+    digests = freeze.frozen_digests()
     # Even an optimizer that still knows the frozen parameters leaves them, for want of a gradient.
     train(network, optimizer, freeze)
-    freeze.verify(fingerprint)
+    freeze.verify(digests)
 
 
 def test_frozen_layers_run_wholly_in_eval_mode(small: Small, family: str) -> None:
@@ -167,10 +168,10 @@ def test_batchnorm_frozen(small: Small) -> None:
     table = find_layers(network)
     freeze = Freeze(network, table, 2, "frozen")
     freeze.apply()
-    before, fingerprint = state(network), freeze.fingerprint()
-    assert {"layer4.0.bn1.running_mean", "layer4.0.bn1.num_batches_tracked"} <= fingerprint.keys()
+    before, digests = state(network), freeze.frozen_digests()
+    assert {"layer4.0.bn1.running_mean", "layer4.0.bn1.num_batches_tracked"} <= digests.keys()
     train(network, torch.optim.SGD(groups(network, table)), freeze)
-    freeze.verify(fingerprint)
+    freeze.verify(digests)
     after = state(network)
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert "layer4.0.bn1.weight" in moved
@@ -180,12 +181,12 @@ def test_batchnorm_frozen(small: Small) -> None:
 def test_a_broken_freeze_is_found(small: Small) -> None:
     network = small("resnet")
     freeze = Freeze(network, find_layers(network), 2)
-    fingerprint = freeze.fingerprint()
+    digests = freeze.frozen_digests()
     network.train()  # the mistake of other tools: BatchNorm learns on
     network(torch.randn(2, 3, 32, 32))
     with pytest.raises(FreezeBrokenError, match=r"bn1\.running_mean"):
-        freeze.verify(fingerprint)
-    fresh = freeze.fingerprint()
+        freeze.verify(digests)
+    fresh = freeze.frozen_digests()
     with torch.no_grad():
         network.get_parameter("conv1.weight")[0, 0, 0, 0] += 1e-7
     with pytest.raises(FreezeBrokenError, match=r"1 of \d+ .* conv1\.weight"):
@@ -233,7 +234,7 @@ def test_resolve(resnet18: LayerTable) -> None:
         (True, "is no number of layers"),
         ("fc", "is the head"),
         ("layer4_1", r"Did you mean 'layer4\.1'"),
-        ("layer2", r"It holds layer2\.0, layer2\.1; name the last layer to freeze, such as 'layer2\.1'"),
+        ("layer2", r"It holds layer2\.0, layer2\.1\. Name the last layer to freeze, such as 'layer2\.1'"),
         ("nothing", r"The layers are conv1, layer1\.0, layer1\.1, layer2\.0, \.\.\. layer4\.1"),
         ("", "is no layer"),
     ],
@@ -261,7 +262,7 @@ def test_what_is_worked_out_anew_is_not_held() -> None:
     network = Reuses(0.0)
     freeze = Freeze(network, find_layers(network), 1)
     freeze.apply()
-    before = freeze.fingerprint()
+    before = freeze.frozen_digests()
     assert set(before) == {"one.weight", "one.bias"}
     freeze.train_mode()
     network(torch.rand(1, 3, 8, 8))

@@ -11,7 +11,7 @@ from torch import nn
 from finetune.errors import FinetuneError, UserError
 from finetune.model.backbones import blueprint, create
 from finetune.model.head import HeadDesign, swap_head
-from finetune.model.layers import find_layers
+from finetune.model.layers.find import find_layers
 
 
 def swapped(old: nn.Module, init: str = "xavier", dropout: float = 0.0, classes: int = 400) -> nn.Module:

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from finetune.errors import FinetuneError
 from finetune.model.backbones import blueprint, create
 from finetune.model.head import swap_head
-from finetune.model.layers import LayerTable, find_layers, with_output_shapes
+from finetune.model.layers.find import find_layers
+from finetune.model.layers.shapes import with_output_shapes
+from finetune.model.layers.table import LayerTable
 from finetune.recipe.catalog import backbones
 
 RESNET18 = [

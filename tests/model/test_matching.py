@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from finetune.errors import WeightsError
 from finetune.model.backbones import create
-from finetune.model.layers import find_layers
-from finetune.model.load_report import LoadReport
-from finetune.model.matching import load_matching
+from finetune.model.layers.find import find_layers
+from finetune.model.weights.load_report import LoadReport
+from finetune.model.weights.matching import load_matching
 
 
 class Net(nn.Module):

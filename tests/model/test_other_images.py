@@ -15,11 +15,11 @@ from finetune.checkpoint.manifest import MANIFEST, digest
 from finetune.errors import UserError
 from finetune.model.backbones import blueprint, create
 from finetune.model.build import Network, build, rebuild
-from finetune.model.inputs import adapter, first_convolution, repeated, set_in_channels, with_channels
-from finetune.model.layers import find_layers
-from finetune.model.load_report import LoadReport
-from finetune.model.matching import load_matching
-from finetune.model.weights import input_spec
+from finetune.model.layers.find import find_layers
+from finetune.model.source_weights import input_spec
+from finetune.model.weights.adapt import adapter, first_convolution, repeated, set_in_channels, with_channels
+from finetune.model.weights.load_report import LoadReport
+from finetune.model.weights.matching import load_matching
 from finetune.recipe.catalog import backbones
 from finetune.recipe.schema import ModelSection
 

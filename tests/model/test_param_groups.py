@@ -11,16 +11,17 @@ from torch import nn
 from finetune.errors import FinetuneError
 from finetune.model.backbones import blueprint
 from finetune.model.freeze import Freeze
-from finetune.model.layers import LayerTable, find_layers
-from finetune.model.param_groups import param_groups
+from finetune.model.layers.find import find_layers
+from finetune.model.layers.table import LayerTable
+from finetune.model.param_groups import GroupRules, param_groups
 from finetune.recipe.catalog import backbones
 
 NAMES = ["body/decay", "body/no_decay", "head/decay", "head/no_decay"]
 
 
 def groups(network: nn.Module, table: LayerTable | None = None, **changed: Any) -> dict[str, dict[str, Any]]:
-    options = {"lr": 0.1, "head_lr_mult": 10.0, "weight_decay": 0.01, "decay_bias_and_norm": False} | changed
-    return {group["name"]: group for group in param_groups(network, table or find_layers(network), **options)}
+    rules = GroupRules(**({"lr": 0.1, "head_lr_mult": 10.0, "weight_decay": 0.01} | changed))
+    return {group["name"]: group for group in param_groups(network, table or find_layers(network), rules)}
 
 
 @pytest.mark.parametrize("k", [0, 5, 9])

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from finetune.errors import MissingExtraError, UserError, WeightsError
-from finetune.model import timm_backbones
 from finetune.model.build import Network, build, describe, rebuild
 from finetune.model.freeze import Freeze
-from finetune.model.param_groups import param_groups
+from finetune.model.libraries import timm_library
+from finetune.model.param_groups import GroupRules, param_groups
 from finetune.recipe.schema import ModelSection
 
 timm = pytest.importorskip("timm")
@@ -38,12 +38,10 @@ def test_head_layers_freeze_and_rates(name: str) -> None:
     k = len(table.body) // 2
     freeze = Freeze(module, table, k)
     freeze.apply()
-    before = freeze.fingerprint()
+    before = freeze.frozen_digests()
     assert set(freeze.frozen_names) == {each for layer in table.body[:k] for each in layer.parameters}
     freeze.train_mode()
-    groups = param_groups(
-        module, table, lr=1e-3, head_lr_mult=10, weight_decay=0.1, decay_bias_and_norm=False
-    )
+    groups = param_groups(module, table, GroupRules(lr=1e-3, head_lr_mult=10, weight_decay=0.1))
     head = {each for g in groups if g["name"].startswith("head") for each in g["param_names"]}
     assert head == set(table.head.parameters)
     optimizer = torch.optim.AdamW(groups)
@@ -186,4 +184,4 @@ def test_names() -> None:
 def test_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(MissingExtraError, match=r"finetune-pictures\[timm\]"):
-        timm_backbones.require_timm()
+        timm_library.require_timm()

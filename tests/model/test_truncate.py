@@ -14,8 +14,9 @@ from finetune.model.backbones import create
 from finetune.model.build import Network, build, rebuild
 from finetune.model.freeze import Freeze, resolve_freeze
 from finetune.model.head import swap_head
-from finetune.model.layers import find_layers, with_output_shapes
-from finetune.model.param_groups import param_groups
+from finetune.model.layers.find import find_layers
+from finetune.model.layers.shapes import with_output_shapes
+from finetune.model.param_groups import GroupRules, param_groups
 from finetune.model.truncate import Cut, plan_cut, truncate, truncated_table
 from finetune.recipe.load import parse_recipe
 from finetune.recipe.schema import HeadSection, ModelSection, WeightsFile
@@ -35,7 +36,7 @@ def value_at(network: nn.Module, at: int, images: torch.Tensor) -> torch.Tensor:
     """What leaves the layer before ``at``, by torch's own interpreter."""
     from torch import fx
 
-    from finetune.model.graph import trace
+    from finetune.model.layers.graph import trace
 
     name = find_layers(network).body[at - 2].cut
     found = {}
@@ -89,11 +90,10 @@ def test_it_trains_and_freezes(small: Callable[..., nn.Module]) -> None:
     freeze.train_mode()
     norms = {path: m for path, m in short.named_modules() if isinstance(m, nn.BatchNorm2d)}
     assert {m.training for m in norms.values()} == {True, False}
-    groups = param_groups(
-        short, table, lr=0.01, head_lr_mult=2, weight_decay=0.1, decay_bias_and_norm=False, layer_decay=0.5
-    )
+    rules = GroupRules(lr=0.01, head_lr_mult=2, weight_decay=0.1, layer_decay=0.5)
+    groups = param_groups(short, table, rules)
     before = {name: tensor.clone() for name, tensor in short.state_dict().items()}
-    held = freeze.fingerprint()
+    held = freeze.frozen_digests()
     optimizer = torch.optim.AdamW(groups)
     for _ in range(3):
         optimizer.zero_grad()

@@ -14,8 +14,9 @@ from torch import nn
 from torchvision import models
 
 from finetune.errors import UserError, WeightsError
+from finetune.image.preprocessing import Preprocessing
 from finetune.model.backbones import create
-from finetune.model.weights import InputSpec, LoadedWeights, input_spec, load_source_weights
+from finetune.model.source_weights import LoadedWeights, input_spec, load_source_weights
 from finetune.recipe.catalog import backbones
 
 ENTRY = models.SqueezeNet1_1_Weights.IMAGENET1K_V1
@@ -65,7 +66,7 @@ def test_torchvisions_from_its_cache(
     assert loaded.origin == "torchvision IMAGENET1K_V1"
     assert loaded.classes is not None
     assert (len(loaded.classes), loaded.classes[934]) == (1000, "hotdog")
-    assert loaded.input_spec == InputSpec(224, 256, "bilinear", *IMAGENET)
+    assert loaded.input_spec == Preprocessing(224, 256, "shorter", "bilinear", *IMAGENET)
     assert capsys.readouterr().out == ""
 
 
@@ -221,7 +222,7 @@ def test_a_run(tmp_path: Path) -> None:
     module, loaded = load(run_directory(tmp_path))
     assert same(module, network(), head=False)
     assert loaded.classes == ("cat", "dog")
-    assert loaded.input_spec == InputSpec(96, 110, "bicubic", (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), "squash")
+    assert loaded.input_spec == Preprocessing(96, 110, "squash", "bicubic", (0.5, 0.4, 0.3), (0.2, 0.2, 0.2))
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "card.json", "manifest.json"])
@@ -255,12 +256,16 @@ def test_a_run_with_an_impossible_card(tmp_path: Path, changed: dict[str, Any]) 
 
 def test_what_the_weights_want_to_see() -> None:
     half = (0.5, 0.5, 0.5)
-    assert input_spec("efficientnet_lite0", "default") == InputSpec(224, 256, "bicubic", half, half)
-    assert input_spec("resnet50", "IMAGENET1K_V2") == InputSpec(224, 232, "bilinear", *IMAGENET)
+    assert input_spec("efficientnet_lite0", "default") == Preprocessing(
+        224, 256, "shorter", "bicubic", half, half
+    )
+    assert input_spec("resnet50", "IMAGENET1K_V2") == Preprocessing(
+        224, 232, "shorter", "bilinear", *IMAGENET
+    )
     assert input_spec("resnet50", "none") == input_spec("resnet50", "default")
     assert input_spec("vit_b_16", "IMAGENET1K_SWAG_E2E_V1").image_size == 384
     # Both renormalise to this by themselves in torchvision; here the preprocessing does.
-    assert input_spec("inception_v3", "default") == InputSpec(299, 342, "bilinear", half, half)
+    assert input_spec("inception_v3", "default") == Preprocessing(299, 342, "shorter", "bilinear", half, half)
     with pytest.raises(UserError, match="Did you mean 'resnet50'"):
         input_spec("resnet5O", "default")
 

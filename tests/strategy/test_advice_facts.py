@@ -21,7 +21,7 @@ from finetune.features.solve import LinearProblem, choose_decay
 from finetune.image.preprocessing import Preprocessing
 from finetune.image.transforms import EvalTransform
 from finetune.model.backbones import create
-from finetune.model.layers import find_layers
+from finetune.model.layers.find import find_layers
 from finetune.recipe.load import minimal_recipe
 from finetune.strategy.advice.augmentations import transform_of, try_out
 from finetune.strategy.advice.facts import Facts, Seconds, Tried

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 
 from finetune.model.backbones import blueprint
-from finetune.model.layers import find_layers
+from finetune.model.layers.find import find_layers
 from finetune.recipe.load import parse_recipe
 from finetune.training.fit import fit
 from finetune.training.run.directory import RunDir

@@ -14,10 +14,10 @@ from finetune.checkpoint.card import ModelCard
 from finetune.checkpoint.storage import CARD, MODEL, save_checkpoint
 from finetune.errors import CheckpointError
 from finetune.image.preprocessing import Preprocessing
-from finetune.model import weights
+from finetune.model import source_weights
 from finetune.model.backbones import create
 from finetune.model.build import build
-from finetune.model.weights import load_source_weights
+from finetune.model.source_weights import load_source_weights
 from finetune.recipe.load import dump_recipe
 from finetune.recipe.schema import Recipe
 from finetune.training import trained as trained_network
@@ -117,7 +117,7 @@ def test_weights_of_a_run_that_trains(
     at: str, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(("a", "b"))
-    meanwhile(monkeypatch, weights, at, lambda: save(("x", "y", "z")), 2)
+    meanwhile(monkeypatch, source_weights, at, lambda: save(("x", "y", "z")), 2)
     module = create(BACKBONE)
     loaded = load_source_weights(module, BACKBONE, str(tmp_path))
     assert loaded.classes == ("x", "y", "z")

@@ -14,6 +14,7 @@ from typing import Any
 from finetune.data.batches.batch import Batch
 from finetune.disk.figure import write_figure
 from finetune.errors import FinetuneError, NonFiniteLossError, UserError, printable
+from finetune.model.layers.modes import preserve_modes
 from finetune.recipe.schema import Recipe
 from finetune.training.compute.in_force import in_force
 from finetune.training.compute.precision import choose_compute, pick_device
@@ -116,35 +117,33 @@ def measure(setup: Setup, rise: Rise, watch: Callable[[Iterable[int]], Iterable[
     module = setup.network.module
     kept = {name: value.clone() for name, value in module.state_dict().items()}
     wanted = {name: parameter.requires_grad for name, parameter in module.named_parameters()}
-    modes = [(part, part.training) for part in module.modules()]
     plan = plan_phases(setup.recipe.train, setup.loader.batches_per_epoch)[0]
-    try:
-        freeze, optimizer = freeze_layers(plan, setup), make_optimizer(plan, setup)
-        freeze.train_mode()
-        stepper = make_stepper(setup, optimizer, rise, setup.compute.scaler())
-        stepper.ema = None  # an average of such a run says nothing
-        losses: list[float] = []
-        smooth: list[float] = []
-        batches = _batches(setup)
-        for step in watch(range(rise.steps)):
-            totals = Totals()
-            try:
-                stepper.step(list(islice(batches, stepper.accumulate)), totals, step, step)
-            except NonFiniteLossError:
-                break
-            if not totals.images:
-                continue
-            losses.append(totals.loss / totals.images)
-            smooth = smoothed(losses)
-            if smooth[-1] > EXPLODED * min(smooth):
-                break
-    finally:
-        module.load_state_dict(kept)
-        module.zero_grad(set_to_none=True)
-        for name, parameter in module.named_parameters():
-            parameter.requires_grad_(wanted[name])
-        for part, mode in modes:
-            part.training = mode
+    with preserve_modes(module):
+        try:
+            freeze, optimizer = freeze_layers(plan, setup), make_optimizer(plan, setup)
+            freeze.train_mode()
+            stepper = make_stepper(setup, optimizer, rise, setup.compute.scaler())
+            stepper.ema = None  # an average of such a run says nothing
+            losses: list[float] = []
+            smooth: list[float] = []
+            batches = _batches(setup)
+            for step in watch(range(rise.steps)):
+                totals = Totals()
+                try:
+                    stepper.step(list(islice(batches, stepper.accumulate)), totals, step, step)
+                except NonFiniteLossError:
+                    break
+                if not totals.images:
+                    continue
+                losses.append(totals.loss / totals.images)
+                smooth = smoothed(losses)
+                if smooth[-1] > EXPLODED * min(smooth):
+                    break
+        finally:
+            module.load_state_dict(kept)
+            module.zero_grad(set_to_none=True)
+            for name, parameter in module.named_parameters():
+                parameter.requires_grad_(wanted[name])
     rates = [rise.lr(step) for step in range(len(losses))]
     return RangeTest(tuple(rates), tuple(losses), tuple(smooth), suggest(rates, smooth))
 

@@ -54,7 +54,7 @@ class Frozen:
             self.evaluated = suffix_graph(setup.ema.module, network.table, plan.k)
             averaged = Freeze(setup.ema.module, network.table, plan.k, setup.recipe.model.batchnorm)
             # Layers that an earlier phase trained have an average of their own.
-            self._judges_whole = averaged.fingerprint() != freeze.fingerprint()
+            self._judges_whole = averaged.frozen_digests() != freeze.frozen_digests()
         size = preprocessing.image_size
         self._extract = Extractor(
             pieces.prefix,

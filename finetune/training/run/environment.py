@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 import finetune
-from finetune.model import start
+from finetune.model.digests import weights_digest
 from finetune.training.compute.precision import cpu_capability
 from finetune.training.setup.prepare import Setup
 
@@ -41,5 +41,5 @@ def describe_environment(setup: Setup) -> dict[str, Any]:
         "images": {name: len(split) for name, split in setup.source.splits.items()},
         "classes": list(setup.source.classes),
         "weights": weights.origin if weights is not None else "none",
-        "start_fingerprint": start.fingerprint(setup.network.module),
+        "start_fingerprint": weights_digest(setup.network.module),
     }

@@ -26,7 +26,6 @@ from finetune.image.preprocessing import Preprocessing, Reads
 from finetune.image.transforms import TrainTransform
 from finetune.model.build import Network, build
 from finetune.model.start import starting_weights
-from finetune.model.weights import InputSpec
 from finetune.recipe.schema import DataSection, Recipe, TrainSection
 from finetune.training.compute.batch_size import settle_batch_size
 from finetune.training.compute.precision import Compute, place
@@ -153,7 +152,7 @@ def prepare(recipe: Recipe, source: Source, compute: Compute) -> Setup:
     )
 
 
-def settle_preprocessing(data: DataSection, spec: InputSpec, reads: Reads = "colours") -> Preprocessing:
+def settle_preprocessing(data: DataSection, spec: Preprocessing, reads: Reads = "colours") -> Preprocessing:
     """The evaluation transform: the weights' own, where the recipe says nothing else.
 
     Another ``image_size`` keeps the weights' own proportion between resize and crop. Under ``pad`` nothing is

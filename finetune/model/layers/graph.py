@@ -9,6 +9,7 @@ from torch import fx, nn
 from torchvision.ops import StochasticDepth
 
 from finetune.errors import FinetuneError
+from finetune.model.layers.modes import preserve_modes
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
 _HEADS = (nn.Linear, nn.modules.conv._ConvNd)
@@ -45,17 +46,14 @@ def trace(module: nn.Module, *, as_it_stands: bool = False) -> fx.Graph:
     Raises:
         FinetuneError: the forward depends on its input's values, so that there is no one graph.
     """
-    modes = {each: each.training for each in module.modules()}
-    if not as_it_stands:
-        module.eval()
-    try:
-        return Tracer().trace(module, concrete_args=_defaults(module))
-    except (fx.proxy.TraceError, TypeError) as error:
-        name = type(module).__name__
-        raise FinetuneError(f"{name} cannot be traced, so it has no numbered layers: {error}") from error
-    finally:
-        for each, training in modes.items():
-            each.training = training
+    with preserve_modes(module):
+        if not as_it_stands:
+            module.eval()
+        try:
+            return Tracer().trace(module, concrete_args=_defaults(module))
+        except (fx.proxy.TraceError, TypeError) as error:
+            name = type(module).__name__
+            raise FinetuneError(f"{name} cannot be traced, so it has no numbered layers: {error}") from error
 
 
 def call_of(node: fx.Node) -> tuple[str, ...]:

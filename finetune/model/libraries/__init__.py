@@ -1,0 +1,1 @@
+"""Backbone libraries behind one protocol: torchvision, timm and the packaged EfficientNet-Lite0."""
