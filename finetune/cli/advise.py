@@ -52,9 +52,9 @@ def advise(
     if backbone is not None and not backbone.startswith(catalog.TIMM):
         catalog.backbone(backbone)
     if recipe is not None:
-        from finetune.disk.outputs import check_new
+        from finetune.disk.outputs import check_new_file
 
-        check_new(recipe, overwrite=overwrite, option="--overwrite replaces it. ")
+        check_new_file(recipe, overwrite=overwrite, option="--overwrite replaces it. ")
     advice = measured(asked(source, backbone, set_ or []), device)
     for text in advice.facts.notes:
         output.note(text)

@@ -10,7 +10,7 @@ from finetune.cli import output
 from finetune.cli.advise import asked, show
 from finetune.cli.doctor import examined
 from finetune.cli.run_options import name_of
-from finetune.data.sources.left_out import OUTSIDE, PASSED_OVER
+from finetune.data.sources.files.image_files import LOOSE_IMAGES, SKIPPED_FILES
 from finetune.disk.nearby import did_you_mean, is_recipe
 from finetune.errors import RunDirError, StoppedError, UserError, printable
 from finetune.recipe.catalog import DRAWN, KNOWN_SETS
@@ -184,7 +184,7 @@ def _stoppable(tell: "Tell", remark: str = "") -> "Iterator[Tell]":
 def _tell(report: "Report") -> str:
     """Show the findings, a line each; returns how many images cannot be read, in words."""
     for finding in report.findings:
-        if any(words in finding.message for words in (PASSED_OVER, OUTSIDE)):
+        if any(words in finding.message for words in (SKIPPED_FILES, LOOSE_IMAGES)):
             continue  # the training says so itself, in the same words, as it begins
         files = printable(finding.files[0]) if finding.files else ""
         more = f" and {len(finding.files) - 1:,} more" if len(finding.files) > 1 else ""

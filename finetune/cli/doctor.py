@@ -53,10 +53,10 @@ def doctor(
 
 def examined(source: str, overrides: Sequence[str] = ()) -> "Report":
     """The doctor's report on ``source``, with its progress shown; of ``overrides``, those of data count."""
-    from finetune.data.sources.dataset import Reading
+    from finetune.data.dataset import SourceOptions
     from finetune.strategy.doctor.examine import examine
 
-    reading = Reading()
+    reading = SourceOptions()
     if of_data := [each for each in overrides if each.startswith("data.")]:
         from finetune.recipe.load import minimal_recipe
         from finetune.training.setup.prepare import reading_of

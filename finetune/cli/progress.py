@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from finetune.cli import output
-from finetune.disk.outputs import naming
+from finetune.disk.outputs import write_errors_for
 from finetune.errors import MissingExtraError
 
 
@@ -37,7 +37,7 @@ class Console:
 
             # Only now: a run that begins removes the curves of an earlier one.
             self._end_curves()
-            with naming(self._tensorboard):
+            with write_errors_for(self._tensorboard):
                 self._curves = SummaryWriter(str(self._tensorboard))
 
     def phase(self, title: str) -> None:
@@ -85,7 +85,7 @@ class Console:
             self._draw(entry, self._tensorboard)
 
     def _draw(self, entry: Mapping[str, Any], tensorboard: Path) -> None:
-        with naming(tensorboard):
+        with write_errors_for(tensorboard):
             for name in ("train_loss", "train_top1", "val_loss", "val_top1"):
                 self._curves.add_scalar(name.replace("_", "/"), entry[name], entry["epoch"])
             for group, rate in entry["lr"].items():

@@ -12,7 +12,7 @@ from finetune.errors import UserError, printable
 from finetune.recipe import catalog
 
 if TYPE_CHECKING:
-    from finetune.data.sources.dataset import Source
+    from finetune.data.dataset import Source
     from finetune.recipe.schema import Recipe
     from finetune.strategy.probing.rank import Agreement, Ranking
 

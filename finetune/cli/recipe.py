@@ -76,9 +76,9 @@ def new(
     if out is None:
         output.data(text.removesuffix("\n"))
         return
-    from finetune.disk.outputs import check_new, write_output
+    from finetune.disk.outputs import check_new_file, write_output
 
-    check_new(out)
+    check_new_file(out)
     write_output(out, text.encode())
     name = printable(out)
     output.note(f"wrote {name}; check it with: finetune recipe validate {name}")

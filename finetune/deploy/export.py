@@ -13,7 +13,7 @@ from finetune.deploy.onnx_format import ONNX
 from finetune.deploy.pt2_format import PT2
 from finetune.deploy.safetensors_format import SAFETENSORS
 from finetune.deploy.torch_classifier import TorchClassifier
-from finetune.disk.outputs import publish, staging, unwritable
+from finetune.disk.outputs import publish, staging, write_error
 from finetune.errors import (
     CheckpointError,
     ExportError,
@@ -108,7 +108,7 @@ def _export_error(error: Exception, format: str, target: Path) -> FinetuneError:
     if isinstance(error, FinetuneError):
         return error
     if (fault := _system_error(error)) is not None:
-        return unwritable(target, fault)
+        return write_error(target, fault)
     # torch's exporters and the runtimes raise errors of many kinds for a network that they do not support.
     return ExportError(f"this network cannot be exported to {format}: {first_line(error)}")
 

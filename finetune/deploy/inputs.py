@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import BinaryIO
 
-from finetune.data.sources.files import walk
-from finetune.data.sources.recognise import is_array_name, is_image
+from finetune.data.sources.files.image_files import is_array_name, is_image_file
+from finetune.data.sources.files.walk import walk_files
 from finetune.disk.nearby import did_you_mean
 from finetune.errors import UserError, printable
 
@@ -79,9 +79,9 @@ def expand(inputs: Iterable[str], listed: Iterable[str] = ()) -> Iterator[str]:
     A file is taken as it is, whatever its name. A folder gives the images anywhere below it, sorted,
     without hidden ones. A pattern (``*``, ``?``, ``[...]``; ``**`` for any folders) gives the files that
     match it, sorted; unless it ends in an extension itself, those that are images, as
-    :func:`~finetune.data.sources.recognise.is_image` tells. ``STDIN`` gives ``listed``: files and folders,
-    whose names are taken as they are. What of these is not there is given all the same: reading it says what
-    is wrong.
+    :func:`~finetune.data.sources.files.image_files.is_image_file` tells. ``STDIN`` gives ``listed``: files
+    and folders, whose names are taken as they are. What of these is not there is given all the same:
+    reading it says what is wrong.
     """
     for text in inputs:
         if text == STDIN:
@@ -103,10 +103,10 @@ def _named(name: str) -> Iterator[str]:
 
 def _images_in(folder: str) -> Iterator[str]:
     """Arrays where there are no other images, as when a folder is trained on."""
-    images = filter(is_image, walk(folder))
+    images = filter(is_image_file, walk_files(folder))
     first = next(images, None)
     if first is None:
-        yield from filter(is_array_name, walk(folder))
+        yield from filter(is_array_name, walk_files(folder))
         return
     yield first
     yield from images
@@ -127,7 +127,7 @@ def _matches(pattern: str) -> Iterator[str]:
     # Sorted, since the order in which a file system lists its files means nothing; names only are held.
     # Path.glob takes no absolute patterns and does not leave hidden files out.
     for path in sorted(glob.iglob(pattern, recursive=True)):  # noqa: PTH207
-        if (any_kind or is_image(path)) and not Path(path).is_dir():
+        if (any_kind or is_image_file(path)) and not Path(path).is_dir():
             yield path
 
 

@@ -40,7 +40,7 @@ _REMEDIES = {
 _REFUSED = {stat.S_IFDIR: "a folder", stat.S_IFSOCK: "a socket", stat.S_IFBLK: "a block device"}
 
 
-def unwritable(target: Path, error: OSError) -> FinetuneError:
+def write_error(target: Path, error: OSError) -> FinetuneError:
     """What to raise where ``target`` cannot be written: by whom it can be mended, and how."""
     text = f"{printable(target)}: cannot be written ({error.strerror or type(error).__name__})."
     if error.errno in _MISPLACED:
@@ -49,7 +49,7 @@ def unwritable(target: Path, error: OSError) -> FinetuneError:
 
 
 @contextlib.contextmanager
-def naming(target: Path) -> Iterator[None]:
+def write_errors_for(target: Path) -> Iterator[None]:
     """Within, what the system refuses is said of ``target``.
 
     Raises:
@@ -61,10 +61,10 @@ def naming(target: Path) -> Iterator[None]:
     except OSError as error:
         if is_out_of_files(error):
             raise
-        raise unwritable(target, error) from None
+        raise write_error(target, error) from None
 
 
-def check_new(target: Path, *, overwrite: bool = False, option: str = "") -> None:
+def check_new_file(target: Path, *, overwrite: bool = False, option: str = "") -> None:
     """Find out early that what a user goes on to edit cannot be written to ``target``.
 
     Args:
@@ -89,7 +89,7 @@ def check_output(target: Path) -> None:
     """
     place = _replaced(target)
     exists = place is None or place.exists()
-    with naming(target):
+    with write_errors_for(target):
         if exists and _own_descriptor(target) is None and not os.access(target, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
@@ -107,7 +107,7 @@ def staging(target: Path) -> Iterator[Path]:
     check_output(target)
     file = _replaced(target)
     with contextlib.ExitStack() as stack:
-        with naming(target):
+        with write_errors_for(target):
             if file is None:
                 stage = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="finetune-")))
             else:
@@ -123,7 +123,7 @@ def publish(staged: Path, target: Path) -> None:
         SaveError: the disk is full or failing; a file of that name is what it was before.
     """
     file = _replaced(target)
-    with naming(target):
+    with write_errors_for(target):
         if file is None:
             _pour(staged, target)
             return
@@ -153,7 +153,7 @@ def write_output(target: Path, content: bytes) -> None:
     """
     with staging(target) as stage:
         staged = stage / "content"
-        with naming(target), staged.open("wb") as file:
+        with write_errors_for(target), staged.open("wb") as file:
             file.write(content)
         publish(staged, target)
 
@@ -184,11 +184,11 @@ class TextOutput:
 
     def __init__(self, staged: Path, target: Path) -> None:
         self._target = target
-        with naming(target):
+        with write_errors_for(target):
             self._file = staged.open("w", encoding="utf-8", errors="backslashreplace", newline="")
 
     def write(self, text: str) -> int:
-        with naming(self._target):
+        with write_errors_for(self._target):
             return self._file.write(text)
 
     def __enter__(self) -> Self:
@@ -201,7 +201,7 @@ class TextOutput:
             with contextlib.suppress(OSError):  # the error on its way says more
                 self._file.close()
         else:
-            with naming(self._target):
+            with write_errors_for(self._target):
                 self._file.close()
 
 
@@ -213,7 +213,7 @@ def _replaced(target: Path) -> Path | None:
     """
     if _own_descriptor(target) is not None:
         return None
-    with naming(target):
+    with write_errors_for(target):
         try:
             mode = target.stat().st_mode
         except FileNotFoundError:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 TEMPORARY = ".tmp-"
 
 
-def write_whole(path: "Path", content: bytes) -> None:
+def write_atomic(path: "Path", content: bytes) -> None:
     """Write a file that has its name only once it is whole and on disk.
 
     Several processes may write the same one; each writes a temporary file of its own.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from finetune.data.sources.dataset import Source, Split, listed
+from finetune.data.dataset import Source, Split, quoted
 from finetune.errors import DataError
 
 log = logging.getLogger("finetune")
@@ -49,13 +49,13 @@ def match_classes(split: Split, source: Source, classes: Sequence[str]) -> Split
     if unknown:
         raise DataError(
             f"{source.name}: its classes are not those of the model.\n"
-            f"  only in the data: {listed(unknown)}\n"
-            f"  in the model: {listed(classes)}\n"
+            f"  only in the data: {quoted(unknown)}\n"
+            f"  in the model: {quoted(classes)}\n"
             "Rename the folders or labels, or leave the others out."
         )
     absent = [name for name in classes if name not in set(source.classes)]
     if absent:
-        log.info("%s has no images of %s; the averages leave them out", source.name, listed(absent))
+        log.info("%s has no images of %s; the averages leave them out", source.name, quoted(absent))
     place = {name: index for index, name in enumerate(classes)}
     renumbered = np.array([place[name] for name in source.classes], dtype=np.int64)
     return dataclasses.replace(split, targets=renumbered[split.targets])

@@ -13,7 +13,7 @@ from torch import nn
 from finetune.data.batches.batch import Batch
 from finetune.data.batches.loaders import eval_batches
 from finetune.data.batches.options import ReadOptions
-from finetune.data.sources.dataset import Split
+from finetune.data.dataset import Split
 from finetune.errors import BadImageError, DataError
 from finetune.evaluation.metrics import Metrics, classification_metrics
 from finetune.evaluation.probabilities import in_digits, softmax

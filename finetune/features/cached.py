@@ -11,8 +11,8 @@ from finetune.data.batches.changed_files import FileChanges
 from finetune.data.batches.loaders import read_draws
 from finetune.data.batches.options import OnBadImage, ReadOptions
 from finetune.data.batches.sampling import Draw
+from finetune.data.dataset import Split
 from finetune.data.processes import do_nothing
-from finetune.data.sources.dataset import Split
 from finetune.errors import BadImageError, DataError, printable
 from finetune.features.extract import Extractor
 from finetune.features.progress import Check, OnProgress, no_progress

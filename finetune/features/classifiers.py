@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from finetune.data.holdout.folds import Folds, inner_folds, per_class
+from finetune.data.holdout.folds import Folds, count_per_class, inner_folds
 from finetune.errors import DataError
 from finetune.features.softmax import Features, Targets
 from finetune.features.solve import LinearHead, LinearProblem, choose_decay, cross_entropy, rows_of, solve
@@ -102,7 +102,7 @@ def require_two_per_class(targets: Targets, num_classes: int, groups: Targets | 
     """
     if int(np.bincount(targets, minlength=num_classes).min()) < 2:
         raise DataError("cross-validation needs two or more training images of each class")
-    if groups is not None and int(per_class(targets, groups).min()) < 2:
+    if groups is not None and int(count_per_class(targets, groups).min()) < 2:
         raise DataError(
             "cross-validation needs training images of two or more groups (data.group_by) in each class"
         )

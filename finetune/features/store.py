@@ -26,7 +26,7 @@ from torch import Tensor
 
 from finetune.data.cache.contents import ABOUT
 from finetune.disk.regular import open_regular
-from finetune.disk.whole import TEMPORARY, write_whole
+from finetune.disk.whole import TEMPORARY, write_atomic
 from finetune.features.extract import RowSpec
 
 log = logging.getLogger("finetune")
@@ -104,7 +104,7 @@ class FeatureStore:
             content = safetensors.numpy.save({"identities": names, "rows": rows})
             path = self.folder / f"{hashlib.sha256(content).hexdigest()}{SUFFIX}"
             try:
-                write_whole(path, content)
+                write_atomic(path, content)
                 rows = _map(path)[1]
             except OSError as error:
                 log.warning("%s: cannot be written (%s); these features stay in memory", path, error)
@@ -119,7 +119,7 @@ class FeatureStore:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
-            write_whole(folder / ABOUT, text.encode("utf-8", "surrogateescape"))
+            write_atomic(folder / ABOUT, text.encode("utf-8", "surrogateescape"))
             os.utime(folder)
         except OSError as error:
             log.warning("%s: cannot be written (%s); features stay in memory", folder, error)

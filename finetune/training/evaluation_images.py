@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from finetune.data.holdout.recorded import SAME, Record
-from finetune.data.sources.dataset import Split
-from finetune.data.sources.read import is_place, read_like
+from finetune.data.dataset import Split
+from finetune.data.holdout.recorded import SAME, SplitRecord
+from finetune.data.sources.read import is_path, read_other_source
 from finetune.errors import DataError, printable
 from finetune.evaluation.choose_split import choose_split
 from finetune.training.run.own_data import (
@@ -118,14 +118,14 @@ def _own(trained: Trained, own: OwnData, wanted: str | None, *, strict: bool) ->
 
 def _other(
     trained: Trained,
-    record: Record | None,
+    record: SplitRecord | None,
     given: str,
     wanted: str | None,
     *,
     strict: bool,
     include_seen: bool,
 ) -> EvaluationImages:
-    source = read_like(given, reading_of(trained.recipe.data))
+    source = read_other_source(given, reading_of(trained.recipe.data))
     name, images = choose_split(source, wanted, trained.card.classes)
     if record is None:
         return EvaluationImages(name, images, source.notes)
@@ -153,15 +153,15 @@ def _other(
     return EvaluationImages(name, rest, source.notes, (warning,), {"seen": number})
 
 
-def _own_if_given(trained: Trained, record: Record, given: str, wanted: str | None) -> OwnData | None:
+def _own_if_given(trained: Trained, record: SplitRecord, given: str, wanted: str | None) -> OwnData | None:
     """The run's own data, where ``given`` is that; else None."""
     data, classes, verify = trained.recipe.data, trained.card.classes, _verified(record, wanted)
-    if not (is_place(given) and is_place(data.source)):
+    if not (is_path(given) and is_path(data.source)):
         same = given == data.source
         return own_data(trained.run, data, record, classes, verify=verify) if same else None
     if any(same_place(given, place) for place in recorded_places(trained.run, data)[:1]):
         return own_data(trained.run, data, record, classes, verify=verify, place=given)
-    if record.found_in(read_like(given, reading_of(data))) < SAME:
+    if record.found_in(read_other_source(given, reading_of(data))) < SAME:
         return None
     return own_data(trained.run, data, record, classes, verify=verify, place=given)
 
@@ -179,6 +179,6 @@ def _unrecorded(trained: Trained, wanted: str | None) -> EvaluationImages:
     return EvaluationImages(name, images, source.notes)
 
 
-def _verified(record: Record, wanted: str | None) -> tuple[str, ...]:
+def _verified(record: SplitRecord, wanted: str | None) -> tuple[str, ...]:
     """The split whose contents matter: the one that will be judged."""
     return (wanted,) if wanted else ("test",) if "test" in record.splits else ("val",)

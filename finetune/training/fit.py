@@ -13,8 +13,8 @@ from finetune.checkpoint.storage import (
     promote,
     read_tensors,
 )
-from finetune.data.holdout.recorded import Record
-from finetune.data.sources.unread import unread_notes
+from finetune.data.holdout.recorded import SplitRecord
+from finetune.data.sources.header_checks import unread_notes
 from finetune.errors import RunDirError, printable
 from finetune.evaluation.metrics import Metrics
 from finetune.image.preprocessing import Preprocessing
@@ -279,7 +279,7 @@ def description(setup: Setup, recipe_file: bytes | None, environment: Mapping[st
         resolved.encode() if recipe_file is None else recipe_file,
         resolved,
         environment,
-        Record.of(setup.source).to_csv(),
+        SplitRecord.of(setup.source).to_csv(),
         report,
     )
 

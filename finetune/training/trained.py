@@ -22,7 +22,7 @@ from finetune.checkpoint.storage import (
 )
 from finetune.data.batches.batch import Batch
 from finetune.data.batches.options import default_workers
-from finetune.data.sources.dataset import Split
+from finetune.data.dataset import Split
 from finetune.errors import RunDirError, printable
 from finetune.evaluation.evaluate import Evaluation, evaluate_split
 from finetune.features.cut import inference_form

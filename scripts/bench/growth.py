@@ -7,7 +7,7 @@ from pathlib import Path
 from bench.contest import Scene
 from bench.contestants import AUGMENTED, Contestant
 from bench.images import lay_out_copies
-from finetune.data.sources.dataset import Split
+from finetune.data.dataset import Split
 
 TIMES = (1, 4, 16)
 CLASSES = 4

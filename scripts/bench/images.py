@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune.data.batches.sampling import shuffled
-from finetune.data.holdout.splits import carve
-from finetune.data.sources.dataset import Source, Split
+from finetune.data.dataset import Source, Split
+from finetune.data.holdout.splits import hold_out_splits
 from finetune.data.sources.read import read_source
 from finetune.errors import DataError
 
@@ -24,7 +24,7 @@ def read_splits(source: str, seed: int) -> Source:
     Raises:
         DataError: it cannot be read or split.
     """
-    return carve(read_source(source), val_fraction=0.2, test_fraction=0.1, seed=seed)
+    return hold_out_splits(read_source(source), val_fraction=0.2, test_fraction=0.1, seed=seed)
 
 
 def some(split: Split, count: int | None, seed: int) -> Split:

@@ -10,7 +10,7 @@ from bench.growth import lay_out_points, points
 from bench.images import lay_out, whole_batches
 from bench.job import Job
 from bench.report import Results, best
-from finetune.data.sources.dataset import Source
+from finetune.data.dataset import Source
 
 # Of the parts whose loops are compared for their speed alone, and where a rate has only to be harmless.
 SGD = {"optimizer": "sgd", "lr": 1e-3}

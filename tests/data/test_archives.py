@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.data.sources.archives import unpack
+from finetune.data.sources.named.archives import unpack
 from finetune.errors import DataError
 
 

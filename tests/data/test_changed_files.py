@@ -14,9 +14,9 @@ from finetune.data.batches.loaders import TrainLoader
 from finetune.data.batches.options import ReadOptions
 from finetune.data.batches.sampling import Sampling
 from finetune.data.cache.decoded import DecodedCache
-from finetune.data.sources.dataset import Split
-from finetune.data.sources.images import FileImages
-from finetune.data.sources.known import drawn_source
+from finetune.data.dataset import Split
+from finetune.data.images import FileImages
+from finetune.data.sources.named.drawn import draw_source
 from finetune.errors import BadImageError
 from finetune.image.preprocessing import Preprocessing
 from finetune.image.transforms import TrainTransform
@@ -97,7 +97,7 @@ def test_what_is_gone_is_an_error_by_its_name(split: Split) -> None:
 
 
 def test_what_has_no_file_never_changes(caplog: pytest.LogCaptureFixture) -> None:
-    made = loader(drawn_source(3, 4, 24).splits["train"])
+    made = loader(draw_source(3, 4, 24).splits["train"])
     with caplog.at_level(logging.WARNING, "finetune"):
         list(made.epoch(0))
     made.close()

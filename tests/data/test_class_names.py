@@ -6,8 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from finetune.data.sources.class_names import folded, lookalikes, same_names
-from finetune.data.sources.dataset import is_class_name
+from finetune.data.sources.names.class_names import equivalent_names, folded, is_class_name, similar_names
 
 NAMES = st.text(st.characters(codec="utf-8", categories=("L", "Nd", "Zs")), min_size=1, max_size=12).filter(
     is_class_name
@@ -32,12 +31,12 @@ def test_changes_that_make_no_other_class(name: str, change: str) -> None:
     # Some letters have no way back from upper case: two of them are one.
     assume(change not in ("upper", "title", "swapped") or changed.lower() == name.lower())
     assert folded(changed) == folded(name)
-    assert same_names([name, changed]) == ([(changed, name)] if changed != name else [])
+    assert equivalent_names([name, changed]) == ([(changed, name)] if changed != name else [])
 
 
 @given(st.lists(NAMES, unique_by=folded, max_size=8))
 def test_other_names_are_left_alone(names: list[str]) -> None:
-    assert same_names(names) == []
+    assert equivalent_names(names) == []
 
 
 @pytest.mark.parametrize(
@@ -51,7 +50,7 @@ def test_other_names_are_left_alone(names: list[str]) -> None:
     ],
 )  # fmt: skip
 def test_names_that_are_nearly_the_same(one: str, other: str, how: str) -> None:
-    ((first, second, said),) = lookalikes({one: 30, other: 30})
+    ((first, second, said),) = similar_names({one: 30, other: 30})
     assert {first, second} == {one, other}
     assert how in said
 
@@ -65,14 +64,14 @@ def test_names_that_are_nearly_the_same(one: str, other: str, how: str) -> None:
     ],
 )  # fmt: skip
 def test_names_that_are_other_words(names: tuple[str, ...]) -> None:
-    assert lookalikes(dict.fromkeys(names, 30)) == []
+    assert similar_names(dict.fromkeys(names, 30)) == []
 
 
 def test_a_rare_class_is_sooner_taken_for_a_misspelling() -> None:
-    assert lookalikes({"mouse": 30, "mause": 30}) == []
-    assert len(lookalikes({"mouse": 30, "mause": 1})) == 1
-    assert len(lookalikes({"hotdog": 22, "hotdgo": 1, "pizza": 20})) == 1
+    assert similar_names({"mouse": 30, "mause": 30}) == []
+    assert len(similar_names({"mouse": 30, "mause": 1})) == 1
+    assert len(similar_names({"hotdog": 22, "hotdgo": 1, "pizza": 20})) == 1
 
 
 def test_what_is_an_error_already_is_no_remark() -> None:
-    assert lookalikes({"Cat": 3, "cat": 3, "dog": 3}) == []
+    assert similar_names({"Cat": 3, "cat": 3, "dog": 3}) == []

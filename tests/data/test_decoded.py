@@ -16,14 +16,14 @@ import pytest
 import torch
 from PIL import Image
 
+from finetune.data import images as images_module
 from finetune.data.batches.batch import Batch
 from finetune.data.batches.loaders import TrainLoader
 from finetune.data.batches.options import ReadOptions
 from finetune.data.batches.sampling import Sampler, Sampling
 from finetune.data.cache.decoded import HEADER_BYTES, DecodedCache
-from finetune.data.sources import images as images_module
-from finetune.data.sources.dataset import Split
-from finetune.data.sources.images import ArrayImages, FileImages
+from finetune.data.dataset import Split
+from finetune.data.images import ArrayImages, FileImages
 from finetune.image.preprocessing import Preprocessing
 from finetune.image.transforms import TrainTransform
 from finetune.recipe.schema import AugmentSection

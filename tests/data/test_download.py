@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from finetune.data.sources import download
-from finetune.data.sources.download import fetch
+from finetune.data.sources.named import download
+from finetune.data.sources.named.download import fetch
 from finetune.errors import DataError
 
 CONTENT = bytes(range(256)) * 400

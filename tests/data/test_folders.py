@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.data.sources.dataset import Source
+from finetune.data.dataset import Source
 from finetune.data.sources.read import read_source
 from finetune.errors import DataError
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from finetune.data.dataset import Source, Split
 from finetune.data.holdout.folds import folded, inner_folds
-from finetune.data.holdout.groups import grouped, with_groups
-from finetune.data.holdout.splits import carve
-from finetune.data.sources.dataset import Source, Split
-from finetune.data.sources.images import ArrayImages, FileImages, JoinedImages
+from finetune.data.holdout.groups import assign_groups, split_by_group
+from finetune.data.holdout.splits import hold_out_splits
+from finetune.data.images import ArrayImages, FileImages, JoinedImages
 from finetune.data.sources.read import read_source
 from finetune.errors import DataError
 from finetune.recipe.load import parse_recipe
@@ -37,7 +37,7 @@ def images(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 def test_no_group_is_divided(data: tuple[np.ndarray, np.ndarray], fraction: float, seed: int) -> None:
     targets, groups = data
     try:
-        rest, held = grouped(targets, groups, fraction, seed, [f"c{n}" for n in range(5)])
+        rest, held = split_by_group(targets, groups, fraction, seed, [f"c{n}" for n in range(5)])
     except DataError:
         # Then some class is in few groups.
         assert min(len(set(groups[targets == each])) for each in set(targets)) <= 3
@@ -45,7 +45,7 @@ def test_no_group_is_divided(data: tuple[np.ndarray, np.ndarray], fraction: floa
     assert sorted([*rest, *held]) == list(range(len(targets)))
     assert not set(groups[rest]) & set(groups[held])
     assert set(targets[rest]) == set(targets[held]) == set(targets)
-    again = grouped(targets, groups, fraction, seed, [f"c{n}" for n in range(5)])
+    again = split_by_group(targets, groups, fraction, seed, [f"c{n}" for n in range(5)])
     np.testing.assert_array_equal(held, again[1])
 
 
@@ -53,7 +53,8 @@ def test_many_small_groups_are_divided_as_asked() -> None:
     """On average: 330 groups of three, each drawn by itself with a probability of 0.2."""
     targets, groups = np.repeat([0, 1, 2], [600, 300, 90]), np.arange(990) // 3
     held_of_each = [
-        np.bincount(targets[grouped(targets, groups, 0.2, seed, ["a", "b", "c"])[1]]) for seed in range(40)
+        np.bincount(targets[split_by_group(targets, groups, 0.2, seed, ["a", "b", "c"])[1]])
+        for seed in range(40)
     ]
     assert np.mean(held_of_each, axis=0) == pytest.approx([120, 60, 18], rel=0.1)
     for held in held_of_each:
@@ -64,26 +65,40 @@ def test_many_small_groups_are_divided_as_asked() -> None:
 def test_a_image_or_group_that_goes_moves_no_other(seed: int, gone: int) -> None:
     targets, groups = np.repeat([0, 1], 180), np.arange(360) // 3
     names = ["a", "b"]
-    held = set(groups[grouped(targets, groups, 0.3, seed, names)[1]].tolist())
+    held = set(groups[split_by_group(targets, groups, 0.3, seed, names)[1]].tolist())
     for left in (groups != gone, np.arange(360) != 3 * gone):
-        fewer = set(groups[left][grouped(targets[left], groups[left], 0.3, seed, names)[1]].tolist())
+        fewer = set(groups[left][split_by_group(targets[left], groups[left], 0.3, seed, names)[1]].tolist())
         assert fewer - {gone} == held - {gone}
     with_more = np.append(groups, 999), np.append(targets, 0)
-    more = set(with_more[0][grouped(with_more[1], with_more[0], 0.3, seed, names)[1]].tolist())
+    more = set(with_more[0][split_by_group(with_more[1], with_more[0], 0.3, seed, names)[1]].tolist())
     assert more - {999} == held
-    assert len({grouped(targets, groups, 0.2, seed, ["a", "b", "c"])[1].tobytes() for seed in range(5)}) == 5
+    assert (
+        len({split_by_group(targets, groups, 0.2, seed, ["a", "b", "c"])[1].tobytes() for seed in range(5)})
+        == 5
+    )
 
 
 def test_the_split_never_changes() -> None:
     # Recorded: a newer version must divide the same images in the same way.
     targets, groups = np.repeat([0, 1], 12), np.arange(24) // 2
-    assert grouped(targets, groups, 0.25, 0, ["a", "b"])[1].tolist() == [4, 5, 10, 11, 14, 15, 20, 21, 22, 23]
+    assert split_by_group(targets, groups, 0.25, 0, ["a", "b"])[1].tolist() == [
+        4,
+        5,
+        10,
+        11,
+        14,
+        15,
+        20,
+        21,
+        22,
+        23,
+    ]
 
 
 def test_a_class_in_one_group_cannot_be_on_both_sides() -> None:
     targets, groups = np.repeat([0, 1], 6), np.asarray([0] * 6 + [1, 1, 2, 2, 3, 3])
     with pytest.raises(DataError, match="class 'a' is in 1 group"):
-        grouped(targets, groups, 0.3, 0, ["a", "b"])
+        split_by_group(targets, groups, 0.3, 0, ["a", "b"])
 
 
 def test_groups_by_file_name_and_by_path(put: Put) -> None:
@@ -91,10 +106,10 @@ def test_groups_by_file_name_and_by_path(put: Put) -> None:
         f"{name}/s{scene}_{shot}.png" for name in ("cat", "dog") for scene in range(5) for shot in range(3)
     ]
     root = put(*names)
-    source = with_groups(read_source(str(root)), str(root), r"^(s\d+)_")
+    source = assign_groups(read_source(str(root)), str(root), r"^(s\d+)_")
     assert source.notes[-2].startswith("5 groups")
     assert "intervals are too narrow" in source.notes[-1]
-    ready = carve(source, val_fraction=0.2, test_fraction=0.2, seed=0)
+    ready = hold_out_splits(source, val_fraction=0.2, test_fraction=0.2, seed=0)
     scenes = {
         name: {Path(split.name(i)).name.split("_")[0] for i in range(len(split))}
         for name, split in ready.splits.items()
@@ -103,7 +118,7 @@ def test_groups_by_file_name_and_by_path(put: Put) -> None:
     assert not scenes["train"] & scenes["test"]
     assert not scenes["val"] & scenes["test"]
     assert "whole groups" in " ".join(ready.notes)
-    by_path = with_groups(read_source(str(root)), str(root), r"/(cat|dog)/")
+    by_path = assign_groups(read_source(str(root)), str(root), r"/(cat|dog)/")
     groups = by_path.splits["all"].groups
     assert groups is not None
     assert len({*zip(groups.tolist(), by_path.splits["all"].targets.tolist(), strict=True)}) == 2
@@ -127,7 +142,7 @@ def test_groups_by_a_column(put: Put, tmp_path: Path) -> None:
 
 def test_groups_on_both_sides_of_given_splits_are_told(put: Put) -> None:
     root = put("train/a/s1_1.png", "train/b/s2_1.png", "test/a/s1_2.png", "test/b/s3_1.png")
-    source = with_groups(read_source(str(root)), str(root), r"^(s\d)_")
+    source = assign_groups(read_source(str(root)), str(root), r"^(s\d)_")
     assert any("1 groups are in train and in test too" in note for note in source.notes)
 
 
@@ -135,17 +150,17 @@ def test_groups_that_cannot_be_told(put: Put) -> None:
     root = put("a/s1_1.png", "a/odd.png", "b/s2_1.png")
     source = read_source(str(root))
     with pytest.raises(DataError, match=r"odd\.png: data\.group_by .* finds no group"):
-        with_groups(source, str(root), r"^(s\d)_")
+        assign_groups(source, str(root), r"^(s\d)_")
     with pytest.raises(DataError, match="no CSV file"):
-        with_groups(source, str(root), "patient")
+        assign_groups(source, str(root), "patient")
     with pytest.raises(DataError, match="have none"):
-        with_groups(read_source("digits"), "digits", r"^(\d)")
+        assign_groups(read_source("digits"), "digits", r"^(\d)")
     (root / "set.csv").write_text("path,label,patient\na/s1_1.png,a,1\nb/s2_1.png,b,\n")
     table = str(root / "set.csv")
     with pytest.raises(DataError, match="nothing in column"):
-        with_groups(read_source(table), table, "patient")
+        assign_groups(read_source(table), table, "patient")
     with pytest.raises(DataError, match="one column 'scene'"):
-        with_groups(read_source(table), table, "scene")
+        assign_groups(read_source(table), table, "scene")
 
 
 def set_of(sizes: dict[str, list[int]], groups: int | None = None) -> Source:

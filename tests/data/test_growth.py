@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from finetune.data.batches.loaders import TrainLoader
-from finetune.data.holdout.recorded import Record
-from finetune.data.holdout.splits import carve
-from finetune.data.sources import tree
-from finetune.data.sources.dataset import Source
+from finetune.data.dataset import Source
+from finetune.data.holdout.recorded import SplitRecord
+from finetune.data.holdout.splits import hold_out_splits
+from finetune.data.sources.folders import tree
 from finetune.data.sources.read import read_source
 from finetune.image.preprocessing import Preprocessing
 from finetune.image.transforms import TrainTransform
@@ -35,13 +35,13 @@ def large(root: Path, classes: int, images: int) -> Path:
 def listed_folders(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The folders that were listed."""
     found: list[str] = []
-    true = tree.scan
+    true = tree.list_folder
 
     def counted(folder: Any) -> Any:
         found.append(os.fspath(folder))
         return true(folder)
 
-    monkeypatch.setattr(tree, "scan", counted)
+    monkeypatch.setattr(tree, "list_folder", counted)
     return found
 
 
@@ -63,8 +63,8 @@ def calls(work: Callable[[], Any]) -> int:
 
 def start_up(root: Path) -> Source:
     """What a training does with its data before the first step, and the first batch that it asks for."""
-    source = carve(read_source(str(root)), val_fraction=0.1, test_fraction=0.2, seed=0)
-    Record.of(source).to_csv()
+    source = hold_out_splits(read_source(str(root)), val_fraction=0.1, test_fraction=0.2, seed=0)
+    SplitRecord.of(source).to_csv()
     preprocessing = Preprocessing(16, 16, "shorter", "bilinear", (0.5,), (0.5,))
     transform = TrainTransform(AugmentSection(), preprocessing)
     for sampler in ("shuffle", "balanced"):

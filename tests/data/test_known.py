@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from finetune.data.cache.folder import cache_folder
-from finetune.data.sources.known import HOTDOG_SHA1, HOTDOG_URL, drawn_source, read_hotdog
+from finetune.data.sources.named.known import HOTDOG_SHA1, HOTDOG_URL, draw_source, read_hotdog
 from finetune.data.sources.read import read_source
 from finetune.errors import DataError
 from finetune.recipe.catalog import KNOWN_SETS
@@ -94,7 +94,7 @@ def test_the_wrong_file_put_there_by_hand(hotdog_zip: bytes) -> None:
 
 
 def test_offline_the_error_says_which_file_to_put_where(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune.data.sources.download.time.sleep", lambda _: None)
+    monkeypatch.setattr("finetune.data.sources.named.download.time.sleep", lambda _: None)
     with pytest.raises(DataError) as caught:
         read_source("hotdog")
     message = str(caught.value)
@@ -126,7 +126,7 @@ def test_all_known_names_are_read(name: str) -> None:
 
 
 def test_drawn_images() -> None:
-    source = drawn_source(num_classes=5, per_class=6, size=32)
+    source = draw_source(num_classes=5, per_class=6, size=32)
     assert {name: split.class_counts(5).tolist() for name, split in source.splits.items()} == {
         "train": [6] * 5,
         "val": [3] * 5,
@@ -134,8 +134,8 @@ def test_drawn_images() -> None:
     }
     image = source.splits["train"].open(7)
     assert (image.mode, image.size) == ("RGB", (32, 32))
-    again = drawn_source(num_classes=5, per_class=6, size=32).splits["train"]
+    again = draw_source(num_classes=5, per_class=6, size=32).splits["train"]
     assert again.open(7).tobytes() == image.tobytes()
-    assert drawn_source(5, 6, 32, seed=1).splits["train"].open(7).tobytes() != image.tobytes()
+    assert draw_source(5, 6, 32, seed=1).splits["train"].open(7).tobytes() != image.tobytes()
     all_pixels = {split.open(i).tobytes() for split in source.splits.values() for i in range(len(split))}
     assert len(all_pixels) == 60

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from finetune.data.sources.dataset import AS_FOUND, Reading, Source
+from finetune.data.dataset import DEFAULT_OPTIONS, Source, SourceOptions
+from finetune.data.sources.names.split_names import split_from_name
 from finetune.data.sources.read import read_source
-from finetune.data.sources.split_names import split_of
 from finetune.errors import DataError
 
 Put = Callable[..., Path]
-AS_CLASSES = Reading(as_classes=True)
+AS_CLASSES = SourceOptions(as_classes=True)
 
 
 def tree(folder: str, classes: tuple[str, ...] = ("cat", "dog"), count: int = 1) -> list[str]:
@@ -45,7 +45,7 @@ def layout(source: Source) -> dict[str, list[str]]:
     }
 
 
-def refused(root: Path, reading: Reading = AS_FOUND) -> str:
+def refused(root: Path, reading: SourceOptions = DEFAULT_OPTIONS) -> str:
     with pytest.raises(DataError) as caught:
         read_source(str(root), reading)
     return str(caught.value)
@@ -206,7 +206,7 @@ def test_classes_stay_classes(names: list[str], classes: list[str] | None, touch
     found = {name.split("/")[0] for name in names}
     assert list(source.splits) == ["all"]
     assert source.classes == tuple(classes or sorted(found))
-    if any(split_of(name.split("_")[0].split()[0]) for name in found):
+    if any(split_from_name(name.split("_")[0].split()[0]) for name in found):
         assert any("a split's name" in note for note in source.notes)
 
 
@@ -276,8 +276,8 @@ def test_nearly_the_same_class_names_are_a_remark(touch: Put) -> None:
 
 def test_what_is_said_of_tables_does_not_hold_of_folders(touch: Put) -> None:
     root = touch("cat/1.jpg", "dog/2.jpg")
-    assert "no CSV file" in refused(root, Reading(split_column="phase"))
-    assert read_source(str(root), Reading(split_column="none")).classes == ("cat", "dog")
+    assert "no CSV file" in refused(root, SourceOptions(split_column="phase"))
+    assert read_source(str(root), SourceOptions(split_column="none")).classes == ("cat", "dog")
     with pytest.raises(DataError, match="no folder"):
         read_source("digits", AS_CLASSES)
 
@@ -302,7 +302,7 @@ def test_no_folder_is_read_twice_or_by_halves(tmp_path_factory: Any, paths: list
     assert len(names) == len(set(names)) > 0
     if list(source.splits) == ["all"]:
         # No class is called after a split without a word.
-        named = [name for name in source.classes if split_of(name)]
+        named = [name for name in source.classes if split_from_name(name)]
         assert not named or any("a split's name" in note for note in source.notes)
     if len(names) < len(paths):
         assert any("left out" in note for note in source.notes)

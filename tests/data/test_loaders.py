@@ -22,10 +22,10 @@ from finetune.data.batches.loaders import TrainLoader, eval_batches
 from finetune.data.batches.mixing import BatchMixer
 from finetune.data.batches.options import OnBadImage, ReadOptions, default_workers
 from finetune.data.batches.sampling import Sampler, Sampling
+from finetune.data.dataset import Split
+from finetune.data.images import FileImages
 from finetune.data.processes import serving
-from finetune.data.sources.dataset import Split
-from finetune.data.sources.images import FileImages
-from finetune.data.sources.known import drawn_source
+from finetune.data.sources.named.drawn import draw_source
 from finetune.errors import BadImageError, DataError
 from finetune.image.preprocessing import Preprocessing
 from finetune.image.transforms import TrainTransform
@@ -43,7 +43,7 @@ def _told_anew(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def split() -> Split:
     """21 drawn images of three classes."""
-    return drawn_source(3, 7, 24).splits["train"]
+    return draw_source(3, 7, 24).splits["train"]
 
 
 @pytest.fixture
@@ -352,7 +352,7 @@ def test_processes_leave_signals_to_the_run(loader: Callable[..., TrainLoader], 
 
 KILLED = """
 import multiprocessing, os, signal, time
-from finetune.data.sources.known import drawn_source
+from finetune.data.sources.named.drawn import draw_source
 from finetune.data.batches.loaders import TrainLoader
 from finetune.data.batches.options import ReadOptions
 from finetune.data.batches.sampling import Sampling
@@ -362,7 +362,7 @@ from finetune.errors import FinetuneError
 from finetune.recipe.schema import AugmentSection
 
 preprocessing = Preprocessing(16, 18, "shorter", "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-images = drawn_source(2, 300, 24).splits["train"]
+images = draw_source(2, 300, 24).splits["train"]
 transform = TrainTransform(AugmentSection(), preprocessing)
 loader = TrainLoader(images, transform, ReadOptions(2, 2), Sampling(0))
 try:

@@ -8,16 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune.data.holdout import patterns
-from finetune.data.holdout.patterns import first_groups
+from finetune.data.holdout.patterns import match_groups
 from finetune.errors import DataError
 
 
 def test_what_the_group_matches() -> None:
     names = ["scene1_a.jpg", "x_scene22_b.jpg", "none.jpg", "é\udcff\n.jpg", ""]
-    assert first_groups("(scene[0-9]+)_", names) == ["scene1", "scene22", None, None, None]
-    assert first_groups("(.)\n", names) == [None, None, None, "\udcff", None]
-    assert first_groups("(a)|b", ["b", "a"]) == [None, "a"]
-    assert first_groups("(a)", []) == []
+    assert match_groups("(scene[0-9]+)_", names) == ["scene1", "scene22", None, None, None]
+    assert match_groups("(.)\n", names) == [None, None, None, "\udcff", None]
+    assert match_groups("(a)|b", ["b", "a"]) == [None, "a"]
+    assert match_groups("(a)", []) == []
 
 
 @settings(max_examples=10, deadline=None)
@@ -25,7 +25,7 @@ def test_what_the_group_matches() -> None:
 def test_as_python_does_it(names: list[str]) -> None:
     compiled = re.compile(r"(\w+).?$")
     expected = [None if (found := compiled.search(name)) is None else found[1] for name in names]
-    assert first_groups(compiled.pattern, names) == expected
+    assert match_groups(compiled.pattern, names) == expected
 
 
 @pytest.mark.parametrize("pattern", [r"(a+)+$", r"((?:a|a)*)$", r"^((?:\w+\s?)*)$"])
@@ -33,5 +33,5 @@ def test_a_pattern_that_never_ends_is_given_up(pattern: str, monkeypatch: pytest
     monkeypatch.setattr(patterns, "_MATCHER", patterns._MATCHER.replace(f"({patterns.SECONDS},", "(0.5,"))
     began = time.monotonic()
     with pytest.raises(DataError, match=r"^a{40}!: data\.group_by .* can take for ever"):
-        first_groups(pattern, ["a", "a" * 40 + "!"])
+        match_groups(pattern, ["a", "a" * 40 + "!"])
     assert time.monotonic() - began < 30

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune.data import identity
-from finetune.data.holdout.recorded import Record, Row
-from finetune.data.holdout.splits import carve
+from finetune.data.dataset import Source
+from finetune.data.holdout.recorded import Row, SplitRecord
+from finetune.data.holdout.splits import hold_out_splits
 from finetune.data.identity import file_digest, relative_name
-from finetune.data.sources.dataset import Source
 from finetune.data.sources.read import read_source
 from finetune.errors import CheckpointError
 
@@ -33,7 +33,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def carved(place: Path | str) -> Source:
-    return carve(read_source(str(place)), val_fraction=0.2, test_fraction=0.3, seed=0)
+    return hold_out_splits(read_source(str(place)), val_fraction=0.2, test_fraction=0.3, seed=0)
 
 
 def paths(source: Source) -> dict[str, list[str]]:
@@ -43,7 +43,7 @@ def paths(source: Source) -> dict[str, list[str]]:
     }
 
 
-def a_image_of(record: Record, split: str, root: Path) -> Path:
+def a_image_of(record: SplitRecord, split: str, root: Path) -> Path:
     return root / next(row.path for row in record.rows if row.split == split)
 
 
@@ -62,18 +62,18 @@ rows = st.builds(
 
 @given(st.lists(rows), st.sampled_from(["sha256", "ends"]))
 def test_what_is_written_is_read_again(found: list[Row], scheme: str) -> None:
-    record = Record(tuple(found), scheme)  # type: ignore[arg-type]
-    assert Record.from_csv(record.to_csv(), "splits.csv") == record
+    record = SplitRecord(tuple(found), scheme)  # type: ignore[arg-type]
+    assert SplitRecord.from_csv(record.to_csv(), "splits.csv") == record
 
 
 @given(st.binary(max_size=60))
 def test_anything_else_is_refused_or_is_a_record(content: bytes) -> None:
     for start in (b"", b"split,class,path,bytes,sha256\n"):
         try:
-            found = Record.from_csv(start + content, "splits.csv")
+            found = SplitRecord.from_csv(start + content, "splits.csv")
         except CheckpointError:
             continue
-        assert Record.from_csv(found.to_csv(), "again") == found
+        assert SplitRecord.from_csv(found.to_csv(), "again") == found
 
 
 @pytest.mark.parametrize(
@@ -90,12 +90,12 @@ def test_anything_else_is_refused_or_is_a_record(content: bytes) -> None:
 )
 def test_what_is_wrong_with_it_is_said(content: bytes, why: str) -> None:
     with pytest.raises(CheckpointError, match=rf"^splits\.csv: not the splits of a run.*{why}"):
-        Record.from_csv(content, "splits.csv")
+        SplitRecord.from_csv(content, "splits.csv")
 
 
 def test_the_same_folder_is_divided_as_it_was(photos: Path) -> None:
     source = carved(photos)
-    record = Record.of(source)
+    record = SplitRecord.of(source)
     assert record.splits == {name: len(split) for name, split in source.splits.items()}
     again, drift = record.divide(read_source(str(photos)), CLASSES)
     assert paths(again) == paths(source)
@@ -111,7 +111,7 @@ def test_the_same_folder_is_divided_as_it_was(photos: Path) -> None:
 def test_the_same_images_elsewhere_are_divided_as_they_were(
     photos: Path, tmp_path: Path, spelling: str
 ) -> None:
-    record = Record.of(carved(photos))
+    record = SplitRecord.of(carved(photos))
     if spelling == "link":
         place = tmp_path / "link"
         place.symlink_to(photos)
@@ -140,7 +140,7 @@ def test_the_same_images_elsewhere_are_divided_as_they_were(
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_a_image_that_is_gone_is_missing_and_moves_no_other(photos: Path, split: str) -> None:
     source = carved(photos)
-    record = Record.of(source)
+    record = SplitRecord.of(source)
     gone = a_image_of(record, split, photos)
     gone.unlink()
     again, drift = record.divide(read_source(str(photos)), CLASSES)
@@ -153,7 +153,7 @@ def test_a_image_that_is_gone_is_missing_and_moves_no_other(photos: Path, split:
 @pytest.mark.parametrize("take", [False, True])
 def test_a_image_with_another_content_is_changed(photos: Path, take: bool) -> None:
     source = carved(photos)
-    record = Record.of(source)
+    record = SplitRecord.of(source)
     changed = a_image_of(record, "test", photos)
     content = bytearray(changed.read_bytes())
     content[-1] ^= 1  # of the same size
@@ -168,7 +168,7 @@ def test_a_image_with_another_content_is_changed(photos: Path, take: bool) -> No
 
 
 def test_renamed_images_are_known_by_their_contents(photos: Path) -> None:
-    record = Record.of(carved(photos))
+    record = SplitRecord.of(carved(photos))
     test = a_image_of(record, "test", photos)
     train = a_image_of(record, "train", photos)
     test.rename(test.with_name("renamed.jpg"))
@@ -184,7 +184,7 @@ def test_renamed_images_are_known_by_their_contents(photos: Path) -> None:
 
 
 def test_swapped_files_are_found_where_they_are_now(photos: Path) -> None:
-    record = Record.of(carved(photos))
+    record = SplitRecord.of(carved(photos))
     test, train = (a_image_of(record, name, photos) for name in ("test", "train"))
     one, other = test.read_bytes(), train.read_bytes()
     test.write_bytes(other)
@@ -197,7 +197,7 @@ def test_swapped_files_are_found_where_they_are_now(photos: Path) -> None:
 
 
 def test_a_file_over_which_another_was_copied_is_gone(photos: Path) -> None:
-    record = Record.of(carved(photos))
+    record = SplitRecord.of(carved(photos))
     test, train = (a_image_of(record, name, photos) for name in ("test", "train"))
     test.write_bytes(train.read_bytes())
     train.unlink()
@@ -210,7 +210,7 @@ def test_a_file_over_which_another_was_copied_is_gone(photos: Path) -> None:
 
 def test_new_images_belong_to_no_split(photos: Path) -> None:
     source = carved(photos)
-    record = Record.of(source)
+    record = SplitRecord.of(source)
     (photos / "cat" / "00a.jpg").write_bytes(b"new")
     (photos / "bird").mkdir()
     (photos / "bird" / "1.jpg").write_bytes(b"a class that the run does not know")
@@ -223,7 +223,7 @@ def test_new_images_belong_to_no_split(photos: Path) -> None:
 
 
 def test_another_label_is_the_same_image_with_that_label(photos: Path) -> None:
-    record = Record.of(carved(photos))
+    record = SplitRecord.of(carved(photos))
     test = next(row.path for row in record.rows if row.split == "test" and row.class_name == "cat")
     (photos / test).rename(photos / "dog" / "was a cat.jpg")
     again, drift = record.divide(read_source(str(photos)), CLASSES)
@@ -233,7 +233,7 @@ def test_another_label_is_the_same_image_with_that_label(photos: Path) -> None:
 
 
 def test_a_class_that_the_run_does_not_know_is_a_change(photos: Path) -> None:
-    record = Record.of(carved(photos))
+    record = SplitRecord.of(carved(photos))
     test = a_image_of(record, "test", photos)
     (photos / "fox").mkdir()
     test.rename(photos / "fox" / "1.jpg")
@@ -245,7 +245,7 @@ def test_a_class_that_the_run_does_not_know_is_a_change(photos: Path) -> None:
 def test_copies_of_one_image_are_each_found(photos: Path, tmp_path: Path) -> None:
     for number in range(5):
         (photos / "cat" / f"copy{number}.jpg").write_bytes(b"the same")
-    record = Record.of(carved(photos))
+    record = SplitRecord.of(carved(photos))
     for path in photos.rglob("*.jpg"):
         path.rename(path.with_name(f"x{path.name}"))
     again, drift = record.divide(read_source(str(photos)), CLASSES)
@@ -256,7 +256,7 @@ def test_copies_of_one_image_are_each_found(photos: Path, tmp_path: Path) -> Non
 
 def test_what_the_run_has_seen_is_told_by_content(photos: Path, tmp_path: Path) -> None:
     source = carved(photos)
-    record = Record.of(source)
+    record = SplitRecord.of(source)
     shutil.copytree(photos, tmp_path / "other")
     (tmp_path / "other" / "cat" / "new.jpg").write_bytes(b"new")
     whole = read_source(str(tmp_path / "other")).splits["all"]
@@ -268,7 +268,7 @@ def test_what_the_run_has_seen_is_told_by_content(photos: Path, tmp_path: Path) 
 
 
 def test_other_images_of_the_same_names_do_not_resemble(photos: Path, tmp_path: Path) -> None:
-    record = Record.of(carved(photos))
+    record = SplitRecord.of(carved(photos))
     other = Path(shutil.copytree(photos, tmp_path / "other"))
     for path in other.rglob("*.jpg"):
         path.write_bytes(b"x" * (len(path.read_bytes()) + 1))
@@ -278,7 +278,7 @@ def test_other_images_of_the_same_names_do_not_resemble(photos: Path, tmp_path: 
 
 def test_of_many_bytes_the_ends_are_read(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(identity, "READ_WHOLE", 100)
-    record = Record.of(carved(photos))
+    record = SplitRecord.of(carved(photos))
     assert record.scheme == "ends"
     assert b"split,class,path,bytes,ends\r\n" in record.to_csv()
     assert not record.divide(read_source(str(photos)), CLASSES)[1]

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from finetune.data.holdout.groups import with_groups
-from finetune.data.sources.dataset import AS_FOUND, Reading, Source
-from finetune.data.sources.read import read_like, read_source
+from finetune.data.dataset import DEFAULT_OPTIONS, Source, SourceOptions
+from finetune.data.holdout.groups import assign_groups
+from finetune.data.sources.read import read_other_source, read_source
 from finetune.errors import DataError
 
 Put = Callable[..., Path]
@@ -43,7 +43,7 @@ def numbers(source: Source) -> dict[str, list[int]]:
     }
 
 
-def refused(source: str, reading: Reading = AS_FOUND) -> str:
+def refused(source: str, reading: SourceOptions = DEFAULT_OPTIONS) -> str:
     with pytest.raises(DataError) as caught:
         read_source(source, reading)
     return str(caught.value)
@@ -125,7 +125,7 @@ def test_in_doubt_it_asks(columns: dict[str, list[str]], said: str, root: Path) 
     message = refused(source)
     assert said in message
     if "data.split_column: none" in message:
-        found = read_source(source, Reading(split_column="none"))
+        found = read_source(source, SourceOptions(split_column="none"))
         assert numbers(found) == {"all": list(range(12))}
 
 
@@ -171,36 +171,36 @@ def test_the_column_that_is_said(root: Path) -> None:
     }
     source = table(root, columns)
     assert "different things" in refused(source)
-    assert numbers(read_source(source, Reading(split_column="set"))) == {"train": KEPT, "test": HELD}
-    assert list(read_source(source, Reading(split_column="phase")).splits) == ["train", "val"]
-    assert len(numbers(read_source(source, Reading(split_column="VALID")))["val"]) == 8
-    assert list(read_source(source, Reading(split_column="none")).splits) == ["all"]
+    assert numbers(read_source(source, SourceOptions(split_column="set"))) == {"train": KEPT, "test": HELD}
+    assert list(read_source(source, SourceOptions(split_column="phase")).splits) == ["train", "val"]
+    assert len(numbers(read_source(source, SourceOptions(split_column="VALID")))["val"]) == 8
+    assert list(read_source(source, SourceOptions(split_column="none")).splits) == ["all"]
     assert "no column 'sett'; there are 'path', 'label', 'set'" in refused(
-        source, Reading(split_column="sett")
+        source, SourceOptions(split_column="sett")
     )
-    assert "unknown split 'a'" in refused(source, Reading(split_column="label"))
+    assert "unknown split 'a'" in refused(source, SourceOptions(split_column="label"))
 
 
 def test_the_column_of_the_groups_is_used(root: Path) -> None:
     source = table(root, {"patient": ["x", "y", "z"], "fold": ["0", "1", "2"]})
-    read = read_source(source, Reading(group_column="Patient"))
+    read = read_source(source, SourceOptions(group_column="Patient"))
     assert next(note for note in read.notes if "not used" in note).endswith("not used: 'fold'")
-    grouped = with_groups(read, source, "patient").splits["all"].groups
+    grouped = assign_groups(read, source, "patient").splits["all"].groups
     assert grouped is not None
     assert len(set(grouped.tolist())) == 3
 
 
 def test_what_was_said_of_another_source_holds_where_it_can(root: Path) -> None:
-    said = Reading(split_column="phase", as_classes=True)
+    said = SourceOptions(split_column="phase", as_classes=True)
     with_it = table(root, {"Phase": ["train"] * 4 + ["test"] * 2, "set": ["train", "test"]})
-    assert numbers(read_like(with_it, said)) == {"train": KEPT, "test": HELD}
-    assert numbers(read_like(table(root, {"width": ["1"]}), said)) == {"all": list(range(12))}
-    assert len(read_like("digits", said).classes) == 10
+    assert numbers(read_other_source(with_it, said)) == {"train": KEPT, "test": HELD}
+    assert numbers(read_other_source(table(root, {"width": ["1"]}), said)) == {"all": list(range(12))}
+    assert len(read_other_source("digits", said).classes) == 10
     for name in ("cat", "dog"):
         for inner in ("indoor", "outdoor"):
             (root / "photos" / name / inner).mkdir(parents=True)
             (root / "photos" / name / inner / "1.jpg").touch()
-    assert read_like(str(root / "photos"), said).classes == ("cat", "dog")
+    assert read_other_source(str(root / "photos"), said).classes == ("cat", "dog")
     assert "Which are the classes?" in refused(str(root / "photos"))
 
 

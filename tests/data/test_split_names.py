@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.data.sources.split_names import PLAIN_WORDS, SPLIT_WORDS, split_name, split_of, words_of
+from finetune.data.sources.names.split_names import (
+    PLAIN_WORDS,
+    SPLIT_WORDS,
+    name_words,
+    parse_split_name,
+    split_from_name,
+)
 
 WRITTEN = {"lower": str.lower, "upper": str.upper, "title": str.title}
 # Words that say nothing of a split, and make none with what stands beside them.
@@ -29,7 +35,7 @@ def test_a_split_with_plain_words_is_that_split(
     word: str, beside: list[str], first: bool, separator: str, how: str
 ) -> None:
     words = [word, *beside] if first else [*beside, word]
-    assert split_of(spelt(words, separator, how)) == SPLIT_WORDS[word]
+    assert split_from_name(spelt(words, separator, how)) == SPLIT_WORDS[word]
 
 
 @given(
@@ -39,7 +45,7 @@ def test_a_split_with_plain_words_is_that_split(
 )
 def test_written_together(word: str, beside: str, title: bool) -> None:
     name = (word.title() if title else word) + beside
-    assert split_of(name) == SPLIT_WORDS[word]
+    assert split_from_name(name) == SPLIT_WORDS[word]
 
 
 @given(
@@ -52,7 +58,7 @@ def test_written_together(word: str, beside: str, title: bool) -> None:
 def test_other_words_beside_are_kept_apart(
     word: str, others: list[str], first: bool, separator: str, how: str
 ) -> None:
-    found = split_name(spelt([word, *others] if first else [*others, word], separator, how))
+    found = parse_split_name(spelt([word, *others] if first else [*others, word], separator, how))
     assert found is not None
     assert (found.split, found.rest, found.plain) == (SPLIT_WORDS[word], tuple(others), False)
 
@@ -64,8 +70,8 @@ def test_other_words_beside_are_kept_apart(
 )
 def test_a_word_within_a_word_says_nothing(word: str, letters: str, first: bool) -> None:
     name = letters + word if first else word + letters
-    if words_of(name) == (name,) and name not in SPLIT_WORDS:
-        assert split_name(name) is None
+    if name_words(name) == (name,) and name not in SPLIT_WORDS:
+        assert parse_split_name(name) is None
 
 
 @pytest.mark.parametrize(
@@ -84,7 +90,7 @@ def test_a_word_within_a_word_says_nothing(word: str, letters: str, first: bool)
     ],
 )
 def test_words_that_hold_a_splits_name(name: str) -> None:
-    assert split_name(name) is None
+    assert parse_split_name(name) is None
 
 
 @pytest.mark.parametrize(
@@ -98,9 +104,9 @@ def test_words_that_hold_a_splits_name(name: str) -> None:
     ],
 )  # fmt: skip
 def test_names_of_data_sets_that_are_about(name: str, split: str) -> None:
-    assert split_of(name) == split
+    assert split_from_name(name) == split
 
 
 @pytest.mark.parametrize("name", ["train_test_split", "test-train", "val_test", "", "___", "123"])
 def test_two_splits_or_none(name: str) -> None:
-    assert split_name(name) is None
+    assert parse_split_name(name) is None

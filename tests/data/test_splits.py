@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.data.holdout.splits import carve, drawn_by_name, stratified
+from finetune.data.dataset import Source, Split
+from finetune.data.holdout.splits import hold_out_splits, split_by_draws, split_stratified
+from finetune.data.images import ArrayImages, FileImages
 from finetune.data.keys import key
-from finetune.data.sources.dataset import Source, Split
-from finetune.data.sources.images import ArrayImages, FileImages
 from finetune.errors import DataError
 
 counts = st.lists(st.integers(2, 40), min_size=1, max_size=12)
@@ -36,7 +36,7 @@ def source(sizes: dict[str, list[int]]) -> Source:
 @given(counts, fractions, seeds)
 def test_every_image_is_on_one_side(sizes: list[int], fraction: float, seed: int) -> None:
     targets = interleaved(sizes)
-    rest, held = stratified(targets, fraction, seed)
+    rest, held = split_stratified(targets, fraction, seed)
     assert rest.dtype == held.dtype == np.int64
     assert sorted([*rest, *held]) == list(range(len(targets)))
     assert list(rest) == sorted(rest)
@@ -46,7 +46,7 @@ def test_every_image_is_on_one_side(sizes: list[int], fraction: float, seed: int
 @given(counts, fractions, seeds)
 def test_every_class_gives_its_share(sizes: list[int], fraction: float, seed: int) -> None:
     targets = interleaved(sizes)
-    rest, held = stratified(targets, fraction, seed)
+    rest, held = split_stratified(targets, fraction, seed)
     given_by, kept_by = Counter(targets[held].tolist()), Counter(targets[rest].tolist())
     for label, size in enumerate(sizes):
         assert given_by[label] >= 1
@@ -59,26 +59,26 @@ def test_every_class_gives_its_share(sizes: list[int], fraction: float, seed: in
 @given(counts, fractions, seeds)
 def test_the_seed_decides(sizes: list[int], fraction: float, seed: int) -> None:
     targets = interleaved(sizes)
-    first, second = stratified(targets, fraction, seed), stratified(targets, fraction, seed)
+    first, second = split_stratified(targets, fraction, seed), split_stratified(targets, fraction, seed)
     np.testing.assert_array_equal(first[1], second[1])
 
 
 def test_another_seed_gives_another_split() -> None:
     targets = interleaved([50, 50])
-    assert len({stratified(targets, 0.3, seed)[1].tobytes() for seed in range(20)}) == 20
+    assert len({split_stratified(targets, 0.3, seed)[1].tobytes() for seed in range(20)}) == 20
 
 
 def test_the_split_never_changes() -> None:
     # Recorded: a newer version must divide the same images in the same way.
-    assert stratified(np.repeat([0, 1], 6), 0.25, seed=0)[1].tolist() == [4, 5, 8]
+    assert split_stratified(np.repeat([0, 1], 6), 0.25, seed=0)[1].tolist() == [4, 5, 8]
     draws = np.asarray([key(0, "split", f"{n}.jpg") for n in range(12)], dtype=np.uint64)
-    assert drawn_by_name(np.repeat([0, 1], 6), draws, 0.25)[1].tolist() == [2, 11]
+    assert split_by_draws(np.repeat([0, 1], 6), draws, 0.25)[1].tolist() == [2, 11]
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=6), fractions)
 def test_refused_if_and_only_if_a_class_has_one_image(sizes: list[int], fraction: float) -> None:
     try:
-        stratified(interleaved(sizes), fraction, 0)
+        split_stratified(interleaved(sizes), fraction, 0)
     except DataError:
         assert min(sizes) == 1
     else:
@@ -88,7 +88,7 @@ def test_refused_if_and_only_if_a_class_has_one_image(sizes: list[int], fraction
 def test_fair_draws() -> None:
     """Over many seeds, every image is held equally often."""
     targets = np.zeros(20, dtype=np.int64)
-    held = Counter(int(i) for seed in range(500) for i in stratified(targets, 0.25, seed)[1])
+    held = Counter(int(i) for seed in range(500) for i in split_stratified(targets, 0.25, seed)[1])
     assert sum(held.values()) == 500 * 5
     assert all(80 < held[i] < 175 for i in range(20))
 
@@ -96,12 +96,12 @@ def test_fair_draws() -> None:
 def test_ten_thousand_classes_take_no_time() -> None:
     targets = np.tile(np.arange(10_000), 20)
     began = time.perf_counter()
-    stratified(targets, 0.1, 0)
+    split_stratified(targets, 0.1, 0)
     assert time.perf_counter() - began < 2
 
 
 def test_no_splits_become_three() -> None:
-    made = carve(source({"all": [40, 20]}), val_fraction=0.1, test_fraction=0.25, seed=3)
+    made = hold_out_splits(source({"all": [40, 20]}), val_fraction=0.1, test_fraction=0.25, seed=3)
     assert list(made.splits) == ["train", "val", "test"]
     assert all((split.class_counts(2) >= 1).all() for split in made.splits.values())
     names = [split.name(i) for split in made.splits.values() for i in range(len(split))]
@@ -111,7 +111,7 @@ def test_no_splits_become_three() -> None:
 
 def test_val_is_carved_out_of_train() -> None:
     before = source({"train": [20, 10], "test": [4, 4]})
-    made = carve(before, val_fraction=0.2, test_fraction=0.5, seed=0)
+    made = hold_out_splits(before, val_fraction=0.2, test_fraction=0.5, seed=0)
     assert list(made.splits) == ["train", "val", "test"]
     assert (made.splits["val"].class_counts(2) >= 1).all()
     assert len(made.splits["val"]) + len(made.splits["train"]) == 30
@@ -123,14 +123,14 @@ def test_val_is_carved_out_of_train() -> None:
 def test_what_is_divided_stays(has_test: bool) -> None:
     sizes = {"train": [3, 3], "val": [2, 1]} | ({"test": [1, 1]} if has_test else {})
     before = source(sizes)
-    made = carve(before, val_fraction=0.5, test_fraction=0.5, seed=0)
+    made = hold_out_splits(before, val_fraction=0.5, test_fraction=0.5, seed=0)
     assert made.splits == before.splits
     assert made.notes == ()
 
 
 def test_the_targets_go_with_the_images() -> None:
     before = source({"all": [15, 9, 12]})
-    made = carve(before, val_fraction=0.3, test_fraction=0.3, seed=1)
+    made = hold_out_splits(before, val_fraction=0.3, test_fraction=0.3, seed=1)
     label_of = {before.splits["all"].name(i): t for i, t in enumerate(before.splits["all"].targets)}
     for split in made.splits.values():
         assert [label_of[split.name(i)] for i in range(len(split))] == split.targets.tolist()
@@ -146,7 +146,7 @@ def test_the_targets_go_with_the_images() -> None:
 )
 def test_classes_that_are_too_small(sizes: dict[str, list[int]], needed: str, sides: str) -> None:
     with pytest.raises(DataError) as caught:
-        carve(source(sizes), val_fraction=0.1, test_fraction=0.1, seed=0)
+        hold_out_splits(source(sizes), val_fraction=0.1, test_fraction=0.1, seed=0)
     message = str(caught.value)
     small = next(iter(sizes.values()))[1]
     assert needed in message
@@ -157,13 +157,13 @@ def test_classes_that_are_too_small(sizes: dict[str, list[int]], needed: str, si
 
 def test_one_class_is_no_task() -> None:
     with pytest.raises(DataError, match="only one class"):
-        carve(source({"all": [9]}), val_fraction=0.1, test_fraction=0.1, seed=0)
+        hold_out_splits(source({"all": [9]}), val_fraction=0.1, test_fraction=0.1, seed=0)
 
 
 @settings(deadline=None)
 @given(st.lists(st.integers(3, 30), min_size=2, max_size=8), fractions, fractions, seeds)
 def test_three_ways_is_a_partition(sizes: list[int], val: float, test: float, seed: int) -> None:
-    made = carve(source({"all": sizes}), val_fraction=val, test_fraction=test, seed=seed)
+    made = hold_out_splits(source({"all": sizes}), val_fraction=val, test_fraction=test, seed=seed)
     names = Counter(split.name(i) for split in made.splits.values() for i in range(len(split)))
     assert len(names) == sum(sizes)
     assert set(names.values()) == {1}
@@ -174,7 +174,7 @@ def test_three_ways_is_a_partition(sizes: list[int], val: float, test: float, se
 def held_names(names: list[str], classes: list[int], seed: int, **fractions: float) -> dict[str, str]:
     """Image -> its split, of a folder of files with these names."""
     split = Split(FileImages(names), np.asarray(classes))
-    made = carve(
+    made = hold_out_splits(
         Source("set", ("a", "b"), {"all": split}, root="photos"),
         seed=seed,
         **{"val_fraction": 0.2, "test_fraction": 0.2} | fractions,
@@ -206,7 +206,7 @@ def test_shares_are_met_on_average() -> None:
     """Over many seeds, as a binomial would: 3,000 draws of 0.25 have a standard deviation of 24."""
     targets = np.repeat([0, 1], 30)
     held = [
-        drawn_by_name(targets, np.asarray([key(seed, n) for n in range(60)], dtype=np.uint64), 0.25)[1]
+        split_by_draws(targets, np.asarray([key(seed, n) for n in range(60)], dtype=np.uint64), 0.25)[1]
         for seed in range(50)
     ]
     assert abs(sum(map(len, held)) - 750) < 100
@@ -217,7 +217,7 @@ def test_shares_are_met_on_average() -> None:
 def test_by_name_every_class_is_on_both_sides(sizes: list[int], fraction: float, seed: int) -> None:
     targets = interleaved(sizes)
     draws = np.asarray([key(seed, n) for n in range(len(targets))], dtype=np.uint64)
-    rest, held = drawn_by_name(targets, draws, fraction)
+    rest, held = split_by_draws(targets, draws, fraction)
     assert sorted([*rest, *held]) == list(range(len(targets)))
     assert set(targets[rest]) == set(targets[held]) == set(targets)
 
@@ -226,7 +226,7 @@ def test_where_the_folder_lies_and_how_it_is_spelt_decides_nothing() -> None:
     def carved(root: str, given: str) -> dict[str, str]:
         names, classes = files_of((30, 30), root)
         split = Split(FileImages(names), np.asarray(classes))
-        made = carve(
+        made = hold_out_splits(
             Source("set", ("a", "b"), {"all": split}, root=given), val_fraction=0.2, test_fraction=0.2, seed=1
         )
         return {

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from finetune.data.holdout.groups import with_groups
-from finetune.data.sources.dataset import Source
+from finetune.data.dataset import Source
+from finetune.data.holdout.groups import assign_groups
 from finetune.data.sources.read import read_source
-from finetune.data.sources.table_paths import find_paths
+from finetune.data.sources.tables.paths import find_paths
 from finetune.errors import DataError
 
 Put = Callable[..., Path]
@@ -77,7 +77,7 @@ def test_paths_that_are_here_are_found(how: str, root: Path) -> None:
     told = [note for note in read.notes if "not on this machine" in note or "backslashes" in note]
     assert len(told) == (how not in ("as they are", "from the root", "outer spaces", "an address of a file"))
     # What names its images by path finds them too.
-    assert with_groups(read, source, "patient").splits["all"].groups is not None
+    assert assign_groups(read, source, "patient").splits["all"].groups is not None
 
 
 @pytest.mark.parametrize("how", ["a drive", "a share", "another home", "a root"])

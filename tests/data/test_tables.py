@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from finetune.data.sources.class_names import folded
-from finetune.data.sources.dataset import Source, is_class_name
+from finetune.data.dataset import Source
+from finetune.data.sources.names.class_names import folded, is_class_name
 from finetune.data.sources.read import read_source
-from finetune.data.sources.tables import column_values
+from finetune.data.sources.tables.read import column_values
 from finetune.errors import DataError
 
 Put = Callable[..., Path]

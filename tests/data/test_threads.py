@@ -15,8 +15,8 @@ from finetune.data.batches import reading
 from finetune.data.batches.loaders import TrainLoader
 from finetune.data.batches.options import ReadOptions
 from finetune.data.batches.sampling import Sampling
-from finetune.data.sources.dataset import Split
-from finetune.data.sources.images import FileImages, JoinedImages, TorchvisionImages, selected
+from finetune.data.dataset import Split
+from finetune.data.images import FileImages, JoinedImages, TorchvisionImages, select_images
 from finetune.image.decode import quiet
 from finetune.image.preprocessing import Preprocessing
 from finetune.image.transforms import TrainTransform
@@ -42,8 +42,8 @@ def split(tmp_path: Path) -> Split:
 class Watched:
     """Images that tell how many are open at once, and in which threads."""
 
-    def __init__(self, images: Any, *, in_threads: bool = True) -> None:
-        self.images, self.in_threads = images, in_threads
+    def __init__(self, images: Any, *, thread_safe: bool = True) -> None:
+        self.images, self.thread_safe = images, thread_safe
         self.lock, self.begun, self.threads = threading.Lock(), 0, set[int]()
 
     def __len__(self) -> int:
@@ -111,7 +111,7 @@ def test_a_few_images_are_held_ahead_and_no_more(split: Split, monkeypatch: pyte
 
 
 def test_code_of_others_is_called_by_one_thread(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
-    watched = Watched(split.images, in_threads=False)
+    watched = Watched(split.images, thread_safe=False)
     epoch(Split(watched, split.targets), monkeypatch, 4)
     assert watched.threads == {threading.get_ident()}
 
@@ -124,12 +124,12 @@ def test_small_images_are_not_worth_it(split: Split, monkeypatch: pytest.MonkeyP
 
 def test_which_images_threads_may_open(split: Split) -> None:
     files, foreign = split.images, TorchvisionImages([], "set")
-    assert files.in_threads
-    assert not foreign.in_threads
-    assert selected(files, [1]).in_threads
-    assert not selected(foreign, []).in_threads
-    assert not JoinedImages([files, foreign]).in_threads
-    assert JoinedImages([files, files]).in_threads
+    assert files.thread_safe
+    assert not foreign.thread_safe
+    assert select_images(files, [1]).thread_safe
+    assert not select_images(foreign, []).thread_safe
+    assert not JoinedImages([files, foreign]).thread_safe
+    assert JoinedImages([files, files]).thread_safe
 
 
 def test_warnings_come_back_after_the_last_reader() -> None:

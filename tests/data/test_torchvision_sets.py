@@ -14,9 +14,9 @@ from PIL import Image
 from scipy.io import savemat
 
 from finetune.data.cache.folder import cache_folder
-from finetune.data.sources import torchvision_sets
+from finetune.data.sources.named import torchvision_sets
+from finetune.data.sources.named.torchvision_sets import SETS
 from finetune.data.sources.read import read_source
-from finetune.data.sources.torchvision_sets import SETS
 from finetune.errors import DataError
 
 

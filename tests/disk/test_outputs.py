@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.disk.outputs import check_new, publish, staging, write_output
+from finetune.disk.outputs import check_new_file, publish, staging, write_output
 from finetune.errors import SaveError, UserError
 
 posix = pytest.mark.skipif(os.name != "posix", reason="no such files here")
@@ -250,12 +250,12 @@ def test_a_long_name_that_the_disk_takes(tmp_path: Path) -> None:
 
 def test_what_is_there_already_stays_unless_it_may_go(tmp_path: Path) -> None:
     target = tmp_path / "recipe.yaml"
-    check_new(target)
+    check_new_file(target)
     target.write_text("mine")
     with pytest.raises(UserError, match=r"is there already, and stays\. Choose another name"):
-        check_new(target)
-    check_new(target, overwrite=True)
+        check_new_file(target)
+    check_new_file(target, overwrite=True)
     with pytest.raises(UserError, match="there is no folder"):
-        check_new(tmp_path / "no" / "recipe.yaml")
+        check_new_file(tmp_path / "no" / "recipe.yaml")
     if os.name == "posix":
-        check_new(Path("/dev/null"))
+        check_new_file(Path("/dev/null"))

@@ -174,8 +174,8 @@ def test_metrics_that_cannot_be_cut_back_are_refused(tmp_path: Path) -> None:
 
 def test_an_archive_or_a_description_that_is_a_pipe(pipe: Path) -> None:
     from finetune.checkpoint.manifest import fault
-    from finetune.data.sources.archives import unpack
-    from finetune.data.sources.cells import _text
+    from finetune.data.sources.named.archives import unpack
+    from finetune.data.sources.tables.cells import _text
     from finetune.errors import DataError
 
     with pytest.raises(DataError, match="named pipe"):

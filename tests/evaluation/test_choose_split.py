@@ -5,8 +5,8 @@ import logging
 import numpy as np
 import pytest
 
-from finetune.data.sources.dataset import Source, Split
-from finetune.data.sources.images import ArrayImages
+from finetune.data.dataset import Source, Split
+from finetune.data.images import ArrayImages
 from finetune.errors import DataError
 from finetune.evaluation.choose_split import choose_split, match_classes
 

@@ -7,7 +7,7 @@ from PIL import Image
 from torch import nn
 
 from finetune.data.batches.batch import Batch
-from finetune.data.sources.dataset import Split
+from finetune.data.dataset import Split
 from finetune.errors import BadImageError, DataError
 from finetune.evaluation.evaluate import collect_logits, evaluate_split
 from finetune.evaluation.probabilities import softmax
@@ -29,7 +29,7 @@ class Colours:
     """Plain images; number ``bad`` cannot be read."""
 
     colours = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (200, 100, 0), (0, 10, 5), (9, 0, 10), (70, 0, 0))
-    in_threads = True
+    thread_safe = True
 
     def __init__(self, bad: int | None = None) -> None:
         self.bad = bad

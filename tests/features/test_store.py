@@ -113,7 +113,7 @@ def test_a_disk_that_is_full_leaves_the_rows_in_memory(
     def fails(path: Path, content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store, "write_whole", fails)
+    monkeypatch.setattr(store, "write_atomic", fails)
     full.add(identities(*range(4)), rows(*range(4)))
     assert "No space left" in caplog.text
     assert torch.equal(full.read(full.locate(identities(2))), rows(2))

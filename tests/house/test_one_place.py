@@ -42,13 +42,13 @@ def test_the_doctor_carves_as_a_recipe_would(monkeypatch: pytest.MonkeyPatch) ->
     from finetune.strategy.doctor import examine
 
     given: dict[str, Any] = {}
-    real = examine.carve
+    real = examine.hold_out_splits
 
     def carve(source: Any, **fractions: Any) -> Any:
         given.update(fractions)
         return real(source, **fractions)
 
-    monkeypatch.setattr(examine, "carve", carve)
+    monkeypatch.setattr(examine, "hold_out_splits", carve)
     examine.examine(DRAWN)
     plain = DataSection(source="digits")
     assert (given["val_fraction"], given["test_fraction"]) == (plain.val_fraction, plain.test_fraction)

@@ -13,7 +13,7 @@ from torch import nn
 from finetune.data.batches.loaders import eval_batches
 from finetune.data.batches.options import ReadOptions
 from finetune.data.batches.sampling import Sampling
-from finetune.data.sources.known import drawn_source
+from finetune.data.sources.named.drawn import draw_source
 from finetune.deploy.export import export
 from finetune.errors import FinetuneError
 from finetune.features.placement import Budget, Workload, choose_placement
@@ -32,7 +32,7 @@ from finetune.training.steps.optimizer import build_optimizer
 from finetune.training.steps.schedule import Schedule
 
 CPU = torch.device("cpu")
-SPLIT = drawn_source(2, 4, 24).splits["train"]
+SPLIT = draw_source(2, 4, 24).splits["train"]
 PREPROCESSING = Preprocessing(16, 18, "shorter", "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 SAME = TrainTransform(AugmentSection(), PREPROCESSING)
 

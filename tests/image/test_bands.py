@@ -12,10 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from finetune.data.sources.dataset import Split
-from finetune.data.sources.folders import read_folder
-from finetune.data.sources.images import ArrayImages, FileImages
-from finetune.data.sources.own_bands import has_own_bands
+from finetune.data.dataset import Split
+from finetune.data.images import ArrayImages, FileImages
+from finetune.data.sources.folders.read import read_folder
+from finetune.data.sources.header_checks import has_own_bands
 from finetune.errors import BadImageError, DataError, MissingExtraError, UserError
 from finetune.image.bands import count_bands, open_bands, open_image
 from finetune.image.preprocessing import Preprocessing

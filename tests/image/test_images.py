@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps
 
-from finetune.data.sources.files import is_image_name, walk
-from finetune.data.sources.recognise import is_image
+from finetune.data.sources.files.image_files import is_image_file, is_image_name
+from finetune.data.sources.files.walk import walk_files
 from finetune.errors import BadImageError, DataError
 from finetune.image.decode import MAX_PIXELS, open_rgb, to_rgb
 
@@ -343,7 +343,7 @@ def test_pillows_own_state_stays(tmp_path: Path, noise: Noise, monkeypatch: pyte
 
 
 def images_in(folder: Path) -> list[Path]:
-    return [Path(path) for path in walk(folder) if is_image(path)]
+    return [Path(path) for path in walk_files(folder) if is_image_file(path)]
 
 
 def test_a_folder_lists_images_and_leaves_out_the_rest(tmp_path: Path) -> None:
@@ -365,7 +365,7 @@ def test_a_folder_lists_images_and_leaves_out_the_rest(tmp_path: Path) -> None:
         (tmp_path / stray / "x.jpg").write_bytes(b"x")
     found = [str(path.relative_to(tmp_path)) for path in images_in(tmp_path)]
     assert found == ["a.png", "b.JPG", "c/d.webp", "z.heic"]
-    assert len(list(walk(tmp_path))) == 6
+    assert len(list(walk_files(tmp_path))) == 6
 
 
 def test_links_that_go_round_end(tmp_path: Path) -> None:
@@ -379,10 +379,10 @@ def test_links_that_go_round_end(tmp_path: Path) -> None:
 
 def test_the_walk_is_lazy(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"x")
-    first = next(walk(tmp_path))
+    first = next(walk_files(tmp_path))
     assert first == str(tmp_path / "a.jpg")
     with pytest.raises(DataError, match="cannot list"):
-        next(walk(tmp_path / "nowhere"))
+        next(walk_files(tmp_path / "nowhere"))
 
 
 @pytest.mark.parametrize(("name", "is_one"), [("a.JpEg", True), ("a", False), (".jpg", True), ("jpg", False)])

@@ -11,9 +11,9 @@ from PIL import Image
 from finetune.data.batches.loaders import TrainLoader, eval_batches
 from finetune.data.batches.options import ReadOptions
 from finetune.data.batches.sampling import Sampling
-from finetune.data.sources.dataset import Split
-from finetune.data.sources.images import FileImages
-from finetune.data.sources.known import drawn_source
+from finetune.data.dataset import Split
+from finetune.data.images import FileImages
+from finetune.data.sources.named.drawn import draw_source
 from finetune.errors import BadImageError
 from finetune.image.decode import open_rgb
 from finetune.image.preprocessing import Preprocessing
@@ -134,7 +134,7 @@ def test_a_truncated_file_is_still_bad(
 
 def test_small_images_are_the_same_either_way() -> None:
     """Nothing is enlarged, and what is not reduced keeps its bits."""
-    split = drawn_source(3, 4, 24).splits["train"]
+    split = draw_source(3, 4, 24).splits["train"]
     loaders = [
         TrainLoader(split, TrainTransform(CROPPED, PREPROCESSING, decode), ReadOptions(4), Sampling(1))
         for decode in ("auto", "full")

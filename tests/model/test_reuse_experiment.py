@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from finetune.data.sources.known import drawn_source
+from finetune.data.sources.named.drawn import draw_source
 
 
 def test_both_heads_are_compared(
@@ -14,7 +14,7 @@ def test_both_heads_are_compared(
 ) -> None:
     script = load_script("reuse-experiment")
     monkeypatch.setattr(script, "TABLE", tmp_path / "reuse.md")
-    pair = f"{drawn_source().classes[0]}=zebra"
+    pair = f"{draw_source().classes[0]}=zebra"
     small = ["data.image_size=32", "train.max_steps=1", "data.workers=0"]
     for freeze in ("backbone", "none"):
         script.write("drawn", [pair], 1, freeze, small)

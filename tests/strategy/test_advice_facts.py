@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torch import nn
 
+from finetune.data import images
 from finetune.data.batches.reading import Reader, ReadRequest
 from finetune.data.cache.decoded import Pixels
 from finetune.data.holdout.folds import inner_folds
-from finetune.data.sources import images
 from finetune.errors import BadImageError
 from finetune.features.cut import prefix_graph
 from finetune.features.depths import DepthExtractor

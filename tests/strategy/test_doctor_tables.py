@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from finetune.data.sources.dataset import AS_FOUND, Reading
+from finetune.data.dataset import DEFAULT_OPTIONS, SourceOptions
 from finetune.data.sources.read import read_source
 from finetune.errors import DataError
 from finetune.strategy.doctor.examine import Report, examine
@@ -125,7 +125,7 @@ def test_a_doubtful_split_column_is_a_finding(photos: Path) -> None:
     report = examine(source)
     assert any("the column 'partition' may tell the split" in each for each in messages(report, "unusable"))
     assert report.facts["readable"] == 16
-    assert messages(examine(source, reading=Reading(split_column="none")), "unusable") == []
+    assert messages(examine(source, reading=SourceOptions(split_column="none")), "unusable") == []
 
 
 def test_sound_rows_that_make_no_data_set(photos: Path) -> None:
@@ -203,7 +203,7 @@ def test_what_training_refuses_the_doctor_finds(photos: Path, rows: list[list[st
     """Whatever the rows hold: the doctor finds something unusable if and only if reading is refused."""
     source = table(photos, *(",".join(row) for row in rows), header=header)
     try:
-        read_source(source, AS_FOUND)
+        read_source(source, DEFAULT_OPTIONS)
         refused = False
     except DataError:
         refused = True

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from finetune.cli import advise as advising
-from finetune.data.sources.left_out import kind_of, outside, passed_over
+from finetune.data.sources.files.image_files import file_kind, loose_images_note, skipped_files_note
 from finetune.data.sources.read import read_source
 
 RECIPE = """\
@@ -17,7 +17,7 @@ data: {source: photos, image_size: 32, resize: 32, workers: 0}
 model: {backbone: resnet18, weights: none}
 train: {batch_size: 16, max_steps: 1, phases: [{epochs: 1}]}
 """
-OUTSIDE = "images outside of the class folders were left out (1)"
+LOOSE = "images outside of the class folders were left out (1)"
 PASSED = "files that are no images were passed over"
 # Files put beside the images, the sentences that follow, and whether the doctor takes them for a fault.
 CASES: dict[str, tuple[list[str], list[str], bool]] = {
@@ -29,8 +29,8 @@ CASES: dict[str, tuple[list[str], list[str], bool]] = {
     "among the images": (["disc/README.txt"], [f"photos: {PASSED} (.txt 1)"], True),
     "both": (["README.txt", "disc/README.txt", "square/x.csv"], [f"photos: {PASSED} (.txt 2, .csv 1)"], True),
     "deep down": (["disc/a/b/notes.pdf"], [f"photos: {PASSED} (.pdf 1)"], True),
-    "an image outside": (["loose.png"], [f"photos: {OUTSIDE}"], True),
-    "both kinds": (["loose.png", "disc/x.json"], [f"photos: {OUTSIDE}", f"photos: {PASSED} (.json 1)"], True),
+    "an image outside": (["loose.png"], [f"photos: {LOOSE}"], True),
+    "both kinds": (["loose.png", "disc/x.json"], [f"photos: {LOOSE}", f"photos: {PASSED} (.json 1)"], True),
 }  # fmt: skip
 
 
@@ -98,9 +98,9 @@ def test_hidden_files_are_no_part_of_it(photos: Path, cli: Any) -> None:
 
 
 def test_kinds() -> None:
-    assert [kind_of(name) for name in ("a.TXT", "LICENSE", ".x", "a.", "a.tar.gz")] == [
+    assert [file_kind(name) for name in ("a.TXT", "LICENSE", ".x", "a.", "a.tar.gz")] == [
         ".txt", "no extension", "no extension", "no extension", ".gz",
     ]  # fmt: skip
     many = {f".{letter}": number for number, letter in enumerate("abcdefg", 1)}
-    assert passed_over("p", many) == f"p: {PASSED} (.g 7, .f 6, .e 5, .d 4, .c 3, others 3)"
-    assert outside("p/train", 2).startswith("p/train: images outside")
+    assert skipped_files_note("p", many) == f"p: {PASSED} (.g 7, .f 6, .e 5, .d 4, .c 3, others 3)"
+    assert loose_images_note("p/train", 2).startswith("p/train: images outside")

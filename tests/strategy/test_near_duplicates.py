@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from finetune.data.sources.images import ArrayImages
+from finetune.data.images import ArrayImages
 from finetune.strategy.doctor.alignment import differences
 from finetune.strategy.doctor.candidates import codes, nearest
 from finetune.strategy.doctor.image_facts import THUMB, ImageFacts, look_at_all
@@ -97,7 +97,7 @@ def test_drawings_of_one_kind_are_not_copies() -> None:
 
 
 def test_digits_as_small_as_they_come() -> None:
-    from finetune.data.sources.known import read_known
+    from finetune.data.sources.named.known import read_known
 
     images = read_known("digits").splits["all"].images
     some = [look for look, _ in zip(look_at_all(images, 1), range(600), strict=False)]

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from finetune.data import images
 from finetune.data.batches.batch import Batch
 from finetune.data.batches.loaders import eval_batches
 from finetune.data.batches.options import ReadOptions
 from finetune.data.cache import contents
 from finetune.data.cache.decoded import DecodedCache
-from finetune.data.sources import images
 from finetune.errors import StoppedError
 from finetune.features.placement import Where
 from finetune.recipe.load import parse_recipe

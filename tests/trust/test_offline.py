@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from finetune import offline
-from finetune.data.sources.download import fetch
+from finetune.data.sources.named.download import fetch
 from finetune.errors import DataError
 
 Cli = Callable[..., Any]

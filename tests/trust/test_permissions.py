@@ -11,9 +11,9 @@ import pytest
 
 from finetune.cli import main
 from finetune.data.cache import contents
-from finetune.data.sources.dataset import Split
-from finetune.data.sources.folders import read_folder
-from finetune.data.sources.unread import some_files
+from finetune.data.dataset import Split
+from finetune.data.sources.folders.read import read_folder
+from finetune.data.sources.header_checks import sample_files
 from finetune.errors import FinetuneError, UserError
 
 
@@ -58,7 +58,7 @@ def test_images_in_a_folder_that_may_not_be_entered(shapes: Path, monkeypatch: p
     train: Split = read_folder(shapes).splits["train"]
     monkeypatch.setattr(os, "stat", os.stat)
     closed(shapes / "train" / "disc", monkeypatch)
-    files = some_files(train)
+    files = sample_files(train)
     assert {path.parent.name for path in files} == {"square"}
     assert len(files) == np.count_nonzero(train.targets == 1)
 

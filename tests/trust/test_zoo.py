@@ -17,8 +17,8 @@ from PIL import Image
 
 from finetune.data.batches.loaders import eval_batches
 from finetune.data.batches.options import ReadOptions
-from finetune.data.sources.dataset import Split
-from finetune.data.sources.images import FileImages
+from finetune.data.dataset import Split
+from finetune.data.images import FileImages
 from finetune.image.decode import open_rgb
 from finetune.image.preprocessing import Preprocessing
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from finetune.data.sources.dataset import Split
+from finetune.data.dataset import Split
 from finetune.errors import printable
 
 log = logging.getLogger("finetune")

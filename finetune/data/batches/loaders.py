@@ -13,9 +13,9 @@ from finetune.data.batches.options import ReadOptions
 from finetune.data.batches.reading import Reader, ReadRequest, loader_processes, read_batches
 from finetune.data.batches.sampling import Draw, Sampling
 from finetune.data.cache.decoded import DecodedCache
+from finetune.data.dataset import Split
 from finetune.data.keys import key
 from finetune.data.processes import do_nothing
-from finetune.data.sources.dataset import Split
 from finetune.errors import BadImageError, DataError
 from finetune.image.preprocessing import Preprocessing
 from finetune.image.transforms import EvalTransform, TrainTransform, Transform

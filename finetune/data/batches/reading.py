@@ -13,9 +13,9 @@ import torch
 from finetune.data.batches.batch import NewlyDecoded, PixelBatch
 from finetune.data.batches.options import OnBadImage, ReadOptions
 from finetune.data.cache.decoded import CacheEntry, DecodedCache
+from finetune.data.dataset import Split
 from finetune.data.machine import cores
 from finetune.data.processes import Alive, Processes, do_nothing, serving
-from finetune.data.sources.dataset import Split
 from finetune.errors import BadImageError
 from finetune.image.decode import quiet
 from finetune.image.threes import Pixels
@@ -88,7 +88,7 @@ class Reader:
         A loader process decodes on one core. In the training process the other cores are idle until the
         batch is complete, so threads decode large images. Only this thread draws views.
         """
-        alone = serving() or not self.split.in_threads or not self._are_large(requests)
+        alone = serving() or not self.split.thread_safe or not self._are_large(requests)
         count = 1 if alone else cores()
         if count == 1:
             for request in requests:

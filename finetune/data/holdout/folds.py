@@ -6,8 +6,8 @@ import warnings
 import numpy as np
 import numpy.typing as npt
 
+from finetune.data.dataset import Source, merge_splits
 from finetune.data.keys import key
-from finetune.data.sources.dataset import Source, pooled
 from finetune.errors import DataError, printable
 
 
@@ -25,7 +25,7 @@ def folded(source: Source, number: int, of: int, seed: int) -> Source:
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     own = {name: split for name, split in source.splits.items() if name != "test"}
-    whole = pooled(dataclasses.replace(source, splits=own))
+    whole = merge_splits(dataclasses.replace(source, splits=own))
     counts = whole.class_counts(len(source.classes))
     groups = len(whole) if whole.groups is None else len(np.unique(whole.groups))
     if of > groups or of > counts.max():
@@ -74,7 +74,7 @@ def inner_folds(targets: Places, seed: int, groups: Places | None = None, most: 
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    count = min(most, int(per_class(targets, groups).min()))
+    count = min(most, int(count_per_class(targets, groups).min()))
     if groups is None:
         if count < 2:
             return []
@@ -89,7 +89,7 @@ def inner_folds(targets: Places, seed: int, groups: Places | None = None, most: 
     return []
 
 
-def per_class(targets: Places, groups: Places | None = None) -> Places:
+def count_per_class(targets: Places, groups: Places | None = None) -> Places:
     """Of each class that there is, in order, how many images, or groups, it has."""
     pairs = targets if groups is None else np.unique(np.stack([targets, groups], axis=1), axis=0)[:, 0]
     return np.unique(pairs, return_counts=True)[1].astype(np.int64)

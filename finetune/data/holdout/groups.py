@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from finetune.data.holdout.patterns import first_groups
+from finetune.data.dataset import Source, quoted
+from finetune.data.holdout.patterns import match_groups
 from finetune.data.keys import key
-from finetune.data.sources.dataset import Source, listed
-from finetune.data.sources.known import in_pairs
-from finetune.data.sources.tables import column_values
+from finetune.data.sources.named.drawn import with_paired_groups
+from finetune.data.sources.tables.read import column_values
 from finetune.errors import DataError, printable
 from finetune.recipe.catalog import DRAWN
 
@@ -24,7 +24,7 @@ Indices = npt.NDArray[np.int64]
 ALIKE = "where the images of a group fare alike, intervals are too narrow: they count images, not groups"
 
 
-def with_groups(source: Source, given: str, group_by: str) -> Source:
+def assign_groups(source: Source, given: str, group_by: str) -> Source:
     """``source`` with the group of each image.
 
     Args:
@@ -39,7 +39,7 @@ def with_groups(source: Source, given: str, group_by: str) -> Source:
             cell, or a source of which images have no file names.
     """
     if given == DRAWN:
-        return in_pairs(source)
+        return with_paired_groups(source)
     label = _by_pattern(source, group_by) if "(" in group_by else _by_column(source, given, group_by)
     splits, seen = {}, {}
     for name, split in source.splits.items():
@@ -56,7 +56,7 @@ def with_groups(source: Source, given: str, group_by: str) -> Source:
     return dataclasses.replace(source, splits=splits, notes=tuple(notes))
 
 
-def grouped(
+def split_by_group(
     targets: Indices, groups: Indices, fraction: float, seed: int, classes: Sequence[str]
 ) -> tuple[Indices, Indices]:
     """Divide images into (rest, held), both sorted, without dividing a group.
@@ -135,7 +135,7 @@ def _move(
         count = int((shares[:, missing] > 0).sum())
         number = "1 group" if count == 1 else f"{count} groups"
         raise DataError(
-            f"class {listed([classes[missing]])} is in {number}, which cannot be put so that every class is "
+            f"class {quoted([classes[missing]])} is in {number}, which cannot be put so that every class is "
             "on every side. Add groups, give the splits yourself, or leave out data.group_by."
         )
     held[best] = side
@@ -160,7 +160,7 @@ def _by_pattern(source: Source, pattern: str) -> Callable[[str], str]:
             )
     searched = [name.replace(os.sep, "/") if whole else os.path.basename(name) for name in names]  # noqa: PTH119
     labels: dict[str, str] = {}
-    for name, found in zip(names, first_groups(pattern, searched), strict=True):
+    for name, found in zip(names, match_groups(pattern, searched), strict=True):
         if found is None:
             where = "path" if whole else "name"
             raise DataError(

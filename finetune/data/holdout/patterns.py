@@ -27,7 +27,7 @@ for number, name in enumerate(names):
 """
 
 
-def first_groups(pattern: str, names: Sequence[str]) -> list[str | None]:
+def match_groups(pattern: str, names: Sequence[str]) -> list[str | None]:
     """What the pattern's capture group matches in each name; None where it matches nothing.
 
     Raises:

@@ -14,8 +14,8 @@ from functools import cached_property
 
 import numpy as np
 
+from finetune.data.dataset import Source, Split, merge_splits, quoted
 from finetune.data.identity import Scheme, file_digest, file_size, scheme_for
-from finetune.data.sources.dataset import Source, Split, listed, pooled
 from finetune.errors import CheckpointError, printable
 
 COLUMNS = ("split", "class", "path", "bytes")
@@ -37,7 +37,7 @@ class Row:
 
 
 @dataclass
-class Drift:
+class DataChanges:
     """How the images differ from those that were recorded; names are as messages call the images.
 
     Attributes:
@@ -85,7 +85,7 @@ class Drift:
 
 
 @dataclass(frozen=True)
-class Record:
+class SplitRecord:
     """Which image is in which split, in the order in which the run reads them."""
 
     rows: tuple[Row, ...]
@@ -95,7 +95,7 @@ class Record:
     )
 
     @classmethod
-    def of(cls, source: Source) -> "Record":
+    def of(cls, source: Source) -> "SplitRecord":
         """What there is to record of a source that is divided into train, val and perhaps test."""
         named = [
             (split_name, split, index, file_size(split.name(index)))
@@ -128,7 +128,7 @@ class Record:
         return text.getvalue().encode("utf-8", "surrogateescape")
 
     @classmethod
-    def from_csv(cls, content: bytes, where: str) -> "Record":
+    def from_csv(cls, content: bytes, where: str) -> "SplitRecord":
         """Read what :meth:`to_csv` wrote; ``where`` names the file in errors.
 
         Raises:
@@ -163,7 +163,7 @@ class Record:
 
         Their contents are compared too, for up to ``COMPARED`` images that are spread over the record.
         """
-        whole = pooled(source)
+        whole = merge_splits(source)
         name_of = {source.relative(whole.name(index)): whole.name(index) for index in range(len(whole))}
         some = self.rows[:: max(1, len(self.rows) // COMPARED)]
         same = sum(row.path in name_of and self._is_same(row, name_of[row.path]) for row in some)
@@ -195,7 +195,7 @@ class Record:
         *,
         verify: Sequence[str] = SPLITS,
         take_changed: bool = False,
-    ) -> tuple[Source, Drift]:
+    ) -> tuple[Source, DataChanges]:
         """``source`` divided as recorded, and how it differs from what was recorded.
 
         An image is found by its name; by its content where its name has gone. Images that were not
@@ -206,7 +206,7 @@ class Record:
             verify: the splits whose images must still have the same content. Of the others, names count.
             take_changed: changed images stay in their splits.
         """
-        whole = pooled(source)
+        whole = merge_splits(source)
         place_of = {source.relative(whole.name(index)): index for index in range(len(whole))}
         named = {number: place_of[row.path] for number, row in enumerate(self.rows) if row.path in place_of}
         same = {
@@ -218,7 +218,7 @@ class Record:
         found = same | moved
         left = set(range(len(whole))) - set(found.values())
         changed = {number: place for number, place in named.items() if number not in found and place in left}
-        drift = Drift(moved=len(moved))
+        drift = DataChanges(moved=len(moved))
         drift.new = [source.relative(whole.name(place)) for place in sorted(left - set(changed.values()))]
         number_of = {name: number for number, name in enumerate(classes)}
         kept: dict[str, list[tuple[int, int]]] = {name: [] for name in self.splits}
@@ -276,7 +276,7 @@ def _selected(whole: Split, entries: Sequence[tuple[int, int]]) -> Split:
 
 
 def _first(names: Sequence[str]) -> str:
-    return listed(names[:3]) + (", ..." if len(names) > 3 else "")
+    return quoted(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _images(count: int) -> str:

@@ -5,19 +5,21 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
-from finetune.data.holdout.groups import grouped
+from finetune.data.dataset import Source, Split, quoted
+from finetune.data.holdout.groups import split_by_group
 from finetune.data.keys import key
-from finetune.data.sources.dataset import Source, Split, listed
 from finetune.errors import DataError, printable
 from finetune.recipe.catalog import suggest
 
 Indices = npt.NDArray[np.int64]
 
 
-def stratified(targets: Indices, fraction: float, seed: int, *, leave: int = 1) -> tuple[Indices, Indices]:
+def split_stratified(
+    targets: Indices, fraction: float, seed: int, *, leave: int = 1
+) -> tuple[Indices, Indices]:
     """Divide images into (rest, held), both sorted; ``targets`` is (N,), ``fraction`` in 0..1 exclusive.
 
-    For samples of an exact size; what is held out of training goes by :func:`drawn_by_name`. Each class
+    For samples of an exact size; what is held out of training goes by :func:`split_by_draws`. Each class
     gives its share, rounded so that the total is ``fraction`` of all as nearly as can be (largest remainders
     first), of at least one image, and keeps at least ``leave``. Which images depends on these arguments
     alone.
@@ -38,7 +40,7 @@ def stratified(targets: Indices, fraction: float, seed: int, *, leave: int = 1) 
     return np.flatnonzero(~is_held).astype(np.int64), np.flatnonzero(is_held).astype(np.int64)
 
 
-def drawn_by_name(
+def split_by_draws(
     targets: Indices, draws: npt.NDArray[np.uint64], fraction: float, *, leave: int = 1
 ) -> tuple[Indices, Indices]:
     """Divide images into (rest, held), both sorted, each by its own draw alone.
@@ -69,27 +71,27 @@ def drawn_by_name(
     return np.flatnonzero(~is_held).astype(np.int64), np.flatnonzero(is_held).astype(np.int64)
 
 
-def draw_of_each(source: Source, split: Split, seed: int) -> npt.NDArray[np.uint64]:
+def image_draws(source: Source, split: Split, seed: int) -> npt.NDArray[np.uint64]:
     """A 64-bit number for each image of ``split``, by its name within ``source`` and ``seed`` alone."""
     names = (source.relative(split.name(index)) for index in range(len(split)))
     return np.fromiter((key(seed, "split", name) for name in names), dtype=np.uint64, count=len(split))
 
 
-def carve(source: Source, *, val_fraction: float, test_fraction: float, seed: int) -> Source:
+def hold_out_splits(source: Source, *, val_fraction: float, test_fraction: float, seed: int) -> Source:
     """A source that has train and val, and test where it has one or had no splits at all.
 
     What has splits keeps them: val is carved out of train only where there is none (``val_fraction`` of
     train), and test never. What has none is divided into train, val and test; ``val_fraction`` counts what
     test left. Where the images have groups, none of these is divided. On which side an image comes follows
     from its name within the source and ``seed``, so the same images are divided in the same way wherever
-    they lie, and one that is added moves no other (:func:`drawn_by_name`).
+    they lie, and one that is added moves no other (:func:`split_by_draws`).
 
     Raises:
         DataError: fewer than two classes, or a class with too few images or groups to be on every side.
     """
     if len(source.classes) < 2:
         raise DataError(
-            f"{printable(source.name)}: only one class ({listed(source.classes)}); a classifier needs two "
+            f"{printable(source.name)}: only one class ({quoted(source.classes)}); a classifier needs two "
             "or more. "
             "Is this the folder of one class, where the folder around it was meant?"
         )
@@ -101,11 +103,13 @@ def carve(source: Source, *, val_fraction: float, test_fraction: float, seed: in
     for sides_left, name in zip(range(len(carved), 0, -1), carved, strict=True):
         fraction = test_fraction if name == "test" else val_fraction
         if leading.groups is None:
-            draws = draw_of_each(source, leading, key(seed, name))
-            rest, held = drawn_by_name(leading.targets, draws, fraction, leave=sides_left)
+            draws = image_draws(source, leading, key(seed, name))
+            rest, held = split_by_draws(leading.targets, draws, fraction, leave=sides_left)
             how = f"of every class about {100 * fraction:.3g} %, by name"
         else:
-            rest, held = grouped(leading.targets, leading.groups, fraction, key(seed, name), source.classes)
+            rest, held = split_by_group(
+                leading.targets, leading.groups, fraction, key(seed, name), source.classes
+            )
             how = f"whole groups ({len(np.unique(leading.groups[held]))})"
         splits[name], leading = leading.subset(held), leading.subset(rest)
         notes.append(f"{name}: {len(held)} images carved out, {how} (seed {seed})")
@@ -116,7 +120,7 @@ def carve(source: Source, *, val_fraction: float, test_fraction: float, seed: in
 def _refuse_small(classes: Indices, counts: Indices, leave: int) -> None:
     if len(classes) and counts.min() < 1 + leave:
         too_small = [str(each) for each in classes[counts < 1 + leave]]
-        raise DataError(f"a split needs at least {1 + leave} images of each class: {listed(too_small)}")
+        raise DataError(f"a split needs at least {1 + leave} images of each class: {quoted(too_small)}")
 
 
 def _shares(counts: Indices, fraction: float, leave: int) -> Indices:

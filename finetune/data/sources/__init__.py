@@ -1,1 +1,1 @@
-"""What a recipe's `data.source` names: images with their classes, wherever they come from."""
+"""Data sources: folders, CSV files and named data sets, all read as a `Source`."""

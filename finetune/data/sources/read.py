@@ -3,11 +3,11 @@
 import dataclasses
 from pathlib import Path
 
-from finetune.data.sources.dataset import AS_FOUND, Reading, Source
-from finetune.data.sources.folders import read_folder
-from finetune.data.sources.known import read_known
-from finetune.data.sources.tables import has_column, read_table
-from finetune.data.sources.torchvision_sets import TORCHVISION_PREFIX, read_torchvision
+from finetune.data.dataset import DEFAULT_OPTIONS, Source, SourceOptions
+from finetune.data.sources.folders.read import read_folder
+from finetune.data.sources.named.known import read_known
+from finetune.data.sources.named.torchvision_sets import TORCHVISION_PREFIX, read_torchvision
+from finetune.data.sources.tables.read import has_column, read_table
 from finetune.disk.nearby import did_you_mean, is_recipe
 from finetune.errors import DataError, printable
 from finetune.recipe.catalog import DRAWN, KNOWN_SETS
@@ -18,7 +18,7 @@ TABLES = (".csv", ".tsv", ".txt", ".parquet")
 RECIPES = (".yaml", ".yml")
 
 
-def read_source(source: str, reading: Reading = AS_FOUND) -> Source:
+def read_source(source: str, reading: SourceOptions = DEFAULT_OPTIONS) -> Source:
     """Read what a recipe's ``data.source`` names: a known set, ``torchvision:NAME``, a folder, or a CSV file.
 
     Raises:
@@ -28,7 +28,7 @@ def read_source(source: str, reading: Reading = AS_FOUND) -> Source:
     if source.startswith(TORCHVISION_PREFIX):
         _check_reading(source, reading)
         return read_torchvision(source.removeprefix(TORCHVISION_PREFIX))
-    if not is_place(source):
+    if not is_path(source):
         _check_reading(source, reading)
         return read_known(source)
     path = _existing(source)
@@ -38,29 +38,29 @@ def read_source(source: str, reading: Reading = AS_FOUND) -> Source:
     return read_table(path, reading)
 
 
-def read_like(source: str, reading: Reading) -> Source:
+def read_other_source(source: str, reading: SourceOptions) -> Source:
     """As :func:`read_source`, of another source than the one of which ``reading`` was said: what it says of
     folders holds of a folder, and of a column where there is such a column.
 
     Raises:
         DataError: as :func:`read_source`.
     """
-    table = table_of(source)
+    table = csv_path(source)
     if table is not None:
         column = reading.split_column
         known = column in (None, "none") or has_column(table, column)
         return read_table(table, dataclasses.replace(reading, split_column=column if known else None))
-    is_folder = is_place(source) and Path(source).expanduser().is_dir()
-    return read_source(source, Reading(as_classes=reading.as_classes and is_folder))
+    is_folder = is_path(source) and Path(source).expanduser().is_dir()
+    return read_source(source, SourceOptions(as_classes=reading.as_classes and is_folder))
 
 
-def table_of(source: str, reading: Reading = AS_FOUND) -> Path | None:
+def csv_path(source: str, reading: SourceOptions = DEFAULT_OPTIONS) -> Path | None:
     """The CSV file that a source names; None if it names something else.
 
     Raises:
         DataError: there is no such thing.
     """
-    if not is_place(source):
+    if not is_path(source):
         return None
     path = _existing(source)
     _check_reading(source, reading, path)
@@ -86,7 +86,7 @@ def _existing(source: str) -> Path:
     raise DataError(f"{printable(source)}: neither a folder nor a CSV file")
 
 
-def _check_reading(source: str, reading: Reading, path: Path | None = None) -> None:
+def _check_reading(source: str, reading: SourceOptions, path: Path | None = None) -> None:
     """What a user says of the columns of a folder, or of the folders of a table, is a mistake."""
     if reading.as_classes and not (path is not None and path.is_dir()):
         raise DataError(f"{printable(source)}: data.layout says how folders are read, and this is no folder.")
@@ -96,7 +96,7 @@ def _check_reading(source: str, reading: Reading, path: Path | None = None) -> N
         )
 
 
-def is_place(source: str) -> bool:
+def is_path(source: str) -> bool:
     """Whether ``source`` is a path, and not the name of a data set."""
     return not source.startswith(TORCHVISION_PREFIX) and source not in (*KNOWN_SETS, DRAWN)
 

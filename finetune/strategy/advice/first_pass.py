@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from finetune.data.sources.dataset import Source
+from finetune.data.dataset import Source
 from finetune.features.classifiers import require_two_per_class
 from finetune.recipe.schema import Recipe
 from finetune.strategy.advice.facts import Shapes

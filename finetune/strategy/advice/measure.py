@@ -19,9 +19,9 @@ from torch import Tensor
 from finetune.data.batches.loaders import eval_batches, read_draws
 from finetune.data.batches.options import ReadOptions
 from finetune.data.cache.decoded import DecodedCache, decoded_in_memory
+from finetune.data.dataset import Split
 from finetune.data.holdout.folds import inner_folds
 from finetune.data.keys import key
-from finetune.data.sources.dataset import Split
 from finetune.errors import DataError
 from finetune.features.depths import DepthExtractor
 from finetune.features.extract import costs

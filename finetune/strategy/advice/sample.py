@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from finetune.data.holdout.folds import per_class
-from finetune.data.holdout.splits import stratified
+from finetune.data.holdout.folds import count_per_class
+from finetune.data.holdout.splits import split_stratified
 from finetune.features.softmax import Targets
 
 
@@ -12,12 +12,12 @@ def some_of(targets: Targets, groups: Targets | None, number: int, seed: int) ->
     places = twice_or_more(targets, groups, np.arange(len(targets)))
     if len(places) <= number:
         return places
-    return places[stratified(targets[places], number / len(places), seed)[1]]
+    return places[split_stratified(targets[places], number / len(places), seed)[1]]
 
 
 def twice_or_more(targets: Targets, groups: Targets | None, places: Targets) -> Targets:
     """Those of ``places`` whose class is there at least twice, in images or in groups."""
     own = targets[places]
     counts = np.zeros(own.max(initial=0) + 1, dtype=np.int64)
-    counts[np.unique(own)] = per_class(own, None if groups is None else groups[places])
+    counts[np.unique(own)] = count_per_class(own, None if groups is None else groups[places])
     return places[counts[own] >= 2]

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from finetune.data.dataset import Split
 from finetune.data.holdout.folds import inner_folds
-from finetune.data.sources.dataset import Split
 from finetune.errors import BadImageError, UserError
 from finetune.features.extract import costs
 from finetune.features.softmax import Targets

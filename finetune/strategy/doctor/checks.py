@@ -9,7 +9,8 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from finetune.data.sources.dataset import Source, listed, lookalike_notes
+from finetune.data.dataset import Source, quoted
+from finetune.data.sources.names.class_checks import similar_class_notes
 from finetune.strategy.doctor.findings import Finding
 from finetune.strategy.doctor.image_facts import ImageFacts
 from finetune.strategy.doctor.near_duplicates import Twin
@@ -77,7 +78,7 @@ def check_copies(seen: Sequence[Seen], twins: Iterable[Twin]) -> list[Finding]:
         if len(splits) > 1:
             findings.append(Finding("leakage", names, f"{how}, in {' and '.join(splits)}"))
         if len(labels) > 1:
-            findings.append(Finding("contradiction", names, f"{how}, in the classes {listed(labels)}"))
+            findings.append(Finding("contradiction", names, f"{how}, in the classes {quoted(labels)}"))
         if len(splits) == len(labels) == 1:
             findings.append(Finding("duplicate" if exact else "near-duplicate", names, how))
     return findings
@@ -94,12 +95,12 @@ def check_classes(classes: Sequence[str], seen: Sequence[Seen]) -> list[Finding]
         absent = [name for name in classes if not counts[split][name]]
         if absent:
             what = "cannot be learned" if split == "train" else f"are not judged on {split}"
-            message = f"{split} has no images of {listed(absent)}, which therefore {what}"
+            message = f"{split} has no images of {quoted(absent)}, which therefore {what}"
             findings.append(Finding("missing-class", (), message))
     own = counts.get(leading, {})
     present = {name: count for name, count in own.items() if count}
     if scarce := [f"{name} ({count})" for name, count in present.items() if count < LEAST_OF_CLASS]:
-        message = f"fewer than {LEAST_OF_CLASS} images to learn from: {listed(scarce)}"
+        message = f"fewer than {LEAST_OF_CLASS} images to learn from: {quoted(scarce)}"
         findings.append(Finding("too-few", (), message))
     for split in ("val", "test"):
         n = sum(counts.get(split, {}).values())
@@ -111,9 +112,9 @@ def check_classes(classes: Sequence[str], seen: Sequence[Seen]) -> list[Finding]
         most, least = max(present, key=present.__getitem__), min(present, key=present.__getitem__)
         if present[most] >= IMBALANCE * present[least]:
             times = present[most] / present[least]
-            message = f"{leading} has {present[most]} images of {listed([most])} and {present[least]} of "
+            message = f"{leading} has {present[most]} images of {quoted([most])} and {present[least]} of "
             message += (
-                f"{listed([least])}: {times:.1f} times as many (train.sampler: balanced evens that out)"
+                f"{quoted([least])}: {times:.1f} times as many (train.sampler: balanced evens that out)"
             )
             findings.append(Finding("imbalance", (), message))
     return findings
@@ -126,7 +127,7 @@ def check_names(source: Source) -> list[Finding]:
         return []
     counts = leading.class_counts(len(source.classes)).tolist()
     named = dict(zip(source.classes, counts, strict=True))
-    return [Finding("lookalike-classes", (), note) for note in lookalike_notes(source.name, named)]
+    return [Finding("lookalike-classes", (), note) for note in similar_class_notes(source.name, named)]
 
 
 def class_counts(classes: Sequence[str], seen: Sequence[Seen]) -> dict[str, dict[str, int]]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from finetune.data.holdout.splits import carve
-from finetune.data.sources.dataset import AS_FOUND, Reading, Source
+from finetune.data.dataset import DEFAULT_OPTIONS, Source, SourceOptions
+from finetune.data.holdout.splits import hold_out_splits
 from finetune.errors import DataError
 from finetune.recipe.schema import DataSection, default_of
 from finetune.strategy.doctor.checks import (
@@ -60,7 +60,7 @@ class Report:
 def examine(
     source: str,
     watch: Watch = lambda looks, total: looks,
-    reading: Reading = AS_FOUND,
+    reading: SourceOptions = DEFAULT_OPTIONS,
 ) -> Report:
     """Look at every image of ``source``, anything that a recipe's ``data.source`` may be.
 
@@ -117,7 +117,7 @@ def _check_splits(source: Source, seen: list[Seen]) -> tuple[list[Finding], tupl
         splits[name] = split.subset([index for index, each in enumerate(part) if not each.look.fault])
         start += len(split)
     try:
-        carved = carve(
+        carved = hold_out_splits(
             Source(source.name, source.classes, splits),
             # What a recipe carves where it says nothing else.
             val_fraction=default_of(DataSection, "val_fraction"),

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from finetune.data.images import Images
 from finetune.data.machine import cores
 from finetune.data.processes import Alive, Processes
-from finetune.data.sources.images import Images
 from finetune.disk.regular import open_regular
 from finetune.errors import BadImageError
 from finetune.image.decode import orientation, read_image, upright_rgb

@@ -9,14 +9,19 @@ from pathlib import Path
 
 import numpy as np
 
-from finetune.data.sources.dataset import AS_FOUND, Reading, Source, Split
-from finetune.data.sources.files import is_stray, walk
-from finetune.data.sources.images import FileImages
-from finetune.data.sources.left_out import PASSED_OVER, kind_of, outside, passed_over
-from finetune.data.sources.read import read_source, table_of
-from finetune.data.sources.recognise import is_image
-from finetune.data.sources.split_names import split_of
-from finetune.data.sources.tables import Table, look_through_table
+from finetune.data.dataset import DEFAULT_OPTIONS, Source, SourceOptions, Split
+from finetune.data.images import FileImages
+from finetune.data.sources.files.image_files import (
+    SKIPPED_FILES,
+    file_kind,
+    is_image_file,
+    loose_images_note,
+    skipped_files_note,
+)
+from finetune.data.sources.files.walk import is_stray, walk_files
+from finetune.data.sources.names.split_names import split_from_name
+from finetune.data.sources.read import csv_path, read_source
+from finetune.data.sources.tables.read import Table, examine_table
 from finetune.errors import BadImageError, DataError, printable
 from finetune.image.decode import read_image
 from finetune.strategy.doctor.findings import Finding
@@ -32,7 +37,7 @@ class Inventory:
     usable: bool
 
 
-def take_inventory(source: str, reading: Reading = AS_FOUND) -> Inventory:
+def take_inventory(source: str, reading: SourceOptions = DEFAULT_OPTIONS) -> Inventory:
     """Read ``source``, anything that a recipe's ``data.source`` may be.
 
     What training would refuse is read as well as can be. Of a folder, whatever lies below a folder is of its
@@ -42,9 +47,9 @@ def take_inventory(source: str, reading: Reading = AS_FOUND) -> Inventory:
     Raises:
         DataError: there is no such source, or not one image and not one row in it.
     """
-    table = table_of(source, reading)
+    table = csv_path(source, reading)
     if table is not None:
-        return _inventory_of_table(look_through_table(table, reading))
+        return _inventory_of_table(examine_table(table, reading))
     root = Path(source).expanduser()
     try:
         found, refusal = read_source(source, reading), None
@@ -83,11 +88,11 @@ def _inventory_of_table(table: Table) -> Inventory:
 
 def _read_anyway(root: Path) -> Source | None:
     paths: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for path in walk(root):
+    for path in walk_files(root):
         parts = Path(path).relative_to(root).parts
-        if len(parts) < 2 or not is_image(path):
+        if len(parts) < 2 or not is_image_file(path):
             continue
-        split = split_of(parts[0]) if len(parts) > 2 else None
+        split = split_from_name(parts[0]) if len(parts) > 2 else None
         paths[split or "all"].append((parts[1] if split else parts[0], path))
     return _gathered(printable(str(root)), paths) if paths else None
 
@@ -124,7 +129,7 @@ def _beside(root: Path, known: set[str], notes: Sequence[str]) -> list[Finding]:
             path = below + name
             if path in known or name.lower() in (".ds_store", "thumbs.db", "desktop.ini"):
                 continue
-            like_one = is_image(path)
+            like_one = is_image_file(path)
             if not like_one and is_stray(name):
                 continue
             contents = None if like_one else _contents(path)
@@ -135,7 +140,7 @@ def _beside(root: Path, known: set[str], notes: Sequence[str]) -> list[Finding]:
     findings = []
     for path in sorted(hidden):
         images = sum(
-            is_image(f"{inner}{os.sep}{name}") for inner, _, names in os.walk(path) for name in names
+            is_image_file(f"{inner}{os.sep}{name}") for inner, _, names in os.walk(path) for name in names
         )
         what = f"{images} images in it are left out" if images else "it holds no images"
         findings.append(Finding("stray-folder", (path,), f"hidden or left behind by a tool; {what}"))
@@ -156,17 +161,20 @@ def _strays(root: Path, paths: Sequence[str], notes: Sequence[str]) -> list[Find
     for path in paths:
         if is_stray(Path(path).name):
             continue
-        if is_image(path):
+        if is_image_file(path):
             images[printable(str(Path(path).parent))].append(path)
         else:
             rest.append(path)
     findings = [
-        Finding("stray-file", tuple(found), outside(folder, len(found))) for folder, found in images.items()
+        Finding("stray-file", tuple(found), loose_images_note(folder, len(found)))
+        for folder, found in images.items()
     ]
     # A README or a licence beside the folders is counted, and no fault; what is among images may be one.
     if among := [path for path in rest if Path(path).parent != root]:
-        counted = passed_over(printable(str(root)), Counter(kind_of(Path(path).name) for path in rest))
-        said = next((note for note in notes if PASSED_OVER in note), counted)
+        counted = skipped_files_note(
+            printable(str(root)), Counter(file_kind(Path(path).name) for path in rest)
+        )
+        said = next((note for note in notes if SKIPPED_FILES in note), counted)
         findings.append(Finding("stray-file", tuple(among), said))
     if hidden:
         findings.append(Finding("stray-file", tuple(hidden), "hidden, and left out"))

@@ -1,6 +1,6 @@
 """What is wrong in the rows of a table, as findings."""
 
-from finetune.data.sources.tables import Fault, Table
+from finetune.data.sources.tables.read import Fault, Table
 from finetune.strategy.doctor.findings import Finding
 
 # Beyond so many line numbers, the rest is counted.

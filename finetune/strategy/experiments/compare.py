@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from finetune.data.dataset import quoted
 from finetune.data.identity import file_digest
-from finetune.data.sources.dataset import listed
 from finetune.disk.regular import TABLE_BYTES, read_regular_text
 from finetune.errors import CheckpointError, DataError, printable
 from finetune.evaluation.evaluate import Evaluation
@@ -132,8 +132,8 @@ def _refuse_others(first: Contestant, other: Contestant) -> None:
     if set(first.metrics.classes) != set(other.metrics.classes):
         raise DataError(
             f"{printable(first.name)} and {printable(other.name)} do not tell the same classes apart.\n"
-            f"  only the first: {listed(sorted(set(first.metrics.classes) - set(other.metrics.classes)))}\n"
-            f"  only the second: {listed(sorted(set(other.metrics.classes) - set(first.metrics.classes)))}"
+            f"  only the first: {quoted(sorted(set(first.metrics.classes) - set(other.metrics.classes)))}\n"
+            f"  only the second: {quoted(sorted(set(other.metrics.classes) - set(first.metrics.classes)))}"
         )
     if first.labels == other.labels:
         return

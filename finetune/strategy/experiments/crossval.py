@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from finetune.data.sources.dataset import Split
-from finetune.data.sources.images import JoinedImages
+from finetune.data.dataset import Split
+from finetune.data.images import JoinedImages
 from finetune.errors import DataError, UserError, printable
 from finetune.evaluation.evaluate import Collected, Evaluation
 from finetune.evaluation.metrics import classification_metrics

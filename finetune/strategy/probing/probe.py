@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from finetune.data.sources.dataset import Source
+from finetune.data.dataset import Source
 from finetune.disk.figure import write_figure
 from finetune.errors import FinetuneError, UserError, printable
 from finetune.evaluation.metrics import Metrics, wilson

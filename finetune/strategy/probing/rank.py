@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from finetune.data.sources.dataset import Source
+from finetune.data.dataset import Source
 from finetune.errors import DataError, UserError
 from finetune.evaluation.metrics import wilson
 from finetune.features.classifiers import best_linear, fit_classifiers, require_two_per_class

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from finetune.disk.regular import TABLE_BYTES, read_regular
-from finetune.disk.whole import TEMPORARY, write_whole
+from finetune.disk.whole import TEMPORARY, write_atomic
 from finetune.errors import CheckpointError, SaveError, printable
 from finetune.training.run.claim import Claim, claim, holds_run
 from finetune.training.run.files import (
@@ -83,10 +83,10 @@ class RunDir:
             for name, document in ((ENVIRONMENT, what.environment), (WEIGHTS, what.weights)):
                 if document is not None:
                     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-                    write_whole(self.path / name, text.encode("utf-8", "surrogateescape"))
-            write_whole(self.path / SPLITS, what.splits)
-            write_whole(self.path / RECIPE, what.recipe)
-            write_whole(self.path / RESOLVED, what.resolved.encode())
+                    write_atomic(self.path / name, text.encode("utf-8", "surrogateescape"))
+            write_atomic(self.path / SPLITS, what.splits)
+            write_atomic(self.path / RECIPE, what.recipe)
+            write_atomic(self.path / RESOLVED, what.resolved.encode())
 
     @property
     def begun(self) -> bool:
@@ -127,7 +127,7 @@ class RunDir:
                 "--overwrite."
             )
         with _saving(path):
-            write_whole(path, b"".join(kept[:lines]))
+            write_atomic(path, b"".join(kept[:lines]))
 
     def close(self) -> None:
         """Give the directory free; one that this process made and never began is removed."""

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from finetune.checkpoint.storage import read_document
-from finetune.data.holdout.groups import with_groups
-from finetune.data.holdout.recorded import SPLITS, Drift, Record
-from finetune.data.sources.dataset import Source
-from finetune.data.sources.read import is_place, read_source
+from finetune.data.dataset import Source
+from finetune.data.holdout.groups import assign_groups
+from finetune.data.holdout.recorded import SPLITS, DataChanges, SplitRecord
+from finetune.data.sources.read import is_path, read_source
 from finetune.disk.regular import TABLE_BYTES, read_regular
 from finetune.errors import CheckpointError, DataError, printable
 from finetune.recipe.schema import DataSection
@@ -32,7 +32,7 @@ class OwnData:
     """
 
     source: Source
-    drift: Drift
+    drift: DataChanges
     place: str
     classes: tuple[str, ...]
 
@@ -49,12 +49,12 @@ def read_undivided(data: DataSection, place: str | None = None, *, groups: bool 
     """
     place = data.source if place is None else place
     source = read_source(place, reading_of(data))
-    return with_groups(source, place, data.group_by) if groups and data.group_by is not None else source
+    return assign_groups(source, place, data.group_by) if groups and data.group_by is not None else source
 
 
 def whereabouts(place: str, run: Path) -> dict[str, str] | None:
     """Where a run's images lie: the path, and the path as seen from the run. None for a known set."""
-    if not is_place(place):
+    if not is_path(place):
         return None
     absolute = os.path.abspath(Path(place).expanduser())  # noqa: PTH100  (links stay as they are)
     found = {"absolute": absolute}
@@ -63,7 +63,7 @@ def whereabouts(place: str, run: Path) -> dict[str, str] | None:
     return found
 
 
-def read_record(run: Path) -> Record | None:
+def read_record(run: Path) -> SplitRecord | None:
     """The splits that a run recorded; None for a run of an earlier version.
 
     Raises:
@@ -76,13 +76,13 @@ def read_record(run: Path) -> Record | None:
         content = read_regular(path, TABLE_BYTES)
     except OSError as error:
         raise CheckpointError(f"{printable(path)}: cannot be read ({error.strerror}).") from None
-    return Record.from_csv(content, str(path))
+    return SplitRecord.from_csv(content, str(path))
 
 
 def own_data(
     run: Path,
     data: DataSection,
-    record: Record,
+    record: SplitRecord,
     classes: Sequence[str],
     *,
     verify: Sequence[str] = SPLITS,
@@ -119,8 +119,8 @@ def own_data(
     return OwnData(divided, drift, found, source.classes)
 
 
-def _find(run: Path, data: DataSection, record: Record, groups: bool) -> tuple[Source, str]:
-    if not is_place(data.source):
+def _find(run: Path, data: DataSection, record: SplitRecord, groups: bool) -> tuple[Source, str]:
+    if not is_path(data.source):
         return read_undivided(data, groups=groups), data.source
     places = recorded_places(run, data)
     for number, place in enumerate(places):

@@ -15,11 +15,11 @@ from finetune.data.batches.mixing import BatchMixer
 from finetune.data.batches.options import ReadOptions, default_workers
 from finetune.data.batches.sampling import Sampling
 from finetune.data.cache.decoded import DecodedCache
+from finetune.data.dataset import Source, SourceOptions, Split
 from finetune.data.holdout.folds import folded
-from finetune.data.holdout.groups import with_groups
-from finetune.data.holdout.splits import carve
-from finetune.data.sources.dataset import Reading, Source, Split
-from finetune.data.sources.own_bands import has_own_bands
+from finetune.data.holdout.groups import assign_groups
+from finetune.data.holdout.splits import hold_out_splits
+from finetune.data.sources.header_checks import has_own_bands
 from finetune.data.sources.read import read_source
 from finetune.errors import UserError, require_known
 from finetune.image.preprocessing import Preprocessing, Reads
@@ -77,10 +77,10 @@ class Setup:
         return self.ema.module if self.ema is not None else self.network.module
 
 
-def reading_of(data: DataSection) -> Reading:
+def reading_of(data: DataSection) -> SourceOptions:
     """What a recipe says of how its source is read."""
     by_column = data.group_by is not None and "(" not in data.group_by
-    return Reading(
+    return SourceOptions(
         as_classes=data.layout == "classes",
         split_column=data.split_column,
         group_column=data.group_by if by_column else None,
@@ -97,12 +97,14 @@ def load_data(data: DataSection, seed: int) -> Source:
     """
     source = read_source(data.source, reading_of(data))
     if data.group_by is not None:
-        source = with_groups(source, data.source, data.group_by)
+        source = assign_groups(source, data.source, data.group_by)
     if data.split_seed != "auto":
         seed = data.split_seed
     if data.fold is not None:
         source = folded(source, data.fold.number, data.fold.of, seed)
-    return carve(source, val_fraction=data.val_fraction, test_fraction=data.test_fraction, seed=seed)
+    return hold_out_splits(
+        source, val_fraction=data.val_fraction, test_fraction=data.test_fraction, seed=seed
+    )
 
 
 def prepare(recipe: Recipe, source: Source, compute: Compute) -> Setup:

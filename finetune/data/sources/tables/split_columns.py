@@ -3,9 +3,15 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from finetune.data.sources.cells import Cells
-from finetune.data.sources.dataset import listed
-from finetune.data.sources.split_names import SPLIT_WORDS, has_only, split_name, split_of, words_of
+from finetune.data.dataset import quoted
+from finetune.data.sources.names.split_names import (
+    SPLIT_WORDS,
+    has_only_words,
+    name_words,
+    parse_split_name,
+    split_from_name,
+)
+from finetune.data.sources.tables.cells import Cells
 from finetune.errors import printable
 
 # A column called by one of these tells the split, if its values can; the others may stand beside them.
@@ -84,11 +90,11 @@ def find_split_column(cells: Cells, wanted: str | None, passed_over: Sequence[st
     if chosen is None:
         names = [cells.header[place] for place in sure]
         return SplitColumn(
-            doubt=f"the columns {listed(names)} all look like splits, and say different things. "
+            doubt=f"the columns {quoted(names)} all look like splits, and say different things. "
             f"{_remedy(names[0])}"
         )
     columns = "column" if len(chosen.columns) == 1 else "columns"
-    said = f"the split is read from the {columns} {listed([cells.header[each] for each in chosen.columns])}"
+    said = f"the split is read from the {columns} {quoted([cells.header[each] for each in chosen.columns])}"
     said += "".join(f" ({note})" for note in chosen.notes)
     return SplitColumn(chosen.columns, chosen.tell, notes=(said, *notes))
 
@@ -98,7 +104,7 @@ def _wanted(cells: Cells, wanted: str) -> SplitColumn:
     if place is None:
         return SplitColumn(
             doubt=f"data.split_column: there is no column '{printable(wanted)}'; there are "
-            f"{listed(cells.header)}"
+            f"{quoted(cells.header)}"
         )
     return _flag(cells, place) or _by_words(place)
 
@@ -106,7 +112,7 @@ def _wanted(cells: Cells, wanted: str) -> SplitColumn:
 def _by_words(place: int) -> SplitColumn:
     def tell(cells: list[str]) -> str | None:
         value = cells[place].strip()
-        return split_of(value) if value else ""
+        return split_from_name(value) if value else ""
 
     return SplitColumn((place,), tell, in_words=True)
 
@@ -123,15 +129,15 @@ def _judge(cells: Cells, place: int) -> SplitColumn | None:
     if not values:
         return None
     named = _is_telling(name)
-    splits = {split for value in values if (split := split_of(value))}
-    other = sorted(value for value in values if not split_of(value))
+    splits = {split for value in values if (split := split_from_name(value))}
+    other = sorted(value for value in values if not split_from_name(value))
     if not other and (len(splits) > 1 or named):
         return _by_words(place)
-    looks_like = {found.split for value in values if (found := split_name(value))}
+    looks_like = {found.split for value in values if (found := parse_split_name(value))}
     if len(looks_like) > 1 or (splits and named):
-        what = f"its values name splits, but not all of them do ({listed(other)})"
+        what = f"its values name splits, but not all of them do ({quoted(other)})"
         return _doubtful(name, what, unclear=True)
-    if (flag := split_name(name)) and set(flag.rest) <= FLAG_WORDS:
+    if (flag := parse_split_name(name)) and set(flag.rest) <= FLAG_WORDS:
         lower = {value.lower() for value in values}
         if not lower <= YES | NO:
             return None
@@ -141,14 +147,14 @@ def _judge(cells: Cells, place: int) -> SplitColumn | None:
         said = bool(lower & YES)
         if said == (flag.split == "train") and "" not in cells.column(place):
             return None
-        what = f"it says {listed(sorted(values))} in every row that says anything"
+        what = f"it says {quoted(sorted(values))} in every row that says anything"
         return _doubtful(name, what, unclear=True)
-    return _numbered(cells, place, values) if named or has_only(name, FOLD_WORDS) else None
+    return _numbered(cells, place, values) if named or has_only_words(name, FOLD_WORDS) else None
 
 
 def _is_telling(name: str) -> bool:
     """Whether a column's name means a split."""
-    words = [word for word in words_of(name) if not word.isdigit()]
+    words = [word for word in name_words(name) if not word.isdigit()]
     known = TELLING_WORDS | BESIDE_WORDS | FOLD_WORDS | SPLIT_WORDS.keys()
     return not TELLING_WORDS.isdisjoint(words) and known.issuperset(words)
 
@@ -157,21 +163,21 @@ def _numbered(cells: Cells, place: int, values: set[str]) -> SplitColumn | None:
     """A column with a split's name that holds numbers: folds are no splits; a few numbers may be."""
     name = cells.header[place]
     numbers = all(value.removesuffix(".0").isdigit() for value in values)
-    if numbers and has_only(name, FOLD_WORDS):
+    if numbers and has_only_words(name, FOLD_WORDS):
         note = (
             f"the column '{printable(name)}' holds the numbers of {len(values)} folds, and no splits; with "
             f"data.group_by: {printable(name)}, whole folds are held out"
         )
         return SplitColumn(notes=(note,))
     if (numbers and 2 <= len(values) <= 3) or (values and {value.lower() for value in values} <= SHORTENED):
-        what = f"its values {listed(sorted(values))} do not tell which is which"
+        what = f"its values {quoted(sorted(values))} do not tell which is which"
         return _doubtful(name, what, unclear=True)
     return None
 
 
 def _flag(cells: Cells, place: int) -> SplitColumn | None:
     """A column called after a split that says yes or no in every row."""
-    flag = split_name(cells.header[place])
+    flag = parse_split_name(cells.header[place])
     values = {value.lower() for value in cells.column(place)}
     if flag is None or not values - {""} or not values - {""} <= YES | NO:
         return None
@@ -191,7 +197,7 @@ def _flag(cells: Cells, place: int) -> SplitColumn | None:
 def _flag_in_doubt(cells: Cells, place: int) -> SplitColumn | None:
     """Where most rows are `valid`, that may be their quality; a tick in some rows may be anything."""
     name = cells.header[place]
-    flag = split_name(name)
+    flag = parse_split_name(name)
     said = [value.lower() for value in cells.column(place)]
     share = sum(value in YES for value in said) / len(said)
     if flag is not None and flag.split != "train" and share > 0.5:
@@ -221,7 +227,7 @@ def _agreed(cells: Cells, sure: list[SplitColumn]) -> SplitColumn | None:
     told = [[each.tell(row) for _, row in cells.rows] for each in sure]
     if all(each == told[0] for each in told):
         return sure[0]
-    flags = [split_name(cells.header[each.columns[0]]) for each in sure]
+    flags = [parse_split_name(cells.header[each.columns[0]]) for each in sure]
     if any(flag is None or flag.split == "train" for flag in flags):
         return None
     if len({flag.split for flag in flags if flag}) < len(flags):

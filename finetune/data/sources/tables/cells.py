@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finetune.data.sources.dataset import listed
+from finetune.data.dataset import quoted
 from finetune.disk.regular import TABLE_BYTES, read_regular
 from finetune.errors import DataError
 
@@ -169,7 +169,7 @@ def _check_header(row: list[str], where: str, delimiter: str) -> None:
         example = delimiter.join(("path", "label", "split"))
         raise DataError(
             f"{where}: the header lacks {' and '.join(missing)}. The first line must name the "
-            f"columns, as in {example}; this one says {listed(row)}."
+            f"columns, as in {example}; this one says {quoted(row)}."
             + (f" If they are what is meant, rename {' and '.join(hints)}." if hints else "")
         )
     for column in (*NEEDED, "split"):

@@ -6,22 +6,10 @@ from pathlib import Path
 
 from finetune.errors import DataError, printable
 
-# Looked at by folder scans only: a file that is named outright is read whatever its name ends in.
-IMAGE_EXTENSIONS = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".gif", ".webp", ".avif", ".heic", ".heif"}
-    | {".tif", ".tiff", ".bmp", ".dib", ".pbm", ".pgm", ".pnm", ".ppm", ".jp2", ".j2k", ".jpx"}
-    | {".pcx", ".qoi", ".tga"}
-)
 # What archivers, network drives and tools leave among the images. Names with a leading dot are hidden too.
 STRAY_NAMES = frozenset(
     {"__macosx", "__pycache__", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
 )
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file name ends like an image's."""
-    _, dot, extension = name.rpartition(".")
-    return dot + extension.lower() in IMAGE_EXTENSIONS
 
 
 def is_stray(name: str) -> bool:
@@ -29,7 +17,7 @@ def is_stray(name: str) -> bool:
     return name.startswith(".") or name.lower() in STRAY_NAMES
 
 
-def walk(folder: str | Path, above: tuple[str | Path, ...] = ()) -> Iterator[str]:
+def walk_files(folder: str | Path, above: tuple[str | Path, ...] = ()) -> Iterator[str]:
     """The paths of all files below ``folder``, one at a time, each folder's entries sorted by name.
 
     Hidden and stray names are left out. Linked folders are followed, none of them twice, and none of those
@@ -39,22 +27,22 @@ def walk(folder: str | Path, above: tuple[str | Path, ...] = ()) -> Iterator[str
     Raises:
         DataError: a folder that cannot be listed.
     """
-    seen = {identity(path) for path in above}
+    seen = {file_identity(path) for path in above}
     stack: list[tuple[str, bool]] = [(os.fspath(folder), True)]
     while stack:
         path, is_folder = stack.pop()
         if not is_folder:
             yield path
             continue
-        this = identity(path)
+        this = file_identity(path)
         if this in seen:
             continue
         seen.add(this)
-        entries = [(entry.path, is_directory(entry)) for entry in scan(path)]
+        entries = [(entry.path, is_directory(entry)) for entry in list_folder(path)]
         stack.extend(reversed(entries))
 
 
-def scan(folder: str | Path) -> list[os.DirEntry[str]]:
+def list_folder(folder: str | Path) -> list[os.DirEntry[str]]:
     """The entries of one folder without hidden and stray ones, sorted by name.
 
     Raises:
@@ -78,7 +66,7 @@ def is_directory(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def identity(path: str | Path) -> tuple[int, int] | str:
+def file_identity(path: str | Path) -> tuple[int, int] | str:
     """The same for two paths that lead to the same thing."""
     try:
         status = Path(path).stat()

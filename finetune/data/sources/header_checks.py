@@ -1,9 +1,41 @@
-"""Whether a data set's images have bands of their own for ``model.in_channels``, or colours that repeat."""
+"""What is not read of a data set's images, from a look at the headers of a few."""
 
-from finetune.data.sources.dataset import Split
-from finetune.data.sources.unread import some_files
+import os
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from finetune.data.dataset import Split
 from finetune.errors import BadImageError, DataError, printable
 from finetune.image.bands import COLOURS, count_bands, is_tiff, require_tifffile
+from finetune.image.decode import read_image
+from finetune.image.unread import Unread, unread, unread_frames
+
+LOOKED_AT = 64
+
+
+def unread_notes(split: Split) -> list[str]:
+    """A line for each thing that is not read of some images; none as a rule, and none without files."""
+    looked_at, found = 0, Counter[Unread]()
+    for path in sample_files(split):
+        try:
+            found.update(read_image(path, lambda image: (*unread(image), *unread_frames(image))))
+        except BadImageError:
+            continue  # told of when it is read
+        looked_at += 1
+    return [
+        f"{count} of {looked_at} training images looked at have {left.message}"
+        for left, count in found.most_common()
+    ]
+
+
+def sample_files(split: Split) -> list[Path]:
+    """Up to :data:`LOOKED_AT` files of a split, spread over it; none where images are no files."""
+    places = np.linspace(0, len(split) - 1, min(LOOKED_AT, len(split)), dtype=np.int64).tolist()
+    names = (split.name(place) for place in places)
+    # A Path's own is_file raises in a folder that may not be looked into; reading tells of that.
+    return [Path(name) for name in names if os.path.isfile(name)]  # noqa: PTH113
 
 
 def has_own_bands(split: Split, in_channels: int, *, skips: bool = False) -> bool:
@@ -20,7 +52,7 @@ def has_own_bands(split: Split, in_channels: int, *, skips: bool = False) -> boo
             ``in_channels`` is not beyond three.
         MissingExtraError: there are bands to be read, and what reads them is not installed.
     """
-    paths = some_files(split)
+    paths = sample_files(split)
     if in_channels <= COLOURS:
         for path in paths:
             if path.suffix.lower() == ".npy":

@@ -1,7 +1,6 @@
 """A data set as it was found: splits of images with their classes, and what all that read one share."""
 
-import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,19 +8,17 @@ import numpy.typing as npt
 from PIL import Image
 
 from finetune.data.identity import relative_name
-from finetune.data.sources.class_names import lookalikes
-from finetune.data.sources.images import FileImages, Images, JoinedImages, selected
-from finetune.errors import BadImageError, DataError, printable
+from finetune.data.images import Images, JoinedImages, select_images
+from finetune.errors import BadImageError, printable
 from finetune.image.bands import COLOURS, open_image
 from finetune.image.threes import ImageOrBands
-from finetune.recipe.catalog import suggest
 
 # Beyond so many names, a message shows the first and counts the rest.
 NAMES_SHOWN = 20
 
 
 @dataclass(frozen=True)
-class Reading:
+class SourceOptions:
     """How a folder or a table is to be read, where a user says so.
 
     Attributes:
@@ -35,7 +32,7 @@ class Reading:
     group_column: str | None = None
 
 
-AS_FOUND = Reading()
+DEFAULT_OPTIONS = SourceOptions()
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,9 +74,9 @@ class Split:
         return self.open(index, shorter)
 
     @property
-    def in_threads(self) -> bool:
+    def thread_safe(self) -> bool:
         """Whether several threads may open images at once."""
-        return self.images.in_threads
+        return self.images.thread_safe
 
     def digest(self, index: int) -> bytes:
         """SHA-256 of what image ``index`` is made of; BadImageError if it cannot be read."""
@@ -93,7 +90,7 @@ class Split:
         """The images that ``indices`` names, in that order."""
         wanted = np.asarray(indices, dtype=np.int64)
         groups = None if self.groups is None else self.groups[wanted]
-        return Split(selected(self.images, wanted), self.targets[wanted], groups)
+        return Split(select_images(self.images, wanted), self.targets[wanted], groups)
 
     def class_counts(self, num_classes: int) -> npt.NDArray[np.int64]:
         """How many images each class has; int64, shape (num_classes,)."""
@@ -120,7 +117,7 @@ class Source:
         return relative_name(name, self.root)
 
 
-def pooled(source: Source) -> Split:
+def merge_splits(source: Source) -> Split:
     """All images of a source in one, split after split."""
     splits = list(source.splits.values())
     if len(splits) == 1:
@@ -133,77 +130,7 @@ def pooled(source: Source) -> Split:
     )
 
 
-def source_of_files(
-    name: str, found: Mapping[str, Mapping[str, Sequence[str]]], notes: Sequence[str], root: str
-) -> Source:
-    """Build a Source from ``found``: split -> class -> paths. Classes and paths are sorted by name.
-
-    The classes are those of train (or of all). ``root`` is the folder that the paths are relative to.
-
-    Raises:
-        DataError: val or test has a class that train lacks.
-    """
-    leading = "all" if "all" in found else "train"
-    classes = tuple(sorted(found[leading]))
-    notes = [*notes, *compare_classes(name, {split: sorted(found[split]) for split in found})]
-    splits = {}
-    for split, of_class in found.items():
-        paths: list[str] = []
-        counts = []
-        for class_name in classes:
-            own = sorted(of_class.get(class_name, ()))
-            paths.extend(own)
-            counts.append(len(own))
-        targets = np.repeat(np.arange(len(classes), dtype=np.int64), counts)
-        splits[split] = Split(FileImages(paths), targets)
-    notes.extend(lookalike_notes(name, {each: len(found[leading][each]) for each in classes}))
-    return Source(name, classes, splits, tuple(notes), root)
-
-
-def lookalike_notes(name: str, counts: Mapping[str, int]) -> list[str]:
-    """Notes on classes that may be one class, misspelt; ``counts`` is class -> images."""
-    pairs = lookalikes(counts)
-    notes = [
-        f"{name}: the classes '{one}' ({counts[one]}) and '{other}' ({counts[other]}) differ {how}; if they "
-        "are one class, give it one name"
-        for one, other, how in pairs[:NAMES_SHOWN]
-    ]
-    if len(pairs) > NAMES_SHOWN:
-        notes.append(f"{name}: {len(pairs) - NAMES_SHOWN} more pairs of classes have names that look alike")
-    return notes
-
-
-def compare_classes(name: str, classes: Mapping[str, Sequence[str]]) -> list[str]:
-    """Notes on classes that val or test lacks; ``classes`` is split -> names.
-
-    Raises:
-        DataError: val or test has a class that train lacks.
-    """
-    notes = []
-    for split in ("val", "test"):
-        if split not in classes:
-            continue
-        trained, present = set(classes["train"]), set(classes[split])
-        if unknown := sorted(present - trained):
-            hints = "".join(dict.fromkeys(suggest(each, trained) for each in unknown[:3]))
-            raise DataError(
-                f"{name}: {split} has classes that train lacks, which no network could learn.{hints}\n"
-                f"  only in {split}: {listed(unknown)}\n"
-                f"  in train: {listed(sorted(trained))}\n"
-                "Names must be the same, letter by letter. Rename them, or leave those images out."
-            )
-        if absent := sorted(trained - present):
-            notes.append(f"{split} has no images of {listed(absent)}; its numbers say nothing of them")
-    return notes
-
-
-def is_class_name(name: str) -> bool:
-    """Whether a class can be called so: something to see, on one line, that UTF-8 can write."""
-    unfit = {"Cc", "Cs", "Zl", "Zp"}
-    return bool(name.strip()) and not any(unicodedata.category(char) in unfit for char in name)
-
-
-def listed(names: Sequence[str]) -> str:
+def quoted(names: Sequence[str]) -> str:
     """Names for a message, quoted; beyond ``NAMES_SHOWN`` the rest is counted."""
     shown = ", ".join(f"'{printable(name)}'" for name in names[:NAMES_SHOWN])
     return shown if len(names) <= NAMES_SHOWN else f"{shown} and {len(names) - NAMES_SHOWN} more"

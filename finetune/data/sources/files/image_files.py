@@ -5,11 +5,17 @@ knows (``photo.jpg_large``). A name that says what a file is costs nothing, so o
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
-from finetune.data.sources.files import is_image_name
 from finetune.disk.regular import open_regular
 
+# Looked at by folder scans only: a file that is named outright is read whatever its name ends in.
+IMAGE_EXTENSIONS = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".gif", ".webp", ".avif", ".heic", ".heif"}
+    | {".tif", ".tiff", ".bmp", ".dib", ".pbm", ".pgm", ".pnm", ".ppm", ".jp2", ".j2k", ".jpx"}
+    | {".pcx", ".qoi", ".tga"}
+)
 # What is no image, or none of its own: notes, tables and labels beside images, videos, archives,
 # programs; backups and halves of images, which would be copies; a camera's raw data, which begins like a
 # TIFF file and mostly lies beside its JPEG; slides and layered files. These files are never opened.
@@ -36,9 +42,12 @@ BEGINNINGS = (
 )
 BRANDS = frozenset({b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 BMP_HEADERS = frozenset({12, 40, 52, 56, 64, 108, 124})
+SKIPPED_FILES = "files that are no images were passed over"
+LOOSE_IMAGES = "images outside of the class folders were left out"
+KINDS_SHOWN = 5
 
 
-def is_image(path: str | os.PathLike[str]) -> bool:
+def is_image_file(path: str | os.PathLike[str]) -> bool:
     """Whether a file is an image, as far as its name and, where that says nothing, its first bytes tell."""
     name = os.path.basename(path)  # noqa: PTH119  (a Path takes longer than all the rest)
     if is_image_name(name):
@@ -46,7 +55,13 @@ def is_image(path: str | os.PathLike[str]) -> bool:
     _, dot, extension = name.rpartition(".")
     if (dot and dot + extension.lower() in OTHER_EXTENSIONS) or name.lower().endswith(BACKUPS):
         return False
-    return begins_like_a_image(_head(path))
+    return has_image_signature(_head(path))
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file name ends like an image's."""
+    _, dot, extension = name.rpartition(".")
+    return dot + extension.lower() in IMAGE_EXTENSIONS
 
 
 def is_array_name(name: str) -> bool:
@@ -54,7 +69,7 @@ def is_array_name(name: str) -> bool:
     return name.lower().endswith(".npy")
 
 
-def begins_like_a_image(head: bytes) -> bool:
+def has_image_signature(head: bytes) -> bool:
     """Whether the first :data:`HEAD_BYTES` of a file are those of a format that images are kept in."""
     if head.startswith(BEGINNINGS):
         return True
@@ -66,6 +81,30 @@ def begins_like_a_image(head: bytes) -> bool:
         return int.from_bytes(head[14:18], "little") in BMP_HEADERS and head[6:10] == bytes(4)
     # Netpbm: P1 to P6, white space, and a size or a comment. Text may begin with P and a digit too.
     return head[:1] == b"P" and head[1:2] in b"123456" and head[2:3].isspace() and head[3:4] in b"#0123456789"
+
+
+def skipped_files_note(name: str, kinds: Mapping[str, int]) -> str:
+    """Of files that are no images, anywhere in the folder called ``name``.
+
+    Args:
+        kinds: extension -> files; the most frequent ones are named.
+    """
+    most = sorted(kinds, key=lambda kind: (-kinds[kind], kind))
+    said = [f"{kind} {kinds[kind]}" for kind in most[:KINDS_SHOWN]]
+    if rest := sum(kinds[kind] for kind in most[KINDS_SHOWN:]):
+        said.append(f"others {rest}")
+    return f"{name}: {SKIPPED_FILES} ({', '.join(said)})"
+
+
+def loose_images_note(name: str, count: int) -> str:
+    """Of images that lie directly in the folder called ``name``, which holds class folders."""
+    return f"{name}: {LOOSE_IMAGES} ({count})"
+
+
+def file_kind(name: str) -> str:
+    """Which kind of file a name tells: its extension."""
+    stem, dot, extension = name.rpartition(".")
+    return f".{extension.lower()}" if stem and dot and extension else "no extension"
 
 
 def _head(path: str | os.PathLike[str]) -> bytes:

@@ -9,10 +9,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from finetune.data.sources import recognise
-from finetune.data.sources.files import IMAGE_EXTENSIONS
-from finetune.data.sources.folders import read_folder
-from finetune.data.sources.recognise import OTHER_EXTENSIONS, begins_like_a_image, is_image
+from finetune.data.sources.files import image_files as recognise
+from finetune.data.sources.files.image_files import (
+    IMAGE_EXTENSIONS,
+    OTHER_EXTENSIONS,
+    has_image_signature,
+    is_image_file,
+)
+from finetune.data.sources.folders.read import read_folder
 from finetune.deploy.inputs import check_inputs, expand
 from finetune.errors import DataError
 
@@ -59,13 +63,13 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_first_bytes_tell(format: str, name: str, tmp_path: Path) -> None:
-    assert is_image(image(tmp_path / name, format))
+    assert is_image_file(image(tmp_path / name, format))
 
 
 @pytest.mark.parametrize("name", STRAYS)
 def test_what_is_no_image(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(STRAYS[name])
-    assert not is_image(tmp_path / name)
+    assert not is_image_file(tmp_path / name)
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "nothing", "broken link"])
@@ -77,16 +81,16 @@ def test_what_is_no_file(kind: str, tmp_path: Path) -> None:
         os.mkfifo(path)
     elif kind == "broken link":
         path.symlink_to("elsewhere")
-    assert not is_image(path)
+    assert not is_image_file(path)
 
 
 def test_names_that_say_it_are_believed_and_not_opened(tmp_path: Path, opened: list[str]) -> None:
     for extension in IMAGE_EXTENSIONS:
         (tmp_path / f"a{extension.upper()}").write_bytes(b"x")
-        assert is_image(tmp_path / f"a{extension.upper()}")
+        assert is_image_file(tmp_path / f"a{extension.upper()}")
     # Copies that programs left of what they changed, raw data beside its JPEG, notes.
     for name in (*(f"a.jpg{extension}" for extension in OTHER_EXTENSIONS), "a.jpg~", "a.jpg_original"):
-        assert not is_image(image(tmp_path / name))
+        assert not is_image_file(image(tmp_path / name))
     assert opened == []
     assert not IMAGE_EXTENSIONS & OTHER_EXTENSIONS
 
@@ -94,7 +98,7 @@ def test_names_that_say_it_are_believed_and_not_opened(tmp_path: Path, opened: l
 def test_bytes_that_mean_nothing() -> None:
     for length in range(33):
         for byte in (b"\0", b" ", b"B", b"P", b"\xff"):
-            assert not begins_like_a_image(byte * length)
+            assert not has_image_signature(byte * length)
 
 
 def classes(root: Path) -> Path:

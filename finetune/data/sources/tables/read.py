@@ -6,11 +6,12 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from finetune.data.sources.cells import NEEDED, Cells, read_cells
-from finetune.data.sources.class_names import same_names
-from finetune.data.sources.dataset import AS_FOUND, Reading, Source, is_class_name, listed, source_of_files
-from finetune.data.sources.split_columns import SplitColumn, find_split_column
-from finetune.data.sources.table_paths import find_paths
+from finetune.data.dataset import DEFAULT_OPTIONS, Source, SourceOptions, quoted
+from finetune.data.sources.files.from_paths import source_from_paths
+from finetune.data.sources.names.class_names import equivalent_names, is_class_name
+from finetune.data.sources.tables.cells import NEEDED, Cells, read_cells
+from finetune.data.sources.tables.paths import find_paths
+from finetune.data.sources.tables.split_columns import SplitColumn, find_split_column
 from finetune.errors import DataError, printable
 
 # Beyond so many faults, the rest is counted.
@@ -77,12 +78,12 @@ class Table:
             raise DataError(f"{self.name}: a header, but no rows: list the images, one a line")
         found = self.splits()
         if "all" not in found and "train" not in found:
-            raise DataError(f"{self.name}: no row has the split train, only {listed(sorted(found))}")
+            raise DataError(f"{self.name}: no row has the split train, only {quoted(sorted(found))}")
         notes = list(self.notes)
         if list(found) == ["train"]:
             notes.append(f"{self.name}: every row's split is train; val and test are carved out of it")
             found = {"all": found["train"]}
-        return source_of_files(self.name, found, notes, os.path.normpath(self.folder))
+        return source_from_paths(self.name, found, notes, os.path.normpath(self.folder))
 
     def _told(self) -> list[str]:
         faults = sorted((fault for fault in self.faults if not fault.told), key=lambda each: each.line)
@@ -97,7 +98,7 @@ class Table:
         return lines
 
 
-def read_table(table: Path, reading: Reading = AS_FOUND) -> Source:
+def read_table(table: Path, reading: SourceOptions = DEFAULT_OPTIONS) -> Source:
     """Read a CSV file: a header with the columns path and label, perhaps split, in any order, among others.
 
     UTF-8, with or without a byte-order mark; commas, semicolons, tabs or vertical bars; quotes as in RFC
@@ -111,10 +112,10 @@ def read_table(table: Path, reading: Reading = AS_FOUND) -> Source:
             not, a file that is missing or listed twice with different answers, labels that differ in case,
             spaces or Unicode form only, a label in val or test that train lacks.
     """
-    return look_through_table(table, reading).source()
+    return examine_table(table, reading).source()
 
 
-def look_through_table(table: Path, reading: Reading = AS_FOUND) -> Table:
+def examine_table(table: Path, reading: SourceOptions = DEFAULT_OPTIONS) -> Table:
     """As :func:`read_table`, with all faults found and none raised.
 
     Raises:
@@ -150,7 +151,7 @@ def column_values(table: Path, column: str) -> dict[str, str]:
     place, path = cells.place(column), cells.header_place("path")
     if place is None or [each.casefold() for each in cells.header].count(column.strip().casefold()) > 1:
         raise DataError(
-            f"{name}: there must be one column '{printable(column)}'; it has {listed(cells.header)}"
+            f"{name}: there must be one column '{printable(column)}'; it has {quoted(cells.header)}"
         )
     files = find_paths([row[path] for _, row in cells.rows], table.parent).paths
     values: dict[str, str] = {}
@@ -169,7 +170,7 @@ def _class_name(label: str) -> str:
     return unicodedata.normalize("NFC", label.strip())
 
 
-def _note_unused(cells: Cells, split: SplitColumn, reading: Reading, found: Table) -> None:
+def _note_unused(cells: Cells, split: SplitColumn, reading: SourceOptions, found: Table) -> None:
     used = {"path", "label", (reading.group_column or "").strip().casefold()}
     unused = [
         each
@@ -179,7 +180,7 @@ def _note_unused(cells: Cells, split: SplitColumn, reading: Reading, found: Tabl
     empty = reading.split_column is None and not split.columns
     unused = [each for each in unused if not (empty and each.casefold() == "split")]
     if unused:
-        found.notes.append(f"{found.name}: columns that were not used: {listed(unused)}")
+        found.notes.append(f"{found.name}: columns that were not used: {quoted(unused)}")
 
 
 def _row(
@@ -252,7 +253,7 @@ def _check_spelling(rows: list[Row], found: Table) -> None:
     first: dict[str, Row] = {}
     for row in rows:
         first.setdefault(row.label, row)
-    for later, earlier in same_names(first):
+    for later, earlier in equivalent_names(first):
         row = first[later]
         what = (
             f"the label '{printable(later)}' differs from '{printable(earlier)}' in line "

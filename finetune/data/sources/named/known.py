@@ -3,22 +3,20 @@
 And drawn images, for runs that only show that everything fits together.
 """
 
-import colorsys
 import dataclasses
 import logging
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
 
 from finetune.data.cache.folder import VARIABLE, cache_folder
-from finetune.data.keys import key
-from finetune.data.sources.archives import unpack
-from finetune.data.sources.dataset import Source, Split
-from finetune.data.sources.download import check_sha1, fetch
-from finetune.data.sources.folders import read_folder
-from finetune.data.sources.images import ArrayImages
+from finetune.data.dataset import Source, Split
+from finetune.data.images import ArrayImages
+from finetune.data.sources.folders.read import read_folder
+from finetune.data.sources.named.archives import unpack
+from finetune.data.sources.named.download import check_sha1, fetch
+from finetune.data.sources.named.drawn import draw_source
 from finetune.errors import DataError
 from finetune.recipe.catalog import DRAWN
 
@@ -37,7 +35,7 @@ def read_known(name: str) -> Source:
     """
     readers: dict[str, Callable[[], Source]] = {
         "digits": read_digits,
-        DRAWN: drawn_source,
+        DRAWN: draw_source,
         "hotdog": read_hotdog,
     }
     source = readers[name]()
@@ -90,57 +88,6 @@ def read_hotdog(
         unpack(archive, folder, member="hotdog")
     found = read_folder(folder)
     return dataclasses.replace(found, name="hotdog")
-
-
-def drawn_source(num_classes: int = 3, per_class: int = 8, size: int = 64, seed: int = 0) -> Source:
-    """Drawn images: each class has a colour and a shape; where it is and how large it is varies.
-
-    ``per_class`` images of ``size`` x ``size`` pixels in train, half as many (at least two) in val and in
-    test. The same arguments give the same pixels.
-    """
-    classes = tuple(f"drawn_{number}" for number in range(num_classes))
-    splits = {}
-    for split, count in (
-        ("train", per_class),
-        ("val", max(2, per_class // 2)),
-        ("test", max(2, per_class // 2)),
-    ):
-        pixels = np.stack(
-            [
-                np.asarray(_drawn(label, num_classes, size, key(seed, split, label, number)))
-                for label in range(num_classes)
-                for number in range(count)
-            ]
-        )
-        targets = np.repeat(np.arange(num_classes, dtype=np.int64), count)
-        splits[split] = Split(ArrayImages(pixels, f"drawn/{split}"), targets)
-    return Source("drawn images", classes, splits)
-
-
-def in_pairs(source: Source) -> Source:
-    """Drawn images that belong together, two of a class each, for recipes with groups."""
-    splits, begun = {}, 0
-    for name, split in source.splits.items():
-        splits[name] = dataclasses.replace(split, groups=begun + np.arange(len(split), dtype=np.int64) // 2)
-        begun += len(split)
-    return dataclasses.replace(source, splits=splits)
-
-
-def _drawn(label: int, num_classes: int, size: int, draw_key: int) -> Image.Image:
-    rng = np.random.Generator(np.random.PCG64(draw_key))
-    background = tuple(int(value) for value in rng.integers(200, 256, 3))
-    image = Image.new("RGB", (size, size), background)
-    red, green, blue = colorsys.hsv_to_rgb(label / num_classes, 0.9, 0.7)
-    side = float(rng.uniform(0.4, 0.7)) * size
-    left, top = (float(value) * (size - side) for value in rng.uniform(0.0, 1.0, 2))
-    colour = (round(255 * red), round(255 * green), round(255 * blue))
-    pen = ImageDraw.Draw(image)
-    if label % 3 == 0:
-        pen.ellipse((left, top, left + side, top + side), fill=colour)
-    else:
-        circle = (left + side / 2, top + side / 2, side / 2)
-        pen.regular_polygon(circle, n_sides=5 - label % 3, rotation=int(rng.integers(0, 90)), fill=colour)
-    return image
 
 
 def _tenths(name: str) -> Callable[[int, int | None], None]:

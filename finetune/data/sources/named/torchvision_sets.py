@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune.data.cache.folder import VARIABLE, cache_folder
-from finetune.data.sources.dataset import Source, Split, compare_classes, listed
-from finetune.data.sources.images import ArrayImages, FileImages, Images, TorchvisionImages
+from finetune.data.dataset import Source, Split, quoted
+from finetune.data.images import ArrayImages, FileImages, Images, TorchvisionImages
+from finetune.data.sources.names.class_checks import check_split_classes
 from finetune.errors import DataError, printable
 from finetune.offline import because, is_offline
 from finetune.recipe.catalog import suggest
@@ -231,10 +232,10 @@ def _named(source_name: str, dataset: Any, splits: dict[str, Split], notes: list
     counts = leading.class_counts(len(names))
     kept = np.flatnonzero(counts)
     if empty := [name for name, count in zip(names, counts, strict=True) if not count]:
-        notes.append(f"{source_name}: {listed(empty)} has no images to train on, and is no class here")
+        notes.append(f"{source_name}: {quoted(empty)} has no images to train on, and is no class here")
     if "train" in splits:
         present = {name: [names[k] for k in np.unique(split.targets)] for name, split in splits.items()}
-        notes.extend(compare_classes(source_name, present))
+        notes.extend(check_split_classes(source_name, present))
     place = np.full(len(names), -1, dtype=np.int64)
     place[kept] = np.arange(len(kept))
     renumbered = {name: Split(split.images, place[split.targets]) for name, split in splits.items()}

@@ -53,7 +53,7 @@ class SplitName:
         return not self.rest
 
 
-def words_of(name: str) -> tuple[str, ...]:
+def name_words(name: str) -> tuple[str, ...]:
     """The words of a name in lower case; digits are words of their own."""
     found: list[str] = []
     for token in _WORD.findall(_JOINED.sub("holdout", unicodedata.normalize("NFKC", name))):
@@ -65,12 +65,12 @@ def words_of(name: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def split_name(name: str) -> SplitName | None:
+def parse_split_name(name: str) -> SplitName | None:
     """The split that a folder, column or value is named after; None where no word, or two, say one.
 
     Train and val together are train, as `trainval` is.
     """
-    words = words_of(name)
+    words = name_words(name)
     splits = {SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS}
     if splits == {"train", "val"}:
         splits = {"train"}
@@ -80,29 +80,29 @@ def split_name(name: str) -> SplitName | None:
     return SplitName(splits.pop(), tuple(word for word in said if not word.isdigit()))
 
 
-def split_of(name: str) -> str | None:
+def split_from_name(name: str) -> str | None:
     """The split that a name says and nothing else: train, val, test or None."""
-    found = split_name(name)
+    found = parse_split_name(name)
     return found.split if found is not None and found.plain else None
 
 
-def says_nothing(name: str) -> bool:
+def is_generic_name(name: str) -> bool:
     """Whether a folder's name tells no class: plain words (`images`, `part 2`), or a date (`2021-06`)."""
-    words = words_of(name)
+    words = name_words(name)
     plain = any(word in PLAIN_WORDS for word in words) and all(
         word in PLAIN_WORDS or word.isdigit() for word in words
     )
     return plain or _DATE.fullmatch(name.strip()) is not None
 
 
-def is_unlabelled(name: str) -> bool:
+def is_unlabelled_name(name: str) -> bool:
     """Whether a folder is named after images that have no labels."""
-    return any(word in UNLABELLED_WORDS for word in words_of(name))
+    return any(word in UNLABELLED_WORDS for word in name_words(name))
 
 
-def has_only(name: str, words: Collection[str]) -> bool:
+def has_only_words(name: str, words: Collection[str]) -> bool:
     """Whether a name consists of some of ``words``, and of digits."""
-    own = words_of(name)
+    own = name_words(name)
     return any(word in words for word in own) and all(word in words or word.isdigit() for word in own)
 
 

@@ -16,13 +16,19 @@ FREQUENT = 20
 NEIGHBOURS = 12
 
 
+def is_class_name(name: str) -> bool:
+    """Whether a class can be called so: something to see, on one line, that UTF-8 can write."""
+    unfit = {"Cc", "Cs", "Zl", "Zp"}
+    return bool(name.strip()) and not any(unicodedata.category(char) in unfit for char in name)
+
+
 def folded(name: str) -> str:
     """What is left of a name without case, outer and repeated spaces, Unicode form and invisible marks."""
     composed = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     return " ".join("".join(char for char in composed if unicodedata.category(char) != "Cf").split())
 
 
-def same_names(names: Iterable[str]) -> list[tuple[str, str]]:
+def equivalent_names(names: Iterable[str]) -> list[tuple[str, str]]:
     """Pairs (later, first) of names that differ in case, spaces or Unicode form only, in the given order."""
     first: dict[str, str] = {}
     pairs: dict[tuple[str, str], None] = {}
@@ -33,9 +39,9 @@ def same_names(names: Iterable[str]) -> list[tuple[str, str]]:
     return list(pairs)
 
 
-def lookalikes(counts: Mapping[str, int]) -> list[tuple[str, str, str]]:
+def similar_names(counts: Mapping[str, int]) -> list[tuple[str, str, str]]:
     """Pairs of class names that may be one class, with how they differ: a plural, separators, accents, a
-    letter. ``counts`` is class -> images. Names that :func:`same_names` pairs are not among them.
+    letter. ``counts`` is class -> images. Names that :func:`equivalent_names` pairs are not among them.
 
     Names that differ in numbers are two classes.
     """

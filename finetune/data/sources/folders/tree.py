@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from finetune.data.sources.files import identity, is_directory, scan
-from finetune.data.sources.left_out import kind_of
-from finetune.data.sources.recognise import is_array_name, is_image
+from finetune.data.sources.files.image_files import file_kind, is_array_name, is_image_file
+from finetune.data.sources.files.walk import file_identity, is_directory, list_folder
 
 
 @dataclass(eq=False)
@@ -54,22 +53,22 @@ def read_tree(root: Path) -> tuple[Folder, Counter[str]]:
     """
     others = Counter[str]()
     top = Folder("")
-    home = identity(root)
+    home = file_identity(root)
     arrays = []
     stack = [(top, os.fspath(root), 0, {home})]
     while stack:
         folder, path, depth, seen = stack.pop()
         inner = []
-        for entry in scan(path):
+        for entry in list_folder(path):
             if not is_directory(entry):
-                if is_image(entry.path):
+                if is_image_file(entry.path):
                     folder.direct.append(entry.path)
                 elif is_array_name(entry.name):
-                    arrays.append((folder, entry.path, kind_of(entry.name)))
+                    arrays.append((folder, entry.path, file_kind(entry.name)))
                 else:
-                    others[kind_of(entry.name)] += 1
+                    others[file_kind(entry.name)] += 1
                 continue
-            this = identity(entry.path)
+            this = file_identity(entry.path)
             # From the second level on, all that lies below one folder shares what was seen.
             within = seen if depth > 1 else {*seen}
             if this in within:

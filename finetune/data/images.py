@@ -26,7 +26,7 @@ class Images(Protocol):
     """Images by number. Picklable, so that loader processes can be started in any way."""
 
     @property
-    def in_threads(self) -> bool:
+    def thread_safe(self) -> bool:
         """Whether several threads may open images at once."""
         ...
 
@@ -68,7 +68,7 @@ class Images(Protocol):
 class FileImages:
     """Files. A million paths take one block of memory, which loader processes share without copying."""
 
-    in_threads = True
+    thread_safe = True
 
     def __init__(self, paths: Iterable[str | Path]) -> None:
         names, ends = bytearray(), array("q")
@@ -120,7 +120,7 @@ class ArrayImages:
     Image 12 is called ``<prefix>/12``.
     """
 
-    in_threads = True
+    thread_safe = True
 
     def __init__(self, pixels: npt.NDArray[np.uint8], prefix: str) -> None:
         if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4) or pixels.shape[3:] not in ((), (3,)):
@@ -154,7 +154,7 @@ class TorchvisionImages:
     """
 
     # Someone else's code, which may move about in one open file.
-    in_threads = False
+    thread_safe = False
 
     def __init__(self, dataset: Any, prefix: str) -> None:
         self._dataset = dataset
@@ -187,7 +187,7 @@ class TorchvisionImages:
         return None
 
 
-class SomeImages:
+class SelectedImages:
     """Those of ``images`` that ``indices`` (int64) names, in that order."""
 
     def __init__(self, images: Images, indices: npt.NDArray[np.int64]) -> None:
@@ -195,8 +195,8 @@ class SomeImages:
         self._indices = indices
 
     @property
-    def in_threads(self) -> bool:
-        return self._images.in_threads
+    def thread_safe(self) -> bool:
+        return self._images.thread_safe
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -225,8 +225,8 @@ class JoinedImages:
         self._ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
 
     @property
-    def in_threads(self) -> bool:
-        return all(part.in_threads for part in self._parts)
+    def thread_safe(self) -> bool:
+        return all(part.thread_safe for part in self._parts)
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -256,12 +256,12 @@ class JoinedImages:
         return self._parts[which], index - (int(self._ends[which - 1]) if which else 0)
 
 
-def selected(images: Images, indices: Sequence[int] | npt.NDArray[np.int64]) -> Images:
+def select_images(images: Images, indices: Sequence[int] | npt.NDArray[np.int64]) -> Images:
     """Those of ``images`` that ``indices`` names; a selection of a selection stays one step deep."""
     wanted = np.asarray(indices, dtype=np.int64)
-    if isinstance(images, SomeImages):
-        return SomeImages(images._images, images._indices[wanted])
-    return SomeImages(images, wanted)
+    if isinstance(images, SelectedImages):
+        return SelectedImages(images._images, images._indices[wanted])
+    return SelectedImages(images, wanted)
 
 
 def _digest_of_pixels(image: Image.Image) -> bytes:

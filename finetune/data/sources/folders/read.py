@@ -6,22 +6,23 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from finetune.data.sources.class_names import same_names
-from finetune.data.sources.dataset import Source, is_class_name, listed, source_of_files
-from finetune.data.sources.layout import (
-    MEANT,
-    Doubt,
+from finetune.data.dataset import Source, quoted
+from finetune.data.sources.files.from_paths import source_from_paths
+from finetune.data.sources.files.image_files import loose_images_note, skipped_files_note
+from finetune.data.sources.folders.layout import (
+    AS_CLASSES_HINT,
+    AmbiguousLayoutError,
     class_folders,
-    find_splits,
+    find_split_folders,
     has_two_splits,
     named_like_splits,
     parts_of_classes,
     splits_below,
     splits_inside,
 )
-from finetune.data.sources.left_out import outside, passed_over
-from finetune.data.sources.split_names import USUAL_NAMES, split_name
-from finetune.data.sources.tree import Folder, read_tree
+from finetune.data.sources.folders.tree import Folder, read_tree
+from finetune.data.sources.names.class_names import equivalent_names, is_class_name
+from finetune.data.sources.names.split_names import USUAL_NAMES, parse_split_name
 from finetune.errors import DataError, printable
 
 Classes = dict[str, list[str]]
@@ -49,15 +50,15 @@ def read_folder(root: Path, *, as_classes: bool = False) -> Source:
         raise DataError(_nothing(name, top, others))
     notes = []
     if top.direct:
-        notes.append(outside(name, len(top.direct)))
+        notes.append(loose_images_note(name, len(top.direct)))
     if others:
-        notes.append(passed_over(name, others))
+        notes.append(skipped_files_note(name, others))
     if as_classes:
         found = {"all": _named(name, top.folders)}
     else:
         found = _as_splits(name, top, notes) or {"all": _as_classes(name, top, notes)}
     _check_names(name, found)
-    return source_of_files(name, found, notes, os.fspath(root))
+    return source_from_paths(name, found, notes, os.fspath(root))
 
 
 def _as_splits(name: str, top: Folder, notes: list[str]) -> dict[str, Classes] | None:
@@ -65,8 +66,8 @@ def _as_splits(name: str, top: Folder, notes: list[str]) -> dict[str, Classes] |
     where, around = name, top
     while True:
         try:
-            splits = find_splits(around)
-        except Doubt as doubt:
+            splits = find_split_folders(around)
+        except AmbiguousLayoutError as doubt:
             raise DataError(f"{where}: {doubt}") from None
         if splits:
             break
@@ -78,12 +79,12 @@ def _as_splits(name: str, top: Folder, notes: list[str]) -> dict[str, Classes] |
     if around is not top:
         notes.append(f"{name}: read from {where}, the only folder with images in it")
     if beside := [each.name for each in around.holding if each not in splits]:
-        notes.append(f"{where}: images without labels in {listed(beside)} were left out")
+        notes.append(f"{where}: images without labels in {quoted(beside)} were left out")
     found, taken = _classes_of_splits(where, splits, notes)
     if "train" not in found:
         first = printable(next(iter(taken.values())))
         raise DataError(
-            f"{where}: no train/ with class folders in it, only {listed(list(taken.values()))}. To use one "
+            f"{where}: no train/ with class folders in it, only {quoted(list(taken.values()))}. To use one "
             f"of them as a data set of its own, give that folder: {where}/{first}"
         )
     if any(each.lower() not in USUAL_NAMES for each in taken.values()):
@@ -117,18 +118,19 @@ def _classes_of_splits(
             )
             continue
         if split in taken:
-            both = listed(sorted([taken[split], folder.name]))
+            both = quoted(sorted([taken[split], folder.name]))
             raise DataError(f"{where}: {both} both mean {split}. Keep one of them.")
         taken[split] = folder.name
         if inner is not folder:
             notes.append(f"{inside}: the classes are the folders in {printable(inner.name)}/")
             inside = f"{inside}/{printable(inner.name)}"
         if inner.direct:
-            notes.append(outside(inside, len(inner.direct)))
+            notes.append(loose_images_note(inside, len(inner.direct)))
         if has_two_splits(inner.holding) or any(map(splits_inside, inner.holding)):
             raise DataError(
                 f"{inside}: is called {split}, and holds folders called train, val or test itself. If it is "
-                f"a data set of its own, give {inside}. If these are the classes, give {inside} and {MEANT}."
+                f"a data set of its own, give {inside}. If these are the classes, give "
+                f"{inside} and {AS_CLASSES_HINT}."
             )
         _check_parts(inside, inner, notes)
         _note_split_names(inside, inner, notes)
@@ -145,25 +147,25 @@ def _as_classes(name: str, top: Folder, notes: list[str]) -> Classes:
         len(named) == len(holding) or has_two_splits([each for each in holding if each.name in named])
     ):
         raise DataError(
-            f"{name}: {listed(named)} hold images, but no class folders. "
+            f"{name}: {quoted(named)} hold images, but no class folders. "
             "Put each class's images into a folder of its own, as in train/cat/1.jpg and train/dog/1.jpg, "
             "or list the images in a CSV file with the columns path and label. "
-            f"If these are the classes, {MEANT}."
+            f"If these are the classes, {AS_CLASSES_HINT}."
         )
     if nested := [folder.name for folder in holding if splits_inside(folder)]:
         first = printable(nested[0])
         raise DataError(
-            f"{name}: {listed(nested)} hold folders called train, val or test themselves. If they are data "
+            f"{name}: {quoted(nested)} hold folders called train, val or test themselves. If they are data "
             f"sets of their own, give one, such as {name}/{first}. If they are classes, the "
             f"split comes first, as in train/{first}/1.jpg. If they are classes, and what is in them is no "
-            f"split, {MEANT}."
+            f"split, {AS_CLASSES_HINT}."
         )
     if by_class := splits_below(holding):
         folder, split, class_name = by_class
         raise DataError(
-            f"{name}: the names of {listed([each.name for each in holding])} tell a class and a split. Put "
+            f"{name}: the names of {quoted([each.name for each in holding])} tell a class and a split. Put "
             f"the split first: {printable(folder)}/ becomes {split}/{printable(class_name)}/. If each is a "
-            f"class, {MEANT}."
+            f"class, {AS_CLASSES_HINT}."
         )
     if len(holding) == 1 and len(top.folders) == 1 and not holding[0].direct and len(holding[0].holding) > 1:
         inner = f"{name}/{printable(holding[0].name)}"
@@ -174,8 +176,8 @@ def _as_classes(name: str, top: Folder, notes: list[str]) -> Classes:
 
 
 def _note_split_names(where: str, folder: Folder, notes: list[str]) -> None:
-    if names := [each.name for each in folder.holding if split_name(each.name)]:
-        notes.append(f"{where}: {listed(names)}: a split's name, but no splits are there; read as classes")
+    if names := [each.name for each in folder.holding if parse_split_name(each.name)]:
+        notes.append(f"{where}: {quoted(names)}: a split's name, but no splits are there; read as classes")
 
 
 def _check_parts(where: str, folder: Folder, notes: list[str]) -> None:
@@ -186,11 +188,11 @@ def _check_parts(where: str, folder: Folder, notes: list[str]) -> None:
     """
     try:
         same = parts_of_classes(folder.holding)
-    except Doubt as doubt:
+    except AmbiguousLayoutError as doubt:
         raise DataError(f"{where}: {doubt}") from None
     if same:
         notes.append(
-            f"{where}: the classes hold the same folders, {listed(same)}, which were read as parts of them"
+            f"{where}: the classes hold the same folders, {quoted(same)}, which were read as parts of them"
         )
 
 
@@ -198,7 +200,7 @@ def _named(where: str, folders: Sequence[Folder]) -> Classes:
     """Class name -> images. Names are brought to Unicode's composed form: macOS writes the other one."""
     if empty := [each.name for each in folders if not each.has_images]:
         raise DataError(
-            f"{where}: no images in {listed(empty)}. Add images, or remove the folder if it is no class."
+            f"{where}: no images in {quoted(empty)}. Add images, or remove the folder if it is no class."
         )
     found: Classes = {}
     for folder in folders:
@@ -220,8 +222,8 @@ def _check_names(name: str, found: dict[str, Classes]) -> None:
     for split, classes in found.items():
         for each in classes:
             places.setdefault(each, each if split == "all" else f"{split}/{each}")
-    if pairs := same_names(places):
-        both = "; ".join(f"{listed([places[first], places[later]])}" for later, first in pairs[:5])
+    if pairs := equivalent_names(places):
+        both = "; ".join(f"{quoted([places[first], places[later]])}" for later, first in pairs[:5])
         more = f" and {len(pairs) - 5} more" if len(pairs) > 5 else ""
         raise DataError(
             f"{name}: classes whose names differ in case, spaces or Unicode form only: {both}{more}. Put the "
@@ -237,7 +239,7 @@ def _nothing(name: str, top: Folder, others: Counter[str]) -> str:
             "folder of its own, or list the images in a CSV file with the columns path and label."
         )
     if top.folders:
-        return f"{name}: no images in {listed([folder.name for folder in top.folders])}{_beside(others)}."
+        return f"{name}: no images in {quoted([folder.name for folder in top.folders])}{_beside(others)}."
     return f"{name}: no images and no class folders{_beside(others)}."
 
 

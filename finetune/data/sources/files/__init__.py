@@ -1,0 +1,1 @@
+"""Image files on disk: walking folders, recognising images, and building a source from paths."""

@@ -1,0 +1,1 @@
+"""A folder as a source: one folder per class, with or without split folders around them."""
