@@ -110,11 +110,10 @@ def evaluate(
     def measured() -> "Evaluation":
         return evaluate_trained(
             trained,
-            judged.name,
             judged.images,
-            where,
-            size,
-            precision.value,
+            judged.name,
+            batch_size=size,
+            precision=precision.value,
             watch=lambda batches: show_progress(batches, "batch", math.ceil(len(judged.images) / size)),
         )
 

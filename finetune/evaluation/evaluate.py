@@ -1,9 +1,9 @@
-"""A network and a split -> logits -> :class:`Evaluation`."""
+"""Evaluate a network: run it over batches of images, and compute metrics from its logits."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -11,19 +11,16 @@ from numpy.typing import NDArray
 from torch import nn
 
 from finetune.data.batches.batch import Batch
-from finetune.data.batches.loaders import eval_batches
-from finetune.data.batches.options import ReadOptions
 from finetune.data.dataset import Split
 from finetune.errors import BadImageError, DataError
 from finetune.evaluation.metrics import Metrics, classification_metrics
 from finetune.evaluation.probabilities import in_digits, softmax
-from finetune.image.preprocessing import Preprocessing
 from finetune.model.layers.modes import preserve_modes
 
 
 @dataclass(frozen=True)
 class Collected:
-    """What a network says about the images of a split, in the split's order.
+    """A network's logits for the images of a split, in the order of the split.
 
     Attributes:
         logits: (N, C) float32.
@@ -40,9 +37,14 @@ class Collected:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A split's metrics, and the logits that they come from.
+    """The metrics of a network on a split, and the logits behind them.
 
-    ``split`` is train, val, test or all; ``precision`` what the network computed them in.
+    Attributes:
+        metrics: the metrics.
+        collected: the logits.
+        images: the split.
+        split: its name, such as ``train``, ``val``, ``test`` or ``all``.
+        precision: the precision of the forward passes.
     """
 
     metrics: Metrics
@@ -51,16 +53,35 @@ class Evaluation:
     split: str
     precision: str = "fp32"
 
-    def to_dict(self) -> dict[str, Any]:
-        """One flat JSON object: the metrics, ``split``, ``precision``, and the images that were skipped,
-        with reasons.
+    @classmethod
+    def of(
+        cls,
+        collected: Collected,
+        classes: tuple[str, ...],
+        images: Split,
+        split: str,
+        precision: str = "fp32",
+    ) -> Self:
+        """Compute the metrics of ``collected``, the logits for ``images``.
+
+        Raises:
+            FinetuneError: a logit is infinite or not a number.
         """
+        metrics = classification_metrics(collected.logits, collected.targets, classes)
+        return cls(metrics, collected, images, split, precision)
+
+    def to_dict(self) -> dict[str, Any]:
+        """One flat JSON object: the metrics, ``split``, ``precision``, and the ``skipped`` images."""
         skipped = [{"path": error.name, "reason": error.reason} for error in self.collected.bad]
-        about = {"split": self.split, "precision": self.precision, "skipped": skipped}
-        return self.metrics.to_dict() | about
+        return self.metrics.to_dict() | {
+            "split": self.split,
+            "precision": self.precision,
+            "skipped": skipped,
+        }
 
     def predictions(self) -> Iterator[list[Any]]:
-        """A table, header first: path, label, predicted, correct, probability, and one column a class."""
+        """Yield the rows of a table, header first: path, label, predicted, correct, probability, and one
+        column per class."""
         classes = self.metrics.classes
         yield ["path", "label", "predicted", "correct", "probability", *(f"prob_{name}" for name in classes)]
         found = self.collected
@@ -85,15 +106,15 @@ def collect_logits(
 ) -> Collected:
     """Run ``module``, which must be on ``device``, in eval mode over ``batches``.
 
-    Only logits are kept, so that memory does not grow with the images' size. Each module's own mode is put
-    back afterwards: a network that is being trained has frozen parts in eval mode.
+    Only logits are kept, so memory does not grow with the size of the images. Afterwards every submodule has
+    the mode that it had before: a network in training has frozen parts in eval mode.
 
     Args:
-        batches: images with their labels, as from :func:`finetune.data.batches.loaders.eval_batches`.
-        autocast: entered for the forward passes; None computes in the weights' own type.
+        batches: images with labels, as from :func:`finetune.data.batches.loaders.eval_batches`.
+        autocast: the context of the forward passes; None computes in the type of the weights.
 
     Raises:
-        DataError: there is no readable image.
+        DataError: there are no readable images.
     """
     logits, targets, indices = [], [], []
     bad: list[BadImageError] = []
@@ -109,38 +130,5 @@ def collect_logits(
             indices.append(np.asarray(batch.indices, dtype=np.int64))
     if not logits:
         detail = f" ({len(bad)} could not be read, the first: {bad[0]})" if bad else ""
-        raise DataError(f"there is no image to evaluate{detail}")
+        raise DataError(f"there are no images to evaluate{detail}")
     return Collected(np.concatenate(logits), np.concatenate(targets), np.concatenate(indices), tuple(bad))
-
-
-def evaluate_split(
-    module: nn.Module,
-    images: Split,
-    split: str,
-    classes: tuple[str, ...],
-    preprocessing: Preprocessing,
-    *,
-    device: torch.device,
-    batch_size: int,
-    workers: int = 0,
-    on_bad_image: Literal["error", "skip"] = "error",
-    precision: str = "fp32",
-    autocast: AbstractContextManager[Any] | None = None,
-    watch: Callable[[Iterable[Batch]], Iterable[Batch]] = iter,
-) -> Evaluation:
-    """Evaluate ``module`` on ``images``, whose targets count in the order of ``classes``.
-
-    Args:
-        split: what the result is called: train, val, test or all.
-        precision: what the result says of ``autocast``, the context of the forward passes.
-        watch: passes the batches on and may show how far they are.
-
-    Raises:
-        BadImageError: an image cannot be read and ``on_bad_image`` is error.
-        DataError: there is no readable image.
-        FinetuneError: the network computes logits that are not finite.
-    """
-    batches = eval_batches(images, preprocessing, ReadOptions(batch_size, workers, on_bad_image))
-    collected = collect_logits(module, watch(batches), device, autocast)
-    metrics = classification_metrics(collected.logits, collected.targets, classes)
-    return Evaluation(metrics, collected, images, split, precision)

@@ -1,11 +1,12 @@
-"""Logits and targets -> the numbers of an evaluation, the accuracy with its interval.
+"""Metrics of a classifier on a set of images: accuracy with its interval, loss, calibration, per class.
 
-Without scipy and scikit-learn, whose import takes longer than a small run's first epoch; tests hold the
-numbers against theirs.
+:data:`METRICS` registers each metric once. JSON and the screen read that table. The module imports neither
+scipy nor scikit-learn, whose import takes longer than the first epoch of a small run; tests compare the
+numbers with theirs.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any
@@ -13,21 +14,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.errors import DataError, FinetuneError
+from finetune.errors import DataError, FinetuneError, require_known
 from finetune.evaluation.probabilities import log_softmax
 
 CALIBRATION_BINS = 15
 TOP_K = 5
-# Rows of logits that are turned into float64 probabilities at a time: bounds the memory, not the result.
+# Rows of logits converted to float64 probabilities at a time. Bounds the memory; the result is the same.
 CHUNK = 4096
 
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """One class against the rest.
+    """Metrics of one class against all others.
 
-    What has no denominator is 0: the precision of a class that was never predicted, the recall of one that
-    has no image. ``support`` is its number of images.
+    A rate without a denominator is 0: the precision of a class that was never predicted, the recall of a
+    class without images. ``support`` is the number of images of the class.
     """
 
     name: str
@@ -42,50 +43,93 @@ class ClassMetrics:
 
 
 @dataclass(frozen=True)
-class Metrics:
-    """What :func:`classification_metrics` computes. Rates are fractions from 0 to 1.
+class Outcomes:
+    """The quantities that metrics are computed from, for N images in C classes.
 
     Attributes:
-        top1, top1_low, top1_high: accuracy and its Wilson 95% interval.
-        n: images.
-        top5: share of images whose class is among the five best; None where there are five classes or
-            fewer, and it would say nothing.
-        loss: mean negative log-likelihood of the softmax, in nats.
-        balanced_accuracy, macro_f1: means of recall and F1 over the classes that have images.
-        ece: expected calibration error; see :func:`calibration_error`.
+        logits: (N, C).
+        targets: (N,) true class indices.
+        correct: (N,) whether the prediction is right.
+        log_likelihood: (N,) log-probability of the true class.
+        confidence: (N,) probability of the predicted class.
+        per_class: one entry per class, in logit order.
+    """
+
+    logits: NDArray[np.floating]
+    targets: NDArray[np.integer]
+    correct: NDArray[np.bool_]
+    log_likelihood: NDArray[np.float64]
+    confidence: NDArray[np.float64]
+    per_class: tuple[ClassMetrics, ...]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric.
+
+    Attributes:
+        name: its key in JSON.
+        label: its name on the screen.
+        compute: returns its value, or None if the metric is undefined for these classes.
+        in_words: formats its value for the screen.
+        higher_is_better: the direction of improvement.
+    """
+
+    name: str
+    label: str
+    compute: Callable[[Outcomes], float | None]
+    in_words: Callable[[float], str]
+    higher_is_better: bool = True
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The result of :func:`classification_metrics`. Rates are fractions from 0 to 1.
+
+    Attributes:
+        values: the value of each metric of :data:`METRICS` that is defined for these classes.
+        top1_low, top1_high: the Wilson 95 % interval of top-1.
+        n: the number of images.
         classes: names in logit order.
-        per_class: one entry a class, in logit order.
+        per_class: one entry per class, in logit order.
         confusion: (C, C) counts; rows are true classes, columns predicted ones.
     """
 
-    top1: float
+    values: Mapping[str, float]
     top1_low: float
     top1_high: float
     n: int
-    top5: float | None
-    loss: float
-    balanced_accuracy: float
-    macro_f1: float
-    ece: float
     classes: tuple[str, ...]
     per_class: tuple[ClassMetrics, ...]
     confusion: NDArray[np.int64]
 
+    @property
+    def top1(self) -> float:
+        """Accuracy: the fraction of images whose most probable class is the true one."""
+        return self.values["top1"]
+
+    @property
+    def loss(self) -> float:
+        """Mean negative log-likelihood of the softmax, in nats."""
+        return self.values["loss"]
+
+    def __getitem__(self, name: str) -> float | None:
+        """Return the metric called ``name``; None if it is undefined for these classes.
+
+        Raises:
+            FinetuneError: :data:`METRICS` has no such metric.
+        """
+        require_known("metric", name, tuple(METRICS))
+        return self.values.get(name)
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types, every number finite; ``top5`` is there only where it says something."""
-        values: dict[str, Any] = {
+        """JSON-ready, every number finite. Undefined metrics are absent."""
+        return {
             "top1": self.top1,
             "top1_low": self.top1_low,
             "top1_high": self.top1_high,
             "n": self.n,
-        }
-        if self.top5 is not None:
-            values["top5"] = self.top5
-        return values | {
-            "loss": self.loss,
-            "balanced_accuracy": self.balanced_accuracy,
-            "macro_f1": self.macro_f1,
-            "ece": self.ece,
+            **self.values,
             "classes": list(self.classes),
             "per_class": [entry.to_dict() for entry in self.per_class],
             "confusion": self.confusion.tolist(),
@@ -93,15 +137,15 @@ class Metrics:
 
 
 def wilson(correct: int, n: int) -> tuple[float, float]:
-    """Wilson's score interval at 95% for ``correct`` of ``n``, as fractions (Wilson 1927).
+    """Wilson's score interval at 95 % for ``correct`` of ``n``, as fractions (Wilson 1927).
 
-    Unlike the normal approximation it stays within 0 and 1 and has a width at 0 and at ``n`` correct.
+    Unlike the normal approximation, it stays between 0 and 1 and has a width at 0 and at ``n`` correct.
     """
     z = NormalDist().inv_cdf(0.975)
     share, spread = correct / n, z * z / n
     centre = (share + spread / 2) / (1 + spread)
     half = z * math.sqrt(share * (1 - share) / n + spread / (4 * n)) / (1 + spread)
-    # Where they are 0 and 1 exactly, rounding may miss them.
+    # Rounding may miss an exact 0 or 1.
     low = 0.0 if correct == 0 else centre - half
     return low, 1.0 if correct == n else centre + half
 
@@ -111,9 +155,9 @@ def calibration_error(
 ) -> float:
     """Expected calibration error (Guo et al. 2017, "On Calibration of Modern Neural Networks", eq. 3).
 
-    Images are binned by the probability of their predicted class into ``bins`` equal-width bins, open
-    below and closed above; the error is the mean gap between accuracy and confidence of a bin, weighted by
-    its images.
+    Images are sorted into ``bins`` bins of equal width by the probability of their predicted class. Bins are
+    open below and closed above. The error is the mean gap between accuracy and confidence of a bin, weighted
+    by its number of images.
 
     Args:
         confidence: (N,) probability of the predicted class.
@@ -128,7 +172,7 @@ def calibration_error(
 def classification_metrics(
     logits: NDArray[np.floating], targets: NDArray[np.integer], classes: Sequence[str]
 ) -> Metrics:
-    """All metrics of N images in C classes. Of equal logits the lowest index wins.
+    """Compute all metrics for N images in C classes. Of equal logits, the lowest index wins.
 
     Args:
         logits: (N, C), finite.
@@ -136,14 +180,36 @@ def classification_metrics(
         classes: C names in logit order.
 
     Raises:
-        DataError: there is no image.
+        DataError: there are no images.
         FinetuneError: a logit is infinite or not a number.
     """
+    _check(logits, targets, classes)
+    n, num_classes = logits.shape
+    predicted = logits.argmax(axis=1)
+    correct = predicted == targets
+    counts = np.bincount(targets * num_classes + predicted, minlength=num_classes**2)
+    confusion = counts.reshape(num_classes, num_classes).astype(np.int64)
+    per_class = _per_class(confusion, classes)
+    outcomes = Outcomes(logits, targets, correct, *_likelihood_and_confidence(logits, targets), per_class)
+    computed = {name: metric.compute(outcomes) for name, metric in METRICS.items()}
+    low, high = wilson(int(correct.sum()), n)
+    return Metrics(
+        values={name: value for name, value in computed.items() if value is not None},
+        top1_low=low,
+        top1_high=high,
+        n=n,
+        classes=tuple(classes),
+        per_class=per_class,
+        confusion=confusion,
+    )
+
+
+def _check(logits: NDArray[np.floating], targets: NDArray[np.integer], classes: Sequence[str]) -> None:
     n, num_classes = logits.shape
     if len(targets) != n or len(classes) != num_classes:
         raise ValueError(f"{logits.shape} logits, {len(targets)} targets and {len(classes)} classes")
     if n == 0:
-        raise DataError("there is no image to evaluate")
+        raise DataError("there are no images to evaluate")
     if targets.min() < 0 or targets.max() >= num_classes:
         raise ValueError(f"targets must be from 0 to {num_classes - 1}")
     faulty = int((~np.isfinite(logits).all(axis=1)).sum())
@@ -153,39 +219,21 @@ def classification_metrics(
             "its weights or its preprocessing are broken"
         )
 
-    predicted = logits.argmax(axis=1)
-    correct = predicted == targets
-    likelihood, confidence = _likelihood_and_confidence(logits, targets)
-    counts = np.bincount(targets * num_classes + predicted, minlength=num_classes**2)
-    confusion = counts.reshape(num_classes, num_classes).astype(np.int64)
+
+def _per_class(confusion: NDArray[np.int64], classes: Sequence[str]) -> tuple[ClassMetrics, ...]:
     hits, support, guesses = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
     precision, recall = hits / np.maximum(guesses, 1), hits / np.maximum(support, 1)
     f1 = 2 * hits / np.maximum(guesses + support, 1)
-    present = support > 0
-    low, high = wilson(int(correct.sum()), n)
-    return Metrics(
-        top1=float(correct.mean()),
-        top1_low=low,
-        top1_high=high,
-        n=n,
-        top5=float((_rank(logits, targets) < TOP_K).mean()) if num_classes > TOP_K else None,
-        loss=float(-likelihood.mean()),
-        balanced_accuracy=float(recall[present].mean()),
-        macro_f1=float(f1[present].mean()),
-        ece=calibration_error(confidence, correct),
-        classes=tuple(classes),
-        per_class=tuple(
-            ClassMetrics(name, float(precision[i]), float(recall[i]), float(f1[i]), int(support[i]))
-            for i, name in enumerate(classes)
-        ),
-        confusion=confusion,
+    return tuple(
+        ClassMetrics(name, float(precision[i]), float(recall[i]), float(f1[i]), int(support[i]))
+        for i, name in enumerate(classes)
     )
 
 
 def _likelihood_and_confidence(
     logits: NDArray[np.floating], targets: NDArray[np.integer]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(N,) log-probability of the true class, and (N,) probability of the predicted one."""
+    """(N,) log-probability of the true class, and (N,) probability of the predicted class."""
     likelihood, confidence = np.empty(len(logits)), np.empty(len(logits))
     for start in range(0, len(logits), CHUNK):
         part = slice(start, start + CHUNK)
@@ -195,8 +243,53 @@ def _likelihood_and_confidence(
     return likelihood, confidence
 
 
-def _rank(logits: NDArray[np.floating], targets: NDArray[np.integer]) -> NDArray[np.integer]:
-    """(N,) how many classes come before the true one; of equal logits the lower index does."""
+def _top5(outcomes: Outcomes) -> float | None:
+    """Fraction of images whose true class is among the five most probable; None for five classes or fewer."""
+    logits, targets = outcomes.logits, outcomes.targets
+    num_classes = logits.shape[1]
+    if num_classes <= TOP_K:
+        return None
     own = np.take_along_axis(logits, targets[:, None], axis=1)
-    earlier = np.arange(logits.shape[1]) < targets[:, None]
-    return np.asarray(((logits > own) | ((logits == own) & earlier)).sum(axis=1))
+    earlier = np.arange(num_classes) < targets[:, None]
+    rank = np.asarray(((logits > own) | ((logits == own) & earlier)).sum(axis=1))
+    return float((rank < TOP_K).mean())
+
+
+def _mean_over_classes(outcomes: Outcomes, rate: str) -> float:
+    """Mean of a rate over the classes that have images."""
+    return float(np.mean([getattr(entry, rate) for entry in outcomes.per_class if entry.support]))
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f} %"
+
+
+# In the order of the screen.
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("top1", "top-1", lambda found: float(found.correct.mean()), _percent),
+        Metric("top5", "top-5", _top5, _percent),
+        Metric(
+            "balanced_accuracy",
+            "balanced accuracy",
+            lambda found: _mean_over_classes(found, "recall"),
+            _percent,
+        ),
+        Metric("macro_f1", "macro F1", lambda found: _mean_over_classes(found, "f1"), _percent),
+        Metric(
+            "loss",
+            "loss",
+            lambda found: float(-found.log_likelihood.mean()),
+            lambda value: f"{value:.4f}",
+            higher_is_better=False,
+        ),
+        Metric(
+            "ece",
+            "calibration error",
+            lambda found: calibration_error(found.confidence, found.correct),
+            lambda value: f"{value:.4f}  (expected, {CALIBRATION_BINS} bins)",
+            higher_is_better=False,
+        ),
+    )
+}

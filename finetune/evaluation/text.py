@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from finetune.errors import BadImageError, printable
 from finetune.evaluation.columns import in_columns
 from finetune.evaluation.matrix import confusion
-from finetune.evaluation.metrics import Metrics
+from finetune.evaluation.metrics import METRICS, Metrics
 
 if TYPE_CHECKING:
     from finetune.evaluation.evaluate import Evaluation
@@ -35,19 +35,11 @@ def accuracy(metrics: Metrics) -> str:
 
 def _headline(evaluation: "Evaluation") -> str:
     metrics = evaluation.metrics
-    lines = [f"split              {evaluation.split}", f"top-1              {accuracy(metrics)}"]
-    if metrics.top5 is not None:
-        lines.append(f"top-5              {100 * metrics.top5:.2f} %")
-    return "\n".join(
-        [
-            *lines,
-            f"balanced accuracy  {100 * metrics.balanced_accuracy:.2f} %",
-            f"macro F1           {100 * metrics.macro_f1:.2f} %",
-            f"loss               {metrics.loss:.4f}",
-            f"calibration error  {metrics.ece:.4f}  (expected, 15 bins)",
-            f"computed in        {evaluation.precision}",
-        ]
-    )
+    measured = {METRICS[name].label: METRICS[name].in_words(value) for name, value in metrics.values.items()}
+    measured[METRICS["top1"].label] = accuracy(metrics)
+    lines = {"split": evaluation.split, **measured, "computed in": evaluation.precision}
+    width = max(len(metric.label) for metric in METRICS.values())
+    return "\n".join(f"{label:{width}}  {text}" for label, text in lines.items())
 
 
 def _per_class(metrics: Metrics) -> str:

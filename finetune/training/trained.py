@@ -21,10 +21,11 @@ from finetune.checkpoint.storage import (
     warn_of_fallback,
 )
 from finetune.data.batches.batch import Batch
-from finetune.data.batches.options import default_workers
+from finetune.data.batches.loaders import eval_batches
+from finetune.data.batches.options import ReadOptions, default_workers
 from finetune.data.dataset import Split
 from finetune.errors import RunDirError, printable
-from finetune.evaluation.evaluate import Evaluation, evaluate_split
+from finetune.evaluation.evaluate import Evaluation, collect_logits
 from finetune.features.cut import inference_form
 from finetune.model.build import rebuild
 from finetune.recipe.load import load_recipe
@@ -42,6 +43,11 @@ class Trained:
     run: Path
     checkpoint: str
     recipe: Recipe
+
+    @property
+    def device(self) -> torch.device:
+        """The device that the network is on."""
+        return next(self.module.parameters()).device
 
 
 def load_trained(
@@ -84,31 +90,33 @@ def load_trained(
 
 def evaluate_trained(
     trained: Trained,
-    split_name: str,
     images: Split,
-    device: torch.device,
+    split_name: str,
+    *,
     batch_size: int | None = None,
     precision: InferencePrecision = "fp32",
     watch: Callable[[Iterable[Batch]], Iterable[Batch]] = iter,
 ) -> Evaluation:
-    """Evaluate a trained network, which must be on ``device``, as its recipe reads images.
+    """Evaluate a trained network on ``images``, in inference form and on the device that it is on.
 
-    It runs in inference form (:mod:`finetune.features.cut`). ``images`` must have their targets in the
-    order of its classes, ``batch_size`` None is the recipe's; raises as
-    :func:`finetune.evaluation.evaluate.evaluate_split`.
+    Args:
+        images: their targets must be in the order of the network's classes.
+        split_name: names the images in the result.
+        batch_size: None means the recipe's.
+        watch: passes the batches on; may show progress.
+
+    Raises:
+        BadImageError: an image cannot be read and the recipe has ``on_bad_image: error``.
+        DataError: there are no readable images.
+        FinetuneError: the network computes logits that are not finite.
     """
     section = trained.recipe.data
-    return evaluate_split(
-        inference_form(trained.module),
-        images,
-        split_name,
-        trained.card.classes,
-        trained.card.preprocessing,
-        device=device,
-        batch_size=batch_size or trained.recipe.train.images_a_batch,
-        workers=default_workers() if section.workers == "auto" else section.workers,
-        on_bad_image=section.on_bad_image,
-        precision=precision,
-        autocast=inference(device, precision),
-        watch=watch,
+    options = ReadOptions(
+        batch_size or trained.recipe.train.images_a_batch,
+        default_workers() if section.workers == "auto" else section.workers,
+        section.on_bad_image,
     )
+    batches = eval_batches(images, trained.card.preprocessing, options)
+    module, autocast = inference_form(trained.module), inference(trained.device, precision)
+    collected = collect_logits(module, watch(batches), trained.device, autocast)
+    return Evaluation.of(collected, trained.card.classes, images, split_name, precision)

@@ -1,5 +1,8 @@
 """A network and its images to an evaluation: the right numbers, in eval mode, with bad images counted."""
 
+from contextlib import AbstractContextManager
+from typing import Any, Literal
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +10,11 @@ from PIL import Image
 from torch import nn
 
 from finetune.data.batches.batch import Batch
+from finetune.data.batches.loaders import eval_batches
+from finetune.data.batches.options import ReadOptions
 from finetune.data.dataset import Split
 from finetune.errors import BadImageError, DataError
-from finetune.evaluation.evaluate import collect_logits, evaluate_split
+from finetune.evaluation.evaluate import Evaluation, collect_logits
 from finetune.evaluation.probabilities import softmax
 from finetune.image.preprocessing import Preprocessing
 
@@ -67,11 +72,22 @@ def split(bad: int | None = None) -> Split:
     return Split(Colours(bad), TARGETS)
 
 
+def evaluate(
+    module: nn.Module,
+    images: Split,
+    *,
+    batch_size: int = 3,
+    on_bad_image: Literal["error", "skip"] = "error",
+    autocast: AbstractContextManager[Any] | None = None,
+) -> Evaluation:
+    batches = eval_batches(images, RAW, ReadOptions(batch_size, on_bad_image=on_bad_image))
+    collected = collect_logits(module, batches, torch.device("cpu"), autocast)
+    return Evaluation.of(collected, CLASSES, images, "val")
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 99])
 def test_numbers_do_not_depend_on_the_batch_size(batch_size: int) -> None:
-    found = evaluate_split(
-        MeanColour().train(), split(), "val", CLASSES, RAW, device=CPU, batch_size=batch_size
-    )
+    found = evaluate(MeanColour().train(), split(), batch_size=batch_size)
     assert found.metrics.n == 7
     assert found.metrics.top1 == pytest.approx(6 / 7)
     assert found.metrics.confusion.tolist() == [[2, 0, 0], [1, 2, 0], [0, 0, 2]]
@@ -80,21 +96,19 @@ def test_numbers_do_not_depend_on_the_batch_size(batch_size: int) -> None:
     assert found.to_dict()["skipped"] == []
 
 
-def test_a_network_in_training_gets_each_modes_back() -> None:
+def test_each_part_of_a_network_in_training_gets_its_mode_back() -> None:
     module = nn.Sequential(MeanColour(), nn.BatchNorm1d(3)).train()
     module[1].eval()  # as a frozen part is
     before = [part.training for part in module.modules()]
-    evaluate_split(module, split(), "val", CLASSES, RAW, device=CPU, batch_size=3)
+    evaluate(module, split())
     assert [part.training for part in module.modules()] == before
     assert before.count(False) == 1
 
 
 def test_a_bad_image_is_an_error_or_is_skipped_and_named() -> None:
     with pytest.raises(BadImageError, match="image 2"):
-        evaluate_split(MeanColour(), split(2), "test", CLASSES, RAW, device=CPU, batch_size=3)
-    found = evaluate_split(
-        MeanColour(), split(2), "test", CLASSES, RAW, device=CPU, batch_size=3, on_bad_image="skip"
-    )
+        evaluate(MeanColour(), split(2))
+    found = evaluate(MeanColour(), split(2), on_bad_image="skip")
     assert found.metrics.n == 6
     assert found.collected.indices.tolist() == [0, 1, 3, 4, 5, 6]
     assert found.to_dict()["skipped"] == [{"path": "image 2", "reason": "truncated"}]
@@ -104,16 +118,14 @@ def test_nothing_but_bad_images_is_an_error() -> None:
     empty = torch.empty(0, 3, 4, 4)
     none = torch.empty(0, dtype=torch.int64)
     batch = Batch(empty, none, none, (), (BadImageError("a.jpg", "empty"),))
-    with pytest.raises(DataError, match=r"no image to evaluate.*a\.jpg: empty"):
+    with pytest.raises(DataError, match=r"no images to evaluate.*a\.jpg: empty"):
         collect_logits(MeanColour(), [batch], CPU)
-    with pytest.raises(DataError, match="no image to evaluate"):
+    with pytest.raises(DataError, match="no images to evaluate"):
         collect_logits(MeanColour(), [], CPU)
 
 
 def test_predictions_table() -> None:
-    found = evaluate_split(
-        MeanColour(), split(1), "test", CLASSES, RAW, device=CPU, batch_size=2, on_bad_image="skip"
-    )
+    found = evaluate(MeanColour(), split(1), batch_size=2, on_bad_image="skip")
     header, *rows = found.predictions()
     assert header == [
         "path", "label", "predicted", "correct", "probability", "prob_red", "prob_green", "prob_blue",
@@ -129,14 +141,5 @@ def test_predictions_table() -> None:
 
 def test_under_autocast_logits_are_float32_still() -> None:
     module = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
-    found = evaluate_split(
-        module,
-        split(),
-        "val",
-        CLASSES,
-        RAW,
-        device=CPU,
-        batch_size=3,
-        autocast=torch.autocast("cpu", torch.bfloat16),
-    )
+    found = evaluate(module, split(), autocast=torch.autocast("cpu", torch.bfloat16))
     assert found.collected.logits.dtype == np.float32

@@ -103,7 +103,7 @@ def measure(run: Path, device: torch.device) -> Contestant:
         DataError: its images are not found, or none of them is what it was.
     """
     trained = load_trained(run, "best", device)
-    evaluation = _evaluate(trained, device)
+    evaluation = _evaluate(trained)
     classes = trained.card.classes
     found = evaluation.collected
     names = list(_identities(evaluation.images.name(int(index)) for index in found.indices))
@@ -121,11 +121,11 @@ def measure(run: Path, device: torch.device) -> Contestant:
     )
 
 
-def _evaluate(trained: Trained, device: torch.device) -> Evaluation:
+def _evaluate(trained: Trained) -> Evaluation:
     judged = images_to_evaluate(trained)
     for warning in judged.warnings:
         log.warning("%s", warning)
-    return evaluate_trained(trained, judged.name, judged.images, device)
+    return evaluate_trained(trained, judged.images, judged.name)
 
 
 def _refuse_others(first: Contestant, other: Contestant) -> None:

@@ -13,7 +13,6 @@ from finetune.data.dataset import Split
 from finetune.data.images import JoinedImages
 from finetune.errors import DataError, UserError, printable
 from finetune.evaluation.evaluate import Collected, Evaluation
-from finetune.evaluation.metrics import classification_metrics
 from finetune.recipe.schema import FoldSection, Recipe
 from finetune.strategy.experiments.repeat import Options, Telling, refuse_run, refuse_taken, train_in_place
 from finetune.strategy.experiments.spread import Spread, of_folds
@@ -100,7 +99,7 @@ def judge_folds(places: Sequence[Path], device: torch.device) -> CrossValidation
         held = images_to_evaluate(trained, "test")
         for warning in held.warnings:
             log.warning("%s", warning)
-        folds.append(evaluate_trained(trained, OUT_OF_FOLD, held.images, device))
+        folds.append(evaluate_trained(trained, held.images, OUT_OF_FOLD))
     _refuse_overlap(folds)
     return CrossValidation(tuple(folds), of_folds([fold.metrics.top1 for fold in folds]), _pooled(folds))
 
@@ -135,5 +134,4 @@ def _pooled(folds: Sequence[Evaluation]) -> Evaluation:
         JoinedImages([fold.images.images for fold in folds]),
         np.concatenate([fold.images.targets for fold in folds]),
     )
-    metrics = classification_metrics(collected.logits, collected.targets, folds[0].metrics.classes)
-    return Evaluation(metrics, collected, images, OUT_OF_FOLD)
+    return Evaluation.of(collected, folds[0].metrics.classes, images, OUT_OF_FOLD)
