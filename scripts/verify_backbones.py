@@ -154,7 +154,7 @@ def check_training(network: Network, k: int, size: int, precision: Precision) ->
         optimizer.zero_grad()
         with compute.autocast():
             loss, _ = loss_and_logits(nn.CrossEntropyLoss(), module(images), targets)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         got |= {n for n, p in module.named_parameters() if p.grad is not None and bool(p.grad.any())}
         optimizer.step()
     freeze.verify(held)

@@ -2,6 +2,7 @@
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "get_model", create)
 
 
-def create(name: str, *, num_classes: int, **_options: object) -> nn.Module:
+def create(name: str, *, num_classes: int, **_options: Any) -> nn.Module:
     """Replaces ``torchvision.models.get_model``."""
     assert name == STANDS_FOR
     return TinyNetwork(num_classes)

@@ -27,7 +27,7 @@ SOUND: dict[str, Any] = {
     },
 }
 NAN, INF = float("nan"), float("inf")
-WRONG = [None, True, "", "5", [], {}, -1, 0, 2.5, NAN, INF, 10**9, 10**30, 10**400]
+WRONG: list[Any] = [None, True, "", "5", [], {}, -1, 0, 2.5, NAN, INF, 10**9, 10**30, 10**400]
 
 
 def with_(path: str, value: Any) -> dict[str, Any]:

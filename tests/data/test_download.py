@@ -4,6 +4,7 @@ import hashlib
 import io
 import multiprocessing
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -37,7 +38,7 @@ class Served:
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     state = Served()
-    monkeypatch.setattr(download.time, "sleep", lambda _: None)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -170,7 +171,7 @@ def test_a_server_that_refuses(status: int, said: str, served: Served, tmp_path:
 
 
 def test_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download.time, "sleep", lambda _: None)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
     with pytest.raises(DataError, match="no connection"):
         fetch("http://127.0.0.1:9/set.zip", tmp_path / "set.zip", SHA1, schemes=("http",))
 

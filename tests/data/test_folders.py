@@ -2,6 +2,7 @@ import os
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,10 @@ Put = Callable[..., Path]
 
 
 def layout(source: Source) -> dict[str, dict[str, list[str]]]:
-    """split -> class -> file names."""
+    """
+
+    from typing import Any
+    split -> class -> file names."""
     found: dict[str, dict[str, list[str]]] = {}
     for name, split in source.splits.items():
         for index, target in enumerate(split.targets.tolist()):
@@ -275,6 +279,11 @@ def test_every_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
             (tmp_path / f"c{number}" / f"{image}.jpg").touch()
     calls: list[str] = []
     scandir = os.scandir
-    monkeypatch.setattr(os, "scandir", lambda path: calls.append(str(path)) or scandir(path))
+
+    def counted(path: Any) -> Any:
+        calls.append(str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", counted)
     assert len(read_source(str(tmp_path)).splits["all"]) == 1000
     assert len(calls) == len(set(calls)) == 41

@@ -56,7 +56,12 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files whose first bytes were asked for."""
     asked: list[str] = []
     head = recognise._head
-    monkeypatch.setattr(recognise, "_head", lambda path: asked.append(Path(path).name) or head(path))
+
+    def counted(path: Any) -> Any:
+        asked.append(Path(path).name)
+        return head(path)
+
+    monkeypatch.setattr(recognise, "_head", counted)
     return asked
 
 

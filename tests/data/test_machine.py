@@ -5,6 +5,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ def proc(tmp_path: Path) -> Path:
     return tmp_path / "proc"
 
 
-def group(place: Path, **files: object) -> None:
+def group(place: Path, **files: Any) -> None:
     place.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (place / name.replace("__", ".")).write_text(f"{content}\n")

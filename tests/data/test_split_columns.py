@@ -1,7 +1,7 @@
 """Which column of a table tells the split: read where that is certain, refused where it may be."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def table(root: Path, columns: dict[str, Sequence[str]]) -> str:
+def table(root: Path, columns: Mapping[str, Sequence[str]]) -> str:
     """Twelve images of two classes, with more columns, whose values repeat."""
     values = [itertools.islice(itertools.cycle(each), 12) for each in columns.values()]
     rows = [

@@ -4,6 +4,7 @@ import io
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -36,7 +37,10 @@ def refused(root: Path, text: str | bytes) -> str:
 
 
 def labels(source: Source) -> dict[str, dict[str, str]]:
-    """split -> file name -> label."""
+    """
+
+    from typing import Literal
+    split -> file name -> label."""
     return {
         name: {Path(split.name(i)).name: source.classes[target] for i, target in enumerate(split.targets)}
         for name, split in source.splits.items()
@@ -179,7 +183,7 @@ def test_only_train_rows(root: Path) -> None:
     st.lists(st.text(min_size=1, max_size=12).filter(is_class_name), min_size=2, max_size=8, unique=True),
     st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]),
 )
-def test_what_csv_writes_is_what_is_read(root: Path, written: list[str], quoting: int) -> None:
+def test_what_csv_writes_is_what_is_read(root: Path, written: list[str], quoting: Literal[0, 1, 2]) -> None:
     assume(len({folded(label) for label in written}) == len(written))
     text = io.StringIO(newline="")
     writer = csv.writer(text, quoting=quoting)

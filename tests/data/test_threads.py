@@ -57,7 +57,7 @@ class Watched:
             self.begun += 1
             self.threads.add(threading.get_ident())
         time.sleep(0.001)
-        return self.images.open(index, shorter)  # type: ignore[no-any-return]
+        return self.images.open(index, shorter)
 
 
 def epoch(

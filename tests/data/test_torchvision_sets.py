@@ -207,7 +207,7 @@ def test_a_download_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(urllib.request.HTTPSHandler, "https_open", https_open)
     monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", ["http://127.0.0.1:9/mnist/"])
-    opener, patience = urllib.request._opener, socket.getdefaulttimeout()
+    opener, patience = vars(urllib.request)["_opener"], socket.getdefaulttimeout()
     message = refused("torchvision:MNIST")
     assert "torchvision could not fetch it" in message
     assert "refused" in message
@@ -215,7 +215,7 @@ def test_a_download_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "FINETUNE_CACHE" in message
     assert asked
     assert all(url.startswith("https://127.0.0.1:9/mnist/") for url in asked)
-    assert urllib.request._opener is opener
+    assert vars(urllib.request)["_opener"] is opener
     assert socket.getdefaulttimeout() == patience
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.deploy import sorting as module
 from finetune.deploy.predict import Prediction
 from finetune.deploy.sorting import HEADER, TABLE, Counts, folder_names, sorting
 from finetune.errors import SaveError, UserError
@@ -215,7 +215,7 @@ class StopError(BaseException):
 def test_stopped_at_any_point_nothing_is_half_there_or_lost(
     photos: list[tuple[str, str]], by: By, stopped_in: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(*_: object, **__: object) -> None:
+    def stop(*_: object, **__: Any) -> None:
         raise StopError
 
     def half(source: Path, target: Path) -> None:
@@ -225,7 +225,7 @@ def test_stopped_at_any_point_nothing_is_half_there_or_lost(
     run(Path("out"), photos[:1], by)
     with monkeypatch.context() as patch:
         if stopped_in == "copyfile":
-            patch.setattr(module.shutil, "copyfile", half)
+            patch.setattr(shutil, "copyfile", half)
         elif stopped_in == "link":
             patch.setattr(os, "link", stop)
         elif stopped_in == "symlink_to":
@@ -252,7 +252,7 @@ def test_a_full_disk_is_told_and_leaves_no_half_image(
         Path(target).write_text("h")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.shutil, "copyfile", full)
+    monkeypatch.setattr(shutil, "copyfile", full)
     with pytest.raises(SaveError, match=r"a/1.jpg: cannot be copied into out/cat \(No space left"):
         run(Path("out"), photos, "copy")
     assert contents(Path("out")) == {}

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,7 +97,7 @@ def test_what_the_system_refuses_is_one_message_and_leaves_all_as_it_was(
     target.write_text("before")
     number = getattr(errno, name)
 
-    def refuse(*_words: object, **_options: object) -> None:
+    def refuse(*_words: object, **_options: Any) -> None:
         raise OSError(number, os.strerror(number))
 
     if where == "write":
@@ -204,6 +205,7 @@ def test_a_full_device(tmp_path: Path) -> None:
 STDOUT = """
 import sys
 from pathlib import Path
+from typing import Any
 from finetune.disk.outputs import write_output
 print("before")
 write_output(Path(sys.argv[1]), b"written\\n")

@@ -134,8 +134,8 @@ def test_names_that_are_no_unicode(chdir_tmp: Path, heard: Callable[..., Any]) -
     for name in (b"m-\xff.pt2", b"m-\xff/m.onnx"):
         assert "is not UTF-8" in heard("export", "run", "--out", os.fsdecode(name), code=2).err
     Path("run").rename(odd_run)
-    for command in ("eval", "export", "layers"):
-        assert "is not UTF-8. Rename it." in heard(command, odd_run, code=2).err
+    for word in ("eval", "export", "layers"):
+        assert "is not UTF-8. Rename it." in heard(word, odd_run, code=2).err
 
 
 def test_a_class_folder_that_is_no_unicode(chdir_tmp: Path, heard: Callable[..., Any]) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image
 from finetune.image.decode import open_rgb
 from finetune.training.trained import load_trained
 
-Cli = Callable[..., object]
+Cli = Callable[..., Any]
 RECIPE = """
 data: {source: photos, image_size: 32, resize_mode: MODE, workers: 0, val_fraction: 0.25}
 model: {backbone: shufflenet_v2_x0_5, weights: none}

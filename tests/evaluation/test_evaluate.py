@@ -45,6 +45,15 @@ class Colours:
     def name(self, index: int) -> str:
         return f"image {index}"
 
+    def path(self, index: int) -> None:
+        return None
+
+    def digest(self, index: int) -> bytes:
+        return bytes(self.colours[index])
+
+    def stamp(self, index: int) -> None:
+        return None
+
     def open(self, index: int, shorter: int | None = None) -> Image.Image:
         if index == self.bad:
             raise BadImageError(self.name(index), "truncated")

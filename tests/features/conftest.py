@@ -26,8 +26,8 @@ def network(family: str) -> nn.Module:
         module = SMALL[family]()
         for each in module.modules():
             if isinstance(each, nn.BatchNorm2d):
-                nn.init.normal_(each.running_mean, std=0.2)
-                nn.init.uniform_(each.running_var, 0.5, 2.0)
+                nn.init.normal_(each.get_buffer("running_mean"), std=0.2)
+                nn.init.uniform_(each.get_buffer("running_var"), 0.5, 2.0)
                 nn.init.uniform_(each.weight, 0.5, 1.5)
                 nn.init.normal_(each.bias, std=0.2)
         if isinstance(module, models.VisionTransformer):

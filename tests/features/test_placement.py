@@ -1,5 +1,6 @@
 """Where features are cached follows from counts alone."""
 
+import shutil
 from dataclasses import replace
 from typing import Literal
 
@@ -59,7 +60,7 @@ def test_memory_is_used_if_the_disk_has_no_room(monkeypatch: pytest.MonkeyPatch)
     class Usage:
         free = 10**6
 
-    monkeypatch.setattr(rule.shutil, "disk_usage", lambda _: Usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage)
     assert placed().where == "memory"
     monkeypatch.setattr(rule, "memory", lambda: 10**7)
     assert placed().where is None

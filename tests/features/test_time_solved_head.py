@@ -42,7 +42,7 @@ def test_it_prints_a_line_for_each_way(
 def test_its_features_are_those_of_the_training_images(
     script: ModuleType, shapes: Path, tmp_path: Path
 ) -> None:
-    features, targets, classes = script.read(str(shapes), "efficientnet_lite0", 1, tmp_path)
+    features, targets, classes = script.read(str(shapes), "efficientnet_lite0", 1)
     assert features.shape == (len(targets), 1280)
     assert classes == 2
 

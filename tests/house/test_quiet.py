@@ -76,7 +76,7 @@ def test_no_bars_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         assert not output.shows_progress()
         output.note("a note")
-        assert not sys.stderr.getvalue()  # type: ignore[attr-defined]
+        assert not sys.stderr.getvalue()  # type: ignore[union-attr]  # pytest's replacement
     finally:
         output.be_quiet(False)
 

@@ -99,9 +99,10 @@ def test_an_unknown_name_is_an_error(what: str) -> None:
     call, known = TAKES[what]
     for name in known:
         call(name)
-    for name in ("adam", "", known[0].upper(), known[0] + " ", None):
+    unknown: tuple[str | None, ...] = ("adam", "", known[0].upper(), known[0] + " ", None)
+    for wrong in unknown:
         with pytest.raises(FinetuneError, match=rf"unknown {what} "):
-            call(name)
+            call(wrong)
 
 
 def test_an_unknown_format_is_an_error(tmp_path: Path) -> None:
@@ -143,7 +144,7 @@ def test_what_changes_images_says_so(name: str) -> None:
 
 
 def test_what_changes_none_says_so() -> None:
-    alike = {
+    alike: dict[str, Any] = {
         "mixup_alpha": 0.2,
         "cutmix_alpha": 1.0,
         "views": 4,
@@ -166,6 +167,6 @@ def test_what_changes_none_says_so() -> None:
     ],
 )
 def test_a_new_field_counts_without_being_listed(kind: Any, off: Any, on: Any) -> None:
-    section: Any = create_model("Section", __base__=AugmentSection, solarize=(kind, Field(off)))
+    section = create_model("Section", __base__=AugmentSection, solarize=(kind, Field(off)))
     assert not section().changes_images
-    assert section(solarize=on).changes_images
+    assert section.model_validate({"solarize": on}).changes_images

@@ -178,7 +178,7 @@ def test_tiff_files_that_are_refused(tmp_path: Path) -> None:
             open_bands(path, 6)
 
     for options in ({}, {"compression": "zlib"}, {"tile": (16, 16)}, {"planarconfig": "separate"}):
-        packed(**options)(path, pixels)  # type: ignore[arg-type]
+        packed(**options)(path, pixels)
         np.testing.assert_array_equal(open_bands(path, 6), pixels)
         content = path.read_bytes()
         for cut in (len(content) - 1, len(content) // 2, 40, 8, 3):
@@ -228,7 +228,7 @@ def test_a_compression_that_needs_more_names_the_extra(
 ) -> None:
     packed(compression="zlib")(tmp_path / "a.tif", np.zeros((8, 8, 4), np.uint8))
 
-    def absent(*args: object, **options: object) -> None:
+    def absent(*args: object, **options: Any) -> None:
         raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
 
     monkeypatch.setattr(tifffile().TiffPage, "asarray", absent)

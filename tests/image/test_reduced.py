@@ -42,9 +42,9 @@ def base(path: Path, **options: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def test_the_side_follows_from_the_recipe() -> None:
-    def side(size: int, resize: int, *scale: float) -> int:
+    def side(size: int, resize: int, low: float, high: float) -> int:
         preprocessing = Preprocessing(size, resize, "shorter", "bilinear", (0.5,), (0.5,))
-        return reduced_side(AugmentSection(crop="random_resized", scale=scale), preprocessing)
+        return reduced_side(AugmentSection(crop="random_resized", scale=(low, high)), preprocessing)
 
     assert side(224, 256, 0.08, 1.0) == 305
     assert side(224, 256, 1.0, 1.0) == 256

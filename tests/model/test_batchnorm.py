@@ -51,7 +51,7 @@ def test_statistics_keep_up_with_a_short_run() -> None:
     means = {}
     for setting in ("keep", "auto"):
         network = efficientnet_lite0(2)
-        raise_batchnorm_momentum(network, setting, 30)  # type: ignore[arg-type]
+        raise_batchnorm_momentum(network, setting, 30)
         norm = network.get_submodule("features.0.1").train()
         for _ in range(30):
             norm(torch.randn(8, 32, 4, 4) + 5.0)
@@ -72,34 +72,34 @@ def images(count: int, size: int) -> list[torch.Tensor]:
 
 def test_recalibrated_statistics_are_the_averages_over_batches() -> None:
     network, batches = two(), images(3, 4)
-    network[0].running_mean.fill_(7.0)
-    network[0].num_batches_tracked.fill_(11)
+    network.get_buffer("0.running_mean").fill_(7.0)
+    network.get_buffer("0.num_batches_tracked").fill_(11)
     assert recalibrate(network, ["0", "3"], batches) == 3
     means = torch.stack([b.mean((0, 2, 3)) for b in batches])
     variances = torch.stack([b.var((0, 2, 3), correction=1) for b in batches])
-    torch.testing.assert_close(network[0].running_mean, means.mean(0))
+    torch.testing.assert_close(network.get_buffer("0.running_mean"), means.mean(0))
     torch.testing.assert_close(network[0].running_var, variances.mean(0))
     # The second sees what the first makes of each batch by itself, without dropout.
     inner = [network[2](nn.functional.batch_norm(b, None, None, training=True)) for b in batches]
     torch.testing.assert_close(
-        network[3].running_mean, torch.stack([i.mean((0, 2, 3)) for i in inner]).mean(0).detach()
+        network.get_buffer("3.running_mean"), torch.stack([i.mean((0, 2, 3)) for i in inner]).mean(0).detach()
     )
     assert all(each.training for each in network.modules())
     assert momenta(network) == [0.1, 0.1]
-    assert int(network[0].num_batches_tracked) == 11
+    assert int(network.get_buffer("0.num_batches_tracked")) == 11
 
 
 def test_what_is_not_named_is_left_alone() -> None:
     network = two()
-    network[0].running_mean.fill_(7.0)
+    network.get_buffer("0.running_mean").fill_(7.0)
     recalibrate(network, ["3"], images(2, 4))
-    assert bool((network[0].running_mean == 7).all())
-    assert bool(network[3].running_mean.any())
+    assert bool((network.get_buffer("0.running_mean") == 7).all())
+    assert bool(network.get_buffer("3.running_mean").any())
 
 
 def test_statistics_stay_where_there_is_nothing_to_compute_them_from() -> None:
     network = two()
-    network[0].running_mean.fill_(7.0)
+    network.get_buffer("0.running_mean").fill_(7.0)
     assert recalibrate(network, ["0"], images(2, 1)) == 0
 
     def broken() -> Iterator[torch.Tensor]:
@@ -108,7 +108,7 @@ def test_statistics_stay_where_there_is_nothing_to_compute_them_from() -> None:
 
     with pytest.raises(OSError):
         recalibrate(network, ["0"], broken())
-    assert bool((network[0].running_mean == 7).all())
+    assert bool((network.get_buffer("0.running_mean") == 7).all())
     assert momenta(network) == [0.1, 0.1]
 
 

@@ -222,7 +222,16 @@ def test_chance_shared_across_the_cut_is_refused() -> None:
 
 
 def test_resolve(resnet18: LayerTable) -> None:
-    expected = {"none": 0, "backbone": 9, 0: 0, 4: 4, 9: 9, "conv1": 1, "layer1.0": 2, "layer4.1": 9}
+    expected: dict[int | str, int] = {
+        "none": 0,
+        "backbone": 9,
+        0: 0,
+        4: 4,
+        9: 9,
+        "conv1": 1,
+        "layer1.0": 2,
+        "layer4.1": 9,
+    }
     assert {freeze: resolve_freeze(freeze, resnet18) for freeze in expected} == expected
 
 

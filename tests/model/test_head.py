@@ -87,9 +87,8 @@ def test_initial_values(init: str, std: float) -> None:
 
 def built(old: nn.Module, **design: Any) -> nn.Module:
     network = nn.Sequential(nn.Identity(), old)
-    design = {"dropout": 0.0, "init": "xavier"} | design
-    options = {name: design.pop(name) for name in ("dropout", "init")}
-    swap_head(network, "1", 5, **options, design=HeadDesign(**design))
+    dropout, init = design.pop("dropout", 0.0), design.pop("init", "xavier")
+    swap_head(network, "1", 5, dropout=dropout, init=init, design=HeadDesign(**design))
     return network[1]
 
 

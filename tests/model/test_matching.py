@@ -29,7 +29,7 @@ class Net(nn.Module):
 
 def load(content: Any, network: nn.Module | None = None, **options: Any) -> tuple[nn.Module, LoadReport]:
     network = network or Net()
-    settings = {"where": "file.pt", "min_share": 0.9} | options
+    settings: dict[str, Any] = {"where": "file.pt", "min_share": 0.9} | options
     return network, load_matching(network, find_layers(network), content, **settings)
 
 

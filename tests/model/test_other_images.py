@@ -59,8 +59,8 @@ def test_mean_and_std() -> None:
 
 
 def made(channels: int, **section: Any) -> Network:
-    given = {"backbone": "efficientnet_lite0", "weights": "default", "in_channels": channels} | section
-    return build(ModelSection(**given), 2, seed=0)
+    given: dict[str, Any] = {"backbone": "efficientnet_lite0", "weights": "default", "in_channels": channels}
+    return build(ModelSection(**(given | section)), 2, seed=0)
 
 
 @pytest.mark.parametrize("channels", [1, 4])

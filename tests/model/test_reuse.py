@@ -12,7 +12,7 @@ from finetune.errors import UserError, WeightsError
 from finetune.model.backbones import create
 from finetune.model.build import Network, build
 from finetune.model.reuse import SourceHead, choose_rows, fold, take_over
-from finetune.recipe.schema import ModelSection
+from finetune.recipe.schema import HeadSection, ModelSection
 
 NAMES = ("crane", "hotdog", "Egyptian cat", "crane", "T-shirt")
 
@@ -71,6 +71,7 @@ def heads() -> list[tuple[nn.Module, tuple[int, ...]]]:
 def test_the_rows_are_the_sources_in_the_fresh_ones_scale(head: nn.Module, shape: tuple[int, ...]) -> None:
     given = source(*shape)
     layer = next(each for each in head.modules() if isinstance(each, nn.Linear | nn.Conv2d))
+    assert layer.bias is not None
     before, bias = layer.weight.detach().clone(), layer.bias.detach().clone()
     take_over(head, {2: 1, 0: 4}, given)
     after = layer.weight.detach()
@@ -93,6 +94,7 @@ def test_all_classes_taken_over_rank_as_the_source_does() -> None:
     given, head = source(), nn.Linear(7, 5)
     take_over(head, {i: i for i in range(5)}, given)
     features = torch.randn(50, 7)
+    assert given.bias is not None
     expected = features @ given.weight.T + given.bias
     assert torch.equal(head(features).argmax(1), expected.argmax(1))
 
@@ -155,4 +157,4 @@ def test_a_files_classifier_by_number(tmp_path: Path) -> None:
 
 def test_weights_none_has_nothing_to_reuse() -> None:
     with pytest.raises(ValueError, match="has no classifier to start from"):
-        ModelSection(backbone="resnet18", weights="none", head={"reuse": "auto"})
+        ModelSection(backbone="resnet18", weights="none", head=HeadSection(reuse="auto"))

@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from finetune.strategy.probing.probe import frozen_recipe
 from finetune.training.compute.precision import choose_compute, pick_device
 from finetune.training.setup.prepare import Setup, load_data, prepare
 
-Cli = Callable[..., object]
+Cli = Callable[..., Any]
 
 
 def images(root: Path, size: tuple[int, int], where: str, upright: bool = False) -> Path:
@@ -159,7 +160,7 @@ SHORTER = Sized(0.7, 0.0, 0.0)
         ({"shorter": SHORTER, "squash": Sized(0.5, -0.2, 0.03), "pad": Sized(0.6, -0.1, 0.03)}, "shorter"),
     ],
 )
-def test_only_a_clear_gain_is_followed(sized: dict[str, Sized], best: str) -> None:
+def test_only_a_clear_gain_is_followed(sized: dict[Any, Sized], best: str) -> None:
     shapes = Shapes(48, 2.0, 1.0, 0.4, "shorter", sized)
     assert shapes.best == best
     depths = tuple(Probed(2 * n, f"layer{n}", 0.7, 48) for n in range(1, 5))

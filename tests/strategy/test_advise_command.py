@@ -7,6 +7,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -14,7 +15,7 @@ import yaml
 from finetune.recipe.load import load_recipe
 from finetune.strategy.advice import advise, measure, rule
 
-Cli = Callable[..., object]
+Cli = Callable[..., Any]
 TINY = ("--set", "data.image_size=32")
 # Quick, and as good as any to see what is done with what is measured.
 UNTRAINED = ("--backbone", "shufflenet_v2_x0_5", "--set", "model.weights=none")

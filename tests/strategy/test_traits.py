@@ -1,14 +1,15 @@
 """What divides a set is told of the fewer images, never of the many."""
 
 import re
+from typing import Any
 
 import pytest
 
 from finetune.strategy.doctor.image_facts import ImageFacts
 from finetune.strategy.doctor.traits import TRAITS, Trait, check_oddities
 
-PLAIN = {"size": (100, 90), "is_grey": False, "has_alpha": False, "orientation": 1}
-MARKED = {
+PLAIN: dict[str, Any] = {"size": (100, 90), "is_grey": False, "has_alpha": False, "orientation": 1}
+MARKED: dict[str, dict[str, Any]] = {
     "exif-rotated": {"orientation": 6},
     "small": {"size": (31, 30)},
     "elongated": {"size": (500, 100)},
@@ -20,7 +21,7 @@ every_trait = pytest.mark.parametrize("trait", TRAITS, ids=lambda trait: trait.k
 
 def looks(kind: str, having: int, lacking: int) -> list[ImageFacts]:
     marked = [ImageFacts(f"has-{number}.jpg", **{**PLAIN, **MARKED[kind]}) for number in range(having)]
-    return marked + [ImageFacts(f"not-{number}.jpg", **PLAIN) for number in range(lacking)]  # type: ignore[arg-type]
+    return marked + [ImageFacts(f"not-{number}.jpg", **PLAIN) for number in range(lacking)]
 
 
 def test_every_trait_is_tried() -> None:

@@ -108,18 +108,18 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     ],
 )
 def test_which_attention_is_computed_so(more: dict[str, Any], taken: bool, calls: list[int]) -> None:
-    tensors = [each.requires_grad_() for each in some(2, 3, 6, 6, 8)[:3]]
+    query, key, value = (each.requires_grad_() for each in some(2, 3, 6, 6, 8)[:3])
     with training("bf16"):
         torch.manual_seed(0)
-        found = F.scaled_dot_product_attention(*tensors, **more)
+        found = F.scaled_dot_product_attention(query, key, value, **more)
     torch.manual_seed(0)
-    expected = F.scaled_dot_product_attention(*tensors, **more)
+    expected = F.scaled_dot_product_attention(query, key, value, **more)
     assert len(calls) == taken
     torch.testing.assert_close(found, expected, rtol=0.02, atol=0.02)
     with training("fp32"):
-        F.scaled_dot_product_attention(*tensors, **more)
+        F.scaled_dot_product_attention(query, key, value, **more)
     with training("bf16"), torch.no_grad():
-        F.scaled_dot_product_attention(*tensors, **more)
+        F.scaled_dot_product_attention(query, key, value, **more)
     assert len(calls) == taken
 
 

@@ -153,6 +153,7 @@ def test_the_estimate_is_what_is_written(recipe: Callable[..., Recipe]) -> None:
         assert own is not None
         list(setup.loader.epoch(0))
         assert len(own) == len(setup.source.splits["train"])
+        assert estimate is not None
         assert own._nbytes == pytest.approx(len(own) * estimate, rel=0.2)
         before = [each.images for each in val_batches(setup, None)]
         for _ in range(2):

@@ -1,5 +1,6 @@
 """Compiled training: the same network under the same names, and the same bits after a stop."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,7 +10,6 @@ from torch import Tensor, nn
 from finetune.data.batches.batch import Batch
 from finetune.errors import UserError
 from finetune.recipe.schema import TrainSection
-from finetune.training.compute import compiled
 from finetune.training.compute.compiled import Compiled
 from finetune.training.compute.precision import choose_compute
 from finetune.training.steps.loop import Stepper, Totals
@@ -61,9 +61,15 @@ def test_what_is_saved_and_a_resume_know_nothing_of_it() -> None:
 
 def test_only_whole_batches_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr(
-        compiled.torch, "compile", lambda module, **_: lambda x: seen.append(len(x)) or module(x)
-    )
+
+    def compiled(module: nn.Module, **_options: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+        def call(images: torch.Tensor) -> torch.Tensor:
+            seen.append(len(images))
+            return module(images)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", compiled)
     train("eager")
     assert seen == [6, 6, 6, 6]
 

@@ -61,7 +61,7 @@ def test_state_outlives_phases_where_a_parameter_stays(
 ) -> None:
     """AdamW counts the steps of each parameter: those of all phases in which it was trained."""
     counts = {name.split("|")[0]: int(t) for name, t in adamw[1].items() if name.endswith("|step")}
-    expected = {}
+    expected: dict[str, Any] = {}
     for layer in find_layers(blueprint("resnet18")).layers[4:]:
         epochs = 4 if layer.number == 10 else 3 if layer.number >= 8 else 1
         expected |= dict.fromkeys(layer.parameters, epochs * STEPS)

@@ -1,6 +1,7 @@
 """Phases counted out in steps, and the position in them."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from finetune.training.setup.plan import plan_phases
 from finetune.training.steps.loop import Totals
 
 
-def recipe(**train: object) -> Recipe:
+def recipe(**train: Any) -> Recipe:
     return Recipe.model_validate(
         {"data": {"source": "digits"}, "model": {"backbone": "resnet18"}, "train": train}, strict=False
     )

@@ -1,6 +1,7 @@
 """The rule that settles precision and formats, on fake machines, and what it puts into force on this one."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def test_flags_are_read_where_torch_does_not_tell_them(
 
 def test_what_the_recipe_says_wins() -> None:
     for wanted in ("fp32", "bf16"):
-        compute = choose_compute(CPU, TrainSection(precision=wanted, memory_format="contiguous"))  # type: ignore[arg-type]
+        compute = choose_compute(CPU, TrainSection(precision=wanted, memory_format="contiguous"))
         assert (compute.precision, compute.memory_format) == (wanted, "contiguous")
         assert "as the recipe says" in compute.describe()
     with pytest.raises(UserError, match="fp16 needs a GPU"):
@@ -110,15 +111,17 @@ def test_training_is_in_bf16_and_all_else_in_fp32() -> None:
         assert module(images).dtype == torch.bfloat16
 
 
-def test_tf32_is_put_back() -> None:
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+def test_tf32_is_restored() -> None:
+    def now() -> tuple[str, bool]:
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+
+    before = now()
     with tf32(True):
-        assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == ("high", True)
+        assert now() == ("high", True)
         with tf32(False):
-            assert torch.get_float32_matmul_precision() == "highest"
-            assert not torch.backends.cudnn.allow_tf32
-        assert torch.backends.cudnn.allow_tf32
-    assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == before
+            assert now() == ("highest", False)
+        assert now() == ("high", True)
+    assert now() == before
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -156,10 +159,10 @@ def test_an_environment_that_cannot_be_is_refused(harm: dict[str, Any], tmp_path
 
 def test_to_compile_takes_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setattr(precision.shutil, "which", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(UserError, match=r"needs a C\+\+ compiler"):
         choose_compute(CPU, TrainSection(compile=True))
-    monkeypatch.setattr(precision.shutil, "which", lambda name: "/usr/bin/g++")
+    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/g++")
     assert "compiled" in choose_compute(CPU, TrainSection(compile=True)).describe()
 
 

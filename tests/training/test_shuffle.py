@@ -42,8 +42,10 @@ def test_its_gradient_is_torchvisions(layout: torch.memory_format) -> None:
     for how in (shuffle, TORCHVISIONS):
         given = images.clone().requires_grad_()
         (how(given, 3) * weights).sum().backward()
+        assert given.grad is not None
         found.append(given.grad)
-    assert torch.equal(*found)
+    ours, theirs = found
+    assert torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -64,7 +64,7 @@ def parts(place: Path) -> dict[str, Path]:
     given = (place / "recipe.yaml").read_bytes()
 
     def cut(run: Path, name: str, count: int, before: bool) -> None:
-        real, calls = getattr(phase, name), []
+        real, calls = getattr(phase, name), list[Any]()
 
         def counted(*words: Any, **options: Any) -> Any:
             calls.append(None)

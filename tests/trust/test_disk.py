@@ -204,7 +204,10 @@ def _rewritten(small_run: Path, folder: Path, change: Callable[[Path], None]) ->
 
 
 def _header(length: int) -> Callable[[Path], None]:
-    return lambda best: (best / MODEL).write_bytes(length.to_bytes(8, "little") + b"{" + b" " * 64)
+    def write(best: Path) -> None:
+        (best / MODEL).write_bytes(length.to_bytes(8, "little") + b"{" + b" " * 64)
+
+    return write
 
 
 def _tensors(**changed: Any) -> Callable[[Path], None]:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import tiny
+from finetune.disk.whole import write_whole
 from finetune.errors import CheckpointError, FinishedRunError, StoppedError, UserError
 from finetune.recipe.load import dump_recipe, parse_recipe
 from finetune.recipe.schema import Recipe
@@ -40,12 +41,12 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Rec
     return parse
 
 
-def train(recipe: Recipe, run: Path, **options: bool) -> Result:
+def train(recipe: Recipe, run: Path, **options: Any) -> Result:
     with RunDir.open(run, resume=options.get("resume", False)) as opened:
         return fit(recipe, opened, device="cpu", **options)
 
 
-def longer(recipe: Recipe, run: Path, **options: bool) -> Result:
+def longer(recipe: Recipe, run: Path, **options: Any) -> Result:
     return train(recipe, run, resume=True, extend=True, **options)
 
 
@@ -192,7 +193,7 @@ def test_a_kill_while_the_extension_is_written_down(
     shutil.copytree(tmp_path / "short", tmp_path / "whole")
     longer(long, tmp_path / "whole")
     expected = digests(tmp_path / "whole")
-    real = directory.write_whole
+    real = write_whole
     for at in itertools.count(1):
         run = tmp_path / f"killed-{at}"
         shutil.copytree(tmp_path / "short", run)

@@ -67,14 +67,13 @@ def test_another_image_ends_the_run_and_leaves_no_wrong_row(
         real = cached.CachedFeatures.fill
         if split == "val":  # the first pass is of train
             counted = iter(range(10))
-            patch.setattr(
-                cached.CachedFeatures,
-                "fill",
-                lambda self, *args, **options: (
-                    meanwhile(patch, replace) if next(counted) == 1 else None,
-                    real(self, *args, **options),
-                )[1],
-            )
+
+            def fill(*args: Any, **options: Any) -> Any:
+                if next(counted) == 1:
+                    meanwhile(patch, replace)
+                return real(*args, **options)
+
+            patch.setattr(cached.CachedFeatures, "fill", fill)
         else:
             meanwhile(patch, replace)
         with pytest.raises(DataError, match=f"{path.name}: was replaced while its features were computed"):

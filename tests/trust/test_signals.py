@@ -130,7 +130,7 @@ def test_a_terminal_that_is_closed(ignored: bool, recipe: Callable[..., Path], t
     words = ["train", str(recipe(epochs=epochs)), "--run-dir", str(run), "--device", "cpu"]
     process = subprocess.Popen(
         [sys.executable, "-m", "finetune", *words],
-        stdin=terminal, stdout=terminal, stderr=terminal, preexec_fn=as_a_shell_would,
+        stdin=terminal, stdout=terminal, stderr=terminal, text=True, preexec_fn=as_a_shell_would,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     try:

@@ -21,7 +21,7 @@ def starts_at_once(count: int, recipe: Path, run: Path, start: Any) -> list[floa
     for _ in range(count):
         process = start("train", recipe, "--run-dir", run, "--device", "cpu")
         began[process] = time.monotonic()
-    took = []
+    took: list[float] = []
     while len(took) < count - 1:
         for process in [each for each in began if each.poll() is not None]:
             assert process.returncode == 2

@@ -1,6 +1,7 @@
 """A zoo of images through train, eval, predict and the exported model: the same answers and refusals."""
 
 import csv
+import functools
 import hashlib
 import io
 import json
@@ -103,7 +104,7 @@ GOOD: dict[str, Made] = {
     "ünïcödé ☃.png": lambda: encoded(smooth(), "PNG"),
     "-rf.png": lambda: encoded(smooth(), "PNG"),
     "n" * 251 + ".png": lambda: encoded(smooth(), "PNG"),
-    **{f"turned {n}.jpg": (lambda n=n: turned(n)) for n in range(1, 9)},
+    **{f"turned {n}.jpg": functools.partial(turned, n) for n in range(1, 9)},
 }
 BAD: dict[str, tuple[Made, str]] = {
     "empty.jpg": (lambda: b"", "empty file"),
