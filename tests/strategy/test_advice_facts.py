@@ -12,13 +12,13 @@ from torch import nn
 
 from finetune.data import images
 from finetune.data.batches.reading import Reader, ReadRequest
-from finetune.data.cache.decoded import Pixels
 from finetune.data.holdout.folds import inner_folds
 from finetune.errors import BadImageError
 from finetune.features.cut import prefix_graph
 from finetune.features.depths import DepthExtractor
 from finetune.features.solve import LinearProblem, choose_decay
 from finetune.image.preprocessing import Preprocessing
+from finetune.image.threes import Pixels
 from finetune.image.transforms import EvalTransform
 from finetune.model.backbones import create
 from finetune.model.layers.find import find_layers

@@ -149,7 +149,7 @@ def test_the_estimate_is_what_is_written(recipe: Callable[..., Recipe]) -> None:
     setup = built(recipe())
     estimate = decoded._base_bytes(setup)
     with keep(setup, "memory"):
-        own = setup.loader._reader.decoded
+        own = setup.loader._reader.cache
         assert own is not None
         list(setup.loader.epoch(0))
         assert len(own) == len(setup.source.splits["train"])
@@ -161,20 +161,20 @@ def test_the_estimate_is_what_is_written(recipe: Callable[..., Recipe]) -> None:
             assert all(map(torch.equal, kept_val, before))
         assert len(setup.val_decoded or ()) == len(setup.source.splits["val"])
     assert setup.val_decoded is None
-    assert setup.loader._reader.decoded is None
+    assert setup.loader._reader.cache is None
 
 
 def test_what_later_changes_left_behind_is_cleared_away(recipe: Callable[..., Recipe]) -> None:
     setup = built(recipe())
     for count in (2, 400):
         with keep(setup, "disk"):
-            own = setup.loader._reader.decoded
+            own = setup.loader._reader.cache
             assert own is not None
             assert len(own) == (0 if count == 2 else 2)
             for number in range(count):
                 own.add(number.to_bytes(32, "big"), np.zeros((36, 36, 3), np.uint8))
     with keep(setup, "disk"):
-        assert len(setup.loader._reader.decoded or ()) == 0
+        assert len(setup.loader._reader.cache or ()) == 0
 
 
 @pytest.mark.parametrize("limit", ["4GB", "tight"])
@@ -193,7 +193,7 @@ def test_a_folder_full_of_what_has_changed_is_begun_anew(
         with keep(setup, "disk"):
             list(setup.loader.epoch(0))
             list(val_batches(setup, setup.val_decoded))
-            own, val = setup.loader._reader.decoded, setup.val_decoded
+            own, val = setup.loader._reader.cache, setup.val_decoded
             assert own is not None
             assert val is not None
             for split, where in (("train", own), ("val", val)):
@@ -210,7 +210,7 @@ def test_a_folder_that_is_full_of_these_images_stays(recipe: Callable[..., Recip
     counts = []
     for _ in range(2):
         with keep(setup, "disk"):
-            counts.append(len(setup.loader._reader.decoded or ()))
+            counts.append(len(setup.loader._reader.cache or ()))
             list(setup.loader.epoch(0))
     assert counts[0] == 0
     assert 0 < counts[1] < len(setup.source.splits["train"])
