@@ -5,15 +5,18 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 
 from finetune.data.batches.loaders import TrainLoader
+from finetune.data.batches.options import ReadOptions
+from finetune.data.batches.sampling import Sampling
 from finetune.data.dataset import Source
 from finetune.data.holdout.recorded import SplitRecord
 from finetune.data.holdout.splits import hold_out_splits
+from finetune.data.sources.files.walk import list_folder
 from finetune.data.sources.folders import tree
 from finetune.data.sources.read import read_source
 from finetune.image.preprocessing import Preprocessing
@@ -35,7 +38,7 @@ def large(root: Path, classes: int, images: int) -> Path:
 def listed_folders(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The folders that were listed."""
     found: list[str] = []
-    true = tree.list_folder
+    true = list_folder
 
     def counted(folder: Any) -> Any:
         found.append(os.fspath(folder))
@@ -67,8 +70,10 @@ def start_up(root: Path) -> Source:
     SplitRecord.of(source).to_csv()
     preprocessing = Preprocessing(16, 16, "shorter", "bilinear", (0.5,), (0.5,))
     transform = TrainTransform(AugmentSection(), preprocessing)
-    for sampler in ("shuffle", "balanced"):
-        loader = TrainLoader(source.splits["train"], transform, batch_size=8, seed=0, sampler=sampler)
+    samplers: tuple[Literal["shuffle", "balanced"], ...] = ("shuffle", "balanced")
+    for sampler in samplers:
+        sampling = Sampling(0, sampler)
+        loader = TrainLoader(source.splits["train"], transform, ReadOptions(batch_size=8), sampling)
         assert loader.batches_per_epoch > 1
         next(loader.draws(0))
     return source

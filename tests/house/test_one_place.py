@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from finetune.cli import advise, probe, rank
+from finetune.data.holdout.splits import hold_out_splits
 from finetune.recipe.catalog import DEFAULT_BACKBONE, DRAWN, KNOWN_SETS
 from finetune.recipe.load import json_schema
 from finetune.recipe.schema import DEFAULT_BATCH_SIZE, DataSection, TrainSection, default_of
@@ -38,17 +39,16 @@ def test_known_sets_are_the_same_in_every_text(cli: Any, chdir_tmp: Any) -> None
     assert DRAWN not in cli("doctor", "drwan").err
 
 
-def test_the_doctor_carves_as_a_recipe_would(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_holds_out_the_same_splits_as_a_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     from finetune.strategy.doctor import examine
 
     given: dict[str, Any] = {}
-    real = examine.hold_out_splits
 
-    def carve(source: Any, **fractions: Any) -> Any:
+    def recorded(source: Any, **fractions: Any) -> Any:
         given.update(fractions)
-        return real(source, **fractions)
+        return hold_out_splits(source, **fractions)
 
-    monkeypatch.setattr(examine, "hold_out_splits", carve)
+    monkeypatch.setattr(examine, "hold_out_splits", recorded)
     examine.examine(DRAWN)
     plain = DataSection(source="digits")
     assert (given["val_fraction"], given["test_fraction"]) == (plain.val_fraction, plain.test_fraction)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import tiny
-from finetune.disk.whole import write_whole
+from finetune.disk.whole import write_atomic
 from finetune.errors import CheckpointError, FinishedRunError, StoppedError, UserError
 from finetune.recipe.load import dump_recipe, parse_recipe
 from finetune.recipe.schema import Recipe
@@ -193,7 +193,7 @@ def test_a_kill_while_the_extension_is_written_down(
     shutil.copytree(tmp_path / "short", tmp_path / "whole")
     longer(long, tmp_path / "whole")
     expected = digests(tmp_path / "whole")
-    real = write_whole
+    real = write_atomic
     for at in itertools.count(1):
         run = tmp_path / f"killed-{at}"
         shutil.copytree(tmp_path / "short", run)
@@ -205,7 +205,7 @@ def test_a_kill_while_the_extension_is_written_down(
             real(path, content)
 
         with monkeypatch.context() as patch:
-            patch.setattr(directory, "write_whole", cut)
+            patch.setattr(directory, "write_atomic", cut)
             try:
                 longer(long, run)
             except Killed:
