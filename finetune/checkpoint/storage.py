@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from finetune.checkpoint.manifest import MANIFEST, digest, fault
+from finetune.disk.atomic import TEMPORARY, sync
 from finetune.disk.regular import DOCUMENT_BYTES, check_regular, read_regular
-from finetune.disk.whole import TEMPORARY, sync
 from finetune.errors import CheckpointError, SaveError, printable
 
 MODEL = "model.safetensors"

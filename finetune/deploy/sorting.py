@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Literal
 
 from finetune.deploy.predict import Prediction
+from finetune.disk.atomic import sync
 from finetune.disk.csv_table import guarded, unguarded
 from finetune.disk.outputs import staging, write_table
 from finetune.disk.regular import TABLE_BYTES, read_regular_text
-from finetune.disk.whole import sync
 from finetune.errors import SaveError, UserError, printable
 from finetune.evaluation.probabilities import in_digits
 

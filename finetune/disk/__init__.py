@@ -1,1 +1,1 @@
-"""Files that are whole or not there, whatever is killed or full meanwhile."""
+"""Reading and writing files safely: regular files only, and whole or not at all."""

@@ -1,4 +1,4 @@
-"""CSV tables that people open: names in them neither compute in a spreadsheet nor steer a terminal."""
+"""Write CSV tables that are safe to open: no cell runs as a formula or controls a terminal."""
 
 import csv
 from collections.abc import Iterable
@@ -6,23 +6,23 @@ from typing import Protocol
 
 from finetune.errors import plain
 
-# By these a spreadsheet takes a cell for a formula; some take the wide forms of the signs too.
+# A spreadsheet runs a cell that starts with one of these as a formula; some accept full-width forms too.
 _SIGNS = frozenset("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 _QUOTE = "'"
 
 
 class Text(Protocol):
-    """What takes text."""
+    """A stream that takes text."""
 
     def write(self, text: str, /) -> object: ...
 
 
 class CsvTable:
-    """A CSV table in the making.
+    """Writes rows of a CSV table to a stream.
 
     Args:
-        safe: what a spreadsheet would take for a formula gets an apostrophe in front, and control characters
-            become escapes such as ``\\x1b``. Otherwise each cell is as it is.
+        safe: put an apostrophe before cells that a spreadsheet would run as a formula, and write control
+            characters as escapes such as ``\\x1b``. If False, write every cell unchanged.
     """
 
     def __init__(self, stream: Text, *, safe: bool = True) -> None:
@@ -34,28 +34,28 @@ class CsvTable:
 
 
 def guarded(cell: object) -> object:
-    """``cell`` as a safe table holds it; a number, also one in digits, is as it was."""
+    """``cell`` as a safe table writes it. Numbers, also those written as text, stay unchanged."""
     if not isinstance(cell, str):
         return cell
     text = plain(cell)
-    return _QUOTE + text if _computes(text) else text
+    return _QUOTE + text if _is_formula(text) else text
 
 
 def unguarded(cell: str) -> str:
-    """A cell without the apostrophe that :func:`guarded` put in front."""
-    return cell[1:] if cell.startswith(_QUOTE) and _computes(cell[1:]) else cell
+    """Undo :func:`guarded`: remove the apostrophe that it added."""
+    return cell[1:] if cell.startswith(_QUOTE) and _is_formula(cell[1:]) else cell
 
 
-def _computes(text: str) -> bool:
+def _is_formula(text: str) -> bool:
     bare = text.lstrip(_QUOTE)
     if bare[:1] not in _SIGNS:
         return False
-    # One that has an apostrophe of its own gets another: reading back must not take its own away.
+    # A cell that has an apostrophe already gets a second one, so that `unguarded` leaves the first.
     return bare != text or not _is_number(text)
 
 
 def _is_number(text: str) -> bool:
-    """Whether a spreadsheet reads a number: in digits, which ``-inf`` is not."""
+    """Whether a spreadsheet reads ``text`` as a number. It does not read ``-inf`` as one."""
     if not text[-1:].isdecimal() or not text.isascii() or "_" in text or text != text.strip():
         return False
     try:

@@ -1,4 +1,4 @@
-"""Drawings that a user names, written as every other output is."""
+"""Write matplotlib figures to files that users name."""
 
 import io
 from pathlib import Path
@@ -10,38 +10,38 @@ from finetune.errors import UserError, printable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Of a name without an ending.
+# The format of a file name without an extension.
 FORMAT = "png"
 
 
 def check_figure(path: Path) -> None:
-    """Find out early that no drawing can be written to ``path``.
+    """Check before a long computation that a figure can be written to ``path``.
 
     Raises:
-        UserError: it cannot be written, or its ending is none that matplotlib knows.
+        UserError: it cannot be written, or matplotlib does not know its extension.
     """
     from matplotlib.backend_bases import FigureCanvasBase
 
     known = FigureCanvasBase.get_supported_filetypes()
     if _format(path) not in known:
         raise UserError(
-            f"{printable(path)}: cannot be written (its ending is no image's). Take one of "
+            f"{printable(path)}: unknown figure format. Use one of the extensions "
             f"{', '.join(f'.{each}' for each in sorted(known))}."
         )
     check_output(path)
 
 
 def write_figure(figure: "Figure", path: Path) -> None:
-    """Write ``figure`` to ``path``; the format follows from the file's ending.
+    """Write ``figure`` to ``path`` in the format of its extension.
 
     Raises:
-        UserError: ``path`` has to be somewhere else, or its ending is none that matplotlib knows.
+        UserError: as :func:`check_figure`.
         SaveError: the disk is full or failing.
     """
     check_figure(path)
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format=_format(path), dpi=120)
-    write_output(path, drawn.getvalue())
+    content = io.BytesIO()
+    figure.savefig(content, format=_format(path), dpi=120)
+    write_output(path, content.getvalue())
 
 
 def _format(path: Path) -> str:

@@ -1,7 +1,7 @@
-"""What a path was meant to be that leads nowhere: another spelling, another folder, an ending left out.
+"""Suggest an existing path for one that does not exist.
 
-Only what is there is proposed, and only what is near: in another case or Unicode form, a letter or two off,
-without its extension, or of the same name in a folder near by.
+A suggestion differs in letter case or Unicode form, by one or two letters or by its extension, or has the
+same name in a nearby folder.
 """
 
 import os
@@ -12,29 +12,29 @@ from pathlib import Path, PurePath
 
 from finetune.errors import printable
 
-# Names compared, and folders looked into, at most: a hint is not worth a wait.
+# Limits on the names that are compared and the folders that are listed, so that a hint comes quickly.
 MOST_NAMES = 5000
 MOST_FOLDERS = 200
-# Longer names are compared by their case and form alone.
+# Longer names must match apart from letter case and Unicode form.
 LONGEST = 80
 
 Accepts = Callable[[str], bool]
 
 
 def did_you_mean(path: str, accepts: Accepts = os.path.exists, names: Iterable[str] = ()) -> str:
-    """``" Did you mean 'photos'?"`` for the nearest thing to ``path``, which is not there, or ``""``.
+    """``" Did you mean 'photos'?"`` with the best suggestion for ``path``, or ``""`` if there is none.
 
     Args:
-        path: as the user wrote it; relative to the working directory.
-        accepts: whether a path is the kind of thing that is wanted.
-        names: words that may stand in its place, such as known data sets.
+        path: a path that does not exist, as the user wrote it.
+        accepts: whether an existing path is of the kind that the caller needs.
+        names: words that are valid instead of a path, such as names of known data sets.
     """
     found = nearest(path, accepts, names)
     return "" if found is None else f" Did you mean {printable(found)!r}?"
 
 
 def nearest(path: str, accepts: Accepts = os.path.exists, names: Iterable[str] = ()) -> str | None:
-    """The path or name that ``path`` was most likely meant to be; None if none is near."""
+    """The path or name that the user most likely meant by ``path``; None if nothing is similar."""
     try:
         return next(_candidates(path, accepts, list(names)), None)
     except (OSError, ValueError, RuntimeError):
@@ -42,17 +42,20 @@ def nearest(path: str, accepts: Accepts = os.path.exists, names: Iterable[str] =
 
 
 def is_run(path: str) -> bool:
-    """Whether there is a run directory."""
+    """Whether ``path`` is a run directory."""
     return (Path(path) / "resolved.yaml").is_file()
 
 
 def is_recipe(path: str) -> bool:
-    """Whether there is a YAML file."""
+    """Whether ``path`` is a YAML file."""
     return path.lower().endswith((".yaml", ".yml")) and Path(path).is_file()
 
 
 def distance(one: str, other: str) -> int:
-    """Letters to insert, remove, replace or swap with their neighbour (optimal string alignment)."""
+    """Edit distance in letters: insertions, deletions, replacements and swaps of neighbours.
+
+    This is the optimal string alignment distance, a restricted Damerau-Levenshtein distance.
+    """
     before: list[int] = []
     row = list(range(len(other) + 1))
     for i, letter in enumerate(one, 1):
@@ -66,23 +69,23 @@ def distance(one: str, other: str) -> int:
 
 
 def _candidates(path: str, accepts: Accepts, names: list[str]) -> Iterator[str]:
-    """Nearest first."""
+    """All suggestions, best first."""
     if not path.strip() or "\0" in path:
         return
     bare = path.strip().strip("'\"").strip()
     if bare and bare != path and accepts(bare):
         yield bare
     yield from (name for name in names if _folded(name) == _folded(bare))
-    respelt = _respelt(bare)
-    yield from (each for cost, each in respelt if cost == 0 and accepts(each))
-    yield from filter(accepts, _elsewhere(bare))
-    yield from (each for _, each in respelt if accepts(each))
-    close = [(off, name) for name in names if (off := _off(bare, name)) is not None]
+    respellings = _respellings(bare)
+    yield from (each for cost, each in respellings if cost == 0 and accepts(each))
+    yield from filter(accepts, _in_nearby_folders(bare))
+    yield from (each for _, each in respellings if accepts(each))
+    close = [(off, name) for name in names if (off := _distance(bare, name)) is not None]
     yield from (name for _, name in sorted(close))
 
 
-def _respelt(path: str) -> list[tuple[int, str]]:
-    """How many letters off, and paths in which one part or more is spelt another way; the nearest first."""
+def _respellings(path: str) -> list[tuple[int, str]]:
+    """Existing paths in which some parts are spelt differently, with edit distances; nearest first."""
     whole = Path(path).expanduser()
     found = [(0, Path(whole.anchor))]
     for part in whole.parts[1:] if whole.anchor else whole.parts:
@@ -91,17 +94,17 @@ def _respelt(path: str) -> list[tuple[int, str]]:
             if os.path.lexists(folder / part):
                 longer.append((cost, folder / part))
             else:
-                near = ((_off(part, name), name) for name in _names(folder))
+                near = ((_distance(part, name), name) for name in _names(folder))
                 longer += [(cost + off, folder / name) for off, name in near if off is not None]
         found = sorted(longer)[:5]
     return [(cost, str(each)) for cost, each in found]
 
 
-def _elsewhere(path: str) -> Iterator[str]:
-    """Things of the same name (in any case, with or without its extension) in folders near by.
+def _in_nearby_folders(path: str) -> Iterator[str]:
+    """Paths of the same name, in any case and with or without its extension, in nearby folders.
 
-    They are looked for in the last folder of the path that is there, in the working directory, in all folders
-    of these two, and in the one around the working directory.
+    These are the deepest existing folder of ``path``, the working directory, the folders in these two, and
+    the parent of the working directory.
     """
     name, there = Path(path).name, Path(path).expanduser().parent
     if name in ("", ".."):
@@ -111,16 +114,16 @@ def _elsewhere(path: str) -> Iterator[str]:
     for base in dict.fromkeys((there, Path())):
         inner = [base / each for each in _names(base)[:MOST_FOLDERS]]
         for folder in [base, *(each for each in inner if each.is_dir())]:
-            yield from _alike(name, folder)
-    yield from _alike(name, Path(os.pardir))
+            yield from _same_names(name, folder)
+    yield from _same_names(name, Path(os.pardir))
 
 
-def _alike(name: str, folder: Path) -> list[str]:
-    return [str(folder / each) for each in _names(folder) if _off(name, each) == 0]
+def _same_names(name: str, folder: Path) -> list[str]:
+    return [str(folder / each) for each in _names(folder) if _distance(name, each) == 0]
 
 
-def _off(word: str, name: str) -> int | None:
-    """How many letters ``name`` is off: 0 if only case, form or ending differ; None if it is too far."""
+def _distance(word: str, name: str) -> int | None:
+    """The edit distance: 0 if only case, form or extension differ, None if the names are too different."""
     one, other = _folded(word), _folded(name)
     if one == other or one == PurePath(other).stem or PurePath(one).stem == other:
         return 0
@@ -131,13 +134,13 @@ def _off(word: str, name: str) -> int | None:
 
 
 def _folded(name: str) -> str:
-    """The same for names that differ in case, Unicode form, spaces around them, or what joins their words."""
+    """``name`` without differences in case, Unicode form, outer spaces and word separators."""
     plain = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
     return plain.strip().replace("-", "_").replace(" ", "_")
 
 
 def _names(folder: Path) -> list[str]:
-    """What there is in a folder, as far as it can be seen, without what is hidden."""
+    """The names in ``folder`` that are not hidden; none if it cannot be listed."""
     try:
         with os.scandir(folder) as entries:
             names = [entry.name for entry in islice(entries, MOST_NAMES)]

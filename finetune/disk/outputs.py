@@ -1,8 +1,11 @@
-"""Files that a user names to be written: how they are, and what is said where they cannot be.
+"""Write files that users name: whole or not at all, with errors that say how to fix the problem.
 
-A file gets its name when it is whole; until then an older one of that name stays. A symbolic link stays, and
-the file that it leads to is replaced. What is no file, such as a pipe, a terminal or ``/dev/stdout``, gets
-the bytes once all are there. A folder, a socket and a block device are refused.
+A file gets its name when it is complete; until then, an older file of that name stays. A symbolic link stays,
+and its target is replaced. A pipe, a terminal or ``/dev/stdout`` receives the bytes once all of them are
+ready. Folders, sockets and block devices are refused.
+
+Files are written in a temporary folder beside the target. A killed process leaves that folder behind; the
+next write to the same target removes it.
 """
 
 import contextlib
@@ -17,43 +20,45 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from finetune.disk.atomic import sync
 from finetune.disk.csv_table import CsvTable
-from finetune.disk.staging import staged_folder
-from finetune.disk.whole import sync
 from finetune.errors import FinetuneError, SaveError, UserError, is_out_of_files, printable
 
-# What another place mends; the rest is the machine's.
+# Errors that another path fixes. All others are the machine's.
 _MISPLACED = frozenset(
     {
         errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP,
         errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO, errno.EBADF, errno.EILSEQ,
     }
 )  # fmt: skip
-_ROOM = "Make room, or choose another place."
+_ROOM = "Free some space or choose another path."
 _REMEDIES = {
     errno.ENOSPC: _ROOM,
     errno.EDQUOT: _ROOM,
-    errno.EFBIG: "Raise the limit (`ulimit -f`), or choose a place that takes files of this size.",
-    errno.EIO: "The disk may be failing: choose another place.",
-    errno.EPIPE: "What reads it has ended.",
+    errno.EFBIG: "Raise the limit (`ulimit -f`) or choose a file system that allows files of this size.",
+    errno.EIO: "The disk may be failing. Choose another path.",
+    errno.EPIPE: "The reading program has ended.",
 }
 _REFUSED = {stat.S_IFDIR: "a folder", stat.S_IFSOCK: "a socket", stat.S_IFBLK: "a block device"}
+_STAGE_SUFFIX = ".partial"
+# A file name of the target is cut to this length, so that the stage's longer name stays valid.
+_STAGE_NAME_LENGTH = 40
 
 
 def write_error(target: Path, error: OSError) -> FinetuneError:
-    """What to raise where ``target`` cannot be written: by whom it can be mended, and how."""
+    """The error to raise for a failed write: a UserError if another path helps, else a SaveError."""
     text = f"{printable(target)}: cannot be written ({error.strerror or type(error).__name__})."
     if error.errno in _MISPLACED:
-        return UserError(f"{text} Choose another place.")
-    return SaveError(f"{text} {_REMEDIES.get(error.errno or 0, 'Choose another place.')}")
+        return UserError(f"{text} Choose another path.")
+    return SaveError(f"{text} {_REMEDIES.get(error.errno or 0, 'Choose another path.')}")
 
 
 @contextlib.contextmanager
 def write_errors_for(target: Path) -> Iterator[None]:
-    """Within, what the system refuses is said of ``target``.
+    """Turn every OSError inside the block into an error about ``target``.
 
     Raises:
-        UserError: it has to be somewhere else.
+        UserError: ``target`` cannot be written there.
         SaveError: the disk is full or failing.
     """
     try:
@@ -65,30 +70,32 @@ def write_errors_for(target: Path) -> Iterator[None]:
 
 
 def check_new_file(target: Path, *, overwrite: bool = False, option: str = "") -> None:
-    """Find out early that what a user goes on to edit cannot be written to ``target``.
+    """Check before a long computation that a new file can be written to ``target``.
 
     Args:
-        overwrite: a file may be there.
-        option: what to say of the option by which it may.
+        overwrite: an existing file may be replaced.
+        option: text for the message about the option that allows overwriting.
 
     Raises:
-        UserError: as :func:`check_output`; or there is a file already, or no folder for one.
+        UserError: as :func:`check_output`; or the file exists, or its folder does not.
     """
     check_output(target)
     if not overwrite and target.is_file() and _own_descriptor(target) is None:
-        raise UserError(f"{printable(target)} is there already, and stays. {option}Choose another name.")
+        raise UserError(f"{printable(target)} already exists. {option}Choose another name.")
     if not target.parent.is_dir():
-        raise UserError(f"{printable(target)}: there is no folder {printable(target.parent)}; make it first.")
+        raise UserError(
+            f"{printable(target)}: create the folder {printable(target.parent)} first; it does not exist."
+        )
 
 
 def check_output(target: Path) -> None:
-    """Find out early that ``target`` cannot be written, as far as that can be told without writing.
+    """Check before a long computation, without writing, that ``target`` can be written.
 
     Raises:
-        UserError: it is a folder, a socket or a block device, or may not be written.
+        UserError: it is a folder, a socket or a block device, or permission is missing.
     """
-    place = _replaced(target)
-    exists = place is None or place.exists()
+    file = _file_to_write(target)
+    exists = file is None or file.exists()
     with write_errors_for(target):
         if exists and _own_descriptor(target) is None and not os.access(target, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
@@ -96,36 +103,37 @@ def check_output(target: Path) -> None:
 
 @contextlib.contextmanager
 def staging(target: Path) -> Iterator[Path]:
-    """A temporary folder on the disk of ``target``, to write in; :func:`publish` moves files out of it.
+    """A temporary folder on the disk of ``target``; :func:`publish` moves files out of it.
 
-    It is removed on leaving, with all that was not published, and so are folders that were made for it.
+    On exit, the folder and all unpublished files are removed. So are parent folders that were created for it
+    and are empty.
 
     Raises:
-        UserError: ``target`` is nothing to write to, or nothing can be written beside it.
+        UserError: ``target`` cannot be written there.
         SaveError: the disk is full or failing.
     """
     check_output(target)
-    file = _replaced(target)
+    file = _file_to_write(target)
     with contextlib.ExitStack() as stack:
         with write_errors_for(target):
             if file is None:
                 stage = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="finetune-")))
             else:
-                stage = stack.enter_context(staged_folder(file))
+                stage = stack.enter_context(_folder_beside(file))
         yield stage
 
 
 def publish(staged: Path, target: Path) -> None:
-    """Bring ``staged`` to its place: to disk and under its name, or into what is no file.
+    """Move the complete file ``staged`` to ``target``; copy it if ``target`` is a pipe or a terminal.
 
     Raises:
-        UserError: ``target`` has to be somewhere else.
-        SaveError: the disk is full or failing; a file of that name is what it was before.
+        UserError: ``target`` cannot be written there.
+        SaveError: the disk is full or failing. An earlier file at ``target`` is unchanged.
     """
-    file = _replaced(target)
+    file = _file_to_write(target)
     with write_errors_for(target):
         if file is None:
-            _pour(staged, target)
+            _copy_into(staged, target)
             return
         if file.exists():
             shutil.copymode(file, staged)
@@ -135,7 +143,7 @@ def publish(staged: Path, target: Path) -> None:
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            # Of several files that belong together, one may have its place on another disk.
+            # One of several files that are staged together may belong on another disk.
             with staging(target) as beside:
                 shutil.copyfile(staged, beside / "copy")
                 publish(beside / "copy", target)
@@ -145,12 +153,7 @@ def publish(staged: Path, target: Path) -> None:
 
 
 def write_output(target: Path, content: bytes) -> None:
-    """Write what a user asked for to ``target``, whole or not at all.
-
-    Raises:
-        UserError: ``target`` has to be somewhere else.
-        SaveError: the disk is full or failing; a file of that name is what it was before.
-    """
+    """Write ``content`` to ``target``, whole or not at all; errors as for :func:`publish`."""
     with staging(target) as stage:
         staged = stage / "content"
         with write_errors_for(target), staged.open("wb") as file:
@@ -159,14 +162,11 @@ def write_output(target: Path, content: bytes) -> None:
 
 
 def write_table(rows: Iterable[Sequence[object]], stage: Path, target: Path, *, safe: bool) -> None:
-    """Write rows as CSV to ``target``, by way of ``stage``, its :func:`staging`.
+    """Write rows as CSV to ``target``; errors as for :func:`publish`.
 
     Args:
+        stage: the folder that :func:`staging` gave for ``target``.
         safe: see :class:`CsvTable`.
-
-    Raises:
-        UserError: ``target`` has to be somewhere else.
-        SaveError: the disk is full or failing; a file of that name is what it was before.
     """
     staged = stage / "table"
     with TextOutput(staged, target) as text:
@@ -177,9 +177,9 @@ def write_table(rows: Iterable[Sequence[object]], stage: Path, target: Path, *, 
 
 
 class TextOutput:
-    """A UTF-8 text in the making, for a user's ``target``; errors are about that.
+    """A UTF-8 text file, written to ``staged``, whose errors name ``target``.
 
-    File names need not be valid Unicode: what is not becomes an escape.
+    Characters that are not valid Unicode, as in some file names, become escapes.
     """
 
     def __init__(self, staged: Path, target: Path) -> None:
@@ -198,18 +198,18 @@ class TextOutput:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is not None:
-            with contextlib.suppress(OSError):  # the error on its way says more
+            with contextlib.suppress(OSError):  # The error that is being raised says more.
                 self._file.close()
         else:
             with write_errors_for(self._target):
                 self._file.close()
 
 
-def _replaced(target: Path) -> Path | None:
-    """The file that is to be replaced or made; None where ``target`` is no file and takes bytes.
+def _file_to_write(target: Path) -> Path | None:
+    """The file to replace or create; None if ``target`` is a pipe, a terminal or another stream.
 
     Raises:
-        UserError: it is nothing that can be written.
+        UserError: ``target`` cannot be written.
     """
     if _own_descriptor(target) is not None:
         return None
@@ -220,18 +220,18 @@ def _replaced(target: Path) -> Path | None:
             return Path(os.path.realpath(target))
     kind = _REFUSED.get(stat.S_IFMT(mode))
     if kind is not None:
-        raise UserError(f"{printable(target)} is {kind}. Give the name of a file to write.")
+        raise UserError(f"{printable(target)} is {kind}. Give a file name.")
     file = Path(os.path.realpath(target))
-    # Another process's open file may have no name any more.
+    # A file that another process holds open may have lost its name.
     return file if stat.S_ISREG(mode) and file.exists() else None
 
 
-def _pour(staged: Path, target: Path) -> None:
+def _copy_into(staged: Path, target: Path) -> None:
     number = _own_descriptor(target)
     if number is None:
         into = os.open(target, os.O_WRONLY | os.O_APPEND | getattr(os, "O_NOCTTY", 0))
     else:
-        # The same open file, not another of the same name: what comes after goes after this.
+        # Write to the same open file, so that later output follows this one.
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         into = os.dup(number)
@@ -240,8 +240,8 @@ def _pour(staged: Path, target: Path) -> None:
 
 
 def _own_descriptor(target: Path) -> int | None:
-    """N of ``/dev/fd/N``, ``/dev/stdout`` and what else leads to an open file of this process."""
-    path = os.path.abspath(target)  # noqa: PTH100  (resolving would follow the very link that is looked at)
+    """N if ``target`` is ``/dev/fd/N``, ``/dev/stdout`` or another link to an open file of this process."""
+    path = os.path.abspath(target)  # noqa: PTH100  (resolve() would follow the link)
     for _ in range(40):
         folder, name = os.path.split(path)
         if name.isdecimal() and os.path.realpath(folder) in ("/dev/fd", f"/proc/{os.getpid()}/fd"):
@@ -251,3 +251,73 @@ def _own_descriptor(target: Path) -> int | None:
         except (OSError, ValueError):
             return None
     return None
+
+
+@contextlib.contextmanager
+def _folder_beside(target: Path) -> Iterator[Path]:
+    """A temporary folder beside ``target``; removed on exit, and so are parents that it needed.
+
+    A lock on the folder ends with its process. So a folder without one was left by a killed process.
+    """
+    folder, name = target.parent, target.name[:_STAGE_NAME_LENGTH]
+    created = _missing(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(f".{_escaped(name)}.*{_STAGE_SUFFIX}"):
+            _remove_if_abandoned(left)
+        stage = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=_STAGE_SUFFIX, dir=folder))
+    except OSError:
+        _remove_empty(created)
+        raise
+    lock = _lock(stage)
+    try:
+        yield stage
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+        _remove_empty(created)
+
+
+def _missing(folder: Path) -> list[Path]:
+    """``folder`` and its parents, as far up as they do not exist, innermost first."""
+    found = []
+    while not folder.exists() and folder != folder.parent:
+        found.append(folder)
+        folder = folder.parent
+    return found
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for each in folders:
+        with contextlib.suppress(OSError):  # It holds published files or was never created.
+            each.rmdir()
+
+
+def _lock(folder: Path) -> int | None:
+    """A descriptor that holds the lock of ``folder``; None if another process has it or locks are missing."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:
+        return None
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _remove_if_abandoned(folder: Path) -> None:
+    lock = _lock(folder)
+    if lock is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _escaped(name: str) -> str:
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)

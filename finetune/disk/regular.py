@@ -1,7 +1,7 @@
-"""Files to read: regular ones, of a size that makes sense. Nothing here waits for a pipe or a device.
+"""Read regular files of limited size, without ever blocking on a pipe or a device.
 
-Every failure is an ``OSError`` whose ``strerror`` says what is wrong. So whoever reports a file that cannot
-be read reports these too. Imports next to nothing, as :mod:`finetune.disk.whole`.
+Every failure is an ``OSError`` whose ``strerror`` describes the problem, so callers report it like any other
+read error. Like :mod:`finetune.disk.atomic`, this module imports almost nothing.
 """
 
 import errno
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from io import BufferedReader
     from pathlib import Path
 
-# A JSON document of a run or a model: its description, state, environment or manifest.
+# Limit for a JSON document of a run or model, such as a card, a manifest or an environment.
 DOCUMENT_BYTES = 64 << 20
-# A table with a row an image, or a file with a line an epoch.
+# Limit for a table with one row per image, or a file with one line per epoch.
 TABLE_BYTES = 1 << 30
 
 KINDS = {
@@ -27,26 +27,26 @@ KINDS = {
 
 
 def check_regular(path: "Path") -> None:
-    """For a reader that opens ``path`` by itself, just before it does.
+    """Check that ``path`` is a regular file. Call it before another library opens the file.
 
     Raises:
-        OSError: there is no such file, or it is not a regular one.
+        OSError: the file does not exist or is not a regular file.
     """
-    _check(path, os.stat(path))  # noqa: PTH116  (also for what is no Path)
+    _check(path, os.stat(path))  # noqa: PTH116  (callers also pass strings)
 
 
 def open_regular(path: "Path") -> "BufferedReader":
-    """Open ``path`` for reading bytes. Links are followed.
+    """Open ``path`` for reading bytes; links are followed.
 
     Raises:
-        OSError: as :func:`check_regular`, or it cannot be opened.
+        OSError: as :func:`check_regular`, or the file cannot be opened.
     """
-    # Looked at before it is opened: opening some devices does something.
+    # Check before opening, because opening some devices has side effects.
     check_regular(path)
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     file = os.fdopen(os.open(path, flags), "rb")
     try:
-        # Once more on what was opened, which may have taken the place of what was looked at.
+        # Check again: the file may have been replaced in between.
         _check(path, os.fstat(file.fileno()))
     except BaseException:
         file.close()
@@ -55,26 +55,26 @@ def open_regular(path: "Path") -> "BufferedReader":
 
 
 def read_regular(path: "Path", limit: int) -> bytes:
-    """The content of ``path``, of at most ``limit`` bytes.
+    """The content of ``path``, at most ``limit`` bytes.
 
     Raises:
-        OSError: as :func:`open_regular`, or it is larger.
+        OSError: as :func:`open_regular`, or the file is larger.
     """
     with open_regular(path) as file:
-        # The size first, since a buffer of that size is made at once; then what is really there.
+        # Check the size first: `read` allocates the whole buffer at once. The file may still grow.
         large = os.fstat(file.fileno()).st_size > limit
         content = b"" if large else file.read(limit + 1)
     if large or len(content) > limit:
-        raise OSError(errno.EFBIG, f"larger than {_size(limit)}, which no such file is", str(path))
+        raise OSError(errno.EFBIG, f"larger than {_size(limit)}, the limit for such a file", str(path))
     return content
 
 
 def read_regular_text(path: "Path", limit: int) -> str:
-    """The UTF-8 text in ``path``, line ends as they are.
+    """The UTF-8 text in ``path``, with its line endings unchanged.
 
     Raises:
         OSError: as :func:`read_regular`.
-        ValueError: it is not UTF-8.
+        ValueError: the file is not UTF-8.
     """
     return read_regular(path, limit).decode("utf-8")
 
@@ -84,7 +84,9 @@ def _check(path: "Path", status: os.stat_result) -> None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(status.st_mode):
         kind = KINDS.get(stat.S_IFMT(status.st_mode))
-        raise OSError(errno.EINVAL, f"not a regular file{f' but {kind}' if kind else ''}", str(path))
+        raise OSError(
+            errno.EINVAL, f"{kind}, not a regular file" if kind else "not a regular file", str(path)
+        )
 
 
 def _size(limit: int) -> str:

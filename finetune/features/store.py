@@ -25,8 +25,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from finetune.data.cache.contents import ABOUT
+from finetune.disk.atomic import TEMPORARY, write_atomic
 from finetune.disk.regular import open_regular
-from finetune.disk.whole import TEMPORARY, write_atomic
 from finetune.features.extract import RowSpec
 
 log = logging.getLogger("finetune")

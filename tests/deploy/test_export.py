@@ -208,7 +208,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(
 
     monkeypatch.setitem(FORMATS, "pt2", dataclasses.replace(FORMATS["pt2"], write=full))
     with pytest.raises(
-        SaveError, match=r"model\.pt2: cannot be written \(No space left on device\)\. Make room"
+        SaveError, match=r"model\.pt2: cannot be written \(No space left on device\)\. Free some space"
     ):
         export(trained, "pt2", tmp_path / "model.pt2")
     assert files_below(tmp_path) == []

@@ -18,7 +18,7 @@ from finetune.training.trained import Trained
 
 Cli = Callable[..., Any]
 posix = pytest.mark.skipif(sys.platform != "linux", reason="no such devices here")
-FULL = "full{}: cannot be written (No space left on device). Make room, or choose another place."
+FULL = "full{}: cannot be written (No space left on device). Free some space or choose another path."
 
 # The words of a command, by the ending of what it writes.
 COMMANDS = {
@@ -71,7 +71,7 @@ def test_a_folder_is_refused_before_any_work(chdir_tmp: Path, cli: Cli, words: A
     out.mkdir()
     ended = cli(*words(command, out))
     assert (ended.code, ended.out) == (2, "")
-    assert ended.err == f"error: {out} is a folder. Give the name of a file to write.\n"
+    assert ended.err == f"error: {out} is a folder. Give a file name.\n"
 
 
 @posix

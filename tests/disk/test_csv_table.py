@@ -1,4 +1,4 @@
-"""A table that a spreadsheet opens computes nothing, and says what was put in."""
+"""A safe table runs no formula in a spreadsheet, and reading it gives the original cells."""
 
 import csv
 import io

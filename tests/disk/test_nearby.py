@@ -1,4 +1,4 @@
-"""A path that leads nowhere: what is near it is proposed, and nothing else."""
+"""Suggestions for paths that do not exist: similar existing paths, and nothing else."""
 
 import unicodedata
 from pathlib import Path
@@ -15,7 +15,7 @@ KNOWN = ("digits", "hotdog")
 
 @pytest.fixture
 def home(chdir_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user's working directory; around it lies ``shared``."""
+    """A user's working directory, with ``shared`` beside it."""
     work = chdir_tmp / "work"
     for name in (
         "photos/cat/1.jpg", "data/birds/a/1.jpg", "data/Été/1.jpg", "My Images/1.jpg", ".hidden/photos/x",
@@ -40,19 +40,19 @@ def is_images(path: str) -> bool:
         ("'photos'", "photos"), ("DATA/Birds", "data/birds"), ("my_images", "My Images"),
         ("my-images", "My Images"), (f"data/{unicodedata.normalize('NFD', 'Été')}", "data/Été"),
         ("data/été", "data/Été"),
-        # a letter or two off, in any part
+        # one or two letters off, in any part
         ("phtos", "photos"), ("photo", "photos"), ("fotos", "photos"), ("phoots", "photos"),
         ("dta/brids", "data/birds"), ("dat/birds", "data/birds"),
-        # an ending left out, or put in
+        # an extension missing or added
         ("list", "list.csv"), ("LIST.CSV", "list.csv"), ("photos.zip", "photos"),
         # another folder
         ("birds", "data/birds"), ("birds/", "data/birds"), ("data/photos", "photos"),
         ("configs/list.csv", "list.csv"), ("shared", "../shared"), ("nowhere/birds", "data/birds"),
-        # another word that stands for images
+        # a known data set
         ("Hotdog", "hotdog"), ("digit", "digits"), ("hotdogs", "hotdog"), ("hotdgo", "hotdog"),
     ],
 )  # fmt: skip
-def test_what_was_meant(home: Path, given: str, meant: str) -> None:
+def test_suggestions(home: Path, given: str, meant: str) -> None:
     assert nearest(given, is_images, KNOWN) == meant
     assert did_you_mean(given, is_images, KNOWN) == f" Did you mean {meant!r}?"
 
@@ -65,12 +65,14 @@ def test_absolute_paths_stay_absolute(home: Path) -> None:
 @pytest.mark.parametrize(
     "given", ["gatos", "cats", "x", "", " ", "a\0b", "photograph", "notes", "z" * 5000, "no/such/thing"]
 )
-def test_what_is_far_from_everything_gets_no_hint(home: Path, given: str) -> None:
+def test_no_suggestion_without_a_similar_path(home: Path, given: str) -> None:
     assert did_you_mean(given, is_images, KNOWN) == ""
 
 
 @pytest.mark.parametrize("given", ["photos", "Photos", "images", "birds", "train", "dog"])
-def test_from_another_folder_no_set_is_named_that_is_only_a_little_alike(chdir_tmp: Path, given: str) -> None:
+def test_a_known_set_is_not_suggested_for_a_word_that_is_only_slightly_similar(
+    chdir_tmp: Path, given: str
+) -> None:
     """`photos` and `hotdog` share four letters of six."""
     (chdir_tmp / "empty").mkdir()
     assert did_you_mean(given, is_images, KNOWN) == ""
@@ -89,9 +91,7 @@ def test_from_another_folder_no_set_is_named_that_is_only_a_little_alike(chdir_t
         ("RUNS/PHOTOS", is_run, "runs/photos"), ("list", is_run, None),
     ],
 )  # fmt: skip
-def test_only_the_kind_of_thing_that_is_wanted(
-    home: Path, given: str, accepts: Any, meant: str | None
-) -> None:
+def test_only_paths_of_the_requested_kind(home: Path, given: str, accepts: Any, meant: str | None) -> None:
     assert nearest(given, accepts) == meant
 
 
@@ -109,7 +109,7 @@ def test_distance_counts_letters(one: str, other: str) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.text("abcdefgh", min_size=2, max_size=9), st.data())
-def test_one_slip_is_one_off(word: str, data: Any) -> None:
+def test_one_typing_error_has_distance_one(word: str, data: Any) -> None:
     at = data.draw(st.integers(0, len(word) - 2))
     for slip in (word[:at] + word[at + 1 :], word[:at] + "z" + word[at:], word[:at] + "z" + word[at + 1 :]):
         assert distance(word, slip) == 1
@@ -150,7 +150,7 @@ def test_every_command_that_takes_a_path(home: Path, cli: Any, words: list[str],
 
 
 @pytest.mark.parametrize(("given", "starter"), [("new.yaml", "new.yaml"), ("new", "recipe.yaml")])
-def test_a_starter_is_proposed_where_nothing_is_near(
+def test_a_starter_recipe_is_suggested_if_nothing_is_similar(
     chdir_tmp: Path, cli: Any, given: str, starter: str
 ) -> None:
     for command in ("train", "lr"):

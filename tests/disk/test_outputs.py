@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, and a kill leaves nothing that stays."""
+"""Output files appear whole or not at all, and what a killed process leaves is removed."""
 
 import errno
 import io
@@ -116,7 +116,7 @@ def test_what_the_system_refuses_is_one_message_and_leaves_all_as_it_was(
 
 
 class RefusingFile(io.BytesIO):
-    """A file whose disk takes nothing."""
+    """A file on a full disk."""
 
     def __init__(self, refuse: Callable[..., None]) -> None:
         super().__init__()
@@ -197,7 +197,9 @@ def test_a_pipe_whose_reader_ends(tmp_path: Path) -> None:
 @posix
 def test_a_full_device(tmp_path: Path) -> None:
     (tmp_path / "full").symlink_to("/dev/full")
-    with pytest.raises(SaveError, match=r"full: cannot be written \(No space left on device\)\. Make room"):
+    with pytest.raises(
+        SaveError, match=r"full: cannot be written \(No space left on device\)\. Free some space"
+    ):
         write_output(tmp_path / "full", b"x")
     assert (tmp_path / "full").is_symlink()
 
@@ -254,10 +256,10 @@ def test_what_is_there_already_stays_unless_it_may_go(tmp_path: Path) -> None:
     target = tmp_path / "recipe.yaml"
     check_new_file(target)
     target.write_text("mine")
-    with pytest.raises(UserError, match=r"is there already, and stays\. Choose another name"):
+    with pytest.raises(UserError, match=r"already exists\. Choose another name"):
         check_new_file(target)
     check_new_file(target, overwrite=True)
-    with pytest.raises(UserError, match="there is no folder"):
+    with pytest.raises(UserError, match="it does not exist"):
         check_new_file(tmp_path / "no" / "recipe.yaml")
     if os.name == "posix":
         check_new_file(Path("/dev/null"))

@@ -1,4 +1,4 @@
-"""What is read is a regular file of a size that makes sense; nothing waits for a pipe or fills memory."""
+"""Only regular files of limited size are read: nothing blocks on a pipe or fills memory."""
 
 import json
 import os
@@ -42,10 +42,10 @@ def pipe(tmp_path: Path) -> Path:
 def test_pipes_devices_and_folders_are_no_files(
     pipe: Path, tmp_path: Path, read: Callable[[Path], Any]
 ) -> None:
-    with pytest.raises(OSError, match="not a regular file but a named pipe"):
+    with pytest.raises(OSError, match="a named pipe, not a regular file"):
         read(pipe)
     (tmp_path / "link").symlink_to("/dev/zero")
-    with pytest.raises(OSError, match="not a regular file but a device"):
+    with pytest.raises(OSError, match="a device, not a regular file"):
         read(tmp_path / "link")
     with pytest.raises(IsADirectoryError):
         read(tmp_path)
@@ -154,7 +154,7 @@ def test_what_a_user_names_is_not_waited_for(tmp_path: Path, run: Path, shapes: 
         os.mkfifo(tmp_path / name)
     recipe = run.parent / "recipe.yaml"
     said = refused("train", tmp_path / "p.yaml")
-    assert "p.yaml: cannot be read (not a regular file but a named pipe); save it in a file" in said
+    assert "p.yaml: cannot be read (a named pipe, not a regular file); save it in a file" in said
     assert "named pipe" in refused("predict", tmp_path / "p.onnx", shapes)
     assert "p.csv" in refused("doctor", tmp_path / "p.csv")
     for name in names[3:]:

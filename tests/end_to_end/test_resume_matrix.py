@@ -90,7 +90,7 @@ POINTS = {
     "in a step": ("finetune.training.steps.loop", "key", 3),
     "in val": ("finetune.training.phase", "judge", 1),
     "in a later val": ("finetune.training.phase", "judge", 6),
-    "while the metrics are cut back": ("finetune.training.run.directory", "write_whole", 1),
+    "while the metrics are cut back": ("finetune.training.run.directory", "write_atomic", 1),
     "at a flush of the folder": ("finetune.checkpoint.storage", "sync", 9),
     "in test": ("finetune.training.fit", "judge", 1),
 }

@@ -319,8 +319,8 @@ def test_what_is_no_file(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes here")
 def test_a_pipe_does_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
-    assert refused(tmp_path / "pipe.jpg") == "not a regular file but a named pipe"
-    assert refused(Path("/dev/null")) == "not a regular file but a device"
+    assert refused(tmp_path / "pipe.jpg") == "a named pipe, not a regular file"
+    assert refused(Path("/dev/null")) == "a device, not a regular file"
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")

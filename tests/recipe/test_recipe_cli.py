@@ -79,7 +79,7 @@ def test_new_never_overwrites(recipe_file: Path, tmp_path: Path) -> None:
     before = recipe_file.read_bytes()
     result = run("new", "-o", recipe_file)
     assert isinstance(result.exception, UserError)
-    assert "is there already, and stays" in str(result.exception)
+    assert "already exists" in str(result.exception)
     assert recipe_file.read_bytes() == before
     for place in (tmp_path / "no" / "x.yaml", tmp_path / ("x" * 300), recipe_file / "x"):
         assert isinstance(run("new", "-o", place).exception, UserError)

@@ -46,7 +46,7 @@ def test_advice_has_reasons_and_a_recipe_that_can_be_run(photos: Path, cli: Cli)
     assert yaml.safe_load(found["recipe"]) == yaml.safe_load(Path("advised.yaml").read_text())
     taken = cli("advise", photos, "-o", "advised.yaml")
     assert taken.code == 2
-    assert "is there already" in taken.err
+    assert "already exists" in taken.err
 
 
 def test_val_and_test_are_counted_and_not_looked_at(photos: Path, cli: Cli) -> None:
@@ -87,7 +87,7 @@ def test_a_class_of_few_images_is_no_obstacle(
         (("nowhere",), "nowhere"),
         (("photos", "--backbone", "resnet81"), "Did you mean 'resnet18'?"),
         (("photos", "--set", "train.batch_size=4"), "that is for the advice to say"),
-        (("photos", "-o", "no/such/folder.yaml"), "there is no folder"),
+        (("photos", "-o", "no/such/folder.yaml"), "it does not exist"),
         (("photos", "--backbone", "squeezenet1_1", *UNTRAINED[2:], *TINY), "takes a map"),
     ],
 )

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import tiny
-from finetune.disk.whole import write_atomic
+from finetune.disk.atomic import write_atomic
 from finetune.errors import CheckpointError, FinishedRunError, StoppedError, UserError
 from finetune.recipe.load import dump_recipe, parse_recipe
 from finetune.recipe.schema import Recipe

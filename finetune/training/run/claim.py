@@ -7,7 +7,7 @@ than that: this module and what it imports are small modules of the standard lib
 import errno
 import os
 
-from finetune.disk.whole import TEMPORARY
+from finetune.disk.atomic import TEMPORARY
 from finetune.errors import RunDirError, SaveError, check_unicode, printable
 from finetune.training.run.files import LOCK, OWN_FILES, OWN_FOLDERS, RESOLVED
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from finetune.disk.atomic import TEMPORARY, write_atomic
 from finetune.disk.regular import TABLE_BYTES, read_regular
-from finetune.disk.whole import TEMPORARY, write_atomic
 from finetune.errors import CheckpointError, SaveError, printable
 from finetune.training.run.claim import Claim, claim, holds_run
 from finetune.training.run.files import (

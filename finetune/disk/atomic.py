@@ -1,6 +1,7 @@
-"""One file, written whole, in a folder whose owner sweeps up what killed writes left behind.
+"""Write a file of the program's own whole or not at all.
 
-Imports next to nothing, so that a start that is refused comes at once.
+Files that users name are written by :mod:`finetune.disk.outputs`. This module imports almost nothing, so that
+a command that refuses to start does so at once.
 """
 
 import os
@@ -9,17 +10,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
 
-# What the names of files begin with that are not whole yet.
+# Prefix of unfinished files. A killed process leaves some; the folder's owner removes them.
 TEMPORARY = ".tmp-"
 
 
 def write_atomic(path: "Path", content: bytes) -> None:
-    """Write a file that has its name only once it is whole and on disk.
+    """Write ``content`` to ``path``, which gets its name only when the file is complete and on disk.
 
-    Several processes may write the same one; each writes a temporary file of its own.
+    Several processes may write the same path at once; each uses its own temporary file.
 
     Raises:
-        OSError: the disk is full or failing; what was there before still is.
+        OSError: the disk is full or failing. An earlier file at ``path`` is unchanged.
     """
     temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     try:
@@ -36,7 +37,7 @@ def write_atomic(path: "Path", content: bytes) -> None:
 def sync(path: "Path") -> None:
     """Flush a file or a folder to disk."""
     if os.name == "nt" and path.is_dir():
-        return  # Windows cannot open a folder to flush it
+        return  # Windows cannot open a folder to flush it.
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
