@@ -1,27 +1,50 @@
-"""Carry a network trained on a large source data set over to your own images.
+"""Fine-tune a pretrained network on your own images, and measure how good it is.
 
-Importing this package imports nothing heavy: the public names below are loaded when first used.
+``docs/python.md`` describes the names below. Importing this package imports nothing heavy: each name is
+loaded when it is first used.
 """
 
 __version__ = "0.1.0"
 
-_PUBLIC = {
-    "Recipe": "finetune.recipe.schema",
-    "load_recipe": "finetune.recipe.load",
-    "fit": "finetune.training.fit",
-    "load_trained": "finetune.training.trained",
-    "FinetuneError": "finetune.errors",
-}
+__all__ = [
+    "Advice", "EvaluationResult", "FinetuneError", "Model", "Prediction", "ProgressEvent", "Recipe", "Resume",
+    "Run", "__version__", "advise", "load", "load_recipe", "train",
+]  # fmt: skip
 
-__all__ = ["FinetuneError", "Recipe", "__version__", "fit", "load_recipe", "load_trained"]
+# Read by type checkers alone; `typing` would take longer to load than all else here.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from finetune.api.advice import Advice, advise
+    from finetune.api.model import EvaluationResult, Model, load
+    from finetune.api.progress import ProgressEvent
+    from finetune.api.training import Resume, Run, train
+    from finetune.deploy.predict import Prediction
+    from finetune.errors import FinetuneError
+    from finetune.recipe.load import load_recipe
+    from finetune.recipe.schema import Recipe
+else:
+    _PUBLIC = {
+        "Advice": "api.advice",
+        "advise": "api.advice",
+        "EvaluationResult": "api.model",
+        "Model": "api.model",
+        "load": "api.model",
+        "ProgressEvent": "api.progress",
+        "Resume": "api.training",
+        "Run": "api.training",
+        "train": "api.training",
+        "Prediction": "deploy.predict",
+        "FinetuneError": "errors",
+        "load_recipe": "recipe.load",
+        "Recipe": "recipe.schema",
+    }
 
+    def __getattr__(name):
+        if name in _PUBLIC:
+            from importlib import import_module
 
-def __getattr__(name: str) -> object:
-    if name in _PUBLIC:
-        from importlib import import_module
-
-        return getattr(import_module(_PUBLIC[name]), name)
-    raise AttributeError(f"module 'finetune' has no attribute {name!r}")
+            return getattr(import_module(f"finetune.{_PUBLIC[name]}"), name)
+        raise AttributeError(f"module 'finetune' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""``finetune backbones``: what can be fine-tuned, from the catalogue alone (no torch)."""
+"""``finetune backbones``: the backbones that can be fine-tuned, from the catalogue (no torch)."""
 
 import json
 import re
@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from finetune.cli import output, table
+from finetune.cli.options import JsonOption
 from finetune.errors import UserError
 from finetune.recipe import catalog
 from finetune.recipe.catalog import BackboneInfo
@@ -21,7 +22,7 @@ _COLUMNS = [
 
 
 class Sort(StrEnum):
-    """What the list is ordered by; accuracy from the top, all else upwards."""
+    """The order of the list: accuracy descending, everything else ascending."""
 
     NAME = "name"
     PARAMS = "params"
@@ -39,20 +40,30 @@ _KEYS: dict[Sort, Callable[[BackboneInfo], float | None]] = {
 
 
 def backbones(
-    family: Annotated[str | None, typer.Option(help="Only this family, such as resnet.")] = None,
+    family: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Only this family, such as resnet.", show_default=False),
+    ] = None,
     max_params: Annotated[
-        str | None, typer.Option(help="At most so many parameters, such as 10M.", metavar="N")
+        str | None,
+        typer.Option(metavar="N", help="At most N parameters, such as 10M.", show_default=False),
     ] = None,
     min_top1: Annotated[
         float | None,
-        typer.Option(min=0.0, max=100.0, help="ImageNet top-1 of at least this, such as 75 (per cent)."),
+        typer.Option(
+            min=0.0,
+            max=100.0,
+            metavar="PERCENT",
+            help="At least this ImageNet top-1, such as 75.",
+            show_default=False,
+        ),
     ] = None,
-    sort: Annotated[Sort, typer.Option(help="Order of the list.")] = Sort.NAME,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects.")] = False,
+    sort: Annotated[Sort, typer.Option(help="The order of the list.")] = Sort.NAME,
+    as_json: JsonOption = False,
 ) -> None:
-    """List the backbones that can be fine-tuned, with the cost and accuracy of their default weights.
+    """List the backbones that can be fine-tuned, with their cost and accuracy.
 
-    Accuracies are torchvision's, on ImageNet-1K; a dash means that none is published.
+    Accuracies are torchvision's for the default weights, on ImageNet-1K. A dash means that none is published.
     """
     chosen = list(catalog.backbones().values())
     if family is not None:
@@ -61,7 +72,7 @@ def backbones(
         most = _count(max_params)
         chosen = [each for each in chosen if each.parameters <= most]
     if min_top1 is not None:
-        # 0.75 and 75 are both three quarters.
+        # 0.75 and 75 mean the same.
         least = min_top1 if min_top1 <= 1 else min_top1 / 100
         chosen = [each for each in chosen if (each.default_weights.top1 or 0.0) >= least]
     if sort is not Sort.NAME:
@@ -71,7 +82,7 @@ def backbones(
     elif chosen:
         table.show(_COLUMNS, [_row(each) for each in chosen])
     else:
-        output.note("No backbone is like that.")
+        output.note("no backbone matches; relax --family, --max-params or --min-top1")
 
 
 def _missing_last(value: float | None) -> tuple[bool, float]:
@@ -83,7 +94,7 @@ def _of_family(chosen: list[BackboneInfo], family: str) -> list[BackboneInfo]:
     if not found:
         known = sorted({each.family for each in chosen})
         hint = catalog.suggest(family, known)
-        raise UserError(f"--family: there is no {family!r}.{hint} Families: {', '.join(known)}.")
+        raise UserError(f"--family: unknown family {family!r}.{hint} Families: {', '.join(known)}.")
     return found
 
 
@@ -91,7 +102,7 @@ def _count(text: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d*)?(?:e\d{1,2})?)([kmbg]?)", text.strip().lower())
     if match is None:
         raise UserError(
-            f"--max-params: {text!r} is no number of parameters. Write it as 10M, 500k or 10000000."
+            f"--max-params: {text!r} is not a number of parameters. Write it as 10M, 500k or 10000000."
         )
     return float(match.group(1)) * _UNITS[match.group(2)]
 

@@ -1,28 +1,27 @@
-"""``finetune cache``: features of frozen layers and decoded images that are kept on disk."""
+"""``finetune cache``: the features of frozen layers and the decoded images that are cached on disk."""
 
 import json
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from finetune.cli import output, table
+from finetune.cli.options import JsonOption
 from finetune.errors import printable
 
 if TYPE_CHECKING:
     from finetune.data.cache.contents import CachedFolder
 
 cache_app = typer.Typer(
-    help="Look at what is kept on disk (features, decoded images), or remove it.",
+    help="List or remove what is cached on disk: features and decoded images.",
     no_args_is_help=True,
 )
 
 
 @cache_app.command()
-def info(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """What is kept, and how much room it takes."""
+def info(as_json: JsonOption = False) -> None:
+    """List what is cached, with its size."""
     from finetune.data.cache.contents import list_cached
     from finetune.data.cache.folder import cache_folder
 
@@ -34,7 +33,7 @@ def info(
                 "folder": str(each.folder),
                 "bytes": each.nbytes,
                 "used": round(each.used),
-                **_what(each),
+                **_describe(each),
             }
             for each in found
         ]
@@ -51,7 +50,7 @@ def info(
             )
             for each in found
         ]
-        columns = [("kept", False), ("of", False), ("last used", False)]
+        columns = [("cached", False), ("of", False), ("last used", False)]
         table.show([*columns, ("size", True)], rows)
     size = _megabytes(sum(each.nbytes for each in found))
     number = "1 set" if len(found) == 1 else f"{len(found)} sets"
@@ -59,10 +58,8 @@ def info(
 
 
 @cache_app.command()
-def clear(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Remove all that is kept. It is computed again when it is needed; fetched data and weights stay."""
+def clear(as_json: JsonOption = False) -> None:
+    """Remove all cached features and images; they are computed again when needed. Downloads stay."""
     from finetune.data.cache.contents import clear_cache
     from finetune.data.cache.folder import cache_folder
 
@@ -73,10 +70,10 @@ def clear(
         output.data(f"{printable(cache_folder())}: {_megabytes(freed)} freed")
 
 
-def _what(kept: "CachedFolder") -> dict[str, Any]:
-    """What is kept there; question marks where its description is gone."""
-    about = kept.about
-    if kept.kind == "images":
+def _describe(cached: "CachedFolder") -> dict[str, Any]:
+    """Describe a cache entry in JSON; question marks where its own description is gone."""
+    about = cached.about
+    if cached.kind == "images":
         return {name: about.get(name) for name in ("source", "shorter", "image_size")}
     return {
         "backbone": about.get("backbone", "?"),
@@ -85,11 +82,11 @@ def _what(kept: "CachedFolder") -> dict[str, Any]:
     }
 
 
-def _in_words(kept: "CachedFolder") -> str:
-    what = _what(kept)
-    if kept.kind == "features":
-        looks = "augmented" if what["augmented"] else "plain"
-        return f"{what['backbone']}, {what['layers']} frozen layers, {looks} images"
+def _in_words(cached: "CachedFolder") -> str:
+    what = _describe(cached)
+    if cached.kind == "features":
+        views = "augmented" if what["augmented"] else "plain"
+        return f"{what['backbone']}, {what['layers']} frozen layers, {views} images"
     size = "whole" if what["shorter"] is None else f"shorter side {what['shorter']} px at most"
     if what["image_size"] is not None:
         size = f"{what['image_size']} x {what['image_size']} px"

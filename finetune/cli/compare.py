@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finetune.cli import output, table
-from finetune.cli.run_options import DeviceOption
+from finetune.cli.options import DeviceOption, JsonOption, SetOption, plot_option
 from finetune.errors import UserError, printable
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Against(StrEnum):
-    """What a recipe can be held against."""
+    """What a recipe can be compared with."""
 
     scratch = "scratch"
 
@@ -26,30 +26,24 @@ def compare(
     what: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RUN or RECIPE...",
-            help="Two or more; a recipe is trained first, in runs/NAME, or taken up there.",
+            metavar="RUN|RECIPE...",
+            help="Two or more. A recipe is first trained in runs/NAME, or resumed there.",
             show_default=False,
         ),
     ],
     against: Annotated[
         Against | None,
         typer.Option(
-            help="scratch: train the one RECIPE from random weights too, in runs/NAME-scratch.",
+            help="scratch: also train the one RECIPE from random weights, in runs/NAME-scratch.",
             show_default=False,
         ),
     ] = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.png", help="Where the curves go.", show_default="runs/compare-A-B.png"),
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of every recipe. Repeatable."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    plot: Annotated[Path | None, plot_option("Draw the learning curves.", "runs/compare-A-B.png")] = None,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
     device: DeviceOption = None,
 ) -> None:
-    """Compare on the same images: accuracy, difference and its interval, McNemar's test, curves, cost."""
+    """Compare runs or recipes on the same images: accuracies, their difference, McNemar's test, cost."""
     _check(what, against, set_ or [])
     from finetune.disk.figure import check_figure
     from finetune.strategy.experiments.compare import compare as compare_all
@@ -78,17 +72,17 @@ def compare(
 
 
 def _check(what: list[Path], against: Against | None, overrides: list[str]) -> None:
-    """What can be told before torch is loaded."""
+    """Refuse what is wrong before torch is loaded."""
     if against is not None and (len(what) != 1 or what[0].is_dir()):
-        raise UserError("--against scratch takes one recipe, and trains it both ways")
+        raise UserError("--against scratch takes exactly one recipe")
     if against is None and len(what) < 2:
-        raise UserError("there is nothing to compare with: give two or more, or --against scratch")
+        raise UserError("only one is given: give two or more, or --against scratch")
     if len({str(each) for each in what}) < len(what):
-        raise UserError("the same is given twice")
+        raise UserError("the same run or recipe is given twice")
     recipes = [each for each in what if not each.is_dir()]
     if overrides and not recipes:
         raise UserError("--set changes recipes, and only runs are given")
-    from finetune.cli.run_options import check_run
+    from finetune.api.paths import check_run
     from finetune.disk.nearby import did_you_mean
     from finetune.recipe.load import load_recipe
 
@@ -96,11 +90,11 @@ def _check(what: list[Path], against: Against | None, overrides: list[str]) -> N
         if each.is_dir():
             check_run(each)
         elif not each.exists() and (hint := did_you_mean(str(each), _is_run_or_recipe)):
-            raise UserError(f"{printable(str(each))}: no such run or recipe.{hint}")
+            raise UserError(f"{printable(each)}: no such run or recipe.{hint}")
         else:
             load_recipe(each, overrides)
     if len({each.stem for each in recipes}) < len(recipes):
-        raise UserError("two recipes have the same name, and would be trained in the same place")
+        raise UserError("two recipes have the same name and would be trained in the same run directory")
 
 
 def _is_run_or_recipe(path: str) -> bool:
@@ -116,10 +110,10 @@ def _train(recipe: Path, overrides: list[str], options: "Options") -> Path:
     from finetune.training.run.claim import place_of
 
     place = Path(place_of(recipe, None))
-    output.note(f"\n{printable(str(place))}")
-    with open_progress(None) as progress:
+    output.note(f"\n{printable(place)}")
+    with open_progress() as progress:
         result = train_in_place(
-            load_recipe(recipe, overrides), place, options, progress, recipe_file=read_recipe(recipe)
+            load_recipe(recipe, overrides), place, options, progress.reporter, recipe_file=read_recipe(recipe)
         )
     if result.already_finished:
         output.note("finished before; nothing was done")
@@ -127,7 +121,7 @@ def _train(recipe: Path, overrides: list[str], options: "Options") -> Path:
 
 
 def _train_from_scratch(pretrained: Path, options: "Options") -> Path:
-    """The scratch run beside the pretrained one, on images of the same size and all."""
+    """Train from random weights beside the pretrained run, on images of the same size."""
     from finetune.cli.progress import open_progress
     from finetune.recipe.load import load_recipe
     from finetune.strategy.experiments.repeat import train_in_place
@@ -136,9 +130,9 @@ def _train_from_scratch(pretrained: Path, options: "Options") -> Path:
 
     place = pretrained.with_name(f"{pretrained.name}-scratch")
     recipe = from_scratch(load_recipe(pretrained / RESOLVED))
-    output.note(f"\n{printable(str(place))}")
-    with open_progress(None) as progress:
-        result = train_in_place(recipe, place, options, progress)
+    output.note(f"\n{printable(place)}")
+    with open_progress() as progress:
+        result = train_in_place(recipe, place, options, progress.reporter)
     if result.already_finished:
         output.note("finished before; nothing was done")
     return place

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finetune.cli import output, table
-from finetune.cli.run_options import CsvSafeOption, DeviceOption
+from finetune.cli.options import (
+    CsvSafeOption,
+    DeviceOption,
+    JsonOption,
+    OverwriteOption,
+    RecipeArgument,
+    ResumeOption,
+    SetOption,
+    run_dir_option,
+)
 from finetune.errors import UserError, printable
 
 if TYPE_CHECKING:
@@ -18,29 +27,23 @@ PREDICTIONS = "out_of_fold.csv"
 
 
 def cv(
-    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)],
-    folds: Annotated[int, typer.Option(min=2, max=1000, help="How many folds.")] = 5,
+    recipe: RecipeArgument,
+    folds: Annotated[int, typer.Option(min=2, max=1000, metavar="N", help="The number of folds.")] = 5,
     run_dir: Annotated[
-        Path | None,
-        typer.Option(help="Where the folds' runs go.", show_default="runs/NAME-OF-THE-RECIPE-cv"),
+        Path | None, run_dir_option("The folder of the folds' runs.", "runs/NAME-OF-THE-RECIPE-cv")
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe. Repeatable."),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where it stopped; finished folds are left as they are.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the runs that are there.")] = False,
+    set_: SetOption = None,
+    resume: ResumeOption = False,
+    overwrite: OverwriteOption = False,
     csv_safe: CsvSafeOption = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: JsonOption = False,
     device: DeviceOption = None,
 ) -> None:
-    """Train on all folds but one, for each fold, and judge every image by the network that did not see it.
+    """Cross-validate a recipe: train once per fold and test each image with the network that never saw it.
 
-    Folds are stratified; `data.group_by` keeps the images of a patient or a scene in one fold. A test split
-    of the data's own stays out of it. The interval of the mean is the corrected one of Nadeau and Bengio,
-    since folds share training images.
+    Folds are stratified; `data.group_by` puts all images of a patient or scene in one fold. A test split that
+    the data has is not used. Since folds share training images, the interval of the mean is corrected (Nadeau
+    and Bengio 2003).
     """
     if resume and overwrite:
         raise UserError("--resume continues the folds and --overwrite replaces them: choose one.")
@@ -54,13 +57,13 @@ def cv(
     from finetune.strategy.experiments.repeat import Options
     from finetune.training.compute.precision import pick_device
 
-    with open_progress(None) as progress:
+    with open_progress() as progress:
 
-        def telling(own: Path) -> "Progress":
-            output.note(f"\n{printable(str(own))}")
-            return progress
+        def announce(run: Path) -> "Progress":
+            output.note(f"\n{printable(run)}")
+            return progress.reporter
 
-        for result in train_folds(wanted, place, folds, Options(device, resume, overwrite), telling):
+        for result in train_folds(wanted, place, folds, Options(device, resume, overwrite), announce):
             if result.already_finished:
                 output.note("finished before; nothing was done")
     found = judge_folds(fold_places(place, folds), pick_device(device))
@@ -71,7 +74,7 @@ def cv(
         output.data(json.dumps(found.to_dict() | {"predictions": str(target)}, allow_nan=False))
     else:
         _show(found)
-        output.data(f"\npredictions  {printable(str(target))}")
+        output.data(f"\npredictions  {printable(target)}")
 
 
 def _show(found: "CrossValidation") -> None:

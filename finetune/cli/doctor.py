@@ -1,13 +1,13 @@
-"""``finetune doctor SOURCE``: examine the images before anything is trained on them."""
+"""``finetune doctor SOURCE``: check images before training."""
 
 import json
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from finetune.api.examination import examine
 from finetune.cli import output, table
-from finetune.cli.run_options import show_progress
+from finetune.cli.options import JsonOption, SetOption, SourceArgument
 from finetune.errors import GateMissedError, UserError, printable
 
 if TYPE_CHECKING:
@@ -17,31 +17,23 @@ FILES_SHOWN = 4
 
 
 def doctor(
-    source: Annotated[
-        str,
-        typer.Argument(
-            help="What a recipe's data.source may be: a folder, a CSV file, a known set.", show_default=False
-        ),
-    ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object with all files.")] = False,
+    source: SourceArgument,
+    as_json: JsonOption = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if there is any finding.")] = False,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="How the source is read: data.split_column, data.layout. Repeatable.",
-        ),
-    ] = None,
+    set_: SetOption = None,
 ) -> None:
-    """Find what would spoil a training: broken files, copies, leakage between the splits, classes too small.
+    """Check your images before training: broken files, duplicates, leaks between splits, small classes.
 
-    Nothing is changed. Near-duplicates are found among all images, mirrored ones too.
+    No file is changed. Near-duplicates are searched among all images, also mirrored. --set takes keys of
+    data, such as data.split_column.
     """
     for each in set_ or []:
         if not each.startswith("data."):
             raise UserError(f"--set {printable(each)}: the doctor takes keys of data only.")
-    report = examined(source, set_ or [])
+    from finetune.cli.progress import open_progress
+
+    with open_progress() as progress:
+        report = examine(source, set_ or [], progress.reporter)
     if as_json:
         output.data(json.dumps(report.to_dict(), indent=2))
     else:
@@ -49,20 +41,6 @@ def doctor(
     if strict and report.findings:
         number = "1 finding" if len(report.findings) == 1 else f"{len(report.findings)} findings"
         raise GateMissedError(f"{number}, and --strict allows none")
-
-
-def examined(source: str, overrides: Sequence[str] = ()) -> "Report":
-    """The doctor's report on ``source``, with its progress shown; of ``overrides``, those of data count."""
-    from finetune.data.dataset import SourceOptions
-    from finetune.strategy.doctor.examine import examine
-
-    reading = SourceOptions()
-    if of_data := [each for each in overrides if each.startswith("data.")]:
-        from finetune.recipe.load import minimal_recipe
-        from finetune.training.setup.prepare import reading_of
-
-        reading = reading_of(minimal_recipe(source, "resnet18", overrides=of_data, name="doctor").data)
-    return examine(source, watch=lambda looks, total: show_progress(looks, "image", total), reading=reading)
 
 
 def _show(report: "Report") -> None:

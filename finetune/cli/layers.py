@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
+from finetune.api.paths import check_run
 from finetune.cli import output, table
-from finetune.cli.run_options import Checkpoint, CheckpointOption, check_run
+from finetune.cli.options import Checkpoint, CheckpointOption, JsonOption, plot_option
 from finetune.disk.nearby import did_you_mean, is_run
 from finetune.errors import UserError, printable
 from finetune.recipe import catalog
@@ -21,29 +22,34 @@ def layers(
     name: Annotated[
         str,
         typer.Argument(
-            help="A backbone, as `finetune backbones` lists it, or a run directory.", metavar="NAME or RUN"
+            metavar="NAME|RUN",
+            help="A backbone (`finetune backbones`) or a run directory.",
+            show_default=False,
         ),
     ],
     image_size: Annotated[
         int | None,
-        typer.Option(min=8, max=4096, help="Side of the images in pixels. [default: the weights' own]"),
+        typer.Option(
+            min=8,
+            max=4096,
+            metavar="PX",
+            help="Side of the images in pixels.",
+            show_default="the weights' own",
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects.")] = False,
-    plot: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Of a run: draw how far each layer has moved.")
-    ] = None,
+    as_json: JsonOption = False,
+    plot: Annotated[Path | None, plot_option("With RUN: draw how far each layer has moved.", False)] = None,
     checkpoint: CheckpointOption = Checkpoint.best,
 ) -> None:
-    """Print the numbered layers of a backbone, in the order in which they run, and its head.
+    """List the layers of a backbone in the order in which they run: what `freeze` counts in a recipe.
 
-    `freeze: 3` in a recipe holds the first three; so does the third one's name.
+    `freeze: 3` freezes the first three layers; so does the name of the third.
 
-    Of a run, print how far each of its layers has moved from the weights that it started from, relative to
-    their length.
+    For a run, lists how far each layer has moved from its starting weights, relative to their norm.
     """
     if name not in catalog.backbones() and Path(name).exists():
         if image_size is not None:
-            raise UserError("--image-size: a run has its own image size; leave this out")
+            raise UserError("--image-size: a run has its own image size; leave this out.")
         check_run(Path(name))
         if plot is not None:
             from finetune.disk.figure import check_figure
@@ -55,9 +61,11 @@ def layers(
         if os.sep in name:
             hint = did_you_mean(name, is_run) or " `finetune backbones` lists the backbones."
             raise UserError(f"{printable(name)}: no such run or backbone.{hint}")
-        catalog.backbone(name)  # an unknown name is answered before torch is loaded
+        catalog.backbone(name)  # an unknown name is refused before torch is loaded
     if plot is not None:
-        raise UserError(f"--plot: {printable(name)} is a backbone, which has not moved; give a run directory")
+        raise UserError(
+            f"--plot: {printable(name)} is a backbone, and its layers have not moved. Give a run directory."
+        )
 
     from finetune.model.build import describe
 

@@ -7,61 +7,56 @@ from typing import Annotated
 import typer
 
 from finetune.cli import output
-from finetune.cli.run_options import DeviceOption, show_progress
+from finetune.cli.options import DeviceOption, JsonOption, RecipeArgument, SetOption, plot_option
 from finetune.errors import printable
+
+RATE = {"min": 1e-12, "max": 100.0, "metavar": "LR"}
 
 
 def lr(
-    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)],
+    recipe: RecipeArgument,
     steps: Annotated[
-        int, typer.Option(min=10, max=100_000, help="Optimizer steps, if the loss does not explode.")
+        int,
+        typer.Option(
+            min=10, max=100_000, metavar="N", help="Optimizer steps; fewer if the loss explodes earlier."
+        ),
     ] = 100,
     low: Annotated[
         float | None,
-        typer.Option(
-            min=1e-12,
-            max=100.0,
-            help="The body's rate at the first step.",
-            show_default="1e-6 AdamW, 1e-5 SGD",
-        ),
+        typer.Option(**RATE, help="The body's rate at the first step.", show_default="1e-6 AdamW, 1e-5 SGD"),
     ] = None,
     high: Annotated[
         float | None,
-        typer.Option(
-            min=1e-12, max=100.0, help="The body's rate at the last step.", show_default="1 AdamW, 10 SGD"
-        ),
+        typer.Option(**RATE, help="The body's rate at the last step.", show_default="1 AdamW, 10 SGD"),
     ] = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.png", help="Where the plot goes.", show_default="runs/NAME-lr.png"),
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe. Repeatable."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    plot: Annotated[Path | None, plot_option("Draw loss against learning rate.", "runs/NAME-lr.png")] = None,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
     device: DeviceOption = None,
 ) -> None:
-    """Raise the learning rate until the loss explodes, and suggest one, for the recipe's first phase.
+    """Suggest a learning rate: raise it step by step until the loss explodes (range test).
 
-    The rate is the body's; the head's is head_lr_mult times that. No run is made, and no weight is kept.
+    Tests the recipe's first phase. The rate is the body's; the head's is head_lr_mult times that. No weights
+    are saved.
     """
     from finetune.recipe.load import load_recipe
 
     wanted = load_recipe(recipe, set_ or [])
+    from finetune.cli.progress import open_progress
     from finetune.disk.figure import check_figure
     from finetune.strategy.experiments.lr_range import draw, range_test
 
     target = plot or Path("runs") / f"{recipe.stem}-lr.png"
     check_figure(target)
-    test = range_test(
-        wanted,
-        steps=steps,
-        low=low,
-        high=high,
-        device=device,
-        watch=lambda numbers: show_progress(numbers, "step", steps),
-    )
+    with open_progress() as progress:
+        test = range_test(
+            wanted,
+            steps=steps,
+            low=low,
+            high=high,
+            device=device,
+            watch=lambda numbers: progress.reporter.watch(numbers, "step", steps),
+        )
     draw(test, recipe.name, target)
     phase = wanted.train.phases[0]
     if as_json:

@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from finetune.api.paths import run_name
 from finetune.cli import output, table
-from finetune.cli.run_options import DeviceOption, name_of
+from finetune.cli.options import (
+    DeviceOption,
+    JsonOption,
+    OverwriteOption,
+    SetOption,
+    plot_option,
+    run_dir_option,
+)
 from finetune.errors import UserError, printable
 from finetune.recipe.catalog import DEFAULT_BACKBONE
 
@@ -23,44 +31,39 @@ def probe(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="RECIPE or SOURCE or RUN",
-            help="A recipe, images (as data.source names them), or a run: before and after.",
+            metavar="RECIPE|SOURCE|RUN",
+            help="A recipe; images, as data.source names them; or a run, to compare before and after.",
             show_default=False,
         ),
     ],
     layers: Annotated[
         str | None,
         typer.Option(
-            metavar="all or 3,5,9",
-            help="Probe after these layers (`finetune layers`).",
+            metavar="all|3,5,9",
+            help="Probe after each of these layers (`finetune layers`).",
             show_default="the last",
         ),
     ] = None,
-    backbone: Annotated[str, typer.Option(help="Of images: the source network.")] = DEFAULT_BACKBONE,
+    backbone: Annotated[
+        str, typer.Option(metavar="NAME", help="With SOURCE: the source network.")
+    ] = DEFAULT_BACKBONE,
     run_dir: Annotated[
         Path | None,
-        typer.Option(help="Where the best linear one goes, as a run.", show_default="runs/NAME-probe"),
+        run_dir_option("The run directory of the best linear classifier.", "runs/NAME-probe"),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is there.")] = False,
+    overwrite: OverwriteOption = False,
     plot: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE.png",
-            help="Where accuracy against depth is drawn.",
-            show_default="runs/NAME-probe.png, of several layers",
-        ),
+        plot_option("Draw accuracy against depth.", "runs/NAME-probe.png, for several layers"),
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe. Repeatable."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects.")] = False,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
     device: DeviceOption = None,
 ) -> None:
-    """Linear SVM, logistic regression, nearest class mean and nearest neighbours on a network's features.
+    """Try simple classifiers on a network's frozen features: SVM, logistic regression, neighbours, means.
 
-    All is chosen by cross-validation on train; val is shown. The best linear one is saved as a run, which
-    eval, predict and export take, in place of the probe that was there before.
+    Settings are chosen by cross-validation on train; the accuracy on val is shown. The best linear classifier
+    is saved as a run that eval, predict and export take, and replaces an earlier probe.
     """
     from finetune.training.run.directory import RunDir
     from finetune.training.run.files import RESOLVED
@@ -79,11 +82,11 @@ def probe(
 
         check_figure(plot)
     wanted = _numbers(layers, recipe)
-    default = Path("runs") / f"{name_of(what)}-probe"
+    default = Path("runs") / f"{run_name(what)}-probe"
     place = run_dir or default
-    # A place that the user names is never replaced unasked.
-    with open_progress(None) as progress, RunDir.open(place, overwrite=overwrite or run_dir is None) as run:
-        found = strategy.probe(recipe, wanted, device=device, tell=progress.features)
+    # A run in a directory that the user names is replaced only on request.
+    with open_progress() as progress, RunDir.open(place, overwrite=overwrite or run_dir is None) as run:
+        found = strategy.probe(recipe, wanted, device=device, tell=progress.reporter.features)
         _show(found, as_json)
         best = max(found, key=lambda depth: depth.winner.cv_top1)
         command = printable(" ".join(["finetune", *map(shlex.quote, sys.argv[1:])]))
@@ -147,8 +150,8 @@ def _compare(run: Path, device: str | None, as_json: bool) -> None:
     from finetune.strategy.probing.probe import before_and_after
     from finetune.training.trained import load_trained
 
-    with open_progress(None) as progress:
-        before, after = before_and_after(load_trained(run), device=device, tell=progress.features)
+    with open_progress() as progress:
+        before, after = before_and_after(load_trained(run), device=device, tell=progress.reporter.features)
     if as_json:
         rows = [
             {"when": when, **asdict(row)}

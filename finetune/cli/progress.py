@@ -1,7 +1,8 @@
-"""How a run is shown: bars on a terminal, a line an epoch elsewhere, curves for TensorBoard on request."""
+"""Show progress events on stderr: bars on a terminal, one line per epoch elsewhere; TensorBoard curves."""
 
 import contextlib
 import sys
+import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,77 +10,86 @@ from typing import Any
 
 from tqdm import tqdm
 
+from finetune.api.progress import ProgressEvent, Reporter
 from finetune.cli import output
 from finetune.disk.outputs import write_errors_for
 from finetune.errors import MissingExtraError
 
+# Columns of a reason, with its heading.
+WIDTH = 110
+# Columns of the heading of a note.
+HEADING = 13
+
 
 class Console:
-    """A :class:`finetune.training.progress.Progress` on stderr."""
+    """A callback for progress events.
+
+    ``reporter`` passes it the events of rooms that know no events.
+    """
 
     def __init__(self, tensorboard: Path | None = None) -> None:
-        """``tensorboard``: where curves are written for it, if they are."""
-        self._bars = output.shows_progress()
+        """``tensorboard``: the folder of the TensorBoard curves; None writes none."""
+        self.reporter = Reporter(self)
         self._bar: tqdm[Any] | None = None
         self._curves: Any = None
         self._tensorboard = tensorboard
         self._began: float | None = None
         self._facts: set[tuple[str, str]] = set()
 
-    def started(self, facts: Sequence[tuple[str, str]]) -> None:
-        # A run that goes on, and another one like it, have most facts in common.
-        for fact, line in zip(facts, output.aligned(facts), strict=True):
+    def __call__(self, event: ProgressEvent) -> None:
+        match event.kind:
+            case "start":
+                self._start(event)
+            case "phase":
+                output.note(f"\n{event.message}")
+            case "features":
+                self._features(event)
+            case "step":
+                self._advance(event.done, event.total, f"epoch {event.epoch}", "step")
+            case "work":
+                self._advance(event.done, event.total, None, event.message)
+                if event.done == event.total:
+                    self._close_bar()
+            case "epoch":
+                self._epoch(event)
+            case "note":
+                for heading, sentence in event.facts:
+                    output.note(f"{heading:<{HEADING}}{sentence}" if heading else sentence)
+            case "advice":
+                show_advice(event.facts, event.done, event.total)
+                output.note("")
+
+    def _start(self, event: ProgressEvent) -> None:
+        # A run that continues, and another one like it, share most facts.
+        for fact, line in zip(event.facts, output.aligned(event.facts), strict=True):
             if fact not in self._facts:
                 output.note(line)
-        self._facts.update(facts)
+        self._facts.update(event.facts)
         if self._tensorboard is not None:
             from torch.utils.tensorboard import SummaryWriter
 
-            # Only now: a run that begins removes the curves of an earlier one.
-            self._end_curves()
+            # Not earlier: a run that begins removes the curves of the run before it.
+            self._close_curves()
             with write_errors_for(self._tensorboard):
                 self._curves = SummaryWriter(str(self._tensorboard))
 
-    def phase(self, title: str) -> None:
-        output.note(f"\n{title}")
-
-    def features(self, done: int, images: int) -> None:
-        self.passing("through the frozen layers, once", done, images)
-
-    def passing(self, what: str, done: int, images: int) -> None:
-        """So many of the images are through the network; ``what`` for, ends the line that tells of it."""
+    def _features(self, event: ProgressEvent) -> None:
         if self._began is None:
             self._began = time.monotonic()
-        if self._bars and self._bar is None:
-            self._bar = tqdm(total=images, desc="features", unit="image", leave=False, file=sys.stderr)
-        if self._bar is not None:
-            self._bar.update(done - self._bar.n)
-        if done == images:
-            self.close()
+        self._advance(event.done, event.total, "features", "image")
+        if event.done == event.total:
+            self._close_bar()
             seconds, self._began = time.monotonic() - self._began, None
-            count = "1 image" if images == 1 else f"{images:,} images"
-            output.note(f"features: {count} {what}, {seconds:.1f} s")
+            count = "1 image" if event.total == 1 else f"{event.total:,} images"
+            output.note(f"features: {count} {event.message}, {seconds:.1f} s")
 
-    def step(self, epoch: int, done: int, steps: int) -> None:
-        if not self._bars:
-            return
-        if self._bar is None:
-            self._bar = tqdm(
-                total=steps,
-                initial=done - 1,
-                desc=f"epoch {epoch}",
-                unit="step",
-                leave=False,
-                file=sys.stderr,
-            )
-        self._bar.update(done - self._bar.n)
-
-    def epoch(self, entry: Mapping[str, Any], seconds: float, is_best: bool) -> None:
-        self.close()
+    def _epoch(self, event: ProgressEvent) -> None:
+        self._close_bar()
+        entry = event.metrics
         output.note(
-            f"epoch {entry['epoch']:>3}  train loss {entry['train_loss']:.4f}  "
+            f"epoch {event.epoch:>3}  train loss {entry['train_loss']:.4f}  "
             f"val loss {entry['val_loss']:.4f}  val top-1 {output.percent(entry['val_top1']):>7}  "
-            f"{seconds:.1f} s{'  best so far' if is_best else ''}"
+            f"{event.seconds:.1f} s{'  best so far' if event.is_best else ''}"
         )
         if self._curves is not None and self._tensorboard is not None:
             self._draw(entry, self._tensorboard)
@@ -92,27 +102,53 @@ class Console:
                 self._curves.add_scalar(f"lr/{group}", rate, entry["epoch"])
             self._curves.flush()
 
-    def _end_curves(self) -> None:
+    def _advance(self, done: int, total: int, title: str | None, unit: str) -> None:
+        if not output.shows_progress():
+            return
+        if self._bar is None:
+            # A resumed epoch starts in the middle.
+            initial = done - 1 if unit == "step" else 0
+            self._bar = tqdm(
+                total=total or None, initial=initial, desc=title, unit=unit, leave=False, file=sys.stderr
+            )
+        self._bar.update(done - self._bar.n)
+
+    def _close_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _close_curves(self) -> None:
         if self._curves is not None:
-            # All was flushed as it came; its file may be gone with the run that it was of.
+            # Each epoch was flushed. The file may be gone, together with the run that it belonged to.
             with contextlib.suppress(OSError):
                 self._curves.close()
             self._curves = None
 
     def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        """Remove the bar and close the curves."""
+        self._close_bar()
+        self._close_curves()
 
-    def end(self) -> None:
-        """Nothing more is shown."""
-        self.close()
-        self._end_curves()
+
+def show_advice(reasons: Sequence[tuple[str, str]], cached: int, images: int) -> None:
+    """Print the reasons of an advice, wrapped, and how many images had their features in the cache."""
+    width = max(len(heading) for heading, _ in reasons)
+    before = ""
+    for heading, sentence in reasons:
+        first = "" if heading == before else heading
+        indent = " " * (width + 2)
+        output.data(
+            textwrap.fill(sentence, WIDTH, initial_indent=f"{first:<{width}}  ", subsequent_indent=indent)
+        )
+        before = heading
+    if cached:
+        output.note(f"features of {cached:,} of {images:,} training images were in the cache")
 
 
 @contextlib.contextmanager
-def open_progress(tensorboard: Path | None) -> Iterator[Console]:
-    """A console, which also writes TensorBoard event files below ``tensorboard`` if that is given.
+def open_progress(tensorboard: Path | None = None) -> Iterator[Console]:
+    """Yield a console, which also writes TensorBoard curves below ``tensorboard`` if that is given.
 
     Raises:
         MissingExtraError: TensorBoard is asked for and not installed.
@@ -126,4 +162,14 @@ def open_progress(tensorboard: Path | None) -> Iterator[Console]:
     try:
         yield console
     finally:
-        console.end()
+        console.close()
+
+
+@contextlib.contextmanager
+def features_remain() -> Iterator[None]:
+    """Say, when Ctrl-C or SIGTERM ends a measurement, that repeating it does not start over."""
+    try:
+        yield
+    except SystemExit:
+        output.note("stopped; the same command continues with the features that are in the cache")
+        raise

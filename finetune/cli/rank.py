@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finetune.cli import output, table
-from finetune.cli.run_options import DeviceOption, keeping_features
+from finetune.cli.options import DeviceOption, JsonOption, SetOption, SourceArgument
 from finetune.errors import UserError, printable
 from finetune.recipe import catalog
 
@@ -16,57 +16,55 @@ if TYPE_CHECKING:
     from finetune.recipe.schema import Recipe
     from finetune.strategy.probing.rank import Agreement, Ranking
 
-# The default, and small to middling ones of several families.
+# The default backbone, and small and medium ones of several families.
 USUAL = f"{catalog.DEFAULT_BACKBONE},mobilenet_v3_large,resnet18,resnet50,efficientnet_b0"
 SCORES = {"log_me": "LogME", "h_score": "H-score"}
 
 
 def rank(
-    source: Annotated[
-        str, typer.Argument(help="Images, as a recipe's data.source names them.", show_default=False)
-    ],
+    source: SourceArgument,
     backbones: Annotated[
         str,
         typer.Option(
-            metavar="A,B=WEIGHTS,...",
-            help="The source networks, each perhaps with weights of its own (`finetune backbones`).",
+            metavar="A,B=WEIGHTS,...", help="The source networks (`finetune backbones`), some with weights."
         ),
     ] = USUAL,
     weights: Annotated[
-        str, typer.Option(help="Of all that name none: default, none, a name, a checkpoint or a run.")
+        str,
+        typer.Option(
+            metavar="WEIGHTS",
+            help="The weights of the others: default, none, a name, a checkpoint or a run.",
+        ),
     ] = "default",
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Set a key of the recipe, as in data. Repeatable."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
     device: DeviceOption = None,
 ) -> None:
-    """Rank source networks on the training images: a probe's cross-validated accuracy, quick scores, cost.
+    """Rank source networks by how well a linear classifier on their frozen features does on your images.
 
-    No network is trained, and val and test play no part. A frozen network's features are computed once and
-    kept. LogME and the H-score (its covariance shrunk as Ledoit and Wolf say) are quick; how well their order
-    agrees with the probe's is printed (Kendall's tau-b). A network whose weights cannot be had is left out,
-    with the reason.
+    No network is trained, and val and test are not used. Features are computed once and cached. The table
+    also has two quick scores, LogME and the H-score (with the covariance shrinkage of Ledoit and Wolf), and
+    how well their order agrees with the accuracy's (Kendall's tau-b). A network whose weights are not
+    available is left out, with the reason.
     """
     wanted = _wanted(backbones, weights)
     recipes = [_recipe(source, *each, set_ or []) for each in wanted]
-    from finetune.cli.progress import open_progress
+    from finetune.cli.progress import features_remain, open_progress
     from finetune.strategy.probing import rank as strategy
 
-    with keeping_features(recipes[0].cache.where), open_progress(None) as progress:
+    with features_remain(), open_progress() as progress:
 
-        def telling(recipe: "Recipe", data: "Source") -> Callable[[int, int], None]:
+        def announce(recipe: "Recipe", data: "Source") -> Callable[[int, int], None]:
             if recipe is recipes[0]:
                 count = len(data.splits["train"])
                 output.note(
                     f"{printable(data.name)}: {len(data.classes)} classes, {count:,} training images; "
-                    "val and test play no part"
+                    "val and test are not used"
                 )
             output.note(f"\n{recipe.model.backbone}")
-            return progress.features
+            return progress.reporter.features
 
-        found = strategy.rank(recipes, device=device, telling=telling)
+        found = strategy.rank(recipes, device=device, telling=announce)
     if as_json:
         output.data(json.dumps(found.to_dict(), indent=2, allow_nan=False))
     else:
@@ -75,7 +73,7 @@ def rank(
 
 
 def _wanted(backbones: str, weights: str) -> list[tuple[str, str]]:
-    """Names and weights, each pair once. An unknown name is answered before torch is loaded."""
+    """Parse names and weights, each pair once. Refuses an unknown name before torch is loaded."""
     pairs: dict[tuple[str, str], None] = {}
     for each in backbones.split(","):
         name, given, own = each.strip().partition("=")
@@ -94,7 +92,7 @@ def _recipe(source: str, backbone: str, weights: str, overrides: list[str]) -> "
 
     recipe = minimal_recipe(source, backbone, weights, overrides, "rank")
     if (recipe.model.backbone, recipe.model.weights) != (backbone, weights):
-        raise UserError("--set: --backbones and --weights say which networks; leave them out of --set.")
+        raise UserError("--set: choose the networks with --backbones and --weights instead.")
     return recipe
 
 

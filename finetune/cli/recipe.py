@@ -1,4 +1,4 @@
-"""``finetune recipe``: look at recipes without running them."""
+"""``finetune recipe``: write, check and print recipes without training."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,10 +6,11 @@ from typing import Annotated
 import typer
 
 from finetune.cli import output
+from finetune.cli.options import SetOption
 from finetune.errors import RecipeError, printable
 
 recipe_app = typer.Typer(
-    name="recipe", help="Write, check and print recipes, without running them.", no_args_is_help=True
+    name="recipe", help="Write, check and print recipes, without training.", no_args_is_help=True
 )
 
 
@@ -17,17 +18,14 @@ recipe_app = typer.Typer(
 def show(
     file: Annotated[Path, typer.Argument(help="The recipe file.", metavar="FILE")],
     resolved: Annotated[
-        bool, typer.Option("--resolved", help="Print every key, defaults filled in.")
+        bool, typer.Option("--resolved", help="Print every key, with the defaults filled in.")
     ] = False,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a key, such as train.phases.0.lr=1e-3."),
-    ] = None,
+    set_: SetOption = None,
 ) -> None:
-    """Print a recipe as it is understood: the keys given or, with --resolved, all of them."""
+    """Print a recipe as it is read: the keys that it gives or, with --resolved, all keys."""
     from finetune.recipe.load import dump_recipe, given_recipe, load_recipe
 
-    changes = overrides or []
+    changes = set_ or []
     text = dump_recipe(load_recipe(file, changes)) if resolved else given_recipe(file, changes)
     output.data(text.removesuffix("\n"))
 
@@ -36,7 +34,7 @@ def show(
 def validate(
     recipes: Annotated[list[Path], typer.Argument(help="Recipe files.", metavar="FILE...")],
 ) -> None:
-    """Check recipes: 'ok FILE' for each sound one, every fault of the others, exit code 2 if there is one."""
+    """Check recipes. Prints 'ok FILE', or every problem of a file; exits with 2 if there is any."""
     from finetune.recipe.load import load_recipe
     from finetune.recipe.remarks import remarks
 
@@ -56,7 +54,7 @@ def validate(
 
 @recipe_app.command()
 def schema() -> None:
-    """Print the JSON Schema of recipes, for editors and other checkers."""
+    """Print the JSON Schema of recipes, for editors and other tools."""
     from finetune.recipe.load import json_schema
 
     output.data(json_schema().removesuffix("\n"))
@@ -66,10 +64,10 @@ def schema() -> None:
 def new(
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="FILE", help="Write to this new file instead of printing."),
+        typer.Option("--out", "-o", metavar="FILE", help="Write to a new file instead of printing."),
     ] = None,
 ) -> None:
-    """Print a commented starter recipe, or write it to a file that does not exist yet."""
+    """Print a commented starter recipe, or write it to a new file."""
     from importlib.resources import files
 
     text = files("finetune.recipe").joinpath("starter.yaml").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""``finetune train RECIPE --seeds N``: the same recipe several times, and how far the results lie apart."""
+"""``finetune train RECIPE --seeds N``: the same recipe under several seeds, and the spread of the results."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +8,7 @@ from finetune.cli import output, table
 from finetune.errors import printable
 
 if TYPE_CHECKING:
+    from finetune.strategy.experiments.repeat import Options
     from finetune.strategy.experiments.spread import Spread
     from finetune.training.fit import Result
     from finetune.training.progress import Progress
@@ -18,38 +19,35 @@ def train_several(
     run_dir: Path | None,
     overrides: Sequence[str],
     number: int,
-    device: str | None,
+    options: "Options",
     *,
-    resume: bool,
-    overwrite: bool,
     vary_split: bool = False,
 ) -> None:
-    """Train, and print each run's numbers, their mean, range and interval."""
+    """Train ``recipe`` ``number`` times. Print each run's numbers, and their mean, range and interval."""
     from finetune.recipe.load import load_recipe
     from finetune.training.run.claim import place_of
 
     place = Path(place_of(recipe, run_dir))
     wanted = load_recipe(recipe, overrides)
     from finetune.cli.progress import open_progress
-    from finetune.strategy.experiments.repeat import Options, train_seeds
+    from finetune.strategy.experiments.repeat import train_seeds
 
-    options = Options(device, resume, overwrite)
-    with open_progress(None) as progress:
+    with open_progress() as progress:
 
-        def telling(own: Path) -> "Progress":
-            output.note(f"\n{printable(own)}")
-            return progress
+        def announce(run: Path) -> "Progress":
+            output.note(f"\n{printable(run)}")
+            return progress.reporter
 
-        results = list(train_seeds(wanted, place, number, options, telling, vary_split=vary_split))
+        results = list(train_seeds(wanted, place, number, options, announce, vary_split=vary_split))
     show_results(results)
     if vary_split:
-        output.note("The seeds vary training and splits: what is carved out of the images differs.")
+        output.note("The runs differ in their training and in their splits.")
     else:
-        output.note("The seeds vary the training alone; all runs have the same splits (--vary-split).")
+        output.note("The runs differ in their training alone: all have the same splits (--vary-split).")
 
 
 def show_results(results: "Sequence[Result]") -> None:
-    """A row a run, then the spread of what counts: test, or val where there is no test split."""
+    """Print one row per run, then the spread on test, or on val where there is no test split."""
     from finetune.strategy.experiments.spread import of_repeats
 
     rows = [

@@ -8,60 +8,56 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from finetune.api.from_images import images_run_dir, names_images
+from finetune.api.training import Resume
+from finetune.api.training import train as train_run
 from finetune.cli import output
-from finetune.cli.automatic import is_images, train_images
-from finetune.cli.run_options import name_of
+from finetune.cli.options import DeviceOption, OverwriteOption, ResumeOption, SetOption, run_dir_option
 from finetune.errors import FinishedRunError, RunDirError, UserError, printable
+from finetune.training.run.claim import place_of
 from finetune.training.run.files import RECIPE
 
 if TYPE_CHECKING:
-    from finetune.training.fit import Result
+    from finetune.api.training import Run
 
 
 def train(
     recipe: Annotated[
         Path,
         typer.Argument(
-            metavar="RECIPE or IMAGES",
-            help="A YAML file; or images, as data.source names them, to be examined and advised on first.",
+            metavar="RECIPE|IMAGES",
+            help="A recipe file (YAML); or images, as data.source names them, to train on as advised.",
             show_default=False,
         ),
     ],
-    run_dir: Annotated[
-        Path | None,
-        typer.Option(help="Where the run goes.", show_default="runs/NAME-OF-THE-RECIPE"),
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Override a key: train.phases.0.lr=1e-3. Repeatable."
-        ),
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    run_dir: Annotated[Path | None, run_dir_option("The run directory.", "runs/NAME-OF-THE-RECIPE")] = None,
+    set_: SetOption = None,
+    resume: ResumeOption = False,
     force: Annotated[
-        bool, typer.Option("--force", help="With --resume: go on although something has changed.")
+        bool,
+        typer.Option(
+            "--force", help="With --resume: continue although the recipe, data or libraries have changed."
+        ),
     ] = False,
     extend: Annotated[
         bool,
         typer.Option(
             "--extend",
-            help="With --resume: train a finished run longer, where the recipe has more epochs in its last "
-            "phase, or more phases.",
+            help="With --resume: train a finished run longer; the recipe has more epochs in its last phase, "
+            "or more phases.",
         ),
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is there.")] = False,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1 or mps.", show_default="the best there is")
-    ] = None,
+    overwrite: OverwriteOption = False,
+    device: DeviceOption = None,
     smoke: Annotated[
         bool,
         typer.Option(
             "--smoke",
-            help="Try the recipe in seconds: drawn images, random weights, one short epoch a phase.",
+            help="Try the recipe in seconds: drawn images, random weights, one short epoch per phase.",
         ),
     ] = False,
     tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write curves to RUN/tensorboard as well.")
+        bool, typer.Option("--tensorboard", help="Also write curves to RUN/tensorboard.")
     ] = False,
     seeds: Annotated[
         int | None,
@@ -70,15 +66,15 @@ def train(
             min=1,
             max=1000,
             help="Train N times, with the recipe's seed and the next ones, in RUN/seed-0, RUN/seed-1, ... "
-            "The splits stay the same.",
+            "on the same splits.",
             show_default=False,
         ),
     ] = None,
     vary_split: Annotated[
-        bool, typer.Option("--vary-split", help="With --seeds: each seed also carves the splits anew.")
+        bool, typer.Option("--vary-split", help="With --seeds: split the images anew for each seed.")
     ] = False,
 ) -> None:
-    """Fine-tune a network as RECIPE says, or as `finetune advise` would say of IMAGES."""
+    """Train a network as RECIPE says, or as `finetune advise` would advise for IMAGES."""
     if resume and overwrite:
         raise UserError("--resume continues a run and --overwrite replaces it: choose one.")
     if force and not resume:
@@ -87,74 +83,43 @@ def train(
         raise UserError("--vary-split goes with --seeds.")
     if extend and not resume:
         raise UserError("--extend goes with --resume: it trains a finished run longer.")
-    if is_images(recipe):
-        if extend:
-            raise UserError(_extends_its_own(recipe, run_dir))
-        if smoke or seeds is not None:
-            raise UserError("--smoke and --seeds take a recipe: write one with `finetune advise -o`.")
-        result = train_images(
-            str(recipe),
-            run_dir,
-            set_ or [],
-            device,
-            tensorboard,
-            resume=resume,
-            overwrite=overwrite,
-            force=force,
-        )
-        _conclude(result)
-        output.note(f"  the recipe that repeats it: {printable(result.run / RECIPE)}")
-        return
+    from_images = names_images(recipe)
+    if from_images and extend:
+        raise UserError(_extend_takes_a_recipe(recipe, run_dir))
+    if from_images and (smoke or seeds is not None):
+        raise UserError("--smoke and --seeds take a recipe: write one with `finetune advise -o`.")
     if seeds is not None:
         if smoke or tensorboard or force or extend:
             raise UserError("--seeds goes with --resume and --overwrite; leave out the other options.")
         from finetune.cli.seeds import train_several
+        from finetune.strategy.experiments.repeat import Options
 
-        train_several(
-            recipe,
-            run_dir,
-            set_ or [],
-            seeds,
-            device,
-            resume=resume,
-            overwrite=overwrite,
-            vary_split=vary_split,
-        )
+        options = Options(device, resume, overwrite)
+        train_several(recipe, run_dir, set_ or [], seeds, options, vary_split=vary_split)
         return
-    from finetune.training.run.claim import place_of
-    from finetune.training.run.directory import RunDir
+    place = (
+        images_run_dir(str(recipe), run_dir) if from_images else Path(place_of(recipe, run_dir, smoke=smoke))
+    )
+    from finetune.cli.progress import open_progress
 
-    path = Path(place_of(recipe, run_dir, smoke=smoke))
-    # A trial replaces the trial before it; a place that the user names is never replaced unasked.
-    replaces = overwrite or (smoke and not resume and run_dir is None)
-    # Cheapest first: a taken directory is reported before the recipe is read, that before torch is loaded.
-    with RunDir.open(path, resume=resume, overwrite=replaces) as run:
-        from finetune.recipe.load import load_recipe, read_recipe
-
-        wanted = load_recipe(recipe, set_ or [])
-        if smoke:
-            from finetune.training.smoke import shortened
-
-            wanted = shortened(wanted)
-        from finetune.cli.progress import open_progress
-        from finetune.training.fit import fit
-
-        with open_progress(path / "tensorboard" if tensorboard else None) as progress:
-            try:
-                result = fit(
-                    wanted,
-                    run,
-                    recipe_file=read_recipe(recipe),
-                    device=device,
-                    resume=resume,
-                    force=force,
-                    extend=extend,
-                    progress=progress,
-                )
-            except FinishedRunError as error:
-                command = _instead(error, recipe, path, set_ or [], device)
-                raise RunDirError(f"{error}{command}") from None
-    _conclude(result)
+    with open_progress(place / "tensorboard" if tensorboard else None) as progress:
+        try:
+            run = train_run(
+                recipe,
+                run_dir,
+                overrides=set_,
+                device=device,
+                resume=resume and Resume(force=force, extend=extend),
+                overwrite=overwrite,
+                smoke=smoke,
+                progress=progress,
+            )
+        except FinishedRunError as error:
+            command = _instead(error, recipe, place, set_ or [], device)
+            raise RunDirError(f"{error}{command}") from None
+    _conclude(run)
+    if from_images:
+        output.note(f"  the recipe that repeats it: {printable(run.path / RECIPE)}")
 
 
 def _instead(
@@ -176,46 +141,45 @@ def _instead(
     return f":\n  {' '.join(_program())} train {printable(shlex.join([str(recipe), *words]))}"
 
 
-def _extends_its_own(source: Path, run_dir: Path | None) -> str:
-    """What to do about ``--extend`` where images are given in place of a recipe."""
-    place = run_dir or Path("runs") / name_of(str(source))
+def _extend_takes_a_recipe(source: Path, run_dir: Path | None) -> str:
+    place = images_run_dir(str(source), run_dir)
     words = [str(place / RECIPE), "--run-dir", str(place), "--resume", "--extend"]
     line = shlex.join([*words, "--set", "train.phases.0.epochs=30"])
     return (
-        "--extend takes a recipe: the run's own, with more epochs in its last phase, as by\n"
+        "--extend takes a recipe: the run's own, with more epochs in its last phase, such as\n"
         f"  {' '.join(_program())} train {printable(line)}"
     )
 
 
-def _conclude(result: "Result") -> None:
-    best, test, run = result.best, result.test, result.run
-    if result.already_finished:
-        output.note(f"{printable(run)}: this run is finished; nothing was done.")
-    output.data(f"best epoch   {best.epoch} of {result.epochs}: val top-1 {output.percent(best.val_top1)}")
+def _conclude(run: "Run") -> None:
+    best, test = run.best, run.test
+    if run.already_finished:
+        output.note(f"{printable(run.path)}: this run is finished; nothing was done.")
+    output.data(f"best epoch   {best.epoch} of {run.epochs}: val top-1 {output.percent(best.val_top1)}")
     if test is not None:
         number = output.interval(test.top1, test.top1_low, test.top1_high, test.n)
         output.data(f"test top-1   {number}")
     else:
         output.data("test top-1   not measured: the data has no test split")
-    output.data(f"run          {printable(run)}")
+    output.data(f"run          {printable(run.path)}")
     output.note("\nNext:")
-    for line in _next_commands(result):
+    for line in _next_commands(run):
         output.note(f"  {line}")
 
 
 def _program() -> list[str]:
-    """By which this command line was called, quoted for a shell."""
+    """The words that called this command line, quoted for a shell."""
     command = "finetune" if shutil.which("finetune") else sys.argv[0]
     if Path(command).name == "__main__.py":
         return [shlex.quote(sys.executable), "-m", "finetune"]
     return [command]
 
 
-def _next_commands(result: "Result") -> list[str]:
+def _next_commands(run: "Run") -> list[str]:
     """Three commands that can be typed as they stand."""
     command = " ".join(_program())
-    run = printable(shlex.quote(str(result.run)))
-    commands = [f"{command} eval {run}", f"{command} export {run} --format onnx"]
-    if result.example is not None:
-        return [*commands, f"{command} predict {run} {printable(shlex.quote(result.example))}"]
-    return [*commands, f"{command} layers {result.backbone}"]
+    path = printable(shlex.quote(str(run.path)))
+    commands = [f"{command} eval {path}", f"{command} export {path} --format onnx"]
+    if run.example is not None:
+        return [*commands, f"{command} predict {path} {printable(shlex.quote(run.example))}"]
+    return [*commands, f"{command} layers {run.backbone}"]

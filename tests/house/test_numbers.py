@@ -7,7 +7,8 @@ from typing import Any, get_args
 import pytest
 import typer
 
-from finetune.cli.main import COMMANDS, command_line
+from finetune.cli.commands import COMMANDS
+from finetune.cli.main import command_line
 
 # Checked by what takes them, with a message of its own.
 ELSEWHERE = {("eval", "min_top1"), ("export", "opset")}

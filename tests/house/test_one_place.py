@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from finetune.cli import advise, probe, rank
+from finetune.api.advice import advice_base
+from finetune.api.progress import Reporter
+from finetune.cli import probe, rank
 from finetune.data.holdout.splits import hold_out_splits
 from finetune.recipe.catalog import DEFAULT_BACKBONE, DRAWN, KNOWN_SETS
 from finetune.recipe.load import json_schema
@@ -23,9 +25,10 @@ def test_every_command_has_the_same_default_backbone() -> None:
     assert starter()["model"]["backbone"] == DEFAULT_BACKBONE
     assert inspect.signature(probe.probe).parameters["backbone"].default == DEFAULT_BACKBONE
     assert rank.USUAL.split(",")[0] == DEFAULT_BACKBONE
-    assert advise.asked("digits", None, []).model.backbone == DEFAULT_BACKBONE
-    assert advise.asked("digits", "resnet18", []).model.backbone == "resnet18"
-    assert advise.asked("digits", None, ["model.backbone=resnet34"]).model.backbone == "resnet34"
+    quiet = Reporter()
+    assert advice_base("digits", None, [], quiet).model.backbone == DEFAULT_BACKBONE
+    assert advice_base("digits", "resnet18", [], quiet).model.backbone == "resnet18"
+    assert advice_base("digits", None, ["model.backbone=resnet34"], quiet).model.backbone == "resnet34"
 
 
 def test_known_sets_are_the_same_in_every_text(cli: Any, chdir_tmp: Any) -> None:

@@ -9,7 +9,8 @@ import pytest
 import typer.testing
 
 import finetune
-from finetune.cli.main import COMMANDS, command_line
+from finetune.cli.commands import COMMANDS
+from finetune.cli.main import command_line
 
 HEAVY = (
     "torch", "torchvision", "numpy", "sklearn", "scipy", "matplotlib", "PIL", "onnxruntime",
@@ -70,7 +71,7 @@ def test_usage_errors_import_nothing_heavy_and_exit_2(words: tuple[str, ...]) ->
 def test_help_loads_no_sub_command_and_a_sub_command_no_other() -> None:
     script = (
         "import sys; sys.argv = ['finetune', *sys.argv[1:]]\n"
-        "from finetune.cli.main import COMMANDS, main\n"
+        "from finetune.cli.commands import COMMANDS; from finetune.cli.main import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         "loaded = {f'finetune.cli.{word}' for word in COMMANDS} & set(sys.modules)\n"

@@ -10,7 +10,8 @@ import pytest
 import typer.main
 
 from finetune.cli import output
-from finetune.cli.main import COMMANDS, command_line
+from finetune.cli.commands import COMMANDS
+from finetune.cli.main import command_line
 from finetune.cli.start import FLAGS, VALUED, _options
 from finetune.training.run.directory import RunDir
 

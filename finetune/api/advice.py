@@ -1,0 +1,110 @@
+"""``finetune.advise``: which fine-tuning fits these images, from measurements."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.api.progress import Callback, Reporter
+from finetune.api.recipes import Overrides, override_flags
+from finetune.recipe import catalog
+
+if TYPE_CHECKING:
+    from finetune.recipe.schema import Recipe
+    from finetune.strategy.advice.advise import Advice as Measured
+    from finetune.strategy.advice.facts import Facts
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The advised fine-tuning.
+
+    Attributes:
+        recipe_text: the advised recipe as a commented file.
+        reasons: pairs of a heading and a sentence.
+        seconds: how long the training will take here, roughly.
+        facts: all that was measured.
+    """
+
+    recipe_text: str
+    reasons: tuple[tuple[str, str], ...]
+    seconds: float
+    facts: "Facts"
+    _measured: "Measured"
+
+    @classmethod
+    def of(cls, measured: "Measured") -> "Advice":
+        return cls(measured.recipe, measured.reasons, measured.seconds, measured.facts, measured)
+
+    @property
+    def recipe(self) -> "Recipe":
+        """The advised recipe, ready for :func:`finetune.train`."""
+        from finetune.recipe.load import parse_recipe
+
+        return parse_recipe(self.recipe_text, "advice")
+
+    @property
+    def text(self) -> str:
+        """The reasons, one per line."""
+        return "\n".join(f"{heading}: {sentence}" for heading, sentence in self.reasons)
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the recipe to a new file.
+
+        Raises:
+            UserError: the file exists and ``overwrite`` is false, or it cannot be written there.
+        """
+        from finetune.disk.outputs import check_new_file, write_output
+
+        check_new_file(Path(path), overwrite=overwrite, option="--overwrite replaces it. ")
+        write_output(Path(path), self.recipe_text.encode("utf-8", "surrogateescape"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object that ``finetune advise --json`` prints."""
+        return self._measured.to_dict()
+
+
+def advise(
+    source: str | os.PathLike[str],
+    *,
+    backbone: str | None = None,
+    overrides: Overrides | None = None,
+    device: str | None = None,
+    progress: Callback | None = None,
+) -> Advice:
+    """Measure the training images and choose a fine-tuning; no network is trained.
+
+    Args:
+        source: images, as ``data.source`` names them: a folder, a CSV file or a known set.
+        backbone: the source network. Default: efficientnet_lite0.
+        overrides: keys of ``data``, ``model`` or ``cache``, such as ``{"data.image_size": 128}``.
+        device: as for :func:`finetune.train`.
+        progress: called with each :class:`ProgressEvent`.
+
+    Raises:
+        RecipeError: an override is wrong.
+        DataError: the images cannot be used.
+        UserError: the backbone or its weights cannot be used.
+    """
+    from finetune.strategy.advice.advise import advise as measure
+
+    reporter = Reporter(progress)
+    base = advice_base(os.fspath(source), backbone, override_flags(overrides), reporter)
+    measured = measure(base, device=device, tell=reporter.passing)
+    for note in measured.facts.notes:
+        reporter.note("", note)
+    return Advice.of(measured)
+
+
+def advice_base(source: str, backbone: str | None, overrides: list[str], reporter: Reporter) -> "Recipe":
+    """The recipe to advise on. Reports its backbone before any image is read."""
+    if backbone is not None and not backbone.startswith(catalog.TIMM):
+        catalog.backbone(backbone)
+    from finetune.strategy.advice.advise import base_recipe
+
+    base = base_recipe(source, backbone or catalog.DEFAULT_BACKBONE, overrides)
+    name = base.model.backbone
+    given = backbone is not None or name != catalog.DEFAULT_BACKBONE
+    default = "the default, whose weights come with the toolkit; --set model.backbone=NAME takes another"
+    reporter.note("backbone", f"{name} ({'as asked for' if given else default})")
+    return base

@@ -1,0 +1,294 @@
+"""``finetune.load``: a run directory or an exported ONNX file to a model that predicts."""
+
+import logging
+import math
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from finetune.api.paths import check_model
+from finetune.api.progress import Callback, Reporter
+from finetune.errors import BadImageError, UserError, printable
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from finetune.checkpoint.card import ModelCard
+    from finetune.deploy.export import Exported
+    from finetune.deploy.predict import Classifier, ImageInput, Prediction
+    from finetune.evaluation.evaluate import Evaluation
+    from finetune.evaluation.metrics import Metrics
+    from finetune.training.trained import Trained
+
+Checkpoint = Literal["best", "last"]
+Precision = Literal["fp32", "bf16"]
+
+log = logging.getLogger("finetune")
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    checkpoint: Checkpoint = "best",
+    device: str | None = None,
+    precision: Precision = "fp32",
+) -> "Model":
+    """Load the network of a run directory, or an ``.onnx`` file that ``finetune export`` wrote.
+
+    An ONNX file needs onnxruntime and no torch.
+
+    Args:
+        path: a run directory or an ONNX file. A run that is still training has a checkpoint too.
+        checkpoint: ``best`` on val, or the ``last``. Runs only.
+        device: ``cpu``, ``cuda``, ``cuda:1`` or ``mps``. None: the best for a run, the CPU for an ONNX file.
+        precision: the precision of forward passes; ``bf16`` for runs only.
+
+    Raises:
+        RunDirError: the folder is not a run, or has no such checkpoint yet.
+        CheckpointError: the checkpoint or file is damaged or foreign.
+        MissingExtraError: onnxruntime is not installed.
+        UserError: no such path or device.
+    """
+    where = Path(path)
+    check_model(where, precision)
+    if not where.is_dir():
+        from finetune.deploy.onnx_classifier import OnnxClassifier
+
+        return Model(where, OnnxClassifier(where, device))
+    from finetune.deploy.torch_classifier import TorchClassifier
+    from finetune.training.compute.precision import computes_bf16, pick_device
+    from finetune.training.trained import load_trained
+
+    chosen = pick_device(device)
+    if precision == "bf16" and not computes_bf16(chosen):
+        log.warning("--precision bf16: this %s computes bf16 in software, slower than fp32.", chosen.type)
+    trained = load_trained(where, checkpoint, chosen)
+    parts = _RunParts(trained, checkpoint, precision)
+    return Model(where, TorchClassifier.of(trained, chosen, precision), parts)
+
+
+@dataclass(frozen=True)
+class _RunParts:
+    """What a run has beyond an ONNX file."""
+
+    trained: "Trained"
+    checkpoint: Checkpoint
+    precision: Precision
+
+
+class Model:
+    """A trained network: it predicts and, loaded from a run, evaluates and exports.
+
+    Attributes:
+        path: the run directory or the ONNX file.
+        card: the class names and the preprocessing.
+        classifier: the network as :func:`finetune.deploy.predict.predict` takes it.
+    """
+
+    def __init__(self, path: Path, classifier: "Classifier", parts: _RunParts | None = None) -> None:
+        self.path = path
+        self.classifier = classifier
+        self._parts = parts
+
+    @property
+    def card(self) -> "ModelCard":
+        return self.classifier.card
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names, in the order of the logits."""
+        return self.card.classes
+
+    @property
+    def module(self) -> "nn.Module":
+        """The plain torch module in eval mode: preprocessed images (N, channels, S, S) to logits (N, C).
+
+        Raises:
+            UserError: the model is an ONNX file.
+        """
+        return self._run_parts("module").trained.module
+
+    def predict(
+        self,
+        images: "Iterable[ImageInput]",
+        *,
+        top: int | None = None,
+        batch_size: int = 32,
+        errors: Literal["raise", "return"] = "raise",
+    ) -> "list[Prediction]":
+        """Predict the classes of images; the order is kept.
+
+        Args:
+            images: paths, Pillow images and uint8 arrays (H, W), (H, W, 3) or (H, W, 4), mixed as you like.
+            top: classes per prediction, most probable first; None: all.
+            batch_size: images per forward pass.
+            errors: ``raise`` ends at the first image that cannot be read; ``return`` gives a prediction with
+                ``error`` set in its place.
+
+        Raises:
+            BadImageError: an image cannot be read, and ``errors`` is ``raise``.
+        """
+        found = []
+        for batch in self.predict_batches(images, top=top, batch_size=batch_size):
+            for prediction in batch:
+                if prediction.error is not None and errors == "raise":
+                    raise BadImageError(prediction.name, prediction.error)
+                found.append(prediction)
+        return found
+
+    def predict_batches(
+        self, images: "Iterable[ImageInput]", *, top: int | None = None, batch_size: int = 32
+    ) -> "Iterator[list[Prediction]]":
+        """Predict image by image from an iterator of any length, one list per batch.
+
+        An image that cannot be read gives a prediction with ``error`` set.
+        """
+        from finetune.deploy.predict import predict_batches
+
+        if isinstance(images, str | os.PathLike) or getattr(images, "ndim", 4) < 4:
+            raise TypeError("predict takes several images: pass a list")
+        return predict_batches(self.classifier, images, batch_size=batch_size, top=top)
+
+    def evaluate(
+        self,
+        split: Literal["train", "val", "test"] | None = None,
+        *,
+        data: str | os.PathLike[str] | None = None,
+        batch_size: int | None = None,
+        strict: bool = False,
+        include_seen: bool = False,
+        progress: Callback | None = None,
+    ) -> "EvaluationResult":
+        """Measure accuracy with its 95 % interval, loss, per-class metrics, confusion and calibration.
+
+        Args:
+            split: the split of the run's own images. None: test, or val where there is no test split.
+            data: other images, as ``data.source`` names them, with the model's class names. Images that the
+                run was trained on or chosen by are left out.
+            batch_size: images per forward pass; None: the recipe's.
+            strict: refuse images that are missing, changed, new or were trained on.
+            include_seen: with ``data``: evaluate also the images that the run was trained on or chosen by.
+            progress: called with each :class:`ProgressEvent`.
+
+        Raises:
+            DataError: the images are not found, cannot be read, or have other classes.
+            UserError: the model is an ONNX file.
+        """
+        from finetune.training.evaluation_images import images_to_evaluate
+        from finetune.training.trained import evaluate_trained
+
+        parts = self._run_parts("evaluate")
+        trained = parts.trained
+        given = None if data is None else os.fspath(data)
+        judged = images_to_evaluate(trained, split, given, strict=strict, include_seen=include_seen)
+        for note in judged.notes:
+            log.info("%s", note)
+        for warning in judged.warnings:
+            log.warning("%s", warning)
+        size = batch_size or trained.recipe.train.images_a_batch
+        reporter, batches = Reporter(progress), math.ceil(len(judged.images) / size)
+        evaluation = evaluate_trained(
+            trained,
+            judged.images,
+            judged.name,
+            batch_size=size,
+            precision=parts.precision,
+            watch=lambda items: reporter.watch(items, "batch", batches),
+        )
+        return EvaluationResult(evaluation, self.path, parts.checkpoint, judged.counts)
+
+    def export(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        format: str | None = None,
+        opset: int | None = None,
+    ) -> "Exported":
+        """Write the checkpoint to one file, with class names and preprocessing.
+
+        The file gets its name only after its logits agree with the network's.
+
+        Args:
+            path: the file; its extension names the format: .onnx, .pt2 or .safetensors. Default:
+                ``RUN/export/model.EXTENSION``.
+            format: ``onnx``, ``pt2`` or ``safetensors``. Default: by the extension, or onnx.
+            opset: the ONNX operator set, 18 or later. Default: 18.
+
+        Raises:
+            UserError: the path, format or opset cannot be used; or the model is an ONNX file.
+            MissingExtraError: the ONNX packages are not installed.
+            ExportError: the network cannot be exported, or the file disagrees with it; no file is left.
+        """
+        from finetune.api.exporting import export_run
+
+        checkpoint = self._run_parts("export").checkpoint
+        target = None if path is None else Path(path)
+        return export_run(self.path, target, format=format, opset=opset, checkpoint=checkpoint)
+
+    def _run_parts(self, purpose: str) -> _RunParts:
+        if self._parts is None:
+            raise UserError(
+                f"{printable(self.path)}: an ONNX file has no `{purpose}`. Load the run directory."
+            )
+        return self._parts
+
+    def __repr__(self) -> str:
+        return f"<finetune.Model of {len(self.classes)} classes from {str(self.path)!r}>"
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """The numbers of an evaluation. Rates are fractions from 0 to 1.
+
+    Attributes:
+        evaluation: the metrics, and the logits and images that they come from.
+        run: the run directory.
+        checkpoint: ``best`` or ``last``.
+        counts: the number of images that are missing, changed, new or left out.
+    """
+
+    evaluation: "Evaluation"
+    run: Path
+    checkpoint: str
+    counts: dict[str, int]
+
+    @property
+    def metrics(self) -> "Metrics":
+        """All metrics: ``loss``, ``balanced_accuracy``, ``per_class``, ``confusion``, ..."""
+        return self.evaluation.metrics
+
+    @property
+    def split(self) -> str:
+        """train, val, test, or all for other images without splits."""
+        return self.evaluation.split
+
+    @property
+    def top1(self) -> float:
+        """The accuracy."""
+        return self.metrics.top1
+
+    @property
+    def top1_low(self) -> float:
+        """The lower end of the accuracy's 95 % Wilson interval."""
+        return self.metrics.top1_low
+
+    @property
+    def top1_high(self) -> float:
+        """The upper end of the accuracy's 95 % Wilson interval."""
+        return self.metrics.top1_high
+
+    @property
+    def n(self) -> int:
+        """The number of images."""
+        return self.metrics.n
+
+    def predictions(self) -> Iterator[list[Any]]:
+        """Rows, header first: path, label, predicted, correct, probability, one probability per class."""
+        return self.evaluation.predictions()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object that ``finetune eval --json`` prints."""
+        about = {"checkpoint": self.checkpoint, "run": str(self.run), "images": self.counts}
+        return self.evaluation.to_dict() | about

@@ -1,0 +1,184 @@
+"""``finetune.train``: a recipe or images to a run directory."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from finetune.api.from_images import ImageTraining, images_run_dir, names_images
+from finetune.api.progress import Callback, Reporter
+from finetune.api.recipes import Overrides, override_flags, read_given
+from finetune.errors import UserError
+
+if TYPE_CHECKING:
+    from finetune.api.model import Model
+    from finetune.evaluation.metrics import Metrics
+    from finetune.recipe.schema import Recipe
+    from finetune.training.fit import Result
+    from finetune.training.run.position import Best
+
+
+@dataclass(frozen=True)
+class Resume:
+    """How a run is continued.
+
+    Attributes:
+        force: continue although the recipe, data or libraries have changed, where that is possible.
+        extend: train a finished run longer: the recipe has more epochs in its last phase, or more phases.
+    """
+
+    force: bool = False
+    extend: bool = False
+
+
+@dataclass(frozen=True)
+class Run:
+    """The result of a run.
+
+    Attributes:
+        path: the run directory.
+        best: the epoch that was best on val: ``epoch``, ``val_top1`` (a fraction), ``val_loss``.
+        epochs: the number of epochs trained.
+        test: the best checkpoint's metrics on test (``top1``, ``top1_low``, ``top1_high``, ``n``, ...); None
+            if the data has no test split.
+        backbone: the name of the backbone.
+        example: the path of an image that was not trained on; None if the images are not files.
+        already_finished: the run was finished before, and nothing was done.
+    """
+
+    path: Path
+    best: "Best"
+    epochs: int
+    test: "Metrics | None"
+    backbone: str
+    example: str | None
+    already_finished: bool
+
+    @classmethod
+    def of(cls, result: "Result") -> "Run":
+        return cls(
+            path=result.run,
+            best=result.best,
+            epochs=result.epochs,
+            test=result.test,
+            backbone=result.backbone,
+            example=result.example,
+            already_finished=result.already_finished,
+        )
+
+    def load(self, *, checkpoint: Literal["best", "last"] = "best", device: str | None = None) -> "Model":
+        """Load the trained network, as :func:`finetune.load` does."""
+        from finetune.api.model import load
+
+        return load(self.path, checkpoint=checkpoint, device=device)
+
+
+def train(
+    recipe: "str | os.PathLike[str] | Mapping[str, Any] | Recipe",
+    run_dir: str | os.PathLike[str] | None = None,
+    *,
+    overrides: Overrides | None = None,
+    device: str | None = None,
+    resume: bool | Resume = False,
+    overwrite: bool = False,
+    smoke: bool = False,
+    progress: Callback | None = None,
+) -> Run:
+    """Train a recipe, or train on images as advised, in a run directory.
+
+    Args:
+        recipe: the path of a recipe; a mapping with the sections of one; a :class:`Recipe`; or images, as
+            ``data.source`` names them (a folder, a CSV file, a known set), which are examined and advised on
+            first.
+        run_dir: the run directory. Default: ``runs/NAME``, after the recipe's file or the images.
+        overrides: values by key, such as ``{"train.phases.0.lr": 1e-3}``.
+        device: ``cpu``, ``cuda``, ``cuda:1`` or ``mps``; None: the best that this machine has.
+        resume: continue from the last checkpoint, if there is one; :class:`Resume` has further choices.
+        overwrite: replace the run in ``run_dir``.
+        smoke: try the recipe in seconds: drawn images, random weights, one short epoch per phase.
+        progress: called with each :class:`ProgressEvent`.
+
+    Raises:
+        UserError: the recipe, data, weights, device or run directory cannot be used.
+        StoppedError: a signal came (main thread only). The run is saved and can be resumed.
+        FinetuneError: the run failed.
+    """
+    if resume and overwrite:
+        raise UserError("--resume continues a run and --overwrite replaces it: choose one.")
+    request = _Request(
+        None if run_dir is None else Path(run_dir),
+        override_flags(overrides),
+        device,
+        Resume() if resume is True else resume or None,
+        overwrite,
+        Reporter(progress),
+    )
+    if not isinstance(recipe, str | os.PathLike):
+        return request.train_recipe(recipe, smoke=smoke)
+    path = Path(recipe)
+    if names_images(path):
+        if smoke:
+            raise UserError("--smoke takes a recipe: write one with `finetune advise -o`.")
+        return request.train_images(os.fspath(recipe))
+    return request.train_recipe(path, smoke=smoke)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """The arguments of a training but its recipe. ``overrides`` are texts, ``resume`` is None to start."""
+
+    run_dir: Path | None
+    overrides: list[str]
+    device: str | None
+    resume: Resume | None
+    overwrite: bool
+    reporter: Reporter
+
+    def train_recipe(self, recipe: "Path | Mapping[str, Any] | Recipe", *, smoke: bool) -> Run:
+        place = self._place(recipe, smoke)
+        # A smoke run replaces the one before it, but never a run in a directory that the user names.
+        replaces = self.overwrite or (smoke and self.resume is None and self.run_dir is None)
+        from finetune.training.run.directory import RunDir
+
+        # Cheapest check first: the directory, then the recipe, and only then torch is loaded.
+        with RunDir.open(place, resume=self.resume is not None, overwrite=replaces) as run:
+            given = read_given(recipe, self.overrides)
+            wanted = given.recipe
+            if smoke:
+                from finetune.training.smoke import shortened
+
+                wanted = shortened(wanted)
+            from finetune.training.fit import fit
+
+            choices = self.resume or Resume()
+            result = fit(
+                wanted,
+                run,
+                recipe_file=given.text,
+                device=self.device,
+                resume=self.resume is not None,
+                force=choices.force,
+                extend=choices.extend,
+                progress=self.reporter,
+            )
+        return Run.of(result)
+
+    def train_images(self, source: str) -> Run:
+        from finetune.training.run.directory import RunDir
+
+        place = images_run_dir(source, self.run_dir)
+        # Refused now, and not after minutes of measuring.
+        with RunDir.open(place, resume=self.resume is not None, overwrite=self.overwrite) as run:
+            force = self.resume is not None and self.resume.force
+            training = ImageTraining(run, self.device, force, self.reporter)
+            if self.resume is not None and run.begun:
+                return Run.of(training.resume(self.overrides))
+            return Run.of(training.start(source, self.overrides))
+
+    def _place(self, recipe: object, smoke: bool) -> Path:
+        if self.run_dir is None and not isinstance(recipe, Path):
+            raise UserError("run_dir: a recipe without a file needs a run directory, such as 'runs/first'.")
+        from finetune.training.run.claim import place_of
+
+        return Path(place_of(recipe if isinstance(recipe, Path) else "", self.run_dir, smoke=smoke))
