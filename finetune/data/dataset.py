@@ -11,7 +11,7 @@ from finetune.data.identity import relative_name
 from finetune.data.images import Images, JoinedImages, select_images
 from finetune.errors import BadImageError, printable
 from finetune.image.bands import COLOURS, open_image
-from finetune.image.threes import ImageOrBands
+from finetune.image.pixels import ImageOrBands
 
 # Beyond so many names, a message shows the first and counts the rest.
 NAMES_SHOWN = 20

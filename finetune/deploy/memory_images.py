@@ -8,8 +8,8 @@ from PIL import Image
 
 from finetune.errors import BadImageError, first_line
 from finetune.image.bands import COLOURS
-from finetune.image.decode import MAX_ELONGATION, quiet, upright_rgb
-from finetune.image.threes import ImageOrBands
+from finetune.image.decode import MAX_ELONGATION, suppress_warnings, upright_rgb
+from finetune.image.pixels import ImageOrBands
 
 
 def from_memory(image: Image.Image | NDArray[Any], name: str, bands: int | None = None) -> ImageOrBands:
@@ -38,7 +38,7 @@ def from_memory(image: Image.Image | NDArray[Any], name: str, bands: int | None 
         raise BadImageError(name, f"a Pillow image; pass a uint8 array (height, width, {bands})")
     _check_size(image.width, image.height, name)
     try:
-        with quiet():
+        with suppress_warnings():
             return upright_rgb(image)
     except Exception as error:
         # A Pillow image may still be undecoded. Decoders raise errors of many kinds on damaged data.

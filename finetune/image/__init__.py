@@ -1,1 +1,1 @@
-"""One image: decoded safely, brought to the size that a network takes, augmented."""
+"""One image: decode it, preprocess it to the size that a network takes, augment it."""

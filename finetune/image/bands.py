@@ -1,12 +1,12 @@
-"""Images with bands beyond three colours: from TIFF files and NumPy's arrays (``.npy``) to 8 bits a band.
+"""Reads images with more than three bands, from TIFF files and NumPy arrays (``.npy``), as 8 bits per band.
 
-As everywhere, numbers are scaled by their type, in every image alike: 65,535 becomes 255, or 32,767 of
-16-bit numbers with a sign (less than 0 becomes 0), or 4,095 of 12 bits; fractions from 0 to 1 become 0 to
-255. Other types have no such range, or none that anybody fills, and are refused.
+Values are scaled by the range of their type, in every image alike: 65,535 becomes 255; so does 32,767 in
+signed 16-bit files (negative values become 0), and 4,095 in 12-bit files. Fractions from 0 to 1 become 0 to
+255. Other types are refused, since they have no range that images usually fill.
 
-Of a TIFF file all samples of a pixel count, transparency and inks too; of one sample a pixel, each page is a
-band. Its orientation is applied. An array is (height, width, bands) or (bands, height, width): whichever axis
-has as many places as bands are asked for.
+In a TIFF file, every sample of a pixel is a band, including transparency and inks. If there is one sample per
+pixel, every page is a band. The orientation of the file is applied. An array has the shape (height, width,
+bands) or (bands, height, width): the axis whose length is the requested number of bands is the axis of bands.
 """
 
 import io
@@ -23,27 +23,26 @@ from finetune.errors import BadImageError, MissingExtraError
 from finetune.image.decode import (
     MAX_ELONGATION,
     MAX_PIXELS,
-    NPY,
+    NPY_MAGIC,
     ORIENTATION,
-    TIFF,
     read_file,
     read_image,
     upright_rgb,
 )
 from finetune.image.modes import scaled
-from finetune.image.threes import ImageOrBands, Pixels, by_threes
-from finetune.image.unread import tiff_layout
+from finetune.image.pixels import ImageOrBands, Pixels, map_triples
+from finetune.image.tiff import MAGIC, most_bits, tiff_layout
 
 COLOURS = 3
-# As much as the largest image in colours takes.
+# The size of the largest RGB image.
 MAX_VALUES = COLOURS * MAX_PIXELS
-# More than NumPy's header of an array of plain numbers ever takes.
+# More than the header of an array of plain numbers ever takes.
 HEADER_BYTES = 16 << 10
 ORIENTATION_TAG = 274
 
 
 class _Header(NamedTuple):
-    """Of an array: its shape and type, whether its first axis runs fastest, and where its numbers begin."""
+    """The header of a ``.npy`` file: shape, Fortran order, type, and the offset of the values."""
 
     shape: tuple[int, ...]
     fortran: bool
@@ -52,16 +51,16 @@ class _Header(NamedTuple):
 
 
 def open_image(path: Path, bands: int | None = None, shorter: int | None = None) -> ImageOrBands:
-    """One image the way a network reads it.
+    """Read an image as the network takes it.
 
     Args:
-        bands: None: as RGB, whatever there is. 3: as RGB, and a file with bands beyond the colours is an
-            error. More: a file of exactly so many bands, as uint8 (height, width, bands).
-        shorter: as :func:`~finetune.image.decode.open_rgb`; of bands it means nothing.
+        bands: None reads any file as RGB. 3 reads RGB, and refuses files with more bands. A larger number
+            reads a file of exactly this many bands: uint8 (height, width, bands).
+        shorter: as in :func:`~finetune.image.decode.open_rgb`; ignored for bands.
 
     Raises:
-        BadImageError: it cannot be read, or has other bands; the reason says which.
-        MissingExtraError: a TIFF file of many bands, and tifffile is not installed.
+        BadImageError: the file cannot be read, or has another number of bands.
+        MissingExtraError: a TIFF file of many bands needs tifffile, which is not installed.
     """
     if bands is not None and bands > COLOURS:
         return open_bands(path, bands)
@@ -71,22 +70,22 @@ def open_image(path: Path, bands: int | None = None, shorter: int | None = None)
 
 
 def require_colours(path: Path) -> None:
-    """Let nobody take a file's colours, repeated, for its own bands.
+    """Refuse a file with more bands than RGB, for a network whose channels repeat the colours.
 
     Raises:
-        BadImageError: it has bands beyond the colours, or it is no file that can be read.
+        BadImageError: the file has more than three bands, or cannot be read.
     """
     if (found := count_bands(path, COLOURS)) > COLOURS:
         raise BadImageError(
-            str(path), f"has {found} bands; this network was made for colours, which repeat in its channels"
+            str(path), f"has {found} bands, but this network repeats the three colours in its channels"
         )
 
 
 def open_bands(path: Path, bands: int) -> Pixels:
-    """The ``bands`` bands of a TIFF file or an array: uint8 (height, width, bands).
+    """Read all bands of a TIFF file or an array: uint8 (height, width, bands).
 
     Raises:
-        BadImageError, MissingExtraError: as :func:`open_image`.
+        BadImageError, MissingExtraError: as in :func:`open_image`.
     """
     kind = read_file(path, _kind)
     if kind == "TIFF":
@@ -95,18 +94,18 @@ def open_bands(path: Path, bands: int) -> Pixels:
     if kind == "npy":
         return read_file(path, lambda file: _read_npy(file, str(path), bands))
     raise BadImageError(
-        str(path), f"no TIFF file and no array (.npy); {bands} bands are read from one of these"
+        str(path), f"no TIFF file and no array (.npy): {bands} bands can be read from these only"
     )
 
 
 def count_bands(path: Path, wanted: int) -> int:
-    """How many bands a file has, from its header; 3 for every kind that has colours only.
+    """The number of bands of a file, from its header; 3 for every format that has colours only.
 
     Args:
-        wanted: what an array is looked at for: it has so many, or it is an error.
+        wanted: the number of bands that an array must have.
 
     Raises:
-        BadImageError: it cannot be read, or is an array of other bands.
+        BadImageError: the file cannot be read, or is an array with another number of bands.
     """
     kind = read_file(path, _kind)
     if kind == "npy":
@@ -124,21 +123,25 @@ def count_bands(path: Path, wanted: int) -> int:
 
 
 def is_tiff(path: Path) -> bool:
-    """Whether a file begins like TIFF; BadImageError where it cannot be read."""
+    """Whether a file begins as a TIFF file does.
+
+    Raises:
+        BadImageError: the file cannot be read.
+    """
     return read_file(path, _kind) == "TIFF"
 
 
 def require_tifffile() -> Any:
-    """tifffile, which reads what Pillow does not.
+    """Import tifffile, which reads TIFF files that Pillow does not.
 
     Raises:
-        MissingExtraError: it is not installed.
+        MissingExtraError: tifffile is not installed.
     """
     try:
         import tifffile
     except ImportError:
         raise MissingExtraError("Reading the bands of a TIFF file", "tifffile", "bands") from None
-    # It remarks on odd metadata. What matters becomes an error.
+    # It logs odd metadata. Serious problems are errors anyway.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
     return tifffile
 
@@ -146,7 +149,7 @@ def require_tifffile() -> Any:
 def _kind(file: BinaryIO) -> str:
     file.seek(0)
     head = file.read(8)
-    return "TIFF" if head.startswith(TIFF) else "npy" if head.startswith(NPY) else ""
+    return "TIFF" if head.startswith(MAGIC) else "npy" if head.startswith(NPY_MAGIC) else ""
 
 
 def _read_tiff(file: BinaryIO, name: str, bands: int) -> Pixels:
@@ -163,7 +166,7 @@ def _read_tiff(file: BinaryIO, name: str, bands: int) -> Pixels:
         elif first.samplesperpixel != bands:
             raise BadImageError(name, f"has {first.samplesperpixel} bands, not {bands}")
         if any((page.shaped, page.dtype) != (first.shaped, first.dtype) for page in pages):
-            raise BadImageError(name, "its pages differ in size or type: they are no bands of one image")
+            raise BadImageError(name, "its pages differ in size or type: no bands of one image")
         separate, depth, height, width, together = first.shaped
         if depth != 1 or separate * together != first.samplesperpixel:
             raise BadImageError(name, "a volume, not an image")
@@ -194,7 +197,7 @@ def _decoded(page: Any) -> npt.NDArray[Any]:
 
 
 def _turned(pixels: Pixels, method: Image.Transpose) -> Pixels:
-    return by_threes(pixels, lambda three, _: three.transpose(method))
+    return map_triples(pixels, lambda triple, _: triple.transpose(method))
 
 
 def _read_npy(file: BinaryIO, name: str, bands: int) -> Pixels:
@@ -204,11 +207,11 @@ def _read_npy(file: BinaryIO, name: str, bands: int) -> Pixels:
     _check_size(width, height, bands, name)
     full = _full(header.dtype, 8 * header.dtype.itemsize, name)
     nbytes = height * width * bands * header.dtype.itemsize
-    there = file.seek(0, io.SEEK_END) - header.start
-    if there < nbytes:
+    found = file.seek(0, io.SEEK_END) - header.start
+    if found < nbytes:
         raise BadImageError(name, "truncated: its end is missing")
-    if there > nbytes:
-        raise BadImageError(name, f"damaged: {there - nbytes} bytes more than its header tells of")
+    if found > nbytes:
+        raise BadImageError(name, f"damaged: {found - nbytes} bytes more than its header states")
     file.seek(header.start)
     values = np.frombuffer(file.read(nbytes), dtype=header.dtype)
     shaped = values.reshape(header.shape, order="F" if header.fortran else "C")
@@ -216,7 +219,7 @@ def _read_npy(file: BinaryIO, name: str, bands: int) -> Pixels:
 
 
 def _npy_header(file: BinaryIO, name: str) -> _Header:
-    """Parsed from the first bytes alone: a header may claim to be of any length."""
+    # Only the first bytes are read: a header may claim any length.
     file.seek(0)
     head = io.BytesIO(file.read(HEADER_BYTES))
     try:
@@ -228,10 +231,10 @@ def _npy_header(file: BinaryIO, name: str) -> _Header:
         else:
             raise ValueError(f"version {version[0]}.{version[1]} of the format")
     except Exception:
-        # NumPy's message may hold whatever the header holds.
+        # NumPy's message may quote the header, which may contain anything.
         raise BadImageError(name, "damaged: its array header cannot be read") from None
     if dtype.hasobject or dtype.fields is not None or dtype.subdtype is not None:
-        raise BadImageError(name, "an array of Python objects or records, which are not read")
+        raise BadImageError(name, "an array of Python objects or records, which cannot be read")
     if len(shape) != 3 or min(shape) < 1:
         raise BadImageError(
             name, f"an array of shape {shape}; an image is (height, width, bands) or (bands, height, width)"
@@ -243,12 +246,12 @@ def _band_axis(shape: tuple[int, ...], bands: int, name: str) -> int:
     first, last = shape[0] == bands, shape[2] == bands
     if first and last:
         raise BadImageError(
-            name, f"an array of shape {shape}, of which the first or the last axis may be the {bands} bands"
+            name, f"an array of shape {shape}: the first or the last axis may be the {bands} bands"
         )
     if not (first or last):
         raise BadImageError(
             name,
-            f"an array of shape {shape}, where neither the first nor the last axis is {bands} bands",
+            f"an array of shape {shape}: neither the first nor the last axis is {bands} bands",
         )
     return 0 if first else 2
 
@@ -266,12 +269,12 @@ def _check_size(width: int, height: int, bands: int, name: str) -> None:
 
 
 def _full(dtype: Any, bits: Any, name: str) -> int:
-    """The number that becomes 255; 1 stands for fractions.
+    """The value that becomes 255; 1 for fractions.
 
     Raises:
-        BadImageError: a type without such a number.
+        BadImageError: the type has no such value.
     """
-    bits = max(bits) if isinstance(bits, tuple) else bits
+    bits = most_bits(bits)
     kind = None if dtype is None else np.dtype(dtype)
     if kind is not None:
         if kind.kind == "u" and 8 <= bits <= 16:
@@ -290,10 +293,8 @@ def _to_bytes(values: npt.NDArray[Any], full: int, name: str) -> Pixels:
     if values.dtype.kind != "f":
         return values if full == 255 else scaled(np.clip(values, 0, full), full)
     low, high = float(values.min()), float(values.max())
-    if not (low >= 0.0 and high <= 1.0):  # also where one is no number
-        raise BadImageError(
-            name, f"fractions from {low:g} to {high:g}; they must all lie between 0 and 1, to be scaled alike"
-        )
+    if not (low >= 0.0 and high <= 1.0):  # true for NaN, too
+        raise BadImageError(name, f"fractions from {low:g} to {high:g}; all must lie between 0 and 1")
     pixels: Pixels = np.rint(values.astype(np.float64) * 255.0).astype(np.uint8)
     return pixels
 

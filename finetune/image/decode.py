@@ -1,6 +1,6 @@
-"""One image, safely: from whatever is on the disk to 8-bit RGB, or an error that names it.
+"""Decodes an image file to 8-bit RGB, or raises an error that names the file.
 
-Pillow, NumPy and the standard library only. Nothing of Pillow's process-wide state is changed.
+Uses Pillow, NumPy and the standard library only, and leaves Pillow's process-wide state alone.
 """
 
 import contextlib
@@ -18,19 +18,18 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from finetune.disk.regular import open_regular
 from finetune.errors import BadImageError, MissingExtraError, is_out_of_files, printable
-from finetune.image.modes import to_rgb as to_rgb
-from finetune.image.unread import Layout, tiff_layout
+from finetune.image.modes import to_rgb
+from finetune.image.tiff import MAGIC, TiffLayout, tiff_layout
 
 T = TypeVar("T")
 
-# Room for a 108-megapixel photo; 512 MB decoded.
+# Enough for a 108-megapixel photo. 512 MB when decoded.
 MAX_PIXELS = 128_000_000
-# A longer strip would grow to billions of pixels when its shorter side is brought to size.
+# A longer strip would have billions of pixels once its shorter side is resized.
 MAX_ELONGATION = 100_000
-TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-NPY = b"\x93NUMPY"
-# Formats that run another program (EPS) or the operating system's renderer (WMF), and containers of which
-# Pillow knows the name only.
+NPY_MAGIC = b"\x93NUMPY"
+# Formats that run another program (EPS) or the renderer of the operating system (WMF), and containers that
+# Pillow recognises but does not read.
 UNSAFE_FORMATS = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})
 ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -44,81 +43,81 @@ ORIENTATION = {
 
 
 def open_rgb(path: Path, shorter: int | None = None) -> Image.Image:
-    """Read one image as 8-bit RGB, turned the way its EXIF orientation says, fully in memory.
+    """Decode an image file to 8-bit RGB, in memory, with its EXIF orientation applied.
 
-    With ``shorter``, a JPEG may be decoded at a half, a quarter or an eighth of its size, which takes a
-    fraction of the time; its shorter side does not get below so many pixels.
+    The contents of the file decide its format, not the suffix of its name. Of several frames or pages, the
+    first is read. :func:`~finetune.image.modes.to_rgb` converts other modes. Colour profiles are ignored.
 
-    What the file contains decides, not what its name ends in; of several frames or pages the first counts.
-    :func:`to_rgb` says how other modes become RGB. Colour profiles are not applied.
+    Args:
+        shorter: if given, a JPEG may be decoded at a half, a quarter or an eighth of its size, in a fraction
+            of the time, as long as its shorter side keeps at least this many pixels.
 
     Raises:
-        BadImageError: no such file, not a regular file, unreadable, empty, not an image, truncated, damaged,
-            more than ``MAX_PIXELS`` pixels (known before anything is decoded), or one side more than
-            ``MAX_ELONGATION`` times the other.
+        BadImageError: the file does not exist, is not a regular file, cannot be read, is empty, not an image,
+            truncated or damaged, has more than ``MAX_PIXELS`` pixels (checked before decoding), or one side
+            is more than ``MAX_ELONGATION`` times the other.
     """
     return read_image(path, partial(upright_rgb, shorter=shorter))
 
 
 def read_image(path: Path, read: Callable[[Image.Image], T]) -> T:
-    """What ``read`` makes of the image at ``path``, which is opened but not decoded yet.
+    """Open the image at ``path`` without decoding it, and return ``read(image)``.
 
     Raises:
-        BadImageError: as :func:`open_rgb`; whatever ``read`` raises means that the image is damaged.
+        BadImageError: as in :func:`open_rgb`. An error raised by ``read`` counts as a damaged image.
     """
     return read_file(path, lambda file: _decode(file, str(path), read))
 
 
 def read_file(path: Path, read: Callable[[BinaryIO], T]) -> T:
-    """What ``read`` makes of the open file at ``path``.
+    """Open the file at ``path`` and return ``read(file)``.
 
     Raises:
-        BadImageError: as :func:`read_image`.
-        MissingExtraError: ``read`` raised it.
+        BadImageError: as in :func:`read_image`.
+        MissingExtraError: raised by ``read``.
     """
     name = str(path)
     try:
-        with _open(path) as file, quiet():
+        with _open(path) as file, suppress_warnings():
             return read(file)
     except (BadImageError, MissingExtraError):
         raise
     except UnidentifiedImageError:
-        raise BadImageError(name, _what_it_is(path)) from None
+        raise BadImageError(name, _why_unidentified(path)) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadImageError(name, f"too many pixels; at most {MAX_PIXELS:,} are decoded") from None
     except MemoryError:
         raise BadImageError(name, "not enough memory to decode it") from None
     except OSError as error:
         if is_out_of_files(error):
-            raise  # it says nothing of the image
+            raise  # not the fault of the image
         raise BadImageError(name, _os_reason(error)) from None
     except Exception as error:
-        # Pillow's decoders answer damaged bytes with errors of many kinds.
+        # Pillow's decoders raise errors of many kinds on damaged data.
         raise BadImageError(name, _damaged(error)) from None
 
 
 def upright_rgb(image: Image.Image, shorter: int | None = None) -> Image.Image:
-    """Decode an opened image to RGB, turned as its EXIF orientation says; ``shorter`` as in
-    :func:`open_rgb`."""
+    """Decode an open image to RGB and apply its EXIF orientation; ``shorter`` is as in :func:`open_rgb`."""
     if shorter is not None and min(image.size) > shorter:
-        # Does nothing to what is no JPEG.
+        # Has an effect on JPEGs only.
         image.draft(None, reduced_size(*image.size, shorter))
     image.load()
-    # After loading: a PNG may carry its EXIF data behind the pixels, and Pillow turns a TIFF by itself.
+    # After loading: a PNG may have its EXIF data behind the pixels, and Pillow turns a TIFF itself.
     method = ORIENTATION.get(orientation(image))
     rgb = to_rgb(image)
     return rgb if method is None else rgb.transpose(method)
 
 
 def reduced(image: Image.Image, shorter: int) -> Image.Image:
-    """``image`` with its shorter side brought down to ``shorter`` pixels; a smaller one stays as it is."""
+    """Reduce the shorter side of an image to ``shorter`` pixels. Smaller images stay as they are."""
     if min(image.size) <= shorter:
         return image
     return image.resize(reduced_size(*image.size, shorter), Image.Resampling.BICUBIC)
 
 
 def reduced_size(width: int, height: int, shorter: int) -> tuple[int, int]:
-    """Width and height in the same proportion, the shorter of them ``shorter``."""
+    """Width and height with the same aspect ratio, whose shorter side is ``shorter``."""
     longer = shorter * max(width, height) // min(width, height)
     return (shorter, longer) if width <= height else (longer, shorter)
 
@@ -148,11 +147,11 @@ def _decode(file: BinaryIO, name: str, read: Callable[[Image.Image], T]) -> T:
 
 
 def orientation(image: Image.Image) -> int:
-    """What an image's EXIF data says of how it is turned: 1 to 8, as a rule; 1 where it says nothing."""
+    """The EXIF orientation of an image, usually 1 to 8; 1 if there is none."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:
-        # Damaged EXIF data says nothing about the pixels, which were read.
+        # Damaged EXIF data does not affect the pixels.
         return 1
     return value if isinstance(value, int) else 1
 
@@ -163,8 +162,8 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in Image.ID if name not in UNSAFE_FORMATS)
 
 
-class _Quiet:
-    """How many are reading images now, and the warning filters from before the first of them."""
+class _Suppression:
+    """Counts the readers of images, and stores the warning filters from before the first of them."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -186,27 +185,27 @@ class _Quiet:
                 self.filters.__exit__(None, None, None)
 
 
-_quiet = _Quiet()
+_suppression = _Suppression()
 
 
-def _begin_anew() -> None:
-    # A process forked while another thread held the lock, or was reading, would wait for it for ever.
-    global _quiet
-    _quiet = _Quiet()
+def _reset_after_fork() -> None:
+    # If another thread holds the lock during a fork, the child process would wait for it endlessly.
+    global _suppression
+    _suppression = _Suppression()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew)
+    os.register_at_fork(after_in_child=_reset_after_fork)
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """No Python warnings of Pillow's about odd metadata or large images: what matters becomes an error.
+def suppress_warnings() -> Iterator[None]:
+    """Suppress Pillow's warnings about odd metadata and large images. Serious problems are errors anyway.
 
-    Warning filters belong to the process. The first of several threads takes them away and the last puts them
-    back, so who starts threads that read should be quiet around them.
+    Warning filters belong to the process. The first of several threads replaces them, and the last restores
+    them. Code that starts threads to read images should enter this context around them.
     """
-    mine = _quiet
+    mine = _suppression
     mine.enter()
     try:
         yield
@@ -219,7 +218,7 @@ def _os_reason(error: OSError) -> str:
         errno.ENOENT: "no such file",
         errno.EACCES: "no permission to read it",
         errno.EPERM: "no permission to read it",
-        errno.ELOOP: "a symbolic link that goes round",
+        errno.ELOOP: "a symbolic link to itself",
         errno.ENAMETOOLONG: "the file name is too long",
         errno.ENOTDIR: "no such file",
         errno.EISDIR: "a folder, not an image",
@@ -236,38 +235,38 @@ def _damaged(error: Exception) -> str:
     return f"damaged: {text or type(error).__name__}"
 
 
-def _layout(path: Path) -> Layout | None:
+def _layout(path: Path) -> TiffLayout | None:
     with contextlib.suppress(OSError), open_regular(path) as file:
         return tiff_layout(file)
     return None
 
 
-def _what_it_is(path: Path) -> str:
-    """Why no decoder wanted a file, as far as its first bytes tell."""
+def _why_unidentified(path: Path) -> str:
+    """The reason why no decoder recognises a file, according to its first bytes."""
     try:
         with open_regular(path) as file:
             head = file.read(512)
     except OSError:
         head = b""
-    if head.startswith(TIFF) and (layout := _layout(path)) is not None:
+    if head.startswith(MAGIC) and (layout := _layout(path)) is not None:
         by_bands = f", or read all its bands with model.in_channels: {layout.bands}"
         return (
-            f"a TIFF file of {layout.bands} bands of {layout.bits} bits, which is none of the kinds that are "
-            "read as colours: convert it to one with 1 or 3 bands of 8 bits"
+            f"a TIFF file of {layout.bands} bands of {layout.bits} bits, which cannot be read as colours: "
+            "convert it to 1 or 3 bands of 8 bits"
             f"{by_bands if layout.bands > 3 else ''}"
         )
-    if head.startswith(NPY):
-        return "an array (.npy), which is read where model.in_channels, 4 or more, is its number of bands"
+    if head.startswith(NPY_MAGIC):
+        return "an array (.npy). Set model.in_channels to its number of bands, 4 or more, to read it"
     if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"heif", b"hevc", b"mif1", b"msf1"):
         return "a HEIC image, which Pillow does not read: convert it to JPEG"
     if head.lstrip()[:5].lower() in (b"<?xml", b"<svg ", b"<html", b"<!doc"):
         return "a text file (XML, SVG or HTML), not an image"
     if head.startswith(b"%!PS"):
-        return "PostScript, which is a program: convert it to PNG"
+        return "PostScript, which is a program, not an image: convert it to PNG"
     try:
         head.decode("utf-8")
     except UnicodeDecodeError as error:
-        # A character cut in two by the end of the bytes that were read is no fault.
+        # The end of the bytes may cut a character in two.
         if error.start < len(head) - 3:
-            return "not an image, or in no format that Pillow reads"
+            return "not an image, or in a format that Pillow does not read"
     return "a text file, not an image" if b"\0" not in head else "not an image"

@@ -1,4 +1,4 @@
-"""Any mode that Pillow knows -> 8-bit RGB, one way everywhere."""
+"""Converts an image of any Pillow mode to 8-bit RGB."""
 
 from typing import Any
 
@@ -6,19 +6,19 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-# TIFF's tags, and how it says that numbers have a sign.
-BITS, SAMPLES, SAMPLE_FORMAT, SIGNED = 258, 277, 339, 2
+from finetune.image.tiff import BITS, SAMPLE_FORMAT, SIGNED
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Bring an image of any mode that Pillow knows to 8-bit RGB, one way everywhere.
+    """Convert an image of any Pillow mode to 8-bit RGB.
 
-    Transparency is laid over white. 16-bit grey is scaled to 8 bits by what its type can hold, in every
-    image alike: 65,535 becomes 255, or 32,767 where numbers have a sign (less than 0 becomes 0), or 4,095
-    where a TIFF file has 12 bits. 32-bit whole numbers (mode I) within 0..65535 count as 16-bit; fractions
-    (mode F) are scaled by the smallest of 1, 255 and 65535 that holds them all; values outside of that are
-    stretched from the smallest to the largest. All else (1, L, P, CMYK, YCbCr, HSV, LAB) is Pillow's own
-    conversion.
+    - Transparency is laid over white.
+    - 16-bit grey is scaled by the range of its type, in every image alike: 65,535 becomes 255; so does 32,767
+      in signed files (negative values become 0), and 4,095 in 12-bit TIFF files.
+    - 32-bit integers (mode I) from 0 to 65,535 count as 16-bit.
+    - Fractions (mode F) are scaled by the smallest of 1, 255 and 65,535 that no value exceeds.
+    - Other values of modes I and F are stretched from the minimum of the image to its maximum.
+    - All other modes (1, L, P, CMYK, YCbCr, HSV, LAB) use Pillow's conversion.
     """
     if image.mode.startswith("I") or image.mode == "F":
         return _from_numbers(image)
@@ -33,11 +33,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def is_transparent(image: Image.Image) -> bool:
-    """Whether an image carries transparency, in a channel of its own or as a colour that counts as none."""
+    """Whether an image has transparency: an alpha channel, or a colour that counts as transparent."""
     if image.mode != "RGB":
         return image.has_transparency_data
     colour = image.info.get("transparency")
-    # A 16-bit PNG names its transparent colour in 16 bits, but is read with 8: nothing can match.
+    # A 16-bit PNG states its transparent colour in 16 bits, but is read with 8. No pixel can match.
     return isinstance(colour, tuple | list) and all(0 <= value <= 255 for value in colour)
 
 
@@ -62,12 +62,12 @@ def _integers_to_bytes(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 
 
 def scaled(values: npt.NDArray[Any], full: int) -> npt.NDArray[np.uint8]:
-    """0..``full`` to the nearest of 0..255."""
+    """Scale 0..``full`` to 0..255, rounded to the nearest integer."""
     return ((values.astype(np.uint32) * 255 + full // 2) // full).astype(np.uint8)
 
 
 def full_range(image: Image.Image) -> int | None:
-    """The largest number of the type of a TIFF file's, where that is neither 8 bits, 65,535 nor 32 bits."""
+    """The largest value of a 12-bit or signed 16-bit TIFF file; None for all other images."""
     tags: Any = getattr(image, "tag_v2", None)
     if image.format != "TIFF" or tags is None:
         return None

@@ -1,9 +1,11 @@
-"""The one transform that evaluation, prediction and export share: an image in, the network's input out.
+"""The preprocessing that evaluation, prediction and export share: from an image to the input of the network.
 
-Pillow and NumPy only, so that it computes the same bits where torch is absent. The pixels are those of
-torchvision's ``v2.Resize(antialias=True)`` and ``v2.CenterCrop`` on a PIL image.
+Uses Pillow and NumPy only, so the result is bit-identical without torch. The pixels equal those of
+torchvision's ``v2.Resize(antialias=True)`` and ``v2.CenterCrop`` on a PIL image; in very elongated images,
+they may differ by one level.
 """
 
+import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -11,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from finetune.image.elongated import resized_window
-from finetune.image.threes import ImageOrBands, by_threes, in_threes
+from finetune.image.pixels import ImageOrBands, map_triples, triples
 
 ResizeMode = Literal["shorter", "squash", "pad"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -24,31 +25,37 @@ RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-# A very elongated image grows to billions of pixels before its centre is cut out. Above this many pixels
-# only that centre is computed: the same bits, in bounded time and memory.
-WHOLE_PIXELS = 1 << 24
-# Of means and stds, which are of values in 0..1: float32 divides by these.
+# A very elongated image may have billions of pixels between resize and crop. Above this number, only the part
+# that the crop shows is computed, which takes bounded time and memory.
+MAX_RESIZED_PIXELS = 1 << 24
+# The widest filter, Lanczos, reads 3 pixels on either side of a position when it enlarges.
+MARGIN = 4
+# Limits of the absolute mean and of the std, which are of values in 0..1.
 LARGEST, LEAST_STD = 1e6, 1e-12
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize, centre crop or pad, normalise.
+    """Resize, centre crop or pad, and normalise.
 
-    ``image_size`` is the side of the square that comes out; ``resize`` the size before the crop, of the
-    shorter side (``shorter``), of both (``squash``) or of the longer one (``pad``), all in pixels. An image
-    that is smaller than the crop gets a black border, as torchvision does it. Under ``pad`` nothing is
-    cropped: the whole image, in its own proportions, lies in the middle, and the rest takes
-    :attr:`mean_colour`, which is 0 for the network, as what a rotation uncovers in training does.
-    ``mean`` and ``std`` are per channel, of values in 0..1. There are as many channels as they have entries:
-    three are R, G, B; one is grey (ITU-R 601 luma, as Pillow computes it); beyond three the colours repeat:
-    R, G, B, R, ... Where ``reads`` is ``bands``, an image has as many bands of its own, uint8 (height,
-    width, channels), and every band goes through all of this alone.
+    Attributes:
+        image_size: side of the square result, in pixels.
+        resize: size before the crop, in pixels.
+        resize_mode: the side that ``resize`` sets. ``shorter``: the shorter side. ``squash``: both sides.
+            ``pad``: the longer side; the whole image lies in the middle of the square, and
+            :attr:`mean_colour` fills the rest. In the other modes, an image smaller than the crop gets a
+            black border, as in torchvision.
+        interpolation: the filter of the resize.
+        mean, std: per channel, of values in 0..1. Their length is the number of channels. Three channels are
+            R, G, B. One channel is grey (ITU-R 601 luma, as in Pillow). More than three repeat the colours:
+            R, G, B, R, ...
+        reads: ``colours``, or ``bands`` for images with as many bands as channels: uint8 (height, width,
+            channels). Each band is processed alone.
 
     Raises:
-        ValueError: a size below 1, an unknown name, a mean that is not finite or a std that is not positive,
-            two channels, not as many means as stds, ``bands`` of three or fewer, or ``pad`` with a ``resize``
-            that the square cannot hold.
+        ValueError: a size is below 1, a name is unknown, a mean is not finite, a std is not positive, there
+            are two channels, or ``mean`` and ``std`` differ in length; ``bands`` with three channels or
+            fewer; ``pad`` with ``resize`` above ``image_size``.
     """
 
     image_size: int
@@ -61,24 +68,24 @@ class Preprocessing:
 
     @property
     def channels(self) -> int:
-        """Of what comes out."""
+        """The number of channels of the result."""
         return len(self.mean)
 
     @property
     def bands(self) -> int | None:
-        """What :func:`~finetune.image.bands.open_image` is to be asked for."""
+        """The argument ``bands`` of :func:`~finetune.image.bands.open_image`."""
         if self.channels <= 3:
             return None
         return self.channels if self.reads == "bands" else 3
 
     @property
     def depth(self) -> int:
-        """How many numbers of 8 bits a pixel has before :meth:`normalize`."""
+        """The number of 8-bit values per pixel before :meth:`normalize`."""
         return self.channels if self.reads == "bands" else min(self.channels, 3)
 
     @property
     def mean_colour(self) -> tuple[int, ...]:
-        """What becomes zero, in 8 bits: as a colour, or a number for each band."""
+        """The 8-bit colour that normalisation maps to 0 (nearly); for bands, one value per band."""
         if self.reads == "bands":
             return tuple(_byte(value) for value in self.mean)
         red, green, blue = (self.mean * 3)[:3] if self.channels == 1 else self.mean[:3]
@@ -117,11 +124,11 @@ class Preprocessing:
     def geometry(self, image: ImageOrBands) -> ImageOrBands:
         """Resize an image, and centre crop or pad it, to ``image_size`` x ``image_size``.
 
-        RGB becomes RGB, bands become bands: uint8 (height, width, channels).
+        An RGB image gives an RGB image; bands give bands: uint8 (height, width, channels).
         """
-        fills = in_threes(self.mean_colour)
+        fills = triples(self.mean_colour)
         if self.reads == "bands":
-            return by_threes(self._pixels(image), lambda three, which: self._fitted(three, fills[which]))
+            return map_triples(self._pixels(image), lambda triple, n: self._fitted(triple, fills[n]))
         if not isinstance(image, Image.Image):
             raise ValueError("an RGB image is needed, not an array")
         return self._fitted(image, fills[0])
@@ -131,9 +138,8 @@ class Preprocessing:
             raise ValueError(f"an RGB image is needed, not {image.mode}")
         width, height = self.resized(*image.size)
         method = RESAMPLING[self.interpolation]
-        if width * height > WHOLE_PIXELS and width >= image.width and height >= image.height:
-            columns, rows = _kept(width, self.image_size), _kept(height, self.image_size)
-            image = resized_window(image, (width, height), columns, rows, method)
+        if width * height > MAX_RESIZED_PIXELS and width >= image.width and height >= image.height:
+            image = _resized_centre(image, (width, height), self.image_size, method)
         elif (width, height) != image.size:
             image = image.resize((width, height), method)
         if self.resize_mode == "pad":
@@ -141,13 +147,13 @@ class Preprocessing:
         return _centre_crop(image, self.image_size)
 
     def colours(self, rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """The colours that :meth:`normalize` starts from: (height, width, 3) as they are, or made grey."""
+        """RGB pixels, or their luma (height, width, 1) if there is one channel."""
         if self.channels > 1:
             return rgb
         return np.asarray(Image.fromarray(rgb).convert("L"), dtype=np.uint8)[:, :, None]
 
     def normalize(self, image: ImageOrBands) -> npt.NDArray[np.float32]:
-        """``(x / 255 - mean) / std`` of an image: float32 (channels, height, width), C-contiguous."""
+        """Compute ``(x / 255 - mean) / std``: float32 (channels, height, width), C-contiguous."""
         pixels = self.colours(self._pixels(image))
         if self.channels > self.depth:
             pixels = pixels[:, :, np.arange(self.channels) % 3]
@@ -166,12 +172,12 @@ class Preprocessing:
         return pixels
 
     def __call__(self, image: ImageOrBands) -> npt.NDArray[np.float32]:
-        """The network's input: float32, shape (channels, image_size, image_size), C-contiguous."""
+        """The input of the network: float32 (channels, image_size, image_size), C-contiguous."""
         return self.normalize(self.geometry(image))
 
     @property
     def in_words(self) -> str:
-        """How images are brought to size, for a line on the screen."""
+        """How images are resized, for the screen."""
         how = {
             "shorter": f"shorter side to {self.resize}",
             "squash": f"squashed to {self.resize} x {self.resize}",
@@ -180,19 +186,19 @@ class Preprocessing:
         return f"{self.image_size} px ({how}, {self.interpolation})"
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; :meth:`from_dict` reads it back."""
+        """A JSON-ready description; :meth:`from_dict` reads it."""
         facts = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
         if self.reads == "colours":
-            # Models of earlier versions, which knew nothing else, keep their description to the letter.
+            # Earlier versions read colours only and did not write the key. Their descriptions stay the same.
             del facts["reads"]
         return facts
 
     @classmethod
     def from_dict(cls, value: Any) -> "Preprocessing":
-        """Read what :meth:`to_dict` wrote.
+        """Read the description that :meth:`to_dict` wrote.
 
         Raises:
-            ValueError: not a mapping, an entry missing, unknown or of the wrong kind.
+            ValueError: it is not a mapping, or an entry is missing, unknown or of the wrong kind.
         """
         names = [field.name for field in fields(cls)]
         if not isinstance(value, dict):
@@ -208,9 +214,9 @@ class Preprocessing:
         return cls(**given)
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) before the crop, rounded as torchvision does: the longer side down.
+        """(width, height) before the crop. As in torchvision, the longer side is rounded down.
 
-        Under ``pad`` the shorter one is rounded to the nearest pixel, and at least 1.
+        Under ``pad``, the shorter side is rounded to the nearest pixel, and is at least 1.
         """
         if self.resize_mode == "squash":
             return self.resize, self.resize
@@ -221,22 +227,41 @@ class Preprocessing:
         return (self.resize, longer) if width <= height else (longer, self.resize)
 
 
-def _kept(size: int, wanted: int) -> range:
-    """What a centre crop keeps of one side, rounded as torchvision does (halves to even)."""
+def _resized_centre(
+    image: Image.Image, size: tuple[int, int], side: int, method: Image.Resampling
+) -> Image.Image:
+    """Compute the part of ``image.resize(size, method)`` that a centre crop to ``side`` shows.
+
+    ``size`` must enlarge the image: a filter that reduces it reads more than ``MARGIN`` pixels.
+    """
+    spans = []
+    for length, resized in zip(image.size, size, strict=True):
+        shown, scale = _centred(resized, side), length / resized
+        first, end = shown.start * scale, min(shown.stop * scale, length)
+        start, stop = max(0, math.floor(first) - MARGIN), min(length, math.ceil(end) + MARGIN)
+        spans.append((start, stop, first - start, end - start, len(shown)))
+    (left, right, x0, x1, width), (top, bottom, y0, y1, height) = spans
+    # Cropped first, since Pillow computes the box in float32, which is inexact far from 0.
+    nearby = image.crop((left, top, right, bottom))
+    return nearby.resize((width, height), method, box=(x0, y0, x1, y1))
+
+
+def _centred(size: int, wanted: int) -> range:
+    """The pixels of one side that a centre crop shows, rounded as in torchvision (halves to even)."""
     start = round((size - wanted) / 2.0) if size > wanted else 0
     return range(start, min(start + wanted, size))
 
 
 def _centre_crop(image: Image.Image, side: int) -> Image.Image:
-    """Cut the centre out, and put a black border where the image is smaller: left and top never wider."""
-    columns, rows = _kept(image.width, side), _kept(image.height, side)
+    """Crop the centre. A smaller image gets a black border; an odd pixel of it is right or below."""
+    columns, rows = _centred(image.width, side), _centred(image.height, side)
     if len(columns) < image.width or len(rows) < image.height:
         image = image.crop((columns.start, rows.start, columns.stop, rows.stop))
     return _in_the_middle(image, side, (0, 0, 0))
 
 
 def _in_the_middle(image: Image.Image, side: int, colour: tuple[int, int, int]) -> Image.Image:
-    """A square of that colour with the image, which is no larger, in it: left and top never wider."""
+    """Paste an image into the middle of a square of that colour; an odd pixel of it is right or below."""
     if image.size == (side, side):
         return image
     padded = Image.new("RGB", (side, side), colour)
@@ -249,5 +274,5 @@ def _byte(value: float) -> int:
 
 
 def _finite(value: Any) -> bool:
-    # NaN compares with nothing; a whole number of any length does, and is no float.
+    # No comparison with NaN is true. Integers may be too large for a float.
     return not isinstance(value, bool) and isinstance(value, int | float) and abs(value) <= LARGEST

@@ -17,7 +17,7 @@ from finetune.data.batches.options import ReadOptions
 from finetune.data.batches.sampling import Sampling
 from finetune.data.dataset import Split
 from finetune.data.images import FileImages, JoinedImages, TorchvisionImages, select_images
-from finetune.image.decode import quiet
+from finetune.image.decode import suppress_warnings
 from finetune.image.preprocessing import Preprocessing
 from finetune.image.transforms import TrainTransform
 from finetune.recipe.schema import AugmentSection
@@ -137,11 +137,11 @@ def test_warnings_come_back_after_the_last_reader() -> None:
     inside, go_on = threading.Event(), threading.Event()
 
     def read() -> None:
-        with quiet():
+        with suppress_warnings():
             inside.set()
             go_on.wait(5)
 
-    with quiet():
+    with suppress_warnings():
         reader = threading.Thread(target=read)
         reader.start()
         assert inside.wait(5)

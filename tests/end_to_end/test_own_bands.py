@@ -116,7 +116,7 @@ def test_what_does_not_go_with_bands_is_refused(chdir_tmp: Path, cli: Cli) -> No
     scenes(Path("scenes"), "npy", 4)
     Path("recipe.yaml").write_text(RECIPE.replace("BANDS", "4"))
     for change, message in {
-        "train.augment.color_jitter={brightness: 0.2}": "train.augment.color_jitter: made for colours",
+        "train.augment.color_jitter={brightness: 0.2}": "train.augment.color_jitter: needs colours",
         "model.in_channels=3": "Arrays are read where model.in_channels, 4 or more",
         "model.in_channels=6": "neither the first nor the last axis is 6 bands",
     }.items():

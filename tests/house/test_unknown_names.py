@@ -4,10 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import pytest
 import torch
-from pydantic import Field, create_model
 from torch import nn
 
 from finetune.data.batches.loaders import eval_batches
@@ -24,7 +22,7 @@ from finetune.model.batchnorm import raise_batchnorm_momentum
 from finetune.model.freeze import Freeze
 from finetune.model.head import HeadDesign, swap_head
 from finetune.model.layers.find import find_layers
-from finetune.recipe.schema import LOOKS_ALIKE, AugmentSection, ColorJitter, RandAugment, TrainSection
+from finetune.recipe.schema import AugmentSection, TrainSection
 from finetune.training.compute.precision import Compute
 from finetune.training.run.position import Best
 from finetune.training.setup.prepare import loss_function
@@ -109,64 +107,3 @@ def test_an_unknown_format_is_an_error(tmp_path: Path) -> None:
     for name in ("tflite", "ONNX", ""):
         with pytest.raises(FinetuneError, match=r"unknown format .*onnx, pt2, safetensors"):
             export(cast(Any, None), cast(Any, name), tmp_path / "model")
-
-
-# Augmentation: each field of the recipe's section, with a value at which it does something.
-AT_WORK: dict[str, dict[str, Any]] = {
-    "crop": {"crop": "random_resized"},
-    "flip": {"flip": True},
-    "vertical_flip": {"vertical_flip": True},
-    "rotation": {"rotation": 30.0},
-    "translate": {"translate": 0.4},
-    "color_jitter": {"color_jitter": ColorJitter(brightness=0.9)},
-    "randaugment": {"randaugment": RandAugment()},
-    "trivial_augment": {"trivial_augment": True},
-    "random_erasing": {"random_erasing": 1.0},
-}
-
-
-def looks(augment: AugmentSection) -> set[bytes]:
-    transform = TrainTransform(augment, PREPROCESSING)
-    base = transform.base(SPLIT.open(0))
-    drawn = (transform.view(base, key) for key in range(12))
-    return {np.ascontiguousarray(look.pixels).tobytes() + repr(look.erased).encode() for look in drawn}
-
-
-def test_every_field_is_accounted_for() -> None:
-    assert {*AT_WORK, *LOOKS_ALIKE} == set(AugmentSection.model_fields)
-
-
-@pytest.mark.parametrize("name", AT_WORK)
-def test_what_changes_images_says_so(name: str) -> None:
-    augment = AugmentSection(**AT_WORK[name])
-    assert augment.changes_images
-    assert len(looks(augment)) > 1
-
-
-def test_what_changes_none_says_so() -> None:
-    alike: dict[str, Any] = {
-        "mixup_alpha": 0.2,
-        "cutmix_alpha": 1.0,
-        "views": 4,
-        "scale": (0.5, 1.0),
-        "ratio": (1.0, 1.0),
-    }
-    assert set(alike) == set(LOOKS_ALIKE)
-    for augment in (AugmentSection(), AugmentSection(**alike)):
-        assert not augment.changes_images
-        assert len(looks(augment)) == 1
-
-
-@pytest.mark.parametrize(
-    ("kind", "off", "on"),
-    [
-        (float, 0.0, 0.3),
-        (bool, False, True),
-        (str, "none", "strong"),
-        (RandAugment | None, None, RandAugment()),
-    ],
-)
-def test_a_new_field_counts_without_being_listed(kind: Any, off: Any, on: Any) -> None:
-    section = create_model("Section", __base__=AugmentSection, solarize=(kind, Field(off)))
-    assert not section().changes_images
-    assert section.model_validate({"solarize": on}).changes_images

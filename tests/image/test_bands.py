@@ -18,8 +18,8 @@ from finetune.data.sources.folders.read import read_folder
 from finetune.data.sources.header_checks import has_own_bands
 from finetune.errors import BadImageError, DataError, MissingExtraError, UserError
 from finetune.image.bands import count_bands, open_bands, open_image
+from finetune.image.pixels import map_triples
 from finetune.image.preprocessing import Preprocessing
-from finetune.image.threes import by_threes
 from finetune.image.transforms import TrainTransform
 from finetune.recipe.schema import AugmentSection, ColorJitter, RandAugment
 
@@ -412,7 +412,7 @@ def test_the_generator_is_where_it_was(image: np.ndarray[Any, np.dtype[np.uint8]
     ],
 )
 def test_augmentation_of_colours_is_refused(augment: AugmentSection) -> None:
-    with pytest.raises(UserError, match="made for colours, and these images have 4 bands"):
+    with pytest.raises(UserError, match="needs colours, and these images have 4 bands"):
         TrainTransform(augment, of_bands())
     TrainTransform(augment, of_bands(reads="colours"))
 
@@ -434,5 +434,5 @@ def test_the_description_says_it_and_older_ones_stay_as_they_are() -> None:
 @pytest.mark.parametrize("bands", [1, 3, 4, 5, 6, 7])
 def test_three_at_a_time_loses_none(bands: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 6, bands)).astype(np.uint8)
-    found = by_threes(pixels, lambda three, _: three.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+    found = map_triples(pixels, lambda three, _: three.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
     np.testing.assert_array_equal(found, pixels[:, ::-1])

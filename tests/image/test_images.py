@@ -17,7 +17,8 @@ from PIL import Image, ImageFile, ImageOps
 from finetune.data.sources.files.image_files import is_image_file, is_image_name
 from finetune.data.sources.files.walk import walk_files
 from finetune.errors import BadImageError, DataError
-from finetune.image.decode import MAX_PIXELS, open_rgb, to_rgb
+from finetune.image.decode import MAX_PIXELS, open_rgb
+from finetune.image.modes import to_rgb
 
 Noise = Callable[[int, int], Image.Image]
 WHITE = (255, 255, 255)
@@ -311,7 +312,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "folder.jpg").mkdir()
     assert refused(tmp_path / "folder.jpg") == "a folder, not an image"
     (tmp_path / "loop.jpg").symlink_to("loop.jpg")
-    assert refused(tmp_path / "loop.jpg") == "a symbolic link that goes round"
+    assert refused(tmp_path / "loop.jpg") == "a symbolic link to itself"
     (tmp_path / "lost.jpg").symlink_to("nowhere.jpg")
     assert refused(tmp_path / "lost.jpg") == "no such file"
 

@@ -49,7 +49,6 @@ def reference(image: Image.Image, made: Preprocessing) -> Image.Image:
     resize=st.integers(1, 70),
     resize_mode=st.sampled_from(["shorter", "squash"]),
     interpolation=st.sampled_from(sorted(MODES)),
-    whole_pixels=st.sampled_from([1, 1 << 24]),
 )
 def test_the_pixels_are_torchvisions(
     width: int,
@@ -58,15 +57,11 @@ def test_the_pixels_are_torchvisions(
     resize: int,
     resize_mode: ResizeMode,
     interpolation: Interpolation,
-    whole_pixels: int,
 ) -> None:
-    """Also on the way that very elongated images take (``whole_pixels`` of 1)."""
     rng = np.random.default_rng(width * 1000 + height)
     image = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
     made = preprocessing(image_size, resize, resize_mode, interpolation)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "WHOLE_PIXELS", whole_pixels)
-        ours = made.geometry(image)
+    ours = made.geometry(image)
     assert ours.size == (image_size, image_size)
     assert ours.tobytes() == reference(image, made).tobytes()
 
@@ -76,6 +71,25 @@ def test_the_pixels_are_torchvisions(
 def test_real_sizes(size: tuple[int, int], interpolation: Interpolation, noise: Noise) -> None:
     made = preprocessing(224, 256, "shorter", interpolation)
     assert made.geometry(noise(*size)).tobytes() == reference(noise(*size), made).tobytes()
+
+
+@pytest.mark.parametrize("interpolation", sorted(MODES))
+@pytest.mark.parametrize(
+    "size", [(1, 150), (150, 1), (3, 400), (400, 3), (1, 1), (7, 5), (200, 199), (5, 224)]
+)
+def test_resizing_only_the_centre_gives_the_same_pixels(
+    size: tuple[int, int], interpolation: Interpolation, noise: Noise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or pixels one level apart. The nearest neighbour of a few may be another one."""
+    made, image = preprocessing(224, 256, "shorter", interpolation), noise(*size)
+    whole = np.asarray(made.geometry(image)).astype(int)
+    monkeypatch.setattr(module, "MAX_RESIZED_PIXELS", 1)
+    differences = np.abs(np.asarray(made.geometry(image)) - whole)
+    if interpolation == "nearest":
+        assert (differences > 0).mean() < 0.01
+    else:
+        assert differences.max() <= 1
+        assert (differences > 0).mean() < 0.01
 
 
 @pytest.mark.parametrize("size", [(1, 10_000), (10_000, 1), (2, 9_999)])

@@ -14,13 +14,9 @@ from finetune.data.batches.batch import PixelBatch
 from finetune.data.batches.mixing import BatchMixer
 from finetune.data.batches.normalize import Normalizer
 from finetune.image.preprocessing import Interpolation, Preprocessing, ResizeMode
-from finetune.image.transforms import (
-    RESIZED_BY_TORCH,
-    EvalTransform,
-    TrainTransform,
-    Transform,
-    seeded,
-)
+from finetune.image.random_crop import RESIZED_BY_TORCH
+from finetune.image.transforms import EvalTransform, TrainTransform, Transform
+from finetune.image.view import seeded
 from finetune.recipe.schema import AugmentSection, ColorJitter, RandAugment
 
 Noise = Callable[[int, int], Image.Image]

@@ -14,7 +14,7 @@ from PIL import Image
 
 from finetune.errors import BadImageError
 from finetune.image.decode import open_rgb
-from finetune.image.unread import unread, unread_frames
+from finetune.image.unread import unread_data, unread_frames
 
 Cli = Callable[..., Any]
 
@@ -92,13 +92,13 @@ ALL_READ = {
     "alpha": tiff(4, extra=2),
 }  # fmt: skip
 PARTLY = {
-    "grey PNG": (saved(DEEP, "PNG"), "bits", "16 bits a band, of which 8"),
-    "colour PNG": (png_of_16_bits(), "bits", "16 bits a band, of which 8"),
-    "grey TIFF": (saved(DEEP, "TIFF"), "bits", "16 bits a band, of which 8"),
-    "colour TIFF": (tiff(3, 16), "bits", "16 bits a band, of which 8"),
-    "colour TIFF, MM": (tiff(3, 16, order=">"), "bits", "16 bits a band, of which 8"),
-    "PGM": (b"P5\n2 2\n65535\n" + bytes(8), "bits", "16 bits a band, of which 8"),
-    "PPM": (b"P6\n2 2\n65535\n" + bytes(24), "bits", "16 bits a band, of which 8"),
+    "grey PNG": (saved(DEEP, "PNG"), "bits", "16 bits per band, of which 8"),
+    "colour PNG": (png_of_16_bits(), "bits", "16 bits per band, of which 8"),
+    "grey TIFF": (saved(DEEP, "TIFF"), "bits", "16 bits per band, of which 8"),
+    "colour TIFF": (tiff(3, 16), "bits", "16 bits per band, of which 8"),
+    "colour TIFF, MM": (tiff(3, 16, order=">"), "bits", "16 bits per band, of which 8"),
+    "PGM": (b"P5\n2 2\n65535\n" + bytes(8), "bits", "16 bits per band, of which 8"),
+    "PPM": (b"P6\n2 2\n65535\n" + bytes(24), "bits", "16 bits per band, of which 8"),
     "fractions": (saved(Image.new("F", (8, 8)), "TIFF"), "bits", "numbers of 32 bits"),
     "whole numbers": (saved(Image.new("I", (8, 8)), "TIFF"), "bits", "numbers of 32 bits"),
     "4 bands": (tiff(4, extra=0), "bands", "4 bands, of which the first 3 are read"),
@@ -114,14 +114,14 @@ PARTLY = {
 @pytest.mark.parametrize("name", ALL_READ)
 def test_nothing_is_said_of_what_is_read_whole(name: str) -> None:
     with Image.open(io.BytesIO(ALL_READ[name])) as image:
-        assert (*unread(image), *unread_frames(image)) == ()
+        assert (*unread_data(image), *unread_frames(image)) == ()
 
 
 @pytest.mark.parametrize("name", PARTLY)
 def test_what_is_left_is_said(name: str, tmp_path: Path) -> None:
     content, kind, message = PARTLY[name]
     with Image.open(io.BytesIO(content)) as image:
-        [left] = (*unread(image), *unread_frames(image))
+        [left] = (*unread_data(image), *unread_frames(image))
     assert left.kind == kind
     assert message in left.message
     # The control: it is read all the same.
@@ -132,7 +132,7 @@ def test_what_is_left_is_said(name: str, tmp_path: Path) -> None:
 
 def test_two_things_at_once() -> None:
     with Image.open(io.BytesIO(tiff(4, 16, extra=0))) as image:
-        assert [left.kind for left in unread(image)] == ["bands", "bits"]
+        assert [left.kind for left in unread_data(image)] == ["bands", "bits"]
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -180,8 +180,8 @@ def test_numbers_with_a_sign_too(values: tuple[int, ...], order: str, tmp_path: 
     expected = np.clip(pixels.astype(float), 0, None) * 255 / 32_767
     assert np.abs(np.asarray(open_rgb(path))[:, :, 0].reshape(-1) - expected).max() <= 0.5
     with Image.open(path) as image:
-        [left] = unread(image)
-    assert "16 bits a band, of which 8 are read (32,767 becomes 255)" in left.message
+        [left] = unread_data(image)
+    assert "16 bits per band, of which 8 are read (32,767 becomes 255)" in left.message
 
 
 def test_twelve_bits(tmp_path: Path) -> None:
@@ -199,8 +199,8 @@ def test_twelve_bits(tmp_path: Path) -> None:
     path.write_bytes(content)
     assert np.abs(np.asarray(open_rgb(path))[:, :, 0] - values * 255 / 4095).max() <= 0.5
     with Image.open(path) as image:
-        [left] = unread(image)
-    assert "12 bits a band, of which 8 are read (4,095 becomes 255)" in left.message
+        [left] = unread_data(image)
+    assert "12 bits per band, of which 8 are read (4,095 becomes 255)" in left.message
 
 
 def classes(root: Path, content: bytes) -> None:
@@ -225,12 +225,12 @@ def test_doctor_and_training_say_it(chdir_tmp: Path, cli: Cli) -> None:
     bands, bits = [each for each in findings if each["kind"] == "partly-read"]
     assert len(bands["files"]) == len(bits["files"]) == 24
     assert "4 bands, of which the first 3 are read" in bands["message"]
-    assert "16 bits a band, of which 8 are read" in bits["message"]
+    assert "16 bits per band, of which 8 are read" in bits["message"]
     Path("recipe.yaml").write_text(RECIPE.replace("CHANNELS", "3"))
     ended = cli("train", "recipe.yaml")
     assert ended.code == 0, ended.err
     assert "training images looked at have 4 bands, of which the first 3 are read" in ended.err
-    assert "training images looked at have 16 bits a band, of which 8 are read" in ended.err
+    assert "training images looked at have 16 bits per band, of which 8 are read" in ended.err
 
 
 @pytest.mark.parametrize("channels", [5, 8])

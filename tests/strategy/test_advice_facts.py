@@ -17,8 +17,8 @@ from finetune.errors import BadImageError
 from finetune.features.cut import prefix_graph
 from finetune.features.depths import DepthExtractor
 from finetune.features.solve import LinearProblem, choose_decay
+from finetune.image.pixels import Pixels
 from finetune.image.preprocessing import Preprocessing
-from finetune.image.threes import Pixels
 from finetune.image.transforms import EvalTransform
 from finetune.model.backbones import create
 from finetune.model.layers.find import find_layers

@@ -120,7 +120,7 @@ BAD: dict[str, tuple[Made, str]] = {
     "strip.png": (lambda: encoded(Image.new("1", (200_000, 1)), "PNG"), "too elongated"),
     "phone.heic": (lambda: b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
     "drawing.jpg": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%EndComments\nshowpage\n", "PostScript"),
-    "loop.jpg": (lambda: b"", "goes round"),
+    "loop.jpg": (lambda: b"", "link to itself"),
     "broken link.jpg": (lambda: b"", "no such file"),
     "pipe.jpg": (lambda: b"", "not a regular file"),
 }

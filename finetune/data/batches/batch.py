@@ -11,8 +11,8 @@ from torch import Tensor
 
 from finetune.data.cache.decoded import CacheEntry, DecodedCache
 from finetune.errors import BadImageError
-from finetune.image.threes import Pixels
-from finetune.image.transforms import Box
+from finetune.image.pixels import Pixels
+from finetune.image.view import Box
 
 
 @dataclass

@@ -17,8 +17,8 @@ from finetune.data.dataset import Split
 from finetune.data.machine import cores
 from finetune.data.processes import Alive, Processes, do_nothing, serving
 from finetune.errors import BadImageError
-from finetune.image.decode import quiet
-from finetune.image.threes import Pixels
+from finetune.image.decode import suppress_warnings
+from finetune.image.pixels import Pixels
 from finetune.image.transforms import Transform
 
 
@@ -96,7 +96,7 @@ class Reader:
                 yield request, self._decoded(request) if cached is None else cached, cached is None
             return
         waiting: deque[tuple[ReadRequest, Pixels | Future[Pixels | BadImageError]]] = deque()
-        with quiet(), ThreadPoolExecutor(count) as pool:
+        with suppress_warnings(), ThreadPoolExecutor(count) as pool:
             for number, request in enumerate(requests):
                 cached = self._cached(request)
                 waiting.append((request, pool.submit(self._decoded, request) if cached is None else cached))

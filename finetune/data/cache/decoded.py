@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from finetune.data.cache.contents import ABOUT
-from finetune.image.threes import Pixels
+from finetune.image.pixels import Pixels
 
 log = logging.getLogger("finetune")
 

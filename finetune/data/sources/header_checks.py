@@ -10,17 +10,17 @@ from finetune.data.dataset import Split
 from finetune.errors import BadImageError, DataError, printable
 from finetune.image.bands import COLOURS, count_bands, is_tiff, require_tifffile
 from finetune.image.decode import read_image
-from finetune.image.unread import Unread, unread, unread_frames
+from finetune.image.unread import UnreadData, unread_data, unread_frames
 
 LOOKED_AT = 64
 
 
 def unread_notes(split: Split) -> list[str]:
     """A line for each thing that is not read of some images; none as a rule, and none without files."""
-    looked_at, found = 0, Counter[Unread]()
+    looked_at, found = 0, Counter[UnreadData]()
     for path in sample_files(split):
         try:
-            found.update(read_image(path, lambda image: (*unread(image), *unread_frames(image))))
+            found.update(read_image(path, lambda image: (*unread_data(image), *unread_frames(image))))
         except BadImageError:
             continue  # told of when it is read
         looked_at += 1

@@ -18,9 +18,10 @@ import numpy.typing as npt
 from finetune.data.holdout.folds import Folds
 from finetune.features.softmax import Features, Targets
 from finetune.features.solve import LinearProblem, solve, total_variance
+from finetune.image.pixels import Pixels
 from finetune.image.preprocessing import Preprocessing
-from finetune.image.threes import Pixels
-from finetune.image.transforms import EvalTransform, TrainTransform, View
+from finetune.image.transforms import EvalTransform, TrainTransform
+from finetune.image.view import View
 from finetune.recipe.schema import AugmentSection, ColorJitter
 from finetune.strategy.advice.facts import Tried
 

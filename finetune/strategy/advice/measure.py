@@ -27,7 +27,8 @@ from finetune.features.depths import DepthExtractor
 from finetune.features.extract import costs
 from finetune.features.softmax import Features, Targets
 from finetune.features.solve import LinearProblem, choose_decay
-from finetune.image.transforms import OF_COLOURS, EvalTransform
+from finetune.image.augmentations import COLOUR_KEYS
+from finetune.image.transforms import EvalTransform
 from finetune.recipe.schema import Recipe
 from finetune.strategy.advice.augmentations import AUGMENTATIONS, MIRRORING, transform_of, try_out
 from finetune.strategy.advice.facts import Facts, Probed, Seconds, Tried
@@ -148,7 +149,7 @@ def look_closer(recipe: Recipe, first: FirstPass, tell: Tell, augmentations: Aug
         some = _copied(close, priced[-1].flops, recipe.seed)
         names = augmentations(facts, len(some))
         if own_bands:
-            names = tuple(name for name in names if name not in OF_COLOURS)
+            names = tuple(name for name in names if name not in COLOUR_KEYS)
         return dataclasses.replace(
             facts, tried=_try(setup, sample, close, best, names, some, decoded, tell) if names else {}
         )

@@ -18,7 +18,7 @@ from finetune.disk.regular import open_regular
 from finetune.errors import BadImageError
 from finetune.image.decode import orientation, read_image, upright_rgb
 from finetune.image.modes import is_transparent
-from finetune.image.unread import Unread, unread, unread_frames
+from finetune.image.unread import UnreadData, unread_data, unread_frames
 
 THUMB = 64
 CHROMA = 4
@@ -59,7 +59,7 @@ class ImageFacts:
     orientation: int = 1
     thumb: bytes = b""
     chroma: bytes = b""
-    unread: tuple[Unread, ...] = ()
+    unread: tuple[UnreadData, ...] = ()
 
     @property
     def luma(self) -> npt.NDArray[np.uint8]:
@@ -108,7 +108,7 @@ def _look_at(image: Image.Image, name: str) -> ImageFacts:
     width, height = image.size
     if turned in (5, 6, 7, 8):
         width, height = height, width
-    found, left = image.format, unread(image)
+    found, left = image.format, unread_data(image)
     image.draft(None, (DRAFT, DRAFT))
     rgb = upright_rgb(image)
     transparent = is_transparent(image)

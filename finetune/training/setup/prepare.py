@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from finetune.checkpoint.card import ModelCard
 from finetune.data.batches.loaders import TrainLoader
-from finetune.data.batches.mixing import BatchMixer
+from finetune.data.batches.mixing import mixer_for
 from finetune.data.batches.options import ReadOptions, default_workers
 from finetune.data.batches.sampling import Sampling
 from finetune.data.cache.decoded import DecodedCache
@@ -132,13 +132,12 @@ def prepare(recipe: Recipe, source: Source, compute: Compute) -> Setup:
     recipe = recipe.model_copy(update={"train": train})
     workers = default_workers() if data.workers == "auto" else data.workers
     augment = train.augment
-    mixing = bool(augment.mixup_alpha or augment.cutmix_alpha)
     loader = TrainLoader(
         source.splits["train"],
         TrainTransform(augment, preprocessing, data.decode),
         ReadOptions(train.images_a_batch, workers, data.on_bad_image, compute.device),
         Sampling(recipe.seed, train.sampler, augment.views),
-        BatchMixer(augment.mixup_alpha, augment.cutmix_alpha, len(source.classes)) if mixing else None,
+        mixer_for(augment, len(source.classes)),
     )
     return Setup(
         recipe=with_preprocessing(recipe, preprocessing),
