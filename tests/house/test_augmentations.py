@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from finetune.data.sources.known import drawn_source
 from pydantic import Field, create_model
 
 from finetune.data.batches.mixing import mixer_for
