@@ -7,13 +7,14 @@ import pytest
 from pydantic import Field, create_model
 
 from finetune.data.batches.mixing import mixer_for
+from finetune.data.sources.named.drawn import draw_source
 from finetune.image.augmentations import AUGMENTATIONS
 from finetune.image.preprocessing import Preprocessing
 from finetune.image.transforms import TrainTransform
 from finetune.recipe.schema import LOOKS_ALIKE, AugmentSection, ColorJitter, RandAugment
 
 PREPROCESSING = Preprocessing(16, 18, "shorter", "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-IMAGE = drawn_source(2, 4, 24).splits["train"].open(0)
+IMAGE = draw_source(2, 4, 24).splits["train"].open(0)
 # A value for each key that turns an augmentation on.
 ON: dict[str, Any] = {
     "crop": "random_resized",
