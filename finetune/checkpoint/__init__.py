@@ -1,1 +1,1 @@
-"""A checkpoint's files: tensors, the card that describes the network, and a manifest of their digests."""
+"""The files of a checkpoint: tensors, the card that describes the network, and a manifest of digests."""

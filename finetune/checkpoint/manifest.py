@@ -1,6 +1,6 @@
-"""Whether the files of a checkpoint are the ones that were saved. Torch-free.
+"""Verify that the files of a checkpoint are those that were saved. Torch-free.
 
-A checkpoint's ``manifest.json`` holds the SHA-256 of every other file of it.
+``manifest.json`` of a checkpoint holds the SHA-256 of each of its other files, by file name.
 """
 
 import hashlib
@@ -16,21 +16,22 @@ from finetune.errors import CheckpointError, FinetuneError, printable
 T = TypeVar("T")
 
 MANIFEST = "manifest.json"
-CHECKED = (".safetensors", ".json")
-# A training that saves each step of a tiny network still leaves its files alone for most of the time.
-ATTEMPTS, PAUSE = 50, 0.05
+CHECKED_SUFFIXES = (".safetensors", ".json")
+# Even a training that saves at every step of a tiny network leaves its files alone most of the time.
+ATTEMPTS, PAUSE_SECONDS = 50, 0.05
 
 
 def digest(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
+    """Return the SHA-256 of a file, in hexadecimal digits."""
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def fault(folder: Path, needed: Collection[str]) -> str | None:
-    """What is wrong with the checkpoint ``folder``, which must have the files ``needed``.
+def find_damage(folder: Path, needed: Collection[str]) -> str | None:
+    """Return how the checkpoint in ``folder`` is damaged, or None if it is intact.
 
-    None if each file is the one that was saved, and none is there of which the manifest does not know.
+    An intact checkpoint has the files ``needed``, every file is the one that was saved, and no file is
+    missing from the manifest.
     """
     try:
         digests = json.loads(read_regular(folder / MANIFEST, DOCUMENT_BYTES))["sha256"]
@@ -42,8 +43,8 @@ def fault(folder: Path, needed: Collection[str]) -> str | None:
             if digest(folder / file) != expected:
                 return f"{folder / file}: is not the file that was saved (its SHA-256 differs)"
         for path in folder.iterdir():
-            if path.suffix in CHECKED and path.name not in digests and path.name != MANIFEST:
-                return f"{path}: is no part of the checkpoint that was saved"
+            if path.suffix in CHECKED_SUFFIXES and path.name not in digests and path.name != MANIFEST:
+                return f"{path}: is not part of the checkpoint that was saved"
     except FileNotFoundError as error:
         return f"{folder}: the checkpoint is incomplete ({Path(error.filename).name} is missing)"
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -51,15 +52,15 @@ def fault(folder: Path, needed: Collection[str]) -> str | None:
     return None
 
 
-def undisturbed(folders: Sequence[Path], read: Callable[[], T]) -> T:
-    """What ``read`` finds in the checkpoints ``folders``, none of which was replaced meanwhile.
+def read_unchanged(folders: Sequence[Path], read: Callable[[], T]) -> T:
+    """Return the result of ``read``; read again if a checkpoint in ``folders`` was replaced meanwhile.
 
-    A training that is going on replaces its checkpoints. What was read while one was replaced may be of two
-    of them, or miss a file: it is read again.
+    A running training replaces its checkpoints. Files that are read during a replacement may belong to two
+    checkpoints, or be missing.
 
     Raises:
-        FinetuneError: as ``read``, where nothing was replaced.
-        CheckpointError: they are replaced all the time.
+        FinetuneError: ``read`` raised it, and no checkpoint was replaced.
+        CheckpointError: a checkpoint was replaced during every attempt.
     """
     for _ in range(ATTEMPTS):
         before = [_version(folder) for folder in folders]
@@ -71,15 +72,15 @@ def undisturbed(folders: Sequence[Path], read: Callable[[], T]) -> T:
             if error is not None:
                 raise error
             return found[0]
-        time.sleep(PAUSE)
+        time.sleep(PAUSE_SECONDS)
     raise CheckpointError(
         f"{printable(folders[0])}: a training replaces it faster than it can be read. Stop the training, or "
-        "wait for its end."
+        "wait until it ends."
     )
 
 
 def _version(folder: Path) -> tuple[int, int, int] | None:
-    """Which checkpoint the folder is: each has a manifest of its own. None where there is none."""
+    """Identifies a checkpoint by its manifest file; None if there is no checkpoint."""
     try:
         status = (folder / MANIFEST).stat()
     except OSError:

@@ -1,8 +1,19 @@
-"""Checkpoints: safetensors for tensors, JSON for the rest, never pickle; whole or not at all.
+"""Save and open checkpoints.
 
-A checkpoint is a folder of files and a ``manifest.json`` with their SHA-256, which is written last. The
-folder is built under a temporary name beside its final one, flushed to disk and renamed; the one that it
-replaces stays as ``NAME.previous`` where that is asked for.
+A checkpoint is a folder, such as ``checkpoints/last``. Every checkpoint has these files:
+
+- ``model.safetensors``: the weights to evaluate with (the moving average, if the recipe has one).
+- ``card.json``: the card, which describes the network (:mod:`finetune.checkpoint.card`).
+- ``manifest.json``: the SHA-256 of all other files (:mod:`finetune.checkpoint.manifest`).
+
+A checkpoint to resume from also has ``state.json`` (the position in the run), ``optimizer.safetensors``, and
+``raw.safetensors`` (the weights without the moving average, if there is one). The best checkpoint also has
+``score.json``. Tensors are safetensors and everything else is JSON; nothing is pickled.
+
+A save is atomic. It writes all files to a temporary folder beside the final one, the manifest last, flushes
+them to disk and renames the folder. On request, the checkpoint that it replaces stays as ``NAME.previous``.
+Opening verifies the manifest. If ``NAME`` is damaged or missing, ``NAME.previous`` is opened instead, with a
+warning.
 """
 
 import json
@@ -16,7 +27,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from finetune.checkpoint.manifest import MANIFEST, digest, fault
+from finetune.checkpoint.manifest import MANIFEST, digest, find_damage
 from finetune.disk.atomic import TEMPORARY, sync
 from finetune.disk.regular import DOCUMENT_BYTES, check_regular, read_regular
 from finetune.errors import CheckpointError, SaveError, printable
@@ -28,7 +39,7 @@ OPTIMIZER = "optimizer.safetensors"
 RAW = "raw.safetensors"
 SCORE = "score.json"
 PREVIOUS = ".previous"
-# What every checkpoint has.
+# The files that every checkpoint has beside its manifest.
 NEEDED = (MODEL, CARD)
 
 log = logging.getLogger("finetune")
@@ -44,10 +55,15 @@ def save_checkpoint(
     *,
     keep_previous: bool,
 ) -> Path:
-    """Write checkpoint ``name`` below ``folder``: each of ``tensors`` a safetensors file, each document JSON.
+    """Save the checkpoint ``folder / name`` and return its path.
+
+    Args:
+        tensors: file name to the tensors of that safetensors file.
+        documents: file name to the content of that JSON file.
+        keep_previous: keep the checkpoint that is replaced, as ``NAME.previous``.
 
     Raises:
-        SaveError: the disk is full or cannot be written; what was there before still is.
+        SaveError: the disk is full or cannot be written. The checkpoint that was there before is intact.
     """
     final, temporary = folder / name, folder / f"{TEMPORARY}{name}"
     try:
@@ -59,7 +75,7 @@ def save_checkpoint(
         for file, document in documents.items():
             (temporary / file).write_text(_json(document), encoding="utf-8")
         for file in tensors:
-            # safetensors makes files that only their owner may read.
+            # safetensors creates files that only their owner may read.
             shutil.copymode(temporary / next(iter(documents)), temporary / file)
         digests = {path.name: digest(path) for path in sorted(temporary.iterdir())}
         for path in temporary.iterdir():
@@ -67,7 +83,7 @@ def save_checkpoint(
         (temporary / MANIFEST).write_text(_json({"sha256": digests}), encoding="utf-8")
         sync(temporary / MANIFEST)
         sync(temporary)
-        _swap(temporary, final, keep_previous)
+        _rename(temporary, final, keep_previous)
         sync(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -78,8 +94,8 @@ def save_checkpoint(
     return final
 
 
-def _swap(temporary: Path, final: Path, keep_previous: bool) -> None:
-    # A kill between the two renames leaves NAME.previous, which open_checkpoint falls back to.
+def _rename(temporary: Path, final: Path, keep_previous: bool) -> None:
+    # A kill between the two renames leaves only NAME.previous, which open_checkpoint then opens.
     previous = final.with_name(final.name + PREVIOUS)
     if final.exists():
         shutil.rmtree(previous, ignore_errors=True)
@@ -89,10 +105,10 @@ def _swap(temporary: Path, final: Path, keep_previous: bool) -> None:
         shutil.rmtree(previous, ignore_errors=True)
 
 
-def promote(opened: Path) -> None:
-    """Let a checkpoint that :func:`open_checkpoint` fell back to take the place of the harmed one.
+def restore_previous(opened: Path) -> None:
+    """If ``opened`` is a ``NAME.previous``, put it in the place of the damaged checkpoint ``NAME``.
 
-    Otherwise the next save would keep the harmed one, and remove the only whole one.
+    Otherwise the next save would keep the damaged checkpoint and remove the only intact one.
 
     Raises:
         SaveError: the disk cannot be written.
@@ -101,61 +117,63 @@ def promote(opened: Path) -> None:
     if opened == final or not final.exists():
         return
     try:
-        harmed = final.rename(final.with_name(f"{TEMPORARY}harmed-{final.name}"))
+        damaged = final.rename(final.with_name(f"{TEMPORARY}damaged-{final.name}"))
         opened.rename(final)
         sync(final.parent)
     except OSError as error:
         raise SaveError(f"{printable(final)}: cannot be replaced by the one before it ({error}).") from error
-    shutil.rmtree(harmed, ignore_errors=True)
+    shutil.rmtree(damaged, ignore_errors=True)
 
 
 def open_checkpoint(folder: Path, name: str) -> Path | None:
-    """The verified folder of checkpoint ``name``, or of the one before it with a warning.
+    """Verify the checkpoint ``folder / name`` and return its path.
 
-    None where there is neither. For the process that trains there; others must use
-    :func:`finetune.training.trained.load_trained`,
-    since a training replaces its checkpoints.
+    If it is damaged or missing, return its ``NAME.previous``, with a warning if it is damaged. Return None if
+    neither exists. Only the training that writes these checkpoints may call this function. Other processes
+    call :func:`finetune.training.trained.load_trained`, since a training replaces its checkpoints.
 
     Raises:
-        CheckpointError: there is one, and neither it nor the one before it is whole.
+        CheckpointError: a checkpoint exists, and neither it nor the one before it is intact.
     """
-    path, problem = find_checkpoint(folder, name)
-    warn_of_fallback(path, problem)
+    path, damage = find_checkpoint(folder, name)
+    warn_of_damage(path, damage)
     return path
 
 
 def find_checkpoint(folder: Path, name: str) -> tuple[Path | None, str | None]:
-    """As :func:`open_checkpoint`, with what to warn of."""
-    found = None
-    for path in checkpoint_places(folder, name):
+    """Find a checkpoint as :func:`open_checkpoint` does; return its path and the damage to warn of."""
+    damage = None
+    for path in checkpoint_folders(folder, name):
         try:
             if not path.is_dir():
                 continue
         except OSError as error:
             raise CheckpointError(f"{printable(path)}: cannot be read ({error.strerror}).") from None
-        problem = fault(path, NEEDED)
+        problem = find_damage(path, NEEDED)
         if problem is None:
-            return path, found
-        found = found or problem
-    if found is not None:
-        raise CheckpointError(f"{found}, and there is no whole one before it.")
+            return path, damage
+        damage = damage or problem
+    if damage is not None:
+        raise CheckpointError(f"{damage}, and there is no intact one before it.")
     return None, None
 
 
-def checkpoint_places(folder: Path, name: str) -> list[Path]:
+def checkpoint_folders(folder: Path, name: str) -> list[Path]:
+    """The folders that may hold checkpoint ``name``, the newest first."""
     return [folder / name, folder / (name + PREVIOUS)]
 
 
-def warn_of_fallback(path: Path | None, problem: str | None) -> None:
-    if problem is not None:
-        log.warning("%s; using the checkpoint before it, %s", problem, path)
+def warn_of_damage(path: Path | None, damage: str | None) -> None:
+    """Warn if :func:`find_checkpoint` found damage and fell back to ``path``."""
+    if damage is not None:
+        log.warning("%s; using the checkpoint before it, %s", damage, path)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """A safetensors file, on the CPU.
+    """Read a safetensors file to the CPU.
 
     Raises:
-        CheckpointError: it is not one.
+        CheckpointError: the file is missing or is not safetensors.
     """
     try:
         check_regular(path)
@@ -165,10 +183,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_document(path: Path) -> Any:
-    """A JSON document of a checkpoint.
+    """Read a JSON file.
 
     Raises:
-        CheckpointError: it is not one.
+        CheckpointError: the file is missing or is not JSON.
     """
     try:
         return json.loads(read_regular(path, DOCUMENT_BYTES))
@@ -177,10 +195,10 @@ def read_document(path: Path) -> Any:
 
 
 def load_weights(module: nn.Module, weights: Tensors, where: Path) -> None:
-    """Load a complete ``state_dict``: same names, shapes and types, or nothing.
+    """Load a complete ``state_dict`` into ``module``, or nothing. ``where`` names the file in errors.
 
     Raises:
-        CheckpointError: anything is missing, left over, of another shape or type, or not finite.
+        CheckpointError: a tensor is missing or unknown, has another shape or type, or is not finite.
     """
     own = module.state_dict()
     problems = [f"{name} is missing" for name in own if name not in weights]
@@ -192,7 +210,7 @@ def load_weights(module: nn.Module, weights: Tensors, where: Path) -> None:
                 f"{name} is {found.dtype} {tuple(found.shape)}, not {expected.dtype} {tuple(expected.shape)}"
             )
         elif found.is_floating_point() and not bool(found.isfinite().all()):
-            problems.append(f"{name} holds values that are not finite")
+            problems.append(f"{name} has values that are not finite")
     if problems:
         raise CheckpointError(
             f"{printable(where)}: does not fit the network: {'; '.join(sorted(problems)[:5])}."

@@ -13,7 +13,7 @@ from typing import Any, Literal, NoReturn, get_args
 from torch import nn
 from torchvision import models
 
-from finetune.checkpoint.manifest import fault, undisturbed
+from finetune.checkpoint.manifest import find_damage, read_unchanged
 from finetune.disk.regular import DOCUMENT_BYTES, read_regular
 from finetune.errors import WeightsError, printable
 from finetune.image.preprocessing import Interpolation, Preprocessing, ResizeMode
@@ -166,7 +166,7 @@ def _read_found(found: _Found, backbone_name: str) -> tuple[tuple[str, ...] | No
         _check_whole(found.path)
         return _run_card(found.path, backbone_name)[1], read_file(found.path)
 
-    return undisturbed([found.path.parent], read)
+    return read_unchanged([found.path.parent], read)
 
 
 def _source_head(report: LoadReport, classes: tuple[str, ...] | None) -> SourceHead | None:
@@ -232,7 +232,7 @@ def _find_path(name: str) -> _Found | None:
     with contextlib.suppress(OSError):  # a name too long for the file system is a name of nothing
         if path.is_dir():
             best = path / _RUN_CHECKPOINT
-            return _Found("run", path=undisturbed([best], lambda: _run_file(path)))
+            return _Found("run", path=read_unchanged([best], lambda: _run_file(path)))
         if path.exists():
             return _Found("file", path=path)  # whatever it is, its reader tells
     return None
@@ -255,8 +255,8 @@ def _run_file(run: Path) -> Path:
 
 
 def _check_whole(path: Path) -> None:
-    if (harm := fault(path.parent, (path.name, "card.json"))) is not None:
-        raise WeightsError(f"model.weights: {harm}")
+    if (damage := find_damage(path.parent, (path.name, "card.json"))) is not None:
+        raise WeightsError(f"model.weights: {damage}")
 
 
 def _run_card(path: Path, backbone_name: str) -> tuple[Preprocessing, tuple[str, ...]]:

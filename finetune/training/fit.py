@@ -10,8 +10,8 @@ from finetune.checkpoint.storage import (
     MODEL,
     load_weights,
     open_checkpoint,
-    promote,
     read_tensors,
+    restore_previous,
 )
 from finetune.data.holdout.recorded import SplitRecord
 from finetune.data.sources.header_checks import unread_notes
@@ -286,7 +286,7 @@ def description(setup: Setup, recipe_file: bytes | None, environment: Mapping[st
 
 def _take_up(run: RunDir, setup: Setup, saved: Path, position: Position, changed: list[str]) -> None:
     """Bring everything in the run's directory back to where ``position`` stands."""
-    promote(saved)
+    restore_previous(saved)
     settle_best(run, setup, position, changed=bool(changed))
     run.cut_back(METRICS, position.metrics_lines)
     run.cut_back(TIMING, position.epoch)

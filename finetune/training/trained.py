@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from finetune.checkpoint.card import ModelCard
-from finetune.checkpoint.manifest import undisturbed
+from finetune.checkpoint.manifest import read_unchanged
 from finetune.checkpoint.storage import (
     CARD,
     MODEL,
-    checkpoint_places,
+    checkpoint_folders,
     find_checkpoint,
     load_weights,
     read_document,
     read_tensors,
-    warn_of_fallback,
+    warn_of_damage,
 )
 from finetune.data.batches.batch import Batch
 from finetune.data.batches.loaders import eval_batches
@@ -79,8 +79,8 @@ def load_trained(
         card = ModelCard.from_dict(read_document(folder / CARD), str(folder / CARD))
         return folder, problem, card, read_tensors(folder / MODEL), load_recipe(run / RESOLVED)
 
-    folder, problem, card, weights, recipe = undisturbed(checkpoint_places(checkpoints, which), read)
-    warn_of_fallback(folder, problem)
+    folder, problem, card, weights, recipe = read_unchanged(checkpoint_folders(checkpoints, which), read)
+    warn_of_damage(folder, problem)
     module = rebuild(card.architecture, len(card.classes))
     load_weights(module, weights, folder / MODEL)
     if device is not None:

@@ -1,4 +1,4 @@
-"""What a model says about itself is held to the bounds of a recipe before anything is made of it."""
+"""A card is checked against the bounds of a recipe before a network is built from it."""
 
 import copy
 import json
@@ -46,7 +46,7 @@ def refused(card: Any) -> str:
     return str(caught.value)
 
 
-def test_the_ends_are_taken() -> None:
+def test_the_bounds_are_accepted() -> None:
     for size in IMAGE_SIZE:
         ModelCard.from_dict(with_("preprocessing.image_size", size), "card.json")
     for size in RESIZE:
@@ -55,7 +55,7 @@ def test_the_ends_are_taken() -> None:
 
 @pytest.mark.parametrize("key", ["image_size", "resize"])
 @pytest.mark.parametrize("value", WRONG, ids=lambda value: repr(value)[:20])
-def test_sizes_that_no_recipe_may_have(key: str, value: Any) -> None:
+def test_sizes_out_of_bounds_are_refused(key: str, value: Any) -> None:
     assert key in refused(with_(f"preprocessing.{key}", value))
 
 
@@ -65,23 +65,23 @@ def test_sizes_that_no_recipe_may_have(key: str, value: Any) -> None:
     [None, [], [0.5], [0.5, 0.5], [0.1] * 65, [0.5, 0.5, NAN], [0.5, INF, 1], [0.5, "1", 1], [1, 10**400, 1]],
     ids=lambda value: repr(value)[:20],
 )
-def test_means_and_stds_that_cannot_be(key: str, value: Any) -> None:
+def test_impossible_means_and_stds_are_refused(key: str, value: Any) -> None:
     assert "preprocessing" in refused(with_(f"preprocessing.{key}", value))
 
 
 @pytest.mark.parametrize("value", [0, -1, 1e-320])
-def test_stds_that_cannot_be_divided_by(value: float) -> None:
+def test_a_std_of_zero_or_less_is_refused(value: float) -> None:
     assert "std must be positive" in refused(with_("preprocessing.std", [0.2, value, 0.2]))
 
 
-def test_more_channels_than_a_recipe_may_ask_for() -> None:
+def test_too_many_channels_are_refused() -> None:
     card = with_("preprocessing.mean", [0.5] * 65)
     card["preprocessing"]["std"] = [0.5] * 65
     assert "channels must be from 1 to 64" in refused(card)
 
 
 @pytest.mark.parametrize("classes", [None, [], "ab", ["a", 1], ["a", "b", "a"], ["a", ""], {"a": 1}])
-def test_classes_that_cannot_be(classes: Any) -> None:
+def test_impossible_classes_are_refused(classes: Any) -> None:
     assert "'classes'" in refused(with_("classes", classes))
 
 
@@ -99,7 +99,7 @@ def test_classes_that_cannot_be(classes: Any) -> None:
         ("auxiliary", [None, 1, "yes"]),
     ],
 )  # fmt: skip
-def test_architectures_that_cannot_be(path: str, values: list[Any]) -> None:
+def test_impossible_architectures_are_refused(path: str, values: list[Any]) -> None:
     from finetune.model.build import rebuild
 
     for value in values:
@@ -118,7 +118,7 @@ PATHS = [*SOUND, *(f"preprocessing.{key}" for key in SOUND["preprocessing"])]
 
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(PATHS), JSON)
-def test_any_entry_is_taken_or_refused(path: str, value: Any) -> None:
+def test_any_value_is_accepted_or_refused(path: str, value: Any) -> None:
     card = json.loads(json.dumps(with_(path, value)))
     try:
         read = ModelCard.from_dict(card, "card.json")
@@ -132,7 +132,7 @@ def test_any_entry_is_taken_or_refused(path: str, value: Any) -> None:
 @given(
     st.sampled_from(sorted(Position().to_dict())), st.sampled_from(["", "images", "loss", "correct"]), JSON
 )
-def test_any_state_is_taken_or_refused(name: str, below: str, value: Any) -> None:
+def test_any_training_state_is_accepted_or_refused(name: str, below: str, value: Any) -> None:
     state = Position().to_dict()
     if below and isinstance(state[name], dict) and below in state[name]:
         state[name][below] = value
@@ -149,7 +149,7 @@ def test_any_state_is_taken_or_refused(name: str, below: str, value: Any) -> Non
 
 @pytest.mark.parametrize("wrong", [NAN, INF, -1, "1", None, True, 10**400])
 @pytest.mark.parametrize("name", ["val_top1", "val_loss", "epoch"])
-def test_a_best_epoch_that_cannot_be(name: str, wrong: Any) -> None:
+def test_an_impossible_best_epoch_is_refused(name: str, wrong: Any) -> None:
     state = Position(epoch=1, metrics_lines=1).to_dict()
     state["best"] = {"epoch": 1, "val_top1": 0.5, "val_loss": 1.0} | {name: wrong}
     with pytest.raises(CheckpointError, match="is not a training state"):

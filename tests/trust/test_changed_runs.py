@@ -131,7 +131,7 @@ def test_without_a_whole_last_it_is_an_error(take: Any, place: Path, cli: Any) -
     before = bits(run)
     ended = train(cli, place, run, "--resume")
     assert ended.code == 2
-    assert "no whole one before it" in ended.err
+    assert "no intact one before it" in ended.err
     assert bits(run) == before
 
 

@@ -21,8 +21,8 @@ from finetune.checkpoint.storage import (
     MODEL,
     STATE,
     open_checkpoint,
-    promote,
     read_document,
+    restore_previous,
     save_checkpoint,
 )
 from finetune.errors import CheckpointError, RunDirError, SaveError
@@ -106,7 +106,7 @@ def _goes_on(path: Path) -> None:
             number = 0
         else:
             number = read_document(last / STATE)
-            promote(last)
+            restore_previous(last)
         best = open_checkpoint(run.checkpoints, "best")
         if best is not None:
             weight = safetensors.torch.load_file(best / MODEL)["weight"][0].item()

@@ -72,13 +72,13 @@ def meanwhile(
 
 
 @pytest.mark.parametrize("which", ["best", "last"])
-@pytest.mark.parametrize("at", ["fault", "read_document", "read_tensors"])
+@pytest.mark.parametrize("at", ["find_damage", "read_document", "read_tensors"])
 def test_weights_and_card_are_of_one_moment(
     which: Any, at: str, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     save(("a", "b"))
     save(("a", "b"))
-    room = storage if at == "fault" else trained_network
+    room = storage if at == "find_damage" else trained_network
     meanwhile(monkeypatch, room, at, lambda: save(("x", "y", "z")), 2)
     trained = load_trained(tmp_path, which)
     assert trained.card.classes == ("x", "y", "z")
@@ -106,13 +106,13 @@ def test_between_two_renames(which: Any, save: Save, tmp_path: Path, monkeypatch
 def test_replaced_all_the_time(save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(("a", "b"))
     monkeypatch.setattr(manifest, "ATTEMPTS", 3)
-    monkeypatch.setattr(manifest, "PAUSE", 0.0)
+    monkeypatch.setattr(manifest, "PAUSE_SECONDS", 0.0)
     meanwhile(monkeypatch, trained_network, "read_document", lambda: save(("a", "b")), 10)
     with pytest.raises(CheckpointError, match="faster than it can be read"):
         load_trained(tmp_path)
 
 
-@pytest.mark.parametrize("at", ["fault", "_run_card", "read_file"])
+@pytest.mark.parametrize("at", ["find_damage", "_run_card", "read_file"])
 def test_weights_of_a_run_that_trains(
     at: str, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
