@@ -6,7 +6,7 @@ Every fault of a file and of the ``--set`` flags is reported at once, each with 
     recipe.yaml:9:7: train.phases[0].lr: must be a number greater than 0, or auto; it is 'abc'
     --set train.batch_size=0: train.batch_size: must be a whole number of at least 1, or auto; it is 0
 
-:mod:`finetune.recipe.yaml_tree` says which YAML is read. Whatever the bytes are, reading ends in a recipe or
+:mod:`finetune.recipe.yaml_reader` defines which YAML is accepted. Any bytes give a recipe or
 in a ``RecipeError``, in bounded time and memory.
 """
 
@@ -26,12 +26,12 @@ from finetune.disk.nearby import did_you_mean, is_recipe
 from finetune.disk.regular import open_regular
 from finetune.errors import RecipeError
 from finetune.recipe.catalog import TIMM, backbones, suggest
+from finetune.recipe.document import Document, KeyPath, Place, Problem, show_value
 from finetune.recipe.overrides import apply_override, parse_overrides
-from finetune.recipe.scalars import resolve_plain
+from finetune.recipe.scalars import read_word
 from finetune.recipe.schema import Recipe
-from finetune.recipe.tree import Place, Problem, Tree, shown
 from finetune.recipe.wording import MAX_PROBLEMS, schema_problems
-from finetune.recipe.yaml_tree import read_tree
+from finetune.recipe.yaml_reader import read_yaml
 
 MAX_BYTES = 256 * 1024
 _ENUM_NAME = re.compile(r"IMAGENET1K_\w+")
@@ -72,8 +72,8 @@ def given_recipe(path: Path, overrides: Sequence[str] = ()) -> str:
     Raises:
         RecipeError: as :func:`load_recipe`.
     """
-    _, tree = _parse(read_recipe(path), _printable(str(path)), overrides)
-    return _dump(tree.plain())
+    _, document = _parse(read_recipe(path), _printable(str(path)), overrides)
+    return _dump(document.value)
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -123,39 +123,38 @@ def read_recipe(path: Path) -> bytes:
         raise RecipeError([f"{name}: not a usable path ({error})"]) from None
 
 
-def _parse(text: bytes | str, name: str, overrides: Sequence[str]) -> tuple[Recipe, Tree]:
+def _parse(text: bytes | str, name: str, flags: Sequence[str]) -> tuple[Recipe, Document]:
     def place_at(line: int, column: int) -> Place:
         return Place(0, line, column, name)
 
-    settings, problems = parse_overrides(overrides)
+    overrides, problems = parse_overrides(flags)
     try:
         decoded = _decode(text)
     except ValueError as error:
         raise RecipeError([f"{name}: {error}", *_lines(problems)]) from None
-    tree, faults = read_tree(decoded, place_at)
-    problems += faults
-    if tree.value is None and not tree.faulty and not settings:
-        problems.append(Problem(tree.place, "empty; `finetune recipe new` prints a starter to fill in"))
-        tree.faulty = True
-    elif not isinstance(tree.value, dict | None):
+    document, found = read_yaml(decoded, place_at)
+    problems += found
+    top = document.places[()]
+    if document.value is None and not document.faulty and not overrides:
+        problems.append(Problem(top, "empty; `finetune recipe new` prints a starter to fill in"))
+        document.faulty.add(())
+    elif not isinstance(document.value, dict | None):
         sections = ", ".join(Recipe.model_fields)
-        what = f"a recipe is a mapping of sections ({sections}); this is {shown(tree.value)}"
-        problems.append(Problem(tree.place, what))
-        tree.faulty = True
-    for setting in settings:
-        fault = apply_override(tree, setting)
-        problems += [fault] if fault else []
+        message = f"a recipe is a mapping of sections ({sections}); this is {show_value(document.value)}"
+        problems.append(Problem(top, message))
+        document.faulty.add(())
+    problems += [fault for each in overrides if (fault := apply_override(document, each))]
     recipe = None
-    if not tree.faulty:
-        problems += _name_problems(tree)
+    if () not in document.faulty:
+        problems += _name_problems(document)
         try:
-            # As JSON, since a strict tuple refuses a Python list.
-            recipe = Recipe.model_validate_json(json.dumps(tree.plain()))
+            # As JSON, because a strict tuple refuses a Python list.
+            recipe = Recipe.model_validate_json(json.dumps(document.value))
         except ValidationError as error:
-            problems += schema_problems(error, tree)
+            problems += schema_problems(error, document)
     if recipe is None or problems:
         raise RecipeError(_lines(problems))
-    return recipe, tree
+    return recipe, document
 
 
 def _lines(problems: Sequence[Problem]) -> list[str]:
@@ -183,28 +182,26 @@ def _decode(text: bytes | str) -> str:
         raise ValueError(f"not {label} text ({what}); save the file as UTF-8") from None
 
 
-def _name_problems(tree: Tree) -> list[Problem]:
-    """Names that are texts, as the schema wants them, but not those of any backbone or its weights."""
-    model = tree.child("model")
-    node = model.child("backbone") if model is not None else None
-    if model is None or node is None or not isinstance(node.value, str) or not node.value:
+def _name_problems(document: Document) -> list[Problem]:
+    """Checks the names of the backbone and of its weights, which the schema takes for any texts."""
+    name = document.at(("model", "backbone"))
+    if not isinstance(name, str) or not name or name.startswith(TIMM):  # timm knows its own names
         return []
-    name = node.value
-    if name.startswith(TIMM):
-        return []  # timm itself knows its names
     known = backbones()
     if name not in known:
+        path: KeyPath = ("model", "backbone")
         hint = suggest(name, known) if len(name) <= _MAX_NAME else ""
-        text = f"unknown backbone {shown(name)}.{hint} `finetune backbones` lists all {len(known)}."
-        return [Problem(node.place, f"model.backbone: {text}")]
-    weights = model.child("weights")
-    if weights is None or not isinstance(weights.value, str) or not _ENUM_NAME.fullmatch(weights.value):
+        text = f"unknown backbone {show_value(name)}.{hint} `finetune backbones` lists all {len(known)}."
+        return [Problem.at(document.place_of(path), path, text)]
+    path = ("model", "weights")
+    weights = document.at(path)
+    if not isinstance(weights, str) or not _ENUM_NAME.fullmatch(weights):
         return []
     names = [each.name for each in known[name].weights]
-    if weights.value in names:
+    if weights in names:
         return []
-    text = f"{name} has no weights {shown(weights.value)}; it has {', '.join(names) or 'none'}"
-    return [Problem(weights.place, f"model.weights: {text}")]
+    text = f"{name} has no weights {show_value(weights)}; it has {', '.join(names) or 'none'}"
+    return [Problem.at(document.place_of(path), path, text)]
 
 
 def _printable(name: str) -> str:
@@ -229,7 +226,7 @@ def _represent_text(dumper: _Dumper, value: str) -> yaml.ScalarNode:
 
 def _ambiguous(text: str) -> bool:
     try:
-        return not isinstance(resolve_plain(text), str)
+        return not isinstance(read_word(text), str)
     except ValueError:
         return True
 

@@ -1,33 +1,34 @@
-"""``--set train.phases.0.lr=1e-3``: values from the command line, put into the tree of the file."""
+"""``--set train.phases.0.lr=1e-3``: values from the command line, which replace values of the file."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from finetune.recipe.tree import Path, Place, Problem, Tree, dotted, shown
-from finetune.recipe.yaml_tree import read_tree
+from finetune.recipe.document import Document, KeyPath, Place, Problem, has_child, show_value
+from finetune.recipe.yaml_reader import read_yaml
 
 _PART = re.compile(r"[A-Za-z_]\w*|[0-9]{1,6}", re.ASCII)
 _EXAMPLE = "--set train.batch_size=64"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Override:
-    """One flag: the path it names and the value, whose places are all the flag itself."""
+    """One flag. The place of everything in ``document`` is the flag itself."""
 
-    path: Path
-    value: Tree
+    path: KeyPath
+    document: Document
 
     @property
     def place(self) -> Place:
-        return self.value.place
+        return self.document.places[()]
 
 
 def parse_overrides(flags: Sequence[str]) -> tuple[list[Override], list[Problem]]:
-    """Read every ``KEY=VALUE`` in order; the faulty ones become problems that cite their flag.
+    """Read ``KEY=VALUE`` flags in order. Each invalid flag is a problem that cites it.
 
-    A key is dotted, with numbers for places in a list (``train.phases.0.lr`` or ``train.phases[0].lr``).
-    A value is read by the rules of the file: ``1e-3``, ``true``, ``null``, ``[0.5, 1]``, ``{flip: true}``.
+    Keys are dotted, with numbers for list entries: ``train.phases.0.lr`` or ``train.phases[0].lr``. Values
+    are read like those of the file: ``1e-3``, ``true``, ``null``, ``[0.5, 1]``, ``{flip: true}``.
     """
     overrides: list[Override] = []
     problems: list[Problem] = []
@@ -38,57 +39,52 @@ def parse_overrides(flags: Sequence[str]) -> tuple[list[Override], list[Problem]
         if not equals:
             problems.append(Problem(place, f"write it as KEY=VALUE, such as {_EXAMPLE}"))
         elif not all(_PART.fullmatch(part) for part in parts):
-            problems.append(
-                Problem(place, f"{shown(key)} is no key; write names with dots between, such as {_EXAMPLE}")
-            )
+            message = f"{show_value(key)} is not a key; write names with dots between, such as {_EXAMPLE}"
+            problems.append(Problem(place, message))
         else:
             path = tuple(int(part) if part.isdigit() else part for part in parts)
-            value, faults = read_tree(text, lambda _line, _column, place=place: place, path)  # type: ignore[misc]
-            problems += faults
-            overrides.append(Override(path, value))
+            document, found = read_yaml(text, lambda _line, _column, place=place: place, path)  # type: ignore[misc]
+            problems += found
+            overrides.append(Override(path, document))
     return overrides, problems
 
 
-def apply_override(tree: Tree, override: Override) -> Problem | None:
-    """Put the value into the tree, in place. Missing sections are made; index == length adds an entry.
+def apply_override(document: Document, override: Override) -> Problem | None:
+    """Put the value into ``document``. Missing sections are created; index == length appends an entry.
 
-    Returns what is wrong, where the path leads through a text or past the end of a list. Nothing happens
-    below a value that is faulty already.
+    Returns a problem if the path leads into a scalar or past the end of a list. Values that already have a
+    problem stay as they are.
     """
-    parent = node = tree
-    parts: list[str | int] = []
-    for part in override.path:
-        if node.faulty:
+    path, place = override.path, override.place
+    for depth, part in enumerate(path):
+        at = path[:depth]
+        if at in document.faulty:
             return None
-        fault = _make_room(node, part, override.place)
-        if fault:
-            return Problem(override.place, f"{dotted(tuple(parts))}: {fault}" if parts else fault)
-        parent, node = node, node.value[part]
-        parts.append(part)
-    parent.value[part] = override.value
+        if created := document.at(at) is None:
+            document.put(at, [] if isinstance(part, int) else {}, place)
+        container = document.at(at)
+        if message := _refusal(container, part):
+            if created:
+                document.faulty.add(at)  # one problem is enough for a list that the user did not write
+            return Problem.at(place, at, message)
+        if not has_child(container, part):
+            document.put((*at, part), None, place)
+    document.put(path, override.document.value, place)
+    document.faulty |= {(*path, *below) for below in override.document.faulty}
     return None
 
 
-def _make_room(node: Tree, part: str | int, place: Place) -> str | None:
-    """Make sure that ``node.value[part]`` exists; what is wrong where it cannot."""
-    made = node.value is None
-    if made:
-        node.value, node.place = ([] if isinstance(part, int) else {}), place
-    if isinstance(node.value, dict) and isinstance(part, str):
-        if part not in node.value:
-            node.value[part] = Tree(None, place)
-            node.keys[part] = place
-    elif isinstance(node.value, list):
-        length = len(node.value)
-        if not isinstance(part, int) or part > length:
-            node.faulty = made  # no second complaint about a list that is not the user's
-            places = f"a number from 0 to {length} ({length} adds an entry)" if length else "0"
-            return f"a list of {length}; write {places} here, not {shown(part)}"
-        if part == length:
-            node.value.append(Tree(None, place))
-    else:
-        return f"it is {shown(node.value)}, in which there is no {shown(part)}"
-    return None
+def _refusal(container: Any, part: str | int) -> str:
+    """Why ``container`` can have no entry ``part``; empty if it can."""
+    if isinstance(container, list):
+        length = len(container)
+        if isinstance(part, int) and part <= length:
+            return ""
+        places = f"a number from 0 to {length} ({length} adds an entry)" if length else "0"
+        return f"a list of {length}; write {places} here, not {show_value(part)}"
+    if isinstance(container, dict) and isinstance(part, str):
+        return ""
+    return f"it is {show_value(container)}, which has no entry {show_value(part)}"
 
 
 def _label(flag: str) -> str:

@@ -1,21 +1,25 @@
-"""What a word in a recipe stands for: YAML 1.2 rather than PyYAML's 1.1.
+"""How words in a recipe are read: by YAML 1.2 rather than PyYAML's YAML 1.1.
 
-- ``true`` and ``false`` are the booleans; ``yes``, ``no``, ``on``, ``off``, ``y``, ``n`` are texts;
-- ``1e-3``, ``1E5``, ``.5`` and ``+1`` are numbers; ``1_000``, ``0x1F``, ``1:30`` and dates are texts;
-- ``010`` is refused, since YAML 1.1 reads 8 and YAML 1.2 reads 10; so are infinity and NaN;
-- ``null``, ``~`` and nothing at all are null;
-- of tags, only YAML's own (``!!str`` and so on) are taken.
+- ``true`` and ``false`` are booleans. ``yes``, ``no``, ``on``, ``off``, ``y`` and ``n`` are texts.
+- ``1e-3``, ``1E5``, ``.5`` and ``+1`` are numbers. ``1_000``, ``0x1F``, ``1:30`` and dates are texts.
+- ``010`` is an error, because YAML 1.1 reads 8 and YAML 1.2 reads 10. So are infinity and NaN.
+- ``null``, ``~`` and an empty value are null.
+- Only YAML's own tags (``!!str``, ``!!int``, ``!!float``, ``!!bool``, ``!!null``) are allowed.
 """
 
 import re
-from typing import Any
+from typing import TypeAlias
 
-from finetune.recipe.tree import shown
+from finetune.recipe.document import show_value
+
+Scalar: TypeAlias = bool | int | float | str | None
 
 MAX_DIGITS = 20
 CORE = "tag:yaml.org,2002:"
+# The tag of an unquoted word without a tag of its own.
+PLAIN = "plain"
 UNUSABLE = re.compile(r"[\x00\ud800-\udfff]")
-UNUSABLE_MESSAGE = "a NUL or half a character (surrogate) cannot stand here; remove it"
+UNUSABLE_MESSAGE = "a NUL or half a character (surrogate) is not allowed here; remove it"
 
 _INTEGER = re.compile(r"[-+]?[0-9]+")
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9]+")
@@ -39,44 +43,52 @@ _CORE_TYPES: dict[str, tuple[type, ...]] = {
 
 def tag_message(tag: str) -> str:
     written = f"!!{tag.removeprefix(CORE)}" if tag.startswith(CORE) else tag
-    return f"the tag {shown(written)} is not allowed; a recipe holds plain values only, so remove it"
+    return f"the tag {show_value(written)} is not allowed; a recipe holds plain values only, so remove it"
 
 
-def resolve_event(event: Any) -> bool | int | float | str | None:
-    """The value of a scalar event. ValueError says what is wrong with it."""
-    text = event.value
+def read_scalar(tag: str, text: str) -> Scalar:
+    """The value of a word with that tag, or with :data:`PLAIN`.
+
+    Raises:
+        ValueError: the word or its tag is not allowed. The message says why.
+    """
     if UNUSABLE.search(text):
         raise ValueError(UNUSABLE_MESSAGE)
-    if event.tag is None:
-        return resolve_plain(text) if event.implicit[0] else str(text)
-    core = event.tag.removeprefix(CORE)
-    if core not in _CORE_TYPES or core == event.tag:
-        raise ValueError(tag_message(event.tag))
+    if tag == PLAIN:
+        return read_word(text)
+    core = tag.removeprefix(CORE)
+    if core not in _CORE_TYPES or core == tag:
+        raise ValueError(tag_message(tag))
     if core == "str":
-        return str(text)
-    value = resolve_plain(text)
+        return text
+    value = read_word(text)
     if type(value) not in _CORE_TYPES[core]:
-        raise ValueError(f"{shown(text)} is no !!{core}; remove the tag or correct the value")
+        raise ValueError(f"{show_value(text)} is not a !!{core}; remove the tag or correct the value")
     return float(value) if core == "float" and value is not None else value
 
 
-def resolve_plain(text: str) -> bool | int | float | str | None:
-    """What an unquoted word stands for. ValueError where that is not safe to say."""
+def read_word(text: str) -> Scalar:
+    """The value of an unquoted word.
+
+    Raises:
+        ValueError: the word is ambiguous, or not a usable number.
+    """
     if text in _WORDS:
         return _WORDS[text]
     if _LEADING_ZERO.fullmatch(text):
         raise ValueError(
-            f"{shown(text)} is 8-based to some and 10-based to others; drop the zeros, or quote a text"
+            f"{show_value(text)} is octal in YAML 1.1 and decimal in YAML 1.2; "
+            "remove the leading zeros, or quote it if it is a text"
         )
     if _INTEGER.fullmatch(text):
         if len(text.lstrip("+-")) > MAX_DIGITS:
-            raise ValueError("a number with so many digits is surely wrong; quote it if it is a text")
+            raise ValueError(f"a number of more than {MAX_DIGITS} digits; quote it if it is a text")
         return int(text)
     if _FLOAT.fullmatch(text):
         value = float(text)
         if value in (float("inf"), float("-inf")):
-            raise ValueError(f"the number {shown(text)} is too large; quote it if it is a text")
+            raise ValueError(f"the number {show_value(text)} is too large; quote it if it is a text")
         return value
     if _NOT_FINITE.fullmatch(text):
-        raise ValueError(f"{shown(text)} is not a finite number; write one, or quote it if it is a text")
+        raise ValueError(f"{show_value(text)} is not a finite number; quote it if it is a text")
     return text

@@ -55,11 +55,11 @@ DEFAULT_HEAD_LR_MULT = 10.0
 DEFAULT_BATCH_SIZE = 32
 
 
-class MisfitError(ValueError):
-    """Keys that are sound each by itself and do not fit together.
+class ConflictError(ValueError):
+    """Keys that are valid alone but not together.
 
-    ``faults`` holds, for each, the path of the key to change (from the section that checks it) and what is
-    wrong. Pydantic keeps this error in the context of its own, where the recipe's reader finds it.
+    Each of ``faults`` is the path of the key to change, from the section that checks it, and a message.
+    Pydantic passes this error on in the context of its own error.
     """
 
     def __init__(self, *faults: tuple[tuple[str | int, ...], str]) -> None:
@@ -126,7 +126,9 @@ class FoldSection(Section):
     @model_validator(mode="after")
     def _is_there(self) -> Self:
         if self.number >= self.of:
-            raise MisfitError((("number",), f"must be less than `of` ({self.of}): folds are counted from 0"))
+            raise ConflictError(
+                (("number",), f"must be less than `of` ({self.of}): folds are counted from 0")
+            )
         return self
 
 
@@ -209,7 +211,7 @@ class DataSection(Section):
     def _whole_when_padded(self) -> Self:
         sizes = self.resize, self.image_size
         if self.resize_mode == "pad" and "auto" not in sizes and self.resize > self.image_size:  # type: ignore[operator]
-            raise MisfitError(
+            raise ConflictError(
                 (
                     ("resize",),
                     f"resize_mode: pad shows the whole image: at most image_size ({self.image_size})",
@@ -250,9 +252,9 @@ class HeadSection(Section):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.type == "cosine" and self.init == "zero":
-            raise MisfitError((("init",), "type: cosine compares directions, and zero has none; try xavier"))
+            raise ConflictError((("init",), "type: cosine needs vectors with a direction; use xavier"))
         if self.reuse is not None and (self.type == "cosine" or self.hidden or self.at is not None):
-            raise MisfitError(
+            raise ConflictError(
                 (("reuse",), "a source class's row fits a head like the source's: no at, hidden or cosine")
             )
         return self
@@ -304,7 +306,7 @@ class ModelSection(Section):
     @model_validator(mode="after")
     def _batchnorm_moves(self) -> Self:
         if self.batchnorm == "frozen" and self.batchnorm_recalibrate is not None:
-            raise MisfitError(
+            raise ConflictError(
                 (("batchnorm_recalibrate",), "batchnorm: frozen keeps every statistic; leave one of them out")
             )
         return self
@@ -312,7 +314,7 @@ class ModelSection(Section):
     @model_validator(mode="after")
     def _something_to_reuse(self) -> Self:
         if self.head.reuse is not None and self.weights == "none":
-            raise MisfitError((("head", "reuse"), "`weights: none` has no classifier to start from"))
+            raise ConflictError((("head", "reuse"), "`weights: none` has no classifier to start from"))
         return self
 
 
@@ -383,7 +385,7 @@ class AugmentSection(Section):
     @model_validator(mode="after")
     def _one_policy(self) -> Self:
         if self.randaugment is not None and self.trivial_augment:
-            raise MisfitError((("trivial_augment",), "choose one of randaugment and trivial_augment"))
+            raise ConflictError((("trivial_augment",), "choose one of randaugment and trivial_augment"))
         return self
 
 
@@ -506,13 +508,13 @@ class TrainSection(Section):
             if phase.weight_decay not in (None, 0.0, "auto"):
                 faults.append((("phases", number, "weight_decay"), message))
         if faults:
-            raise MisfitError(*faults)
+            raise ConflictError(*faults)
         return self
 
     @model_validator(mode="after")
     def _val_chooses(self) -> Self:
         if self.select == "last" and self.early_stopping is not None:
-            raise MisfitError((("early_stopping",), "under select: last val decides nothing; leave it out"))
+            raise ConflictError((("early_stopping",), "under select: last val decides nothing; leave it out"))
         return self
 
     @model_validator(mode="after")
@@ -531,7 +533,7 @@ class TrainSection(Section):
                     (where, f"{source}warmup_epochs ({warmup:g}) must be less than epochs ({phase.epochs})")
                 )
         if faults:
-            raise MisfitError(*faults)
+            raise ConflictError(*faults)
         return self
 
 
@@ -639,7 +641,7 @@ class Recipe(Section):
             if refused
         ]
         if faults:
-            raise MisfitError(*faults)
+            raise ConflictError(*faults)
         return self
 
     @model_validator(mode="after")

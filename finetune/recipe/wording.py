@@ -1,6 +1,6 @@
-"""What a recipe's key takes, in plain words, and pydantic's complaints turned into them.
+"""Messages about invalid values of a recipe: pydantic's errors in plain words.
 
-The words come from the recipe's JSON Schema, so that they cannot drift from what is checked.
+The words come from the recipe's JSON Schema, so they always agree with the checks.
 """
 
 from collections.abc import Iterator
@@ -10,91 +10,71 @@ from typing import Any
 from pydantic import ValidationError
 
 from finetune.recipe.catalog import suggest
-from finetune.recipe.scalars import resolve_plain
-from finetune.recipe.schema import MisfitError, Recipe
-from finetune.recipe.tree import Path, Place, Problem, Tree, dotted, shown
+from finetune.recipe.document import Document, KeyPath, Place, Problem, has_child, show_value
+from finetune.recipe.scalars import read_word
+from finetune.recipe.schema import ConflictError, Recipe
 
 MAX_PROBLEMS = 50
-_MAX_SUGGESTED = 60  # no one mistypes a name that long, and comparing long ones is slow
+_MAX_SUGGESTED = 60  # comparing longer names is slow
 _TRUE_WORDS = frozenset({"yes", "on", "y"})
 _FALSE_WORDS = frozenset({"no", "off", "n"})
 
 _Schema = dict[str, Any]
 
 
-def schema_problems(error: ValidationError, tree: Tree) -> list[Problem]:
-    """Pydantic's complaints about the plain values of ``tree``, each at the place of what it is about.
+def schema_problems(error: ValidationError, document: Document) -> list[Problem]:
+    """Turn pydantic's errors about ``document`` into problems, each at the place of its key.
 
-    One problem a key, however many types the key may have; none where reading has found a fault already. At
-    most ``MAX_PROBLEMS`` and one more, by place.
+    Reports one problem per key, however many types the key allows, and none for values that already have
+    one. Returns at most ``MAX_PROBLEMS`` and one more, sorted by place.
     """
-    found: dict[Path, tuple[Place, str, str]] = {}  # path: (place, kind, what pydantic or a validator says)
-    known: list[Path] = []  # where reading has complained
+    found: dict[KeyPath, tuple[Place, str]] = {}
+    wrong: set[KeyPath] = set()  # problems of the value itself, which a problem further inside replaces
+    known: list[KeyPath] = []  # values that already have a problem
     for fault in error.errors(include_url=False, include_input=False):
-        kind, said = fault["type"], fault["msg"]
-        misfit = fault.get("ctx", {}).get("error")
-        path = _path_in(tree, fault["loc"])
-        if isinstance(misfit, MisfitError):
-            for where, message in misfit.faults:
-                whole = (*path, *where)
-                found.setdefault(whole, (tree.nearest(whole).place, "said", message))
+        kind, text = fault["type"], fault["msg"]
+        path = _existing(document, fault["loc"])
+        conflict = fault.get("ctx", {}).get("error")
+        if isinstance(conflict, ConflictError):
+            for below, message in conflict.faults:
+                found.setdefault((*path, *below), (document.place_of((*path, *below)), message))
             continue
-        node = tree.nearest(path)
-        if _faulty(tree, path):
+        if document.is_faulty(path):
             known.append(path)
             continue
+        place = document.place_of(path)
         last = fault["loc"][-1] if fault["loc"] else ""
         if kind == "missing" and isinstance(last, str):
-            found.setdefault((*path, last), (node.place, "missing", said))
+            found.setdefault((*path, last), (place, _missing((*path, last))))
         elif kind == "extra_forbidden":
-            parent = tree.nearest(path[:-1])
-            found.setdefault(path, (parent.keys.get(str(last), node.place), "unknown", said))
+            found.setdefault(path, (document.keys.get(path, place), _unknown(path)))
         elif kind == "value_error":
-            found.setdefault(path, (node.place, "said", said.removeprefix("Value error, ")))
-        else:
-            found.setdefault(path, (node.place, "wrong", said))
+            found.setdefault(path, (place, text.removeprefix("Value error, ")))
+        elif path not in found:
+            found[path] = place, _wrong(path, document.at(path), text)
+            wrong.add(path)
     inner = {path[:length] for path in (*found, *known) for length in range(len(path))}
-    # A list whose items are wrong is not also too short: pydantic counts what is left of it.
-    kept = [
-        (place, path, kind, said)
-        for path, (place, kind, said) in found.items()
-        if kind != "wrong" or path not in inner
+    # Pydantic also calls a list too short if it dropped invalid entries.
+    problems = [
+        Problem.at(place, path, message)
+        for path, (place, message) in found.items()
+        if path not in wrong or path not in inner
     ]
-    kept.sort(key=lambda each: each[0])
-    return [
-        Problem(place, _message(tree, path, kind, said))
-        for place, path, kind, said in kept[: MAX_PROBLEMS + 1]
-    ]
+    return sorted(problems, key=lambda each: each.place)[: MAX_PROBLEMS + 1]
 
 
-def _path_in(tree: Tree, loc: tuple[str | int, ...]) -> Path:
-    """The part of pydantic's location that the tree has: no tags of unions, no missing key."""
+def _existing(document: Document, loc: tuple[str | int, ...]) -> KeyPath:
+    """The part of pydantic's location that exists in ``document``; it also names types of unions."""
     path: list[str | int] = []
+    value = document.value
     for part in loc:
-        child = tree.child(part)
-        if child is not None:
-            tree = child
+        if has_child(value, part):
+            value = value[part]
             path.append(part)
     return tuple(path)
 
 
-def _faulty(tree: Tree, path: Path) -> bool:
-    return any(tree.nearest(path[:length]).faulty for length in range(len(path) + 1))
-
-
-def _message(tree: Tree, path: Path, kind: str, said: str) -> str:
-    if kind == "missing":
-        text = _missing(path)
-    elif kind == "unknown":
-        text = _unknown(path)
-    elif kind == "wrong":
-        text = _wrong(path, tree.nearest(path).value, said)
-    else:
-        text = said
-    return f"{dotted(path)}: {text}" if path else text
-
-
-def _missing(path: Path) -> str:
+def _missing(path: KeyPath) -> str:
     schema = _schema_at(path) or {}
     section = _section(schema)
     if section is not None:
@@ -102,7 +82,7 @@ def _missing(path: Path) -> str:
     return f"missing; write {schema.get('description') or describe(schema)}"
 
 
-def _unknown(path: Path) -> str:
+def _unknown(path: KeyPath) -> str:
     key = str(path[-1])
     section = _section(_schema_at(path[:-1]) or {}) or {}
     known = list(section.get("properties", {}))
@@ -113,11 +93,11 @@ def _unknown(path: Path) -> str:
     return "unknown key." + (hint or f" Known here: {', '.join(known)}.")
 
 
-def _wrong(path: Path, value: Any, said: str) -> str:
+def _wrong(path: KeyPath, value: Any, said: str) -> str:
     schema = _schema_at(path)
     if schema is None:
         return said
-    text = f"must be {describe(schema)}; it is {shown(value)}"
+    text = f"must be {describe(schema)}; it is {show_value(value)}"
     types = {each.get("type") for each in _variants(schema)}
     if isinstance(value, str):
         words = [str(word) for each in _variants(schema) for word in _words(each)]
@@ -134,7 +114,7 @@ def _wrong(path: Path, value: Any, said: str) -> str:
 
 def _is_number(text: str) -> bool:
     try:
-        return isinstance(resolve_plain(text), int | float)
+        return isinstance(read_word(text), int | float)
     except ValueError:
         return False
 
@@ -145,7 +125,7 @@ def _root() -> _Schema:
 
 
 def _variants(schema: _Schema) -> list[_Schema]:
-    """The types that a key may have, references followed."""
+    """The types that a key allows, with references resolved."""
     if "$ref" in schema:
         return _variants(_root()["$defs"][schema["$ref"].rsplit("/", 1)[-1]])
     if "anyOf" in schema:
@@ -157,7 +137,7 @@ def _section(schema: _Schema) -> _Schema | None:
     return next((each for each in _variants(schema) if "properties" in each), None)
 
 
-def _schema_at(path: Path) -> _Schema | None:
+def _schema_at(path: KeyPath) -> _Schema | None:
     schema: _Schema | None = _root()
     for part in path:
         if schema is None:
@@ -172,14 +152,14 @@ def _schema_at(path: Path) -> _Schema | None:
 
 
 def _of_any_name(schema: _Schema) -> _Schema | None:
-    """What the values of a mapping are whose keys may be called anything."""
+    """The schema of the values of a mapping with arbitrary keys."""
     values = (each.get("additionalProperties") for each in _variants(schema))
     return next((each for each in values if isinstance(each, dict)), None)
 
 
 @cache
 def _all_keys() -> list[tuple[str, str]]:
-    """Every key's name with the section it belongs in, such as ``("lr", "train.phases[]")``."""
+    """The name of every key with its section, such as ``("lr", "train.phases[]")``."""
 
     def walk(schema: _Schema, place: str) -> Iterator[tuple[str, str]]:
         for variant in _variants(schema):
@@ -197,7 +177,7 @@ def _words(schema: _Schema) -> list[Any]:
 
 
 def describe(schema: _Schema) -> str:
-    """What a key takes: ``a whole number from 8 to 4096, or auto``."""
+    """The values that a key allows: ``a whole number from 8 to 4096, or auto``."""
     return ", or ".join(_describe_one(each) for each in _variants(schema))
 
 

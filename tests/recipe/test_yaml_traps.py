@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from finetune.errors import RecipeError
 from finetune.recipe.load import MAX_BYTES, parse_recipe
-from finetune.recipe.scalars import resolve_plain
+from finetune.recipe.scalars import read_word
 
 Problems = Callable[..., list[str]]
 LEAST = "data: {source: digits}\nmodel: {backbone: resnet18}\n"
@@ -44,7 +44,7 @@ LEAST = "data: {source: digits}\nmodel: {backbone: resnet18}\n"
     ],
 )
 def test_what_words_stand_for(word: str, value: object) -> None:
-    resolved = resolve_plain(word)
+    resolved = read_word(word)
     assert resolved == value
     assert type(resolved) is type(value)
 
@@ -112,18 +112,18 @@ def test_other_tags_are_faults_and_construct_nothing(problems: Problems, tag: st
             "of sections (seed, data, model, train, cache); this is 'resnet18'",
         ),
         (LEAST + "---\nseed: 1", "3:1: a second document begins here"),
-        (LEAST + "train:\n\tseed: 1", "4:1: a tab; YAML wants spaces"),
-        (LEAST + "seed:\t1", "3:6: a tab; YAML wants spaces"),
-        (LEAST + "seed: 1\nseed: 2", "4:1: seed: given twice, first on line 3, column 1; keep one"),
+        (LEAST + "train:\n\tseed: 1", "4:1: a tab; YAML needs spaces"),
+        (LEAST + "seed:\t1", "3:6: a tab; YAML needs spaces"),
+        (LEAST + "seed: 1\nseed: 2", "4:1: seed: given twice, first on line 3, column 1; remove one"),
         (
             LEAST + "train: {phases: [{lr: 1, lr: 2}]}",
             "3:26: train.phases[0].lr: given twice, first on line 3",
         ),
         (
             LEAST + "train: {phases: &a [*a]}",
-            "3:21: train.phases[0]: the alias 'a' stands inside what it names",
+            "3:21: train.phases[0]: the alias 'a' is inside its own anchor",
         ),
-        (LEAST + "seed: *nothing", "3:7: seed: no anchor named 'nothing' stands before this alias"),
+        (LEAST + "seed: *nothing", "3:7: seed: no anchor named 'nothing' before this alias"),
         (LEAST + "<<: {seed: 1}", "3:1: merge keys (<<) are not supported"),
         (LEAST + "? [a]\n: 1", "3:3: a key must be a plain text"),
         (LEAST + "? {a: 1}\n: 1", "3:3: a key must be a plain text"),
@@ -135,7 +135,7 @@ def test_other_tags_are_faults_and_construct_nothing(problems: Problems, tag: st
         (LEAST + "seed: a: b", "3:8: not valid YAML: mapping values are not allowed here"),
         (LEAST + "seed: @x", "3:7: not valid YAML: found character '@'"),
         (LEAST + "seed: [1", "not valid YAML"),
-        (LEAST + "seed: \x00", "3:7: the character U+0000 cannot stand in YAML text"),
+        (LEAST + "seed: \x00", "3:7: the character U+0000 is not allowed"),
         (LEAST + "# \x1b[31m", "3:3: the character U+001B"),
         (LEAST + "seed: 1\u2028", "3:8: the character U+2028"),
         (LEAST + "seed: \ud800", "3:7: the character U+D800"),
