@@ -25,7 +25,7 @@ from finetune.deploy.torch_classifier import TorchClassifier
 from finetune.errors import FinetuneError, UserError
 from finetune.image.preprocessing import Preprocessing
 from finetune.model.auxiliary import has_room, loss_and_logits
-from finetune.model.backbones import AUXILIARY
+from finetune.model.backbones import find_backbone
 from finetune.model.build import Network, build
 from finetune.model.freeze import Freeze
 from finetune.model.param_groups import GroupRules, param_groups
@@ -95,7 +95,7 @@ def verify(
         AssertionError, FinetuneError: something does not hold.
     """
     section = ModelSection(backbone=name, weights="none")
-    if px is not None and name in AUXILIARY and not has_room(name, px):
+    if px is not None and find_backbone(name).auxiliary_heads and not has_room(name, px):
         px = None  # its auxiliary classifiers would be left out
     try:
         network = build(section, CLASSES, seed=0, image_size=px)

@@ -98,8 +98,8 @@ def advise(
 
 def advice_base(source: str, backbone: str | None, overrides: list[str], reporter: Reporter) -> "Recipe":
     """The recipe to advise on. Reports its backbone before any image is read."""
-    if backbone is not None and not backbone.startswith(catalog.TIMM):
-        catalog.backbone(backbone)
+    if backbone is not None:
+        catalog.check_backbone(backbone)
     from finetune.strategy.advice.advise import base_recipe
 
     base = base_recipe(source, backbone or catalog.DEFAULT_BACKBONE, overrides)

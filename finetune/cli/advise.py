@@ -44,8 +44,8 @@ def advise(
         from finetune.disk.outputs import check_new_file
 
         check_new_file(recipe, overwrite=overwrite, option="--overwrite replaces it. ")
-    if backbone is not None and not backbone.startswith(catalog.TIMM):
-        catalog.backbone(backbone)  # an unknown name is refused before torch is loaded
+    if backbone is not None:
+        catalog.check_backbone(backbone)  # an unknown name is refused before torch is loaded
     from finetune.cli.progress import features_remain, open_progress, show_advice
 
     with features_remain(), open_progress() as progress:

@@ -57,11 +57,10 @@ def layers(
             check_figure(plot)
         _movement(Path(name), checkpoint, as_json, plot)
         return
-    if not name.startswith(catalog.TIMM):
-        if os.sep in name:
-            hint = did_you_mean(name, is_run) or " `finetune backbones` lists the backbones."
-            raise UserError(f"{printable(name)}: no such run or backbone.{hint}")
-        catalog.backbone(name)  # an unknown name is refused before torch is loaded
+    if os.sep in name and catalog.is_listed(name):
+        hint = did_you_mean(name, is_run) or " `finetune backbones` lists the backbones."
+        raise UserError(f"{printable(name)}: no such run or backbone.{hint}")
+    catalog.check_backbone(name)
     if plot is not None:
         raise UserError(
             f"--plot: {printable(name)} is a backbone, and its layers have not moved. Give a run directory."

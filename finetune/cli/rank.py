@@ -81,8 +81,7 @@ def _wanted(backbones: str, weights: str) -> list[tuple[str, str]]:
             raise UserError(
                 f"--backbones {printable(backbones)}: write names, or NAME=WEIGHTS, with commas between them."
             )
-        if not name.startswith(catalog.TIMM):
-            catalog.backbone(name)
+        catalog.check_backbone(name)
         pairs[name, own or weights] = None
     return list(pairs)
 

@@ -1,7 +1,8 @@
-"""Auxiliary classifiers: heads on the way, whose loss is added in training and which are idle afterwards.
+"""Auxiliary classifiers: extra heads in the body whose losses are added in training.
 
-GoogLeNet has two (Szegedy et al. 2015: each weighs 0.3), Inception-v3 one (0.4, as in its reference
-training). They belong to the head: they get the target's classes with it, and its learning rate.
+GoogLeNet has two (Szegedy et al. 2015: weight 0.3 each), Inception-v3 has one (weight 0.4, as in its
+reference training). They belong to the head: they get the target's classes and the head's learning rate. In
+eval mode they are not computed.
 """
 
 from collections.abc import Callable
@@ -13,45 +14,41 @@ from torchvision.models.googlenet import GoogLeNetOutputs
 from torchvision.models.inception import InceptionOutputs
 
 from finetune.errors import FinetuneError
-from finetune.model.backbones import AUXILIARY, blueprint
+from finetune.model.backbones import find_backbone
 from finetune.model.head import swap_head
 
-# The last layer of each, by backbone.
-LAST_LAYERS = {"googlenet": ("aux1.fc2", "aux2.fc2"), "inception_v3": ("AuxLogits.fc",)}
-# What a network in train mode returns, and how much each auxiliary loss in it weighs.
+# Weight of each auxiliary loss, by the type that a network returns in train mode.
 LOSS_WEIGHTS: dict[type, float] = {GoogLeNetOutputs: 0.3, InceptionOutputs: 0.4}
 
 
 def has_room(name: str, image_size: int) -> bool:
-    """Whether a backbone has auxiliary classifiers, and images of that size are large enough for them."""
-    if name not in AUXILIARY:
+    """Whether a backbone has auxiliary classifiers and images of this size are large enough for them."""
+    backbone = find_backbone(name)
+    if not backbone.auxiliary_heads:
         return False
+    images = torch.empty(2, 3, image_size, image_size, device="meta")
     try:
         with torch.no_grad():
-            blueprint(name, image_size=image_size).train()(
-                torch.empty(2, 3, image_size, image_size, device="meta")
-            )
+            backbone.blueprint(image_size=image_size).train()(images)
     except RuntimeError:
         return False
     return True
 
 
 def swap_auxiliary(module: nn.Module, name: str, num_classes: int, *, init: str) -> None:
-    """Give each auxiliary classifier of a backbone a new last layer."""
-    for path in LAST_LAYERS[name]:
+    """Replace the last layer of each auxiliary classifier of a backbone."""
+    for path in find_backbone(name).auxiliary_heads:
         swap_head(module, path, num_classes, dropout=0.0, init=init)
 
 
 def loss_and_logits(
     criterion: Callable[[Tensor, Tensor], Tensor], output: Any, targets: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The loss of what a network in train mode returns, auxiliary ones weighed in; and the main logits."""
+    """Return the loss of a network's output in train mode, auxiliary losses included, and the main logits."""
     if isinstance(output, Tensor):
         return criterion(output, targets), output
     if type(output) not in LOSS_WEIGHTS:
-        raise FinetuneError(
-            f"the network returns a {type(output).__name__} in training, not its logits alone"
-        )
+        raise FinetuneError(f"the network returns a {type(output).__name__} in training, not logits")
     logits, *others = output
     loss = criterion(logits, targets)
     for each in others:

@@ -1,4 +1,4 @@
-"""The network to train, from the recipe's ``model`` section: backbone, weights, layers, new head."""
+"""Builds the network to train from a recipe's ``model`` section: backbone, weights, layers, new head."""
 
 import contextlib
 import hashlib
@@ -13,18 +13,15 @@ from torch import nn
 from finetune.errors import CheckpointError, FinetuneError, UserError, WeightsError, first_line
 from finetune.image.preprocessing import Preprocessing
 from finetune.model.auxiliary import has_room, swap_auxiliary
-from finetune.model.backbones import AUXILIARY, SOURCE_CLASSES, blueprint, create, has_fixed_size
+from finetune.model.backbones import find_backbone
 from finetune.model.head import HeadDesign, plain_names, swap_head
 from finetune.model.layers.find import find_layers
-from finetune.model.layers.shapes import with_output_shapes
 from finetune.model.layers.table import LayerTable
-from finetune.model.libraries import timm_layers, timm_library
 from finetune.model.reuse import choose_rows, take_over
 from finetune.model.source_weights import LoadedWeights, input_spec, load_source_weights
-from finetune.model.truncate import Cut, kept_part, plan_cut, truncate, truncated_table
-from finetune.model.weights.adapt import COLOURS, Adapt, adapter, repeated, set_in_channels
+from finetune.model.truncate import Cut, plan_cut, table_before, truncate, truncated_table
+from finetune.model.weights.adapt import COLOURS, adapter, repeated, set_in_channels
 from finetune.model.weights.load_report import LoadReport
-from finetune.recipe.catalog import TIMM
 from finetune.recipe.limits import CHANNELS, IMAGE_SIZE, is_whole
 from finetune.recipe.schema import ModelSection
 
@@ -38,11 +35,11 @@ class Network:
     Attributes:
         module: images ``(N, in_channels, S, S)`` to logits ``(N, num_classes)``.
         table: its layers, with the new head.
-        head_path: where the new head is.
-        input_spec: the preprocessing that its weights want.
-        weights: what was loaded; None where it starts from random weights.
-        architecture: what :func:`rebuild` needs, JSON-ready.
-        reused: classes that start from a source class, and which.
+        head_path: path of the new head.
+        input_spec: the preprocessing that the source weights were trained with.
+        weights: the source weights; None for random weights.
+        architecture: the argument of :func:`rebuild`, JSON-ready.
+        reused: classes whose head row starts from a source class, and that class.
     """
 
     module: nn.Module
@@ -65,45 +62,46 @@ def build(
     """Create a backbone, load its source weights and give it a new head.
 
     Args:
-        section: the recipe's.
-        num_classes: of the new head.
-        seed: the head's initial values depend on it alone, and so do a random backbone's.
-        image_size: of the images it will see, in pixels; None: the weights' own.
-        classes: their names, which ``head.reuse`` goes by; None: their numbers.
+        section: the recipe's ``model`` section.
+        num_classes: size of the new head.
+        seed: determines the initial values of the head, and of a backbone without weights.
+        image_size: side of the training images in pixels; None: the image size of the weights.
+        classes: class names for ``head.reuse``; None: the classes' numbers.
 
     Raises:
-        UserError: an unknown backbone, images of a size that it cannot take, or a class to reuse that
-            there is not.
-        WeightsError: weights that cannot be had or matched.
+        UserError: an unknown backbone, an image size that it cannot take, or an unknown class to reuse.
+        WeightsError: the weights cannot be fetched, read or matched.
     """
-    name = section.backbone
+    name, head = section.backbone, section.head
+    backbone = find_backbone(name)
     spec = input_spec(name, section.weights)
     channels = section.in_channels
-    spec = replace(spec, mean=repeated(spec.mean, channels), std=repeated(spec.std, channels))
+    mean, std = repeated(spec.mean, channels), repeated(spec.std, channels)
+    spec = replace(spec, mean=mean, std=std, reads="colours")
     size = spec.image_size if image_size is None else image_size
     if size != spec.image_size:
-        describe(name, size, tell=False)  # refuses one that would fail later
-    whole = section.head.at is None
+        describe(name, size, warn=False)  # refuses a size that would fail later
+    whole = head.at is None
     auxiliary = whole and has_room(name, size)
-    if name in AUXILIARY and whole and not auxiliary:
+    if backbone.auxiliary_heads and whole and not auxiliary:
         log.warning(
-            "%s: images of %d px are too small for its auxiliary classifiers, which are left out",
+            "%s: images of %d px are too small for its auxiliary classifiers, so it is built without them",
             name,
             size,
         )
     with _seeded(seed, "backbone"):
-        module = create(name, SOURCE_CLASSES, image_size=size, auxiliary=auxiliary)
-        first = set_in_channels(module, channels) if channels != COLOURS else None
-    source = _layers(name, module, tell=True)
-    head = section.head
+        module = backbone.create(image_size=size, auxiliary=auxiliary)
+        first_conv = set_in_channels(module, channels) if channels != COLOURS else None
+    source = backbone.find_layers(module, warn=True)
     cut = None if head.at is None else plan_cut(module, source, head.at, size, channels)
     weights = None
     if section.weights != "none":
-        # What is cut off is not asked of the weights either.
-        wanted = source if cut is None else kept_part(source, cut)
-        weights = load_source_weights(module, name, section.weights, wanted, _adapter(name, module, first))
+        # Weights of the layers that are cut off need not match.
+        wanted = source if cut is None else table_before(source, cut)
+        adapt = adapter(first_conv, backbone.resizer(module))
+        weights = load_source_weights(module, name, section.weights, wanted, adapt)
         if weights.report is not None:
-            _tell(weights.origin, weights.report)
+            _log_report(weights.origin, weights.report)
     design = HeadDesign(head.hidden, head.type, head.scale, head.learn_scale)
     path = source.head.name
     if cut is not None:
@@ -111,7 +109,7 @@ def build(
     elif head.hidden is None:
         _check_init(module, source, head.init)
     with _seeded(seed, "head"):
-        for each in _heads(name, path, cut):
+        for each in backbone.head_paths(path) if whole else (path,):
             swap_head(module, each, num_classes, dropout=head.dropout, init=head.init, design=design)
         if auxiliary:
             swap_auxiliary(module, name, num_classes, init=head.init)
@@ -127,20 +125,20 @@ def build(
     }
     if cut is not None:
         architecture["head"]["cut"] = cut.to_dict()
-    if has_fixed_size(name):
+    if backbone.has_fixed_size:
         architecture["image_size"] = size
-    table = _layers(name, module, path) if cut is None else truncated_table(module, source, cut, path)
+    table = backbone.find_layers(module, path) if cut is None else truncated_table(module, source, cut, path)
     return Network(module, table, path, spec, weights, architecture, reused)
 
 
 def rebuild(architecture: dict[str, Any], num_classes: int) -> nn.Module:
-    """The network that :func:`build` described, with random weights: something to load a checkpoint into.
+    """Create the network that :func:`build` described, with random weights, to load a checkpoint into.
 
-    Leaves torch's global generator as it was.
+    The state of torch's global generator does not change.
 
     Raises:
-        CheckpointError: a description that :func:`build` did not write.
-        UserError: a backbone that this installation does not know.
+        CheckpointError: :func:`build` did not write this description.
+        UserError: the installation does not have the backbone.
     """
     try:
         name, auxiliary = architecture["backbone"], architecture["auxiliary"]
@@ -160,17 +158,18 @@ def rebuild(architecture: dict[str, Any], num_classes: int) -> nn.Module:
         design = HeadDesign.from_dict(head)
         cut = Cut.from_dict(head["cut"]) if "cut" in head else None
     except (KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"the checkpoint's architecture cannot be understood ({error!r})") from None
+        raise CheckpointError(f"the checkpoint's architecture is invalid ({error!r})") from None
+    backbone = find_backbone(name)
     with _seeded(0, "rebuild"):
-        module = create(name, SOURCE_CLASSES, image_size=size, auxiliary=auxiliary)
+        module = backbone.create(image_size=size, auxiliary=auxiliary)
         if channels != COLOURS:
             set_in_channels(module, channels)
         try:
             if cut is not None:
                 module, path = truncate(module, find_layers(module), cut)
-            for each in _heads(name, path, cut):
+            for each in backbone.head_paths(path) if cut is None else (path,):
                 swap_head(module, each, num_classes, dropout=dropout, init="default", design=design)
-            if auxiliary and name in AUXILIARY:
+            if auxiliary:
                 swap_auxiliary(module, name, num_classes, init="default")
         except (AttributeError, FinetuneError) as error:
             raise CheckpointError(f"the checkpoint's architecture has no such head ({error})") from None
@@ -178,71 +177,54 @@ def rebuild(architecture: dict[str, Any], num_classes: int) -> nn.Module:
 
 
 def published_names(module: nn.Module, architecture: dict[str, Any]) -> dict[str, str]:
-    """Entries that the architecture's own implementation calls otherwise, and what it calls them.
+    """Map entries to their names in the library's own implementation, where the names differ.
 
-    Dropout in front of the last layer changes its name in here, and nothing that has weights.
+    Dropout before the last layer changes that layer's name here.
 
     Args:
-        module: what :func:`build` or :func:`rebuild` made.
-        architecture: the description of it.
+        module: as :func:`build` or :func:`rebuild` returns it.
+        architecture: its description.
     """
     head = architecture["head"]
     if "cut" in head:
-        return {}  # nobody else has such a network
+        return {}  # no library has such a network
     found: dict[str, str] = {}
-    for path in _heads(architecture["backbone"], head["path"], None):
+    for path in find_backbone(architecture["backbone"]).head_paths(head["path"]):
         found |= plain_names(module, path)
     return found
 
 
-def describe(name: str, image_size: int | None = None, *, tell: bool = True) -> LayerTable:
-    """The layers of a backbone as :func:`build` would number them, with their output shapes.
-
-    Computed on the meta device: no weights, no memory.
+def describe(name: str, image_size: int | None = None, *, warn: bool = True) -> LayerTable:
+    """Return the layers of a backbone as :func:`build` numbers them, with their output shapes.
 
     Args:
+        name: the backbone.
         image_size: of the images, in pixels; None: the default weights' own.
-        tell: log where the layers are no cuts of a forward graph.
+        warn: log a warning if the layers are not cuts of the forward graph.
 
     Raises:
         UserError: an unknown backbone, or images of a size that it cannot take.
     """
-    own = input_spec(name, "none").image_size
+    backbone = find_backbone(name)
+    own = backbone.preprocessing().image_size
     size = own if image_size is None else image_size
-    # timm's constructors may compute with values, which the meta device has not.
-    build_plan = create if name.startswith(TIMM) else blueprint
-    network = build_plan(name, image_size=size)
-    table = _layers(name, network, tell=tell)
-    shaped = with_output_shapes if table.body[0].cut is not None else timm_layers.with_output_shapes
+    network = backbone.blueprint(image_size=size)
+    table = backbone.find_layers(network, warn=warn)
     try:
-        return shaped(network, table, size)
+        return backbone.with_output_shapes(network, table, size)
     except (RuntimeError, ValueError, AssertionError) as error:
         raise UserError(
-            f"{name} cannot take images of {size} px ({first_line(error)}); its weights' own are {own} px"
+            f"{name} cannot take images of {size} px ({first_line(error)}). Its weights were trained at "
+            f"{own} px."
         ) from None
 
 
-def _tell(origin: str, report: LoadReport) -> None:
-    """A line where all is well, a table where something was kept or not used."""
+def _log_report(origin: str, report: LoadReport) -> None:
+    """Log one line, followed by a table if entries were kept or not used."""
     lines = [f"weights: {origin}: {report.summary()}"]
     if report.kept or report.unused:
         lines += [f"  {line}" for line in report.lines()]
     log.log(logging.WARNING if report.partial else logging.INFO, "%s", "\n".join(lines))
-
-
-def _adapter(name: str, module: nn.Module, first: str | None) -> Adapt:
-    return adapter(module, first, timm_library.resizer(module) if name.startswith(TIMM) else None)
-
-
-def _heads(name: str, path: str, cut: Cut | None) -> tuple[str, ...]:
-    """Where new heads go: some of timm's networks have two, of which the logits are averaged."""
-    return timm_library.classifiers(name) if name.startswith(TIMM) and cut is None else (path,)
-
-
-def _layers(name: str, module: nn.Module, head_path: str | None = None, *, tell: bool = False) -> LayerTable:
-    if name.startswith(TIMM):
-        return timm_layers.layers(name, module, tell=tell)
-    return find_layers(module, head_path)
 
 
 def _reuse(
@@ -251,19 +233,21 @@ def _reuse(
     classes: Sequence[str],
     weights: LoadedWeights | None,
 ) -> dict[str, str]:
-    """Start classes from the source's, and say which; returns the pairs."""
+    """Copy rows of the source's head, and return each class with its source class."""
     source = weights.head if weights is not None else None
     if source is None:
-        raise WeightsError("model.head.reuse: the weights come without a classifier to start from")
+        raise WeightsError("model.head.reuse: the weights include no classifier to start from")
     rows = choose_rows(reuse, classes, source)
     if not rows:
-        log.warning("head.reuse: no class has the name of exactly one source class; the head starts afresh")
+        log.warning(
+            "head.reuse: no class has the name of exactly one source class. The whole head starts at random."
+        )
         return {}
     take_over(head, {list(classes).index(name): row for name, row in rows.items()}, source)
     names = source.classes
     pairs = {name: str(row) if names is None else f"{names[row]} ({row})" for name, row in rows.items()}
     fresh = [name for name in classes if name not in rows]
-    rest = f"; {len(fresh)} of {len(classes)} classes start afresh" if fresh else ""
+    rest = f"; {len(fresh)} of {len(classes)} classes start at random" if fresh else ""
     log.info("head.reuse: %s%s", ", ".join(f"{own} from {theirs}" for own, theirs in pairs.items()), rest)
     return pairs
 
@@ -272,14 +256,14 @@ def _check_init(module: nn.Module, table: LayerTable, init: str) -> None:
     after = [module.get_submodule(path) for path in table.head.modules if path != table.head.name]
     if init == "zero" and any(isinstance(each, nn.ReLU) for each in after):
         raise UserError(
-            "model.head.init: zero cannot train here: a ReLU follows the head, and passes no gradient at "
+            "model.head.init: zero cannot train here: a ReLU follows the head, and its gradient at zero is "
             "zero. Choose xavier."
         )
 
 
 @contextlib.contextmanager
 def _seeded(seed: int, purpose: str) -> Iterator[None]:
-    """Draw from a stream of this seed and purpose; the generator's state is as before afterwards."""
+    """Seed torch's global generator by seed and purpose, and restore its state on exit."""
     digest = hashlib.blake2b(f"{seed} {purpose}".encode(), digest_size=8).digest()
     state = torch.get_rng_state()
     try:

@@ -136,8 +136,8 @@ def _pool(
     raise UserError(f"{described}, which cannot be told apart into places and channels")
 
 
-def kept_part(table: LayerTable, cut: Cut) -> LayerTable:
-    """The whole network's table with the layers that a cut takes away counted to the head."""
+def table_before(table: LayerTable, cut: Cut) -> LayerTable:
+    """The whole network's table, with the layers after the cut counted as part of the head."""
     number = _resolve(cut.at, table)
     gone = table.layers[number - 1 :]
     head = replace(

@@ -22,9 +22,6 @@ DRAWN = "drawn"
 # Python package: whether there is a network, and what it fetched before, has no say in what is trained.
 DEFAULT_BACKBONE = "efficientnet_lite0"
 
-# What a backbone of that library begins with.
-TIMM = "timm:"
-
 TABLE = Path(__file__).with_name("backbones.json")
 
 
@@ -94,11 +91,32 @@ def backbones() -> dict[str, BackboneInfo]:
     return {name: BackboneInfo.from_dict(name, value) for name, value in table.items()}
 
 
-def backbone(name: str) -> BackboneInfo:
-    """The backbone of that name.
+def split_name(name: str) -> tuple[str, str]:
+    """Split a backbone's name into its library's prefix ("" for none) and the library's own name for it."""
+    prefix, _, own = name.partition(":")
+    return (prefix, own) if own and prefix.isidentifier() else ("", name)
+
+
+def is_listed(name: str) -> bool:
+    """Whether a backbone belongs to the table. Names with a prefix are known to their library alone."""
+    return split_name(name)[0] == ""
+
+
+def check_backbone(name: str) -> None:
+    """Refuse an unknown name, as far as that is possible without importing the name's library.
 
     Raises:
-        UserError: there is none; the message proposes the nearest name.
+        UserError: the table has no such backbone.
+    """
+    if is_listed(name):
+        backbone(name)
+
+
+def backbone(name: str) -> BackboneInfo:
+    """Look a backbone up in the table.
+
+    Raises:
+        UserError: an unknown name; the message suggests the nearest one.
     """
     known = backbones()
     if name not in known:

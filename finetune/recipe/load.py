@@ -25,7 +25,7 @@ from pydantic import ValidationError
 from finetune.disk.nearby import did_you_mean, is_recipe
 from finetune.disk.regular import open_regular
 from finetune.errors import RecipeError
-from finetune.recipe.catalog import TIMM, backbones, suggest
+from finetune.recipe.catalog import backbones, is_listed, suggest
 from finetune.recipe.document import Document, KeyPath, Place, Problem, show_value
 from finetune.recipe.overrides import apply_override, parse_overrides
 from finetune.recipe.scalars import read_word
@@ -185,7 +185,7 @@ def _decode(text: bytes | str) -> str:
 def _name_problems(document: Document) -> list[Problem]:
     """Checks the names of the backbone and of its weights, which the schema takes for any texts."""
     name = document.at(("model", "backbone"))
-    if not isinstance(name, str) or not name or name.startswith(TIMM):  # timm knows its own names
+    if not isinstance(name, str) or not name or not is_listed(name):
         return []
     known = backbones()
     if name not in known:

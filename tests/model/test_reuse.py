@@ -130,7 +130,7 @@ def test_imagenets_classes_of_the_packaged_network(caplog: pytest.LogCaptureFixt
     with caplog.at_level(logging.INFO, "finetune"):
         network = made(("Hot_dog", "not hotdog"), "auto")
     assert network.reused == {"Hot_dog": "hotdog (934)"}
-    assert "head.reuse: Hot_dog from hotdog (934); 1 of 2 classes start afresh" in caplog.text
+    assert "head.reuse: Hot_dog from hotdog (934); 1 of 2 classes start at random" in caplog.text
     fresh = made(("Hot_dog", "not hotdog"), None)
     assert torch.equal(row(network, 1), row(fresh, 1))
     assert same_direction(row(network, 0), row(made(("x", "y"), {"x": 934}), 0))

@@ -13,7 +13,6 @@ from torch import nn
 from finetune.errors import MissingExtraError, UserError, WeightsError
 from finetune.model.build import Network, build, describe, rebuild
 from finetune.model.freeze import Freeze
-from finetune.model.libraries import timm_library
 from finetune.model.param_groups import GroupRules, param_groups
 from finetune.recipe.schema import ModelSection
 
@@ -60,7 +59,7 @@ def test_head_layers_freeze_and_rates(name: str) -> None:
 def test_what_cannot_be_traced_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "finetune"):
         network = made("crossvit_tiny_240")
-    assert caplog.text.count("cannot be traced: timm's own groups") == 1
+    assert caplog.text.count("cannot be traced: its layers are timm's groups") == 1
     assert "are not available" in caplog.text
     assert all(layer.cut is None for layer in network.table.layers)
     assert [layer.output_shape for layer in describe("timm:crossvit_tiny_240").layers] == [
@@ -135,7 +134,7 @@ def test_pretrained_weights_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) 
 
     create = timm.create_model
     monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(WeightsError, match=r"could not be had from timm's hub \(no such host\)"):
+    with pytest.raises(WeightsError, match=r"could not be downloaded from timm's hub \(no such host\)"):
         made("mobilenetv1_100", weights="default")
 
 
@@ -184,4 +183,4 @@ def test_names() -> None:
 def test_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(MissingExtraError, match=r"finetune-pictures\[timm\]"):
-        timm_library.require_timm()
+        made("mobilenetv1_100")

@@ -195,7 +195,7 @@ def test_files_of_another_kind(tmp_path: Path) -> None:
     (tmp_path / "weights.onnx").write_bytes(b"x")
     with pytest.raises(WeightsError, match=r"must be a \.pt, \.pth, \.safetensors file"):
         load(tmp_path / "weights.onnx")
-    with pytest.raises(WeightsError, match="no run directory with a best checkpoint"):
+    with pytest.raises(WeightsError, match="is not a run directory with a best checkpoint"):
         load(tmp_path)
 
 
@@ -207,6 +207,7 @@ def run_directory(root: Path, **changed: Any) -> Path:
         "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2],
     }  # fmt: skip
     card = {
+        "format": 1,
         "architecture": {"backbone": "squeezenet1_1"},
         "classes": ["cat", "dog"],
         "preprocessing": preprocessing | changed,
@@ -250,7 +251,7 @@ def test_a_run_of_another_backbone(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_run_with_an_impossible_card(tmp_path: Path, changed: dict[str, Any]) -> None:
     run = run_directory(tmp_path, **changed)
-    with pytest.raises(WeightsError, match=r"card\.json: is not the description"):
+    with pytest.raises(WeightsError, match=r"card\.json: preprocessing"):
         load(run)
 
 

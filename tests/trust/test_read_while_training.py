@@ -14,7 +14,7 @@ from finetune.checkpoint.card import ModelCard
 from finetune.checkpoint.storage import CARD, MODEL, save_checkpoint
 from finetune.errors import CheckpointError
 from finetune.image.preprocessing import Preprocessing
-from finetune.model import source_weights
+from finetune.model import run_weights
 from finetune.model.backbones import create
 from finetune.model.build import build
 from finetune.model.source_weights import load_source_weights
@@ -112,12 +112,12 @@ def test_replaced_all_the_time(save: Save, tmp_path: Path, monkeypatch: pytest.M
         load_trained(tmp_path)
 
 
-@pytest.mark.parametrize("at", ["find_damage", "_run_card", "read_file"])
+@pytest.mark.parametrize("at", ["find_damage", "read_run_card", "read_file"])
 def test_weights_of_a_run_that_trains(
     at: str, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(("a", "b"))
-    meanwhile(monkeypatch, source_weights, at, lambda: save(("x", "y", "z")), 2)
+    meanwhile(monkeypatch, run_weights, at, lambda: save(("x", "y", "z")), 2)
     module = create(BACKBONE)
     loaded = load_source_weights(module, BACKBONE, str(tmp_path))
     assert loaded.classes == ("x", "y", "z")

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.efficientnet import EfficientNet, MBConv, MBConvConfig
 
-NAME = "efficientnet_lite0"
 DROPOUT = 0.2
 STOCHASTIC_DEPTH = 0.2
 LAST_CHANNEL = 1280

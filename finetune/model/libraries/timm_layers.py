@@ -16,38 +16,40 @@ import torch
 from torch import Tensor, nn
 
 from finetune.errors import FinetuneError, UserError, first_line
-from finetune.model.layers.find import find_layers
+from finetune.model.layers import find
 from finetune.model.layers.modes import preserve_modes
 from finetune.model.layers.table import Layer, LayerTable
-from finetune.model.libraries.timm_library import classifiers
 
 log = logging.getLogger("finetune")
 
 
-def layers(name: str, module: nn.Module, *, tell: bool) -> LayerTable:
-    """The layers: by the forward graph where it can be traced, else by timm's own groups.
+def find_layers(name: str, module: nn.Module, head_paths: Sequence[str], *, warn: bool) -> LayerTable:
+    """Number the layers by the forward graph or, if the network cannot be traced, by timm's groups.
 
     Args:
-        tell: log which of the two it came to be, where it is the latter.
+        name: the backbone's name, for messages.
+        module: the network.
+        head_paths: its last layers.
+        warn: log a warning if the layers are timm's groups.
 
     Raises:
-        UserError: neither can be had.
+        UserError: the network cannot be traced and has no groups.
     """
-    paths = classifiers(name)
     try:
-        return find_layers(module, _head_path(paths))
+        return find.find_layers(module, _head_path(head_paths))
     except (FinetuneError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         if not hasattr(module, "group_matcher"):
             raise UserError(
-                f"{name} cannot be used: it cannot be traced ({first_line(error)}), and timm has no groups"
+                f"{name} cannot be used: it cannot be traced ({first_line(error)}), and timm does not group "
+                f"its parameters"
             ) from None
-    if tell:
+    if warn:
         log.warning(
-            "%s cannot be traced: timm's own groups of parameters are its layers. freeze, layer_decay and "
-            "head_lr_mult work; head.at, and computing a frozen prefix by itself, are not available",
+            "%s cannot be traced: its layers are timm's groups of parameters. freeze, layer_decay and "
+            "head_lr_mult work. head.at and cached features are not available.",
             name,
         )
-    return _by_groups(module, paths)
+    return _by_groups(module, head_paths)
 
 
 def with_output_shapes(module: nn.Module, table: LayerTable, image_size: int) -> LayerTable:

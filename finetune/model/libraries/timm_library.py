@@ -1,27 +1,179 @@
-"""Networks of timm, by the name ``timm:NAME``: created, described, and filled with weights.
-
-timm is an extra. Its networks go through the same code as torchvision's.
-"""
+"""timm's networks, named ``timm:NAME``. timm is an optional extra."""
 
 import contextlib
+import math
 import sys
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any, get_args
 
-from torch import Tensor, nn
+from torch import Tensor, hub, nn
 
 from finetune.errors import MissingExtraError, UserError, WeightsError, first_line
+from finetune.image.preprocessing import Interpolation, Preprocessing
+from finetune.model.layers.table import LayerTable
+from finetune.model.libraries import timm_layers
+from finetune.model.libraries.library import SOURCE_CLASSES, Backbone, PublishedWeights
+from finetune.model.libraries.torchvision_library import imagenet_classes
 from finetune.model.weights.adapt import Adapt
 from finetune.offline import because, is_offline
-from finetune.recipe.catalog import TIMM, suggest
+from finetune.recipe import catalog
 
 
-def require_timm() -> Any:
-    """The module ``timm``.
+class TimmLibrary:
+    """Every network of the installed timm."""
 
-    Raises:
-        MissingExtraError: it is not installed.
+    prefix = "timm"
+
+    def names(self) -> Sequence[str]:
+        return _require_timm().list_models()  # type: ignore[no-any-return]
+
+    def backbone(self, name: str) -> Backbone:
+        timm, own = _require_timm(), catalog.split_name(name)[1]
+        if not timm.is_model(own):
+            raise UserError(f"timm {timm.__version__} has no {own!r}.{catalog.suggest(own, self.names())}")
+        return TimmBackbone(name, own)
+
+
+class TimmBackbone(Backbone):
+    """A network of timm.
+
+    Args:
+        name: as a recipe names it.
+        own: timm's name for it.
     """
+
+    def __init__(self, name: str, own: str) -> None:
+        self.name = name
+        self._own = own
+
+    @cached_property
+    def _config(self) -> Any:
+        """timm's description: input size, mean, classifier and so on."""
+        try:
+            found = _require_timm().get_pretrained_cfg(self._own)
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"{self.name}: {error}") from None
+        if found is None:
+            raise UserError(f"{self.name} cannot be used: timm does not describe its input")
+        return found
+
+    @property
+    def has_fixed_size(self) -> bool:
+        return bool(self._config.fixed_input_size)
+
+    @property
+    def _num_classes(self) -> int:
+        """Classes of the pretrained head; 0 without a head."""
+        count = self._config.num_classes
+        return SOURCE_CLASSES if count is None else int(count)
+
+    def create(
+        self, num_classes: int = SOURCE_CLASSES, *, image_size: int | None = None, auxiliary: bool = True
+    ) -> nn.Module:
+        options: dict[str, Any] = {"pretrained": False, "num_classes": num_classes}
+        if self.has_fixed_size and image_size is not None and image_size != self._config.input_size[-1]:
+            options["img_size"] = image_size
+        try:
+            module: nn.Module = _require_timm().create_model(self._own, **options)
+        except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+            raise UserError(f"{self.name} cannot be built ({first_line(error)})") from None
+        return module
+
+    def blueprint(
+        self, num_classes: int = SOURCE_CLASSES, *, image_size: int | None = None, auxiliary: bool = True
+    ) -> nn.Module:
+        # timm's constructors may compute with values, which the meta device does not have.
+        return self.create(num_classes, image_size=image_size)
+
+    def preprocessing(self, weights: str = "default") -> Preprocessing:
+        config = self._config
+        size = int(config.input_size[-1])
+        known = config.interpolation in get_args(Interpolation)
+        return Preprocessing(
+            image_size=size,
+            resize=math.floor(size / config.crop_pct),
+            resize_mode="squash" if config.crop_mode == "squash" else "shorter",
+            interpolation=config.interpolation if known else "bicubic",
+            mean=tuple(config.mean),
+            std=tuple(config.std),
+        )
+
+    def fetch_weights(self, weights: str = "default") -> PublishedWeights:
+        """Fetch timm's pretrained weights, from its cache or from its model hub."""
+        timm = _require_timm()
+        offline = is_offline()
+        try:
+            # timm's client prints to stdout, which is for data.
+            with (
+                contextlib.redirect_stdout(sys.stderr),
+                _no_download() if offline else contextlib.nullcontext(),
+            ):
+                module = timm.create_model(self._own, pretrained=True, num_classes=self._num_classes)
+        except Exception as error:
+            # The hub's client raises errors of many kinds.
+            why = (
+                f"are not in the cache, and were {because()}"
+                if offline
+                else f"could not be downloaded from timm's hub ({first_line(error)})"
+            )
+            raise WeightsError(
+                f"the weights of {self.name} {why}. Download the checkpoint elsewhere ({self._address()}) "
+                f"and set model.weights to the file, or to none; or use the backbone "
+                f"{catalog.DEFAULT_BACKBONE}, whose weights need no download."
+            ) from None
+        has_head = self._num_classes == SOURCE_CLASSES
+        classes = imagenet_classes() if has_head else None
+        return PublishedWeights(dict(module.state_dict()), self.name, classes, has_head=has_head)
+
+    def _address(self) -> str:
+        config = self._config
+        hub_page = f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else None
+        return hub_page or str(config.url or "no address")
+
+    def head_paths(self, path: str = "") -> Sequence[str]:
+        """Paths of the last layers: one, or several whose logits the network averages.
+
+        Raises:
+            UserError: timm names none.
+        """
+        given = self._config.classifier
+        paths = (given,) if isinstance(given, str) else tuple(given or ())
+        if not paths:
+            raise UserError(f"{self.name} cannot be used: timm names no classifier to replace")
+        return paths
+
+    def find_layers(
+        self, module: nn.Module, head_path: str | None = None, *, warn: bool = False
+    ) -> LayerTable:
+        return timm_layers.find_layers(self.name, module, self.head_paths(), warn=warn)
+
+    def with_output_shapes(self, module: nn.Module, table: LayerTable, image_size: int) -> LayerTable:
+        if table.body[0].cut is None:
+            return timm_layers.with_output_shapes(module, table, image_size)
+        return super().with_output_shapes(module, table, image_size)
+
+    def resizer(self, module: nn.Module) -> Adapt | None:
+        """Return timm's own function: it resamples position embeddings and tables of relative positions."""
+        resample = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
+        if resample is None:
+            return None
+
+        def resize(name: str, found: Tensor, own: Tensor) -> tuple[Tensor, str] | None:
+            if name.endswith(".weight") or found.ndim != own.ndim:
+                return None
+            # Each architecture has its own function, which fails in its own way on other entries.
+            with contextlib.suppress(
+                RuntimeError, ValueError, TypeError, AssertionError, AttributeError, LookupError
+            ):
+                fitted = resample({name: found.float()}, module)[name]
+                return fitted, f"resampled by timm from {tuple(found.shape)} to {tuple(own.shape)}"
+            return None
+
+        return resize
+
+
+def _require_timm() -> Any:
     try:
         import timm
     except ModuleNotFoundError:
@@ -29,135 +181,21 @@ def require_timm() -> Any:
     return timm
 
 
-def config(name: str) -> Any:
-    """timm's description of ``timm:NAME``: input size, mean, classifier and so on.
-
-    Raises:
-        MissingExtraError: timm is not installed.
-        UserError: it has no network of that name.
-    """
-    timm = require_timm()
-    own = name.removeprefix(TIMM)
-    if not timm.is_model(own):
-        raise UserError(f"timm {timm.__version__} has no {own!r}.{suggest(own, timm.list_models())}")
-    try:
-        found = timm.get_pretrained_cfg(own)
-    except (RuntimeError, ValueError) as error:
-        raise UserError(f"{name}: {error}") from None
-    if found is None:
-        raise UserError(f"{name}: timm does not describe its input, so it cannot be used")
-    return found
-
-
-def create(name: str, num_classes: int, image_size: int | None) -> nn.Module:
-    """The network with random weights, built for ``image_size`` where it is built for one size.
-
-    Raises:
-        MissingExtraError, UserError: as :func:`config`; or a size or head that it cannot have.
-    """
-    given = config(name)
-    options: dict[str, Any] = {"pretrained": False, "num_classes": num_classes}
-    if given.fixed_input_size and image_size is not None and image_size != given.input_size[-1]:
-        options["img_size"] = image_size
-    try:
-        module: nn.Module = require_timm().create_model(name.removeprefix(TIMM), **options)
-    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-        raise UserError(f"{name} cannot be built ({first_line(error)})") from None
-    return module
-
-
-def pretrained(name: str, num_classes: int) -> dict[str, Any]:
-    """The state of the network with timm's pretrained weights, from its cache or the hub it names.
-
-    Raises:
-        WeightsError: there are none, or they could not be fetched.
-    """
-    own = name.removeprefix(TIMM)
-    timm = require_timm()
-    forbidden = is_offline()
-    try:
-        # What is announced on stdout would be taken for data.
-        with (
-            contextlib.redirect_stdout(sys.stderr),
-            _cache_alone() if forbidden else contextlib.nullcontext(),
-        ):
-            module = timm.create_model(own, pretrained=True, num_classes=num_classes)
-    except Exception as error:
-        # The hub's client has errors of its own, of many kinds.
-        why = because() if forbidden else f"could not be had from timm's hub ({first_line(error)})"
-        raise WeightsError(
-            f"the weights of {name} {'are not there, and were ' if forbidden else ''}{why}. Fetch its "
-            f"checkpoint elsewhere ({_address(name)}) and set model.weights to the file, or to none; or take "
-            f"the backbone efficientnet_lite0, whose weights need no download."
-        ) from None
-    return dict(module.state_dict())
-
-
 @contextlib.contextmanager
-def _cache_alone() -> Iterator[None]:
-    """Within, the hub's client and torch's read what is kept, and fetch nothing."""
-    import torch
+def _no_download() -> Iterator[None]:
+    """Let timm and the hub's client read their caches, and make every download fail."""
 
     def refuse(url: str, *_: Any, **__: Any) -> None:
         raise OSError(f"{url}: {because()}")
 
-    fetches = torch.hub.download_url_to_file
-    timm_hub = sys.modules.get("timm.models._hub")
-    own = getattr(timm_hub, "download_url_to_file", None)
-    hub = sys.modules.get("huggingface_hub.constants")
-    before = getattr(hub, "HF_HUB_OFFLINE", None)
-    torch.hub.download_url_to_file = refuse
-    try:
-        if own is not None:
-            timm_hub.download_url_to_file = refuse  # type: ignore[union-attr]
-        if hub is not None:
-            hub.HF_HUB_OFFLINE = True  # type: ignore[attr-defined]
+    places = [
+        (hub, "download_url_to_file", refuse),
+        (sys.modules.get("timm.models._hub"), "download_url_to_file", refuse),
+        (sys.modules.get("huggingface_hub.constants"), "HF_HUB_OFFLINE", True),
+    ]
+    with contextlib.ExitStack() as stack:
+        for module, attribute, value in places:
+            if hasattr(module, attribute):
+                stack.callback(setattr, module, attribute, getattr(module, attribute))
+                setattr(module, attribute, value)
         yield
-    finally:
-        torch.hub.download_url_to_file = fetches
-        if own is not None:
-            timm_hub.download_url_to_file = own  # type: ignore[union-attr]
-        if hub is not None:
-            hub.HF_HUB_OFFLINE = before  # type: ignore[attr-defined]
-
-
-def _address(name: str) -> str:
-    """Where timm has the weights from."""
-    given = config(name)
-    return f"https://huggingface.co/{given.hf_hub_id}" if given.hf_hub_id else str(given.url or "no address")
-
-
-def resizer(module: nn.Module) -> Adapt | None:
-    """How timm fits a checkpoint's entries to the network's image size; None where it has no way.
-
-    Position embeddings and tables of relative positions are resampled; kernels are left alone.
-    """
-    own_way = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
-    if own_way is None:
-        return None
-
-    def resize(name: str, found: Tensor, own: Tensor) -> tuple[Tensor, str] | None:
-        if name.endswith(".weight") or found.ndim != own.ndim:
-            return None
-        # Each architecture has its own code for this, which fails in its own way on what is not its own.
-        with contextlib.suppress(
-            RuntimeError, ValueError, TypeError, AssertionError, AttributeError, LookupError
-        ):
-            fitted = own_way({name: found.float()}, module)[name]
-            return fitted, f"resampled by timm from {tuple(found.shape)} to {tuple(own.shape)}"
-        return None
-
-    return resize
-
-
-def classifiers(name: str) -> tuple[str, ...]:
-    """Paths of the last layers: one, or several whose logits the network itself puts together.
-
-    Raises:
-        UserError: timm names none.
-    """
-    given = config(name).classifier
-    paths = (given,) if isinstance(given, str) else tuple(given or ())
-    if not paths:
-        raise UserError(f"{name}: timm names no classifier of it, so it has no head to swap")
-    return paths

@@ -1,36 +1,30 @@
-"""A network for other images than its source's: another number of channels, another size.
+"""Adapts a network and its weights to another number of channels or another image size.
 
-A first convolution for one channel is the sum of the source's three: it answers a grey image as the source
-answers that image in grey. Beyond three channels the colours repeat (R, G, B, R, ...), and each copy of a
-colour's kernel is divided by the number of its copies: an image whose colours repeat so is answered as the
-source answers the image itself.
-
-Position embeddings are laid out for one image size; for another they are resized bicubically as an image
-(Dosovitskiy et al. 2021, section 3.2), all but the class token's. timm resizes its networks' by itself.
+A first convolution for one channel is the sum of the source's three: its response to a grey image is the
+source's response to that image with three equal channels. For more than three channels the colours repeat (R,
+G, B, R, ...), and each kernel of a colour is divided by the number of its copies: an image whose channels
+repeat in this way gets the source's response to its colours.
 """
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
 from finetune.errors import UserError
 
 COLOURS = 3
-_POSITIONS = "encoder.pos_embedding"
 
-# The network's name for an entry, the entry of the file, and the network's own -> what to load in place of
-# the entry and what was done to it, or None where nothing can be.
+# Called with an entry's name, the file's tensor and the network's. Returns the tensor to load instead and a
+# description of the change, or None if the entry cannot be adapted.
 Adapt = Callable[[str, Tensor, Tensor], tuple[Tensor, str] | None]
 
 
 def first_convolution(module: nn.Module) -> str:
-    """Path of the convolution that sees the image.
+    """Find the path of the convolution that takes the image.
 
     Raises:
-        UserError: there is none that takes three channels.
+        UserError: no convolution takes three channels.
     """
     for path, each in module.named_modules():
         if isinstance(each, nn.Conv2d) and each.in_channels == COLOURS and each.groups == 1:
@@ -41,7 +35,7 @@ def first_convolution(module: nn.Module) -> str:
 
 
 def set_in_channels(module: nn.Module, in_channels: int) -> str:
-    """Let a network of three channels take ``in_channels``; returns its first convolution's path."""
+    """Make a network of three channels take ``in_channels``, and return its first convolution's path."""
     path = first_convolution(module)
     convolution = module.get_submodule(path)
     assert isinstance(convolution, nn.Conv2d)
@@ -52,7 +46,7 @@ def set_in_channels(module: nn.Module, in_channels: int) -> str:
 
 
 def with_channels(weight: Tensor, in_channels: int) -> Tensor:
-    """A convolution's weight (D, 3, h, w) for ``in_channels`` channels, as the top of this module says."""
+    """Convert a convolution's weight (D, 3, h, w) to (D, in_channels, h, w), as described above."""
     if in_channels == 1:
         return weight.sum(1, keepdim=True)
     colours = [channel % COLOURS for channel in range(in_channels)]
@@ -61,7 +55,7 @@ def with_channels(weight: Tensor, in_channels: int) -> Tensor:
 
 
 def repeated(values: tuple[float, ...], in_channels: int) -> tuple[float, ...]:
-    """A mean or standard deviation per channel, for another number of channels: averaged, or repeated."""
+    """Average (for one channel) or repeat a mean or standard deviation per channel."""
     if len(values) == in_channels:
         return values
     if in_channels == 1:
@@ -69,32 +63,18 @@ def repeated(values: tuple[float, ...], in_channels: int) -> tuple[float, ...]:
     return tuple(values[channel % len(values)] for channel in range(in_channels))
 
 
-def adapter(module: nn.Module, first: str | None, resize: Adapt | None = None) -> Adapt:
-    """How entries of the source's shapes become ``module``'s.
+def adapter(first_conv: str | None, resize: Adapt | None = None) -> Adapt:
+    """Build the function that adapts entries of the source's shape.
 
     Args:
-        module: the network, made for its own channels and size.
-        first: path of its first convolution, where its number of channels is not the source's.
-        resize: what fits entries to another image size; None: torchvision's way, for a ViT of its own.
+        first_conv: path of the first convolution if its number of channels changed, else None.
+        resize: adapts entries to another image size.
     """
-    if resize is None and isinstance(module, VisionTransformer):
-        resize = _interpolated
-    return partial(_adapt, None if first is None else f"{first}.weight", resize)
 
+    def adapt(name: str, found: Tensor, own: Tensor) -> tuple[Tensor, str] | None:
+        is_kernel = first_conv is not None and name == f"{first_conv}.weight"
+        if is_kernel and found.ndim == own.ndim == 4 and found.shape[1] == COLOURS:
+            return with_channels(found, own.shape[1]), f"{COLOURS} channels became {own.shape[1]}"
+        return None if resize is None else resize(name, found, own)
 
-def _adapt(
-    kernel: str | None, resize: Adapt | None, name: str, found: Tensor, own: Tensor
-) -> tuple[Tensor, str] | None:
-    if name == kernel and found.ndim == own.ndim == 4 and found.shape[1] == COLOURS:
-        return with_channels(found, own.shape[1]), f"{COLOURS} channels became {own.shape[1]}"
-    return None if resize is None else resize(name, found, own)
-
-
-def _interpolated(name: str, found: Tensor, own: Tensor) -> tuple[Tensor, str] | None:
-    if name != _POSITIONS or found.ndim != 3 or found.shape[2] != own.shape[2]:
-        return None
-    before, after = (round((each.shape[1] - 1) ** 0.5) for each in (found, own))
-    if before < 1 or found.shape[1] != before**2 + 1:
-        return None
-    state = interpolate_embeddings(after, 1, {name: found.float()})
-    return state[name], f"interpolated from {before} x {before} places to {after} x {after}"
+    return adapt

@@ -1,7 +1,7 @@
-"""The entries of a foreign checkpoint, matched with a network's by name, kind and shape, and accounted for.
+"""Matches the entries of a foreign checkpoint with a network's by name, type and shape, and loads them.
 
-Nothing is loaded in silence: a :class:`LoadReport` tells what was loaded, what kept its initial value and
-what was not used, and why; too small a share is an error.
+Nothing is loaded silently: a :class:`LoadReport` lists what was loaded, what kept its initial value, what was
+not used, and why. If too small a share matches, that is an error.
 """
 
 import math
@@ -20,74 +20,80 @@ from finetune.model.weights.adapt import Adapt
 from finetune.model.weights.load_report import LoadReport
 from finetune.model.weights.renaming import behind_wrappers, proposed, renamed, uses, wrapping
 
-# Names that torchvision gave up since it published the files.
+# Names in files that torchvision published before it renamed the modules.
 _FORMER_NAMES = (
     (re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\."), r"\1\2."),
     (re.compile(r"\.mlp\.linear_1\."), ".mlp.0."),
     (re.compile(r"\.mlp\.linear_2\."), ".mlp.3."),
-    # A part that was trained on several devices, or compiled, within a network that was not.
+    # One module of the network was wrapped for several devices, or compiled.
     (re.compile(r"\.(?:module|_orig_mod)\."), "."),
 )
 _DEEPEST_WRAPPER = 4
-# What a moving average of the weights is called; a self-distilling network's teacher is one.
+# Names of moving averages of the weights. The teacher of self-distillation is one.
 _AVERAGES = ("ema", "averag", "teacher")
 _COUNTER = "num_batches_tracked"
 _UNKNOWN = "the network has no such entry"
 _ABSENT = "not in the file"
-# How the reason begins why whole numbers do not serve as weights.
+# Begins the reason for a mismatch between whole numbers and floating point.
 _OTHER_KIND = "it is"
 
 
+@dataclass(frozen=True)
+class MatchRules:
+    """How entries of a file match entries of a network.
+
+    Attributes:
+        min_share: the least share of the body's parameters that must be loaded, 0 to 1.
+        with_head: load the head too (same classes). Otherwise its entries are not loaded.
+        rename: prefixes of the file's names and their replacements. The rules apply one after the other, to
+            the name in the file or to the name without the prefixes of known wrappers.
+        adapt: adapts an entry of another shape to the network's.
+    """
+
+    min_share: float
+    with_head: bool = False
+    rename: Mapping[str, str] = field(default_factory=dict)
+    adapt: Adapt | None = None
+
+
 def load_matching(
-    module: nn.Module,
-    table: LayerTable,
-    content: Any,
-    *,
-    where: str,
-    min_share: float,
-    with_head: bool = False,
-    rename: Mapping[str, str] | None = None,
-    adapt: Adapt | None = None,
+    module: nn.Module, table: LayerTable, content: Any, file: str, rules: MatchRules
 ) -> LoadReport:
-    """Load what matches from a checkpoint's content into ``module``: all that is accepted, or nothing.
+    """Load the entries of a checkpoint that match into ``module``: all that are accepted, or none.
 
     Args:
         module: the network, still with the head that ``table`` describes.
+        table: the layers of the network.
         content: what was read from the file: names to tensors, perhaps inside wrappers.
-        where: names the file in errors.
-        min_share: the least share of the body's parameters that must be loaded.
-        with_head: load the head too (same classes); otherwise its entries are left out on purpose.
-        rename: prefixes of the file's names and what they become. The rules are applied one after the
-            other, to the name as it stands in the file or as it is behind a wrapper's usual prefix.
-        adapt: how an entry of another shape may become the network's.
+        file: names the file in errors.
+        rules: what counts as a match.
 
     Raises:
-        WeightsError: no entries, too small a share of them, or values of another kind or not finite.
+        WeightsError: there are no entries, too few match, or values are of another kind or not finite.
     """
     candidates = list(_entries(content))
     if not candidates:
         kind = type(content).__name__
-        raise WeightsError(f"{where}: holds no tensors by name (it is a {kind}). A state_dict is needed.")
-    rules = dict(rename or {})
-    plans = [_plan(module, table, path, entries, with_head, rules, adapt) for path, entries in candidates]
-    # The first of the best: moving averages come first, since they are what a run is judged by.
+        raise WeightsError(f"{file}: holds no tensors by name (it is a {kind}). A state_dict is needed.")
+    plans = [_plan(module, table, path, entries, rules) for path, entries in candidates]
+    # max returns the first of equals. Moving averages come first, since a run is evaluated with them.
     plan = max(plans, key=lambda each: each.report.share)
     own = module.state_dict()
-    if plan.report.share < min_share:
+    if plan.report.share < rules.min_share:
         raise WeightsError(
-            f"{where}: does not fit. {plan.report.summary()}. At least {100 * min_share:g} % are needed "
-            f"(min_share). {_way_out(plan, own)}" + "".join(f"\n  {line}" for line in plan.report.lines())
+            f"{file}: does not fit. {plan.report.summary()}. At least {100 * rules.min_share:g} % are needed "
+            f"(min_share). {_remedy(plan, own)}" + "".join(f"\n  {line}" for line in plan.report.lines())
         )
     if wrong := [name for name, reason in plan.report.kept.items() if reason.startswith(_OTHER_KIND)]:
         raise WeightsError(
-            f"{where}: {wrong[0]} cannot be loaded: {plan.report.kept[wrong[0]]}. Is the file damaged?"
+            f"{file}: {wrong[0]} cannot be loaded: {plan.report.kept[wrong[0]]}. Is the file damaged?"
         )
-    # As the network will hold them: a number that is finite in 64 bits need not be so in 32.
+    # Checked in the network's type: a number that is finite in 64 bits may not be finite in 32.
     if bad := [
         source for name, (source, tensor) in plan.sources.items() if not _finite(tensor.to(own[name].dtype))
     ]:
         raise WeightsError(
-            f"{where}: {len(bad)} entries hold values that are not finite, such as {bad[0]}. Such weights "
+            f"{file}: {len(bad)} entries hold values that are not finite, such as {bad[0]}. Such weights "
             f"cannot be trained."
         )
     with torch.no_grad():
@@ -96,14 +102,14 @@ def load_matching(
     return plan.report
 
 
-def _way_out(plan: "_Plan", own: Mapping[str, Tensor]) -> str:
-    """What to do about a file that does not fit."""
+def _remedy(plan: "_Plan", own: Mapping[str, Tensor]) -> str:
+    """Suggest what to do about a file that does not fit."""
     missing = {name: own[name] for name, reason in plan.report.kept.items() if reason == _ABSENT}
     spare = {key: plan.entries[key] for key, reason in plan.report.unused.items() if reason == _UNKNOWN}
     rules = proposed(spare, missing)
     if not rules:
         least = math.floor(100 * plan.report.share) / 100
-        part = f" If a part is meant to do, set model.weights.min_share to {least:g}." if least else ""
+        part = f" To load a part of it, set model.weights.min_share to {least:g}." if least else ""
         return f"Is it a checkpoint of another backbone?{part}"
     text = ", ".join(f'"{prefix}": "{own_prefix}"' for prefix, own_prefix in rules)
     return f"Does it use other names? Try model.weights: {{path: ..., rename: {{{text}}}}}."
@@ -114,7 +120,7 @@ def _finite(tensor: Tensor) -> bool:
 
 
 def _entries(content: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Every mapping of names to tensors within ``content``, moving averages first."""
+    """Yield every mapping of names to tensors in ``content``, moving averages first."""
     if not isinstance(content, Mapping) or len(path) > _DEEPEST_WRAPPER:
         return
     inner = [key for key, value in content.items() if isinstance(key, str) and isinstance(value, Mapping)]
@@ -129,7 +135,7 @@ def _entries(content: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, di
 
 @dataclass
 class _Plan:
-    """Which of the file's ``entries`` goes where; ``sources``: own name to the file's name and tensor."""
+    """The assignment of a file's ``entries``. ``sources``: the file's name and tensor per network entry."""
 
     entries: Mapping[str, Tensor]
     sources: dict[str, tuple[str, Tensor]] = field(default_factory=dict)
@@ -137,39 +143,34 @@ class _Plan:
 
 
 def _plan(
-    module: nn.Module,
-    table: LayerTable,
-    wrapper: str,
-    entries: Mapping[str, Tensor],
-    with_head: bool,
-    rules: Mapping[str, str],
-    adapt: Adapt | None,
+    module: nn.Module, table: LayerTable, wrapper: str, entries: Mapping[str, Tensor], rules: MatchRules
 ) -> _Plan:
     own = module.state_dict()
     in_head = _head_entries(table, own)
-    targets = {key: _target(key, own, table.head.name, rules) for key in entries}
+    rename = dict(rules.rename)
+    targets = {key: _target(key, own, table.head.name, rename) for key in entries}
     foreign = ""
     if not any(name in own for name, _ in targets.values()) and (foreign := wrapping(entries, own)):
-        rules = {foreign: "", **rules}
-        targets = {key: _target(key, own, table.head.name, rules) for key in entries}
+        rename = {foreign: "", **rename}
+        targets = {key: _target(key, own, table.head.name, rename) for key in entries}
     usual = Counter(prefix for name, prefix in targets.values() if name is not None)
     plan = _Plan(entries)
     unused: dict[str, str] = {}
     differs: dict[str, str] = {}
     adapted: dict[str, str] = {}
-    # Of two entries for one name, the one among the larger family of names wins.
+    # If two entries have the same target, the one with the more common prefix is loaded.
     for key in sorted(entries, key=lambda each: -usual[targets[each][1]]):
         name, tensor = targets[key][0], entries[key]
         if name is None:
             unused[key] = _UNKNOWN
-        elif not with_head and (name in in_head or name.startswith(f"{table.head.name}.")):
-            unused[key] = "head: the new one starts afresh"
+        elif not rules.with_head and (name in in_head or name.startswith(f"{table.head.name}.")):
+            unused[key] = "head: replaced by a new one"
         elif name not in own:
             unused[key] = _UNKNOWN
         elif name in plan.sources:
-            unused[key] = f"{plan.sources[name][0]} was loaded in its place"
+            unused[key] = f"{plan.sources[name][0]} was loaded instead"
         elif reason := _mismatch(own[name], tensor):
-            other = adapt(name, tensor, own[name]) if adapt is not None else None
+            other = rules.adapt(name, tensor, own[name]) if rules.adapt is not None else None
             if other is None or _mismatch(own[name], other[0]):
                 unused[key] = differs[name] = reason
             else:
@@ -177,7 +178,9 @@ def _plan(
                 adapted[name] = other[1]
         else:
             plan.sources[name] = key, tensor
-    expected = [name for name in own if (with_head or name not in in_head) and not name.endswith(_COUNTER)]
+    expected = [
+        name for name in own if (rules.with_head or name not in in_head) and not name.endswith(_COUNTER)
+    ]
     kept = {name: differs.get(name, _ABSENT) for name in expected if name not in plan.sources}
     body = {name for layer in table.body for name in layer.parameters}
     total = sum(own[name].numel() for name in body)
@@ -191,16 +194,16 @@ def _plan(
         share,
         wrapper,
         prefix=foreign or (prefixes.most_common(1)[0][0] if prefixes else ""),
-        rename=uses(entries, rules),
+        rename=uses(entries, rename),
         sizes={name: tensor.numel() for name, tensor in own.items()},
         adapted=adapted,
-        source_head=_below(table.head.name, targets, entries),
+        source_head=_head_tensors(table.head.name, targets, entries),
         head=tuple(name for name in own if name in in_head),
     )
     return plan
 
 
-def _below(
+def _head_tensors(
     head: str, targets: Mapping[str, tuple[str | None, str]], entries: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
@@ -211,7 +214,7 @@ def _below(
 
 
 def _head_entries(table: LayerTable, own: Mapping[str, Tensor]) -> set[str]:
-    """Parameters of the head, and buffers of modules that the layers never call (auxiliary classifiers)."""
+    """The head's parameters, and buffers of modules outside the eval graph (auxiliary classifiers)."""
     body = {name for layer in table.body for name in layer.parameters}
     reached = {path for path, span in table.spans.items() if path and span[0] <= len(table.body)}
 
@@ -225,7 +228,7 @@ def _head_entries(table: LayerTable, own: Mapping[str, Tensor]) -> set[str]:
 def _target(
     key: str, own: Mapping[str, Tensor], head: str, rules: Mapping[str, str]
 ) -> tuple[str | None, str]:
-    """The network's name for a file's entry, with the prefix that had to go; a name below the head stays."""
+    """The network's name for a file's entry, or None, and the prefix that was removed from it."""
     given, _ = renamed(key, rules)
     prefix = ""
     for stripped in behind_wrappers(given):
