@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.data import processes
 from finetune.data.batches import reading
 from finetune.data.batches.batch import Batch
 from finetune.data.batches.loaders import TrainLoader, eval_batches
@@ -24,7 +23,8 @@ from finetune.data.batches.options import OnBadImage, ReadOptions, default_worke
 from finetune.data.batches.sampling import Sampler, Sampling
 from finetune.data.dataset import Split
 from finetune.data.images import FileImages
-from finetune.data.processes import serving
+from finetune.data.processes import pool
+from finetune.data.processes.child import in_worker
 from finetune.data.sources.named.drawn import draw_source
 from finetune.errors import BadImageError, DataError
 from finetune.image.preprocessing import Preprocessing
@@ -36,8 +36,8 @@ MIXER = BatchMixer(1.0, 1.0, 3)
 
 
 @pytest.fixture(autouse=True)
-def _told_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "_told", set())
+def _nothing_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_reported", set())
 
 
 @pytest.fixture(scope="module")
@@ -400,7 +400,7 @@ def test_processes_that_run_short_are_done_without(
     def short(self: reading.Reader, request: reading.ReadRequest) -> Any:
         nonlocal calls
         calls += 1
-        if serving() and calls > after:
+        if in_worker() and calls > after:
             raise error
         return read(self, request)
 
@@ -411,7 +411,7 @@ def test_processes_that_run_short_are_done_without(
     one, other = (list(eval_batches(split, PREPROCESSING, ReadOptions(4, n))) for n in (0, 2))
     assert all_same(one, other)
     assert set(multiprocessing.active_children()) == before
-    assert "could not go on" in caplog.text
+    assert "could not continue" in caplog.text
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="stops a process")

@@ -18,27 +18,29 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from finetune.data import processes as under_test
-from finetune.data.processes import Alive, Processes, is_shortage
+from finetune.data.processes import child, messages, pool
+from finetune.data.processes.callbacks import Heartbeat
+from finetune.data.processes.messages import is_shortage
+from finetune.data.processes.pool import ProcessPool, Wording
 from finetune.errors import FinetuneError
 
 forks = pytest.mark.skipif(sys.platform != "linux", reason="what is patched here reaches forked processes")
 LARGE = 300_000
 
 
-def double(task: int, alive: Alive) -> int:
+def double(task: int, heartbeat: Heartbeat) -> int:
     return 2 * task
 
 
-def pixels(task: int, alive: Alive) -> npt.NDArray[np.uint8]:
+def pixels(task: int, heartbeat: Heartbeat) -> npt.NDArray[np.uint8]:
     return np.full(LARGE + task, task, dtype=np.uint8)
 
 
-def length(task: bytes, alive: Alive) -> int:
+def length(task: bytes, heartbeat: Heartbeat) -> int:
     return len(task)
 
 
-def where(task: int, alive: Alive) -> int:
+def where(task: int, heartbeat: Heartbeat) -> int:
     return os.getpid()
 
 
@@ -50,16 +52,16 @@ class OddError(Exception):
 
 
 @pytest.fixture(autouse=True)
-def _told_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(under_test, "_told", set())
+def _nothing_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_reported", set())
 
 
 @pytest.fixture
-def started() -> Iterator[Callable[..., Processes[Any, Any]]]:
-    made: list[Processes[Any, Any]] = []
+def started() -> Iterator[Callable[..., ProcessPool[Any, Any]]]:
+    made: list[ProcessPool[Any, Any]] = []
 
-    def start(work: Callable[[Any, Alive], Any], count: int = 2, **options: Any) -> Processes[Any, Any]:
-        made.append(Processes(work, count, called="a helper", remedy="Try none.", **options))
+    def start(work: Callable[[Any, Heartbeat], Any], count: int = 2, **options: Any) -> ProcessPool[Any, Any]:
+        made.append(ProcessPool(work, count, Wording("a helper", "Try none."), **options))
         return made[-1]
 
     yield start
@@ -73,7 +75,7 @@ def started() -> Iterator[Callable[..., Processes[Any, Any]]]:
 def test_answers_come_in_order(count: int, tasks: int, started: Any) -> None:
     helpers = started(double, count)
     for _ in range(2):
-        assert list(helpers.answers(range(tasks))) == [2 * task for task in range(tasks)]
+        assert list(helpers.results(range(tasks))) == [2 * task for task in range(tasks)]
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
@@ -81,7 +83,7 @@ def test_however_they_are_started(method: Literal["fork", "spawn", "forkserver"]
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip("not here")
     helpers = started(where, 2, method=method)
-    found = list(helpers.answers(range(4)))
+    found = list(helpers.results(range(4)))
     assert found[:2] == found[2:]
     assert len({*found, os.getpid()}) == 3
 
@@ -89,46 +91,46 @@ def test_however_they_are_started(method: Literal["fork", "spawn", "forkserver"]
 @pytest.mark.parametrize("count", [0, 2])
 def test_answers_and_tasks_of_any_size(count: int, started: Any) -> None:
     """No pipe holds them: whoever writes has to wait for whoever reads, and never both for one another."""
-    for task, answer in enumerate(started(pixels, count).answers(range(12))):
+    for task, answer in enumerate(started(pixels, count).results(range(12))):
         assert answer.shape == (LARGE + task,)
         assert (answer == task).all()
         answer[0] = 255  # it may be written to
     sizes = [10 * LARGE, 0, 5 * LARGE, 1] * 3
-    assert list(started(length, count).answers([bytes(size) for size in sizes])) == sizes
+    assert list(started(length, count).results([bytes(size) for size in sizes])) == sizes
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_what_is_not_fetched_is_forgotten(count: int, started: Any) -> None:
     helpers = started(double, count)
     for fetched in range(6):
-        left = helpers.answers(range(10))
+        left = helpers.results(range(10))
         assert [next(left) for _ in range(fetched)] == [2 * task for task in range(fetched)]
         left.close()
-        assert list(helpers.answers(range(100, 105))) == [200, 202, 204, 206, 208]
+        assert list(helpers.results(range(100, 105))) == [200, 202, 204, 206, 208]
 
 
 def test_they_last_until_they_are_closed_and_start_again(started: Any) -> None:
     helpers = started(where, 2)
-    first = set(helpers.answers(range(4)))
-    assert set(helpers.answers(range(4))) == first
+    first = set(helpers.results(range(4)))
+    assert set(helpers.results(range(4))) == first
     helpers.close()
     assert not multiprocessing.active_children()
-    assert not set(helpers.answers(range(4))) & first
+    assert not set(helpers.results(range(4))) & first
 
 
 def test_what_is_done_with_answers_here(started: Any) -> None:
     for count in (0, 2):
-        assert list(started(double, count, finish=str).answers(range(3))) == ["0", "2", "4"]
+        assert list(started(double, count, finish=str).results(range(3))) == ["0", "2", "4"]
 
 
 # They fail.
 
 
-def raising(error: BaseException) -> Callable[[Any, Alive], Any]:
+def raising(error: BaseException) -> Callable[[Any, Heartbeat], Any]:
     """Fails at task 3, in a process of its own."""
 
-    def work(task: int, alive: Alive) -> int:
-        if task == 3 and under_test.serving():
+    def work(task: int, heartbeat: Heartbeat) -> int:
+        if task == 3 and child.in_worker():
             raise error
         return 2 * task
 
@@ -139,7 +141,7 @@ def raising(error: BaseException) -> Callable[[Any, Alive], Any]:
 @pytest.mark.parametrize("error", [ValueError("no such thing"), KeyError("key"), OSError(errno.EIO, "bad")])
 def test_an_error_is_the_one_that_was_raised(error: Exception, started: Any) -> None:
     with pytest.raises(type(error)) as caught:
-        list(started(raising(error)).answers(range(9)))
+        list(started(raising(error)).results(range(9)))
     assert str(caught.value) == str(error)
     assert "in work" in caught.value.__notes__[0]
 
@@ -147,7 +149,7 @@ def test_an_error_is_the_one_that_was_raised(error: Exception, started: Any) -> 
 @forks
 def test_an_error_that_cannot_travel_is_told(started: Any) -> None:
     with pytest.raises(RuntimeError, match=r"(?s)in work.*odd"):
-        list(started(raising(OddError(1, 2))).answers(range(9)))
+        list(started(raising(OddError(1, 2))).results(range(9)))
 
 
 @forks
@@ -166,11 +168,11 @@ def test_a_shortage_is_met_by_doing_without(
     assert is_shortage(error)
     helpers = started(raising(error))
     with caplog.at_level(logging.WARNING, "finetune"):
-        assert list(helpers.answers(range(9))) == [2 * task for task in range(9)]
-        assert list(helpers.answers(range(2))) == [0, 2]
+        assert list(helpers.results(range(9))) == [2 * task for task in range(9)]
+        assert list(helpers.results(range(2))) == [0, 2]
     assert not multiprocessing.active_children()
     (record,) = caplog.records
-    assert "a helper could not go on" in record.getMessage()
+    assert "a helper could not continue" in record.getMessage()
     assert "Try none." in record.getMessage()
 
 
@@ -214,8 +216,8 @@ def test_where_they_cannot_start_the_work_is_done_here(
     helpers = started(double, 2, method="fork" if hasattr(os, "fork") else None)
     with monkeypatch.context() as patched, caplog.at_level(logging.WARNING, "finetune"):
         patched.setattr(place, name, fails_after(after, error, getattr(place, name)))
-        assert list(helpers.answers(range(9))) == [2 * task for task in range(9)]
-    assert "a helper could not go on" in caplog.text
+        assert list(helpers.results(range(9))) == [2 * task for task in range(9)]
+    assert "a helper could not continue" in caplog.text
     assert not multiprocessing.active_children()
     if name not in ("fork", "pipe"):  # where Python itself leaves some open
         assert open_files() == before
@@ -226,7 +228,7 @@ def open_files() -> int:
     return len(list(folder.iterdir())) if folder.is_dir() else 0
 
 
-def die(task: Callable[[], None], alive: Alive) -> None:
+def die(task: Callable[[], None], heartbeat: Heartbeat) -> None:
     task()
 
 
@@ -235,8 +237,8 @@ def die(task: Callable[[], None], alive: Alive) -> None:
     ("number", "said"), [("SIGKILL", "SIGKILL"), ("SIGSEGV", "SIGSEGV"), ("SIGBUS", "SIGBUS"), (3, "with 3")]
 )
 def test_the_death_of_one_is_an_error_that_says_how(number: Any, said: str, started: Any) -> None:
-    def work(task: int, alive: Alive) -> int:
-        if task == 3 and under_test.serving():
+    def work(task: int, heartbeat: Heartbeat) -> int:
+        if task == 3 and child.in_worker():
             if isinstance(number, int):
                 os._exit(number)
             signal.signal(getattr(signal, number), signal.SIG_DFL) if number != "SIGKILL" else None
@@ -246,24 +248,24 @@ def test_the_death_of_one_is_an_error_that_says_how(number: Any, said: str, star
 
     helpers, got = started(work), []
     with pytest.raises(FinetuneError, match=rf"a helper died: .*{said}.*Try none\."):
-        got.extend(helpers.answers(range(9)))
+        got.extend(helpers.results(range(9)))
     assert not multiprocessing.active_children()
 
 
 @forks
 @pytest.mark.parametrize("parts", [0, 1, 2])
 def test_half_an_answer_is_none(parts: int, started: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = under_test._send
+    whole = messages.send
 
     def torn(to: socket.socket, frame: list[Any]) -> None:
-        if under_test.serving():
+        if child.in_worker():
             whole(to, frame[:parts])
             os._exit(0)
         whole(to, frame)
 
-    monkeypatch.setattr(under_test, "_send", torn)
+    monkeypatch.setattr(child, "send", torn)
     with pytest.raises(FinetuneError, match="a helper died"):
-        list(started(pixels).answers(range(4)))
+        list(started(pixels).results(range(4)))
 
 
 class EnoughError(Exception):
@@ -272,8 +274,8 @@ class EnoughError(Exception):
 
 @forks
 def test_a_wait_for_one_that_stands_still_can_be_ended(started: Any) -> None:
-    def work(task: int, alive: Alive) -> int:
-        if task == 3 and under_test.serving():
+    def work(task: int, heartbeat: Heartbeat) -> int:
+        if task == 3 and child.in_worker():
             os.kill(os.getpid(), signal.SIGSTOP)
         return task
 
@@ -286,49 +288,49 @@ def test_a_wait_for_one_that_stands_still_can_be_ended(started: Any) -> None:
             raise EnoughError
 
     with pytest.raises(EnoughError):
-        list(started(work).answers(range(9), check))
+        list(started(work).results(range(9), check))
 
 
 @forks
 def test_a_wait_for_one_that_stands_still_ends(
     started: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(under_test, "QUIET", 0.2)
-    monkeypatch.setattr(under_test, "STUCK", 0.5)
+    monkeypatch.setattr(pool, "QUIET", 0.2)
+    monkeypatch.setattr(pool, "STUCK", 0.5)
 
-    def work(task: int, alive: Alive) -> int:
-        if task == 3 and under_test.serving():
+    def work(task: int, heartbeat: Heartbeat) -> int:
+        if task == 3 and child.in_worker():
             os.kill(os.getpid(), signal.SIGSTOP)
         return 2 * task
 
     helpers = started(work)
     with (
         caplog.at_level(logging.WARNING, "finetune"),
-        pytest.raises(FinetuneError, match=r"a helper \(process [0-9]+\) has stood still.*Try none"),
+        pytest.raises(FinetuneError, match=r"a helper \(process [0-9]+\) has made no progress.*Try none"),
     ):
-        list(helpers.answers(range(9)))
-    assert "has not got on" in caplog.text
+        list(helpers.results(range(9)))
+    assert "After 0 seconds, this is an error" in caplog.text
     assert not multiprocessing.active_children()
 
 
 @forks
 def test_a_long_task_that_gets_on_is_waited_for(started: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(under_test, "STUCK", 1.0)
-    monkeypatch.setattr(under_test, "BEAT", 0.05)
+    monkeypatch.setattr(pool, "STUCK", 1.0)
+    monkeypatch.setattr(child, "BEAT", 0.05)
 
-    def work(task: int, alive: Alive) -> int:
+    def work(task: int, heartbeat: Heartbeat) -> int:
         for _ in range(25):
             time.sleep(0.1)
-            alive()
+            heartbeat()
         return task
 
-    assert list(started(work, 1).answers([7])) == [7]
+    assert list(started(work, 1).results([7])) == [7]
 
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs signals")
 def test_they_leave_signals_to_the_run(started: Any) -> None:
     helpers = started(where, 2)
-    answers = helpers.answers(range(40))
+    answers = helpers.results(range(40))
     first = {next(answers), next(answers)}
     for pid in first:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -339,23 +341,23 @@ def test_they_leave_signals_to_the_run(started: Any) -> None:
 @forks
 def test_a_process_that_was_forked_ends_none_of_them(started: Any) -> None:
     helpers = started(where, 2)
-    first = set(helpers.answers(range(4)))
+    first = set(helpers.results(range(4)))
     child = multiprocessing.get_context("fork").Process(target=helpers.close)
     child.start()
     child.join(30)
     assert child.exitcode == 0
-    assert set(helpers.answers(range(4))) == first
+    assert set(helpers.results(range(4))) == first
 
 
 LEFT = """
 import os, signal, sys, time
-from finetune.data.processes import Processes
+from finetune.data.processes.pool import ProcessPool, Wording
 
-def work(task, alive):
+def work(task, heartbeat):
     return os.getpid()
 
-helpers = Processes(work, 2, called="", remedy="")
-pids = set(helpers.answers(range(8)))
+helpers = ProcessPool(work, 2, Wording("", ""))
+pids = set(helpers.results(range(8)))
 print(*pids, flush=True)
 END
 """

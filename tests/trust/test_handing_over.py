@@ -79,7 +79,7 @@ def test_shared_memory_is_not_needed(
     words = ["train", recipe(workers=2), "--run-dir", run, "--device", "cpu"]
     code, _, err = ends(*words, before=before)
     assert code == 0, err
-    assert "could not go on" not in err
+    assert "could not continue" not in err
     assert metrics(run) == plain
     code, out, err = ends("eval", run, "--json", "--device", "cpu", before=before)
     assert code == 0, err
@@ -111,7 +111,7 @@ def test_few_descriptors(
     code, _, err = ends(*words, within=limit)
     assert code == 0, err
     assert "Traceback" not in err
-    assert ("a loader process could not go on (Too many open files)" in err) == (count <= 24)
+    assert ("a loader process could not continue (Too many open files)" in err) == (count <= 24)
     assert metrics(run) == plain
 
 
@@ -141,7 +141,7 @@ def test_no_more_processes_or_threads(
     words = ["train", recipe(workers=2), "--run-dir", run, "--device", "cpu"]
     code, _, err = ends(*words, program=("-c", NO_PROCESSES.replace("FAILS", fails)))
     assert code == 0, err
-    assert "a loader process could not go on" in err
+    assert "a loader process could not continue" in err
     assert metrics(run) == plain
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import pairwise
 
 from finetune.data.batches.batch import Batch, PixelBatch
@@ -15,7 +15,7 @@ from finetune.data.batches.sampling import Draw, Sampling
 from finetune.data.cache.decoded import DecodedCache
 from finetune.data.dataset import Split
 from finetune.data.keys import key
-from finetune.data.processes import do_nothing
+from finetune.data.processes.callbacks import Check, do_nothing
 from finetune.errors import BadImageError, DataError
 from finetune.image.preprocessing import Preprocessing
 from finetune.image.transforms import EvalTransform, TrainTransform, Transform
@@ -60,7 +60,7 @@ class TrainLoader:
         self._reader = Reader(split, transform)
         self._changes = FileChanges(split)
         self._normalize = Normalizer(transform.preprocessing, options.device)
-        self._processes = loader_processes(self._reader, options)
+        self._pool = loader_processes(self._reader, options)
         self._running: Generator[PixelBatch] | None = None
 
     @property
@@ -68,7 +68,7 @@ class TrainLoader:
         """The number of batches, the same in every epoch."""
         return len(self._bounds()) - 1
 
-    def epoch(self, epoch: int, start: int = 0, check: Callable[[], None] = do_nothing) -> Iterator[Batch]:
+    def epoch(self, epoch: int, start: int = 0, check: Check = do_nothing) -> Iterator[Batch]:
         """Load the batches of an epoch. A new call ends the epoch before it.
 
         Args:
@@ -85,7 +85,7 @@ class TrainLoader:
             self._running.close()
         cache = self._reader.cache
         requests = (_requests(self.split, draws, cache) for draws in self.draws(epoch, start))
-        self._running = read_batches(self._processes, requests, self._options.on_bad_image, check)
+        self._running = read_batches(self._pool, requests, self._options.on_bad_image, check)
         count, first_bad = 0, ""
         try:
             for number, batch in enumerate(self._running, start):
@@ -126,7 +126,7 @@ class TrainLoader:
         if self._running is not None:
             self._running.close()
             self._running = None
-        self._processes.close()
+        self._pool.close()
 
     def _finished(self, read: PixelBatch, epoch: int, number: int) -> Batch:
         if len(read.indices) == 1 and read.bad:
@@ -153,7 +153,7 @@ def eval_batches(
     options: ReadOptions,
     *,
     cache: DecodedCache | None = None,
-    check: Callable[[], None] = do_nothing,
+    check: Check = do_nothing,
 ) -> Iterator[Batch]:
     """Load the images of a split in order, preprocessed as for evaluation.
 
@@ -176,7 +176,7 @@ def read_draws(
     options: ReadOptions,
     *,
     cache: DecodedCache | None = None,
-    check: Callable[[], None] = do_nothing,
+    check: Check = do_nothing,
 ) -> Iterator[Batch]:
     """Load the images of ``draws`` in order, each with the augmentation of its key.
 
@@ -187,8 +187,8 @@ def read_draws(
     batches = -(-len(draws) // size)
     options = dataclasses.replace(options, workers=min(options.workers, batches))
     normalize = Normalizer(transform.preprocessing, options.device)
-    with loader_processes(Reader(split, transform, cache), options) as processes:
-        for batch in read_batches(processes, requests, options.on_bad_image, check):
+    with loader_processes(Reader(split, transform, cache), options) as pool:
+        for batch in read_batches(pool, requests, options.on_bad_image, check):
             if batch.newly_decoded is not None and cache is not None:
                 batch.newly_decoded.add_to(cache)
             yield normalize(batch)

@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -15,7 +15,9 @@ from finetune.data.batches.options import OnBadImage, ReadOptions
 from finetune.data.cache.decoded import CacheEntry, DecodedCache
 from finetune.data.dataset import Split
 from finetune.data.machine import cores
-from finetune.data.processes import Alive, Processes, do_nothing, serving
+from finetune.data.processes.callbacks import Check, Heartbeat, do_nothing
+from finetune.data.processes.child import in_worker
+from finetune.data.processes.pool import ProcessPool, Wording
 from finetune.errors import BadImageError
 from finetune.image.decode import suppress_warnings
 from finetune.image.pixels import Pixels
@@ -56,15 +58,15 @@ class Reader:
         self.transform = transform
         self.cache = cache
 
-    def read(self, requests: list[ReadRequest], alive: Alive = do_nothing) -> PixelBatch:
-        """Read the batch of ``requests``; call ``alive`` after each image."""
+    def read(self, requests: list[ReadRequest], heartbeat: Heartbeat = do_nothing) -> PixelBatch:
+        """Read the batch of ``requests``; call ``heartbeat`` after each image."""
         preprocessing = self.transform.preprocessing
         side, depth = preprocessing.image_size, preprocessing.depth
         pixels = np.empty((len(requests), side, side, depth), dtype=np.uint8)
         indices: list[int] = []
         erased, decoded, bad = [], [], []
         for request, base, is_new in self._bases(requests):
-            alive()
+            heartbeat()
             if isinstance(base, BadImageError):
                 bad.append(base)
                 continue
@@ -88,7 +90,7 @@ class Reader:
         A loader process decodes on one core. In the training process the other cores are idle until the
         batch is complete, so threads decode large images. Only this thread draws views.
         """
-        alone = serving() or not self.split.thread_safe or not self._are_large(requests)
+        alone = in_worker() or not self.split.thread_safe or not self._are_large(requests)
         count = 1 if alone else cores()
         if count == 1:
             for request in requests:
@@ -134,23 +136,25 @@ def _awaited(
     return (request, base.result(), True) if isinstance(base, Future) else (request, base, False)
 
 
-def loader_processes(reader: Reader, options: ReadOptions) -> Processes[list[ReadRequest], PixelBatch]:
+def loader_processes(reader: Reader, options: ReadOptions) -> ProcessPool[list[ReadRequest], PixelBatch]:
     """Loader processes that run ``reader``. With 0 workers, this process reads."""
-    return Processes(
+    return ProcessPool(
         reader.read,
         options.workers,
-        called="a loader process",
-        remedy="With data.workers: 0 there are none; a run that ended goes on with --resume.",
+        Wording(
+            "a loader process",
+            "data.workers: 0 does without loader processes. A run that ended continues with --resume.",
+        ),
         prepare=_use_one_thread,
         finish=PixelBatch.pin_memory if options.device.type == "cuda" else None,
     )
 
 
 def read_batches(
-    processes: Processes[list[ReadRequest], PixelBatch],
+    pool: ProcessPool[list[ReadRequest], PixelBatch],
     requests: Iterable[list[ReadRequest]],
     on_bad_image: OnBadImage,
-    check: Callable[[], None] = do_nothing,
+    check: Check = do_nothing,
 ) -> Generator[PixelBatch]:
     """Read one batch for each list of ``requests``.
 
@@ -161,7 +165,7 @@ def read_batches(
         BadImageError: an image cannot be read, and ``on_bad_image`` is "error".
         FinetuneError: a loader process died or hangs.
     """
-    for batch in processes.answers(requests, check):
+    for batch in pool.results(requests, check):
         if batch.bad and on_bad_image == "error":
             # A copy. The original would keep this frame, and with it the processes, alive.
             raise BadImageError(batch.bad[0].name, batch.bad[0].reason)

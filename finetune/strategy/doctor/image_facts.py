@@ -13,7 +13,8 @@ from PIL import Image
 
 from finetune.data.images import Images
 from finetune.data.machine import cores
-from finetune.data.processes import Alive, Processes
+from finetune.data.processes.callbacks import Heartbeat
+from finetune.data.processes.pool import ProcessPool, Wording
 from finetune.disk.regular import open_regular
 from finetune.errors import BadImageError
 from finetune.image.decode import orientation, read_image, upright_rgb
@@ -91,15 +92,17 @@ def look_at_all(images: Images, processes: int | None = None) -> Iterator[ImageF
         yield from (look(images, index) for index in range(count))
         return
     chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
-    with Processes(
+    with ProcessPool(
         functools.partial(_look_at_chunk, images),
         processes,
-        called="a process that looks at images",
-        remedy="With more memory, or more open files (`ulimit -n`), there are some.",
+        Wording(
+            "a process that looks at images",
+            "Allow more memory or more open files (`ulimit -n`) to use such processes.",
+        ),
         # Started anew and not forked: whoever calls may have threads.
         method="spawn",
     ) as started:
-        for looks in started.answers(chunks):
+        for looks in started.results(chunks):
             yield from looks
 
 
@@ -142,9 +145,9 @@ def _digest_of_file(path: Path) -> bytes:
         return b""
 
 
-def _look_at_chunk(images: Images, indices: range, alive: Alive) -> list[ImageFacts]:
+def _look_at_chunk(images: Images, indices: range, heartbeat: Heartbeat) -> list[ImageFacts]:
     looks = []
     for index in indices:
         looks.append(look(images, index))
-        alive()
+        heartbeat()
     return looks

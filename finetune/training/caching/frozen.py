@@ -13,7 +13,7 @@ from torch import nn
 from finetune.data.batches.batch import Batch
 from finetune.data.batches.loaders import eval_batches
 from finetune.data.batches.options import ReadOptions
-from finetune.data.processes import do_nothing
+from finetune.data.processes.callbacks import do_nothing
 from finetune.features.cached import CachedFeatures
 from finetune.features.cut import cut_network, suffix_graph
 from finetune.features.extract import Extractor
