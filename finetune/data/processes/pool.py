@@ -63,9 +63,8 @@ class ProcessPool(Generic[T, R]):
     results.
 
     Args:
-        work: takes a task and a heartbeat, which it calls now and then. It must be picklable, and so must
-        tasks
-            and results.
+        work: takes a task and a heartbeat, which it calls now and then. Work, tasks and results must be
+            picklable.
         count: the number of processes; with 0, this process does the work.
         wording: for messages.
         method: fork, spawn or forkserver; None takes Python's default.
