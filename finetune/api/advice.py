@@ -90,7 +90,7 @@ def advise(
 
     reporter = Reporter(progress)
     base = advice_base(os.fspath(source), backbone, override_flags(overrides), reporter)
-    measured = measure(base, device=device, tell=reporter.passing)
+    measured = measure(base, device=device, progress=reporter.passing)
     for note in measured.facts.notes:
         reporter.note("", note)
     return Advice.of(measured)

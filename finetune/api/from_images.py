@@ -113,14 +113,14 @@ class ImageTraining:
         from finetune.strategy.advice.rule import Strategy
 
         with self._interruptible() as tell:
-            begun = strategy.begin(base, device=self.device, tell=tell)
+            begun = strategy.begin(base, device=self.device, progress=tell)
         resumes = first is not None
         first = first or f"{remarks}{FIRST}{begun.recipe}".encode()
         self._fit(first, resume=resumes, leave_open=True)
         place = printable(self.run.path)
         self.reporter.note("", f"a first model is in {place}. Next: does more training pay?\n")
         with self._interruptible("the first model can be used as it is") as tell:
-            advice = strategy.advise(base, tell=tell, begun=begun)
+            advice = strategy.advise(base, progress=tell, begun=begun)
         self.reporter.advice(advice.reasons, advice.facts.cached, advice.facts.train)
         text = (remarks + advice.recipe).encode()
         # A head on other features, or no solved head at all, is not the first part of what is advised.

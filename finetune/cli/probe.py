@@ -86,7 +86,7 @@ def probe(
     place = run_dir or default
     # A run in a directory that the user names is replaced only on request.
     with open_progress() as progress, RunDir.open(place, overwrite=overwrite or run_dir is None) as run:
-        found = strategy.probe(recipe, wanted, device=device, tell=progress.reporter.features)
+        found = strategy.probe(recipe, wanted, device=device, progress=progress.reporter.features)
         _show(found, as_json)
         best = max(found, key=lambda depth: depth.winner.cv_top1)
         command = printable(" ".join(["finetune", *map(shlex.quote, sys.argv[1:])]))
@@ -151,7 +151,9 @@ def _compare(run: Path, device: str | None, as_json: bool) -> None:
     from finetune.training.trained import load_trained
 
     with open_progress() as progress:
-        before, after = before_and_after(load_trained(run), device=device, tell=progress.reporter.features)
+        before, after = before_and_after(
+            load_trained(run), device=device, progress=progress.reporter.features
+        )
     if as_json:
         rows = [
             {"when": when, **asdict(row)}

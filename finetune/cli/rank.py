@@ -64,7 +64,7 @@ def rank(
             output.note(f"\n{recipe.model.backbone}")
             return progress.reporter.features
 
-        found = strategy.rank(recipes, device=device, telling=announce)
+        found = strategy.rank(recipes, device=device, progress_of=announce)
     if as_json:
         output.data(json.dumps(found.to_dict(), indent=2, allow_nan=False))
     else:

@@ -23,7 +23,7 @@ from finetune.image.transforms import EvalTransform
 from finetune.model.backbones import create
 from finetune.model.layers.find import find_layers
 from finetune.recipe.load import minimal_recipe
-from finetune.strategy.advice.augmentations import transform_of, try_out
+from finetune.strategy.advice.augmentations import Originals, compare_copies, transform_of
 from finetune.strategy.advice.facts import Facts, Seconds, Tried
 from finetune.strategy.advice.measure import measure
 from finetune.strategy.advice.similarity import Shift, confidence, told_apart
@@ -34,7 +34,7 @@ def shift_of(mean: float, std: float) -> float:
     shift = Shift(nn.Sequential(norm))
     values = torch.randn(64, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     values = (values - values.mean((0, 2, 3), keepdim=True)) / values.std((0, 2, 3), keepdim=True)
-    with shift.watching():
+    with shift.recording():
         for part in (mean + std * values).split(10):
             norm(part)
     norm(100 * values)  # not watched, not counted
@@ -52,7 +52,7 @@ def test_the_shift_is_the_divergence_of_two_normal_distributions(mean: float, st
 def test_a_last_batch_of_one_value_a_channel_counts_too() -> None:
     norm = nn.BatchNorm1d(2, eps=1e-9).eval()
     shift = Shift(nn.Sequential(norm))
-    with shift.watching():
+    with shift.recording():
         for part in torch.tensor([[-1.0, 3.0], [1.0, 5.0], [3.0, 7.0]]).split(2):
             norm(part)
     variance = 8 / 3
@@ -92,7 +92,8 @@ def test_features_at_depths_are_those_of_the_layers(name: str) -> None:
     found = DepthExtractor(module, table, ks, size, 3)(images)
     folded = DepthExtractor(module, table, ks, size, 3, folded=True)(images)
     for k, features, quicker in zip(ks, found, folded, strict=True):
-        whole = prefix_graph(module, table, k)(images)
+        with torch.no_grad():
+            whole = prefix_graph(module, table, k)(images)
         axes = {2: (), 3: (1,), 4: (1, 2) if name == "swin_t" else (2, 3)}[whole.ndim]
         reference = whole.mean(axes) if axes else whole
         torch.testing.assert_close(features, reference, rtol=1e-5, atol=1e-6)
@@ -112,7 +113,8 @@ def test_a_cube_is_averaged_over_its_places() -> None:
     table = find_layers(module)
     k = next(layer.number for layer in table.body if layer.name.startswith("layer1"))
     image = torch.randn(1, 3, 256, 256)
-    whole = prefix_graph(module, table, k)(image)
+    with torch.no_grad():
+        whole = prefix_graph(module, table, k)(image)
     assert whole.shape == (1, 64, 64, 64)
     found = DepthExtractor(module, table, (k, k + 1), 256, 3)(image)
     torch.testing.assert_close(found[0], whole.mean((2, 3)))
@@ -173,7 +175,7 @@ def tried_out(
 ) -> Tried:
     folds = inner_folds(targets, 0)
     decay = choose_decay(LinearProblem(plain[best], targets, 3), folds).decay
-    return try_out(plain, copies, targets, folds, best=best, decay=decay, mirrored=mirrored)
+    return compare_copies(Originals(plain, targets, folds, best, decay), copies, mirrored=mirrored)
 
 
 def test_copies_like_the_originals_are_borne() -> None:

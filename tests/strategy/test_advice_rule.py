@@ -13,24 +13,19 @@ from hypothesis import strategies as st
 from finetune.errors import UserError
 from finetune.recipe.load import parse_recipe
 from finetune.strategy.advice.advise import base_recipe
+from finetune.strategy.advice.augmentation_rule import (
+    Verdict,
+    augmentations_to_try,
+    chosen_augmentations,
+    judge,
+)
 from finetune.strategy.advice.augmentations import AUGMENTATIONS
-from finetune.strategy.advice.duration import ONCE, expected_seconds, in_words
+from finetune.strategy.advice.duration import ONCE, expected_seconds, format_duration
 from finetune.strategy.advice.facts import Facts, Probed, Seconds, Tried
 from finetune.strategy.advice.reasons import explain
 from finetune.strategy.advice.recipe_text import write_recipe
-from finetune.strategy.advice.rule import (
-    RULE,
-    Similarity,
-    Strategy,
-    Verdict,
-    augmentation,
-    choose,
-    judge,
-    settle,
-    similarity,
-    total_epochs,
-    worth_trying,
-)
+from finetune.strategy.advice.rule import RULE, Similarity, Strategy, choose, similarity
+from finetune.strategy.advice.settings import choose_settings, total_epochs
 
 NEUTRAL = Tried(kept=0.95, gain=0.0, error=0.01, told=0.5, n=256)
 UNASKED = dataclasses.replace(NEUTRAL, told=None)
@@ -92,7 +87,7 @@ def test_one_witness_against_is_enough(changes: dict[str, Any], judged: Similari
 
 def test_what_is_further_from_the_source_moves_faster() -> None:
     rates = [
-        settle(Strategy.everything, facts(**changes)).lr
+        choose_settings(Strategy.everything, facts(**changes)).lr
         for changes in ({}, {"tops": (0.5, 0.6, 0.8, 0.79)}, {"shift": 0.5})
     ]
     assert rates == sorted(rates)
@@ -103,11 +98,11 @@ def test_what_is_further_from_the_source_moves_faster() -> None:
     ("tops", "k"), [((0.5, 0.6, 0.7, 0.8), 6), ((0.5, 0.6, 0.9, 0.8), 4), ((0.9, 0.8, 0.7, 0.6), 1)]
 )
 def test_layers_before_the_best_probe_are_general(tops: tuple[float, ...], k: int) -> None:
-    assert settle(Strategy.first_k, facts(tops=tops)).k == k
+    assert choose_settings(Strategy.first_k, facts(tops=tops)).k == k
 
 
 def test_more_images_take_fewer_epochs_and_let_the_statistics_follow() -> None:
-    few, many = (settle(Strategy.everything, facts(train=train)) for train in (100, 50_000))
+    few, many = (choose_settings(Strategy.everything, facts(train=train)) for train in (100, 50_000))
     assert few.epochs > many.epochs
     assert (few.batchnorm, many.batchnorm) == ("frozen", "train")
 
@@ -125,7 +120,7 @@ def test_val_decides_what_it_can_decide(right: float, near: bool) -> None:
             shift=0.05 if near else 0.5,
         )  # fmt: skip
         choice = choose(known)
-        chosen = settle(choice.strategy, known)
+        chosen = choose_settings(choice.strategy, known)
         tunes = choice.strategy is not Strategy.probe
         speak_on_val, speak_on_train = val * (1 - right), train * (1 - right)
         if speak_on_train < 5 - 1e-9:
@@ -161,7 +156,7 @@ def test_the_recipe_says_how_its_epoch_is_chosen() -> None:
     ):
         known = facts(**changes)
         choice = choose(known)
-        chosen = settle(choice.strategy, known)
+        chosen = choose_settings(choice.strategy, known)
         text = write_recipe(base_recipe("photos", "resnet18"), choice.strategy, chosen)
         recipe = parse_recipe(text, "advised.yaml")
         assert (recipe.train.select, recipe.train.early_stopping) == (select, patience)
@@ -171,17 +166,17 @@ def test_the_recipe_says_how_its_epoch_is_chosen() -> None:
     ("changes", "verdict", "said"),
     [
         ({}, Verdict.used, "unless"),
-        ({"told": 0.8}, Verdict.refused, "told from originals"),
+        ({"told": 0.8}, Verdict.refused, "distinguished from originals"),
         ({"told": None}, Verdict.used, "unless"),
         ({"gain": -0.05}, Verdict.refused, "costs more than 2 standard errors"),
         # Within the doubt, where the copies are well known; beyond it, where they are not.
         ({"gain": -0.015, "kept": 0.95}, Verdict.used, "unless"),
         ({"gain": -0.015, "kept": 0.5}, Verdict.refused, "more than 1 standard error"),
         # With so few images a classifier tells by chance what with many it does not.
-        ({"told": 0.75, "n": 43}, Verdict.used, "43 images can't tell"),
-        ({"told": 0.6, "n": 43}, Verdict.used, "43 images can't tell"),
-        ({"told": 0.95, "n": 43}, Verdict.refused, "told from originals"),
-        ({"told": 0.75, "n": 400}, Verdict.refused, "told from originals"),
+        ({"told": 0.75, "n": 43}, Verdict.used, "43 images are too few"),
+        ({"told": 0.6, "n": 43}, Verdict.used, "43 images are too few"),
+        ({"told": 0.95, "n": 43}, Verdict.refused, "distinguished from originals"),
+        ({"told": 0.75, "n": 400}, Verdict.refused, "distinguished from originals"),
     ],
 )
 def test_what_images_bear(changes: dict[str, Any], verdict: Verdict, said: str) -> None:
@@ -211,36 +206,36 @@ def test_the_rule_is_in_the_line() -> None:
     known = facts(tried=tried)
     choice = choose(known)
     lines = [
-        words for heading, words in explain(known, choice, settle(choice.strategy, known), 1.0)
+        words for heading, words in explain(known, choice, choose_settings(choice.strategy, known), 1.0)
         if heading == "augment"
     ]  # fmt: skip
     assert lines[0].startswith(
-        "not needed: turning by up to 15 degrees (rarely right, so used only if it gains"
+        "not needed: rotation by up to 15 degrees (rarely useful, so used only if it gains"
     )
-    assert lines[1].startswith("used: random crops (used unless learning from copies costs")
+    assert lines[1].startswith("used: random crops (used unless training on copies costs")
     assert "+2.3 points of accuracy, standard error 1.4" in lines[0]
 
 
 def test_augmentation_is_measured_where_something_is_tuned() -> None:
-    assert worth_trying(facts(train=30), 30) == ()
-    assert set(worth_trying(facts(), 256)) == set(AUGMENTATIONS)
+    assert augmentations_to_try(facts(train=30), 30) == ()
+    assert set(augmentations_to_try(facts(), 256)) == set(AUGMENTATIONS)
     # Of 20 images a probe gets four wrong: none that is rarely right could gain two standard errors.
-    assert set(worth_trying(facts(), 20)) == {"flip", "crop"}
+    assert set(augmentations_to_try(facts(), 20)) == {"flip", "crop"}
 
 
 def test_what_costs_without_need_is_left_out() -> None:
-    plain = augmentation(facts()).model_dump(exclude_defaults=True)
+    plain = chosen_augmentations(facts()).model_dump(exclude_defaults=True)
     assert plain == {"crop": "random_resized", "scale": (0.35, 1.0), "flip": True}
     helps = dataclasses.replace(NEUTRAL, gain=0.05)
-    assert augmentation(facts(tried=TRIED | {"rotation": helps})).rotation == 15.0
-    assert augmentation(facts(tried={})).model_dump(exclude_defaults=True) == {}
+    assert chosen_augmentations(facts(tried=TRIED | {"rotation": helps})).rotation == 15.0
+    assert chosen_augmentations(facts(tried={})).model_dump(exclude_defaults=True) == {}
 
 
 @pytest.mark.parametrize("strategy", Strategy)
 @pytest.mark.parametrize("changes", [{}, {"train": 30, "fewest": 2}, {"shift": 1.0, "train": 30_000}])
 def test_every_strategy_makes_a_recipe(strategy: Strategy, changes: dict[str, Any]) -> None:
     known = facts(**changes)
-    chosen = settle(strategy, known)
+    chosen = choose_settings(strategy, known)
     base = base_recipe("photos", "resnet18", ["seed=3", "data.image_size=96", "cache.limit=1GB"])
     text = write_recipe(base, strategy, chosen, explain(known, choose(known), chosen, 60.0))
     recipe = parse_recipe(text, "advised.yaml")
@@ -263,29 +258,29 @@ def test_every_strategy_makes_a_recipe(strategy: Strategy, changes: dict[str, An
 @settings(max_examples=60, deadline=None)
 def test_any_name_of_images_comes_back(name: str) -> None:
     base = base_recipe(name, "resnet18")
-    text = write_recipe(base, Strategy.probe, settle(Strategy.probe, facts()))
+    text = write_recipe(base, Strategy.probe, choose_settings(Strategy.probe, facts()))
     assert parse_recipe(text, "advised.yaml").data.source == name
 
 
 @pytest.mark.parametrize("override", ["train.batch_size=8", "model.head.hidden=3", "train.phases.0.epochs=2"])
 def test_what_the_advice_is_to_say_is_not_given(override: str) -> None:
-    with pytest.raises(UserError, match="that is for the advice to say"):
+    with pytest.raises(UserError, match="advice chooses this key"):
         base_recipe("photos", "resnet18", [override])
 
 
 def test_the_expected_time_adds_up() -> None:
     known = facts()
-    everything = settle(Strategy.everything, known)
+    everything = choose_settings(Strategy.everything, known)
     tests = 100 * 0.03
     epochs = everything.epochs * (600 * 0.07 + 60 * 0.03)
     assert expected_seconds(Strategy.everything, everything, known) == pytest.approx(ONCE + tests + epochs)
-    half = settle(Strategy.first_k, known)
+    half = choose_settings(Strategy.first_k, known)
     assert half.k == 6  # of eight, which take three quarters of the operations
     step = 0.01 + 0.75 * 0.02 + 0.25 * 0.06
     assert expected_seconds(Strategy.first_k, half, known) == pytest.approx(
         ONCE + tests + half.epochs * (600 * step + 60 * 0.03)
     )
-    probe = settle(Strategy.probe, known)
+    probe = choose_settings(Strategy.probe, known)
     assert expected_seconds(Strategy.probe, probe, known) == pytest.approx(ONCE + tests + 60 * 0.03)
 
 
@@ -293,24 +288,24 @@ def test_the_expected_time_adds_up() -> None:
     ("seconds", "words"),
     [(3, "about 10 seconds"), (44, "about 40 seconds"), (600, "about 10 minutes"), (9000, "about 2.5 hours")],
 )
-def test_times_in_words(seconds: float, words: str) -> None:
-    assert in_words(seconds) == words
+def test_times_format_duration(seconds: float, words: str) -> None:
+    assert format_duration(seconds) == words
 
 
 def test_the_reasons_have_the_numbers() -> None:
     known = facts(tried=TRIED | {"flip": dataclasses.replace(NEUTRAL, told=0.81)})
     choice = choose(known)
-    lines = explain(known, choice, settle(choice.strategy, known), 120.0)
+    lines = explain(known, choice, choose_settings(choice.strategy, known), 120.0)
     text = "\n".join(f"{heading}: {sentence}" for heading, sentence in lines)
     for words in (
         "600 training images in 4 classes of 150",
         "shifted by 0.05 nats",
         "right in 80.0 %",
         "layer 4: 60.0 %",
-        "refused: mirroring left and right (copies are told from originals",
+        "refused: mirroring left and right (copies are distinguished from originals",
         "used: random crops",
-        "81 % of copies and originals told apart",
-        "tuning ends after 4 epochs that are no better",
+        "81 % of copies and originals distinguished",
+        "tuning stops after 4 epochs without improvement",
         "weight decay 0.05, label smoothing 0.1",
         "about 2 minutes",
     ):
@@ -328,7 +323,7 @@ def test_facts_come_back_from_json_as_they_were() -> None:
 def test_epochs_are_those_of_the_whole_run(strategy: Strategy) -> None:
     """As many as training such a recipe counts: a head that is solved first is one of them."""
     known = facts()
-    settled = settle(strategy, known)
+    settled = choose_settings(strategy, known)
     recipe = parse_recipe(write_recipe(base_recipe("photos", "resnet18"), strategy, settled, ()), "r")
     epochs = total_epochs(strategy, settled)
     assert sum(phase.epochs for phase in recipe.train.phases) == epochs

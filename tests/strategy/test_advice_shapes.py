@@ -14,13 +14,13 @@ from PIL import Image
 
 from finetune.recipe.load import minimal_recipe
 from finetune.recipe.schema import AugmentSection, Recipe
-from finetune.strategy.advice import first_pass as first
-from finetune.strategy.advice import measure
+from finetune.strategy.advice import copies, first_pass
 from finetune.strategy.advice.facts import Facts, Probed, Seconds, Shapes, Sized
 from finetune.strategy.advice.reasons import explain
-from finetune.strategy.advice.rule import choose, settle
-from finetune.strategy.advice.shapes import WORDS, in_shape, measure_shapes, with_shape
-from finetune.strategy.probing.probe import frozen_recipe
+from finetune.strategy.advice.rule import choose
+from finetune.strategy.advice.settings import choose_settings
+from finetune.strategy.advice.shapes import STAGES, in_shape, measure_shapes, with_shape
+from finetune.strategy.probing.frozen_features import frozen_recipe
 from finetune.training.compute.precision import choose_compute, pick_device
 from finetune.training.setup.prepare import Setup, load_data, prepare
 
@@ -55,7 +55,7 @@ def measured(root: Path, *settings: str) -> tuple[Shapes, Recipe, Setup]:
     shapes = measure_shapes(recipe, setup, source.splits["train"], lambda *each: told.append(each))
     assert shapes is not None
     # What the first way is compared on is in a cache that the tests share.
-    assert {what for what, done, total in told if done == total} <= {WORDS[way] for way in shapes.sized}
+    assert {what for what, done, total in told if done == total} <= {STAGES[way] for way in shapes.sized}
     return shapes, with_shape(recipe, shapes), in_shape(recipe, setup, shapes)
 
 
@@ -109,7 +109,7 @@ def test_unreadable_images_and_classes_of_one(tmp_path: Path) -> None:
 
 
 def test_the_recipe_says_what_was_found(chdir_tmp: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "AUGMENTATIONS", {"flip": AugmentSection(flip=True)})
+    monkeypatch.setattr(copies, "AUGMENTATIONS", {"flip": AugmentSection(flip=True)})
     images(chdir_tmp / "photos", (160, 40), "end")
     words = ("--backbone", "shufflenet_v2_x0_5", "--set", "model.weights=none", "--set", "data.image_size=32")
     ended = cli("advise", "photos", *words, "--json")
@@ -128,7 +128,7 @@ def test_a_first_model_does_not_wait_for_it(
     soon: int, chdir_tmp: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of few images, unless they are better brought to size in another way, which begins anew."""
-    monkeypatch.setattr(first, "SOON", soon)
+    monkeypatch.setattr(first_pass, "SOON", soon)
     images(chdir_tmp / "photos", (160, 40), "end")
     words = ("--set", "model.backbone=shufflenet_v2_x0_5", "--set", "model.weights=none")
     ended = cli("train", "photos", *words, "--set", "data.image_size=32")
@@ -172,6 +172,6 @@ def test_only_a_clear_gain_is_followed(sized: dict[Any, Sized], best: str) -> No
     without = {name: value for name, value in facts.to_dict().items() if name != "shapes"}
     assert Facts.from_dict(without) == dataclasses.replace(facts, shapes=None)
     choice = choose(facts)
-    said = dict(explain(facts, choice, settle(choice.strategy, facts), 60.0))["shape"]
+    said = dict(explain(facts, choice, choose_settings(choice.strategy, facts), 60.0))["shape"]
     assert (f"chosen: data.resize_mode {best}" in said) == (best != "shorter")
     assert ("was not compared" in said) == (not sized)

@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from finetune.recipe.load import load_recipe
-from finetune.strategy.advice import advise, measure, rule
+from finetune.strategy.advice import advise, copies, measure, rule
+from finetune.strategy.advice import settings as advised_settings
 
 Cli = Callable[..., Any]
 TINY = ("--set", "data.image_size=32")
@@ -63,8 +64,8 @@ def test_a_class_of_few_images_is_no_obstacle(
     photos: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measure, "SAMPLE", 8)
-    monkeypatch.setattr(measure, "COPIED", 5)
-    monkeypatch.setattr(measure, "FEWEST_COPIED", 1)
+    monkeypatch.setattr(copies, "COPIED", 5)
+    monkeypatch.setattr(copies, "FEWEST_COPIED", 1)
     rare = photos / "train" / "rare"
     shutil.copytree(photos / "train" / "disc", rare)
     for split in ("val", "test"):
@@ -86,8 +87,8 @@ def test_a_class_of_few_images_is_no_obstacle(
     [
         (("nowhere",), "nowhere"),
         (("photos", "--backbone", "resnet81"), "Did you mean 'resnet18'?"),
-        (("photos", "--set", "train.batch_size=4"), "that is for the advice to say"),
-        (("photos", "-o", "no/such/folder.yaml"), "it does not exist"),
+        (("photos", "--set", "train.batch_size=4"), "advice chooses this key"),
+        (("photos", "-o", "no/such/folder.yaml"), "there is no folder"),
         (("photos", "--backbone", "squeezenet1_1", *UNTRAINED[2:], *TINY), "takes a map"),
     ],
 )
@@ -153,18 +154,18 @@ def test_the_head_comes_first_and_what_is_advised_goes_on_from_it(
     """Stopped while it is measured whether more training pays: there is a run that can be used."""
     undisturbed = cli("train", uncertain, *TINY, "--run-dir", "undisturbed")
     assert undisturbed.code == 0, undisturbed.err
-    assert undisturbed.err.index("the head is solved") < undisturbed.err.index("looked at more closely")
+    assert undisturbed.err.index("the head is solved") < undisturbed.err.index("at several depths")
     recipe = load_recipe(Path("undisturbed/recipe.yaml"))
     assert [phase.optimizer for phase in recipe.train.phases] == ["lbfgs", "adamw"]
     # Said once, though the run was begun and gone on with.
     assert undisturbed.err.count("network    efficientnet_lite0") == 1
 
-    def stop(recipe: object, first: object, tell: Callable[[str, int, int], None], *_: object) -> None:
+    def stop(first: object, recipe: object, progress: Callable[[str, int, int], None], *_: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)
-        tell("looked at more closely", 1, 2)
+        progress("at several depths", 1, 2)
 
     with monkeypatch.context() as patch:
-        patch.setattr(advise, "look_closer", stop)
+        patch.setattr(advise, "measure_after", stop)
         stopped = cli("train", uncertain, *TINY)
     assert stopped.code == 130
     assert "the first model can be used as it is" in stopped.err
@@ -193,7 +194,7 @@ def test_from_scratch_takes_the_place_of_the_first_model(
 ) -> None:
     scratch = rule.Row("always", lambda facts: True, rule.Strategy.scratch, "for the test")
     monkeypatch.setattr(rule, "RULE", (scratch,))
-    monkeypatch.setattr(rule, "epochs_for", lambda strategy, train: 2)
+    monkeypatch.setattr(advised_settings, "epochs_for", lambda strategy, train: 2)
     ended = cli("train", photos, *TINY)
     assert ended.code == 0, ended.err
     run = Path("runs/photos")

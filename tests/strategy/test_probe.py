@@ -14,6 +14,7 @@ from finetune.data.batches.options import ReadOptions
 from finetune.evaluation.evaluate import collect_logits
 from finetune.recipe.load import parse_recipe
 from finetune.strategy.probing import probe as strategy
+from finetune.strategy.probing.frozen_features import features_of
 from finetune.training.fit import fit
 from finetune.training.run.directory import RunDir
 from finetune.training.trained import load_trained
@@ -47,7 +48,7 @@ def test_the_saved_run_predicts_what_scikit_learn_predicts(
     import torch
 
     ours = collect_logits(trained.module, batches, torch.device("cpu")).logits.argmax(1)
-    features, *_ = strategy.features_of(depth.setup, "test")
+    features, *_ = features_of(depth.setup, "test")
     assert np.array_equal(ours, depth.winner.predict(features))
     report = json.loads(cli("eval", tmp_path / "run", "--json").out)
     assert report["n"] == 12

@@ -16,7 +16,7 @@ from finetune.features.extract import Extractor
 from finetune.recipe import catalog
 from finetune.recipe.load import parse_recipe
 from finetune.recipe.schema import Recipe
-from finetune.strategy.probing import probe as probing
+from finetune.strategy.probing import frozen_features
 from finetune.strategy.probing import rank as strategy
 from finetune.strategy.probing.rank import Ranked, agreement_with_probe, quick_scores, rank
 from finetune.training.setup.prepare import Setup
@@ -52,9 +52,9 @@ def planted(signal_strength: float, n: int = 120, d: int = 6) -> tuple[npt.NDArr
 def test_the_network_with_the_better_features_wins(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     strengths = dict(zip(SMALL, (0.1, 2.0, 0.6), strict=True))
 
-    def instead(setup: Setup, split: str, tell: Any) -> Any:
+    def instead(setup: Setup, split: str, progress: Any) -> Any:
         assert split == "train"
-        return probing.Rows(*planted(strengths[setup.recipe.model.backbone]), None)
+        return frozen_features.FeatureRows(*planted(strengths[setup.recipe.model.backbone]), None)
 
     monkeypatch.setattr(strategy, "features_of", instead)
     found = rank([recipe(shapes, name) for name in SMALL], device="cpu")
@@ -100,11 +100,11 @@ def test_only_train_is_read_and_the_rest_comes_from_the_cache(
     shapes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     splits = []
-    genuine = probing.features_of
+    genuine = frozen_features.features_of
 
-    def seen(setup: Setup, split: str, tell: Any) -> Any:
+    def seen(setup: Setup, split: str, progress: Any) -> Any:
         splits.append(split)
-        return genuine(setup, split, tell)
+        return genuine(setup, split, progress)
 
     monkeypatch.setattr(strategy, "features_of", seen)
     recipes = [recipe(shapes, name) for name in SMALL]
@@ -124,7 +124,9 @@ def test_only_train_is_read_and_the_rest_comes_from_the_cache(
 def test_the_cost_is_the_catalogues_at_the_catalogues_size(
     shapes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(strategy, "features_of", lambda *given: probing.Rows(*planted(1.0), None))
+    monkeypatch.setattr(
+        strategy, "features_of", lambda *given: frozen_features.FeatureRows(*planted(1.0), None)
+    )
     own = parse_recipe(f"data: {{source: {shapes}}}\nmodel: {{backbone: resnet18, weights: none}}", "r.yaml")
     (found,) = rank([own], device="cpu").ranked
     known = catalog.backbone("resnet18")

@@ -1,1 +1,1 @@
-"""Advice: what is measured of images and a source network, the rule that reads it, the recipe it writes."""
+"""Advice: measures images and a source network, and chooses how to fine-tune."""

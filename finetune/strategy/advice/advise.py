@@ -1,4 +1,4 @@
-"""Images to advice: the table of contents."""
+"""From images to advice: the table of contents."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,32 +7,38 @@ from typing import Any
 from finetune.errors import UserError
 from finetune.recipe.load import minimal_recipe, parse_recipe
 from finetune.recipe.schema import Recipe
+from finetune.strategy.advice.augmentation_rule import augmentations_to_try
 from finetune.strategy.advice.duration import expected_seconds
 from finetune.strategy.advice.facts import Facts
-from finetune.strategy.advice.first_pass import FirstPass, Tell, compute_for, first_pass, silent
-from finetune.strategy.advice.measure import look_closer
+from finetune.strategy.advice.first_pass import FirstPass, compute_for, first_pass
+from finetune.strategy.advice.measure import measure_after
+from finetune.strategy.advice.progress import OnStage, no_progress
 from finetune.strategy.advice.reasons import explain
 from finetune.strategy.advice.recipe_text import write_recipe
-from finetune.strategy.advice.rule import (
-    Choice,
+from finetune.strategy.advice.rule import Choice, Strategy, choose
+from finetune.strategy.advice.settings import (
     Settings,
-    Strategy,
-    choose,
-    of_solved_head,
-    settle,
+    choose_settings,
+    solved_head_settings,
     total_epochs,
-    worth_trying,
 )
 from finetune.strategy.advice.shapes import with_shape
 from finetune.training.compute.in_force import in_force
 
-# What may be given before there is advice, beside data, seed and cache.
-KNOWN = {"model": {"backbone", "weights", "in_channels"}, "train": {"precision", "threads"}}
+# The keys that the user may set before there is advice, besides data, seed and cache.
+ALLOWED = {"model": {"backbone", "weights", "in_channels"}, "train": {"precision", "threads"}}
 
 
 @dataclass(frozen=True)
 class Advice:
-    """What is advised: ``recipe`` is the text of a recipe file that says it, ``seconds`` what it takes."""
+    """Advice on one set of images.
+
+    Attributes:
+        facts: the measurements.
+        seconds: the expected duration of training.
+        reasons: headings and sentences, for people.
+        recipe: the text of a recipe file that carries the advice out.
+    """
 
     facts: Facts
     choice: Choice
@@ -57,66 +63,69 @@ class Advice:
 
 
 @dataclass(frozen=True)
-class Begun:
-    """Advice after the first pass of the images: ``recipe`` is the text of one for a first model.
+class FirstAdvice:
+    """Advice after the first pass: ``recipe`` is the text of a recipe for a first model.
 
-    Its only phase is the first one of nearly every advice, a solved head.
+    Its only phase is a solved head, which is also the first phase of nearly all advice.
     """
 
     first: FirstPass
     recipe: str
 
 
-def begin(recipe: Recipe, *, device: str | None = None, tell: Tell = silent) -> Begun:
-    """The first part of :func:`advise`, with its arguments and errors."""
+def begin(recipe: Recipe, *, device: str | None = None, progress: OnStage = no_progress) -> FirstAdvice:
+    """Run the first part of :func:`advise`; arguments and errors are the same."""
     compute = compute_for(recipe, device)
     with in_force(compute):
-        first = first_pass(recipe, compute, tell)
+        first = first_pass(recipe, compute, progress)
     splits = first.source.splits
-    settings = of_solved_head(len(splits["train"]), len(splits["val"]))
-    return Begun(first, write_recipe(with_shape(recipe, first.shapes), Strategy.probe, settings))
+    settings = solved_head_settings(len(splits["train"]), len(splits["val"]))
+    return FirstAdvice(first, write_recipe(with_shape(recipe, first.shapes), Strategy.probe, settings))
 
 
 def advise(
-    recipe: Recipe, *, device: str | None = None, tell: Tell = silent, begun: Begun | None = None
+    recipe: Recipe,
+    *,
+    device: str | None = None,
+    progress: OnStage = no_progress,
+    begun: FirstAdvice | None = None,
 ) -> Advice:
-    """Measure ``recipe``'s images and source network, and choose.
+    """Measure the images and source network of ``recipe``, and advise.
 
     Args:
-        recipe: its data, model, seed and cache count; what it says of training does not.
-        tell: as :func:`finetune.strategy.advice.measure.measure`.
-        begun: of :func:`begin` with the same recipe, to go on from.
+        recipe: only its data, model, seed and cache are used.
+        begun: from :func:`begin` with the same recipe, to continue from.
 
     Raises:
-        UserError: weights that cannot be had, or a network that cannot be cut.
-        DataError: the data cannot serve.
+        UserError: the weights are not available, or the network cannot be cut.
+        DataError: the data is unusable.
     """
-    first = (begun or begin(recipe, device=device, tell=tell)).first
+    first = (begun or begin(recipe, device=device, progress=progress)).first
     with in_force(first.compute):
-        facts = look_closer(recipe, first, tell, worth_trying)
+        facts = measure_after(first, recipe, progress, augmentations_to_try)
     recipe = with_shape(recipe, facts.shapes)
     choice = choose(facts)
-    settings = settle(choice.strategy, facts)
+    settings = choose_settings(choice.strategy, facts)
     seconds = expected_seconds(choice.strategy, settings, facts)
     reasons = tuple(explain(facts, choice, settings, seconds))
     text = write_recipe(recipe, choice.strategy, settings, reasons)
-    parse_recipe(text, "advice")  # a recipe that cannot be run is a fault here, and not at its user's
+    parse_recipe(text, "advice")  # an invalid recipe is our bug, and must not reach the user
     return Advice(facts, choice, settings, seconds, reasons, text)
 
 
 def base_recipe(source: str, backbone: str, overrides: Sequence[str] = ()) -> Recipe:
-    """A recipe that says which images and which network; how to train is what advice is asked for.
+    """Make a recipe of images and a network, with no training settings: advice chooses those.
 
     Raises:
         RecipeError: as :func:`finetune.recipe.load.minimal_recipe`.
-        UserError: ``overrides`` say more than that.
+        UserError: ``overrides`` set a key that advice chooses.
     """
     for override in overrides:
         path, _, _ = override.partition("=")
         section, _, rest = path.partition(".")
-        if section in KNOWN and rest.split(".")[0] not in KNOWN[section]:
+        if section in ALLOWED and rest.split(".")[0] not in ALLOWED[section]:
             raise UserError(
-                f"--set {path}: that is for the advice to say. Write it to a file, with `finetune advise "
+                f"--set {path}: advice chooses this key. Write the advice to a file with `finetune advise "
                 "SOURCE -o recipe.yaml`, and change it there."
             )
     return minimal_recipe(source, backbone, overrides=overrides, name="advice")

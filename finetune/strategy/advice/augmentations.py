@@ -1,19 +1,17 @@
-"""Which augmentations these images bear, measured on frozen features.
+"""The augmentations that advice considers, and the measurement of one on frozen features.
 
-Whether mirroring an image keeps its class depends on the classes: it does for hot dogs, it does not for
-digits and road signs. Two things are measured, on frozen features and on images that were held out. Can a
-classifier tell the copies from the originals? Where it can, such images do not occur among these (of
-mirroring: "visual chirality", Lin et al. 2020; in general a two-sample test, Lopez-Paz and Oquab 2017). And
-does a classifier of the classes that learns from copies too get worse on images as they are? It does where
-the copy of one class looks like another class.
+Whether a mirrored image keeps its class depends on the classes: a hot dog does, a digit or a road sign does
+not. Two things are measured on features of held-out images. First, can a classifier separate copies from
+originals? If so, such images do not occur among these (for mirroring: "visual chirality", Lin et al. 2020; in
+general a two-sample test, Lopez-Paz and Oquab 2017). Second, does a classifier that also trains on copies get
+worse on plain images? It does if the copy of one class looks like another class.
 """
 
-import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from finetune.data.holdout.folds import Folds
 from finetune.features.softmax import Features, Targets
@@ -24,8 +22,9 @@ from finetune.image.transforms import EvalTransform, TrainTransform
 from finetune.image.view import View
 from finetune.recipe.schema import AugmentSection, ColorJitter
 from finetune.strategy.advice.facts import Tried
+from finetune.strategy.advice.gain import paired_gain
 
-# What is tried, as a recipe would say it. Mirrored copies are mirrored all, in place of one in two.
+# As a recipe would write them. For the measurement, mirroring flips every copy instead of every other one.
 AUGMENTATIONS: Mapping[str, AugmentSection] = {
     "flip": AugmentSection(flip=True),
     "vertical_flip": AugmentSection(vertical_flip=True),
@@ -35,24 +34,23 @@ AUGMENTATIONS: Mapping[str, AugmentSection] = {
 }
 
 MIRRORING = frozenset({"flip", "vertical_flip"})
-# Shares of the features' total variance: weaker than that, a solution takes long and says no more.
+# Shares of the total variance. With a weaker decay, solving takes longer and changes nothing.
 LEAST_DECAY, DETECTOR_DECAY = 1e-4, 1e-3
 
 
 class Mirrored(EvalTransform):
-    """What evaluation sees, mirrored: the rows (axis 0) or the columns (axis 1) the other way round."""
+    """The transform of evaluation, mirrored along the rows (axis 0) or the columns (axis 1)."""
 
     def __init__(self, preprocessing: Preprocessing, axis: Literal[0, 1]) -> None:
         super().__init__(preprocessing)
         self._axis = axis
 
     def view(self, base: Pixels, key: int) -> View:
-        """The only one there is."""
         return super().view(np.flip(base, self._axis), key)
 
 
 def transform_of(name: str, preprocessing: Preprocessing) -> Mirrored | TrainTransform:
-    """What makes the copies for an entry of ``AUGMENTATIONS``."""
+    """Return the transform that makes the copies for an entry of ``AUGMENTATIONS``."""
     if name == "flip":
         return Mirrored(preprocessing, 1)
     if name == "vertical_flip":
@@ -60,70 +58,68 @@ def transform_of(name: str, preprocessing: Preprocessing) -> Mirrored | TrainTra
     return TrainTransform(AUGMENTATIONS[name], preprocessing)
 
 
-def try_out(
-    plain: Sequence[Features],
-    copies: Sequence[Features],
-    targets: Targets,
-    folds: Folds,
-    *,
-    best: int,
-    decay: float,
-    mirrored: bool,
-) -> Tried:
-    """Cross-validate linear classifiers, of the classes and of what is a copy.
+@dataclass(frozen=True, eq=False)
+class Originals:
+    """Plain images that copies are compared with.
+
+    Attributes:
+        features: (N, D) at each depth.
+        targets: (N,), classes from 0 on.
+        folds: from :func:`~finetune.data.holdout.folds.inner_folds`; one at least.
+        best: the depth at which a probe is best.
+        decay: of a classifier at that depth.
+    """
+
+    features: Sequence[Features]
+    targets: Targets
+    folds: Folds
+    best: int
+    decay: float
+
+
+def compare_copies(originals: Originals, copies: Sequence[Features], *, mirrored: bool) -> Tried:
+    """Cross-validate classifiers of the classes, and of originals against copies.
 
     Args:
-        plain, copies: by depth, (N, D) each, of the same images.
-        targets: (N,), classes from 0 on.
-        folds: of :func:`~finetune.data.holdout.folds.inner_folds`; one at least.
-        best: the depth at which the classes are told apart best.
-        decay: what a classifier of the classes at that depth is to be solved with.
-        mirrored: ask what is a copy; at each depth, since late features often know nothing of left and right.
+        copies: features (N, D) of the same images at each depth.
+        mirrored: also separate copies from originals. This is done at each depth, because late features often
+            ignore left and right.
     """
     told = None
     if mirrored:
-        told = max(_told(own, others, folds) for own, others in zip(plain, copies, strict=True))
-    return Tried(*_taught(plain[best], copies[best], targets, folds, decay), told, len(targets))
+        pairs = zip(originals.features, copies, strict=True)
+        told = max(_separability(plain, others, originals.folds) for plain, others in pairs)
+    kept, gain, error = _effect_on_classes(originals, copies[originals.best])
+    return Tried(kept, gain, error, told, len(originals.targets))
 
 
-def _taught(
-    plain: Features,
-    copies: Features,
-    targets: Targets,
-    folds: Folds,
-    decay: float,
-) -> tuple[float, float, float]:
-    """``kept``, ``gain`` and ``error`` of :class:`Tried`."""
+def _effect_on_classes(originals: Originals, copies: Features) -> tuple[float, float, float]:
+    """Measure ``kept``, ``gain`` and ``error`` of :class:`Tried`."""
+    plain, targets = originals.features[originals.best], originals.targets
     classes = int(targets.max()) + 1
-    decay = max(decay, LEAST_DECAY * total_variance(plain))
-    kept, without, with_them = (np.zeros(len(targets), dtype=bool) for _ in range(3))
-    for train, held in folds:
+    decay = max(originals.decay, LEAST_DECAY * total_variance(plain))
+    kept, without, with_copies = (np.zeros(len(targets), dtype=bool) for _ in range(3))
+    for train, held in originals.folds:
         alone = solve(LinearProblem(plain[train], targets[train], classes), decay, rough=True)
         both = np.concatenate([plain[train], copies[train]])
         taught = solve(LinearProblem(both, np.tile(targets[train], 2), classes), decay, rough=True)
         own = alone.logits(plain[held]).argmax(1)
         kept[held] = alone.logits(copies[held]).argmax(1) == own
         without[held] = own == targets[held]
-        with_them[held] = taught.logits(plain[held]).argmax(1) == targets[held]
-    return float(kept.mean()), *_difference(with_them, without)
+        with_copies[held] = taught.logits(plain[held]).argmax(1) == targets[held]
+    return float(kept.mean()), *paired_gain(with_copies, without)
 
 
-def _told(plain: Features, copies: Features, folds: Folds) -> float:
-    """How often a classifier tells which of the images and copies are copies, 0.5 by chance.
+def _separability(plain: Features, copies: Features, folds: Folds) -> float:
+    """Measure how often a classifier separates copies from originals, 0.5 by chance.
 
-    An image and its copy are on the same side, so that it never knows the one from the other.
+    An image and its copy are always in the same fold.
     """
-    decay, right = DETECTOR_DECAY * total_variance(plain), 0
+    decay, correct = DETECTOR_DECAY * total_variance(plain), 0
     for train, held in folds:
         both = np.concatenate([plain[train], copies[train]])
-        detector = solve(LinearProblem(both, np.repeat(np.arange(2), len(train)), 2), decay, rough=True)
-        right += int((detector.logits(plain[held]).argmax(1) == 0).sum())
-        right += int((detector.logits(copies[held]).argmax(1) == 1).sum())
-    return right / (2 * len(plain))
-
-
-def _difference(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> tuple[float, float]:
-    """How much more often the first is right, and that number's standard error."""
-    n, disagree = len(first), int((first != second).sum())
-    gain = float(first.mean() - second.mean())
-    return gain, math.sqrt(max(disagree / n - gain**2, 0.0) / n) if disagree else 0.0
+        problem = LinearProblem(both, np.repeat(np.arange(2), len(train)), 2)
+        detector = solve(problem, decay, rough=True)
+        correct += int((detector.logits(plain[held]).argmax(1) == 0).sum())
+        correct += int((detector.logits(copies[held]).argmax(1) == 1).sum())
+    return correct / (2 * len(plain))

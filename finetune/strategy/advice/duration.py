@@ -1,32 +1,33 @@
-"""How long an advised training takes on this machine, from what was measured of single images."""
+"""The expected duration of an advised training on this machine, from measured times per image."""
 
 from finetune.strategy.advice.facts import Facts
-from finetune.strategy.advice.rule import Settings, Strategy
+from finetune.strategy.advice.rule import Strategy
+from finetune.strategy.advice.settings import Settings
 
-# A solved head, saving, and the start of the program; what does not grow with the images.
+# The constant part, in seconds: starting, solving the head, saving.
 ONCE = 10.0
 
 
 def expected_seconds(strategy: Strategy, settings: Settings, facts: Facts) -> float:
-    """Of the whole run: reading, computing and judging, and test at the end. Good to a factor of two.
+    """Estimate the seconds of the whole run, evaluation included. Accurate to a factor of two.
 
-    Features of the head's phase are taken as kept, as they are after advice.
+    The features of the head's phase are assumed to be cached, as they are after advice.
     """
     seconds = facts.seconds
-    look = seconds.read + seconds.forward
-    once = ONCE + look * facts.test
+    evaluate = seconds.read + seconds.forward
+    once = ONCE + evaluate * facts.test
     if strategy is Strategy.probe:
-        return once + look * facts.val
+        return once + evaluate * facts.val
     if strategy is Strategy.head:
-        # Steps of a linear layer on kept features cost next to nothing.
-        return once + look * facts.val + 0.1 * settings.epochs
+        # Steps of a linear layer on cached features cost almost nothing.
+        return once + evaluate * facts.val + 0.1 * settings.epochs
     frozen = facts.shares[settings.k - 1] if settings.k else 0.0
     step = frozen * seconds.forward + (1 - frozen) * seconds.step
-    return once + settings.epochs * ((seconds.read + step) * facts.train + look * facts.val)
+    return once + settings.epochs * ((seconds.read + step) * facts.train + evaluate * facts.val)
 
 
-def in_words(seconds: float) -> str:
-    """``about 40 seconds``, ``about 7 minutes``, ``about 2.5 hours``."""
+def format_duration(seconds: float) -> str:
+    """Format seconds as ``about 40 seconds``, ``about 7 minutes`` or ``about 2.5 hours``."""
     if seconds < 90:
         return f"about {max(10, 10 * round(seconds / 10))} seconds"
     if seconds < 90 * 60:

@@ -1,4 +1,4 @@
-"""What is known of images and a source network before any training."""
+"""The facts that advice is based on: everything known before any training."""
 
 import math
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from finetune.image.preprocessing import ResizeMode
 
 @dataclass(frozen=True)
 class Probed:
-    """A linear classifier on the features after a layer: its cross-validated accuracy on ``n`` images."""
+    """The cross-validated accuracy of a linear classifier on the features after a layer, for ``n`` images."""
 
     layer: int
     name: str
@@ -19,21 +19,21 @@ class Probed:
 
     @property
     def error(self) -> float:
-        """The standard error of ``top1``; that of a coin at its ends, where the sample shows none."""
+        """The standard error of ``top1``; at least that of half an image, where no image is wrong."""
         return math.sqrt(max(self.top1 * (1 - self.top1), 0.25 / self.n) / self.n)
 
 
 @dataclass(frozen=True)
 class Tried:
-    """What an augmentation does to the features, on images that were not trained on.
+    """The effect of an augmentation on features of held-out images.
 
     Attributes:
-        kept: share of images that a classifier trained without it puts into the same class with it.
-        gain: what training on copies made by it as well adds to the accuracy on images as they are.
-        error: the standard error of ``gain``, from the images on which the two differ.
-        told: how often a classifier tells copies from originals, 0.5 by chance; asked of mirroring alone,
-            since other copies have edges that give them away.
-        n: how many images were copied; the most that are, where what was written down does not say.
+        kept: the share of images whose predicted class does not change with the augmentation.
+        gain: the gain in accuracy on plain images from training on augmented copies as well.
+        error: the standard error of ``gain``.
+        told: the accuracy of a classifier that separates copies from originals, 0.5 by chance. Measured for
+            mirroring only, because the edges of other copies give them away.
+        n: the number of images copied. Older files lack it; the default is the largest number.
     """
 
     kept: float
@@ -45,13 +45,13 @@ class Tried:
 
 @dataclass(frozen=True)
 class Sized:
-    """What one way of bringing images to size (``data.resize_mode``) is worth on frozen features.
+    """The value of one way to resize images (``data.resize_mode``), measured on frozen features.
 
     Attributes:
         top1: the cross-validated accuracy of a linear classifier.
-        gain: by how much that is more than with the weights' own way, on the same images.
-        error: the standard error of ``gain``, from the images on which the two differ.
-        n: of how many images; the most that are, where what was written down does not say.
+        gain: its gain over the weights' own way, on the same images.
+        error: the standard error of ``gain``.
+        n: the number of images. Older files lack it; the default is the largest number.
     """
 
     top1: float
@@ -62,15 +62,15 @@ class Sized:
 
 @dataclass(frozen=True)
 class Shapes:
-    """How far images are from square, and how they are best brought to size.
+    """The aspect ratios of the images, and the best way to resize them.
 
     Attributes:
-        n: so many images' sizes were read.
-        ratio: the median of longer to shorter side.
-        long: the share whose longer side is about one and a half times the shorter, or more.
-        shown: the mean share of an image's area that the network gets to see in the ``own`` way.
-        own: the way (``data.resize_mode``) that the weights or the recipe say.
-        sized: by way; empty where none was tried.
+        n: the number of images whose size was read.
+        ratio: the median ratio of the longer to the shorter side.
+        long: the share of images whose longer side is about one and a half times the shorter, or more.
+        shown: the mean share of an image's area that the network sees with ``own``.
+        own: the ``data.resize_mode`` of the weights or the recipe.
+        sized: the value of each way; empty if none was measured.
     """
 
     n: int
@@ -82,9 +82,9 @@ class Shapes:
 
     @property
     def best(self) -> ResizeMode:
-        """The way with the largest gain of those beyond twice their standard error; else their own.
+        """The way with the largest gain above twice its standard error; ``own`` if there is none.
 
-        Of two that are equal, ``pad``, which changes no proportions.
+        If two gains are equal, ``pad`` is preferred, because it keeps the proportions.
         """
         clear = {way: each.gain for way, each in self.sized.items() if each.gain > 2 * each.error}
         return max(clear, key=lambda way: (clear[way], way == "pad"), default=self.own)
@@ -92,7 +92,7 @@ class Shapes:
 
 @dataclass(frozen=True)
 class Seconds:
-    """Measured on this machine, of one image: to read it, one forward pass, one training step of all."""
+    """Times per image, measured on this machine: reading, a forward pass, a training step of all layers."""
 
     read: float
     forward: float
@@ -101,25 +101,26 @@ class Seconds:
 
 @dataclass(frozen=True)
 class Facts:
-    """All that the rule knows.
+    """The input of the rule.
 
     Attributes:
-        source: what the images are called.
-        classes, train, val, test: how many there are; ``test`` is 0 where there is no test split.
+        source: the name of the images.
+        classes, train, val, test: counts; ``test`` is 0 without a test split.
         fewest, most: training images of the smallest and the largest class.
-        backbone, weights: the source network, and where its weights came from.
+        backbone, weights: the source network, and the origin of its weights.
         image_size: in pixels.
-        depths: probes at rising depths, all on one sample; the last is after the last layer.
-        probe: after the last layer, on the training images.
-        shares: of the network's operations, those up to each layer, 0 to 1.
-        shift: of the BatchNorm statistics (:class:`finetune.strategy.advice.similarity.Shift`); None without.
-        confidence, told_apart: of the source's own predictions, as described there; None without a source
-            classifier.
-        tried: by name, what augmentations do; empty where none was measured, since nothing is tuned.
-        seconds: measured.
-        computed, cached: training images that went through the network now, and that the cache had.
-        shapes: how long images are; None where no size could be read.
-        notes: what a training says of how the images were read.
+        depths: probes at increasing depths, all on one sample; the last is after the last layer.
+        probe: the probe after the last layer, on the training images.
+        shares: the share of the network's operations up to each layer, 0 to 1.
+        shift: the shift of the BatchNorm statistics (:class:`finetune.strategy.advice.similarity.Shift`);
+            None without BatchNorm.
+        confidence, told_apart: from the source classifier's predictions, see
+            :mod:`finetune.strategy.advice.similarity`; None without a source classifier.
+        tried: the effect of each augmentation; empty if nothing is tuned.
+        seconds: times per image.
+        computed, cached: training images whose features were computed now, or were in the cache.
+        shapes: aspect ratios; None if no size could be read.
+        notes: remarks on how the images were read, which training prints as well.
     """
 
     source: str
@@ -147,17 +148,17 @@ class Facts:
 
     @property
     def layers(self) -> int:
-        """Of the body."""
+        """The number of layers of the body."""
         return len(self.shares)
 
     @property
     def per_class(self) -> float:
-        """Training images a class, on average."""
+        """The mean number of training images per class."""
         return self.train / self.classes
 
     @property
     def deeper(self) -> float:
-        """What the last layers add: the last probe's accuracy less the best of the shallower ones."""
+        """The accuracy that the last layers add: the last probe minus the best of the shallower ones."""
         return self.depths[-1].top1 - max((each.top1 for each in self.depths[:-1]), default=0.0)
 
     def to_dict(self) -> dict[str, Any]:
@@ -166,7 +167,7 @@ class Facts:
 
     @classmethod
     def from_dict(cls, entries: Mapping[str, Any]) -> Self:
-        """Read :meth:`to_dict` back, from JSON too."""
+        """Convert the result of :meth:`to_dict` back, also from JSON."""
         nested = {
             "depths": tuple(Probed(**each) for each in entries["depths"]),
             "probe": Probed(**entries["probe"]),

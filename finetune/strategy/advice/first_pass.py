@@ -1,48 +1,42 @@
-"""The first pass of the training images: all that a solved head needs, and where advice begins.
+"""The first pass of the training images: everything that a solved head needs, and the start of advice.
 
-Its features stay in the cache, so that the head is solved in seconds. It is a model that can be used while
-the rest is still measured.
+Its features stay in the cache, so a head can be solved in seconds. That head is a usable model while the rest
+is still being measured.
 """
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from finetune.data.dataset import Source
 from finetune.features.classifiers import require_two_per_class
 from finetune.recipe.schema import Recipe
 from finetune.strategy.advice.facts import Shapes
-from finetune.strategy.advice.sample import some_of
-from finetune.strategy.advice.shapes import WORDS, in_shape, measure_shapes
-from finetune.strategy.probing.probe import Rows, features_of, frozen_recipe
+from finetune.strategy.advice.progress import OnStage
+from finetune.strategy.advice.sample import stratified_sample
+from finetune.strategy.advice.shapes import STAGES, in_shape, measure_shapes
+from finetune.strategy.probing.frozen_features import FeatureRows, features_of, frozen_recipe
 from finetune.training.compute.precision import Compute, choose_compute, pick_device
 from finetune.training.setup.prepare import Setup, load_data, prepare
 
-# A linear classifier is cross-validated on so many images times classes at most, but for this many.
+# A linear classifier is cross-validated on at most this number of images times classes, but on at least
+# ``LEAST_PROBED`` images.
 PROBED, LEAST_PROBED = 400_000, 512
-# Of no more images than this there is a first model before it is known how they are best brought to size.
-# Of more, a pass in a way that is not gone on with would take longer than the comparison.
+# With at most this many images, there is a first model before the ways to resize are compared. With more, a
+# pass in a way that is then discarded would take longer than the comparison.
 SOON = 1_000
-
-# Gets what images go through the network for, how many are done, and how many there are.
-Tell = Callable[[str, int, int], None]
-
-
-def silent(what: str, done: int, total: int) -> None:
-    """Tell nobody."""
 
 
 @dataclass(frozen=True)
 class FirstPass:
-    """The source network and what it makes of the training images.
+    """The source network and its features of the training images.
 
     Attributes:
-        setup: how images are brought to size: in the best way of ``shapes``, or in the weights' own.
-        shapes: None where no size could be read.
-        compared: whether ``shapes`` were measured; otherwise that is still to be done.
-        probed: of so many images as a linear classifier is cross-validated on.
-        readable: so many training images can be read.
-        computed: of these, so many went through the network now; the cache had the others.
+        setup: resizes images in the best way of ``shapes``, or in the weights' own.
+        shapes: None if no size could be read.
+        compared: whether ``shapes`` have been measured.
+        probed: the images on which a linear classifier is cross-validated.
+        readable: the number of training images that can be read.
+        computed: the number of these that the network computed now; the others were in the cache.
     """
 
     compute: Compute
@@ -50,66 +44,66 @@ class FirstPass:
     setup: Setup
     shapes: Shapes | None
     compared: bool
-    probed: Rows
+    probed: FeatureRows
     readable: int
     computed: int
 
 
 def compute_for(recipe: Recipe, device: str | None) -> Compute:
-    """Where and how advice on ``recipe`` computes."""
+    """Choose where and how advice on ``recipe`` computes."""
     return choose_compute(pick_device(device), frozen_recipe(recipe, None).train)
 
 
-def first_pass(recipe: Recipe, compute: Compute, tell: Tell) -> FirstPass:
-    """All training images through the network, once. ``compute`` is in force.
+def first_pass(recipe: Recipe, compute: Compute, progress: OnStage) -> FirstPass:
+    """Compute the features of all training images once, with ``compute`` in force.
 
     Raises:
-        UserError: weights that cannot be had, or a network that cannot be cut.
-        DataError: the data cannot serve, or a class has fewer than two training images.
+        UserError: the weights are not available, or the network cannot be cut.
+        DataError: the data is unusable, or a class has fewer than two training images.
     """
     source = load_data(recipe.data, recipe.seed)
     train = source.splits["train"]
     require_two_per_class(train.targets, len(source.classes), train.groups)
     setup = prepare(frozen_recipe(recipe, None), source, compute)
     if len(train) <= SOON:
-        return _pass(recipe, source, setup, None, tell)
-    return _in_best_shape(recipe, source, setup, tell)
+        return _pass(recipe, source, setup, None, progress)
+    return _in_best_shape(recipe, source, setup, progress)
 
 
-def in_best_shape(recipe: Recipe, first: FirstPass, tell: Tell) -> FirstPass:
-    """``first`` with the images brought to size in the best way, if that was not looked for yet."""
-    return first if first.compared else _in_best_shape(recipe, first.source, first.setup, tell, first)
+def in_best_shape(recipe: Recipe, first: FirstPass, progress: OnStage) -> FirstPass:
+    """Return ``first`` with the images resized in the best way; compares the ways if this is still to do."""
+    return first if first.compared else _in_best_shape(recipe, first.source, first.setup, progress, first)
 
 
 def _in_best_shape(
-    recipe: Recipe, source: Source, setup: Setup, tell: Tell, first: FirstPass | None = None
+    recipe: Recipe, source: Source, setup: Setup, progress: OnStage, first: FirstPass | None = None
 ) -> FirstPass:
-    passed: dict[str, int] = {}
+    done_in: dict[str, int] = {}
 
-    def counted(what: str, done: int, total: int) -> None:
-        passed[what] = done
-        tell(what, done, total)
+    def counted(stage: str, done: int, total: int) -> None:
+        done_in[stage] = done
+        progress(stage, done, total)
 
     shapes = measure_shapes(recipe, setup, source.splits["train"], counted)
     if first is not None and (shapes is None or shapes.best == shapes.own):
         return dataclasses.replace(first, shapes=shapes, compared=True)
-    found = _pass(recipe, source, in_shape(recipe, setup, shapes), shapes, tell)
-    # Those that were compared in the way that is gone on with came from the cache just now.
-    more = 0 if shapes is None else passed.get(WORDS[shapes.best], 0)
+    found = _pass(recipe, source, in_shape(recipe, setup, shapes), shapes, progress)
+    # The images compared in the chosen way came from the cache just now.
+    more = 0 if shapes is None else done_in.get(STAGES[shapes.best], 0)
     return dataclasses.replace(found, compared=True, computed=found.computed + more)
 
 
-def _pass(recipe: Recipe, source: Source, setup: Setup, shapes: Shapes | None, tell: Tell) -> FirstPass:
+def _pass(
+    recipe: Recipe, source: Source, setup: Setup, shapes: Shapes | None, progress: OnStage
+) -> FirstPass:
     computed = 0
 
     def counted(done: int, total: int) -> None:
         nonlocal computed
         computed = done
-        tell("through all layers, once", done, total)
+        progress("through the network", done, total)
 
     rows = features_of(setup, "train", counted)
     number = max(PROBED // len(source.classes), LEAST_PROBED)
-    some = some_of(rows.targets, rows.groups, number, recipe.seed)
-    groups = None if rows.groups is None else rows.groups[some]
-    probed = Rows(rows.features[some], rows.targets[some], groups)
+    probed = rows.subset(stratified_sample(rows.targets, rows.groups, number, recipe.seed))
     return FirstPass(setup.compute, source, setup, shapes, False, probed, len(rows.targets), computed)

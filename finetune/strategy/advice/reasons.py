@@ -1,48 +1,56 @@
-"""What was measured, in plain words with its numbers."""
+"""The reasons for advice, in plain words with their numbers."""
 
-from finetune.strategy.advice.duration import in_words
-from finetune.strategy.advice.facts import Facts, Tried
+from finetune.strategy.advice.augmentation_rule import judge
+from finetune.strategy.advice.duration import format_duration
+from finetune.strategy.advice.facts import Facts, Shapes, Sized, Tried
 from finetune.strategy.advice.rule import (
-    SMALL,
-    WORDS,
     Choice,
-    Settings,
     Similarity,
     Strategy,
-    few,
-    judge,
-    large,
+    error_rate,
+    is_large,
+    is_small,
+    is_tiny,
     needs_tuning,
     similarity,
-    total_epochs,
-    wrong,
 )
+from finetune.strategy.advice.settings import Settings, total_epochs
 from finetune.strategy.advice.shapes import ENOUGH
 
-SHOWN = {"shorter": "the centre crop", "squash": "the squashed square", "pad": "the padded square"}
-NAMES = {
+STRATEGIES = {
+    Strategy.probe: "a linear classifier on frozen features, solved exactly",
+    Strategy.head: "train the head alone, by gradient steps",
+    Strategy.first_k: "solve the head, then tune all but the first layers",
+    Strategy.everything: "solve the head, then tune all layers at a low learning rate",
+    Strategy.scratch: "train all layers from random weights",
+}
+RESIZED = {"shorter": "the centre crop", "squash": "the squashed square", "pad": "the padded square"}
+AUGMENTATION_NAMES = {
     "flip": "mirroring left and right",
-    "vertical_flip": "turning upside down",
+    "vertical_flip": "mirroring top and bottom",
     "crop": "random crops",
-    "rotation": "turning by up to 15 degrees",
+    "rotation": "rotation by up to 15 degrees",
     "color_jitter": "brightness, contrast and saturation",
 }
 
 
 def explain(facts: Facts, choice: Choice, settings: Settings, seconds: float) -> list[tuple[str, str]]:
-    """Heading and sentence, in the order in which a reader wants them."""
+    """Return headings and sentences, the most important first."""
     return [
-        ("advice", f"{choice.strategy.value}: {WORDS[choice.strategy]}{_detail(choice.strategy, settings)}"),
+        (
+            "advice",
+            f"{choice.strategy.value}: {STRATEGIES[choice.strategy]}{_detail(choice.strategy, settings)}",
+        ),
         ("because", f"{choice.row.when}: {choice.row.why}"),
         ("size", _size(facts)),
         ("similarity", _similarity(facts, choice.similarity)),
         ("features", _features(facts)),
-        *_shape(facts),
+        *_shape(facts.shapes),
         *_augmentation(facts),
         ("BatchNorm", _batchnorm(settings)),
         ("regularise", _regularisation(choice.strategy, settings)),
         ("best epoch", _selection(choice.strategy, settings, facts)),
-        ("time", f"{in_words(seconds)} on this machine (good to a factor of two)"),
+        ("time", f"{format_duration(seconds)} on this machine (accurate to a factor of two)"),
     ]
 
 
@@ -53,16 +61,16 @@ def _detail(strategy: Strategy, settings: Settings) -> str:
 
 
 def _length(strategy: Strategy, settings: Settings) -> str:
-    """As a run counts: a head that is solved is an epoch."""
+    """Count epochs as a run does: solving the head is one."""
     whole = total_epochs(strategy, settings)
     if whole == settings.epochs:
         return f"{whole} epochs at {settings.lr:g}"
-    return f"{whole} epochs: 1 in which the head is solved, and {settings.epochs} at {settings.lr:g}"
+    return f"{whole} epochs: 1 to solve the head, and {settings.epochs} at {settings.lr:g}"
 
 
 def _size(facts: Facts) -> str:
     size = (
-        "few" if few(facts) else "large" if large(facts) else "small" if facts.train < SMALL else "middling"
+        "tiny" if is_tiny(facts) else "large" if is_large(facts) else "small" if is_small(facts) else "medium"
     )
     spread = f"{facts.fewest:,}" if facts.fewest == facts.most else f"{facts.fewest:,} to {facts.most:,}"
     return f"{size}: {facts.train:,} training images in {facts.classes:,} classes of {spread}"
@@ -75,8 +83,8 @@ def _similarity(facts: Facts, found: Similarity) -> str:
     words.append(f"the last layers add {100 * facts.deeper:+.1f} points to a probe")
     if facts.told_apart is not None and facts.confidence is not None:
         words.append(
-            f"its own classes tell {100 * facts.told_apart:.0f} % of yours apart, with a mean confidence of "
-            f"{100 * facts.confidence:.0f} %"
+            f"the source classes separate your classes by {100 * facts.told_apart:.0f} %, with a mean "
+            f"confidence of {100 * facts.confidence:.0f} %"
         )
     return "; ".join(words)
 
@@ -85,70 +93,71 @@ def _features(facts: Facts) -> str:
     depths = ", ".join(f"layer {each.layer}: {100 * each.top1:.1f} %" for each in facts.depths)
     return (
         f"a linear classifier on all training images is right in {100 * facts.probe.top1:.1f} % "
-        f"(cross-validated, n = {facts.probe.n:,}); by depth, on {facts.depths[0].n:,}: {depths}"
+        f"(cross-validated, n = {facts.probe.n:,}); by depth, on {facts.depths[0].n:,} images: {depths}"
     )
 
 
-def _shape(facts: Facts) -> list[tuple[str, str]]:
-    """Nothing of images that are near square."""
-    shapes = facts.shapes
+def _shape(shapes: Shapes | None) -> list[tuple[str, str]]:
+    """Return nothing if most images are nearly square."""
     if shapes is None or shapes.long < ENOUGH:
         return []
     said = (
-        f"{100 * shapes.long:.0f} % of images are long (the median is {shapes.ratio:.2f} times as long as "
-        f"wide), and {SHOWN[shapes.own]} shows {100 * shapes.shown:.0f} % of their area"
+        f"{100 * shapes.long:.0f} % of the images are long (median aspect ratio {shapes.ratio:.2f}), and "
+        f"{RESIZED[shapes.own]} shows {100 * shapes.shown:.0f} % of their area"
     )
     if not shapes.sized:
-        return [("shape", f"{said}; data.resize_mode is {shapes.own}, and was not compared")]
-    tried = ", ".join(
-        f"{way} {100 * each.top1:.1f} %"
-        + ("" if way == shapes.own else f" ({100 * each.gain:+.1f}, standard error {100 * each.error:.1f})")
-        + f" of {each.n:,}"
-        for way, each in shapes.sized.items()
-    )
+        return [("shape", f"{said}; data.resize_mode is {shapes.own}, and was not compared with others")]
+    measured = ", ".join(_sized(way, each, way == shapes.own) for way, each in shapes.sized.items())
     verdict = (
-        f"kept: data.resize_mode {shapes.own}, since no gain is more than twice its standard error"
+        f"unchanged: data.resize_mode {shapes.own}, since no gain exceeds twice its standard error"
         if shapes.best == shapes.own
-        else f"chosen: data.resize_mode {shapes.best}, whose gain is more than twice its standard error"
+        else f"chosen: data.resize_mode {shapes.best}, whose gain exceeds twice its standard error"
     )
-    return [("shape", f"{said}; cross-validated on frozen features: {tried}; {verdict}")]
+    return [("shape", f"{said}; cross-validated on frozen features: {measured}; {verdict}")]
+
+
+def _sized(way: str, sized: Sized, own: bool) -> str:
+    gain = "" if own else f" ({100 * sized.gain:+.1f}, standard error {100 * sized.error:.1f})"
+    return f"{way} {100 * sized.top1:.1f} %{gain} of {sized.n:,} images"
 
 
 def _augmentation(facts: Facts) -> list[tuple[str, str]]:
-    """Each with its numbers and the rule that they were put to."""
+    """Return one line per augmentation: verdict, rule and numbers."""
     lines = []
     for name, tried in facts.tried.items():
         verdict, rule = judge(name, tried, similarity(facts))
-        lines.append(("augment", f"{verdict}: {NAMES[name]} ({rule}: {_tried(tried)})"))
-    return lines or [("augment", "not measured: nothing is tuned that would see augmented images")]
+        lines.append(("augment", f"{verdict}: {AUGMENTATION_NAMES[name]} ({rule}: {_tried(tried)})"))
+    return lines or [("augment", "not measured: a solved head alone uses no augmentation")]
 
 
 def _tried(tried: Tried) -> str:
     kept, gain, error = (100 * each for each in (tried.kept, tried.gain, tried.error))
     told = ""
     if tried.told is not None:
-        told = f"{100 * tried.told:.0f} % of copies and originals told apart, 50 by chance; "
+        told = f"{100 * tried.told:.0f} % of copies and originals distinguished, 50 by chance; "
     return (
-        f"{told}{kept:.0f} % of predictions stay; training on copies too: {gain:+.1f} points of accuracy, "
-        f"standard error {error:.1f}"
+        f"{told}{kept:.0f} % of predictions unchanged; training on copies too: {gain:+.1f} points of "
+        f"accuracy, standard error {error:.1f}"
     )
 
 
 def _batchnorm(settings: Settings) -> str:
     if settings.batchnorm == "frozen":
-        return "statistics stay the source's: in a run this short new ones would lag behind the weights"
-    return "statistics follow the images"
+        return "the source's statistics stay: in so short a run, new ones would lag behind the weights"
+    return "statistics are updated in training"
 
 
 def _regularisation(strategy: Strategy, settings: Settings) -> str:
     if strategy is Strategy.probe:
-        return "the strength of the L2 penalty is chosen by cross-validation on train"
+        return "cross-validation on train chooses the L2 penalty"
     smoothing = f", label smoothing {settings.label_smoothing:g}" if settings.label_smoothing else ""
-    return f"weight decay {settings.weight_decay:g}{smoothing}: more, the fewer images there are"
+    return f"weight decay {settings.weight_decay:g}{smoothing}: the fewer images, the more"
 
 
 def _selection(strategy: Strategy, settings: Settings, facts: Facts) -> str:
-    expected = f"of {facts.val:,} val images a solved head gets about {facts.val * wrong(facts):.0f} wrong"
+    expected = (
+        f"a solved head gets about {facts.val * error_rate(facts):.0f} of {facts.val:,} val images wrong"
+    )
     if settings.select == "last":
         return f"the last: val cannot choose one, since {expected}"
     if strategy is Strategy.probe:
@@ -156,11 +165,11 @@ def _selection(strategy: Strategy, settings: Settings, facts: Facts) -> str:
     stops = ""
     if settings.early_stopping:
         stops = (
-            f"; tuning ends after {settings.early_stopping} epochs that are no better, since {expected}, "
+            f"; tuning stops after {settings.early_stopping} epochs without improvement, since {expected}, "
             "enough to show a gain"
         )
     elif needs_tuning(facts):
-        stops = "; all epochs are trained, since tuning pays late where the source's features do not fit"
+        stops = "; no early stopping, since tuning pays late if the source features do not fit"
     if settings.select == "loss":
-        return f"chosen by val's loss, which wavers less than top-1 on {facts.val:,} images{stops}"
-    return f"chosen by val's top-1{stops}"
+        return f"chosen by val loss, which is less noisy than top-1 on {facts.val:,} images{stops}"
+    return f"chosen by val top-1{stops}"

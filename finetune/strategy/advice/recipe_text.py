@@ -1,4 +1,4 @@
-"""A strategy as a recipe: complete, commented, and ready to run."""
+"""Writes a strategy as the text of a recipe: complete, commented, and ready to run."""
 
 import json
 from collections.abc import Sequence
@@ -7,17 +7,18 @@ from typing import Any
 import yaml
 
 from finetune.recipe.schema import Recipe
-from finetune.strategy.advice.rule import Settings, Strategy
+from finetune.strategy.advice.rule import Strategy
+from finetune.strategy.advice.settings import Settings
 
 
 def write_recipe(
     base: Recipe, strategy: Strategy, settings: Settings, reasons: Sequence[tuple[str, str]] = ()
 ) -> str:
-    """The text of a recipe file.
+    """Return the text of a recipe file.
 
     Args:
-        base: whose data, backbone, weights, seed and cache are taken over, as far as they are not defaults.
-        reasons: heading and sentence, which become its first lines.
+        base: its data, backbone, weights, seed and cache are copied, unless they are defaults.
+        reasons: headings and sentences for the comments at the top.
     """
     lines = [f"# {heading}: {sentence}" for heading, sentence in reasons]
     lines += ["", f"seed: {base.seed}", "", "data:", *_section(_data(base))]
@@ -54,7 +55,7 @@ def _data(base: Recipe) -> dict[str, Any]:
 
 def _phases(strategy: Strategy, settings: Settings) -> list[str]:
     solved = [
-        "# Epoch 1, the head: solved on frozen features, with a strength chosen by cross-validation.",
+        "# Epoch 1: the head is solved on frozen features; cross-validation chooses its weight decay.",
         "- {freeze: backbone, optimizer: lbfgs, weight_decay: auto}",
     ]
     if strategy is Strategy.probe:
@@ -67,7 +68,7 @@ def _phases(strategy: Strategy, settings: Settings) -> list[str]:
     freeze = "none" if strategy is Strategy.everything else str(settings.k)
     return [
         *solved,
-        "# Then the rest. The head is where it should be, so it learns at the rate of the body.",
+        "# Then the rest is tuned. The head is already good, so it has the learning rate of the body.",
         f"- {{freeze: {freeze}, {length}, head_lr_mult: 1, warmup_epochs: 1}}",
     ]
 
@@ -77,7 +78,7 @@ def _section(entries: dict[str, Any]) -> list[str]:
 
 
 def _flow(value: Any) -> str:
-    """A value on one line of YAML."""
+    """Write a value as one line of YAML."""
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     plain = json.loads(json.dumps(value))

@@ -1,23 +1,35 @@
-"""Some of the training images: what advice looks at where looking at all would take long."""
+"""Samples of the training images that classifiers can be cross-validated on."""
 
 import numpy as np
 
 from finetune.data.holdout.folds import count_per_class
 from finetune.data.holdout.splits import split_stratified
 from finetune.features.softmax import Targets
+from finetune.strategy.probing.frozen_features import FeatureRows
 
 
-def some_of(targets: Targets, groups: Targets | None, number: int, seed: int) -> Targets:
-    """About ``number`` places, each class with its share, or all; none of a class of one image or group."""
-    places = twice_or_more(targets, groups, np.arange(len(targets)))
+def stratified_sample(targets: Targets, groups: Targets | None, number: int, seed: int) -> Targets:
+    """Sample about ``number`` places, with the classes in proportion; classes of one image or group are left
+    out.
+    """
+    places = repeated(targets, groups, np.arange(len(targets)))
     if len(places) <= number:
         return places
     return places[split_stratified(targets[places], number / len(places), seed)[1]]
 
 
-def twice_or_more(targets: Targets, groups: Targets | None, places: Targets) -> Targets:
-    """Those of ``places`` whose class is there at least twice, in images or in groups."""
+def repeated(targets: Targets, groups: Targets | None, places: Targets) -> Targets:
+    """Return those of ``places`` whose class occurs there in two or more images, or groups."""
     own = targets[places]
     counts = np.zeros(own.max(initial=0) + 1, dtype=np.int64)
     counts[np.unique(own)] = count_per_class(own, None if groups is None else groups[places])
     return places[counts[own] >= 2]
+
+
+def learnable(rows: FeatureRows) -> tuple[FeatureRows, int]:
+    """Keep the rows of classes with two or more images, or groups; renumber those classes from 0 and count
+    them.
+    """
+    rows = rows.subset(repeated(rows.targets, rows.groups, np.arange(len(rows.targets))))
+    classes, targets = np.unique(rows.targets, return_inverse=True)
+    return rows._replace(targets=targets.reshape(-1).astype(np.int64)), len(classes)

@@ -1,7 +1,7 @@
-"""How near images are to those that a source network was trained on, by what the network itself carries.
+"""How similar images are to those that a source network was trained on, measured with the network alone.
 
-No source image is at hand. But every BatchNorm remembers what passed through it in training, and the
-source's own classifier says what it takes the images for.
+The source images are not available. But every BatchNorm keeps the statistics of its inputs during training,
+and the source's own classifier makes predictions for the images.
 """
 
 from collections.abc import Iterator
@@ -17,12 +17,12 @@ Logits = npt.NDArray[np.float32]
 
 
 class Shift:
-    """How far what reaches a network's BatchNorms is from what they remember.
+    """Measures how much the inputs of a network's BatchNorms differ from their running statistics.
 
-    Of each channel, mean and variance over the images and their places are compared with the running
-    statistics, as two normal distributions: the Kullback-Leibler divergence of the first from the second, in
-    nats. A layer's shift is the median over its channels, the network's the mean over its layers; 0 for
-    images like the source's. (That the statistics tell domains apart: Li et al. 2017, AdaBN.)
+    For each channel, the mean and variance over images and positions are compared with the running statistics
+    as two normal distributions, by the Kullback-Leibler divergence of the first from the second, in nats. The
+    shift of a layer is the median over its channels, that of the network the mean over its layers. It is 0
+    for images like the source's. (The statistics distinguish domains: Li et al. 2017, AdaBN.)
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -34,27 +34,27 @@ class Shift:
         self._sums: dict[_BatchNorm, tuple[Tensor, Tensor, int]] = {}
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Within, whatever the network computes is counted in."""
-        hooks = [norm.register_forward_pre_hook(self._take) for norm in self._norms]
+    def recording(self) -> Iterator[None]:
+        """Record the inputs of all passes within."""
+        hooks = [norm.register_forward_pre_hook(self._record) for norm in self._norms]
         try:
             yield
         finally:
             for hook in hooks:
                 hook.remove()
 
-    def _take(self, norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def _record(self, norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(norm, _BatchNorm)
         values = inputs[0].detach().float()
         number = values.numel() // values.shape[1]
         mean, variance = values.new_zeros(values.shape[1]), values.new_zeros(values.shape[1])
         if number > 1:
-            # BatchNorm's own kernels take a tenth of the time that var_mean takes on channels-last maps.
+            # On channels-last maps, BatchNorm's kernels take a tenth of the time of var_mean.
             nn.functional.batch_norm(values, mean, variance, training=True, momentum=1.0)
-            variance *= (number - 1) / number  # they leave the unbiased one
+            variance *= (number - 1) / number  # they compute the unbiased variance
         else:
             mean += values.reshape(-1)
-        # Over the batches in double precision.
+        # Batches are summed in double precision.
         mean, variance = mean.double(), variance.double()
         total, squares, count = self._sums.get(norm, (0.0, 0.0, 0))
         self._sums[norm] = (
@@ -64,7 +64,7 @@ class Shift:
         )
 
     def value(self) -> float | None:
-        """The shift; None where the network has no BatchNorm with statistics."""
+        """Return the shift; None if the network has no BatchNorm with running statistics."""
         shifts = [self._layer(norm, *sums) for norm, sums in self._sums.items()]
         return sum(shifts) / len(shifts) if shifts else None
 
@@ -81,22 +81,22 @@ class Shift:
 
 
 def confidence(logits: Logits) -> float:
-    """The mean of the source classifier's largest probability: (N, classes) logits to 0..1.
+    """Average the largest probability over the images: (N, classes) logits to 0..1.
 
-    Near what the network has on images of its own kind where the images show what it knows, lower where
-    it finds nothing to hold on to. One image's confidence says little, that of many is a measure of how
-    much of the target the source covers (Garg et al. 2022 estimate accuracies so).
+    It is high if the images show what the source network knows. For a single image it says little; its mean
+    over many images measures how much of the target the source covers (Garg et al. 2022 estimate accuracies
+    this way).
     """
     shifted = torch.from_numpy(logits).double()
     return float(shifted.softmax(1).max(1).values.mean())
 
 
 def told_apart(logits: Logits, targets: npt.NDArray[np.int64]) -> float:
-    """How much of the target's class the source's own prediction tells: 0 (nothing) to 1 (all of it).
+    """Measure how well the predicted source class determines the target class: 0 (not at all) to 1 (fully).
 
-    The mutual information of predicted source class and target class, over the entropy of the target class
-    (the uncertainty coefficient of Theil 1970), less what it would be by chance: the mean over shuffled
-    targets, since many source classes among few images fit anything.
+    This is the mutual information of predicted source class and target class, divided by the entropy of the
+    target class (the uncertainty coefficient of Theil 1970), corrected for chance: many source classes fit
+    anything for few images. The chance level is the mean over shuffled targets.
     """
     predicted = logits.argmax(1)
     generator = np.random.default_rng(0)

@@ -1,34 +1,28 @@
-"""What frozen features are worth: shallow classifiers on them, at one layer or at each.
+"""Probes: shallow classifiers on the frozen features of a network, after one layer or several.
 
-The best linear one becomes an ordinary run: the network up to that layer, with the classifier as its head.
+The best linear one can be saved as an ordinary run: the network up to that layer, with the classifier as its
+head.
 """
 
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from torch import nn
 
 from finetune.data.dataset import Source
 from finetune.disk.figure import write_figure
-from finetune.errors import FinetuneError, UserError, printable
+from finetune.errors import UserError, printable
 from finetune.evaluation.metrics import Metrics, wilson
-from finetune.features.cached import CachedFeatures
 from finetune.features.classifiers import Classifier, best_linear, fit_classifiers
-from finetune.features.cut import fold_batchnorm, prefix_graph
-from finetune.features.extract import Extractor
-from finetune.features.placement import Where
-from finetune.features.softmax import Features, Targets
-from finetune.image.transforms import EvalTransform
+from finetune.features.progress import OnProgress, no_progress
 from finetune.model.build import describe as describe_layers
 from finetune.model.head import linear_of
-from finetune.model.truncate import Pool
-from finetune.recipe.schema import HeadSection, PhaseSection, Recipe
-from finetune.training.caching.feature_store import open_store
+from finetune.recipe.schema import Recipe
+from finetune.strategy.probing.frozen_features import features_of, frozen_recipe
 from finetune.training.compute.in_force import in_force
 from finetune.training.compute.precision import choose_compute, pick_device
 from finetune.training.fit import description, final_test
@@ -45,12 +39,12 @@ from finetune.training.trained import Trained
 
 log = logging.getLogger("finetune")
 
-Tell = Callable[[int, int], None]
-
 
 @dataclass(frozen=True)
 class Row:
-    """One classifier at one layer; accuracies are fractions, ``val_low`` to ``val_high`` Wilson's 95 %."""
+    """One classifier at one layer. Accuracies are fractions; ``val_low`` and ``val_high`` bound Wilson's 95
+    %.
+    """
 
     layer: int
     name: str
@@ -64,7 +58,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Depth:
-    """A network cut after a layer, and the classifiers on the features of its images there."""
+    """A network cut after a layer, and the classifiers fitted on its features there."""
 
     recipe: Recipe
     setup: Setup
@@ -75,7 +69,7 @@ class Depth:
 
     @property
     def winner(self) -> Classifier:
-        """The linear classifier that cross-validation likes most."""
+        """The linear classifier with the best cross-validated accuracy."""
         return best_linear(self.found)
 
 
@@ -86,19 +80,19 @@ def probe(
     device: str | None = None,
     weights_of: nn.Module | None = None,
     source: Source | None = None,
-    tell: Tell = lambda done, total: None,
+    progress: OnProgress = no_progress,
 ) -> list[Depth]:
     """Probe the features of ``recipe``'s source network on its data.
 
     Args:
-        layers: after which of them, by number; None: after the last one before the head.
-        weights_of: a trained network of the same recipe whose weights are probed in place of the source's.
-        source: the images, divided already; None: the recipe's.
-        tell: gets the number of images done, and of all that go through at this layer.
+        layers: the numbers of the layers to probe after; None: the last one before the head.
+        weights_of: a trained network of the same recipe, whose weights replace the source's.
+        source: the images with their splits; None: the recipe's.
+        progress: called with the images done for a layer, and their total.
 
     Raises:
-        UserError: a layer that there is not, or features that are no vector.
-        DataError: the data cannot serve.
+        UserError: a layer does not exist, or its features are not vectors.
+        DataError: the data is unusable.
     """
     source = source or load_data(recipe.data, recipe.seed)
     compute = choose_compute(pick_device(device), frozen_recipe(recipe, None).train)
@@ -120,28 +114,28 @@ def probe(
             setup = prepare(plain, source, compute)
             if weights_of is not None:
                 setup.network.module.load_state_dict(weights_of.state_dict())
-            found.append(_at(plain, setup, number, tell))
+            found.append(_at(plain, setup, number, progress))
     return found
 
 
 def layer_count(recipe: Recipe) -> int:
-    """How many layers the recipe's backbone has before its head."""
+    """Count the layers of the recipe's backbone before its head."""
     return len(describe_layers(recipe.model.backbone).body)
 
 
 def before_and_after(
-    trained: Trained, *, device: str | None = None, tell: Tell = lambda done, total: None
+    trained: Trained, *, device: str | None = None, progress: OnProgress = no_progress
 ) -> tuple[Depth, Depth]:
-    """The features of a run's network as it began and as it is now, on the run's own train and val."""
+    """Probe a run's network with its weights before training and after, on the run's train and val."""
     record, recipe = read_record(trained.run), trained.recipe
     source = None
     if record is not None:
         own = own_data(trained.run, recipe.data, record, trained.card.classes, groups=True)
         for line in own.drift.lines():
-            log.warning("%s: other than when the run began: %s", own.place, line)
+            log.warning("%s: changed since the run began: %s", own.place, line)
         source = own.source
-    (before,) = probe(_as_begun(recipe), device=device, source=source, tell=tell)
-    (after,) = probe(recipe, device=device, weights_of=trained.module, source=source, tell=tell)
+    (before,) = probe(_as_begun(recipe), device=device, source=source, progress=progress)
+    (after,) = probe(recipe, device=device, weights_of=trained.module, source=source, progress=progress)
     return before, after
 
 
@@ -197,10 +191,10 @@ def _save(depth: Depth, run: RunDir, command: str) -> tuple[Best, Metrics | None
 
 
 def plot(rows: Sequence[Row], title: str, path: Path) -> None:
-    """Draw cross-validated accuracy against depth, a line a classifier; the file's ending says the format.
+    """Draw cross-validated accuracy against depth, one line per classifier.
 
     Raises:
-        UserError: the file cannot be written, or its ending is none that matplotlib knows.
+        UserError: the file cannot be written, or matplotlib does not know its extension.
         SaveError: the disk is full or failing.
     """
     import matplotlib
@@ -220,34 +214,16 @@ def plot(rows: Sequence[Row], title: str, path: Path) -> None:
     write_figure(figure, path)
 
 
-def frozen_recipe(recipe: Recipe, at: int | str | None) -> Recipe:
-    """``recipe`` with a linear head on frozen features after a layer, and nothing that draws at random."""
-    model = recipe.model.model_copy(update={"head": HeadSection(at=at)})
-    phase = PhaseSection(freeze="backbone", optimizer="lbfgs", weight_decay="auto")
-    # Nothing here is trained in steps, so nothing is in another precision than fp32.
-    train = {"phases": (phase,), "precision": "fp32", "threads": recipe.train.threads}
-    train["memory_format"] = recipe.train.memory_format
-    return Recipe.model_validate(
-        {
-            "seed": recipe.seed,
-            "data": recipe.data,
-            "model": model,
-            "train": {**train, "batch_size": recipe.train.batch_size},
-            "cache": recipe.cache,
-        }
-    )
-
-
 def _as_begun(recipe: Recipe) -> Recipe:
-    """``recipe`` without what only its first start needed."""
+    """Remove from ``recipe`` what is used only at the start of a run."""
     head = recipe.model.head.model_copy(update={"reuse": None})
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"head": head})})
 
 
-def _at(recipe: Recipe, setup: Setup, number: int | None, tell: Tell) -> Depth:
+def _at(recipe: Recipe, setup: Setup, number: int | None, progress: OnProgress) -> Depth:
     layer = setup.network.table.body[-1]
-    train = features_of(setup, "train", tell)
-    val = features_of(setup, "val", tell)
+    train = features_of(setup, "train", progress)
+    val = features_of(setup, "val", progress)
     found = fit_classifiers(
         train.features, train.targets, len(setup.source.classes), recipe.seed, train.groups
     )
@@ -268,57 +244,6 @@ def _at(recipe: Recipe, setup: Setup, number: int | None, tell: Tell) -> Depth:
             )
         )
     return Depth(recipe, setup, layer.number, layer.name, found, rows)
-
-
-class Rows(NamedTuple):
-    """What the head gets of images, (N, D), their classes, (N,), and groups, (N,), if they have any."""
-
-    features: Features
-    targets: Targets
-    groups: Targets | None
-
-
-def features_of(
-    setup: Setup,
-    split_name: str,
-    tell: Tell = lambda done, total: None,
-    places: Sequence[int] | None = None,
-) -> Rows:
-    """What the head gets of those of a split's images that can be read, or of those at ``places``."""
-    network, preprocessing = setup.network, setup.card.preprocessing
-    network.module.eval()
-    k = len(network.table.body)
-    try:
-        prefix: nn.Module = fold_batchnorm(prefix_graph(network.module, network.table, k))
-    except FinetuneError as error:
-        raise UserError(f"{setup.recipe.model.backbone} cannot be probed: {error}") from None
-    cut = network.architecture["head"].get("cut")
-    if cut is not None and cut["pool"]:
-        prefix = nn.Sequential(prefix, Pool(tuple(cut["pool"])))
-    size = preprocessing.image_size
-    extract = Extractor(
-        prefix,
-        (preprocessing.channels, size, size),
-        setup.compute.device,
-        setup.compute.exact,
-        setup.recipe.train.images_a_batch,
-    )
-    if len(extract.spec.shape) != 1:
-        raise UserError(
-            f"{setup.recipe.model.backbone}: its head takes a map, and a probe needs a vector, as an earlier "
-            "layer gives it (`finetune probe --layers`)."
-        )
-    where: Where = "memory" if setup.recipe.cache.where in ("memory", "off") else "disk"
-    split = setup.source.splits[split_name]
-    rows = sum(len(each) for each in setup.source.splits.values())
-    store = open_store(setup, extract, k, where, rows * extract.spec.nbytes, plain=True)
-    looks = CachedFeatures(store, extract, split, EvalTransform(preprocessing), plain=True)
-    draws = [(index, 0) for index in (range(len(split)) if places is None else places)]
-    looks.fill(draws, workers=setup.workers, on_bad_image=setup.recipe.data.on_bad_image, progress=tell)
-    batch = looks.batch(draws)
-    setup.loader.report_bad_images(batch.bad)
-    groups = None if split.groups is None else split.groups[list(batch.indices)]
-    return Rows(batch.images.float().numpy(), batch.labels.numpy(), groups)
 
 
 def _head(setup: Setup) -> nn.Linear:

@@ -1,8 +1,8 @@
-"""Which source network? Each scored on the target's training images, without training any of them.
+"""Ranks source networks on the training images, without training any of them.
 
-What ranks is a probe: the best of the linear classifiers on the network's features, by cross-validation.
-LogME and the H-score stand beside it, since they cost next to nothing; how far they can be trusted on these
-images is measured by how well their order agrees with the probe's.
+The ranking is by probe: the best cross-validated accuracy of a linear classifier on the network's features.
+LogME and the H-score are reported as well, because they are fast. How far they can be trusted on these images
+is measured by the agreement of their order with the probe's.
 """
 
 import math
@@ -20,41 +20,40 @@ from finetune.evaluation.metrics import wilson
 from finetune.features.classifiers import best_linear, fit_classifiers, require_two_per_class
 from finetune.features.cut import CutError
 from finetune.features.extract import cost
+from finetune.features.progress import OnProgress, no_progress
 from finetune.features.softmax import Features, Targets
 from finetune.recipe.schema import Recipe
-from finetune.strategy.probing.probe import Tell, features_of, frozen_recipe
+from finetune.strategy.probing.frozen_features import features_of, frozen_recipe
 from finetune.strategy.probing.transferability import h_score, log_me
 from finetune.training.compute.in_force import in_force
 from finetune.training.compute.precision import Compute, choose_compute, pick_device
 from finetune.training.setup.prepare import load_data, prepare
 
-# Of fewer networks, an order agrees with another one by chance too often for a number to mean anything.
+# With fewer networks, two orders agree by chance too often for a number to mean anything.
 FEWEST = 3
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """What one network's features say of the training images, and what it cost to know.
+    """The scores of one source network, and what they cost.
 
     Attributes:
-        backbone: its name.
         weights: the recipe's ``model.weights``.
-        cv_top1: the probe's cross-validated accuracy, a fraction; ``cv_low`` to ``cv_high`` is Wilson's 95 %
-            for as many images. It covers the draw of the images, not that of the folds, and the choice
-            among the classifiers makes ``cv_top1`` a little too high, for every network alike.
-        n: training images.
-        classifier, setting: which linear classifier that was.
+        cv_top1: the probe's cross-validated accuracy, a fraction; ``cv_low`` and ``cv_high`` bound Wilson's
+            95 % interval. It covers the choice of the images, not that of the folds. Choosing the best of the
+            classifiers makes ``cv_top1`` slightly too high, for all networks alike.
+        n: the number of training images.
+        classifier, setting: the linear classifier of the probe.
         log_me: :func:`finetune.strategy.probing.transferability.log_me`.
-        h_score: :func:`finetune.strategy.probing.transferability.h_score`, shrunk, without
-            which it would say nothing where there are more features than images.
-        features: numbers that the network makes of an image.
-        parameters: those of the network without its head.
-        gflops: of one image without the head, counted as ``finetune backbones`` does: a multiplication and
-            its addition are one.
-        image_size: of the images that it sees, in pixels.
-        computed: images that went through the network; the rest were in the feature cache.
-        feature_seconds, score_seconds, probe_seconds: measured: computing or reading the features, LogME and
-            the H-score, the classifiers.
+        h_score: :func:`finetune.strategy.probing.transferability.h_score`, with shrinkage, which it needs if
+            there are more features than images.
+        features: the number of features per image.
+        parameters: of the network without its head.
+        gflops: billions of multiply-adds for one image without the head, as in ``finetune backbones``.
+        image_size: in pixels.
+        computed: the images that went through the network; the features of the others were cached.
+        feature_seconds, score_seconds, probe_seconds: for computing or reading the features, for LogME and
+            the H-score, and for the classifiers.
     """
 
     backbone: str
@@ -79,7 +78,7 @@ class Ranked:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A network that has no place in the ranking, and why."""
+    """A network that could not be ranked, and why."""
 
     backbone: str
     weights: str
@@ -88,10 +87,10 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How well a quick score's order of ``n`` networks agrees with the probe's: Kendall's tau-b.
+    """The agreement of a quick score's order of ``n`` networks with the probe's: Kendall's tau-b.
 
-    From -1 (the reverse order) to 1 (the same); ``p_value`` is the chance of one as far from 0 between orders
-    that have nothing to do with each other. Both are None where ``why`` says why.
+    It is between -1 (reverse order) and 1 (same order). ``p_value`` is the probability of a value this far
+    from 0 for unrelated orders. Both are None if they cannot be computed; ``why`` then says why.
     """
 
     n: int
@@ -102,7 +101,9 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Networks, best first, those left out, and by quick score (``log_me``, ``h_score``) its agreement."""
+    """The networks, best first; those left out; and the agreement of each quick score (``log_me``,
+    ``h_score``).
+    """
 
     ranked: tuple[Ranked, ...]
     left_out: tuple[LeftOut, ...]
@@ -121,21 +122,19 @@ def rank(
     recipes: Sequence[Recipe],
     *,
     device: str | None = None,
-    telling: Callable[[Recipe, Source], Tell] = lambda recipe, source: lambda done, total: None,
+    progress_of: Callable[[Recipe, Source], OnProgress] = lambda recipe, source: no_progress,
 ) -> Ranking:
-    """Score the source networks of ``recipes`` on the training images of the data that they share.
+    """Score the source networks of ``recipes`` on the training images that they share.
 
-    Val and test play no part. Features are kept on disk as ``cache`` of the recipes says, and read from there
-    where they were computed before.
+    Val and test are not used. Features are cached as ``cache`` of the recipes says.
 
     Args:
-        recipes: the same but for ``model``; one or more.
-        telling: called before each network; what it returns gets the number of images done, and of all that
-            go through this network.
+        recipes: one or more, which differ only in ``model``.
+        progress_of: called before each network; returns the callable that reports its progress.
 
     Raises:
-        UserError: not one of the networks can be had; the message has the reason of each.
-        DataError: the data cannot serve.
+        UserError: no network can be ranked; the message gives the reason for each.
+        DataError: the data is unusable.
     """
     shared = recipes[0]
     source = load_data(shared.data, shared.seed)
@@ -145,7 +144,7 @@ def rank(
     ranked, left_out = [], []
     with in_force(compute):
         for recipe in recipes:
-            found = _score(recipe, source, compute, telling(recipe, source))
+            found = _score(recipe, source, compute, progress_of(recipe, source))
             if isinstance(found, Ranked):
                 ranked.append(found)
             else:
@@ -164,30 +163,29 @@ def rank(
 
 
 def agreement_with_probe(name: str, ranked: Sequence[Ranked]) -> Agreement:
-    """How the order by the quick score called ``name`` agrees with that by the probe's accuracy."""
+    """Compare the order by the quick score ``name`` with the order by the probe's accuracy."""
     from scipy.stats import kendalltau
 
     n = len(ranked)
     if n < FEWEST:
-        return Agreement(n, None, None, f"too few networks to say ({n}; it takes {FEWEST})")
+        return Agreement(n, None, None, f"too few networks to compare orders ({n}; it takes {FEWEST})")
     scores = [getattr(each, name) for each in ranked]
     accuracies = [each.cv_top1 for each in ranked]
     if len(set(scores)) == 1 or len(set(accuracies)) == 1:
-        return Agreement(n, None, None, "all networks are equal, and there is no order")
+        return Agreement(n, None, None, "all networks have equal scores")
     found = kendalltau(scores, accuracies, variant="b")
     return Agreement(n, float(found.statistic), float(found.pvalue))
 
 
 def quick_scores(features: Features, targets: Targets) -> tuple[float, float]:
-    """LogME and the H-score of (N, D) features that are not all the same."""
+    """Compute LogME and the H-score of features (N, D), which must not be constant."""
     from sklearn.covariance import ledoit_wolf_shrinkage
 
     shrinkage = float(ledoit_wolf_shrinkage(features.astype(np.float64)))
     return log_me(features, targets), h_score(features, targets, shrinkage)
 
 
-def _score(recipe: Recipe, source: Source, compute: Compute, tell: Tell) -> Ranked | LeftOut:
-    """One network, or why it has no place."""
+def _score(recipe: Recipe, source: Source, compute: Compute, progress: OnProgress) -> Ranked | LeftOut:
     model = recipe.model
     weights = model.weights if isinstance(model.weights, str) else model.weights.path
 
@@ -199,7 +197,7 @@ def _score(recipe: Recipe, source: Source, compute: Compute, tell: Tell) -> Rank
     def counted(done: int, total: int) -> None:
         nonlocal computed
         computed = total
-        tell(done, total)
+        progress(done, total)
 
     try:
         setup = prepare(frozen_recipe(recipe, None), source, compute)
@@ -207,7 +205,7 @@ def _score(recipe: Recipe, source: Source, compute: Compute, tell: Tell) -> Rank
         features, targets, groups = features_of(setup, "train", counted)
         feature_seconds = time.perf_counter() - began
     except DataError:
-        # Of the images, which all networks share.
+        # The images are unusable for every network.
         raise
     except (UserError, CutError) as error:
         return left_out(error)

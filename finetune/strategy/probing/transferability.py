@@ -1,4 +1,4 @@
-"""How well features would transfer to labels, without training: LogME and the H-score. NumPy only."""
+"""LogME and the H-score: how well features would transfer to labels, without training. NumPy only."""
 
 import math
 
@@ -8,24 +8,24 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 MOST_STEPS = 100
-# Relative change of the ratio of the two precisions at which their fixed point is reached.
+# The fixed-point iteration stops at this relative change of the ratio of the two precisions.
 CONVERGED = 1e-5
 
 
 def log_me(features: npt.NDArray[np.floating], targets: npt.NDArray[np.integer]) -> float:
     """LogME (You et al. 2021, "LogME: Practical assessment of pre-trained models for transfer learning").
 
-    For each class the maximum, over the two precisions, of the log evidence of a Bayesian linear regression
-    of its 0/1 labels on the features (MacKay 1992), an image; then the mean over the classes. Higher is
-    better; comparable only between features of the same images. The maximum is found by the fixed-point
+    For each class, the 0/1 labels are regressed on the features by Bayesian linear regression (MacKay 1992).
+    The score is the log evidence per image, maximised over the two precisions and averaged over the classes.
+    Higher is better. Only scores for the same images are comparable. The maximum is found by the fixed-point
     iteration that the paper proves to converge, in the basis of the singular vectors.
 
     Args:
-        features: (N, D), finite; not centred, and no bias is added.
-        targets: (N,) class indices; classes without an image do not count.
+        features: (N, D), finite. They are not centred, and no bias is added.
+        targets: (N,) class indices; classes without images are ignored.
 
     Raises:
-        ValueError: fewer than two classes, or arrays that do not fit.
+        ValueError: there are fewer than two classes, or the shapes do not match.
     """
     f, y = _checked(features, targets)
     n, d = len(f), int(f.shape[1])
@@ -36,53 +36,32 @@ def log_me(features: npt.NDArray[np.floating], targets: npt.NDArray[np.integer])
     return float(np.mean(evidences)) / len(f)
 
 
-def log_evidence(features: npt.NDArray[np.floating], labels: Floats, alpha: float, beta: float) -> float:
-    """The log evidence of a linear regression with known precisions: ``labels`` (N,) are normal with mean 0
-    and covariance I/beta + F F'/alpha, F = ``features`` (N, D).
-
-    ``alpha`` is the precision of the weights' prior, ``beta`` that of the noise, both positive.
-    """
-    f = np.asarray(features, dtype=np.float64)
-    n, d = len(f), int(f.shape[1])
-    precision = alpha * np.eye(d) + beta * f.T @ f
-    mean = beta * np.linalg.solve(precision, f.T @ labels)
-    misfit = float(((labels - f @ mean) ** 2).sum())
-    return 0.5 * (
-        d * math.log(alpha)
-        + n * math.log(beta)
-        - beta * misfit
-        - alpha * float(mean @ mean)
-        - float(np.linalg.slogdet(precision)[1])
-        - n * math.log(2 * math.pi)
-    )
-
-
 def h_score(
     features: npt.NDArray[np.floating], targets: npt.NDArray[np.integer], shrinkage: float = 0.0
 ) -> float:
     """The H-score (Bao et al. 2019, "An information-theoretic approach to transferability"): the trace of
     cov(f)^-1 cov(E[f | y]).
 
-    The share of the features' variance, direction by direction, that lies between the classes, summed: from 0
-    (the class means coincide) to the number of classes less 1 (the classes are points). Higher is better.
-    Directions in which the features do not vary are left out. With as many features as images the score is
-    at its maximum whatever the labels are, unless their covariance is shrunk (Ibrahim et al. 2022, "Newer is
-    not always better: Rethinking transferability metrics"): cov becomes (1 - a) cov + a v I, with v the
-    features' mean variance, and the covariance of the class means is multiplied by 1 - a.
+    The score sums, over all directions, the share of the variance that lies between the classes. It ranges
+    from 0 (the class means coincide) to the number of classes minus 1 (each class is a point). Higher is
+    better. Directions without variance are left out. With as many features as images, the score is maximal
+    for any labels unless the covariance is shrunk (Ibrahim et al. 2022, "Newer is not always better:
+    Rethinking transferability metrics"): cov becomes (1 - a) cov + a v I, where v is the mean variance of the
+    features, and the covariance of the class means is multiplied by 1 - a.
 
     Args:
         features: (N, D), finite.
         targets: (N,) class indices.
-        shrinkage: a, from 0 (the plain score) to below 1; Ledoit and Wolf (2004) say how much, which is
-            scikit-learn's ``ledoit_wolf_shrinkage``.
+        shrinkage: a, from 0 (the plain score) to below 1, for instance from scikit-learn's
+            ``ledoit_wolf_shrinkage`` (Ledoit and Wolf 2004).
 
     Raises:
-        ValueError: fewer than two classes, or arrays that do not fit.
+        ValueError: there are fewer than two classes, or the shapes do not match.
     """
     f, y = _checked(features, targets)
     centred = f - f.mean(axis=0)
     u, s, _ = np.linalg.svd(centred, full_matrices=False)
-    # In the basis in which the features are white, the covariance of the class means is all that is left.
+    # In a basis in which the features are white, only the covariance of the class means matters.
     varying = s > s.max(initial=0.0) * max(f.shape) * np.finfo(np.float64).eps
     white, variance = u[:, varying], (1 - shrinkage) * s[varying] ** 2
     kept = variance / (variance + shrinkage * float((s**2).sum()) / f.shape[1])
@@ -94,9 +73,9 @@ def h_score(
 
 
 def _evidence(u: Floats, squares: Floats, labels: Floats, d: int) -> float:
-    """The log evidence at its best precisions, for one column of labels.
+    """Maximise the log evidence over the two precisions, for one column of labels.
 
-    ``u`` holds the left singular vectors, (N, R), ``squares`` the squared singular values, (R,), of N x D
+    ``u`` (N, R) and ``squares`` (R,) are the left singular vectors and squared singular values of the
     features.
     """
     n = len(labels)
@@ -115,7 +94,7 @@ def _evidence(u: Floats, squares: Floats, labels: Floats, d: int) -> float:
     beta = max(beta, 1e-12)
     length = float((beta**2 * squares * projected / (alpha + beta * squares) ** 2).sum())
     misfit = outside + float((projected * (alpha / (alpha + beta * squares)) ** 2).sum())
-    # Directions beyond the rank add log(alpha) once to each side.
+    # Each direction beyond the rank contributes log(alpha).
     log_det = float(np.log(alpha + beta * squares).sum()) + (d - len(squares)) * math.log(alpha)
     return 0.5 * (
         d * math.log(alpha)
@@ -136,5 +115,5 @@ def _checked(
     if len(np.unique(targets)) < 2:
         raise ValueError("scores need at least two classes")
     if not np.isfinite(f).all():
-        raise ValueError("features that are infinite or not a number")
+        raise ValueError("features are infinite or not a number")
     return f, targets

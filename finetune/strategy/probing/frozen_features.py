@@ -1,0 +1,103 @@
+"""Features of a split from a frozen network: what a linear head on it would see."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Self
+
+from torch import nn
+
+from finetune.errors import FinetuneError, UserError
+from finetune.features.cached import CachedFeatures
+from finetune.features.cut import fold_batchnorm, prefix_graph
+from finetune.features.extract import Extractor
+from finetune.features.placement import Where
+from finetune.features.progress import OnProgress, no_progress
+from finetune.features.softmax import Features, Targets
+from finetune.image.transforms import EvalTransform
+from finetune.model.truncate import Pool
+from finetune.recipe.schema import HeadSection, PhaseSection, Recipe
+from finetune.training.caching.feature_store import open_store
+from finetune.training.setup.prepare import Setup
+
+
+class FeatureRows(NamedTuple):
+    """Features (N, D) of images, their classes (N,), and their groups (N,) or None."""
+
+    features: Features
+    targets: Targets
+    groups: Targets | None
+
+    def subset(self, places: Targets) -> Self:
+        groups = None if self.groups is None else self.groups[places]
+        return self._replace(features=self.features[places], targets=self.targets[places], groups=groups)
+
+
+def frozen_recipe(recipe: Recipe, at: int | str | None) -> Recipe:
+    """Return ``recipe`` with a linear head on frozen features, and nothing random.
+
+    Args:
+        at: ``model.head.at``, the layer at which the head replaces the rest; None: the last.
+    """
+    model = recipe.model.model_copy(update={"head": HeadSection(at=at)})
+    phase = PhaseSection(freeze="backbone", optimizer="lbfgs", weight_decay="auto")
+    # Nothing is trained in steps, so everything is in fp32.
+    train = {"phases": (phase,), "precision": "fp32", "threads": recipe.train.threads}
+    train["memory_format"] = recipe.train.memory_format
+    return Recipe.model_validate(
+        {
+            "seed": recipe.seed,
+            "data": recipe.data,
+            "model": model,
+            "train": {**train, "batch_size": recipe.train.batch_size},
+            "cache": recipe.cache,
+        }
+    )
+
+
+def features_of(
+    setup: Setup,
+    split_name: str,
+    progress: OnProgress = no_progress,
+    places: Sequence[int] | None = None,
+) -> FeatureRows:
+    """Compute the features of a split's readable images, or of those at ``places``.
+
+    Features are cached as the recipe's ``cache`` says.
+
+    Raises:
+        UserError: the network cannot be cut before its head, or its features are not vectors.
+        DataError: no image can be read.
+    """
+    network, preprocessing = setup.network, setup.card.preprocessing
+    network.module.eval()
+    k = len(network.table.body)
+    try:
+        prefix: nn.Module = fold_batchnorm(prefix_graph(network.module, network.table, k))
+    except FinetuneError as error:
+        raise UserError(f"{setup.recipe.model.backbone} cannot be probed: {error}") from None
+    cut = network.architecture["head"].get("cut")
+    if cut is not None and cut["pool"]:
+        prefix = nn.Sequential(prefix, Pool(tuple(cut["pool"])))
+    size = preprocessing.image_size
+    extract = Extractor(
+        prefix,
+        (preprocessing.channels, size, size),
+        setup.compute.device,
+        setup.compute.exact,
+        setup.recipe.train.images_a_batch,
+    )
+    if len(extract.spec.shape) != 1:
+        raise UserError(
+            f"{setup.recipe.model.backbone}: its head takes a map, and a probe needs a vector. Probe an "
+            "earlier layer (`finetune probe --layers`)."
+        )
+    where: Where = "memory" if setup.recipe.cache.where in ("memory", "off") else "disk"
+    split = setup.source.splits[split_name]
+    rows = sum(len(each) for each in setup.source.splits.values())
+    store = open_store(setup, extract, k, where, rows * extract.spec.nbytes, plain=True)
+    cached = CachedFeatures(store, extract, split, EvalTransform(preprocessing), plain=True)
+    draws = [(index, 0) for index in (range(len(split)) if places is None else places)]
+    cached.fill(draws, workers=setup.workers, on_bad_image=setup.recipe.data.on_bad_image, progress=progress)
+    batch = cached.batch(draws)
+    setup.loader.report_bad_images(batch.bad)
+    groups = None if split.groups is None else split.groups[list(batch.indices)]
+    return FeatureRows(batch.images.float().numpy(), batch.labels.numpy(), groups)
