@@ -26,7 +26,7 @@ from finetune.errors import FinetuneError, UserError, printable
 if TYPE_CHECKING:
     from finetune.deploy.predict import Prediction
     from finetune.deploy.prediction_text import Writer
-    from finetune.deploy.sorting import Counts
+    from finetune.deploy.sorting import SortCounts
 
 
 class By(StrEnum):
@@ -146,21 +146,23 @@ def predict(
         raise FinetuneError(f"{failed:,} of {done:,} images could not be predicted; each line says why")
 
 
-def _report_sorting(counts: "Counts", target: Path, by: By) -> None:
-    from finetune.deploy.sorting import DONE, TABLE
+def _report_sorting(counts: "SortCounts", target: Path, by: By) -> None:
+    from finetune.deploy.place_image import PLACED
+    from finetune.deploy.sorted_table import TABLE
 
     where = printable(str(target))
     folders = f" into {len(counts.classes)} folder{'s' if len(counts.classes) != 1 else ''}"
-    parts = [f"{counts.placed:,} {DONE[by.value]}{folders if counts.placed else ''}"]
-    parts += [f"{counts.there:,} there already"] if counts.there else []
-    parts += [f"{counts.left:,} not readable, left where they are"] if counts.left else []
-    parts += [f"{counts.sorted:,} in its class folders, skipped"] if counts.sorted else []
+    parts = [f"{counts.placed:,} {PLACED[by.value]}{folders if counts.placed else ''}"]
+    parts += [f"{counts.already_there:,} there already"] if counts.already_there else []
+    parts += [f"{counts.unreadable:,} not readable, left where they are"] if counts.unreadable else []
+    parts += [f"{counts.skipped:,} in its class folders, skipped"] if counts.skipped else []
     output.note(
-        f"{where}: {', '.join(parts)}" + (f"; {TABLE} has each" if counts.classes or counts.left else "")
+        f"{where}: {', '.join(parts)}"
+        + (f"; {TABLE} has each" if counts.classes or counts.unreadable else "")
     )
-    if counts.elsewhere:
+    if counts.in_other_class:
         output.warn(
-            f"{where}: {counts.elsewhere:,} lie in another class's folder too, from an earlier sorting"
+            f"{where}: {counts.in_other_class:,} lie in another class's folder too, from an earlier sorting"
         )
 
 

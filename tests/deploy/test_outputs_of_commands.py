@@ -1,4 +1,4 @@
-"""What a user names to be written is, by every command in the same way."""
+"""Every command writes its output file in the same way."""
 
 import csv
 import errno
@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from finetune.deploy.export import export
-from finetune.deploy.sorting import TABLE, sorting
+from finetune.deploy.sorted_table import TABLE, read_placed
+from finetune.deploy.sorting import sorting
 from finetune.errors import SaveError
 from finetune.training.trained import Trained
 
@@ -87,7 +88,7 @@ def test_a_limit_on_the_size_of_files_does_not_end_the_process(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_image_called_as_a_formula(chdir_tmp: Path, cli: Cli, run: Path) -> None:
+def test_an_image_called_like_a_formula(chdir_tmp: Path, cli: Cli, run: Path) -> None:
     names = ["=1+1.png", "-x.png", "@a.png", "a.png"]
     for name in names:
         Image.new("RGB", (40, 40), "red").save(name)
@@ -105,7 +106,7 @@ def rows(name: str) -> list[list[str]]:
         return list(csv.reader(file))
 
 
-def test_a_sorting_finds_what_it_put_into_a_class_called_as_a_formula(chdir_tmp: Path) -> None:
+def test_a_second_sorting_finds_images_of_a_class_called_like_a_formula(chdir_tmp: Path) -> None:
     from finetune.deploy.predict import Prediction
 
     classes = ("=sum", "'=sum", "-1")
@@ -115,8 +116,8 @@ def test_a_sorting_finds_what_it_put_into_a_class_called_as_a_formula(chdir_tmp:
     for placed in (3, 0):
         with sorting(Path("out"), classes, "copy") as sorter:
             sorter.write(batch)
-        assert (sorter.counts.placed, sorter.counts.there) == (placed, 3 - placed)
+        assert (sorter.counts.placed, sorter.counts.already_there) == (placed, 3 - placed)
         table = [row[1] for row in rows(f"out/{TABLE}")[1:]]
         assert table == ["'=sum", "''=sum", "-1"]
-    with sorting(Path("out"), classes, "copy") as sorter:
-        assert list(sorter._before.values()) == ["=sum/0.png", "'=sum/1.png", "-1/2.png"]
+    places = read_placed(Path("out") / TABLE)
+    assert list(places.values()) == ["=sum/0.png", "'=sum/1.png", "-1/2.png"]
