@@ -1,4 +1,4 @@
-"""A data set as it was found: splits of images with their classes, and what all that read one share."""
+"""Data sets as read from a source: splits of images with class labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ from finetune.errors import BadImageError, printable
 from finetune.image.bands import COLOURS, open_image
 from finetune.image.pixels import ImageOrBands
 
-# Beyond so many names, a message shows the first and counts the rest.
+# A message shows at most this many names and counts the others.
 NAMES_SHOWN = 20
 
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """How a folder or a table is to be read, where a user says so.
+    """The user's choices for reading a folder or a CSV file.
 
     Attributes:
-        as_classes: every folder in the folder is a class, whatever its name and whatever is in it.
-        split_column: of a table, the column that tells the split; "none": none does; None: to be found.
-        group_column: of a table, the column that tells the group; it is used, but not here.
+        as_classes: every subfolder is a class, whatever its name or content.
+        split_column: the CSV column that holds the split; "none": no column does; None: detect it.
+        group_column: the CSV column that holds the group. It is not detected as a split column.
     """
 
     as_classes: bool = False
@@ -37,9 +37,12 @@ DEFAULT_OPTIONS = SourceOptions()
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images with their classes: ``targets`` is int64, shape (N,), each in 0..num_classes-1.
+    """Images with their classes.
 
-    ``groups``, where images belong together in groups, says to which each does; int64, shape (N,).
+    Attributes:
+        images: N images.
+        targets: the class of each image, int64, shape (N,), in 0..num_classes-1.
+        groups: the group of each image, int64, shape (N,); None if images have no groups.
     """
 
     images: Images
@@ -54,56 +57,63 @@ class Split:
         return len(self.targets)
 
     def name(self, index: int) -> str:
-        """What messages call image ``index``."""
+        """The name of image ``index`` in messages: its path, if it has one."""
         return self.images.name(index)
 
     def open(self, index: int, shorter: int | None = None) -> Image.Image:
-        """Image ``index`` as RGB, as :meth:`Images.open`; BadImageError if it cannot be read."""
+        """Image ``index`` as 8-bit RGB; see :meth:`Images.open`."""
         return self.images.open(index, shorter)
 
     def image(self, index: int, bands: int | None = None, shorter: int | None = None) -> ImageOrBands:
-        """Image ``index`` the way a network reads it, as
-        :func:`~finetune.image.bands.open_image`; BadImageError if that cannot be."""
+        """Image ``index`` as a network reads it; see :func:`~finetune.image.bands.open_image`.
+
+        Raises:
+            BadImageError: it cannot be read, or does not have the requested bands.
+        """
         if bands is None:
             return self.open(index, shorter)
         path = self.images.path(index)
         if path is not None:
             return open_image(path, bands, shorter)
         if bands > COLOURS:
-            raise BadImageError(self.name(index), f"no file; {bands} bands are read from TIFF and .npy files")
+            reason = f"not a file; images with {bands} bands must be TIFF or .npy files"
+            raise BadImageError(self.name(index), reason)
         return self.open(index, shorter)
 
     @property
     def thread_safe(self) -> bool:
-        """Whether several threads may open images at once."""
+        """Whether several threads may open images at the same time."""
         return self.images.thread_safe
 
     def digest(self, index: int) -> bytes:
-        """SHA-256 of what image ``index`` is made of; BadImageError if it cannot be read."""
+        """SHA-256 of image ``index``; see :meth:`Images.digest`."""
         return self.images.digest(index)
 
     def stamp(self, index: int) -> bytes | None:
-        """What changes with the file of image ``index``, as :meth:`Images.stamp`."""
+        """A stamp that changes with the file of image ``index``; see :meth:`Images.stamp`."""
         return self.images.stamp(index)
 
     def subset(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> "Split":
-        """The images that ``indices`` names, in that order."""
+        """The images at ``indices``, in that order."""
         wanted = np.asarray(indices, dtype=np.int64)
         groups = None if self.groups is None else self.groups[wanted]
         return Split(select_images(self.images, wanted), self.targets[wanted], groups)
 
     def class_counts(self, num_classes: int) -> npt.NDArray[np.int64]:
-        """How many images each class has; int64, shape (num_classes,)."""
+        """The number of images per class; int64, shape (num_classes,)."""
         return np.bincount(self.targets, minlength=num_classes).astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A data set as it was found.
+    """A data set.
 
-    ``splits`` has keys among train, val and test, or the one key all where the source has no splits.
-    ``notes`` are remarks for the user. ``root`` is the folder that the images' names are relative to, where
-    there is one: the folder given, or that of the CSV file.
+    Attributes:
+        name: the source as messages call it.
+        classes: class names; targets are indices into this tuple.
+        splits: the keys are among train, val and test. A source without splits has the one key ``all``.
+        notes: remarks for the user.
+        root: the folder that image names are relative to: the source folder, or the folder of the CSV file.
     """
 
     name: str
@@ -113,12 +123,12 @@ class Source:
     root: str | None = None
 
     def relative(self, name: str) -> str:
-        """What an image of this source is called wherever the source lies; ``name`` is its own."""
+        """``name`` relative to ``root``, so that it is the same wherever the source is stored."""
         return relative_name(name, self.root)
 
 
 def merge_splits(source: Source) -> Split:
-    """All images of a source in one, split after split."""
+    """All images of a source as one split, in the order of its splits."""
     splits = list(source.splits.values())
     if len(splits) == 1:
         return splits[0]
@@ -131,6 +141,6 @@ def merge_splits(source: Source) -> Split:
 
 
 def quoted(names: Sequence[str]) -> str:
-    """Names for a message, quoted; beyond ``NAMES_SHOWN`` the rest is counted."""
+    """The names in quotes, for a message; at most ``NAMES_SHOWN`` of them, then the number of others."""
     shown = ", ".join(f"'{printable(name)}'" for name in names[:NAMES_SHOWN])
     return shown if len(names) <= NAMES_SHOWN else f"{shown} and {len(names) - NAMES_SHOWN} more"

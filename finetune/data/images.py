@@ -1,4 +1,7 @@
-"""Sequences of images, wherever they come from: files, arrays in memory, torchvision data sets."""
+"""Sequences of images: files, arrays in memory and torchvision data sets, behind one protocol.
+
+To support another storage (tar or Parquet shards, for example), implement :class:`Images`.
+"""
 
 import hashlib
 import os
@@ -18,55 +21,58 @@ from finetune.errors import BadImageError, is_out_of_files, printable
 from finetune.image.decode import open_rgb, upright_rgb
 from finetune.image.modes import to_rgb
 
-# The coarsest clock of a file system: FAT counts two seconds.
+# The coarsest file system clock: FAT stores times in steps of two seconds.
 JUST_NOW_NS = 2_000_000_000
 
 
 class Images(Protocol):
-    """Images by number. Picklable, so that loader processes can be started in any way."""
+    """A sequence of images. Implementations are picklable, because loader processes receive them."""
 
     @property
     def thread_safe(self) -> bool:
-        """Whether several threads may open images at once."""
+        """Whether several threads may open images at the same time."""
         ...
 
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
-        """What messages and tables call the image: its path, where it has one."""
+        """The name of an image in messages and tables: its path, if it has one."""
         ...
 
     def open(self, index: int, shorter: int | None = None) -> Image.Image:
-        """The image, 8-bit RGB; with ``shorter`` perhaps decoded at a smaller size, its shorter side no
-        less than that.
+        """The image as 8-bit RGB.
+
+        Args:
+            shorter: the image may be decoded at a reduced size whose shorter side is at least this.
 
         Raises:
-            BadImageError: it cannot be read.
+            BadImageError: the image cannot be read.
         """
         ...
 
     def path(self, index: int) -> Path | None:
-        """The file that it is; None where it is none."""
+        """The path of the image's file; None if it is not a file."""
         ...
 
     def digest(self, index: int) -> bytes:
-        """SHA-256 of what the image is made of: its file's bytes, or its pixels where it has no file.
+        """SHA-256 of the image's file, or of its pixels if it is not a file.
 
         Raises:
-            BadImageError: it cannot be read.
+            BadImageError: the image cannot be read.
         """
         ...
 
     def stamp(self, index: int) -> bytes | None:
-        """32 bytes that are others once the image's file is changed or replaced, without reading it.
+        """32 bytes that change if the image's file is changed or replaced. The file is not read.
 
-        None where that cannot be told: there is no file, or it was changed just now.
+        None if a change could go unnoticed: the image is not a file, or its file changed in the last two
+        seconds.
         """
         ...
 
 
 class FileImages:
-    """Files. A million paths take one block of memory, which loader processes share without copying."""
+    """Image files. All paths are in one block of memory, which forked loader processes share."""
 
     thread_safe = True
 
@@ -106,7 +112,7 @@ class FileImages:
             status = os.stat(name)  # noqa: PTH116
         except (OSError, ValueError):
             return None
-        # A file that changes twice within a tick of its file system's clock has the same times after both.
+        # A file that changes twice within one tick of the file system's clock keeps the same times.
         if not stat.S_ISREG(status.st_mode) or time.time_ns() - status.st_ctime_ns < JUST_NOW_NS:
             return None
         facts = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
@@ -117,14 +123,14 @@ class FileImages:
 class ArrayImages:
     """Images in memory: uint8, shape (N, height, width) for grey or (N, height, width, 3) for RGB.
 
-    Image 12 is called ``<prefix>/12``.
+    The name of image 12 is ``<prefix>/12``.
     """
 
     thread_safe = True
 
     def __init__(self, pixels: npt.NDArray[np.uint8], prefix: str) -> None:
         if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4) or pixels.shape[3:] not in ((), (3,)):
-            raise ValueError(f"uint8 (N, H, W) or (N, H, W, 3) is needed, not {pixels.dtype} {pixels.shape}")
+            raise ValueError(f"not uint8 (N, H, W) or (N, H, W, 3): {pixels.dtype} {pixels.shape}")
         self._pixels = pixels
         self._prefix = prefix
 
@@ -148,12 +154,12 @@ class ArrayImages:
 
 
 class TorchvisionImages:
-    """A torchvision data set whose items start with a PIL image, for sets without files or arrays.
+    """A torchvision data set whose items begin with a Pillow image, for sets without files or arrays.
 
-    Image 12 is called ``<prefix>/12``.
+    The name of image 12 is ``<prefix>/12``.
     """
 
-    # Someone else's code, which may move about in one open file.
+    # Torchvision may seek in one shared open file.
     thread_safe = False
 
     def __init__(self, dataset: Any, prefix: str) -> None:
@@ -173,7 +179,7 @@ class TorchvisionImages:
                 raise TypeError(f"a {type(image).__name__} instead of an image")
             return upright_rgb(image)
         except Exception as error:
-            # What goes wrong inside of someone else's data set can be anything.
+            # A foreign data set can raise any exception.
             text = printable(" ".join(str(error).split()))[:120]
             raise BadImageError(self.name(index), f"{type(error).__name__}: {text}") from None
 
@@ -188,7 +194,7 @@ class TorchvisionImages:
 
 
 class SelectedImages:
-    """Those of ``images`` that ``indices`` (int64) names, in that order."""
+    """The images at ``indices`` (int64) of another sequence, in that order."""
 
     def __init__(self, images: Images, indices: npt.NDArray[np.int64]) -> None:
         self._images = images
@@ -218,7 +224,7 @@ class SelectedImages:
 
 
 class JoinedImages:
-    """The images of ``parts``, one after the other."""
+    """Several sequences of images, one after another."""
 
     def __init__(self, parts: Sequence[Images]) -> None:
         self._parts = tuple(parts)
@@ -257,7 +263,7 @@ class JoinedImages:
 
 
 def select_images(images: Images, indices: Sequence[int] | npt.NDArray[np.int64]) -> Images:
-    """Those of ``images`` that ``indices`` names; a selection of a selection stays one step deep."""
+    """The images at ``indices``. Selecting from a selection does not nest."""
     wanted = np.asarray(indices, dtype=np.int64)
     if isinstance(images, SelectedImages):
         return SelectedImages(images._images, images._indices[wanted])

@@ -9,7 +9,7 @@ Put = Callable[..., Path]
 
 @pytest.fixture
 def put(tmp_path: Path) -> Put:
-    """Writes small images below a folder ``data``, each of another colour; returns that folder."""
+    """Writes small images below a folder ``data``, each in a different colour; returns the folder."""
     root = tmp_path / "data"
     root.mkdir()
     written = 0

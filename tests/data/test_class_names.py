@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from finetune.data.sources.names.class_names import equivalent_names, folded, is_class_name, similar_names
+from finetune.data.sources.names.class_names import equivalent_names, is_class_name, normalized, similar_names
 
 NAMES = st.text(st.characters(codec="utf-8", categories=("L", "Nd", "Zs")), min_size=1, max_size=12).filter(
     is_class_name
@@ -30,11 +30,11 @@ def test_changes_that_make_no_other_class(name: str, change: str) -> None:
     changed = CHANGES[change](name)
     # Some letters have no way back from upper case: two of them are one.
     assume(change not in ("upper", "title", "swapped") or changed.lower() == name.lower())
-    assert folded(changed) == folded(name)
+    assert normalized(changed) == normalized(name)
     assert equivalent_names([name, changed]) == ([(changed, name)] if changed != name else [])
 
 
-@given(st.lists(NAMES, unique_by=folded, max_size=8))
+@given(st.lists(NAMES, unique_by=normalized, max_size=8))
 def test_other_names_are_left_alone(names: list[str]) -> None:
     assert equivalent_names(names) == []
 

@@ -70,7 +70,7 @@ def test_one_folder_of_classes_in_the_order_of_names(put: Put) -> None:
 def test_only_train(put: Put) -> None:
     source = read_source(str(put("train/a/1.png", "train/b/2.png")))
     assert layout(source) == {"all": {"a": ["1.png"], "b": ["2.png"]}}
-    assert "carved out" in source.notes[0]
+    assert "split off" in source.notes[0]
 
 
 def test_two_folders_for_val(put: Put) -> None:
@@ -88,7 +88,7 @@ def test_classes_that_are_called_train_and_test(put: Put) -> None:
 
 def test_splits_beside_classes_are_ambiguous(put: Put) -> None:
     message = refused(put("train/a/1.png", "train/b/2.png", "car/3.png"))
-    assert "two ways" in message
+    assert "ambiguous" in message
     assert "'train'" in message
     assert "'car'" in message
 
@@ -129,7 +129,7 @@ def test_a_class_that_train_lacks(split: str, put: Put) -> None:
 
 def test_a_class_that_val_lacks_is_a_remark(put: Put) -> None:
     source = read_source(str(put("train/cat/1.png", "train/dog/2.png", "val/dog/3.png")))
-    assert source.notes == ("val has no images of 'cat'; its numbers say nothing of them",)
+    assert source.notes == ("val has no images of 'cat', so it does not measure those classes",)
 
 
 @pytest.mark.parametrize("where", ["", "train/", "val/"])
@@ -149,13 +149,13 @@ def test_images_without_folders(put: Put) -> None:
 
 def test_images_beside_the_folders_are_a_remark(put: Put) -> None:
     source = read_source(str(put("a/1.png", "b/1.png", "loose.png")))
-    assert any("outside of the class folders were left out (1)" in note for note in source.notes)
+    assert any("skipped images outside the class folders (1)" in note for note in source.notes)
 
 
 def test_images_directly_in_a_split_are_a_remark(put: Put) -> None:
     source = read_source(str(put("train/a/1.png", "train/b/1.png", "train/2.png")))
     assert len(source.splits["all"]) == 2
-    assert any(note.startswith(f"{source.name}/train: images outside") for note in source.notes)
+    assert any(note.startswith(f"{source.name}/train: skipped images outside") for note in source.notes)
 
 
 def test_other_files_are_a_remark(put: Put) -> None:
@@ -164,8 +164,8 @@ def test_other_files_are_a_remark(put: Put) -> None:
     (root / "README.md").write_text("beside the folders")
     (root / "LICENSE").write_text("x")
     (root / "b" / ".hidden.txt").write_text("x")
-    expected = f"{root}: files that are no images were passed over (.md 1, .txt 1, no extension 1)"
-    assert [note for note in read_source(str(root)).notes if "passed over" in note] == [expected]
+    expected = f"{root}: skipped files that are not images (.md 1, .txt 1, no extension 1)"
+    assert [note for note in read_source(str(root)).notes if "skipped files" in note] == [expected]
 
 
 def test_nothing_at_all(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_a_folder_around_the_data_set(put: Put) -> None:
 def test_a_folder_of_data_sets(put: Put) -> None:
     message = refused(put("one/train/a/1.png", "one/train/b/1.png", "two/test/a/1.png"))
     assert "'one', 'two'" in message
-    assert "the split comes first" in message
+    assert "put the split first" in message
 
 
 def test_links_that_go_round(put: Put) -> None:
@@ -233,7 +233,7 @@ def test_a_class_needs_a_name_that_can_be_written(name: bytes, put: Put) -> None
         (root / "a").rename(os.fsdecode(os.fsencode(root) + b"/" + name))
     except OSError:
         pytest.skip("this file system wants UTF-8")
-    assert "Rename it" in refused(root)
+    assert "Rename the folder" in refused(root)
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")

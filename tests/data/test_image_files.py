@@ -55,13 +55,13 @@ def image(path: Path, format: str = "JPEG", shade: int = 90) -> Path:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files whose first bytes were asked for."""
     asked: list[str] = []
-    head = recognise._head
+    head = recognise._first_bytes
 
     def counted(path: Any) -> Any:
         asked.append(Path(path).name)
         return head(path)
 
-    monkeypatch.setattr(recognise, "_head", counted)
+    monkeypatch.setattr(recognise, "_first_bytes", counted)
     return asked
 
 
@@ -124,12 +124,12 @@ def test_a_folder_of_classes(tmp_path: Path, opened: list[str]) -> None:
     assert found.classes == ("lark", "owl", "wren")
     assert found.splits["all"].class_counts(3).tolist() == [6, 6, 6]
     said = " ".join(found.notes)
-    assert "no images were passed over" in said
+    assert "skipped files that are not images" in said
     assert ".txt 2" in said
     assert not any(name.endswith((".jpg", ".txt", ".csv", ".db", ".json")) for name in opened)
     # Beside the classes: as if they had the extension.
     image(root / "IMG_0009")
-    assert any("outside of the class folders" in note for note in read_folder(root).notes)
+    assert any("outside the class folders" in note for note in read_folder(root).notes)
 
 
 def test_predict_takes_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

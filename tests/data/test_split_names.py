@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune.data.sources.names.split_names import (
-    PLAIN_WORDS,
+    GENERIC_WORDS,
     SPLIT_WORDS,
     name_words,
     parse_split_name,
@@ -26,7 +26,7 @@ def spelt(words: list[str], separator: str, how: str) -> str:
 @settings(deadline=None)
 @given(
     st.sampled_from(sorted(SPLIT_WORDS)),
-    st.lists(st.one_of(st.sampled_from(sorted(PLAIN_WORDS)), st.integers(0, 2030).map(str)), max_size=2),
+    st.lists(st.one_of(st.sampled_from(sorted(GENERIC_WORDS)), st.integers(0, 2030).map(str)), max_size=2),
     st.booleans(),
     st.sampled_from("_- .+"),
     st.sampled_from(sorted(WRITTEN)),
@@ -60,7 +60,7 @@ def test_other_words_beside_are_kept_apart(
 ) -> None:
     found = parse_split_name(spelt([word, *others] if first else [*others, word], separator, how))
     assert found is not None
-    assert (found.split, found.rest, found.plain) == (SPLIT_WORDS[word], tuple(others), False)
+    assert (found.split, found.other_words, found.plain) == (SPLIT_WORDS[word], tuple(others), False)
 
 
 @given(

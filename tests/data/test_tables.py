@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from finetune.data.dataset import Source
-from finetune.data.sources.names.class_names import folded, is_class_name
+from finetune.data.sources.names.class_names import is_class_name, normalized
 from finetune.data.sources.read import read_source
 from finetune.data.sources.tables.read import column_values
 from finetune.errors import DataError
@@ -184,7 +184,7 @@ def test_only_train_rows(root: Path) -> None:
     st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]),
 )
 def test_what_csv_writes_is_what_is_read(root: Path, written: list[str], quoting: Literal[0, 1, 2]) -> None:
-    assume(len({folded(label) for label in written}) == len(written))
+    assume(len({normalized(label) for label in written}) == len(written))
     text = io.StringIO(newline="")
     writer = csv.writer(text, quoting=quoting)
     writer.writerow(["path", "label"])
@@ -196,7 +196,9 @@ def test_what_csv_writes_is_what_is_read(root: Path, written: list[str], quoting
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=80)
 @given(
-    st.lists(st.text(min_size=1, max_size=8).filter(is_class_name), min_size=2, max_size=5, unique_by=folded),
+    st.lists(
+        st.text(min_size=1, max_size=8).filter(is_class_name), min_size=2, max_size=5, unique_by=normalized
+    ),
     st.sampled_from(",;\t|"),
     st.sampled_from(["", "sep={}", '"sep={}"', "SEP={}", "sep={};;"]),
     st.sampled_from(["\n", "\r\n"]),

@@ -305,7 +305,7 @@ def test_images_without_files_have_colours_only() -> None:
     found = Split(images, np.zeros(2, dtype=np.int64))
     assert not has_own_bands(found, 6)
     assert isinstance(found.image(0, 3), Image.Image)
-    with pytest.raises(BadImageError, match="no file"):
+    with pytest.raises(BadImageError, match="not a file"):
         found.image(0, 6)
 
 

@@ -229,8 +229,8 @@ def test_doctor_and_training_say_it(chdir_tmp: Path, cli: Cli) -> None:
     Path("recipe.yaml").write_text(RECIPE.replace("CHANNELS", "3"))
     ended = cli("train", "recipe.yaml")
     assert ended.code == 0, ended.err
-    assert "training images looked at have 4 bands, of which the first 3 are read" in ended.err
-    assert "training images looked at have 16 bits per band, of which 8 are read" in ended.err
+    assert "sampled training images have 4 bands, of which the first 3 are read" in ended.err
+    assert "sampled training images have 16 bits per band, of which 8 are read" in ended.err
 
 
 @pytest.mark.parametrize("channels", [5, 8])
@@ -239,5 +239,5 @@ def test_repeated_colours_are_not_taken_for_bands(channels: int, chdir_tmp: Path
     Path("recipe.yaml").write_text(RECIPE.replace("CHANNELS", str(channels)))
     ended = cli("train", "recipe.yaml")
     assert ended.code == 2
-    assert f"has 4 bands; model.in_channels: {channels} reads files of {channels} bands" in ended.err
+    assert f"has 4 bands, but model.in_channels is {channels}" in ended.err
     assert "Set in_channels: 4" in ended.err

@@ -313,7 +313,7 @@ def test_the_reasons_have_the_numbers() -> None:
 
 
 def test_facts_come_back_from_json_as_they_were() -> None:
-    known = facts(notes=("photos: files that are no images were passed over (.txt 1)",))
+    known = facts(notes=("photos: skipped files that are not images (.txt 1)",))
     assert Facts.from_dict(json.loads(json.dumps(known.to_dict()))) == known
     older = {key: value for key, value in known.to_dict().items() if key != "notes"}
     assert Facts.from_dict(older) == facts()

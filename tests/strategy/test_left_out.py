@@ -1,4 +1,4 @@
-"""What is not read is told in the same sentence by doctor, advise and train, and by each of them once."""
+"""Doctor, advise and train report skipped files in the same words, and each of them once."""
 
 import json
 import shutil
@@ -17,8 +17,8 @@ data: {source: photos, image_size: 32, resize: 32, workers: 0}
 model: {backbone: resnet18, weights: none}
 train: {batch_size: 16, max_steps: 1, phases: [{epochs: 1}]}
 """
-LOOSE = "images outside of the class folders were left out (1)"
-PASSED = "files that are no images were passed over"
+LOOSE = "skipped images outside the class folders (1)"
+PASSED = "skipped files that are not images"
 # Files put beside the images, the sentences that follow, and whether the doctor takes them for a fault.
 CASES: dict[str, tuple[list[str], list[str], bool]] = {
     "nothing": ([], [], False),
@@ -53,7 +53,7 @@ def put(photos: Path, names: list[str]) -> None:
 
 def check(said: str, sentences: list[str]) -> None:
     assert [said.count(each) for each in sentences] == [1] * len(sentences)
-    assert said.count(PASSED) + said.count("outside of the class") == len(sentences)
+    assert said.count(PASSED) + said.count("outside the class") == len(sentences)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -103,4 +103,4 @@ def test_kinds() -> None:
     ]  # fmt: skip
     many = {f".{letter}": number for number, letter in enumerate("abcdefg", 1)}
     assert skipped_files_note("p", many) == f"p: {PASSED} (.g 7, .f 6, .e 5, .d 4, .c 3, others 3)"
-    assert loose_images_note("p/train", 2).startswith("p/train: images outside")
+    assert loose_images_note("p/train", 2).startswith("p/train: skipped images outside")

@@ -12,9 +12,11 @@ from finetune.data.sources.names.class_checks import check_split_classes, simila
 def source_from_paths(
     name: str, found: Mapping[str, Mapping[str, Sequence[str]]], notes: Sequence[str], root: str
 ) -> Source:
-    """Build a Source from ``found``: split -> class -> paths. Classes and paths are sorted by name.
+    """Build a source; classes and paths are sorted by name. The classes are those of train (or of ``all``).
 
-    The classes are those of train (or of all). ``root`` is the folder that the paths are relative to.
+    Args:
+        found: split -> class -> paths.
+        root: the folder that image names are relative to.
 
     Raises:
         DataError: val or test has a class that train lacks.

@@ -1,4 +1,4 @@
-"""The files below a folder, and which of them are images by their names alone: none is opened."""
+"""Walk folders in sorted order, without hidden files and without following links in circles."""
 
 import os
 from collections.abc import Iterator
@@ -6,26 +6,28 @@ from pathlib import Path
 
 from finetune.errors import DataError, printable
 
-# What archivers, network drives and tools leave among the images. Names with a leading dot are hidden too.
+# Folders that archivers, network drives and tools leave behind. Names with a leading dot are hidden too.
 STRAY_NAMES = frozenset(
     {"__macosx", "__pycache__", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
 )
 
 
 def is_stray(name: str) -> bool:
-    """Whether a file or folder name is hidden, or what archivers and network drives leave behind."""
+    """Whether a file or folder is hidden or was left behind by an archiver or a network drive."""
     return name.startswith(".") or name.lower() in STRAY_NAMES
 
 
 def walk_files(folder: str | Path, above: tuple[str | Path, ...] = ()) -> Iterator[str]:
-    """The paths of all files below ``folder``, one at a time, each folder's entries sorted by name.
+    """Yield the paths of all files below ``folder``; each folder's entries are sorted by name.
 
-    Hidden and stray names are left out. Linked folders are followed, none of them twice, and none of those
-    in ``above`` (the folders that ``folder`` lies in), so links that go round end. What is neither file nor
-    folder (a broken link, a pipe) counts as a file: reading it says what is wrong.
+    Hidden and stray names are skipped. Linked folders are followed, each at most once. A broken link or a
+    pipe counts as a file, so that reading it reports the error.
+
+    Args:
+        above: the folders around ``folder``. Links to them are not followed.
 
     Raises:
-        DataError: a folder that cannot be listed.
+        DataError: a folder cannot be listed.
     """
     seen = {file_identity(path) for path in above}
     stack: list[tuple[str, bool]] = [(os.fspath(folder), True)]
@@ -43,23 +45,23 @@ def walk_files(folder: str | Path, above: tuple[str | Path, ...] = ()) -> Iterat
 
 
 def list_folder(folder: str | Path) -> list[os.DirEntry[str]]:
-    """The entries of one folder without hidden and stray ones, sorted by name.
+    """The entries of one folder, sorted by name, without hidden and stray ones.
 
     Raises:
-        DataError: a folder that cannot be listed.
+        DataError: the folder cannot be listed.
     """
     try:
         with os.scandir(folder) as entries:
             found = [entry for entry in entries if not is_stray(entry.name)]
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise DataError(f"{printable(os.fspath(folder))}: cannot list this folder: {reason}") from None
+        raise DataError(f"{printable(os.fspath(folder))}: the folder cannot be listed: {reason}") from None
     found.sort(key=lambda entry: entry.name)
     return found
 
 
 def is_directory(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder or a link to one; a link that goes round is none."""
+    """Whether an entry is a folder or a link to one. A circular link is not."""
     try:
         return entry.is_dir()
     except OSError:
@@ -67,7 +69,7 @@ def is_directory(entry: os.DirEntry[str]) -> bool:
 
 
 def file_identity(path: str | Path) -> tuple[int, int] | str:
-    """The same for two paths that lead to the same thing."""
+    """An identifier that is equal for two paths to the same file or folder."""
     try:
         status = Path(path).stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""Folders of images: one folder a class, with or without train, val and test folders around them."""
+"""Read a folder of images: one folder per class, with or without train, val and test folders around them."""
 
 import os
 import unicodedata
@@ -29,32 +29,32 @@ Classes = dict[str, list[str]]
 
 
 def read_folder(root: Path, *, as_classes: bool = False) -> Source:
-    """Read a folder: a folder a class, in it right away or in folders of train, val and test.
+    """Read a folder with one folder per class, either directly in it or in train, val and test folders.
 
-    Folders are splits if their names say so by a whole word (`train`, `Test_Set`, `seg_train` beside
-    `seg_test`) and there are folders with images in them; in one folder that is around them all, too.
-    Images may lie at any depth below their class's folder. Hidden folders and what tools leave behind are
-    no classes.
+    A folder is a split if its name contains a split word (`train`, `Test_Set`, `seg_train` beside
+    `seg_test`) and it has folders with images. One folder may surround all splits. Images may be at any
+    depth below the folder of their class. Hidden folders and folders that tools leave behind are skipped.
 
     Args:
-        as_classes: each folder in ``root`` is a class, whatever its name and whatever is in it.
+        as_classes: every subfolder of ``root`` is a class, whatever its name or content.
 
     Raises:
-        DataError: no images or no classes, an empty class, two folders for one split, no train, a mixture
-            of split folders and class folders, classes that look like splits or sites, names of classes that
-            differ in case, spaces or Unicode form only, a class in val or test that train lacks.
+        DataError: there are no images or no classes; a class is empty; two folders are the same split, or
+            train is missing; split folders are mixed with class folders; classes look like splits or sites;
+            class names differ only in case, spaces or Unicode form; val or test has a class that train
+            lacks.
     """
     name = printable(str(root))
     top, others = read_tree(root)
-    if not top.holding:
-        raise DataError(_nothing(name, top, others))
+    if not top.filled_folders:
+        raise DataError(_no_images_message(name, top, others))
     notes = []
-    if top.direct:
-        notes.append(loose_images_note(name, len(top.direct)))
+    if top.own_images:
+        notes.append(loose_images_note(name, len(top.own_images)))
     if others:
         notes.append(skipped_files_note(name, others))
     if as_classes:
-        found = {"all": _named(name, top.folders)}
+        found = {"all": _images_by_class(name, top.folders)}
     else:
         found = _as_splits(name, top, notes) or {"all": _as_classes(name, top, notes)}
     _check_names(name, found)
@@ -62,37 +62,37 @@ def read_folder(root: Path, *, as_classes: bool = False) -> Source:
 
 
 def _as_splits(name: str, top: Folder, notes: list[str]) -> dict[str, Classes] | None:
-    """The reading as splits, of ``top`` or of the one folder with images in it; None where it has none."""
+    """The images by split and class, if ``top`` or the one folder with images in it has splits; else None."""
     where, around = name, top
     while True:
         try:
             splits = find_split_folders(around)
-        except AmbiguousLayoutError as doubt:
-            raise DataError(f"{where}: {doubt}") from None
+        except AmbiguousLayoutError as ambiguity:
+            raise DataError(f"{where}: {ambiguity}") from None
         if splits:
             break
-        # A folder around the splits: images/train/cat/1.jpg, images/test/cat/2.jpg.
-        if len(around.holding) != 1 or around.holding[0].direct:
+        # One folder may surround the splits: images/train/cat/1.jpg, images/test/cat/2.jpg.
+        if len(around.filled_folders) != 1 or around.filled_folders[0].own_images:
             return None
-        around = around.holding[0]
+        around = around.filled_folders[0]
         where = f"{where}/{printable(around.name)}"
     if around is not top:
-        notes.append(f"{name}: read from {where}, the only folder with images in it")
-    if beside := [each.name for each in around.holding if each not in splits]:
-        notes.append(f"{where}: images without labels in {quoted(beside)} were left out")
+        notes.append(f"{name}: reading {where}, the only folder with images")
+    if beside := [each.name for each in around.filled_folders if each not in splits]:
+        notes.append(f"{where}: skipped images without labels in {quoted(beside)}")
     found, taken = _classes_of_splits(where, splits, notes)
     if "train" not in found:
         first = printable(next(iter(taken.values())))
         raise DataError(
-            f"{where}: no train/ with class folders in it, only {quoted(list(taken.values()))}. To use one "
-            f"of them as a data set of its own, give that folder: {where}/{first}"
+            f"{where}: no train/ with class folders, only {quoted(list(taken.values()))}. To use "
+            f"one of these as a whole data set, give that folder: {where}/{first}"
         )
     if any(each.lower() not in USUAL_NAMES for each in taken.values()):
         read = ", ".join(f"{printable(each)}/ as {split}" for split, each in taken.items())
-        notes.append(f"{where}: the folders are splits by their names: {read}")
+        notes.append(f"{where}: split folders recognised by name: {read}")
     if list(found) == ["train"]:
         only = printable(taken["train"])
-        notes.append(f"{where}: only {only}/ holds classes; val and test are carved out of it")
+        notes.append(f"{where}: only {only}/ has classes; val and test are split off from it")
         return {"all": found["train"]}
     return {split: found[split] for split in ("train", "val", "test") if split in found}
 
@@ -100,10 +100,10 @@ def _as_splits(name: str, top: Folder, notes: list[str]) -> dict[str, Classes] |
 def _classes_of_splits(
     where: str, splits: dict[Folder, str], notes: list[str]
 ) -> tuple[dict[str, Classes], dict[str, str]]:
-    """Split -> its classes, and split -> its folder's name; folders without classes are left out.
+    """Split -> images by class, and split -> folder name. Folders without classes are skipped.
 
     Raises:
-        DataError: two folders are one split, or what is in one makes no classes.
+        DataError: two folders are the same split, or a split folder has no valid classes.
     """
     found: dict[str, Classes] = {}
     taken: dict[str, str] = {}
@@ -113,111 +113,113 @@ def _classes_of_splits(
         inner = class_folders(folder, known)
         if inner is None:
             notes.append(
-                f"{where}: {printable(folder.name)}/ holds images, but no class folders: they have no "
-                "labels; it was left out"
+                f"{where}: skipped {printable(folder.name)}/, whose images have no labels (it has no class "
+                "folders)"
             )
             continue
         if split in taken:
             both = quoted(sorted([taken[split], folder.name]))
-            raise DataError(f"{where}: {both} both mean {split}. Keep one of them.")
+            raise DataError(f"{where}: {both} are both {split}. Keep one of them.")
         taken[split] = folder.name
         if inner is not folder:
             notes.append(f"{inside}: the classes are the folders in {printable(inner.name)}/")
             inside = f"{inside}/{printable(inner.name)}"
-        if inner.direct:
-            notes.append(loose_images_note(inside, len(inner.direct)))
-        if has_two_splits(inner.holding) or any(map(splits_inside, inner.holding)):
+        if inner.own_images:
+            notes.append(loose_images_note(inside, len(inner.own_images)))
+        if has_two_splits(inner.filled_folders) or any(map(splits_inside, inner.filled_folders)):
             raise DataError(
-                f"{inside}: is called {split}, and holds folders called train, val or test itself. If it is "
-                f"a data set of its own, give {inside}. If these are the classes, give "
-                f"{inside} and {AS_CLASSES_HINT}."
+                f"{inside}: this {split} folder contains folders named train, val or test. If it is a whole "
+                f"data set, give {inside}. If the folders in it are classes, give {inside} and "
+                f"{AS_CLASSES_HINT}."
             )
         _check_parts(inside, inner, notes)
         _note_split_names(inside, inner, notes)
-        found[split] = _named(inside, inner.folders)
+        found[split] = _images_by_class(inside, inner.folders)
         known = known or tuple(found[split])
     return found, taken
 
 
 def _as_classes(name: str, top: Folder, notes: list[str]) -> Classes:
-    """The reading as one folder of classes."""
-    holding = top.holding
-    named = named_like_splits(holding)
+    """The images by class, if ``top`` is a folder of classes without splits."""
+    filled = top.filled_folders
+    named = named_like_splits(filled)
     if named and (
-        len(named) == len(holding) or has_two_splits([each for each in holding if each.name in named])
+        len(named) == len(filled) or has_two_splits([each for each in filled if each.name in named])
     ):
         raise DataError(
-            f"{name}: {quoted(named)} hold images, but no class folders. "
-            "Put each class's images into a folder of its own, as in train/cat/1.jpg and train/dog/1.jpg, "
+            f"{name}: {quoted(named)} contain images, but no class folders. "
+            "Put the images of each class into their own folder, as in train/cat/1.jpg and train/dog/1.jpg, "
             "or list the images in a CSV file with the columns path and label. "
-            f"If these are the classes, {AS_CLASSES_HINT}."
+            f"If these folders are the classes, {AS_CLASSES_HINT}."
         )
-    if nested := [folder.name for folder in holding if splits_inside(folder)]:
+    if nested := [folder.name for folder in filled if splits_inside(folder)]:
         first = printable(nested[0])
         raise DataError(
-            f"{name}: {quoted(nested)} hold folders called train, val or test themselves. If they are data "
-            f"sets of their own, give one, such as {name}/{first}. If they are classes, the "
-            f"split comes first, as in train/{first}/1.jpg. If they are classes, and what is in them is no "
-            f"split, {AS_CLASSES_HINT}."
+            f"{name}: {quoted(nested)} contain folders named train, val or test. If they are data sets, give "
+            f"one of them, such as {name}/{first}. If they are classes with splits, put the split first, as "
+            f"in train/{first}/1.jpg. If they are classes without splits, {AS_CLASSES_HINT}."
         )
-    if by_class := splits_below(holding):
+    if by_class := splits_below(filled):
         folder, split, class_name = by_class
         raise DataError(
-            f"{name}: the names of {quoted([each.name for each in holding])} tell a class and a split. Put "
+            f"{name}: the names of {quoted([each.name for each in filled])} name a class and a split. Put "
             f"the split first: {printable(folder)}/ becomes {split}/{printable(class_name)}/. If each is a "
             f"class, {AS_CLASSES_HINT}."
         )
-    if len(holding) == 1 and len(top.folders) == 1 and not holding[0].direct and len(holding[0].holding) > 1:
-        inner = f"{name}/{printable(holding[0].name)}"
-        raise DataError(f"{name}: holds one folder only, with the classes inside of that. Give {inner}")
+    if (
+        len(filled) == 1
+        and len(top.folders) == 1
+        and not filled[0].own_images
+        and len(filled[0].filled_folders) > 1
+    ):
+        inner = f"{name}/{printable(filled[0].name)}"
+        raise DataError(f"{name}: contains only one folder, with the classes inside it. Give {inner}")
     _check_parts(name, top, notes)
     _note_split_names(name, top, notes)
-    return _named(name, top.folders)
+    return _images_by_class(name, top.folders)
 
 
 def _note_split_names(where: str, folder: Folder, notes: list[str]) -> None:
-    if names := [each.name for each in folder.holding if parse_split_name(each.name)]:
-        notes.append(f"{where}: {quoted(names)}: a split's name, but no splits are there; read as classes")
+    if names := [each.name for each in folder.filled_folders if parse_split_name(each.name)]:
+        notes.append(f"{where}: {quoted(names)}: named like splits, but there are no splits; read as classes")
 
 
 def _check_parts(where: str, folder: Folder, notes: list[str]) -> None:
-    """What is the same in all the classes of ``folder``: parts of them, or the classes themselves?
-
-    Raises:
-        DataError: that cannot be told.
-    """
+    """Add a note on subfolders that classes share; DataError if those may be the classes."""
     try:
-        same = parts_of_classes(folder.holding)
-    except AmbiguousLayoutError as doubt:
-        raise DataError(f"{where}: {doubt}") from None
+        same = parts_of_classes(folder.filled_folders)
+    except AmbiguousLayoutError as ambiguity:
+        raise DataError(f"{where}: {ambiguity}") from None
     if same:
         notes.append(
-            f"{where}: the classes hold the same folders, {quoted(same)}, which were read as parts of them"
+            f"{where}: the classes contain the same folders, {quoted(same)}, which were read as parts of them"
         )
 
 
-def _named(where: str, folders: Sequence[Folder]) -> Classes:
-    """Class name -> images. Names are brought to Unicode's composed form: macOS writes the other one."""
+def _images_by_class(where: str, folders: Sequence[Folder]) -> Classes:
+    """Class name -> images. Names are normalized to NFC, because macOS writes decomposed names."""
     if empty := [each.name for each in folders if not each.has_images]:
         raise DataError(
-            f"{where}: no images in {quoted(empty)}. Add images, or remove the folder if it is no class."
+            f"{where}: no images in {quoted(empty)}. Add images, or remove the folder if it is not a class."
         )
     found: Classes = {}
     for folder in folders:
         class_name = unicodedata.normalize("NFC", folder.name)
         if not is_class_name(class_name):
             raise DataError(
-                f"{where}: the folder name '{printable(folder.name)}' has control characters in it, or is "
-                "not UTF-8. Rename it: it is a class's name."
+                f"{where}: the folder name '{printable(folder.name)}' contains control characters or is not "
+                "UTF-8. Rename the folder: its name is the class name."
             )
         if class_name in found:
-            raise DataError(f"{where}: two folders are called '{class_name}', in two Unicode spellings.")
+            raise DataError(
+                f"{where}: two folders are named '{class_name}', in two Unicode forms. Merge or rename them."
+            )
         found[class_name] = folder.images
     return found
 
 
 def _check_names(name: str, found: dict[str, Classes]) -> None:
-    """Class names that differ in case, spaces or Unicode form only are one class, in all splits together."""
+    """Refuse class names that differ only in case, spaces or Unicode form, in all splits together."""
     places: dict[str, str] = {}
     for split, classes in found.items():
         for each in classes:
@@ -226,24 +228,26 @@ def _check_names(name: str, found: dict[str, Classes]) -> None:
         both = "; ".join(f"{quoted([places[first], places[later]])}" for later, first in pairs[:5])
         more = f" and {len(pairs) - 5} more" if len(pairs) > 5 else ""
         raise DataError(
-            f"{name}: classes whose names differ in case, spaces or Unicode form only: {both}{more}. Put the "
-            "images of one class into folders of one name, or rename one of them to tell two classes apart."
+            f"{name}: class names that differ only in case, spaces or Unicode form: {both}{more}. Merge "
+            "folders of the same class, or rename one folder so that the names clearly differ."
         )
 
 
-def _nothing(name: str, top: Folder, others: Counter[str]) -> str:
-    """Why a folder without a single image in a folder of its own cannot serve."""
-    if top.direct:
+def _no_images_message(name: str, top: Folder, others: Counter[str]) -> str:
+    """The error message for a folder without class folders that have images."""
+    if top.own_images:
         return (
-            f"{name}: {len(top.direct)} images, but no class folders. Put each class's images into a "
-            "folder of its own, or list the images in a CSV file with the columns path and label."
+            f"{name}: {len(top.own_images)} images, but no class folders. Put the images of each class into "
+            "their own folder, or list the images in a CSV file with the columns path and label."
         )
     if top.folders:
-        return f"{name}: no images in {quoted([folder.name for folder in top.folders])}{_beside(others)}."
-    return f"{name}: no images and no class folders{_beside(others)}."
+        return (
+            f"{name}: no images in {quoted([folder.name for folder in top.folders])}{_other_files(others)}."
+        )
+    return f"{name}: no images and no class folders{_other_files(others)}."
 
 
-def _beside(others: Counter[str]) -> str:
+def _other_files(others: Counter[str]) -> str:
     if not others:
         return ""
     kinds = ", ".join(kind for kind, _ in others.most_common(5))

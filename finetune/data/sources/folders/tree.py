@@ -12,14 +12,14 @@ from finetune.data.sources.files.walk import file_identity, is_directory, list_f
 
 @dataclass(eq=False)
 class Folder:
-    """A folder: the images directly in it, and the folders in it, sorted by name."""
+    """A folder with its images and subfolders, both sorted by name."""
 
     name: str
-    direct: list[str] = field(default_factory=list)
+    own_images: list[str] = field(default_factory=list)
     folders: list["Folder"] = field(default_factory=list)
 
     def walk(self) -> Iterator[tuple[int, "Folder"]]:
-        """This folder and all below it with their depths, each before those in it."""
+        """This folder and all folders below it with their depths, parents first."""
         stack = [(0, self)]
         while stack:
             depth, folder = stack.pop()
@@ -28,25 +28,25 @@ class Folder:
 
     @property
     def images(self) -> list[str]:
-        """All images in it, at any depth."""
-        return [path for _, folder in self.walk() for path in folder.direct]
+        """All images at any depth."""
+        return [path for _, folder in self.walk() for path in folder.own_images]
 
     @property
     def has_images(self) -> bool:
-        """Whether there is an image in it, at any depth."""
-        return any(folder.direct for _, folder in self.walk())
+        """Whether there is an image at any depth."""
+        return any(folder.own_images for _, folder in self.walk())
 
     @property
-    def holding(self) -> list["Folder"]:
-        """Those of its folders that have images in them, at any depth."""
+    def filled_folders(self) -> list["Folder"]:
+        """The subfolders that have images at any depth."""
         return [folder for folder in self.folders if folder.has_images]
 
 
 def read_tree(root: Path) -> tuple[Folder, Counter[str]]:
     """The folders below ``root`` with their images, and the number of other files of each kind.
 
-    Arrays (``.npy``) count as images if there are no other images. Linked folders are followed. A link that
-    leads back to a folder around it is not, and no folder is read twice within one folder of a class.
+    Arrays (``.npy``) count as images if there are no other images. Links to folders are followed, except
+    circular ones.
 
     Raises:
         DataError: a folder cannot be listed.
@@ -62,14 +62,14 @@ def read_tree(root: Path) -> tuple[Folder, Counter[str]]:
         for entry in list_folder(path):
             if not is_directory(entry):
                 if is_image_file(entry.path):
-                    folder.direct.append(entry.path)
+                    folder.own_images.append(entry.path)
                 elif is_array_name(entry.name):
                     arrays.append((folder, entry.path, file_kind(entry.name)))
                 else:
                     others[file_kind(entry.name)] += 1
                 continue
             this = file_identity(entry.path)
-            # From the second level on, all that lies below one folder shares what was seen.
+            # Below the second level, all folders share one set, so that no folder is read twice in a class.
             within = seen if depth > 1 else {*seen}
             if this in within:
                 continue
@@ -78,11 +78,11 @@ def read_tree(root: Path) -> tuple[Folder, Counter[str]]:
             folder.folders.append(child)
             inner.append((child, entry.path, depth + 1, within))
         stack.extend(reversed(inner))
-    # Beside images, arrays are what somebody computed of them; alone, they may be the images.
+    # Arrays beside images were probably computed from them. Arrays alone may be the images.
     alone = not top.has_images
     for folder, path, kind in arrays:
         if alone:
-            folder.direct.append(path)
+            folder.own_images.append(path)
         else:
             others[kind] += 1
     return top, others

@@ -9,20 +9,23 @@ from finetune.recipe.catalog import suggest
 
 
 def similar_class_notes(name: str, counts: Mapping[str, int]) -> list[str]:
-    """Notes on classes that may be one class, misspelt; ``counts`` is class -> images."""
+    """Notes on pairs of classes that may be one class with a misspelt name; ``counts`` is class -> images."""
     pairs = similar_names(counts)
     notes = [
-        f"{name}: the classes '{one}' ({counts[one]}) and '{other}' ({counts[other]}) differ {how}; if they "
-        "are one class, give it one name"
+        f"{name}: the class names '{one}' ({counts[one]}) and '{other}' ({counts[other]}) differ "
+        f"{how}; if they are one class, use one name"
         for one, other, how in pairs[:NAMES_SHOWN]
     ]
     if len(pairs) > NAMES_SHOWN:
-        notes.append(f"{name}: {len(pairs) - NAMES_SHOWN} more pairs of classes have names that look alike")
+        notes.append(f"{name}: {len(pairs) - NAMES_SHOWN} more pairs of classes have similar names")
     return notes
 
 
 def check_split_classes(name: str, classes: Mapping[str, Sequence[str]]) -> list[str]:
-    """Notes on classes that val or test lacks; ``classes`` is split -> names.
+    """Check that train has all classes; return notes on classes that val or test lacks.
+
+    Args:
+        classes: split -> class names.
 
     Raises:
         DataError: val or test has a class that train lacks.
@@ -35,11 +38,11 @@ def check_split_classes(name: str, classes: Mapping[str, Sequence[str]]) -> list
         if unknown := sorted(present - trained):
             hints = "".join(dict.fromkeys(suggest(each, trained) for each in unknown[:3]))
             raise DataError(
-                f"{name}: {split} has classes that train lacks, which no network could learn.{hints}\n"
+                f"{name}: {split} has classes that train lacks, so they cannot be learned.{hints}\n"
                 f"  only in {split}: {quoted(unknown)}\n"
                 f"  in train: {quoted(sorted(trained))}\n"
-                "Names must be the same, letter by letter. Rename them, or leave those images out."
+                "Class names must match exactly. Rename the classes or remove their images."
             )
         if absent := sorted(trained - present):
-            notes.append(f"{split} has no images of {quoted(absent)}; its numbers say nothing of them")
+            notes.append(f"{split} has no images of {quoted(absent)}, so it does not measure those classes")
     return notes

@@ -1,4 +1,4 @@
-"""Names of classes that are one name, written in two ways; for folders and tables alike."""
+"""Class names: which are valid, which are equivalent, and which may be misspellings of each other."""
 
 import re
 import unicodedata
@@ -6,44 +6,47 @@ from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from itertools import combinations
 
-# A class this much rarer than one that looks like it is taken for a misspelling of that, at fewer letters.
+# A class this many times rarer than a similar one may be a misspelling even if its name is short.
 RARE = 10
-# Shorter words that differ in one letter are mostly two words.
+# Shorter words that differ in one letter are usually different words.
 LETTERS_TO_MISPLACE, LETTERS_TO_MISTAKE = 5, 8
-# So many images make a class of a name; one or two may be a slip.
+# A name with this many images is a class; a name with one or two may be a typing error.
 FREQUENT = 20
-# Where more names than these are one letter apart, it is a numbering.
+# If more names than this differ in one letter, they are numbered.
 NEIGHBOURS = 12
 
 
 def is_class_name(name: str) -> bool:
-    """Whether a class can be called so: something to see, on one line, that UTF-8 can write."""
+    """Whether ``name`` can be a class name: visible, on one line and valid Unicode."""
     unfit = {"Cc", "Cs", "Zl", "Zp"}
     return bool(name.strip()) and not any(unicodedata.category(char) in unfit for char in name)
 
 
-def folded(name: str) -> str:
-    """What is left of a name without case, outer and repeated spaces, Unicode form and invisible marks."""
+def normalized(name: str) -> str:
+    """``name`` without differences in case, outer and repeated spaces, Unicode form and invisible marks."""
     composed = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     return " ".join("".join(char for char in composed if unicodedata.category(char) != "Cf").split())
 
 
 def equivalent_names(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Pairs (later, first) of names that differ in case, spaces or Unicode form only, in the given order."""
+    """Pairs (later, first) of names that differ only in case, spaces or Unicode form."""
     first: dict[str, str] = {}
     pairs: dict[tuple[str, str], None] = {}
     for name in names:
-        other = first.setdefault(folded(name), name)
+        other = first.setdefault(normalized(name), name)
         if other != name:
             pairs[name, other] = None
     return list(pairs)
 
 
 def similar_names(counts: Mapping[str, int]) -> list[tuple[str, str, str]]:
-    """Pairs of class names that may be one class, with how they differ: a plural, separators, accents, a
-    letter. ``counts`` is class -> images. Names that :func:`equivalent_names` pairs are not among them.
+    """Pairs of class names that may mean the same class, with the difference: plural, accents, a letter, ...
 
-    Names that differ in numbers are two classes.
+    Names that differ in numbers are different classes. Pairs that :func:`equivalent_names` finds are not
+    included.
+
+    Args:
+        counts: class name -> number of images.
     """
     found: dict[tuple[str, str], str] = {}
     for how, key in KEYS:
@@ -61,46 +64,51 @@ def similar_names(counts: Mapping[str, int]) -> list[tuple[str, str, str]]:
         for other in get_close_matches(name, frequent, n=1, cutoff=0.8):
             if _numbers(name) == _numbers(other) and not {(name, other), (other, name)} & set(found):
                 found[name, other] = "in a few letters"
-    return [(one, other, how) for (one, other), how in found.items() if folded(one) != folded(other)]
+    return [(one, other, how) for (one, other), how in found.items() if normalized(one) != normalized(other)]
 
 
 def _near(names: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Pairs of names that are the same once a letter is taken out of each, or of one; in time that grows
-    with the names and not with their pairs.
+    """Pairs of names that become equal if at most one letter is removed from each.
+
+    The time grows with the number of names, not with the number of pairs.
     """
     without: dict[str, list[str]] = {}
     for name in names:
-        bare = _bare(name)
-        for key in {bare, *(bare[:place] + bare[place + 1 :] for place in range(len(bare)))}:
+        compact = _without_separators(name)
+        for key in {compact, *(compact[:place] + compact[place + 1 :] for place in range(len(compact)))}:
             without.setdefault(key, []).append(name)
     pairs = {pair: None for group in without.values() for pair in combinations(group[:NEIGHBOURS], 2)}
     return iter(pairs)
 
 
-def _bare(name: str) -> str:
-    """Without what stands between words."""
-    return re.sub(r"[\W_]+", "", folded(name))
+def _without_separators(name: str) -> str:
+    """``name`` without separators between words."""
+    return re.sub(r"[\W_]+", "", normalized(name))
 
 
-def _plain(name: str) -> str:
-    """Without accents."""
-    parts = unicodedata.normalize("NFD", folded(name))
+def _without_accents(name: str) -> str:
+    """``name`` without accents."""
+    parts = unicodedata.normalize("NFD", normalized(name))
     return "".join(char for char in parts if not unicodedata.combining(char))
 
 
-def _stem(name: str) -> str:
-    """The last word in the singular, as far as its letters tell."""
-    bare = _bare(name)
-    if len(bare) < 4 or bare.endswith(("ss", "us", "is")):
-        return bare
-    if bare.endswith("ies"):
-        return bare[:-3] + "y"
-    if bare.endswith(("ches", "shes", "xes", "sses", "zes", "oes")):
-        return bare[:-2]
-    return bare.removesuffix("s")
+def _singular(name: str) -> str:
+    """``name`` with its last word in the singular, by simple spelling rules."""
+    compact = _without_separators(name)
+    if len(compact) < 4 or compact.endswith(("ss", "us", "is")):
+        return compact
+    if compact.endswith("ies"):
+        return compact[:-3] + "y"
+    if compact.endswith(("ches", "shes", "xes", "sses", "zes", "oes")):
+        return compact[:-2]
+    return compact.removesuffix("s")
 
 
-KEYS = (("in separators only", _bare), ("in accents only", _plain), ("as singular and plural do", _stem))
+KEYS = (
+    ("in separators only", _without_separators),
+    ("in accents only", _without_accents),
+    ("in singular and plural only", _singular),
+)
 
 
 def _numbers(name: str) -> list[str]:
@@ -108,7 +116,7 @@ def _numbers(name: str) -> list[str]:
 
 
 def _misspelt(one: str, other: str, counts: Mapping[str, int]) -> bool:
-    first, second = _bare(one), _bare(other)
+    first, second = _without_separators(one), _without_separators(other)
     if abs(len(first) - len(second)) > 1 or _numbers(first) != _numbers(second):
         return False
     fewer, more = sorted((counts[one], counts[other]))
@@ -126,5 +134,5 @@ def _misspelt(one: str, other: str, counts: Mapping[str, int]) -> bool:
             and (first[differing[0]] == second[differing[1]] and first[differing[1]] == second[differing[0]])
         )
     shorter, longer = sorted((first, second), key=len)
-    # A letter left out, within the word: at its ends it mostly makes another.
+    # A missing letter inside the word. At its ends it usually makes another word.
     return any(shorter == longer[:place] + longer[place + 1 :] for place in range(1, len(longer) - 1))

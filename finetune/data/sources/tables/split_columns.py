@@ -137,7 +137,7 @@ def _judge(cells: Cells, place: int) -> SplitColumn | None:
     if len(looks_like) > 1 or (splits and named):
         what = f"its values name splits, but not all of them do ({quoted(other)})"
         return _doubtful(name, what, unclear=True)
-    if (flag := parse_split_name(name)) and set(flag.rest) <= FLAG_WORDS:
+    if (flag := parse_split_name(name)) and set(flag.other_words) <= FLAG_WORDS:
         lower = {value.lower() for value in values}
         if not lower <= YES | NO:
             return None
