@@ -1,4 +1,4 @@
-"""Whether an image is still the same one: its name within its source, its size and a digest of its file."""
+"""Identifies an image file: its name within the source, its size and a digest of its contents."""
 
 import hashlib
 import os
@@ -10,19 +10,20 @@ from typing import Literal
 
 from finetune.disk.regular import open_regular
 
-# Of a data set with more bytes, only the ends of each file are read: reading all would hold up the start.
+# Bytes of a data set. Of a larger one, only the ends of each file are read, since reading all delays the
+# start.
 READ_WHOLE = 256 << 20
 END = 64 << 10
 
-# sha256: of the whole file. ends: of its size, its first and its last 64 KiB.
+# sha256: a digest of the whole file. ends: of its size, its first and its last 64 KiB.
 Scheme = Literal["sha256", "ends"]
 
 
 def relative_name(name: str, root: str | None) -> str:
-    """``name`` as seen from ``root``: the same on every machine, wherever the folder lies.
+    """The name of a file relative to ``root``, the same on every machine.
 
-    With slashes, and in Unicode's composed form (macOS writes the other one). Where ``root`` is None, the
-    name stays whole.
+    It has forward slashes and Unicode's composed form (macOS writes the decomposed form). If ``root`` is
+    None, the name stays whole.
     """
     if root is not None:
         prefix = os.path.join(root, "")  # noqa: PTH118  (a Path for each of a million names is slow)
@@ -32,7 +33,7 @@ def relative_name(name: str, root: str | None) -> str:
 
 
 def file_size(name: str) -> int | None:
-    """The size of an image's file in bytes; None where it has no regular file."""
+    """The size of a regular file in bytes; None for anything else."""
     try:
         status = os.stat(name)  # noqa: PTH116
     except (OSError, ValueError):
@@ -41,12 +42,12 @@ def file_size(name: str) -> int | None:
 
 
 def scheme_for(sizes: Iterable[int | None]) -> Scheme:
-    """How a data set with files of these sizes is digested."""
+    """The scheme for a data set with files of these sizes."""
     return "sha256" if sum(size or 0 for size in sizes) <= READ_WHOLE else "ends"
 
 
 def file_digest(name: str, scheme: Scheme) -> str:
-    """Hexadecimal digest of a file, 64 characters; empty where it cannot be read."""
+    """The digest of a file, 64 hexadecimal characters; empty if it cannot be read."""
     try:
         with open_regular(Path(name)) as file:
             if scheme == "sha256":

@@ -1,7 +1,7 @@
-"""Keys: what every random draw in the data path is seeded with.
+"""Keys: the seeds of all random draws in the data path.
 
-A draw depends on what it is for (seed, epoch, image, ...) and on nothing that happened before it, so that
-neither the number of workers nor a resume changes it.
+A key depends on the purpose of the draw (seed, epoch, image, ...) and on nothing that happened before. So
+neither the number of workers nor a resume changes a draw.
 """
 
 import hashlib
@@ -9,10 +9,10 @@ import operator
 
 
 def key(seed: int, *parts: int | str) -> int:
-    """A 64-bit non-negative number that depends on ``seed`` and ``parts`` alone, everywhere and always.
+    """A 64-bit non-negative number that depends on ``seed`` and ``parts`` alone, on every machine.
 
-    Different parts give unrelated keys: ``1`` and ``"1"`` differ, ``("ab", "c")`` and ``("a", "bc")`` too.
-    BLAKE2b (RFC 7693) over an encoding in which every part carries its type and length.
+    Different parts give unrelated keys: ``1`` and ``"1"`` differ, as do ``("ab", "c")`` and ``("a", "bc")``.
+    The key is a BLAKE2b hash (RFC 7693) of an encoding that states the type and length of every part.
     """
     digest = hashlib.blake2b(digest_size=8)
     for part in (seed, *parts):

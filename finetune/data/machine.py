@@ -1,7 +1,8 @@
-"""What this process may use of the machine: cores and memory, with the limits of a container or a shell.
+"""The cores and the memory that this process may use, within the limits of a container or a shell.
 
-Linux tells a container's limits in control groups, of which there are two layouts; in both, the limits of all
-the groups around a process hold. Where nothing can be told, there is no limit. Torch-free.
+Linux states the limits of a container in control groups, which have two layouts (v1 and v2). In both, a
+process is subject to the limits of its own group and of all groups around it. An unknown limit counts as
+none. Torch-free.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ PROC, GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 
 
 def cores(groups: Path = GROUPS, proc: Path = PROC) -> int:
-    """Cores that this process may use: those it is bound to, and no more than its share of their time."""
+    """The number of cores that this process may use, given its affinity and its quota of CPU time."""
     affinity = getattr(os, "sched_getaffinity", None)
     count = len(affinity(0)) if affinity else os.cpu_count() or 1
     quota = min(_in_groups("cpu", _quota, groups, proc), default=math.inf)
@@ -24,7 +25,7 @@ def cores(groups: Path = GROUPS, proc: Path = PROC) -> int:
 
 
 def memory(groups: Path = GROUPS, proc: Path = PROC) -> int:
-    """Bytes of memory that this process can have at the most; 0 where that cannot be told."""
+    """The most memory that this process can have, in bytes; 0 if unknown."""
     with contextlib.suppress(AttributeError, OSError, ValueError):
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         return min([total, *(limit for limit, _ in _in_groups("memory", _memory_of, groups, proc))])
@@ -32,8 +33,9 @@ def memory(groups: Path = GROUPS, proc: Path = PROC) -> int:
 
 
 def free_memory(groups: Path = GROUPS, proc: Path = PROC) -> int | None:
-    """Bytes that this process can still take, what the system can give up at once included; None where that
-    cannot be told.
+    """The memory that this process can still allocate, in bytes; None if unknown.
+
+    Memory that the system can free at once, such as cached files, counts as free.
     """
     found = [limit - used for limit, used in _in_groups("memory", _memory_of, groups, proc)]
     with contextlib.suppress(OSError, ValueError):
@@ -49,14 +51,14 @@ def free_memory(groups: Path = GROUPS, proc: Path = PROC) -> int | None:
 
 
 def _in_groups(kind: str, read: Callable[[Path], T | None], groups: Path, proc: Path) -> Iterator[T]:
-    """What ``read`` finds in the process's groups of a kind, from its own to the outermost."""
+    """Yield the result of ``read`` for each group of the process, from its own to the outermost."""
     with contextlib.suppress(OSError):
         for line in (proc / "self" / "cgroup").read_text().splitlines():
             _, _, rest = line.partition(":")
             kinds, _, path = rest.partition(":")
             if kinds and kind not in kinds.split(","):
                 continue
-            # In the newer layout all kinds share one tree.
+            # In v2, all kinds share one tree.
             root = groups / kind if kinds else groups
             place = root / path.lstrip("/")
             while place == root or root in place.parents:
@@ -67,7 +69,7 @@ def _in_groups(kind: str, read: Callable[[Path], T | None], groups: Path, proc: 
 
 
 def _quota(group: Path) -> float | None:
-    """Cores' worth of time."""
+    """The quota of CPU time of a group, in cores."""
     if (group / "cpu.max").exists():
         quota, period = (group / "cpu.max").read_text().split()
         return None if quota == "max" else int(quota) / int(period)
@@ -76,17 +78,17 @@ def _quota(group: Path) -> float | None:
 
 
 def _memory_of(group: Path) -> tuple[int, int] | None:
-    """The limit and what is used of it, file contents that can be dropped aside; both in bytes."""
-    newer = (group / "memory.max").exists()
-    limit = (group / ("memory.max" if newer else "memory.limit_in_bytes")).read_text().strip()
+    """The limit of a group, and its use without cached files that the system can drop; in bytes."""
+    is_v2 = (group / "memory.max").exists()
+    limit = (group / ("memory.max" if is_v2 else "memory.limit_in_bytes")).read_text().strip()
     if limit == "max":
         return None
-    used = int((group / ("memory.current" if newer else "memory.usage_in_bytes")).read_text())
-    droppable = _entries(group / "memory.stat").get("inactive_file" if newer else "total_inactive_file", 0)
+    used = int((group / ("memory.current" if is_v2 else "memory.usage_in_bytes")).read_text())
+    droppable = _entries(group / "memory.stat").get("inactive_file" if is_v2 else "total_inactive_file", 0)
     return int(limit), max(0, used - droppable)
 
 
 def _entries(path: Path) -> dict[str, int]:
-    """Of a file with a name and a number a line."""
+    """Read a file that has a name and a number on each line."""
     lines = (line.split() for line in path.read_text().splitlines())
     return {words[0]: int(words[1]) for words in lines if len(words) > 1}

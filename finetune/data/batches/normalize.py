@@ -1,4 +1,4 @@
-"""Batches of 8-bit pixels to what the network sees: one operation a batch, on the network's own device."""
+"""Normalises batches of 8-bit pixels, on the device of the network."""
 
 import numpy as np
 import torch
@@ -9,22 +9,22 @@ from finetune.image.preprocessing import Preprocessing
 
 
 class Normalizer:
-    """:meth:`Preprocessing.normalize` for whole batches: the same bits."""
+    """Normalises whole batches, bit-identical to :meth:`Preprocessing.normalize`."""
 
     def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:
         self._device = device
         self._repeated = preprocessing.channels if preprocessing.channels > preprocessing.depth else None
         size = preprocessing.image_size
-        # A row of pixels at a time: kernels are slow on rows of three numbers.
+        # One row of pixels at a time, since kernels are slow on rows of three numbers.
         self._mean, self._std = (
             torch.from_numpy(np.tile(np.asarray(values, dtype=np.float32), size)).to(device)
             for values in (preprocessing.mean, preprocessing.std)
         )
-        # Not a number of Python's, by whose reciprocal GPUs multiply: those are other bits.
+        # A tensor: GPUs multiply by the reciprocal of a Python number, which gives other bits.
         self._full = torch.full((1,), 255.0, device=device)
 
     def __call__(self, read: PixelBatch) -> Batch:
-        """The batch, on the device. ``images`` are in channels-last format; what is erased is 0."""
+        """Normalise a batch. Its images are on the device, in channels-last format; erased pixels are 0."""
         pixels = read.pixels.to(self._device, non_blocking=True)
         if self._repeated is not None:
             pixels = pixels[..., torch.arange(self._repeated, device=self._device) % 3]
