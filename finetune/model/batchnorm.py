@@ -1,8 +1,8 @@
-"""BatchNorm's statistics: a momentum for the length of the run, and computing them anew.
+"""BatchNorm in short runs: a momentum that fits the run's length, and recomputed statistics.
 
-A running statistic remembers about 1 / momentum steps. A source network's momentum may be meant for hundreds
-of thousands of steps (0.01 in TensorFlow's); in a run of a few hundred the statistics then lag behind the
-weights, and evaluation normalises by numbers that belong to no network.
+A running statistic averages over about 1 / momentum steps. The momentum of a source network may suit hundreds
+of thousands of steps (0.01 in TensorFlow's networks). In a run of a few hundred steps the statistics then lag
+behind the weights, and evaluation normalises with outdated values.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from finetune.errors import require_known
 from finetune.model.layers.modes import preserve_modes
 
-# Torch's own default, enough for any run.
+# torch's default, large enough for any run.
 MOST = 0.1
-# A run should be this many memories long.
+# A run should be this many times longer than 1 / momentum.
 MEMORIES = 10
 
 
@@ -26,13 +26,14 @@ def raise_batchnorm_momentum(
     """Set the momentum of every BatchNorm for a run of ``steps`` optimizer steps.
 
     Args:
-        setting: ``auto`` raises it to 10 / steps where it is less, but not beyond 0.1; ``keep`` leaves it; a
-            number, above 0 and up to 1, sets it.
-        steps: how long the run is, at least 1.
+        module: the network.
+        setting: ``auto`` raises a smaller momentum to 10 / steps, at most 0.1. ``keep`` changes nothing. A
+            number, above 0 and up to 1, becomes the momentum.
+        steps: length of the run, at least 1.
 
     Returns:
-        The momentum aimed at, or None where nothing changed. A BatchNorm that averages cumulatively (momentum
-        None) is left alone.
+        The new momentum, or None if nothing changed. A BatchNorm with a cumulative average (momentum None)
+        does not change.
     """
     if not isinstance(setting, int | float):
         require_known("batchnorm_momentum", setting, ("auto", "keep"))
@@ -52,19 +53,20 @@ def raise_batchnorm_momentum(
 
 @torch.no_grad()
 def recalibrate(module: nn.Module, paths: Sequence[str], batches: Iterable[Tensor]) -> int:
-    """Compute the running statistics of some BatchNorms anew, for the weights as they are now.
+    """Recompute the running statistics of some BatchNorms for the current weights.
 
-    Each mean and variance becomes the plain average over ``batches`` (Izmailov et al. 2018; Wu and Johnson
-    2021 call it precise BatchNorm). The BatchNorms named normalise by their batch meanwhile, and all else
-    runs in eval mode: no dropout. Modes, momenta and step counts are as before afterwards.
+    Each mean and variance becomes the average over ``batches`` (Izmailov et al. 2018; Wu and Johnson 2021
+    call this precise BatchNorm). Meanwhile these BatchNorms normalise with the statistics of the batch, and
+    everything else runs in eval mode. Modes, momenta and step counts are restored afterwards.
 
     Args:
-        paths: of the BatchNorms, which keep running statistics; all others keep theirs untouched.
-        batches: images ``(N, 3, S, S)`` on the module's device, all of one N where each is to count the
-            same. Batches of less than two images are left out.
+        module: the network.
+        paths: the BatchNorms to recompute. They must track running statistics.
+        batches: images ``(N, 3, S, S)`` on the module's device. Batches of equal size count equally. Batches
+            of fewer than two images are skipped.
 
     Returns:
-        How many batches there were. Without one, or if reading them fails, the statistics stay as they were.
+        The number of batches used. If it is 0, or reading the batches fails, the statistics do not change.
     """
     norms: list[Any] = [module.get_submodule(path) for path in paths]
     before = [(n.momentum, {name: b.clone() for name, b in n.named_buffers()}) for n in norms]

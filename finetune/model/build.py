@@ -14,10 +14,10 @@ from finetune.errors import CheckpointError, FinetuneError, UserError, WeightsEr
 from finetune.image.preprocessing import Preprocessing
 from finetune.model.auxiliary import has_room, swap_auxiliary
 from finetune.model.backbones import find_backbone
-from finetune.model.head import HeadDesign, plain_names, swap_head
+from finetune.model.head import HeadDesign, names_without_dropout, swap_head
 from finetune.model.layers.find import find_layers
 from finetune.model.layers.table import LayerTable
-from finetune.model.reuse import choose_rows, take_over
+from finetune.model.reuse import choose_rows, copy_rows
 from finetune.model.source_weights import LoadedWeights, input_spec, load_source_weights
 from finetune.model.truncate import Cut, plan_cut, table_before, truncate, truncated_table
 from finetune.model.weights.adapt import COLOURS, adapter, repeated, set_in_channels
@@ -190,7 +190,7 @@ def published_names(module: nn.Module, architecture: dict[str, Any]) -> dict[str
         return {}  # no library has such a network
     found: dict[str, str] = {}
     for path in find_backbone(architecture["backbone"]).head_paths(head["path"]):
-        found |= plain_names(module, path)
+        found |= names_without_dropout(module, path)
     return found
 
 
@@ -243,7 +243,7 @@ def _reuse(
             "head.reuse: no class has the name of exactly one source class. The whole head starts at random."
         )
         return {}
-    take_over(head, {list(classes).index(name): row for name, row in rows.items()}, source)
+    copy_rows(head, {list(classes).index(name): row for name, row in rows.items()}, source)
     names = source.classes
     pairs = {name: str(row) if names is None else f"{names[row]} ({row})" for name, row in rows.items()}
     fresh = [name for name in classes if name not in rows]

@@ -1,7 +1,7 @@
-"""Freezing: the first k layers keep their parameters, buffers and eval mode, and this is verified.
+"""Freezes the first k layers, and verifies that training does not change them.
 
-A frozen layer has no gradient and runs wholly in eval mode: BatchNorm normalises by its running statistics
-and leaves them alone, dropout and stochastic depth do nothing.
+A frozen layer has no gradients and runs in eval mode: BatchNorm uses its running statistics and does not
+update them; dropout and stochastic depth do nothing.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,23 +21,24 @@ _DROPOUTS = (nn.modules.dropout._DropoutNd, StochasticDepth)
 
 
 def resolve_freeze(freeze: int | str, table: LayerTable) -> int:
-    """How many layers a recipe's ``freeze`` holds: 0 up to the number of layers in the body.
+    """Convert a recipe's ``freeze`` to a number of layers, from 0 to all of the body.
 
     Args:
-        freeze: k, a layer's name (up to and including it), ``backbone`` (all but the head) or ``none``.
+        freeze: a number; the last layer to freeze; ``backbone`` (all but the head); or ``none``.
+        table: the layers of the network.
 
     Raises:
-        FreezeError: it names no layer, goes beyond the body, or would leave nothing to train.
+        FreezeError: an unknown layer, more layers than the body has, or nothing left to train.
     """
     body = table.body
     if isinstance(freeze, bool) or (isinstance(freeze, int) and freeze < 0):
         raise FreezeError(
-            f"freeze: {freeze} is no number of layers. Give 0 to {len(body)}, or a layer's name."
+            f"freeze: {freeze} is not a number of layers. Give 0 to {len(body)}, or a layer's name."
         )
     if isinstance(freeze, int):
         if freeze > len(body):
             raise FreezeError(
-                f"freeze: {freeze} is beyond the body, which has {len(body)} layers before the head "
+                f"freeze: {freeze} is too large: the body has {len(body)} layers before the head "
                 f"({table.head.name}). Give 0 to {len(body)}, or `backbone` to train the head alone."
             )
         return freeze
@@ -50,54 +51,58 @@ def resolve_freeze(freeze: int | str, table: LayerTable) -> int:
         return numbers[freeze]
     if freeze == table.head.name or freeze.startswith(f"{table.head.name}."):
         raise FreezeError(
-            f"freeze: {freeze!r} is the head; freezing up to it leaves nothing to train. `backbone` freezes "
-            f"all but the head."
+            f"freeze: {freeze!r} is the head, so nothing would be left to train. `backbone` freezes all but "
+            f"the head."
         )
     inside = [name for name in numbers if name.startswith(f"{freeze}.")]
     if inside:
-        hint = f" It holds {abbreviate_names(inside)}. Name the last layer to freeze, such as {inside[-1]!r}."
+        hint = (
+            f" It contains {abbreviate_names(inside)}. Name the last layer to freeze, such as {inside[-1]!r}."
+        )
     else:
         layers = abbreviate_names(list(numbers))
         hint = f"{suggest(freeze, numbers)} The layers are {layers} (`finetune layers`)."
-    raise FreezeError(f"freeze: {freeze!r} is no layer.{hint}")
+    raise FreezeError(f"freeze: {freeze!r} is not a layer.{hint}")
 
 
-def fresh_layers(table: LayerTable, k: int, kept: Iterable[str] | None) -> list[str]:
-    """Those of the first ``k`` layers that hold initial values, to which freezing would hold on.
+def untrained_layers(table: LayerTable, k: int, not_loaded: Iterable[str] | None) -> list[str]:
+    """Find layers among the first ``k`` that still have random initial values.
 
     Args:
-        kept: the network's entries that no weights were loaded into; None: all.
+        table: the layers of the network.
+        k: how many layers to look at.
+        not_loaded: entries of the network without loaded weights; None: all of them.
     """
-    entries = None if kept is None else set(kept)
+    if not_loaded is None:
+        return [layer.name for layer in table.body[:k]]
+    entries = set(not_loaded)
 
-    def fresh(layer: Layer) -> bool:
-        if entries is None:
-            return True
+    def untrained(layer: Layer) -> bool:
         return any(name in layer.parameters or name.rpartition(".")[0] in layer.modules for name in entries)
 
-    return [layer.name for layer in table.body[:k] if fresh(layer)]
+    return [layer.name for layer in table.body[:k] if untrained(layer)]
 
 
 def abbreviate_names(names: list[str]) -> str:
-    """Names for a message: a few of them where there are many."""
+    """Join names for a message, without the middle of a long list."""
     if len(names) <= _SHOWN:
         return ", ".join(names)
     return f"{', '.join(names[: _SHOWN - 1])}, ... {names[-1]}"
 
 
 class Freeze:
-    """The first ``k`` layers of a network, held.
+    """The frozen part of a network: its first ``k`` layers.
 
     Args:
         module: the network.
         table: its layers.
-        k: how many of them are frozen, as :func:`resolve_freeze` gives it.
-        batchnorm: ``frozen`` keeps the statistics of every BatchNorm, frozen layer or not, and runs it in
-            eval mode; its weight and bias still train.
+        k: the number of frozen layers, as :func:`resolve_freeze` returns it.
+        batchnorm: ``frozen`` runs every BatchNorm in eval mode and keeps its statistics, also in layers that
+            train. Its weight and bias still train there.
 
     Raises:
-        FinetuneError: a module with dropout or statistics works in a frozen layer and in one that is not, or
-            an unknown ``batchnorm``.
+        FinetuneError: a module with dropout or statistics works in a frozen layer and in one that trains, or
+            ``batchnorm`` is unknown.
     """
 
     def __init__(
@@ -112,14 +117,14 @@ class Freeze:
         self.k = k
         frozen = {name for layer in table.body[:k] for name in layer.parameters}
         self.frozen_names = tuple(name for name, _ in module.named_parameters() if name in frozen)
-        self._in_eval = _resting_modules(module, table, k)
+        self._in_eval = _modules_within(module, table, k)
         self._batchnorms: dict[str, nn.Module] = {}
         if batchnorm == "frozen":
             self._batchnorms = {n: m for n, m in module.named_modules() if isinstance(m, _BATCHNORM)}
 
     @property
     def moving_batchnorms(self) -> tuple[str, ...]:
-        """Paths of the BatchNorms whose statistics training moves."""
+        """Paths of the BatchNorms whose statistics training updates."""
         return tuple(
             path
             for path, each in self.module.named_modules()
@@ -130,7 +135,7 @@ class Freeze:
         )
 
     def apply(self) -> None:
-        """Let the frozen parameters go without gradient, and all others with one."""
+        """Disable gradients of the frozen parameters, and enable all others."""
         frozen = set(self.frozen_names)
         for name, parameter in self.module.named_parameters():
             parameter.requires_grad_(name not in frozen)
@@ -138,20 +143,20 @@ class Freeze:
                 parameter.grad = None
 
     def train_mode(self) -> None:
-        """Put the network in train mode, and what is frozen in eval mode."""
+        """Put the network in train mode, and its frozen part in eval mode."""
         self.module.train()
         for each in (*self._in_eval.values(), *self._batchnorms.values()):
             each.training = False
 
     def frozen_digests(self) -> dict[str, str]:
-        """SHA-256 of every frozen parameter and buffer, by name. JSON-ready; :meth:`verify` compares it."""
-        return {name: tensor_digest(tensor) for name, tensor in self._held().items()}
+        """SHA-256 of every frozen parameter and buffer by name, for :meth:`verify`. JSON-ready."""
+        return {name: tensor_digest(tensor) for name, tensor in self._frozen_tensors().items()}
 
     def verify(self, before: Mapping[str, str]) -> None:
-        """Compare with an earlier :meth:`frozen_digests`.
+        """Compare the frozen tensors with an earlier :meth:`frozen_digests`.
 
         Raises:
-            FreezeBrokenError: a frozen tensor is not what it was, or another set of tensors is frozen.
+            FreezeBrokenError: a frozen tensor changed, or other tensors are frozen.
         """
         now = self.frozen_digests()
         changed = [name for name in before if now.get(name) != before[name]]
@@ -162,33 +167,33 @@ class Freeze:
                 f"{abbreviate_names(changed)}. The trained weights cannot be trusted."
             )
 
-    def _held(self) -> dict[str, Tensor]:
+    def _frozen_tensors(self) -> dict[str, Tensor]:
         parameters = dict(self.module.named_parameters())
-        held: dict[str, Tensor] = {name: parameters[name] for name in self.frozen_names}
+        found: dict[str, Tensor] = {name: parameters[name] for name in self.frozen_names}
         for path, each in {**self._in_eval, **self._batchnorms}.items():
             for name, buffer in each.named_buffers(prefix=path, recurse=False):
-                # One that no checkpoint keeps is worked out as it is needed, for images of this size.
+                # A non-persistent buffer is not part of checkpoints: it is computed for the image size.
                 if name.rpartition(".")[2] not in each._non_persistent_buffers_set:
-                    held[name] = buffer
-        return held
+                    found[name] = buffer
+        return found
 
 
-def _resting_modules(module: nn.Module, table: LayerTable, k: int) -> dict[str, nn.Module]:
-    """The modules all of whose work is in the first k layers."""
-    resting = {}
+def _modules_within(module: nn.Module, table: LayerTable, k: int) -> dict[str, nn.Module]:
+    """The modules that work in the first k layers only."""
+    within = {}
     for path, each in module.named_modules():
-        # A module that is not called itself (a list, or a part of attention) goes with the one that holds it.
+        # A module that is not called (a list, or a part of attention) belongs to the module that contains it.
         caller = path
         while caller not in table.spans:
             caller = caller.rpartition(".")[0]
         first, last = table.spans[caller]
         if last <= k:
-            resting[path] = each
+            within[path] = each
         elif first <= k and caller == path and _differs_in_training(each):
             raise FinetuneError(
-                f"{path} works in layers {first} to {last}, so it cannot be frozen in the first {k} alone"
+                f"{path} works in layers {first} to {last}, so it cannot be frozen in the first {k} only"
             )
-    return resting
+    return within
 
 
 def _differs_in_training(module: nn.Module) -> bool:

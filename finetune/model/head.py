@@ -1,4 +1,4 @@
-"""A new classification head in place of the source's."""
+"""Replaces the source's classification head by a new one."""
 
 import math
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from finetune.errors import FinetuneError, UserError, require_known
 from finetune.recipe.limits import HIDDEN, is_whole
 
 Init = Literal["xavier", "normal", "zero", "default"]
-# Small, so that the first logits are near each other and the first gradients do not tear at the body.
+# Small, so that the first logits are close together and the first gradients of the body are small.
 NORMAL_STD = 0.01
 
 
 @dataclass(frozen=True)
 class HeadDesign:
-    """What the new head is made of beside dropout; the default is one layer like the source's.
+    """The design of a new head, without dropout. The default is one layer like the source's.
 
     Attributes:
-        hidden: units of a hidden layer with ReLU; None: no such layer.
-        kind: of the last layer.
-        scale: a cosine classifier's, above 0.
+        hidden: units of a hidden layer with ReLU; None: no hidden layer.
+        kind: type of the last layer.
+        scale: initial scale of a cosine classifier, above 0.
         learn_scale: whether the scale trains.
     """
 
@@ -36,7 +36,7 @@ class HeadDesign:
         require_known("head type", self.kind, ("linear", "cosine"))
 
     def to_dict(self) -> dict[str, Any]:
-        """What a checkpoint needs to know, JSON-ready; nothing for the default."""
+        """Convert to JSON types for a checkpoint: empty for the default design."""
         entries: dict[str, Any] = {} if self.hidden is None else {"hidden": self.hidden}
         if self.kind == "cosine":
             entries["cosine"] = {"learn_scale": self.learn_scale}
@@ -44,14 +44,14 @@ class HeadDesign:
 
     @classmethod
     def from_dict(cls, entries: dict[str, Any]) -> Self:
-        """Read :meth:`to_dict` back; the scale itself is among the checkpoint's tensors.
+        """Read the result of :meth:`to_dict`. The scale is among the checkpoint's tensors.
 
         Raises:
-            TypeError: entries of the wrong type.
+            TypeError: an entry has the wrong type.
         """
         hidden, cosine = entries.get("hidden"), entries.get("cosine")
         if hidden is not None and not is_whole(hidden, HIDDEN):
-            raise TypeError("hidden is no number of units")
+            raise TypeError("hidden is not a number of units")
         if cosine is None:
             return cls(hidden)
         if not isinstance(cosine["learn_scale"], bool):
@@ -62,9 +62,9 @@ class HeadDesign:
 class CosineLinear(nn.Module):
     """A cosine classifier: logit c is ``scale`` times the cosine between the features and weight row c.
 
-    Gidaris and Komodakis 2018 (with the scale learned from 10 on); Chen et al. 2019 find it a strong baseline
-    where images are few, since rows of unlike length no longer favour classes. It takes features
-    ``(N, in_features)`` to logits ``(N, num_classes)`` within [-scale, scale].
+    From Gidaris and Komodakis 2018, who learn the scale from 10. Chen et al. 2019 find it a strong baseline
+    for few images: rows of different length do not favour classes. Features ``(N, in_features)`` give logits
+    ``(N, num_classes)`` within [-scale, scale].
     """
 
     def __init__(self, in_features: int, num_classes: int, scale: float, learn_scale: bool) -> None:
@@ -79,7 +79,7 @@ class CosineLinear(nn.Module):
             self.register_buffer("scale", value)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logits."""
+        """Compute logits."""
         return self.scale * F.linear(F.normalize(features, dim=1), F.normalize(self.weight, dim=1))
 
 
@@ -92,24 +92,27 @@ def swap_head(
     init: str,
     design: HeadDesign | None = None,
 ) -> str:
-    """Replace the linear layer or convolution at ``head_path`` by a new one for ``num_classes`` classes.
+    """Replace the linear layer or convolution at ``head_path`` by a new head for ``num_classes`` classes.
 
-    The new one has the old one's inputs, geometry, device and type, and a bias if that had one. Its values
-    are drawn from torch's global generator.
+    The new head has the old one's inputs, geometry, device and type, and a bias if the old one has one. Its
+    values are drawn from torch's global generator.
 
     Args:
-        dropout: in front of each new layer, 0 (none) up to 1.
-        init: of the last layer's weights: ``xavier`` (uniform; Glorot and Bengio 2010), ``normal`` (standard
-            deviation 0.01), ``zero``, or ``default`` (torch's own, for the bias too). The bias is zero
-            otherwise. A hidden layer starts as He et al. 2015 have it before a ReLU, or at torch's own.
-        design: a hidden layer, a cosine classifier. None: neither.
+        module: the network.
+        head_path: path of the old head.
+        num_classes: size of the new head.
+        dropout: probability of dropout before each new layer, from 0 (none) to below 1.
+        init: initial weights of the last layer: ``xavier`` (uniform; Glorot and Bengio 2010), ``normal``
+            (standard deviation 0.01) or ``zero``, each with a bias of zero, or ``default`` (torch's own). A
+            hidden layer starts as in He et al. 2015, or with ``default`` at torch's own values.
+        design: a hidden layer or a cosine classifier. None: neither.
 
     Returns:
         The path of the new head, which is the old one's.
 
     Raises:
-        UserError: a cosine classifier in place of a convolution.
-        FinetuneError: there is something else than a linear layer or convolution at that path.
+        UserError: a cosine classifier would replace a convolution.
+        FinetuneError: the module at this path is neither a linear layer nor a convolution.
     """
     require_known("head init", init, get_args(Init))
     design = design or HeadDesign()
@@ -130,8 +133,8 @@ def swap_head(
     return head_path
 
 
-def linear_of(module: nn.Module, head_path: str) -> nn.Linear | None:
-    """The new head's linear layer with its bias, dropout before it aside; None where there is more to it."""
+def find_linear(module: nn.Module, head_path: str) -> nn.Linear | None:
+    """Return the head's linear layer if the head is dropout and a linear layer with bias, else None."""
     head = module.get_submodule(head_path)
     parts = list(head) if isinstance(head, nn.Sequential) else [head]
     layer = parts.pop()
@@ -140,10 +143,10 @@ def linear_of(module: nn.Module, head_path: str) -> nn.Linear | None:
     return layer if layer.bias is not None else None
 
 
-def plain_names(module: nn.Module, head_path: str) -> dict[str, str]:
-    """What the entries of a head of dropout and one layer are called where there is no dropout.
+def names_without_dropout(module: nn.Module, head_path: str) -> dict[str, str]:
+    """Map the entries of a head with dropout to their names without dropout.
 
-    Its own names (``fc.1.weight``) to those of the architecture (``fc.weight``); empty for any other head.
+    For example ``fc.1.weight`` to ``fc.weight``. Empty if the head is not dropout and one layer.
     """
     head = module.get_submodule(head_path)
     parts = list(head) if isinstance(head, nn.Sequential) else [head]
@@ -160,9 +163,11 @@ def _hidden(old: nn.Module, head_path: str, units: int) -> nn.Linear | nn.Conv2d
     if isinstance(old, nn.Linear):
         return nn.Linear(old.in_features, units, device=old.weight.device, dtype=old.weight.dtype)
     if isinstance(old, nn.Conv2d):
-        # At every place by itself; the last layer keeps the old one's geometry.
+        # 1 x 1: the last layer has the old one's geometry.
         return nn.Conv2d(old.in_channels, units, 1, device=old.weight.device, dtype=old.weight.dtype)
-    raise FinetuneError(f"the head {head_path} is a {type(old).__name__}, no linear layer or convolution")
+    raise FinetuneError(
+        f"the head {head_path} is a {type(old).__name__}, not a linear layer or a convolution"
+    )
 
 
 def _like(
@@ -176,8 +181,8 @@ def _like(
         return nn.Linear(features, num_classes, old.bias is not None, **options)
     if design.kind == "cosine" and isinstance(old, nn.Conv2d):
         raise UserError(
-            f"model.head.type: cosine needs one feature vector an image, and the head {head_path} is a "
-            f"convolution over a map. Cut the network before it with model.head.at, or take type: linear."
+            f"model.head.type: cosine needs one feature vector per image, and the head {head_path} is a "
+            f"convolution over a map. Cut the network before it with model.head.at, or use type: linear."
         )
     if isinstance(old, nn.Conv2d) and old.groups == 1:
         options = {
@@ -186,7 +191,9 @@ def _like(
         }
         options |= {"bias": old.bias is not None, "device": old.weight.device, "dtype": old.weight.dtype}
         return nn.Conv2d(design.hidden or old.in_channels, num_classes, **options)
-    raise FinetuneError(f"the head {head_path} is a {type(old).__name__}, no linear layer or convolution")
+    raise FinetuneError(
+        f"the head {head_path} is a {type(old).__name__}, not a linear layer or a convolution"
+    )
 
 
 def _initialise(layer: nn.Linear | nn.Conv2d | CosineLinear, init: str) -> None:

@@ -1,12 +1,12 @@
-"""A head that starts from the source's: a target class takes over the row of a source class.
+"""Starts rows of a new head from rows of the source's classifier, for classes that both have.
 
-A row of a trained classifier means something against the other rows only: adding one vector to all of them
-changes no probability. So what is taken over is a row less the mean of the source's rows (of the biases
-likewise), the evidence for that class against the average one; a fresh row's logit is 0 on average, and that
-is where the two meet. Then the rows taken over are scaled, by one factor for all of them and their biases, so
-that the root mean square of their lengths is that of the fresh rows: no class starts louder than another for
-having been trained longer, and classes that were both taken over keep their relation. Next to fresh rows of
-zeros (``init: zero``), which have no scale, they keep their own.
+Rows of a classifier have a meaning only relative to each other: adding one vector to all of them changes no
+probability. So the mean of the source's rows is subtracted from each copied row, and the mean of the biases
+from each bias. The result is the evidence for a class compared with the average class, and its average logit
+is 0, as that of a random row. Then one factor scales all copied rows and their biases, so that the root mean
+square of their lengths equals that of the random rows. No class starts with larger logits only because it was
+trained longer, and copied classes keep their relation. If the other rows are zero (``init: zero``), the
+copied rows are not scaled.
 """
 
 import re
@@ -25,7 +25,7 @@ _APART = re.compile(r"[\s_-]+")
 
 @dataclass(frozen=True)
 class SourceHead:
-    """The source's classifier: ``weight`` (classes, features, ...), ``bias`` (classes,), and its classes."""
+    """The source's classifier: ``weight`` (classes, features, ...), ``bias`` (classes,) and class names."""
 
     weight: Tensor
     bias: Tensor | None
@@ -33,23 +33,23 @@ class SourceHead:
 
 
 def fold(name: str) -> str:
-    """A class name without what people write differently: case, spaces, underscores, hyphens."""
+    """Normalise a class name: remove case, spaces, underscores and hyphens."""
     return _APART.sub("", name.casefold())
 
 
 def choose_rows(
     reuse: str | Mapping[str, str | int], classes: Sequence[str], source: SourceHead
 ) -> dict[str, int]:
-    """Which source row each target class starts from.
+    """Choose the source row that each target class starts from.
 
     Args:
-        reuse: ``auto``: every target class whose folded name is that of exactly one source class; or a
+        reuse: ``auto`` for every target class whose normalised name belongs to exactly one source class; or a
             mapping of target classes to source classes, by name or by number from 0.
-        classes: of the target.
+        classes: the target's class names.
+        source: the source's classifier.
 
     Raises:
-        UserError: ``auto`` where the source's class names are not known; a class that there is not; a name
-            that several classes share.
+        UserError: an unknown class, a name that several classes share, or ``auto`` without known class names.
     """
     names = source.classes or ()
     numbers: dict[str, list[int]] = {}
@@ -80,7 +80,7 @@ def _row(wanted: str | int, numbers: Mapping[str, list[int]], names: Sequence[st
         return wanted
     if not names:
         raise UserError(
-            f"{_KEY}: the names of the source's classes are not known, so that {wanted!r} cannot be found. "
+            f"{_KEY}: the names of the source's classes are not known, so {wanted!r} cannot be found. "
             f"Give its number, 0 to {count - 1}."
         )
     rows = numbers.get(fold(wanted), [])
@@ -94,22 +94,23 @@ def _row(wanted: str | int, numbers: Mapping[str, list[int]], names: Sequence[st
     return rows[0]
 
 
-def take_over(head: nn.Module, rows: Mapping[int, int], source: SourceHead) -> None:
-    """Write source rows into a new head, as the top of this module says.
+def copy_rows(head: nn.Module, rows: Mapping[int, int], source: SourceHead) -> None:
+    """Copy source rows into a new head, centred and scaled as described above.
 
     Args:
-        head: it, or a sequence that ends in it.
-        rows: row of the head to row of the source.
+        head: the last layer, or a sequence that ends in it.
+        rows: rows of the head, and the source row of each.
+        source: the source's classifier.
 
     Raises:
-        WeightsError: the source's rows do not fit, as where a hidden layer comes before the new head.
+        WeightsError: the rows have another length, for example because the new head has a hidden layer.
     """
     layers = [each for each in head.modules() if isinstance(each, nn.Linear | nn.Conv2d)]
     layer = layers[-1] if layers else None
     if layer is None or layer.weight.shape[1:] != source.weight.shape[1:]:
         raise WeightsError(
             f"{_KEY}: the source's classifier takes {tuple(source.weight.shape[1:])} features, and the new "
-            f"head others. Reuse needs a plain head at the same place."
+            f"head takes others. Reuse needs a head without a hidden layer at the same place."
         )
     wanted, given = list(rows), list(rows.values())
     fresh = [row for row in range(len(layer.weight)) if row not in rows]

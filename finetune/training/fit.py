@@ -19,7 +19,7 @@ from finetune.errors import RunDirError, printable
 from finetune.evaluation.metrics import Metrics
 from finetune.image.preprocessing import Preprocessing
 from finetune.model.batchnorm import raise_batchnorm_momentum
-from finetune.model.freeze import abbreviate_names, fresh_layers, resolve_freeze
+from finetune.model.freeze import abbreviate_names, resolve_freeze, untrained_layers
 from finetune.recipe.load import dump_recipe
 from finetune.recipe.remarks import remarks
 from finetune.recipe.schema import Recipe, TrainSection
@@ -208,7 +208,7 @@ def _check_freezes(setup: Setup) -> None:
     weights = network.weights
     kept = None if weights is None or weights.report is None else weights.report.kept
     ks = [resolve_freeze(section.freeze, network.table) for section in setup.recipe.train.phases]
-    fresh = fresh_layers(network.table, max(ks), kept)
+    fresh = untrained_layers(network.table, max(ks), kept)
     if fresh:
         log.warning(
             "freeze: %d of the first %d layers hold initial values, which no weights were loaded into and "

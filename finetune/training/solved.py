@@ -11,7 +11,7 @@ from finetune.data.holdout.folds import inner_folds
 from finetune.errors import DataError, UserError
 from finetune.features.softmax import Targets
 from finetune.features.solve import LinearHead, LinearProblem, choose_decay, cross_entropy, solve
-from finetune.model.head import linear_of
+from finetune.model.head import find_linear
 from finetune.training.caching.frozen import Frozen
 from finetune.training.setup.plan import PhasePlan
 from finetune.training.setup.prepare import Setup
@@ -57,7 +57,7 @@ def solve_head(plan: PhasePlan, setup: Setup, frozen: Frozen | None, totals: Tot
     log.info("head solved: weight_decay %.3g%s", decay, chosen)
     put_in(head, found)
     if setup.ema is not None:
-        averaged = linear_of(setup.ema.module, setup.network.head_path)
+        averaged = find_linear(setup.ema.module, setup.network.head_path)
         assert averaged is not None  # a copy of the network
         put_in(averaged, found)
     logits = found.logits(features)
@@ -86,10 +86,10 @@ def put_in(head: nn.Linear, found: LinearHead) -> None:
 
 def _linear_left(setup: Setup, frozen: Frozen, features: torch.Tensor) -> nn.Linear | None:
     """The head's linear layer, if it is all that is left of the network after its frozen layers."""
-    evaluated = linear_of(setup.evaluated, setup.network.head_path)
+    evaluated = find_linear(setup.evaluated, setup.network.head_path)
     if evaluated is None or features.ndim != 2:
         return None
     part = features[:2].to(setup.compute.device)
     with torch.no_grad(), setup.compute.exact():
         alone = torch.equal(frozen.evaluated.eval()(part), evaluated(part))
-    return linear_of(setup.network.module, setup.network.head_path) if alone else None
+    return find_linear(setup.network.module, setup.network.head_path) if alone else None

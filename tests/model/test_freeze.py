@@ -10,7 +10,7 @@ from torchvision.ops import StochasticDepth
 
 from finetune.errors import FinetuneError, FreezeBrokenError, FreezeError
 from finetune.model.backbones import blueprint
-from finetune.model.freeze import Freeze, fresh_layers, resolve_freeze
+from finetune.model.freeze import Freeze, resolve_freeze, untrained_layers
 from finetune.model.layers.find import find_layers
 from finetune.model.layers.table import LayerTable
 from finetune.model.param_groups import GroupRules, param_groups
@@ -238,14 +238,14 @@ def test_resolve(resnet18: LayerTable) -> None:
 @pytest.mark.parametrize(
     ("freeze", "message"),
     [
-        (10, "beyond the body, which has 9 layers"),
-        (-1, "is no number of layers"),
-        (True, "is no number of layers"),
+        (10, "too large: the body has 9 layers"),
+        (-1, "is not a number of layers"),
+        (True, "is not a number of layers"),
         ("fc", "is the head"),
         ("layer4_1", r"Did you mean 'layer4\.1'"),
-        ("layer2", r"It holds layer2\.0, layer2\.1\. Name the last layer to freeze, such as 'layer2\.1'"),
+        ("layer2", r"It contains layer2\.0, layer2\.1\. Name the last layer to freeze, such as 'layer2\.1'"),
         ("nothing", r"The layers are conv1, layer1\.0, layer1\.1, layer2\.0, \.\.\. layer4\.1"),
-        ("", "is no layer"),
+        ("", "is not a layer"),
     ],
 )
 def test_resolve_refuses(resnet18: LayerTable, freeze: int | str, message: str) -> None:
@@ -267,7 +267,7 @@ class Reuses(nn.Module):
         return self.fc(self.drop(self.two(self.drop(self.one(x)))).mean((2, 3)))
 
 
-def test_what_is_worked_out_anew_is_not_held() -> None:
+def test_buffers_outside_checkpoints_are_not_frozen() -> None:
     network = Reuses(0.0)
     freeze = Freeze(network, find_layers(network), 1)
     freeze.apply()
@@ -286,6 +286,6 @@ def test_a_dropout_on_both_sides() -> None:
 
 def test_layers_that_nothing_was_loaded_into(resnet18: LayerTable) -> None:
     kept = ["layer1.0.conv1.weight", "layer2.0.bn1.running_mean", "layer4.1.conv2.weight"]
-    assert fresh_layers(resnet18, 5, kept) == ["layer1.0", "layer2.0"]
-    assert fresh_layers(resnet18, 1, kept) == []
-    assert fresh_layers(resnet18, 2, None) == ["conv1", "layer1.0"]
+    assert untrained_layers(resnet18, 5, kept) == ["layer1.0", "layer2.0"]
+    assert untrained_layers(resnet18, 1, kept) == []
+    assert untrained_layers(resnet18, 2, None) == ["conv1", "layer1.0"]

@@ -48,8 +48,8 @@ def test_names_are_whole_where_there_is_no_terminal(cli: Cli) -> None:
         (("layers", "resnet18", "--plot", "x.png"), "--plot: resnet18 is a backbone"),
         (("layers", "."), "not a run directory"),
         (("layers", ".", "--image-size", "64"), "--image-size: a run has its own"),
-        (("backbones", "--family", "resnets"), "there is no 'resnets'. Did you mean 'resnet'?"),
-        (("backbones", "--max-params", "many"), "--max-params: 'many' is no number"),
+        (("backbones", "--family", "resnets"), "unknown family 'resnets'. Did you mean 'resnet'?"),
+        (("backbones", "--max-params", "many"), "--max-params: 'many' is not a number"),
         (("backbones", "--sort", "taste"), "--sort"),
         (("backbones", "--min-top1", "101"), "--min-top1"),
     ],
@@ -119,7 +119,7 @@ def test_the_table_shows_what_json_holds(cli: Cli) -> None:
 def test_nothing_found_is_no_error(cli: Cli) -> None:
     done = cli("backbones", "--min-top1", "99")
     assert (done.code, done.out) == (0, "")
-    assert "No backbone" in done.err
+    assert "no backbone matches" in done.err
     assert backbones(cli, "--min-top1", "99") == []
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from finetune.errors import UserError, WeightsError
 from finetune.model.backbones import create
 from finetune.model.build import Network, build
-from finetune.model.reuse import SourceHead, choose_rows, fold, take_over
+from finetune.model.reuse import SourceHead, choose_rows, copy_rows, fold
 from finetune.recipe.schema import HeadSection, ModelSection
 
 NAMES = ("crane", "hotdog", "Egyptian cat", "crane", "T-shirt")
@@ -73,7 +73,7 @@ def test_the_rows_are_the_sources_in_the_fresh_ones_scale(head: nn.Module, shape
     layer = next(each for each in head.modules() if isinstance(each, nn.Linear | nn.Conv2d))
     assert layer.bias is not None
     before, bias = layer.weight.detach().clone(), layer.bias.detach().clone()
-    take_over(head, {2: 1, 0: 4}, given)
+    copy_rows(head, {2: 1, 0: 4}, given)
     after = layer.weight.detach()
     assert torch.equal(after[[1, 3]], before[[1, 3]])
     assert torch.equal(layer.bias.detach()[[1, 3]], bias[[1, 3]])
@@ -92,7 +92,7 @@ def test_the_rows_are_the_sources_in_the_fresh_ones_scale(head: nn.Module, shape
 
 def test_all_classes_taken_over_rank_as_the_source_does() -> None:
     given, head = source(), nn.Linear(7, 5)
-    take_over(head, {i: i for i in range(5)}, given)
+    copy_rows(head, {i: i for i in range(5)}, given)
     features = torch.randn(50, 7)
     assert given.bias is not None
     expected = features @ given.weight.T + given.bias
@@ -102,13 +102,13 @@ def test_all_classes_taken_over_rank_as_the_source_does() -> None:
 def test_beside_zeros_the_sources_own_scale() -> None:
     given, head = source(), nn.Linear(7, 3)
     nn.init.zeros_(head.weight)
-    take_over(head, {1: 2}, given)
+    copy_rows(head, {1: 2}, given)
     torch.testing.assert_close(head.weight[1].detach(), given.weight[2] - given.weight.mean(0))
 
 
 def test_other_features() -> None:
-    with pytest.raises(WeightsError, match="the new head others"):
-        take_over(nn.Linear(6, 3), {0: 0}, source())
+    with pytest.raises(WeightsError, match="the new head takes others"):
+        copy_rows(nn.Linear(6, 3), {0: 0}, source())
 
 
 def made(classes: tuple[str, ...], reuse: Any, **section: Any) -> Network:
@@ -151,7 +151,7 @@ def test_a_files_classifier_by_number(tmp_path: Path) -> None:
     weight = own.state_dict()["classifier.1.weight"]
     assert same_direction(row(network, 1), (weight[3] - weight.mean(0)).flatten())
     torch.save({n: v for n, v in own.state_dict().items() if "classifier" not in n}, tmp_path / "own.pt")
-    with pytest.raises(WeightsError, match="without a classifier"):
+    with pytest.raises(WeightsError, match="include no classifier"):
         made(("a", "b"), {"b": 3}, **given)
 
 

@@ -1,8 +1,8 @@
-"""EfficientNet-Lite0, the backbone whose pretrained weights come as a Python package.
+"""The architecture of EfficientNet-Lite0, built from torchvision's EfficientNet blocks.
 
-Put together from torchvision's own blocks (Tan and Le 2019; the lite variant drops squeeze-and-excitation and
-takes ReLU6, which suits integer hardware). Its convolutions of stride 2 pad as TensorFlow does, at the end
-rather than evenly, since that is how the published weights were trained.
+EfficientNet is by Tan and Le (2019). The lite variant has no squeeze-and-excitation, and ReLU6 for integer
+hardware. Its convolutions of stride 2 pad as TensorFlow does, more at the end than at the start, since the
+published weights were trained so.
 """
 
 from functools import partial
@@ -17,7 +17,7 @@ DROPOUT = 0.2
 STOCHASTIC_DEPTH = 0.2
 LAST_CHANNEL = 1280
 BATCHNORM_EPS = 1e-3
-# Tuned for hundreds of thousands of steps; short runs need more, see finetune.model.batchnorm.
+# For hundreds of thousands of steps. Short runs need more, see finetune.model.batchnorm.
 BATCHNORM_MOMENTUM = 0.01
 
 # expand ratio, kernel, stride, channels in, channels out, blocks
@@ -33,9 +33,9 @@ STAGES = (
 
 
 class SamePaddingConv2d(nn.Conv2d):
-    """A convolution padded as TensorFlow's ``SAME``: ``(N, C, H, W)`` to ``(N, D, ceil(H/s), ceil(W/s))``.
+    """A convolution with TensorFlow's ``SAME`` padding: ``(N, C, H, W)`` to ``(N, D, ceil(H/s), ceil(W/s))``.
 
-    The padding depends on the input's size; where it is odd, the extra row and column come last.
+    The padding depends on the input's size. An odd number of rows or columns puts the extra one at the end.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ def _no_squeeze_excitation(*_: Any, **__: Any) -> nn.Module:
 
 
 def efficientnet_lite0(num_classes: int = 1000) -> EfficientNet:
-    """EfficientNet-Lite0 with random weights; takes images of any size, trained at 224 px."""
+    """Create EfficientNet-Lite0 with random weights. It takes images of any size."""
     block = partial(MBConv, se_layer=_no_squeeze_excitation)
     network = EfficientNet(
         [MBConvConfig(*stage, block=block) for stage in STAGES],
@@ -81,7 +81,7 @@ def _make_lite(module: nn.Module) -> None:
 
 
 def _with_same_padding(conv: nn.Conv2d) -> SamePaddingConv2d:
-    # Built without storage, then given the weights of the convolution it stands in for.
+    # Created without storage. It takes the weights of the convolution that it replaces.
     with torch.device("meta"):
         same = SamePaddingConv2d(
             conv.in_channels, conv.out_channels, (conv.kernel_size[0], conv.kernel_size[1]), (2, 2),

@@ -1,8 +1,7 @@
-"""The layers of a timm network: by its forward graph, or else by timm's own groups of parameters.
+"""The layers of a timm network, from its forward graph or from timm's groups of parameters.
 
-Where a network cannot be traced, freezing and parameter groups stand on the names of its parameters alone,
-and what needs a cut in the forward graph (``head.at``, caching, a prefix that runs by itself) is not
-available.
+If a network cannot be traced, freezing and parameter groups use timm's groups. Whatever needs a cut in the
+forward graph (``head.at``, cached features) is not available for it.
 """
 
 import logging
@@ -14,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from finetune.errors import FinetuneError, UserError, first_line
 from finetune.model.layers import find
@@ -53,29 +53,28 @@ def find_layers(name: str, module: nn.Module, head_paths: Sequence[str], *, warn
 
 
 def with_output_shapes(module: nn.Module, table: LayerTable, image_size: int) -> LayerTable:
-    """As :func:`finetune.model.layers.shapes.with_output_shapes`, for layers that are timm's groups.
+    """Add output shapes to layers that are timm's groups, by running the network once on its device.
 
-    The network runs once, as it is; a layer that is more than one module, or gives more than one tensor, has
-    no shape.
+    A layer of several modules, or with several output tensors, has no shape.
 
     Raises:
-        RuntimeError, ValueError, AssertionError: it cannot take images of that size.
+        RuntimeError, ValueError, AssertionError: the network cannot take images of that size.
     """
     shapes: dict[str, tuple[int, ...]] = {}
 
-    def watch(name: str) -> Any:
-        def keep(_: nn.Module, __: Any, output: Any) -> None:
+    def record_shape(name: str) -> RemovableHandle:
+        def record(_: nn.Module, __: Any, output: Any) -> None:
             if isinstance(output, Tensor):
                 shapes[name] = tuple(output.shape[1:])
 
-        return module.get_submodule(name).register_forward_hook(keep)
+        return module.get_submodule(name).register_forward_hook(record)
 
-    alone = [
+    single_modules = [
         layer.name
         for layer in table.body
         if all(parameter.startswith(f"{layer.name}.") for parameter in layer.parameters)
     ]
-    handles = [watch(name) for name in alone]
+    handles = [record_shape(name) for name in single_modules]
     try:
         with preserve_modes(module), torch.no_grad():
             logits = module.eval()(torch.zeros(1, 3, image_size, image_size))
@@ -119,13 +118,13 @@ def _by_groups(module: nn.Module, heads: Sequence[str]) -> LayerTable:
         )
     if sum(layer.num_parameters for layer in found) != sum(sizes.values()) or not body:
         raise UserError(
-            f"timm's groups of {type(module).__name__} do not cover its parameters, so it cannot be used"
+            f"{type(module).__name__} cannot be used: timm's groups do not include all of its parameters"
         )
     return LayerTable(tuple(found[:-1]), found[-1], spans)
 
 
 def _common(parameters: Sequence[str]) -> str:
-    """The deepest module that holds all of them, or of those that are together at the top, where most are."""
+    """The deepest module that contains all parameters of the most frequent top-level module."""
     most, _ = Counter(name.split(".")[0] for name in parameters).most_common(1)[0]
     split = [name.split(".")[:-1] for name in parameters if name.split(".")[0] == most]
     shared = takewhile(lambda parts: len(set(parts)) == 1, zip(*split, strict=False))
@@ -133,6 +132,6 @@ def _common(parameters: Sequence[str]) -> str:
 
 
 def _head_path(paths: Sequence[str]) -> str:
-    """What holds all of the last layers; the first where nothing smaller than the network does."""
+    """The module that contains all last layers, or the first of them if only the whole network does."""
     parents = {path.rpartition(".")[0] for path in paths}
     return next(iter(parents)) if len(paths) > 1 and len(parents) == 1 and "" not in parents else paths[0]

@@ -1,4 +1,4 @@
-"""What came of loading a checkpoint: loaded, kept, unused, and why; in a line, as a table, as JSON."""
+"""A report on loading a checkpoint: what was loaded, kept or unused, and why."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,27 +6,27 @@ from typing import Any
 
 from torch import Tensor
 
-# How much of a report is shown at the start of a run; all of it is in the run directory.
+# Limits of the printed report. The run directory has the full one.
 _NAMED = 3
 _MOST_ROWS = 16
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What came of a checkpoint.
+    """The result of loading a checkpoint.
 
     Attributes:
         loaded: the network's entries that were loaded.
-        kept: its entries, outside the head, that kept their initial value, with the reason.
-        unused: the checkpoint's entries that were not used, with the reason.
-        share: of the parameters outside the head, how many of the numbers were loaded, 0 to 1.
-        wrapper: where in the file the entries were, such as ``state_dict``; "" for the top.
-        prefix: what stood before most of the names that were loaded, such as ``module.``.
-        rename: the rules that were given, and how many entries each renamed.
-        sizes: how many numbers each entry in ``loaded`` and ``kept`` holds.
-        adapted: entries in ``loaded`` that were fitted to other images than the source's, and how.
+        kept: the network's entries outside the head that kept their initial value, and the reason.
+        unused: the checkpoint's entries that were not used, and the reason.
+        share: share of the body's parameters that were loaded, 0 to 1.
+        wrapper: path of the entries within the file, such as ``state_dict``; "" for the top level.
+        prefix: the prefix of most loaded names in the file, such as ``module.``.
+        rename: the renaming rules, and the number of entries that each renamed.
+        sizes: number of elements of each entry of the network.
+        adapted: entries in ``loaded`` that were adapted to other channels or another image size, and how.
         head: the network's entries in the source's head, which a new one replaces.
-        source_head: what the file holds under the head's path, by the names behind that.
+        source_head: tensors of the head in the file, by their names without the head's path.
     """
 
     loaded: tuple[str, ...]
@@ -43,11 +43,11 @@ class LoadReport:
 
     @property
     def partial(self) -> bool:
-        """Whether something is amiss: entries of the body that were not loaded, or rules without effect."""
+        """Whether entries of the body were not loaded, or rules had no effect."""
         return bool(self.kept) or 0 in self.rename.values()
 
     def summary(self) -> str:
-        """The gist in one line."""
+        """Summarise the report in one line."""
         places = [f"under {self.wrapper!r}"] * bool(self.wrapper)
         places += [f"behind {self.prefix!r}"] * bool(self.prefix)
         where = f" (found {' and '.join(places)})" if places else ""
@@ -63,9 +63,9 @@ class LoadReport:
         return text
 
     def rows(self) -> list[tuple[str, str, str, str]]:
-        """The report as a table, condensed: what became of it, entries, numbers, which and why.
+        """The report as a table: fate, number of entries, number of elements, names and reason.
 
-        Entries with the same fate for the same reason share a row.
+        Entries with the same fate and reason share a row.
         """
         rows = [("loaded", str(len(self.loaded)), self._numbers(self.loaded), "")]
         fates = (("of it adapted", self.adapted), ("kept initial value", self.kept), ("unused", self.unused))
@@ -96,7 +96,7 @@ class LoadReport:
         return f"{sum(self.sizes.get(name, 0) for name in names):,}"
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Convert to JSON types."""
         return {
             "loaded": list(self.loaded),
             "kept": dict(self.kept),
@@ -116,6 +116,6 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _example(reasons: Mapping[str, str]) -> str:
-    # An entry of another shape says more than one that is simply absent.
-    telling = next((name for name, reason in reasons.items() if "shape" in reason), next(iter(reasons)))
-    return f"{telling} ({reasons[telling]})"
+    # An entry of another shape is a better example than a missing one.
+    example = next((name for name, reason in reasons.items() if "shape" in reason), next(iter(reasons)))
+    return f"{example} ({reasons[example]})"

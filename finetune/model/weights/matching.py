@@ -18,7 +18,13 @@ from finetune.errors import WeightsError
 from finetune.model.layers.table import LayerTable
 from finetune.model.weights.adapt import Adapt
 from finetune.model.weights.load_report import LoadReport
-from finetune.model.weights.renaming import behind_wrappers, proposed, renamed, uses, wrapping
+from finetune.model.weights.renaming import (
+    apply_rules,
+    count_uses,
+    find_prefix,
+    propose_rules,
+    strip_wrappers,
+)
 
 # Names in files that torchvision published before it renamed the modules.
 _FORMER_NAMES = (
@@ -106,7 +112,7 @@ def _remedy(plan: "_Plan", own: Mapping[str, Tensor]) -> str:
     """Suggest what to do about a file that does not fit."""
     missing = {name: own[name] for name, reason in plan.report.kept.items() if reason == _ABSENT}
     spare = {key: plan.entries[key] for key, reason in plan.report.unused.items() if reason == _UNKNOWN}
-    rules = proposed(spare, missing)
+    rules = propose_rules(spare, missing)
     if not rules:
         least = math.floor(100 * plan.report.share) / 100
         part = f" To load a part of it, set model.weights.min_share to {least:g}." if least else ""
@@ -150,7 +156,7 @@ def _plan(
     rename = dict(rules.rename)
     targets = {key: _target(key, own, table.head.name, rename) for key in entries}
     foreign = ""
-    if not any(name in own for name, _ in targets.values()) and (foreign := wrapping(entries, own)):
+    if not any(name in own for name, _ in targets.values()) and (foreign := find_prefix(entries, own)):
         rename = {foreign: "", **rename}
         targets = {key: _target(key, own, table.head.name, rename) for key in entries}
     usual = Counter(prefix for name, prefix in targets.values() if name is not None)
@@ -194,7 +200,7 @@ def _plan(
         share,
         wrapper,
         prefix=foreign or (prefixes.most_common(1)[0][0] if prefixes else ""),
-        rename=uses(entries, rename),
+        rename=count_uses(entries, rename),
         sizes={name: tensor.numel() for name, tensor in own.items()},
         adapted=adapted,
         source_head=_head_tensors(table.head.name, targets, entries),
@@ -229,9 +235,9 @@ def _target(
     key: str, own: Mapping[str, Tensor], head: str, rules: Mapping[str, str]
 ) -> tuple[str | None, str]:
     """The network's name for a file's entry, or None, and the prefix that was removed from it."""
-    given, _ = renamed(key, rules)
+    given, _ = apply_rules(key, rules)
     prefix = ""
-    for stripped in behind_wrappers(given):
+    for stripped in strip_wrappers(given):
         prefix = given.removesuffix(stripped)
         name = stripped
         for pattern, replacement in _FORMER_NAMES:

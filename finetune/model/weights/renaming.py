@@ -1,22 +1,22 @@
-"""Names of a checkpoint and names of a network: wrappers undone, the user's rules applied, rules proposed."""
+"""Maps the names of a checkpoint to a network's: strips wrappers, applies rules, and proposes rules."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from torch import Tensor
 
-# A rule that fits fewer entries than this is more likely chance than a name of the same thing.
+# A rule that fits fewer entries than this is likely to fit by chance.
 _LEAST_FITTING = 2
 _MOST_RULES = 8
 
-# Prefixes that wrappers put before a network's own names.
+# Prefixes that wrappers add to a network's names.
 _PREFIXES = (
     "module.", "model.", "backbone.", "ema.", "ema_model.", "_orig_mod.", "net.", "network.",
 )  # fmt: skip
 
 
-def wrapping(entries: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
-    """What stands before the network's own names where no known wrapper does; the commonest such prefix."""
+def find_prefix(entries: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """Return the most common prefix that, removed, gives names and shapes of the network; "" for none."""
     found: Counter[str] = Counter()
     for key, tensor in entries.items():
         start = key.find(".") + 1
@@ -29,18 +29,21 @@ def wrapping(entries: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
     return found.most_common(1)[0][0] if found else ""
 
 
-def uses(entries: Iterable[str], rules: Mapping[str, str]) -> dict[str, int]:
-    """How many entries each rule renames."""
+def count_uses(entries: Iterable[str], rules: Mapping[str, str]) -> dict[str, int]:
+    """Count the entries that each rule renames."""
     uses = dict.fromkeys(rules, 0)
     for key in entries:
-        for rule in renamed(key, rules)[1]:
+        for rule in apply_rules(key, rules)[1]:
             uses[rule] += 1
     return uses
 
 
-def renamed(key: str, rules: Mapping[str, str]) -> tuple[str, list[str]]:
-    """A name after the rules, and the rules that applied; behind a wrapper's prefix if need be."""
-    for name in behind_wrappers(key):
+def apply_rules(key: str, rules: Mapping[str, str]) -> tuple[str, list[str]]:
+    """Rename an entry, and return the name and the rules that applied.
+
+    The rules apply to the full name or, if none does, to the name without the prefixes of wrappers.
+    """
+    for name in strip_wrappers(key):
         applied = []
         for rule, replacement in rules.items():
             if name.startswith(rule):
@@ -51,8 +54,8 @@ def renamed(key: str, rules: Mapping[str, str]) -> tuple[str, list[str]]:
     return key, []
 
 
-def behind_wrappers(key: str) -> Iterator[str]:
-    """The name, and what is left of it behind each known wrapper's prefix, from the outside inwards."""
+def strip_wrappers(key: str) -> Iterator[str]:
+    """Yield the name, then the rest of it after each known wrapper's prefix, outermost first."""
     while True:
         yield key
         prefix = next((each for each in _PREFIXES if key.startswith(each)), None)
@@ -61,10 +64,14 @@ def behind_wrappers(key: str) -> Iterator[str]:
         key = key.removeprefix(prefix)
 
 
-def proposed(spare: Mapping[str, Tensor], missing: Mapping[str, Tensor]) -> list[tuple[str, str]]:
-    """Rules that would bring entries the network has no use for to entries it lacks; the widest first.
+def propose_rules(spare: Mapping[str, Tensor], missing: Mapping[str, Tensor]) -> list[tuple[str, str]]:
+    """Propose renaming rules, those with the most entries first.
 
-    A rule is proposed where several entries agree in shape and in the end of their names.
+    A rule needs several entries that agree in shape and in the end of their names.
+
+    Args:
+        spare: entries of the file that the network does not have.
+        missing: entries of the network that the file does not have.
     """
     by_end: dict[str, list[str]] = {}
     for name in missing:
@@ -88,6 +95,6 @@ def proposed(spare: Mapping[str, Tensor], missing: Mapping[str, Tensor]) -> list
 
 
 def _ends(name: str) -> list[str]:
-    """``a.b.c``, ``b.c`` and ``c``."""
+    """``a.b.c`` gives ``a.b.c``, ``b.c`` and ``c``."""
     parts = name.split(".")
     return [".".join(parts[i:]) for i in range(len(parts))]

@@ -20,7 +20,7 @@ from finetune.evaluation.metrics import Metrics, wilson
 from finetune.features.classifiers import Classifier, best_linear, fit_classifiers
 from finetune.features.progress import OnProgress, no_progress
 from finetune.model.build import describe as describe_layers
-from finetune.model.head import linear_of
+from finetune.model.head import find_linear
 from finetune.recipe.schema import Recipe
 from finetune.strategy.probing.frozen_features import features_of, frozen_recipe
 from finetune.training.compute.in_force import in_force
@@ -247,7 +247,7 @@ def _at(recipe: Recipe, setup: Setup, number: int | None, progress: OnProgress) 
 
 
 def _head(setup: Setup) -> nn.Linear:
-    head = linear_of(setup.network.module, setup.network.head_path)
+    head = find_linear(setup.network.module, setup.network.head_path)
     if head is None:
         raise UserError(f"{setup.recipe.model.backbone}: its head is no linear layer with a bias.")
     return head
