@@ -1,6 +1,7 @@
 """The doctor's examination of a source."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from finetune.api.progress import Reporter
@@ -25,6 +26,4 @@ def examine(source: str, overrides: Sequence[str], reporter: Reporter) -> "Repor
         from finetune.training.setup.prepare import reading_of
 
         reading = reading_of(minimal_recipe(source, "resnet18", overrides=of_data, name="doctor").data)
-    return doctor.examine(
-        source, watch=lambda images, total: reporter.watch(images, "image", total), reading=reading
-    )
+    return doctor.examine(source, reading, partial(reporter.work, "image"))

@@ -69,6 +69,10 @@ class Reporter:
         )
         self._report(event)
 
+    def work(self, unit: str, done: int, total: int) -> None:
+        """Report that ``done`` of ``total`` units of other work are done."""
+        self._report(ProgressEvent("work", unit, done, total))
+
     def watch(self, items: Iterable[T], unit: str, total: int = 0) -> Iterator[T]:
         """Pass ``items`` on, and report each one that is done."""
         done = 0

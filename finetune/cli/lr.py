@@ -1,6 +1,7 @@
 """``finetune lr RECIPE``: the learning-rate range test."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -55,7 +56,7 @@ def lr(
             low=low,
             high=high,
             device=device,
-            watch=lambda numbers: progress.reporter.watch(numbers, "step", steps),
+            progress=partial(progress.reporter.work, "step"),
         )
     draw(test, recipe.name, target)
     phase = wanted.train.phases[0]

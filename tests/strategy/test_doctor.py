@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageEnhance
 
-from finetune.strategy.doctor import image_facts as looking
+from finetune.strategy.doctor import image_facts
 from finetune.strategy.doctor.examine import examine
 from finetune.strategy.doctor.findings import KINDS, Finding
 
@@ -202,12 +202,12 @@ def test_a_table_and_a_known_set(clean: Path, tmp_path: Path) -> None:
 
 def test_processes_see_what_one_process_sees(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (clean / "train/cat/empty.jpg").write_bytes(b"")
-    monkeypatch.setattr(looking, "WORTH_PROCESSES", 2)
-    monkeypatch.setattr(looking, "CHUNK", 5)
+    monkeypatch.setattr(image_facts, "WORTH_PROCESSES", 2)
+    monkeypatch.setattr(image_facts, "CHUNK", 5)
     from finetune.data.sources.read import read_source
 
     images = read_source(str(clean)).splits["train"].images
-    assert list(looking.look_at_all(images, 2)) == list(looking.look_at_all(images, 1))
+    assert list(image_facts.read_all_facts(images, 2)) == list(image_facts.read_all_facts(images, 1))
 
 
 def test_the_command(clean: Path, cli: Any) -> None:

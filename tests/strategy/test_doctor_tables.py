@@ -85,7 +85,7 @@ def test_every_faulty_row_is_a_finding_and_the_rest_is_examined(photos: Path) ->
         "not a file (line 28)",
         "no such file. Did you mean 'photos/cat/2.jpg'? (line 29)",
     ]
-    assert messages(report, "unusable") == ["training refuses this table: 10 faults, listed here"]
+    assert messages(report, "unusable") == ["training refuses this table: 10 faults, listed below"]
     assert report.facts["readable"] == 17
 
 
@@ -125,7 +125,7 @@ def test_a_doubtful_split_column_is_a_finding(photos: Path) -> None:
     report = examine(source)
     assert any("the column 'partition' may tell the split" in each for each in messages(report, "unusable"))
     assert report.facts["readable"] == 16
-    assert messages(examine(source, reading=SourceOptions(split_column="none")), "unusable") == []
+    assert messages(examine(source, options=SourceOptions(split_column="none")), "unusable") == []
 
 
 def test_sound_rows_that_make_no_data_set(photos: Path) -> None:

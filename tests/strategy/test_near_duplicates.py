@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw
 from finetune.data.images import ArrayImages
 from finetune.strategy.doctor.alignment import differences
 from finetune.strategy.doctor.candidates import codes, nearest
-from finetune.strategy.doctor.image_facts import THUMB, ImageFacts, look_at_all
-from finetune.strategy.doctor.near_duplicates import near_duplicates
+from finetune.strategy.doctor.image_facts import THUMB, ImageFacts, read_all_facts
+from finetune.strategy.doctor.near_duplicates import find_near_duplicates
 
 Scene = Callable[..., Image.Image]
 
@@ -25,7 +25,7 @@ def thumb(image: Image.Image) -> npt.NDArray[np.uint8]:
 def looks(images: list[Image.Image]) -> list[ImageFacts]:
     side = images[0].size
     pixels = np.stack([np.asarray(image.resize(side).convert("RGB")) for image in images])
-    return list(look_at_all(ArrayImages(pixels, "x"), 1))
+    return list(read_all_facts(ArrayImages(pixels, "x"), 1))
 
 
 def test_alignment_undoes_crops_and_brightness(scene: Scene) -> None:
@@ -52,7 +52,7 @@ def test_plain_images_have_nothing_to_go_by() -> None:
     assert not usable.any()
     assert np.isfinite(differences(thumbs, thumbs)).all()
     plain = [Image.new("RGB", (40, 40), (value, 90, 90)) for value in (10, 60, 200, 250, 90)]
-    assert near_duplicates(looks(plain)) == []
+    assert find_near_duplicates(looks(plain)) == []
 
 
 @settings(max_examples=30, deadline=None)
@@ -72,14 +72,14 @@ def test_the_search_is_that_of_brute_force(count: int, k: int, seed: int) -> Non
 def test_a_mirrored_copy_is_told_as_such(scene: Scene) -> None:
     images = [scene(number) for number in range(12)]
     images.append(images[4].transpose(Image.Transpose.FLIP_LEFT_RIGHT))
-    (twin,) = near_duplicates(looks(images))
+    (twin,) = find_near_duplicates(looks(images))
     assert (twin.first, twin.second, twin.mirrored) == (4, 12, True)
 
 
 def test_many_copies_of_one_image_are_found(scene: Scene) -> None:
     images = [scene(number) for number in range(30)]
     images += [images[3].crop((each, each, 96, 80)) for each in range(1, 7)]
-    named = {index for twin in near_duplicates(looks(images)) for index in (twin.first, twin.second)}
+    named = {index for twin in find_near_duplicates(looks(images)) for index in (twin.first, twin.second)}
     assert named == {3, *range(30, 36)}
 
 
@@ -93,15 +93,15 @@ def test_drawings_of_one_kind_are_not_copies() -> None:
         points = [tuple(rng.integers(15, 90, 2).tolist()) for _ in range(4)]
         draw.line(points, fill="black", width=3)
         images.append(image)
-    assert len(near_duplicates(looks(images))) <= 1
+    assert len(find_near_duplicates(looks(images))) <= 1
 
 
 def test_digits_as_small_as_they_come() -> None:
     from finetune.data.sources.named.known import read_known
 
     images = read_known("digits").splits["all"].images
-    some = [look for look, _ in zip(look_at_all(images, 1), range(600), strict=False)]
-    named = {index for twin in near_duplicates(some) for index in (twin.first, twin.second)}
+    some = [look for look, _ in zip(read_all_facts(images, 1), range(600), strict=False)]
+    named = {index for twin in find_near_duplicates(some) for index in (twin.first, twin.second)}
     assert len(named) <= 0.02 * len(some)
 
 
@@ -112,9 +112,9 @@ def test_another_colour_is_another_drawing(scene: Scene) -> None:
         image = Image.new("RGB", (96, 80), "white")
         ImageDraw.Draw(image).regular_polygon((48, 40, 30), 5, fill=fill)
         drawn.append(image)
-    assert near_duplicates(looks(images + drawn)) == []
+    assert find_near_duplicates(looks(images + drawn)) == []
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3])
 def test_hardly_any_images(scene: Scene, count: int) -> None:
-    assert near_duplicates(looks([scene(number) for number in range(count)]) if count else []) == []
+    assert find_near_duplicates(looks([scene(number) for number in range(count)]) if count else []) == []

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from finetune.strategy.doctor.image_facts import ImageFacts
-from finetune.strategy.doctor.traits import TRAITS, Trait, check_oddities
+from finetune.strategy.doctor.traits import TRAITS, Trait, check_traits
 
 PLAIN: dict[str, Any] = {"size": (100, 90), "is_grey": False, "has_alpha": False, "orientation": 1}
 MARKED: dict[str, dict[str, Any]] = {
@@ -31,7 +31,7 @@ def test_every_trait_is_tried() -> None:
 @every_trait
 @pytest.mark.parametrize(("having", "lacking"), [(1, 2), (1, 40), (10, 714), (3, 97), (20, 100)])
 def test_few_that_have_it_are_named(trait: Trait, having: int, lacking: int) -> None:
-    (finding,) = check_oddities(looks(trait.kind, having, lacking))
+    (finding,) = check_traits(looks(trait.kind, having, lacking))
     assert finding.kind == trait.kind
     assert finding.files == tuple(f"has-{number}.jpg" for number in range(having))
     assert finding.message.startswith(f"{having} of {having + lacking} images, ")
@@ -40,7 +40,7 @@ def test_few_that_have_it_are_named(trait: Trait, having: int, lacking: int) -> 
 @every_trait
 @pytest.mark.parametrize(("having", "lacking"), [(714, 10), (2, 1), (40, 1), (97, 3), (100, 20)])
 def test_few_that_do_not_are_the_odd_ones(trait: Trait, having: int, lacking: int) -> None:
-    (finding,) = check_oddities(looks(trait.kind, having, lacking))
+    (finding,) = check_traits(looks(trait.kind, having, lacking))
     assert finding.kind == trait.opposite
     assert f"{lacking} of {having + lacking} images, " in finding.message
     assert f"{having} of" not in finding.message
@@ -53,7 +53,7 @@ def test_few_that_do_not_are_the_odd_ones(trait: Trait, having: int, lacking: in
 @every_trait
 @pytest.mark.parametrize(("having", "lacking"), [(1, 1), (50, 50), (30, 70), (70, 30), (362, 362), (2, 3)])
 def test_a_mixture_is_called_one(trait: Trait, having: int, lacking: int) -> None:
-    (finding,) = check_oddities(looks(trait.kind, having, lacking))
+    (finding,) = check_traits(looks(trait.kind, having, lacking))
     assert (finding.kind, finding.files) == (trait.kind, ())
     assert finding.message.startswith(f"a mixture: {min(having, lacking)} of {having + lacking} images, ")
     first, second = trait.having, trait.lacking
@@ -64,8 +64,8 @@ def test_a_mixture_is_called_one(trait: Trait, having: int, lacking: int) -> Non
 @every_trait
 @pytest.mark.parametrize("count", [1, 30])
 def test_what_all_have_in_common_is_no_oddity(trait: Trait, count: int) -> None:
-    assert check_oddities(looks(trait.kind, 0, count)) == []
-    found = check_oddities(looks(trait.kind, count, 0))
+    assert check_traits(looks(trait.kind, 0, count)) == []
+    found = check_traits(looks(trait.kind, count, 0))
     assert [each.message for each in found] == ([f"all images: {trait.harm}"] if trait.harm else [])
 
 
@@ -73,6 +73,6 @@ def test_what_all_have_in_common_is_no_oddity(trait: Trait, count: int) -> None:
 @pytest.mark.parametrize("count", [2, 3, 7, 50, 101])
 def test_no_share_is_above_one_half(trait: Trait, count: int) -> None:
     for having in range(1, count):
-        (finding,) = check_oddities(looks(trait.kind, having, count - having))
+        (finding,) = check_traits(looks(trait.kind, having, count - having))
         (percent,) = re.findall(r"([\d.]+) %", finding.message)
         assert float(percent) <= 50

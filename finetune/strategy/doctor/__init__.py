@@ -1,1 +1,1 @@
-"""Examine a data set before anything is trained on it: every fault with its kind and its files. No torch."""
+"""The doctor: examines images for problems before anything is trained on them."""

@@ -1,8 +1,8 @@
-"""How far two images are from being one: one laid over the other as well as can be, and what is left.
+"""Measures how different two images are after aligning them.
 
 Pairs are aligned by Gauss-Newton steps on the squared difference (Lucas and Kanade 1981; Baker and Matthews
-2004) over scale and shift in both directions, so that a crop meets its original. Both sides are standardised,
-so that brightness and contrast do not count.
+2004) over scale and shift in both directions, so that a crop matches its original. Both images are
+standardised, so that brightness and contrast do not matter.
 """
 
 import numpy as np
@@ -10,27 +10,27 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 
-# Sides at which the steps are made, and how many: details would hold them up in a minimum near by.
+# Image sides and steps. Aligning coarse images first avoids local minima caused by details.
 COARSE, COARSE_STEPS = 16, 5
 MIDDLE, MIDDLE_STEPS = 32, 4
-# Pairs of which more is left at the coarse side are strangers, and not looked at more closely.
+# Pairs with a larger difference at the coarse side are different images, and are not aligned further.
 HOPELESS = 0.12
-# How much smaller a crop's side may be.
+# The least side of a crop, relative to the original.
 SMALLEST_SCALE = 0.72
-# Share of the area that must be common to both; below, an agreement may be chance.
+# The least share of the area that both must show; below it, a match may be chance.
 LEAST_SHARED = 0.45
-# Luma at which details are lost in the dark or the light.
+# Luma values at which details are lost in black or white.
 BLACK, WHITE = 6, 249
-# Relative to the flat middle of a grey scale: what a standard deviation is divided by at least.
+# The least divisor of a standard deviation, relative to 255.
 FLAT = 1e-3
 
 
 def differences(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]) -> Floats:
-    """Align images pair by pair, and say what is left; both are uint8, shape (P, S, S), S a multiple of 32.
+    """Align images pair by pair and measure their difference; both are uint8, (P, S, S), S a multiple of 32.
 
     Returns:
-        float32, shape (P,): half of the share of the variance that is not common to both, of what both show:
-        0 for copies, about 0.5 for strangers.
+        float32, (P,): half of the share of the variance, within the common area, that the images do not
+        share: 0 for copies, about 0.5 for different images.
     """
     moving, fixed = first.astype(np.float32), second.astype(np.float32)
     unmoved = np.tile(np.asarray([1.0, 0.0, 1.0, 0.0], dtype=np.float32), (len(moving), 1))
@@ -40,24 +40,26 @@ def differences(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]) -> 
         moving, fixed = moving[hopeful], fixed[hopeful]
         smaller = _shrunk(moving, MIDDLE), _shrunk(fixed, MIDDLE)
         warp, _ = _register(*smaller, warp[hopeful], MIDDLE_STEPS)
-        # At the thumbnails' own size one blur: what a recompression does to single pixels says nothing.
+        # One blur at full size removes the effect of recompression on single pixels.
         values, inside = _sample(blurred(moving), warp)
         reference = blurred(fixed)
-        # Which of the two was made brighter is not known; where it was, its whites are cut off.
-        both = _left_over(values, reference, inside), _left_over(reference, values, inside)
+        # Either image may have been brightened, which clips its whites.
+        both = _unexplained(values, reference, inside), _unexplained(reference, values, inside)
         left[hopeful] = np.minimum(*both)
     return left
 
 
-def _left_over(source: Floats, target: Floats, inside: npt.NDArray[np.bool_]) -> Floats:
-    """Share of ``target``'s variance that ``clip(gain * source + offset)`` leaves, halved; gain and offset
-    are fitted where ``target`` is neither black nor white.
+def _unexplained(source: Floats, target: Floats, inside: npt.NDArray[np.bool_]) -> Floats:
+    """Compute half of the share of ``target``'s variance that ``clip(gain * source + offset)`` does not
+    explain.
+
+    Gain and offset are fitted where ``target`` is neither black nor white.
     """
     count = len(target)
     mask = inside.reshape(count, -1).astype(np.float32)
     x, y = source.reshape(count, -1), target.reshape(count, -1)
     middle = mask * ((y > BLACK) & (y < WHITE))
-    # Line drawings are black and white: then all of it counts.
+    # Line drawings are all black and white: then every pixel counts.
     middle = np.where((middle.sum(axis=1) > 0.1 * mask.sum(axis=1))[:, None], middle, mask)
     total = np.maximum(middle.sum(axis=1), 1)
     mean_x, mean_y = (np.einsum("pi,pi->p", each, middle) / total for each in (x, y))
@@ -74,10 +76,13 @@ def _left_over(source: Floats, target: Floats, inside: npt.NDArray[np.bool_]) ->
 
 
 def _register(moving: Floats, fixed: Floats, start: Floats, steps: int) -> tuple[Floats, Floats]:
-    """Warps that lay ``moving`` over ``fixed``, (P, 4): scale and shift of x, then of y, in half sides; and
-    half of the mean squared difference of the standardised images, (P,).
+    """Align ``moving`` with ``fixed``.
 
-    A step that makes things worse is taken back and shortened (Levenberg-Marquardt), pair by pair.
+    A step that increases the difference is undone and shortened (Levenberg-Marquardt), pair by pair.
+
+    Returns:
+        Warps (P, 4): scale and shift of x, then of y, in half sides; and half of the mean squared difference
+        of the standardised images, (P,).
     """
     count, side = len(fixed), fixed.shape[1]
     axis = _axis(side)
@@ -97,7 +102,7 @@ def _register(moving: Floats, fixed: Floats, start: Floats, steps: int) -> tuple
         damping = np.where(better, damping * 0.3, damping * 8)
         least = np.where(better, cost, least)
         best = np.where(better[:, None], proposed, best)
-        # Derivatives of the laid-over image, per half side.
+        # Derivatives of the warped image, per half side.
         slopes = np.zeros((count, 4, side, side), dtype=np.float32)
         np.subtract(a[:, :, 2:], a[:, :, :-2], out=slopes[:, 1, :, 1:-1])
         np.subtract(a[:, 2:], a[:, :-2], out=slopes[:, 3, 1:-1])
@@ -121,12 +126,12 @@ def _register(moving: Floats, fixed: Floats, start: Floats, steps: int) -> tuple
 
 
 def _sample(images: Floats, warp: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """Images (P, S, S) at warped places, bilinear, and where these lie inside of them."""
+    """Sample images (P, S, S) at warped positions, bilinearly; also return which positions are inside."""
     side = images.shape[1]
     axis = _axis(side)
     columns = _places(warp[:, :1] * axis + warp[:, 1:2], side)
     rows = _places(warp[:, 2:3] * axis + warp[:, 3:4], side)
-    # Scale and shift act on each axis by itself: two products with interpolation matrices.
+    # Scale and shift act on each axis separately: two products with interpolation matrices.
     across = images @ _interpolation(columns, side).transpose(0, 2, 1)
     values = _interpolation(rows, side) @ across
     inside_x = (columns >= -0.5) & (columns <= side - 0.5)
@@ -135,14 +140,14 @@ def _sample(images: Floats, warp: Floats) -> tuple[Floats, npt.NDArray[np.bool_]
 
 
 def _interpolation(places: Floats, side: int) -> Floats:
-    """(P, S, side): each row holds the two weights with which a place lies between two pixels."""
+    """Return matrices (P, S, side) whose rows hold the two bilinear weights of a position."""
     distance = np.abs(np.clip(places, 0, side - 1)[:, :, None] - np.arange(side, dtype=np.float32))
     weights: Floats = np.maximum(1 - distance, 0)
     return weights
 
 
 def _places(position: Floats, side: int) -> Floats:
-    """Positions from -1 (left edge) to 1 (right edge) as pixels, counted from the first one's centre."""
+    """Convert positions from -1 (left edge) to 1 (right edge) to pixels, counted from the first centre."""
     return ((position + 1) * (side / 2) - 0.5).astype(np.float32)
 
 
@@ -151,7 +156,7 @@ def _axis(side: int) -> Floats:
 
 
 def _standardised(values: Floats, inside: npt.NDArray[np.bool_]) -> Floats:
-    """Mean 0 and variance 1 over what is inside."""
+    """Scale to mean 0 and variance 1 over the inside."""
     flat, mask = values.reshape(len(values), -1), inside.reshape(len(inside), -1).astype(np.float32)
     shared = np.maximum(mask.sum(axis=1), 1)
     mean = np.einsum("pi,pi->p", flat, mask) / shared
@@ -163,13 +168,13 @@ def _standardised(values: Floats, inside: npt.NDArray[np.bool_]) -> Floats:
 
 
 def _shrunk(images: Floats, side: int) -> Floats:
-    """To ``side`` a side, by the mean of squares of pixels, then blurred."""
+    """Reduce to ``side`` x ``side`` by averaging blocks of pixels, then blur."""
     factor = images.shape[1] // side
     return blurred(images.reshape(len(images), side, factor, side, factor).mean(axis=(2, 4)))
 
 
 def blurred(images: Floats) -> Floats:
-    """Images (P, H, W) after a binomial filter (1 2 1) in both directions, the edge repeated."""
+    """Blur images (P, H, W) with the binomial filter (1 2 1) in both directions; edges are repeated."""
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1)), mode="edge")
     rows = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]
     blurred: Floats = (rows[:, :, :-2] + 2 * rows[:, :, 1:-1] + rows[:, :, 2:]) / 16

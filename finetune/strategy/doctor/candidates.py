@@ -1,8 +1,8 @@
-"""Which images are alike enough to be laid over each other: the nearest few of each.
+"""Finds candidates for near-duplicates: the nearest neighbours of each image by a perceptual code.
 
-The perceptual code of an image is its thumbnail at 16 x 16, standardised (so that brightness and contrast do
-not count), less what all images of the set share, as a unit vector. Codes of copies, crops and
-recompressions point the same way. All pairs are compared by matrix products in blocks.
+The code of an image is its thumbnail at 16 x 16, standardised (so that brightness and contrast do not
+matter), minus the mean of all images of the set, as a unit vector. Codes of copies, crops and recompressions
+point in the same direction. All pairs are compared by matrix products in blocks.
 """
 
 import numpy as np
@@ -14,15 +14,15 @@ Floats = npt.NDArray[np.float32]
 Pairs = npt.NDArray[np.int64]
 
 CODE_SIDE = 16
-# Deviation, of 255, under which an image is too plain to be told from others by its looks.
+# Images with a smaller standard deviation (of 255) are too plain to be compared.
 PLAIN = 3.0
 BLOCK = 512
 
 
 def codes(thumbs: npt.NDArray[np.uint8]) -> tuple[Floats, Floats, npt.NDArray[np.bool_]]:
-    """Codes of images and of their mirror images, float32 (N, 256) each, and which have one.
+    """Compute codes of images and of their mirror images, float32 (N, 256) each, and which images have one.
 
-    ``thumbs`` is uint8, shape (N, S, S), S a multiple of 16. An image too plain to have a code gets zeros.
+    ``thumbs`` is uint8, (N, S, S), S a multiple of 16. Images that are too plain get zeros.
     """
     factor = thumbs.shape[1] // CODE_SIDE
     shape = (len(thumbs), CODE_SIDE, factor, CODE_SIDE, factor)
@@ -40,7 +40,7 @@ def codes(thumbs: npt.NDArray[np.uint8]) -> tuple[Floats, Floats, npt.NDArray[np
 
 
 def nearest(queries: Floats, codes_: Floats, k: int) -> tuple[Pairs, Floats]:
-    """The ``k`` codes nearest to each query but itself: places, int64 (N, k), and their cosines, (N, k)."""
+    """Find the ``k`` codes nearest to each query except itself: places, int64 (N, k), and cosines, (N, k)."""
     count = len(codes_)
     k = min(k, count - 1)
     places, cosines = np.empty((count, k), dtype=np.int64), np.empty((count, k), dtype=np.float32)

@@ -1,7 +1,6 @@
-"""A source to the doctor's report: the table of contents."""
+"""From a source to the doctor's report: the table of contents."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,34 +9,29 @@ import numpy as np
 from finetune.data.dataset import DEFAULT_OPTIONS, Source, SourceOptions
 from finetune.data.holdout.splits import hold_out_splits
 from finetune.errors import DataError
+from finetune.features.progress import OnProgress, no_progress
 from finetune.recipe.schema import DataSection, default_of
-from finetune.strategy.doctor.checks import (
-    Seen,
-    check_classes,
-    check_copies,
-    check_files,
-    check_names,
-    class_counts,
-)
-from finetune.strategy.doctor.findings import Finding, in_order
-from finetune.strategy.doctor.image_facts import ImageFacts, look_at_all
+from finetune.strategy.doctor.checks import check_classes, check_files, check_names
+from finetune.strategy.doctor.copies import check_copies
+from finetune.strategy.doctor.examined import Examined, class_counts
+from finetune.strategy.doctor.findings import Finding, sort_findings
+from finetune.strategy.doctor.image_facts import read_all_facts
 from finetune.strategy.doctor.inventory import take_inventory
-from finetune.strategy.doctor.near_duplicates import Twin, near_duplicates
-
-Watch = Callable[[Iterable[ImageFacts], int], Iterable[ImageFacts]]
+from finetune.strategy.doctor.near_duplicates import NearDuplicate, find_near_duplicates
 
 
 @dataclass(frozen=True)
 class Report:
-    """What the doctor says of a source.
+    """The doctor's report on a source.
 
     Attributes:
         source: its name.
-        classes: split -> class -> images that can be read.
-        facts: JSON-ready: images, sizes in pixels (smallest, median and largest width and height), aspect
-            ratios (width to height), formats, and shares (0 to 1) of grey, transparent and turned images.
-        findings: what harms most first.
-        notes: what a training says of how the source was read, as far as it is no finding.
+        classes: split -> class -> number of readable images.
+        facts: JSON-ready: numbers of images, widths, heights (pixels) and aspect ratios (width to height)
+            with minimum, median and maximum, formats, and shares (0 to 1) of grey, transparent and rotated
+            images.
+        findings: the most harmful first.
+        notes: the notes that training prints on how it reads the source, unless they are findings.
     """
 
     source: str
@@ -58,92 +52,83 @@ class Report:
 
 
 def examine(
-    source: str,
-    watch: Watch = lambda looks, total: looks,
-    reading: SourceOptions = DEFAULT_OPTIONS,
+    source: str, options: SourceOptions = DEFAULT_OPTIONS, progress: OnProgress = no_progress
 ) -> Report:
-    """Look at every image of ``source``, anything that a recipe's ``data.source`` may be.
+    """Examine every image of ``source``, anything that a recipe's ``data.source`` may be.
 
     Args:
-        watch: passes the looks on, of so many in all, and may show how far they are.
-        reading: how the source is to be read.
+        options: how the source is read.
 
     Raises:
-        DataError: there is no such source, or not one image in it.
+        DataError: the source does not exist, or has no images.
     """
-    inventory = take_inventory(source, reading)
-    seen = list(_see(inventory.source, watch))
-    findings = [*inventory.findings, *check_files(seen), *check_names(inventory.source)]
-    findings += check_classes(inventory.source.classes, seen)
-    carved: tuple[str, ...] = ()
+    inventory = take_inventory(source, options)
+    examined = _examine_images(inventory.source, progress)
+    findings = [*inventory.findings, *check_files(examined), *check_names(inventory.source)]
+    findings += check_classes(inventory.source.classes, examined)
+    split_notes: tuple[str, ...] = ()
     if inventory.usable:
-        too_few, carved = _check_splits(inventory.source, seen)
+        too_few, split_notes = _check_splits(inventory.source, examined)
         findings += too_few
-    findings += check_copies(seen, _twins(seen))
-    counts = class_counts(inventory.source.classes, seen)
+    findings += check_copies(examined, _near_duplicates(examined))
+    counts = class_counts(inventory.source.classes, examined)
     said = {finding.message for finding in findings}
-    notes = tuple(note for note in (*inventory.source.notes, *carved) if note not in said)
-    return Report(inventory.source.name, counts, _facts(seen), tuple(in_order(findings)), notes)
+    notes = tuple(note for note in (*inventory.source.notes, *split_notes) if note not in said)
+    return Report(inventory.source.name, counts, _facts(examined), tuple(sort_findings(findings)), notes)
 
 
-def _see(source: Source, watch: Watch) -> Iterator[Seen]:
+def _examine_images(source: Source, progress: OnProgress) -> list[Examined]:
     total = sum(map(len, source.splits.values()))
-
-    def looks() -> Iterator[ImageFacts]:
-        for split in source.splits.values():
-            yield from look_at_all(split.images)
-
-    places = (
-        (name, source.classes[int(target)])
-        for name, split in source.splits.items()
-        for target in split.targets
-    )
-    for look, (split_name, label) in zip(watch(looks(), total), places, strict=True):
-        yield Seen(look, split_name, label)
+    examined: list[Examined] = []
+    for name, split in source.splits.items():
+        for facts, target in zip(read_all_facts(split.images), split.targets, strict=True):
+            examined.append(Examined(facts, name, source.classes[int(target)]))
+            progress(len(examined), total)
+    return examined
 
 
-def _twins(seen: list[Seen]) -> list[Twin]:
-    """Near-duplicates, by their place in ``seen``."""
-    whole = [index for index, each in enumerate(seen) if not each.look.fault]
-    twins = near_duplicates([seen[index].look for index in whole])
-    return [Twin(whole[twin.first], whole[twin.second], twin.mirrored) for twin in twins]
+def _near_duplicates(examined: list[Examined]) -> list[NearDuplicate]:
+    """Find near-duplicates, by their places in ``examined``."""
+    readable = [index for index, each in enumerate(examined) if not each.facts.fault]
+    pairs = find_near_duplicates([examined[index].facts for index in readable])
+    return [NearDuplicate(readable[pair.first], readable[pair.second], pair.mirrored) for pair in pairs]
 
 
-def _check_splits(source: Source, seen: list[Seen]) -> tuple[list[Finding], tuple[str, ...]]:
-    """Whether what can be read suffices for train, val and test, and what a training says of carving them."""
+def _check_splits(source: Source, examined: list[Examined]) -> tuple[list[Finding], tuple[str, ...]]:
+    """Check that the readable images suffice for all splits; also return the notes on holding out."""
     splits, start = {}, 0
     for name, split in source.splits.items():
-        part = seen[start : start + len(split)]
-        splits[name] = split.subset([index for index, each in enumerate(part) if not each.look.fault])
+        part = examined[start : start + len(split)]
+        splits[name] = split.subset([index for index, each in enumerate(part) if not each.facts.fault])
         start += len(split)
     try:
-        carved = hold_out_splits(
+        held_out = hold_out_splits(
             Source(source.name, source.classes, splits),
-            # What a recipe carves where it says nothing else.
+            # The defaults of a recipe.
             val_fraction=default_of(DataSection, "val_fraction"),
             test_fraction=default_of(DataSection, "test_fraction"),
             seed=0,
         )
     except DataError as error:
         return [Finding("too-few", (), str(error))], ()
-    return [], carved.notes
+    return [], held_out.notes
 
 
-def _facts(seen: list[Seen]) -> dict[str, Any]:
-    looks = [each.look for each in seen if not each.look.fault]
-    facts: dict[str, Any] = {"images": len(seen), "readable": len(looks)}
-    if not looks:
+def _facts(examined: list[Examined]) -> dict[str, Any]:
+    readable = [each.facts for each in examined if not each.facts.fault]
+    facts: dict[str, Any] = {"images": len(examined), "readable": len(readable)}
+    if not readable:
         return facts
-    sizes = np.asarray([look.size for look in looks], dtype=np.float64)
+    sizes = np.asarray([image.size for image in readable], dtype=np.float64)
     aspects = sizes[:, 0] / sizes[:, 1]
     for name, values in (("width", sizes[:, 0]), ("height", sizes[:, 1]), ("aspect", aspects)):
         spread = (values.min(), np.median(values), values.max())
         facts[name] = dict(zip(("min", "median", "max"), (round(float(v), 3) for v in spread), strict=True))
-    facts["formats"] = dict(Counter(look.format for look in looks if look.format).most_common())
+    facts["formats"] = dict(Counter(image.format for image in readable if image.format).most_common())
     for name, count in (
-        ("grey_share", sum(look.is_grey for look in looks)),
-        ("alpha_share", sum(look.has_alpha for look in looks)),
-        ("exif_rotated_share", sum(look.orientation != 1 for look in looks)),
+        ("grey_share", sum(image.is_grey for image in readable)),
+        ("alpha_share", sum(image.has_alpha for image in readable)),
+        ("exif_rotated_share", sum(image.orientation != 1 for image in readable)),
     ):
-        facts[name] = round(count / len(looks), 4)
+        facts[name] = round(count / len(readable), 4)
     return facts

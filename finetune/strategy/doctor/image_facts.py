@@ -1,4 +1,4 @@
-"""One look at each image: what it is, whether it can be read, and a thumbnail to compare it by."""
+"""Facts about each image: whether it can be read, its properties, and a thumbnail to compare it by."""
 
 import functools
 import hashlib
@@ -23,31 +23,31 @@ from finetune.image.unread import UnreadData, unread_data, unread_frames
 
 THUMB = 64
 CHROMA = 4
-# JPEGs are decoded at the smallest of their reduced sizes that is not below this: twice the thumbnail.
+# JPEGs are decoded at the smallest reduced size that is at least this: twice the thumbnail.
 DRAFT = 2 * THUMB
-# Channels that differ by less are grey that went through JPEG.
+# Channels that differ by at most this are grey; JPEG compression causes small differences.
 GREY_TOLERANCE = 10
-# Fewer images are looked at sooner than processes start.
+# For fewer images, starting processes takes longer than reading the images.
 WORTH_PROCESSES = 400
 CHUNK = 64
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What one look at an image tells.
+    """Facts about one image.
 
     Attributes:
         name: its path, or its place in a set without files.
-        fault: why it cannot be read; None if it can. The rest then has no meaning but ``digest``.
-        digest: of the file's bytes (of the pixels, where there is no file); empty if that cannot be read.
+        fault: why it cannot be read; None if it can. If it cannot, only ``digest`` has a meaning.
+        digest: of the file's bytes, or of the pixels if there is no file; empty if the file cannot be read.
         size: width and height in pixels, upright.
-        format: Pillow's name of what the file contains, such as JPEG; None where there is no file.
+        format: Pillow's name of the format, such as JPEG; None without a file.
         is_grey: all channels agree.
-        has_alpha: it carries transparency.
-        orientation: of the EXIF data; 1 is upright.
-        thumb: ``THUMB`` x ``THUMB`` bytes of luma, the whole image squashed to a square.
-        unread: what the file holds beyond what is read of it.
-        chroma: its colour in ``CHROMA`` x ``CHROMA`` places: Cb and Cr, two bytes each.
+        has_alpha: it has transparency.
+        orientation: from EXIF; 1 is upright.
+        thumb: ``THUMB`` x ``THUMB`` bytes of luma; the whole image, squashed to a square.
+        unread: the contents of the file that training does not read.
+        chroma: the colour at ``CHROMA`` x ``CHROMA`` positions: Cb and Cr, two bytes each.
     """
 
     name: str
@@ -68,45 +68,45 @@ class ImageFacts:
         return np.frombuffer(self.thumb, dtype=np.uint8).reshape(THUMB, THUMB)
 
 
-def look(images: Images, index: int) -> ImageFacts:
-    """Look at image ``index``; an image that cannot be read is told by its ``fault``, never raised."""
+def read_facts(images: Images, index: int) -> ImageFacts:
+    """Read the facts of image ``index``. An image that cannot be read gets a ``fault``; nothing is raised."""
     name = images.name(index)
     path = Path(name)
     try:
         if path.is_absolute() or os.path.exists(name):  # noqa: PTH110  (a Path raises on odd names)
-            facts = read_image(path, lambda image: _look_at(image, name))
+            facts = read_image(path, lambda image: _facts_of(image, name))
             return _with_digest(facts, _digest_of_file(path))
-        # Not a file: a set in memory, or one of torchvision's.
+        # Not a file: a set in memory or from torchvision.
         image = images.open(index)
-        facts = _look_at(image, name)
+        facts = _facts_of(image, name)
         return _with_digest(facts, hashlib.blake2b(image.tobytes(), digest_size=16).digest())
     except BadImageError as error:
         return ImageFacts(name, fault=error.reason, digest=_digest_of_file(path))
 
 
-def look_at_all(images: Images, processes: int | None = None) -> Iterator[ImageFacts]:
-    """A :class:`ImageFacts` for each image, in order; in ``processes`` (None: as many as there are cores)."""
+def read_all_facts(images: Images, processes: int | None = None) -> Iterator[ImageFacts]:
+    """Read the facts of all images, in order, with ``processes`` (None: one per core)."""
     count = len(images)
     processes = cores() if processes is None else processes
     if processes < 2 or count < WORTH_PROCESSES:
-        yield from (look(images, index) for index in range(count))
+        yield from (read_facts(images, index) for index in range(count))
         return
     chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
     with ProcessPool(
-        functools.partial(_look_at_chunk, images),
+        functools.partial(_facts_of_chunk, images),
         processes,
         Wording(
-            "a process that looks at images",
+            "a process that examines images",
             "Allow more memory or more open files (`ulimit -n`) to use such processes.",
         ),
-        # Started anew and not forked: whoever calls may have threads.
+        # Spawned, not forked: the caller may have threads.
         method="spawn",
     ) as started:
-        for looks in started.results(chunks):
-            yield from looks
+        for found in started.results(chunks):
+            yield from found
 
 
-def _look_at(image: Image.Image, name: str) -> ImageFacts:
+def _facts_of(image: Image.Image, name: str) -> ImageFacts:
     turned = orientation(image)
     width, height = image.size
     if turned in (5, 6, 7, 8):
@@ -145,9 +145,9 @@ def _digest_of_file(path: Path) -> bytes:
         return b""
 
 
-def _look_at_chunk(images: Images, indices: range, heartbeat: Heartbeat) -> list[ImageFacts]:
-    looks = []
+def _facts_of_chunk(images: Images, indices: range, heartbeat: Heartbeat) -> list[ImageFacts]:
+    found = []
     for index in indices:
-        looks.append(look(images, index))
+        found.append(read_facts(images, index))
         heartbeat()
-    return looks
+    return found

@@ -1,4 +1,4 @@
-"""What lies where: images of a source, even one that training would refuse, and what is beside them."""
+"""Reads a source even if training would refuse it, and examines the files around its images."""
 
 import dataclasses
 import os
@@ -25,12 +25,12 @@ from finetune.data.sources.tables.read import Table, examine_table
 from finetune.errors import BadImageError, DataError, printable
 from finetune.image.decode import read_image
 from finetune.strategy.doctor.findings import Finding
-from finetune.strategy.doctor.table_findings import findings_of
+from finetune.strategy.doctor.table_findings import table_findings
 
 
 @dataclass(frozen=True)
 class Inventory:
-    """A source, and what reading it found; ``usable`` unless training would refuse it."""
+    """A source and the findings from reading it; ``usable`` unless training would refuse it."""
 
     source: Source
     findings: tuple[Finding, ...]
@@ -40,12 +40,12 @@ class Inventory:
 def take_inventory(source: str, reading: SourceOptions = DEFAULT_OPTIONS) -> Inventory:
     """Read ``source``, anything that a recipe's ``data.source`` may be.
 
-    What training would refuse is read as well as can be. Of a folder, whatever lies below a folder is of its
-    class, in the split that a folder around that is named after. Of a table, the rows that are sound are
-    read, and what is wrong with the others are findings.
+    A source that training would refuse is read as far as possible. In a folder, each subfolder is a class,
+    and a folder around classes that is named like a split is a split. In a table, valid rows are read, and
+    faulty rows become findings.
 
     Raises:
-        DataError: there is no such source, or not one image and not one row in it.
+        DataError: the source does not exist, or holds no image and no row.
     """
     table = csv_path(source, reading)
     if table is not None:
@@ -62,28 +62,28 @@ def take_inventory(source: str, reading: SourceOptions = DEFAULT_OPTIONS) -> Inv
     findings = [refusal] if refusal else []
     if root.is_dir():
         known = {split.name(i) for split in found.splits.values() for i in range(len(split))}
-        findings.extend(_beside(root, known, found.notes))
+        findings.extend(_check_surroundings(root, known, found.notes))
     return Inventory(found, tuple(findings), refusal is None)
 
 
 def _inventory_of_table(table: Table) -> Inventory:
-    findings = findings_of(table)
+    findings = table_findings(table)
     if table.faults:
         number = "1 fault" if len(table.faults) == 1 else f"{len(table.faults):,} faults"
-        findings.insert(0, Finding("unusable", (), f"training refuses this table: {number}, listed here"))
-    sound = dataclasses.replace(table, faults=[])
+        findings.insert(0, Finding("unusable", (), f"training refuses this table: {number}, listed below"))
+    valid = dataclasses.replace(table, faults=[])
     try:
         if table.rows or not table.faults:
-            return Inventory(sound.source(), tuple(findings), not table.faults)
+            return Inventory(valid.source(), tuple(findings), not table.faults)
     except DataError as error:
         if not table.rows:
             raise
         findings.append(Finding("unusable", (), f"training refuses this: {error}"))
     found = {
         split: [(label, path) for label, paths in labels.items() for path in paths]
-        for split, labels in sound.splits().items()
+        for split, labels in valid.splits().items()
     }
-    return Inventory(_gathered(table.name, found, table.notes), tuple(findings), False)
+    return Inventory(_source_of(table.name, found, table.notes), tuple(findings), False)
 
 
 def _read_anyway(root: Path) -> Source | None:
@@ -94,11 +94,13 @@ def _read_anyway(root: Path) -> Source | None:
             continue
         split = split_from_name(parts[0]) if len(parts) > 2 else None
         paths[split or "all"].append((parts[1] if split else parts[0], path))
-    return _gathered(printable(str(root)), paths) if paths else None
+    return _source_of(printable(str(root)), paths) if paths else None
 
 
-def _gathered(name: str, found: Mapping[str, Sequence[tuple[str, str]]], notes: Sequence[str] = ()) -> Source:
-    """A source of ``found``: split -> class and path of each image; nothing is refused."""
+def _source_of(
+    name: str, found: Mapping[str, Sequence[tuple[str, str]]], notes: Sequence[str] = ()
+) -> Source:
+    """Make a source of ``found`` (split -> class and path of each image), whatever it contains."""
     classes = tuple(sorted({label for entries in found.values() for label, _ in entries}))
     place = {label: index for index, label in enumerate(classes)}
     splits = {
@@ -111,15 +113,19 @@ def _gathered(name: str, found: Mapping[str, Sequence[tuple[str, str]]], notes: 
     return Source(name, classes, splits, tuple(notes))
 
 
-def _beside(root: Path, known: set[str], notes: Sequence[str]) -> list[Finding]:
-    """Findings on all that lies below ``root`` and is no image of the data set; ``notes`` are those of
-    reading it, and have the sentences."""
+def _check_surroundings(root: Path, known: set[str], notes: Sequence[str]) -> list[Finding]:
+    """Find files and folders below ``root`` that are not images of the data set.
+
+    Args:
+        known: the paths of these images.
+        notes: those of reading the source; findings use the same sentences.
+    """
     hidden: list[str] = []
     strays: list[str] = []
     empty: list[str] = []
     disguised: dict[str, list[str]] = defaultdict(list)
     for folder, folders, files in os.walk(root):
-        # As the readers write their paths, to compare with: not through Path, which is slow and tidies up.
+        # Paths must match those of the readers. Path is slow, and normalises.
         below = folder.rstrip(os.sep) + os.sep
         hidden.extend(below + name for name in folders if is_stray(name))
         folders[:] = sorted(name for name in folders if not is_stray(name))
@@ -142,19 +148,19 @@ def _beside(root: Path, known: set[str], notes: Sequence[str]) -> list[Finding]:
         images = sum(
             is_image_file(f"{inner}{os.sep}{name}") for inner, _, names in os.walk(path) for name in names
         )
-        what = f"{images} images in it are left out" if images else "it holds no images"
+        what = f"its {images} images are not used" if images else "it contains no images"
         findings.append(Finding("stray-folder", (path,), f"hidden or left behind by a tool; {what}"))
-    findings.extend(_strays(root, strays, notes))
+    findings.extend(_check_strays(root, strays, notes))
     for contents, paths in sorted(disguised.items()):
-        message = f"contains {contents}, but is not named like an image, and is left out"
+        message = f"contains {contents}, but has no image extension, and is not used"
         findings.append(Finding("mislabelled", tuple(paths), message))
     if empty:
-        findings.append(Finding("empty-folder", tuple(empty), "no files in it"))
+        findings.append(Finding("empty-folder", tuple(empty), "it contains no files"))
     return findings
 
 
-def _strays(root: Path, paths: Sequence[str], notes: Sequence[str]) -> list[Finding]:
-    """Findings on files that are left out, in the words of the notes of reading."""
+def _check_strays(root: Path, paths: Sequence[str], notes: Sequence[str]) -> list[Finding]:
+    """Find files that are not used, with the sentences of the notes of reading."""
     hidden = [path for path in paths if is_stray(Path(path).name)]
     images: dict[str, list[str]] = defaultdict(list)
     rest = []
@@ -169,7 +175,7 @@ def _strays(root: Path, paths: Sequence[str], notes: Sequence[str]) -> list[Find
         Finding("stray-file", tuple(found), loose_images_note(folder, len(found)))
         for folder, found in images.items()
     ]
-    # A README or a licence beside the folders is counted, and no fault; what is among images may be one.
+    # A README beside the class folders is no problem; a file among the images may be.
     if among := [path for path in rest if Path(path).parent != root]:
         counted = skipped_files_note(
             printable(str(root)), Counter(file_kind(Path(path).name) for path in rest)
@@ -177,12 +183,12 @@ def _strays(root: Path, paths: Sequence[str], notes: Sequence[str]) -> list[Find
         said = next((note for note in notes if SKIPPED_FILES in note), counted)
         findings.append(Finding("stray-file", tuple(among), said))
     if hidden:
-        findings.append(Finding("stray-file", tuple(hidden), "hidden, and left out"))
+        findings.append(Finding("stray-file", tuple(hidden), "hidden, and not used"))
     return findings
 
 
 def _contents(path: str) -> str | None:
-    """Pillow's name of the image that a file contains; None if it contains none."""
+    """Return Pillow's name of the format of an image file; None if it is not one."""
     try:
         return read_image(Path(path), lambda image: image.format)
     except BadImageError:

@@ -1,9 +1,10 @@
-"""Which images show the same: copies that were recompressed, resized, cropped by a few per cent,
-brightened or mirrored, and not merely images of the same kind.
+"""Finds near-duplicates: copies that were recompressed, resized, cropped by a few per cent, brightened or
+mirrored.
 
-Whether two images are one is judged against how near strangers come in the same set: written digits are
-much alike, photographs are not. The thresholds were set on photographs of food and of objects on a white
-table, on cliparts, handwriting and 8 x 8 digits, with copies planted in them.
+Different images of the same kind are not near-duplicates. Whether two images count as copies depends on how
+similar different images of the same set are: handwritten digits are much alike, photographs are not. The
+thresholds were chosen on photographs of food and of objects on a white table, on cliparts, handwriting and
+8 x 8 digits, with planted copies.
 """
 
 from collections.abc import Sequence
@@ -20,78 +21,79 @@ from finetune.strategy.doctor.image_facts import CHROMA, ImageFacts
 
 Floats = npt.NDArray[np.float32]
 
-# Of each image, as it is and mirrored, so many are laid over it.
+# The number of candidates that each image is aligned with, plain and mirrored.
 NEIGHBOURS = 4
-# Cosine between the codes of copies. With a twentieth of each side cut off it is 0.8 and more.
+# The least cosine between the codes of copies. With a twentieth of each side cropped, it is above 0.8.
 LEAST_COSINE = 0.65
-# What is left of copies, and of no two different images.
+# A difference that only copies have.
 SURE = 0.002
-# What is left of copies that were harmed more, if it is at most this share of what strangers leave.
+# The largest difference of more distorted copies; it must also be below this share of that of strangers.
 MOST = 0.03
 SHARE_OF_STRANGERS = 0.08
-# Which of the neighbours counts as a stranger (from 0); the nearer ones may be copies.
+# The candidate that counts as a stranger (from 0); nearer ones may be copies.
 STRANGER = 3
-# Where even that one is a copy: strangers are at least this share of what they are elsewhere in the set.
+# That candidate may be a copy too, so the difference of strangers is at least this share of the set's median.
 SHARE_OF_SET = 0.5
-# What is left between images whose codes have nothing in common.
+# The difference of images whose codes have nothing in common.
 UNRELATED = 0.5
-# Cosine between colours; below, a drawing was painted anew. Grey goes with any colour.
+# The least cosine between the colours of copies. Grey matches any colour.
 LEAST_COLOUR = 0.5
 COLOURLESS = 24.0
-# A copy keeps its aspect ratio, but for a crop and some squeezing.
+# The largest change of the aspect ratio of a copy, by cropping and squeezing.
 MOST_SQUEEZE = 1.4
 CHUNK = 512
 
 
 @dataclass(frozen=True)
-class Twin:
-    """Images ``first`` < ``second`` that show the same; ``mirrored`` left to right, or not."""
+class NearDuplicate:
+    """Two images with the same content, ``first`` < ``second``; ``mirrored``: left and right are swapped."""
 
     first: int
     second: int
     mirrored: bool
 
 
-def near_duplicates(looks: Sequence[ImageFacts]) -> list[Twin]:
-    """All pairs of near-duplicates among images that can be read, in order. Byte-identical ones are some of
-    them; images of a single tone are none.
+def find_near_duplicates(images: Sequence[ImageFacts]) -> list[NearDuplicate]:
+    """Find all pairs of near-duplicates among readable images, in order.
+
+    Byte-identical images are included; images of a single tone are not.
     """
-    if len(looks) < 2:
+    if len(images) < 2:
         return []
-    thumbs = np.stack([each.luma for each in looks])
+    thumbs = np.stack([each.luma for each in images])
     plain, mirrored, usable = codes(thumbs)
     pairs, left = [], []
     for queries, flip in ((plain, False), (mirrored, True)):
         places, cosines = nearest(queries, plain, NEIGHBOURS)
-        own = np.repeat(np.arange(len(looks)), places.shape[1])
+        own = np.repeat(np.arange(len(images)), places.shape[1])
         other, cosine = places.ravel(), cosines.ravel()
-        worth = (cosine >= LEAST_COSINE) & usable[own] & usable[other] & _same_shape(looks, own, other)
+        worth = (cosine >= LEAST_COSINE) & usable[own] & usable[other] & _same_shape(images, own, other)
         whole = np.full(len(own), UNRELATED, dtype=np.float32)
-        whole[worth] = _left_between(thumbs, own[worth], other[worth], flip)
-        left.append(whole.reshape(len(looks), -1))
+        whole[worth] = _aligned_differences(thumbs, own[worth], other[worth], flip)
+        left.append(whole.reshape(len(images), -1))
         pairs.append((own, other, flip))
-    level = _level_of_strangers(np.concatenate(left, axis=1))
-    twins: dict[tuple[int, int], Twin] = {}
+    level = _stranger_difference(np.concatenate(left, axis=1))
+    pairs_found: dict[tuple[int, int], NearDuplicate] = {}
     for (own, other, flip), table in zip(pairs, left, strict=True):
         remaining = table.ravel()
         far = np.minimum(level[own], level[other])
         found = (remaining <= SURE) | ((remaining <= MOST) & (remaining <= SHARE_OF_STRANGERS * far))
         for index in np.flatnonzero(found):
             first, second = sorted((int(own[index]), int(other[index])))
-            if _same_colour(looks[first], looks[second], flip):
-                twins.setdefault((first, second), Twin(first, second, flip))
-    return [twins[pair] for pair in sorted(twins)]
+            if _same_colour(images[first], images[second], flip):
+                pairs_found.setdefault((first, second), NearDuplicate(first, second, flip))
+    return [pairs_found[pair] for pair in sorted(pairs_found)]
 
 
-def _level_of_strangers(left: Floats) -> Floats:
-    """What is left between an image and one that looks much like it but is another; (N,) from (N, K)."""
+def _stranger_difference(left: Floats) -> Floats:
+    """Estimate the difference between each image and a similar but different one: (N,) from (N, K)."""
     if left.shape[1] <= STRANGER:
         return np.full(len(left), UNRELATED, dtype=np.float32)
     own = np.sort(left, axis=1)[:, STRANGER]
     return np.asarray(np.maximum(own, SHARE_OF_SET * np.median(own)))
 
 
-def _left_between(
+def _aligned_differences(
     thumbs: npt.NDArray[np.uint8], own: npt.NDArray[np.int64], other: npt.NDArray[np.int64], flip: bool
 ) -> Floats:
     step = -1 if flip else 1
@@ -101,16 +103,16 @@ def _left_between(
         return differences(thumbs[own[start:end]][:, :, ::step], thumbs[other[start:end]])
 
     starts = range(0, len(own), CHUNK)
-    # NumPy lets go of Python's lock while it computes.
+    # NumPy releases the GIL while it computes.
     with ThreadPoolExecutor(cores()) as pool:
         parts = list(pool.map(part, starts))
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
 
 
 def _same_shape(
-    looks: Sequence[ImageFacts], own: npt.NDArray[np.int64], other: npt.NDArray[np.int64]
+    images: Sequence[ImageFacts], own: npt.NDArray[np.int64], other: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.bool_]:
-    ratio = np.log([each.size[0] / each.size[1] for each in looks])
+    ratio = np.log([each.size[0] / each.size[1] for each in images])
     return np.asarray(np.abs(ratio[own] - ratio[other]) <= np.log(MOST_SQUEEZE))
 
 

@@ -1,15 +1,16 @@
-"""What is wrong in the rows of a table, as findings."""
+"""Findings on the rows of a table."""
 
 from finetune.data.sources.tables.read import Fault, Table
 from finetune.strategy.doctor.findings import Finding
 
-# Beyond so many line numbers, the rest is counted.
+# The number of line numbers that a message lists.
 LINES_SHOWN = 8
 
 
-def findings_of(table: Table) -> list[Finding]:
-    """A finding for each kind of fault, with all of its files and lines; a row without a path is a file, too,
-    called by its line.
+def table_findings(table: Table) -> list[Finding]:
+    """Group the faults of a table by kind and message, each group with all its files and lines.
+
+    A row without a path is listed by its line.
     """
     groups: dict[tuple[str, str], list[Fault]] = {}
     for fault in sorted(table.faults, key=lambda each: each.line):

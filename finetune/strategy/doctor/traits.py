@@ -1,4 +1,4 @@
-"""What some images of a set are and the others are not: the fewer of the two are the odd ones."""
+"""Traits that some images of a set have and others do not. The minority is reported."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,24 +6,25 @@ from dataclasses import dataclass
 from finetune.strategy.doctor.findings import Finding
 from finetune.strategy.doctor.image_facts import ImageFacts
 
-# From this share on, the fewer are no oddity: the set is a mixture of both.
+# From this share on, the set is a mixture, and the minority is not reported as an exception.
 MIXTURE = 0.25
-# Shorter side, in pixels, under which an image has little to show.
+# An image is small if its shorter side has fewer pixels than this, and elongated if its aspect ratio exceeds
+# ``ELONGATED``.
 SMALL = 32
 ELONGATED = 4.0
 
 
 @dataclass(frozen=True)
 class Trait:
-    """Something that an image has or has not.
+    """A property of images that divides a set.
 
     Attributes:
-        kind, opposite: of the finding where the fewer have it, and where the fewer do not.
+        kind, opposite: the kind of the finding if the minority has the trait, and if the minority lacks it.
         has: whether an image has it.
-        having, lacking: what images that have it are, and those that do not: "grey", "in colour".
-        few, exceptions: said of few images that have it, and of few that do not.
-        note: added where images that have it are few, and of a mixture.
-        harm: what is wrong with images that have it, however many they are; empty if nothing is.
+        having, lacking: describe images with and without it, such as "grey" and "in colour".
+        few, exceptions: describe a small minority with and without it.
+        note: added to the message for a minority with the trait, and for a mixture.
+        harm: the problem with images that have it, even if all do; empty if there is none.
     """
 
     kind: str
@@ -41,18 +42,18 @@ TRAITS = (
     Trait(
         kind="exif-rotated",
         opposite="upright",
-        has=lambda look: look.orientation != 1,
-        having="stored turned, as EXIF says",
+        has=lambda image: image.orientation != 1,
+        having="stored rotated, with an EXIF orientation",
         lacking="stored upright",
-        few="stored turned, as EXIF says",
-        exceptions="stored upright, among images that EXIF turns: have they lost their EXIF data?",
-        note="; they are turned back when read",
+        few="stored rotated, with an EXIF orientation",
+        exceptions="stored upright, among rotated images: has their EXIF data been lost?",
+        note="; they are rotated upright when read",
     ),
     Trait(
         kind="small",
         opposite="small",
-        has=lambda look: min(look.size) < SMALL,
-        having=f"of fewer than {SMALL} pixels on the shorter side",
+        has=lambda image: min(image.size) < SMALL,
+        having=f"smaller than {SMALL} pixels on the shorter side",
         lacking="larger",
         few=f"the shorter side has fewer than {SMALL} pixels",
         harm=f"the shorter side has fewer than {SMALL} pixels",
@@ -60,18 +61,18 @@ TRAITS = (
     Trait(
         kind="elongated",
         opposite="elongated",
-        has=lambda look: max(look.size) > ELONGATED * min(look.size),
-        having=f"longer than {ELONGATED:g} times their width",
-        lacking="less long",
-        few=f"longer than {ELONGATED:g} times their width",
-        note=": a centre crop shows little of the long ones, `data.resize_mode: pad` all",
-        harm=f"longer than {ELONGATED:g} times their width: a centre crop shows little of them, and "
-        "`data.resize_mode: pad` all",
+        has=lambda image: max(image.size) > ELONGATED * min(image.size),
+        having=f"more than {ELONGATED:g} times as long as wide",
+        lacking="shorter",
+        few=f"more than {ELONGATED:g} times as long as wide",
+        note="; a centre crop shows little of long images, `data.resize_mode: pad` shows all",
+        harm=f"more than {ELONGATED:g} times as long as wide; a centre crop shows little of them, "
+        "`data.resize_mode: pad` shows all",
     ),
     Trait(
         kind="grey",
         opposite="colour",
-        has=lambda look: look.is_grey,
+        has=lambda image: image.is_grey,
         having="grey",
         lacking="in colour",
         few="grey, among images in colour",
@@ -80,35 +81,34 @@ TRAITS = (
     Trait(
         kind="alpha",
         opposite="opaque",
-        has=lambda look: look.has_alpha,
+        has=lambda image: image.has_alpha,
         having="with transparency",
         lacking="opaque",
         few="with transparency, among opaque images",
-        exceptions="opaque, among images with transparency, which is laid over white",
-        note="; transparency is laid over white",
+        exceptions="opaque, among images with transparency, which is blended with white",
+        note="; transparency is blended with white",
     ),
 )
 
 
-def check_oddities(looks: Sequence[ImageFacts]) -> list[Finding]:
-    """A finding for each trait that divides the images, all of them readable; about the fewer of the two.
+def check_traits(images: Sequence[ImageFacts]) -> list[Finding]:
+    """Report each trait that divides the images, all of them readable; the finding is about the minority.
 
-    Few are named. Of a mixture, and of a fault that nearly all images share, there is no file to name but
-    those of the exceptions.
+    The files of a small minority are listed. A mixture, and a problem of nearly all images, list no files.
     """
-    return [found for trait in TRAITS for found in _check(trait, looks)]
+    return [found for trait in TRAITS for found in _check(trait, images)]
 
 
-def _check(trait: Trait, looks: Sequence[ImageFacts]) -> list[Finding]:
-    having = tuple(look.name for look in looks if trait.has(look))
-    lacking = tuple(look.name for look in looks if not trait.has(look))
+def _check(trait: Trait, images: Sequence[ImageFacts]) -> list[Finding]:
+    having = tuple(image.name for image in images if trait.has(image))
+    lacking = tuple(image.name for image in images if not trait.has(image))
     if not having:
         return []
     if not lacking:
         return [Finding(trait.kind, (), f"all images: {trait.harm}")] if trait.harm else []
     fewer = min(having, lacking, key=len)
-    share = f"{len(fewer):,} of {len(looks):,} images, {100 * len(fewer) / len(looks):.1f} %"
-    if _is_mixture(len(fewer), len(looks)):
+    share = f"{len(fewer):,} of {len(images):,} images, {100 * len(fewer) / len(images):.1f} %"
+    if _is_mixture(len(fewer), len(images)):
         odd, rest = trait.having, trait.lacking
         if fewer is lacking:
             odd, rest = rest, odd
@@ -116,10 +116,10 @@ def _check(trait: Trait, looks: Sequence[ImageFacts]) -> list[Finding]:
     if fewer is having:
         return [Finding(trait.kind, having, f"{share}: {trait.few}{trait.note}")]
     if trait.harm:
-        return [Finding(trait.kind, (), f"nearly all images: {trait.harm}; not so {share}")]
+        return [Finding(trait.kind, (), f"nearly all images: {trait.harm}; the exceptions are {share}")]
     return [Finding(trait.opposite, lacking, f"{share}: {trait.exceptions}")]
 
 
 def _is_mixture(fewer: int, total: int) -> bool:
-    # One image beside two or more is the odd one, however small the set.
+    # A single image beside two or more is an exception, however small the set is.
     return fewer >= MIXTURE * total and not (fewer == 1 and total > 2)

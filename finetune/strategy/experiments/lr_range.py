@@ -1,11 +1,11 @@
 """The learning-rate range test: a short run in which the rate rises until the loss explodes.
 
 Smith 2017, "Cyclical learning rates for training neural networks". The rate rises exponentially, as in
-fastai's `lr_find`, and the suggestion is taken from the loss's longest fall.
+fastai's `lr_find`. The suggestion comes from the longest fall of the loss.
 """
 
 import bisect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import count, islice
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 from finetune.data.batches.batch import Batch
 from finetune.disk.figure import write_figure
 from finetune.errors import FinetuneError, NonFiniteLossError, UserError, printable
+from finetune.features.progress import OnProgress, no_progress
 from finetune.model.layers.modes import preserve_modes
 from finetune.recipe.schema import Recipe
 from finetune.training.compute.in_force import in_force
@@ -23,24 +24,24 @@ from finetune.training.setup.prepare import Setup, load_data, prepare
 from finetune.training.setup.stepper import freeze_layers, make_optimizer, make_stepper
 from finetune.training.steps.loop import Totals
 
-# Rates of the body from which and up to which the test goes.
+# The first and last rate of the body.
 RANGE = {"adamw": (1e-6, 1.0), "sgd": (1e-5, 10.0)}
-# Weight of what came before in the smoothed loss.
+# The weight of the past in the smoothed loss.
 SMOOTHING = 0.9
-# The test ends when the smoothed loss is so many times its least.
+# The test ends when the smoothed loss exceeds its minimum by this factor.
 EXPLODED = 4.0
-# How far into the longest fall the suggestion lies: past its start, and before it levels out.
+# The position of the suggestion in the longest fall: after its start, and before it levels out.
 INTO_THE_FALL = 2 / 3
 
 
 @dataclass(frozen=True)
 class RangeTest:
-    """What the test measured, a value a step.
+    """The measurements of the test, one value per step.
 
     Attributes:
         lr: the body's rate (the head's is ``head_lr_mult`` times that).
-        loss: of the step's batch, before the update.
-        smoothed: its exponential mean, corrected for the start.
+        loss: of the batch, before the update.
+        smoothed: the exponential mean of ``loss``, corrected for its start.
         suggestion: the body's rate to train with: two thirds into the longest fall of the smoothed loss.
     """
 
@@ -56,8 +57,9 @@ class RangeTest:
 
 @dataclass(frozen=True)
 class Rise:
-    """The schedule of the test: from ``low`` to ``high`` in ``steps`` steps, each by the same factor, for an
-    optimizer whose base rate is ``base``.
+    """The schedule of the test: from ``low`` to ``high`` in ``steps`` steps, each by the same factor.
+
+    ``base`` is the base rate of the optimizer.
     """
 
     low: float
@@ -66,11 +68,11 @@ class Rise:
     base: float
 
     def lr(self, step: int) -> float:
-        """The rate at step ``step``, from 0."""
+        """Return the rate at ``step``, counted from 0."""
         return float(self.low * (self.high / self.low) ** (step / (self.steps - 1)))
 
     def factor(self, step: int) -> float:
-        """The same in base rates, as an optimizer's step wants it."""
+        """Return the rate at ``step``, divided by the base rate."""
         return self.lr(step) / self.base
 
 
@@ -81,17 +83,16 @@ def range_test(
     low: float | None = None,
     high: float | None = None,
     device: str | None = None,
-    watch: Callable[[Iterable[int]], Iterable[int]] = iter,
+    progress: OnProgress = no_progress,
 ) -> RangeTest:
     """Test the first phase of ``recipe``; nothing is written.
 
     Args:
-        steps: optimizer steps if the loss does not explode before; at least 10.
+        steps: the number of optimizer steps, at least 10. The test ends earlier if the loss explodes.
         low, high: the body's rate at the first and the last step; None: 1e-6 to 1 (AdamW), 1e-5 to 10 (SGD).
-        watch: passes the numbers of the steps on, and may show how far they are.
 
     Raises:
-        UserError: data, weights, freeze or range that cannot serve.
+        UserError: the data, weights, freeze or range are unusable.
         FinetuneError: the loss never fell.
     """
     optimizer = recipe.train.phases[0].optimizer or recipe.train.optimizer
@@ -102,18 +103,18 @@ def range_test(
         )
     first, last = (given or usual for given, usual in zip((low, high), RANGE[optimizer], strict=True))
     if not 0 < first < last:
-        raise UserError(f"--low {first:g} and --high {last:g}: the first must be less than the second")
+        raise UserError(f"--low {first:g} must be less than --high {last:g}")
     compute = choose_compute(pick_device(device), recipe.train)
     with in_force(compute):
         setup = prepare(recipe, load_data(recipe.data, recipe.seed), compute)
         plan = plan_phases(setup.recipe.train, setup.loader.batches_per_epoch)[0]
         rise = Rise(first, last, max(steps, 10), plan.lr)
         with setup.reading():
-            return measure(setup, rise, watch)
+            return measure(setup, rise, progress)
 
 
-def measure(setup: Setup, rise: Rise, watch: Callable[[Iterable[int]], Iterable[int]] = iter) -> RangeTest:
-    """Run the test on what was set up; the network is afterwards what it was, bit for bit."""
+def measure(setup: Setup, rise: Rise, progress: OnProgress = no_progress) -> RangeTest:
+    """Run the test on ``setup``. Afterwards the network is bit-identical to before."""
     module = setup.network.module
     kept = {name: value.clone() for name, value in module.state_dict().items()}
     wanted = {name: parameter.requires_grad for name, parameter in module.named_parameters()}
@@ -123,11 +124,12 @@ def measure(setup: Setup, rise: Rise, watch: Callable[[Iterable[int]], Iterable[
             freeze, optimizer = freeze_layers(plan, setup), make_optimizer(plan, setup)
             freeze.train_mode()
             stepper = make_stepper(setup, optimizer, rise, setup.compute.scaler())
-            stepper.ema = None  # an average of such a run says nothing
+            stepper.ema = None  # an average over rising rates means nothing
             losses: list[float] = []
             smooth: list[float] = []
             batches = _batches(setup)
-            for step in watch(range(rise.steps)):
+            for step in range(rise.steps):
+                progress(step, rise.steps)
                 totals = Totals()
                 try:
                     stepper.step(list(islice(batches, stepper.accumulate)), totals, step, step)
@@ -149,7 +151,7 @@ def measure(setup: Setup, rise: Rise, watch: Callable[[Iterable[int]], Iterable[
 
 
 def suggest(rates: Sequence[float], losses: Sequence[float]) -> float:
-    """The rate to train with, from smoothed losses: the place two thirds into their longest fall.
+    """Return the rate two thirds into the longest fall of smoothed losses.
 
     Raises:
         FinetuneError: the losses never fall.
@@ -164,7 +166,7 @@ def suggest(rates: Sequence[float], losses: Sequence[float]) -> float:
 
 
 def longest_fall(values: Sequence[float]) -> list[int]:
-    """Places of the longest strictly falling subsequence (patience sorting; Fredman 1975)."""
+    """Return the places of the longest strictly falling subsequence (patience sorting; Fredman 1975)."""
     heads: list[float] = []
     ends: list[int] = []
     before: list[int] = []
@@ -184,7 +186,7 @@ def longest_fall(values: Sequence[float]) -> list[int]:
 
 
 def smoothed(losses: Sequence[float]) -> list[float]:
-    """The exponential mean of the losses so far, corrected for its start at zero (as in Adam)."""
+    """Return the exponential mean after each loss, corrected for its start at zero (as in Adam)."""
     mean, found = 0.0, []
     for step, loss in enumerate(losses, 1):
         mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
@@ -198,10 +200,10 @@ def _batches(setup: Setup) -> Iterator[Batch]:
 
 
 def draw(test: RangeTest, title: str, path: Path) -> None:
-    """Draw loss against rate, with the suggestion; the format follows from the file's ending.
+    """Draw loss against rate, with the suggestion.
 
     Raises:
-        UserError: the file cannot be written, or its ending is none that matplotlib knows.
+        UserError: the file cannot be written, or matplotlib does not know its extension.
         SaveError: the disk is full or failing.
     """
     import matplotlib
@@ -215,7 +217,7 @@ def draw(test: RangeTest, title: str, path: Path) -> None:
     axes.plot(test.lr, test.smoothed, color="C0", linewidth=2, label="smoothed")
     axes.axvline(test.suggestion, color="C1", linestyle="--", label=f"suggestion: {test.suggestion:.1e}")
     axes.set_xscale("log")
-    # What comes after the explosion would flatten all the rest.
+    # Without a limit, the exploded loss would flatten the rest.
     axes.set_ylim(0, 1.2 * max(test.smoothed[0], *test.smoothed[: max(len(test.smoothed) // 2, 1)]))
     axes.set_xlabel("learning rate of the body")
     axes.set_ylabel("loss")
