@@ -3,12 +3,10 @@
 import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from finetune.cli import advise as advising
 from finetune.data.sources.files.image_files import file_kind, loose_images_note, skipped_files_note
 from finetune.data.sources.read import read_source
 
@@ -73,19 +71,14 @@ def test_doctor_and_reading(case: str, photos: Path, cli: Any) -> None:
     check("\n".join(read_source("photos").notes), sentences)
 
 
-def test_train_and_advise(photos: Path, cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_and_advise(photos: Path, cli: Any) -> None:
     names, sentences, _ = CASES["both kinds"]
     put(photos, names)
     trained = cli("train", "r.yaml", "--device", "cpu")
     assert trained.code == 0, trained.err
     check(trained.err, sentences)
 
-    def measured(*_: object) -> SimpleNamespace:
-        facts = SimpleNamespace(notes=read_source("photos").notes, cached=0)
-        return SimpleNamespace(facts=facts, recipe=RECIPE, reasons=[("advice", "probe")])
-
-    monkeypatch.setattr(advising, "measured", measured)
-    check(cli("advise", "photos").err, sentences)
+    check(cli("advise", "photos", "--set", "data.image_size=32").err, sentences)
     # Examined, advised on and trained: all three in one command.
     trained = cli("train", "photos", "--device", "cpu")
     assert trained.code == 0, trained.err
