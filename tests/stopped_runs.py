@@ -13,6 +13,7 @@ from finetune.errors import StoppedError
 from finetune.recipe.schema import Recipe
 from finetune.training.fit import fit
 from finetune.training.run.directory import RunDir
+from finetune.training.run.resume import Continuation
 from finetune.training.run.signals import Signals
 
 # Images per split and class: two steps per epoch, one batch for val and one for test.
@@ -44,7 +45,7 @@ class Stops:
         self.set(at)
         with RunDir.open(run, resume=resume) as opened:
             try:
-                fit(recipe, opened, device="cpu", resume=resume)
+                fit(recipe, opened, device="cpu", continuation=Continuation(resume=resume))
             except StoppedError as stopped:
                 code = stopped.exit_code
             else:

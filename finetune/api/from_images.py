@@ -130,16 +130,14 @@ class ImageTraining:
 
     def _fit(self, text: bytes, *, resume: bool, extend: bool = False, leave_open: bool = False) -> "Result":
         from finetune.training.fit import fit
+        from finetune.training.run.resume import Continuation
 
         return fit(
             self._parse(text),
             self.run,
             recipe_file=text,
             device=self.device,
-            resume=resume,
-            force=self.force,
-            extend=extend,
-            leave_open=leave_open,
+            continuation=Continuation(resume, self.force, extend, leave_open),
             progress=self.reporter,
         )
 

@@ -150,6 +150,7 @@ class _Request:
 
                 wanted = shortened(wanted)
             from finetune.training.fit import fit
+            from finetune.training.run.resume import Continuation
 
             choices = self.resume or Resume()
             result = fit(
@@ -157,9 +158,7 @@ class _Request:
                 run,
                 recipe_file=given.text,
                 device=self.device,
-                resume=self.resume is not None,
-                force=choices.force,
-                extend=choices.extend,
+                continuation=Continuation(self.resume is not None, choices.force, choices.extend),
                 progress=self.reporter,
             )
         return Run.of(result)

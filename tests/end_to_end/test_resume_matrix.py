@@ -86,13 +86,13 @@ RECIPES[NOW_AND_THEN] = (
 POINTS = {
     "in a save, at a flush": ("os", "fsync", 14),
     "between the renames": ("finetune.checkpoint.storage", "_swap", 3),
-    "between last and best": ("finetune.training.phase", "save_best", 1),
+    "between last and best": ("finetune.training.session", "Session.save_best", 1),
     "in a step": ("finetune.training.steps.loop", "key", 3),
-    "in val": ("finetune.training.phase", "judge", 1),
-    "in a later val": ("finetune.training.phase", "judge", 6),
+    "in val": ("finetune.training.session", "evaluate", 1),
+    "in a later val": ("finetune.training.session", "evaluate", 6),
     "while the metrics are cut back": ("finetune.training.run.directory", "write_atomic", 1),
     "at a flush of the folder": ("finetune.checkpoint.storage", "sync", 9),
-    "in test": ("finetune.training.fit", "judge", 1),
+    "in test": ("finetune.training.session", "load_weights", 1),
 }
 
 # A fork for each part of a run, from one process that has imported torch and computed nothing yet.
@@ -103,6 +103,9 @@ import finetune.training.fit
 
 def killed_at(module, name, count):
     owner = importlib.import_module(module)
+    *path, name = name.split(".")
+    for part in path:
+        owner = getattr(owner, part)
     real, calls = getattr(owner, name), []
 
     def counted(*words, **options):

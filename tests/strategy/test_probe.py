@@ -17,6 +17,7 @@ from finetune.strategy.probing import probe as strategy
 from finetune.strategy.probing.frozen_features import features_of
 from finetune.training.fit import fit
 from finetune.training.run.directory import RunDir
+from finetune.training.run.resume import Continuation
 from finetune.training.trained import load_trained
 
 RECIPE = """\
@@ -144,7 +145,7 @@ def test_a_probe_that_was_cut_short_while_it_was_saved(
         had_state = (run / "checkpoints" / "last").is_dir()
         with RunDir.open(run, resume=True) as opened:
             recipe = parse_recipe((run / "recipe.yaml").read_bytes(), "recipe.yaml")
-            result = fit(recipe, opened, device="cpu", resume=True)
+            result = fit(recipe, opened, device="cpu", continuation=Continuation(resume=True))
         assert result.epochs == 1
         load_trained(run)
         if had_state:

@@ -25,6 +25,7 @@ from finetune.training.compute.batch_size import (
 from finetune.training.compute.precision import Compute, choose_compute
 from finetune.training.fit import fit
 from finetune.training.run.directory import RunDir
+from finetune.training.run.resume import Continuation
 
 IMAGE = (3, 32, 32)
 
@@ -170,13 +171,13 @@ def test_it_is_written_down_and_a_resume_keeps_it(
     # On a machine with all the memory there is.
     give(monkeypatch, None)
     with RunDir.open(tmp_path / "whole", resume=True) as run:
-        assert fit(recipe, run, device="cpu", resume=True).already_finished
+        assert fit(recipe, run, device="cpu", continuation=Continuation(resume=True)).already_finished
     other = parse_recipe(text.replace("auto", "auto, accumulate: 2"), "r.yaml")
     with (
         RunDir.open(tmp_path / "whole", resume=True) as run,
         pytest.raises(RunDirError, match="accumulate: 4 before, 2 now"),
     ):
-        fit(other, run, device="cpu", resume=True)
+        fit(other, run, device="cpu", continuation=Continuation(resume=True))
 
 
 def rule_precision() -> str:

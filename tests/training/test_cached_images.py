@@ -21,12 +21,13 @@ from finetune.errors import StoppedError
 from finetune.features.placement import Where
 from finetune.recipe.load import parse_recipe
 from finetune.recipe.schema import Recipe
-from finetune.training import phase
 from finetune.training.caching import decoded
 from finetune.training.caching.feature_plan import plan_features
 from finetune.training.compute.precision import choose_compute, pick_device
 from finetune.training.fit import fit
 from finetune.training.run.directory import RunDir
+from finetune.training.run.resume import Continuation
+from finetune.training.session import Session
 from finetune.training.setup.plan import plan_phases
 from finetune.training.setup.prepare import Setup, load_data, prepare
 
@@ -53,7 +54,7 @@ def recipe(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Recip
 
 def run(folder: Path, recipe: Recipe, **options: Any) -> None:
     with RunDir.open(folder, overwrite=not options.get("resume"), resume=bool(options.get("resume"))) as own:
-        fit(recipe, own, device="cpu", **options)
+        fit(recipe, own, device="cpu", continuation=Continuation(**options))
 
 
 def bits(folder: Path) -> dict[str, str]:
@@ -62,7 +63,7 @@ def bits(folder: Path) -> dict[str, str]:
 
 
 def keep(setup: Setup, where: Where) -> contextlib.AbstractContextManager[None]:
-    return decoded.keeping(setup, decoded.DecodedPlan(where, "", setup.recipe.cache.limit_bytes))
+    return decoded.cache_decoded(setup, decoded.DecodedPlan(where, "", setup.recipe.cache.limit_bytes))
 
 
 def planned(recipe: Recipe) -> decoded.DecodedPlan:
@@ -105,18 +106,18 @@ def test_stopped_and_resumed(
 ) -> None:
     wanted = recipe(f"cache.decoded={where}", "train.checkpoint_every_steps=2")
     run(tmp_path / "whole", recipe("cache.decoded=off", "train.checkpoint_every_steps=2"))
-    true = phase.save_last
+    true = Session.save_last
     saves = 0
 
-    def stopping(*arguments: Any) -> None:
+    def stopping(session: Session) -> None:
         nonlocal saves
-        true(*arguments)
+        true(session)
         saves += 1
         if saves == 4:
             raise StoppedError("a signal", 130)
 
     with monkeypatch.context() as patched:
-        patched.setattr(phase, "save_last", stopping)
+        patched.setattr(Session, "save_last", stopping)
         with pytest.raises(StoppedError):
             run(tmp_path / "halves", wanted)
     run(tmp_path / "halves", wanted, resume=True)

@@ -15,7 +15,7 @@ from finetune.data.cache import contents
 from finetune.errors import UserError
 from finetune.features.cut import CutError
 from finetune.recipe.load import parse_recipe
-from finetune.training.caching import feature_plan, frozen
+from finetune.training.caching import feature_plan, prefix
 from finetune.training.fit import fit
 from finetune.training.progress import Silent
 from finetune.training.run.directory import RunDir
@@ -198,7 +198,7 @@ def test_networks_that_cannot_be_cut_run_whole(
     told = run(tmp_path / "early", shapes, text)
     assert "two tensors cross" in told.facts[0]
     monkeypatch.undo()
-    monkeypatch.setattr(frozen, "split", refuse)
+    monkeypatch.setattr(prefix, "cut_network", refuse)
     run(tmp_path / "late", shapes, text)
     assert bits(tmp_path / "early") == bits(tmp_path / "late")
 
@@ -248,7 +248,7 @@ ALONE = "train.phases=[{freeze: backbone, optimizer: lbfgs}]"
         (["model.head.dropout=0", "train.phases.0.weight_decay=0"], "needs a weight_decay above 0"),
         (["model.head.dropout=0", "train.phases.0.epochs=3"], "at once"),
         ([ALONE, "train.augment.flip=true"], "give augment.views"),
-        (["model.head.dropout=0", "train.phases.0.freeze=17"], "is more than that"),
+        (["model.head.dropout=0", "train.phases.0.freeze=17"], "hold more than that"),
         (["model.backbone=squeezenet1_1", "data.image_size=64", "model.head.dropout=0"], "more than that"),
     ],
 )

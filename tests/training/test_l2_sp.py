@@ -14,6 +14,8 @@ from finetune.model.build import build
 from finetune.recipe.load import parse_recipe
 from finetune.training.fit import fit
 from finetune.training.run.directory import RunDir
+from finetune.training.run.resume import Continuation
+from finetune.training.session import Session
 from finetune.training.steps.l2_sp import Hold
 from finetune.training.steps.optimizer import build_optimizer
 
@@ -111,7 +113,7 @@ def far(run: Path) -> float:
 
 def train(path: Path, text: str, **options: Any) -> Path:
     with RunDir.open(path, resume=bool(options.get("resume"))) as directory:
-        fit(parse_recipe(text, "recipe.yaml"), directory, device="cpu", **options)
+        fit(parse_recipe(text, "recipe.yaml"), directory, device="cpu", continuation=Continuation(**options))
     return path
 
 
@@ -125,21 +127,19 @@ def test_a_run_held_tight_stays_near(shapes: Path, tmp_path: Path) -> None:
 
 def test_resumed_the_bits_are_the_same(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The starting weights are not in the checkpoint: they are built again."""
-    from finetune.training import phase
-
     text = RECIPE.format(source=shapes, optimizer="adamw", alpha=0.1)
     whole = train(tmp_path / "whole", text)
     snapshots: list[Path] = []
-    save = phase.save_last
+    save = Session.save_last
 
-    def snapping(setup: Any, run: RunDir, *rest: Any) -> None:
-        save(setup, run, *rest)
-        if run.path.name == "cut":
+    def snapping(session: Session) -> None:
+        save(session)
+        if session.run.path.name == "cut":
             snapshots.append(tmp_path / f"cut{len(snapshots)}")
-            shutil.copytree(run.path, snapshots[-1])
+            shutil.copytree(session.run.path, snapshots[-1])
 
     with monkeypatch.context() as patched:
-        patched.setattr(phase, "save_last", snapping)
+        patched.setattr(Session, "save_last", snapping)
         train(tmp_path / "cut", text)
     assert len(snapshots) == 4
     for snapshot in snapshots[:3]:

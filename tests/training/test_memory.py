@@ -18,6 +18,7 @@ from finetune.training.compute.memory import largest_that_fits
 from finetune.training.compute.precision import choose_compute
 from finetune.training.fit import fit
 from finetune.training.run.directory import RunDir
+from finetune.training.run.resume import Continuation
 from finetune.training.steps.loop import Stepper, Totals
 from finetune.training.steps.schedule import Schedule
 
@@ -155,7 +156,7 @@ train: {{batch_size: 8, phases: [{{freeze: none, epochs: 2, lr: 1e-3}}]}}
         fit(recipe, run, device="cpu")
     monkeypatch.undo()
     with RunDir.open(tmp_path / "stopped", resume=True) as run:
-        fit(recipe, run, device="cpu", resume=True)
+        fit(recipe, run, device="cpu", continuation=Continuation(resume=True))
     for name in ("checkpoints/last/model.safetensors", "metrics.jsonl"):
         assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 

@@ -24,7 +24,7 @@ from finetune.training.compute.precision import (
     settle_precision,
     tf32,
 )
-from finetune.training.run.resume import as_begun, recorded
+from finetune.training.run.saved import fill_in_choices, read_environment
 
 CPU = torch.device("cpu")
 
@@ -137,24 +137,21 @@ def test_tf32_follows_the_precision(wanted: Any, on: bool) -> None:
 
 def test_a_resumed_run_keeps_what_the_rule_chose() -> None:
     known = {"threads": 3, "precision": "bf16", "memory_format": "contiguous", "device": "cpu"}
-    taken = as_begun(TrainSection(), known)
+    taken = fill_in_choices(TrainSection(), known)
     assert (taken.threads, taken.precision, taken.memory_format) == (3, "bf16", "contiguous")
     asked = TrainSection(threads=1, precision="fp32", memory_format="channels_last")
-    assert as_begun(asked, known) == asked
-    assert as_begun(TrainSection(), {}) == TrainSection()
+    assert fill_in_choices(asked, known) == asked
+    assert fill_in_choices(TrainSection(), {}) == TrainSection()
 
 
 @pytest.mark.parametrize("harm", [{"precision": "int8"}, {"memory_format": "rows"}, {"threads": 0}])
 def test_an_environment_that_cannot_be_is_refused(harm: dict[str, Any], tmp_path: Path) -> None:
-    class Run:
-        path = tmp_path
-
     document = {"threads": 1, "precision": "bf16", "memory_format": "contiguous"}
     (tmp_path / "environment.json").write_text(json.dumps(document))
-    assert recorded(Run()) == document  # type: ignore[arg-type]
+    assert read_environment(tmp_path) == document
     (tmp_path / "environment.json").write_text(json.dumps(document | harm))
     with pytest.raises(CheckpointError, match="environment"):
-        recorded(Run())  # type: ignore[arg-type]
+        read_environment(tmp_path)
 
 
 def test_to_compile_takes_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

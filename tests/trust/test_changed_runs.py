@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from finetune.training import fit as fit_module
-from finetune.training import phase
+from finetune.training.session import Session
 
 RECIPE = """\
 data: {source: SOURCE, image_size: 32, resize: 32, workers: 0}
@@ -64,7 +64,7 @@ def parts(place: Path) -> dict[str, Path]:
     given = (place / "recipe.yaml").read_bytes()
 
     def cut(run: Path, name: str, count: int, before: bool) -> None:
-        real, calls = getattr(phase, name), list[Any]()
+        real, calls = getattr(Session, name), list[Any]()
 
         def counted(*words: Any, **options: Any) -> Any:
             calls.append(None)
@@ -76,7 +76,7 @@ def parts(place: Path) -> dict[str, Path]:
             return result
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(phase, name, counted)
+            patch.setattr(Session, name, counted)
             with RunDir.open(run) as opened, pytest.raises(Cut):
                 fit_module.fit(recipe, opened, recipe_file=given, device="cpu")
 

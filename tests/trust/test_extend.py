@@ -18,6 +18,7 @@ from finetune.recipe.schema import Recipe
 from finetune.training.fit import Result, fit
 from finetune.training.run import directory
 from finetune.training.run.directory import RunDir
+from finetune.training.run.resume import Continuation
 from stopped_runs import COUNTS, Stops, digests, draw_source
 
 RECIPE = """\
@@ -43,7 +44,7 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Rec
 
 def train(recipe: Recipe, run: Path, **options: Any) -> Result:
     with RunDir.open(run, resume=options.get("resume", False)) as opened:
-        return fit(recipe, opened, device="cpu", **options)
+        return fit(recipe, opened, device="cpu", continuation=Continuation(**options))
 
 
 def longer(recipe: Recipe, run: Path, **options: Any) -> Result:

@@ -255,20 +255,20 @@ def stopped_after_one_epoch(place: Path, recipe: Path) -> Path:
     """A run of ``recipe`` that a kill ended right after its first epoch was saved."""
     from finetune.recipe.load import load_recipe
     from finetune.training import fit as fit_module
-    from finetune.training import phase
     from finetune.training.run.directory import RunDir
+    from finetune.training.session import Session
 
     class Cut(BaseException):
         pass
 
-    run, real = place / "runs" / "stopped", phase.save_best
+    run, real = place / "runs" / "stopped", Session.save_best
 
-    def cut(*words: Any) -> None:
-        real(*words)
+    def cut(session: Session) -> None:
+        real(session)
         raise Cut
 
     with pytest.MonkeyPatch.context() as patch, RunDir.open(run) as opened:
-        patch.setattr(phase, "save_best", cut)
+        patch.setattr(Session, "save_best", cut)
         with pytest.raises(Cut):
             fit_module.fit(load_recipe(recipe), opened, recipe_file=recipe.read_bytes(), device="cpu")
     return run

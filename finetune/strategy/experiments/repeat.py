@@ -10,6 +10,7 @@ from finetune.training.fit import Result, fit
 from finetune.training.progress import Progress
 from finetune.training.run.directory import RunDir
 from finetune.training.run.files import RESOLVED
+from finetune.training.run.resume import Continuation
 
 # What tells of a run as it goes on, given the run's folder.
 Telling = Callable[[Path], Progress]
@@ -39,7 +40,7 @@ def train_in_place(
             run,
             recipe_file=recipe_file,
             device=options.device,
-            resume=options.resume,
+            continuation=Continuation(resume=options.resume),
             progress=progress,
         )
 

@@ -6,7 +6,6 @@ head.
 
 import dataclasses
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,16 +24,14 @@ from finetune.recipe.schema import Recipe
 from finetune.strategy.probing.frozen_features import features_of, frozen_recipe
 from finetune.training.compute.in_force import in_force
 from finetune.training.compute.precision import choose_compute, pick_device
-from finetune.training.fit import description, final_test
-from finetune.training.phase import judge, save_best, save_last
+from finetune.training.describe import describe_run
 from finetune.training.run.directory import RunDir
 from finetune.training.run.environment import describe_environment
-from finetune.training.run.files import METRICS, TIMING
 from finetune.training.run.own_data import own_data, read_record, whereabouts
-from finetune.training.run.position import Best, Position
-from finetune.training.run.signals import Signals
+from finetune.training.run.position import Best
+from finetune.training.session import EpochClock, Session
 from finetune.training.setup.prepare import Setup, load_data, prepare
-from finetune.training.solved import put_in
+from finetune.training.solved import set_head
 from finetune.training.trained import Trained
 
 log = logging.getLogger("finetune")
@@ -158,7 +155,7 @@ def save(depth: Depth, run: RunDir, command: str) -> tuple[Best, Metrics | None]
 def _save(depth: Depth, run: RunDir, command: str) -> tuple[Best, Metrics | None]:
     setup, winner = depth.setup, depth.winner
     assert winner.head is not None
-    put_in(_head(setup), winner.head)
+    set_head(_head(setup), winner.head)
     environment = describe_environment(setup) | {
         "data_source": whereabouts(setup.recipe.data.source, run.path),
         "probe": {"layer": depth.layer, "classifier": winner.name, "setting": winner.setting},
@@ -166,28 +163,20 @@ def _save(depth: Depth, run: RunDir, command: str) -> tuple[Best, Metrics | None
     described = f"# {command}: {winner.name}{f' ({winner.setting})' if winner.setting else ''}, "
     text = f"{described}on the features of layer {depth.layer}, {depth.name}\n".encode()
 
-    whole = description(setup, None, environment)
-    signals, position = Signals(), Position()
-    began = time.perf_counter()
-    # Before the run begins, so that hardly anything but writing lies between that and its end. A run that was
-    # stopped in there is one whose head is solved, or is yet to be: `train --resume` finishes it.
-    val = judge(setup, "val", signals)
-    run.begin(dataclasses.replace(whole, recipe=text + whole.recipe))
-    position.epoch = position.phase_epoch = position.phase_step = position.global_step = 1
-    position.best = Best(1, val.top1, val.loss)
-    entry = {
-        "epoch": 1, "phase": 0, "step": 1, "probe": winner.name, "layer": depth.layer,
-        "cv_top1": winner.cv_top1, "val_top1": val.top1, "val_loss": val.loss, "val_n": val.n,
+    session, clock = Session(setup, run), EpochClock()
+    # Evaluated before the run begins, so that a stop in between leaves no run. A run that was stopped later
+    # has a solved head, or is yet to solve it: `train --resume` finishes it.
+    val = session.evaluate("val")
+    described_run = describe_run(setup, None, environment)
+    run.begin(dataclasses.replace(described_run, recipe=text + described_run.recipe))
+    session.position.made_step()
+    facts = {
+        "probe": winner.name, "layer": depth.layer, "cv_top1": winner.cv_top1,
+        "val_top1": val.top1, "val_loss": val.loss, "val_n": val.n,
     }  # fmt: skip
-    run.append(METRICS, entry)
-    run.append(TIMING, {"epoch": 1, "seconds": round(time.perf_counter() - began, 3), "images": 0})
-    position.metrics_lines += 1
-    save_last(setup, run, position, {})
-    save_best(setup, run, position)
-    test = final_test(setup, run, position, signals)
-    position.finished = True
-    save_last(setup, run, position, {})
-    return position.best, test
+    session.end_epoch(facts, val, clock)
+    test = session.finish()
+    return session.best, test
 
 
 def plot(rows: Sequence[Row], title: str, path: Path) -> None:

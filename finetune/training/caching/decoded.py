@@ -87,7 +87,7 @@ def describe_decoded(plan: DecodedPlan) -> str:
 
 
 @contextlib.contextmanager
-def keeping(setup: Setup, plan: DecodedPlan) -> Iterator[None]:
+def cache_decoded(setup: Setup, plan: DecodedPlan) -> Iterator[None]:
     """Within, what is decoded of train and val is kept where ``plan`` says.
 
     Of val that is what evaluation sees, resized and cut out, before it is normalised: the same bits.
@@ -109,8 +109,8 @@ def keeping(setup: Setup, plan: DecodedPlan) -> Iterator[None]:
         most = max(for_val, min(WORN_OUT * for_val, limit - WORN_OUT * for_train))
         wanted = [(of_train, ("train",), for_train, limit - most), (of_val, ("val",), for_val, most)]
     if plan.where == "disk":
-        setup.kept = {_folder(setup, facts): min(needed, most) for facts, _, needed, most in wanted}
-        make_room(sum(setup.kept.values()), setup.recipe.cache.limit_bytes, *setup.kept)
+        setup.cache_folders = {_folder(setup, facts): min(needed, most) for facts, _, needed, most in wanted}
+        make_room(sum(setup.cache_folders.values()), setup.recipe.cache.limit_bytes, *setup.cache_folders)
     kept = [_open(setup, plan.where, *each) for each in wanted]
     setup.loader.use_cache(kept[0])
     setup.val_decoded = kept[-1]
@@ -119,7 +119,7 @@ def keeping(setup: Setup, plan: DecodedPlan) -> Iterator[None]:
     finally:
         setup.loader.use_cache(None)
         setup.val_decoded = None
-        setup.kept = {}
+        setup.cache_folders = {}
         for each in kept:
             each.close()
 

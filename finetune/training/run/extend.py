@@ -16,8 +16,8 @@ from typing import Any
 
 from finetune.errors import CheckpointError, UserError, printable
 from finetune.recipe.schema import Recipe
+from finetune.training.run.changes import differences
 from finetune.training.run.position import Position
-from finetune.training.run.resume import differences
 from finetune.training.setup.plan import SOLVER, PhasePlan
 from finetune.training.steps.schedule import DEPENDS_ON_LENGTH
 
@@ -32,7 +32,7 @@ OF_STEPS = {
 }
 
 
-def extensions_of(known: Mapping[str, Any], phases: int, where: str) -> list[dict[str, Any]]:
+def read_extensions(known: Mapping[str, Any], phases: int, where: str) -> list[dict[str, Any]]:
     """The extensions that a run's environment tells of, first to last; its recipe has so many ``phases``.
 
     Raises:
@@ -52,7 +52,7 @@ def extensions_of(known: Mapping[str, Any], phases: int, where: str) -> list[dic
     return found
 
 
-def begun_again(extensions: Sequence[Mapping[str, Any]]) -> dict[int, int]:
+def schedule_restarts(extensions: Sequence[Mapping[str, Any]]) -> dict[int, int]:
     """By phase, the step in it at which its schedule began anew; the last one, where there are several."""
     return {each["phase"]: each["phase_step"] for each in extensions if each["begins_again"]}
 
@@ -67,7 +67,7 @@ def is_begun(position: Position, extensions: Sequence[Mapping[str, Any]], plans:
     )
 
 
-def extended(
+def add_extension(
     position: Position,
     extensions: Sequence[Mapping[str, Any]],
     plans: Sequence[PhasePlan],
@@ -114,14 +114,14 @@ def extended(
     return [*(dict(each) for each in extensions if each["step"] < position.global_step), entry]
 
 
-def take_up(position: Position, extension: Mapping[str, Any]) -> None:
+def reopen(position: Position, extension: Mapping[str, Any]) -> None:
     """Have a finished run go on with ``extension``; early stopping counts anew in a phase that goes on."""
     position.finished = False
     if extension["goes_on"]:
         position.epochs_without_better = 0
 
 
-def in_words(entry: Mapping[str, Any], plans: Sequence[PhasePlan]) -> str:
+def describe_extension(entry: Mapping[str, Any], plans: Sequence[PhasePlan]) -> str:
     """Which epochs are added, and at which rates."""
     plan = plans[entry["phase"]]
     parts = []

@@ -65,6 +65,11 @@ class Position:
         self.phase = number
         self.phase_epoch = self.phase_step = self.epochs_without_better = 0
 
+    def end_epoch(self, *, is_best: bool) -> None:
+        self.epoch += 1
+        self.phase_epoch += 1
+        self.epochs_without_better = 0 if is_best else self.epochs_without_better + 1
+
     def begin_epoch(self) -> None:
         self.epoch_step = 0
         self.totals = Totals()

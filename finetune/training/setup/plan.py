@@ -36,12 +36,12 @@ class PhasePlan:
 
 
 def plan_phases(
-    train: TrainSection, batches_per_epoch: int, begun_again: Mapping[int, int] | None = None
+    train: TrainSection, batches_per_epoch: int, restarts: Mapping[int, int] | None = None
 ) -> list[PhasePlan]:
     """Count out ``train``'s phases; those that ``max_steps`` leaves no step are left out.
 
     Args:
-        begun_again: by phase, the step at which its schedule begins anew, where a run was extended.
+        restarts: by phase, the step at which its schedule begins anew, where a run was extended.
     """
     steps_per_epoch = math.ceil(batches_per_epoch / train.accumulate)
     left = train.max_steps if train.max_steps is not None else math.inf
@@ -54,7 +54,7 @@ def plan_phases(
         left -= steps
         assert section.schedule is not None
         assert section.optimizer is not None
-        begun = (begun_again or {}).get(number, 0)
+        begun = (restarts or {}).get(number, 0)
         warmup = round(_settled(section.warmup_epochs) * per_epoch)
         schedule = Schedule(
             section.schedule,

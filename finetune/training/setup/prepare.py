@@ -55,13 +55,18 @@ class Setup:
     start: dict[str, Tensor] = field(default_factory=dict)
     left_out: set[str] = field(default_factory=set)
     val_decoded: DecodedCache | None = None
-    kept: dict[Path, int] = field(default_factory=dict)
+    cache_folders: dict[Path, int] = field(default_factory=dict)
 
     @property
     def image(self) -> tuple[int, int, int]:
         """The shape of one image as the network sees it."""
         size = self.card.preprocessing.image_size
         return self.card.preprocessing.channels, size, size
+
+    def read_options(self, batch_size: int | None = None) -> ReadOptions:
+        """How images are read for evaluation: by default in batches of the training size."""
+        data, size = self.recipe.data, batch_size or self.recipe.train.images_a_batch
+        return ReadOptions(size, self.workers, data.on_bad_image, self.compute.device)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:

@@ -12,7 +12,6 @@ from torch import nn
 
 from finetune.data.batches.batch import Batch
 from finetune.data.batches.loaders import eval_batches
-from finetune.data.batches.options import ReadOptions
 from finetune.data.processes.callbacks import do_nothing
 from finetune.features.cached import CachedFeatures
 from finetune.features.cut import cut_network, suffix_graph
@@ -27,7 +26,7 @@ from finetune.training.run.signals import Signals
 from finetune.training.setup.prepare import Setup
 
 
-class Frozen:
+class FrozenPrefix:
     """One phase's frozen layers at work.
 
     Attributes:
@@ -48,13 +47,13 @@ class Frozen:
         network, preprocessing = setup.network, setup.card.preprocessing
         pieces = cut_network(network.module, network.table, plan.k)
         self.suffix = pieces.train
-        self.evaluated: nn.Module = pieces.evaluate
-        self._judges_whole = False
+        self.evaluation_suffix: nn.Module = pieces.evaluate
+        self._averages_differ = False
         if setup.ema is not None:
-            self.evaluated = suffix_graph(setup.ema.module, network.table, plan.k)
+            self.evaluation_suffix = suffix_graph(setup.ema.module, network.table, plan.k)
             averaged = Freeze(setup.ema.module, network.table, plan.k, setup.recipe.model.batchnorm)
             # Layers that an earlier phase trained have an average of their own.
-            self._judges_whole = averaged.frozen_digests() != freeze.frozen_digests()
+            self._averages_differ = averaged.frozen_digests() != freeze.frozen_digests()
         size = preprocessing.image_size
         self._extract = Extractor(
             pieces.prefix,
@@ -64,20 +63,20 @@ class Frozen:
             setup.recipe.train.images_a_batch,
         )
         self._stores: dict[tuple[str, bool], FeatureStore] = {}
-        self._folders = dict(setup.kept)
+        self._folders = dict(setup.cache_folders)
         self._train: CachedFeatures | None = None
         self._val: CachedFeatures | None = None
         self._draws: list[tuple[int, int]] = []
 
     @property
-    def keeps_train(self) -> bool:
+    def caches_train(self) -> bool:
         """Whether training steps read features that are kept."""
         return self._plan.train.where is not None
 
     @property
-    def judges_val(self) -> bool:
+    def serves_val(self) -> bool:
         """Whether val can be judged on features; not where the moving average's first layers are its own."""
-        return not self._judges_whole
+        return not self._averages_differ
 
     def fill(self, signals: Signals, tell: Callable[[int, int], None]) -> None:
         """Compute what is to be kept and is not there yet, in the order of the images.
@@ -101,7 +100,7 @@ class Frozen:
             store = self._store(self._plan.train, plain)
             self._train = CachedFeatures(store, self._extract, loader.split, transform, plain=plain)
             self._fill(self._train, self._draws, signals, tell)
-        if self._plan.val.where is not None and self.judges_val:
+        if self._plan.val.where is not None and self.serves_val:
             val = self._setup.source.splits["val"]
             self._val = CachedFeatures(
                 self._store(self._plan.val, True), self._extract, val, as_evaluated, plain=True
@@ -134,7 +133,7 @@ class Frozen:
         self._setup.loader.report_bad_images(batch.bad)
         return batch
 
-    def val(self, check: Callable[[], None] = do_nothing) -> Iterator[Batch]:
+    def val_batches(self, check: Callable[[], None] = do_nothing) -> Iterator[Batch]:
         """Val's features in order, in batches of the training's size; ``check`` as in :meth:`epoch`."""
         size = self._setup.recipe.train.images_a_batch
         if self._val is not None:
@@ -143,12 +142,7 @@ class Frozen:
         images = eval_batches(
             self._setup.source.splits["val"],
             self._setup.card.preprocessing,
-            ReadOptions(
-                size,
-                self._setup.workers,
-                self._setup.recipe.data.on_bad_image,
-                self._setup.compute.device,
-            ),
+            self._setup.read_options(),
             cache=self._setup.val_decoded,
             check=check,
         )

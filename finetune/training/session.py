@@ -1,0 +1,224 @@
+"""A training session: everything that a training needs from its first phase to its last."""
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from finetune.checkpoint.storage import (
+    CARD,
+    MODEL,
+    OPTIMIZER,
+    RAW,
+    SCORE,
+    STATE,
+    load_weights,
+    open_checkpoint,
+    read_tensors,
+    restore_previous,
+    save_checkpoint,
+)
+from finetune.errors import RunDirError, printable
+from finetune.evaluation.metrics import Metrics
+from finetune.training.caching.decoded import cache_decoded
+from finetune.training.caching.prefix import FrozenPrefix
+from finetune.training.progress import Progress, Silent
+from finetune.training.run.directory import RunDir
+from finetune.training.run.files import METRICS, TIMING
+from finetune.training.run.position import Best, Position
+from finetune.training.run.saved import best_is_saved
+from finetune.training.run.signals import Signals
+from finetune.training.run_plan import RunPlan
+from finetune.training.setup.prepare import Setup
+from finetune.training.steps.optimizer import named_state
+from finetune.training.validation import evaluate
+
+# Steps on cached features can be faster than saving. In such phases `last` is saved this often.
+SECONDS_BETWEEN_SAVES = 10.0
+
+
+@dataclass
+class EpochClock:
+    """The time that an epoch takes: ``began`` (seconds, ``perf_counter``), and training without val."""
+
+    began: float = field(default_factory=time.perf_counter)
+    train_seconds: float | None = None
+
+    def stop_training(self) -> None:
+        self.train_seconds = time.perf_counter() - self.began
+
+
+@dataclass
+class Session:
+    """A training and its run directory.
+
+    The session is the only place that moves the position, writes metrics and saves checkpoints. Phases
+    (:mod:`finetune.training.phase`) train the network and report to the session.
+
+    Attributes:
+        optimizer_state: by parameter name, as the last phase left it; the next optimizer starts from it.
+        optimizer: of the phase under way; None while a head is solved.
+        scaler: the gradient scaler that belongs to ``optimizer``.
+    """
+
+    setup: Setup
+    run: RunDir
+    plan: RunPlan = field(default_factory=RunPlan)
+    position: Position = field(default_factory=Position)
+    progress: Progress = field(default_factory=Silent)
+    optimizer_state: dict[str, Tensor] = field(default_factory=dict)
+    signals: Signals = field(default_factory=Signals)
+    optimizer: torch.optim.Optimizer | None = None
+    scaler: torch.amp.GradScaler | None = None
+    _saved_seconds: float = field(default_factory=time.monotonic)
+    _saved_step: int = -1
+
+    def __post_init__(self) -> None:
+        self._saved_step = self.position.global_step
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        """While active, the session handles signals, reads images and fills the caches."""
+        with self.signals, self.setup.reading(), cache_decoded(self.setup, self.plan.decoded):
+            yield
+
+    def roll_back(self, checkpoint: Path, *, changed: bool) -> None:
+        """Bring the run directory back to the position: the start of a resume.
+
+        Args:
+            changed: recipe, data or libraries differ from those that the run began with.
+
+        Raises:
+            CheckpointError: the best checkpoint or the metrics do not belong to the position.
+        """
+        restore_previous(checkpoint)
+        if not best_is_saved(self.run, self.position, changed=changed):
+            self.save_best()
+        self.run.cut_back(METRICS, self.position.metrics_lines)
+        self.run.cut_back(TIMING, self.position.epoch)
+
+    def evaluate(self, split_name: str, prefix: FrozenPrefix | None = None) -> Metrics:
+        """Compute the metrics on a split, as :func:`finetune.training.validation.evaluate`."""
+        return evaluate(self.setup, split_name, self.signals, prefix)
+
+    def end_epoch(
+        self, facts: Mapping[str, Any], val: Metrics, clock: EpochClock, *, save_rarely: bool = False
+    ) -> None:
+        """Count the epoch, write it to the metrics, save it and report it.
+
+        Args:
+            facts: the epoch's line in ``metrics.jsonl``, without its number, phase and step.
+            save_rarely: save ``last`` only every ``SECONDS_BETWEEN_SAVES`` seconds.
+        """
+        position, select = self.position, self.setup.recipe.train.select
+        is_best = position.best is None or position.best.beaten_by(val.top1, val.loss, select)
+        position.end_epoch(is_best=is_best)
+        if is_best:
+            position.best = Best(position.epoch, val.top1, val.loss)
+        entry = {"epoch": position.epoch, "phase": position.phase, "step": position.global_step, **facts}
+        seconds = round(time.perf_counter() - clock.began, 3)
+        timing: dict[str, Any] = {"epoch": position.epoch, "seconds": seconds}
+        if clock.train_seconds is not None:
+            timing["train_seconds"] = round(clock.train_seconds, 4)
+        timing["images"] = position.totals.images
+        self.run.append(METRICS, entry)
+        position.metrics_lines += 1
+        self.run.append(TIMING, timing)
+        position.begin_epoch()
+        # `last` first: a resume can restore `best` from it. A `best` that is newer than `last` is right as
+        # well, since its epoch is repeated.
+        if not save_rarely or time.monotonic() - self._saved_seconds >= SECONDS_BETWEEN_SAVES:
+            self.save_last()
+        if is_best:
+            self.save_best()
+        self.progress.epoch(entry, seconds, is_best)
+
+    def end_phase(self) -> None:
+        """Save what is not saved yet, and keep the optimizer's state for the next phase."""
+        if self._saved_step != self.position.global_step:
+            self.save_last()
+        self._collect_optimizer()
+        self.optimizer = self.scaler = None
+
+    def save_last(self) -> None:
+        """Save everything that a resume needs as checkpoint ``last``; the one before stays as a fallback."""
+        setup, position = self.setup, self.position
+        self._collect_optimizer()
+        position.ema_updates = int(setup.ema.n_averaged) if setup.ema is not None else 0
+        tensors: dict[str, Any] = {MODEL: setup.evaluated.state_dict(), OPTIMIZER: self.optimizer_state}
+        if setup.ema is not None:
+            tensors[RAW] = setup.network.module.state_dict()
+        documents = {CARD: setup.card.to_dict(), STATE: position.to_dict()}
+        save_checkpoint(self.run.checkpoints, "last", tensors, documents, keep_previous=True)
+        self._saved_seconds, self._saved_step = time.monotonic(), position.global_step
+
+    def save_best(self) -> None:
+        """Save the weights of the epoch that just ended as checkpoint ``best``."""
+        best = self.best
+        # No fallback is needed: this epoch's weights are in `last` as well.
+        save_checkpoint(
+            self.run.checkpoints,
+            "best",
+            {MODEL: self.setup.evaluated.state_dict()},
+            {CARD: self.setup.card.to_dict(), SCORE: asdict(best)},
+            keep_previous=False,
+        )
+
+    def finish(self) -> Metrics | None:
+        """Evaluate the best checkpoint on test, write that to the metrics, and mark the run as finished."""
+        test = self.test()
+        if test is not None:
+            entry = {
+                "split": "test",
+                "checkpoint": "best",
+                "epoch": self.best.epoch,
+                "test_top1": test.top1,
+                "test_top1_low": test.top1_low,
+                "test_top1_high": test.top1_high,
+                "test_loss": test.loss,
+                "test_n": test.n,
+            }
+            self.run.append(METRICS, entry)
+            self.position.metrics_lines += 1
+        self.position.finished = True
+        self.save_last()
+        return test
+
+    def test(self) -> Metrics | None:
+        """Evaluate the best checkpoint on test; None if the data has no test split.
+
+        Raises:
+            RunDirError: there is no best checkpoint.
+        """
+        if "test" not in self.setup.source.splits:
+            return None
+        folder = open_checkpoint(self.run.checkpoints, "best")
+        if folder is None:
+            raise RunDirError(
+                f"{printable(self.run.path)}: the best checkpoint is gone. Start over with --overwrite."
+            )
+        # `last` is saved from this module too, so its weights are restored afterwards.
+        module = self.setup.evaluated
+        before = {name: value.clone() for name, value in module.state_dict().items()}
+        load_weights(module, read_tensors(folder / MODEL), folder / MODEL)
+        try:
+            return self.evaluate("test")
+        finally:
+            module.load_state_dict(before)
+
+    @property
+    def best(self) -> Best:
+        """The best epoch so far; the first epoch to end is one."""
+        assert self.position.best is not None
+        return self.position.best
+
+    def _collect_optimizer(self) -> None:
+        if self.optimizer is not None:
+            self.optimizer_state = named_state(self.optimizer)
+        if self.scaler is not None:
+            self.position.scaler = self.scaler.state_dict()
