@@ -13,7 +13,7 @@ from finetune.errors import UserError, printable
 
 if TYPE_CHECKING:
     from finetune.strategy.experiments.compare import Comparison
-    from finetune.strategy.experiments.repeat import Options
+    from finetune.strategy.experiments.repeat import RunOptions
 
 
 class Against(StrEnum):
@@ -49,12 +49,12 @@ def compare(
     from finetune.strategy.experiments.compare import compare as compare_all
     from finetune.strategy.experiments.compare import measure
     from finetune.strategy.experiments.curves import draw
-    from finetune.strategy.experiments.repeat import Options
+    from finetune.strategy.experiments.repeat import RunOptions
     from finetune.training.compute.precision import pick_device
 
     if plot is not None:
         check_figure(plot)
-    options = Options(device, resume=True)
+    options = RunOptions(device, resume=True)
     places = [each if each.is_dir() else _train(each, set_ or [], options) for each in what]
     labels = [place.name for place in places]
     if against is not None:
@@ -63,7 +63,7 @@ def compare(
     where = pick_device(device)
     comparison = compare_all([measure(place, where) for place in places])
     target = plot or Path("runs") / f"compare-{'-'.join(place.name for place in places)}.png"
-    draw(comparison.contestants, labels, target)
+    draw(comparison.runs, labels, target)
     if as_json:
         output.data(json.dumps(comparison.to_dict() | {"plot": str(target)}, allow_nan=False))
     else:
@@ -103,7 +103,7 @@ def _is_run_or_recipe(path: str) -> bool:
     return is_run(path) or is_recipe(path)
 
 
-def _train(recipe: Path, overrides: list[str], options: "Options") -> Path:
+def _train(recipe: Path, overrides: list[str], options: "RunOptions") -> Path:
     from finetune.cli.progress import open_progress
     from finetune.recipe.load import load_recipe, read_recipe
     from finetune.strategy.experiments.repeat import train_in_place
@@ -120,7 +120,7 @@ def _train(recipe: Path, overrides: list[str], options: "Options") -> Path:
     return place
 
 
-def _train_from_scratch(pretrained: Path, options: "Options") -> Path:
+def _train_from_scratch(pretrained: Path, options: "RunOptions") -> Path:
     """Train from random weights beside the pretrained run, on images of the same size."""
     from finetune.cli.progress import open_progress
     from finetune.recipe.load import load_recipe
@@ -140,7 +140,7 @@ def _train_from_scratch(pretrained: Path, options: "Options") -> Path:
 
 def _show(comparison: "Comparison") -> None:
     rows = []
-    for each in comparison.contestants:
+    for each in comparison.runs:
         metrics = each.metrics
         rows.append(
             (
@@ -155,7 +155,7 @@ def _show(comparison: "Comparison") -> None:
         )
     headings: tuple[str, ...] = ("run", "split", "top-1", "loss", "seconds", "epochs", "images seen")
     table.show([(heading, place > 2) for place, heading in enumerate(headings)], rows)
-    names = [printable(each.name) for each in comparison.contestants]
+    names = [printable(each.name) for each in comparison.runs]
     output.data("")
     headings = ("second less first", "points", "only first right", "only second right", "McNemar p")
     table.show(

@@ -53,8 +53,8 @@ def cv(
     place = run_dir or Path("runs") / f"{recipe.stem}-cv"
     from finetune.cli.progress import open_progress
     from finetune.disk.outputs import staging, write_table
-    from finetune.strategy.experiments.crossval import fold_places, judge_folds, train_folds
-    from finetune.strategy.experiments.repeat import Options
+    from finetune.strategy.experiments.crossval import evaluate_folds, fold_places, train_folds
+    from finetune.strategy.experiments.repeat import RunOptions
     from finetune.training.compute.precision import pick_device
 
     with open_progress() as progress:
@@ -63,10 +63,10 @@ def cv(
             output.note(f"\n{printable(run)}")
             return progress.reporter
 
-        for result in train_folds(wanted, place, folds, Options(device, resume, overwrite), announce):
+        for result in train_folds(wanted, place, folds, RunOptions(device, resume, overwrite), announce):
             if result.already_finished:
                 output.note("finished before; nothing was done")
-    found = judge_folds(fold_places(place, folds), pick_device(device))
+    found = evaluate_folds(fold_places(place, folds), pick_device(device))
     target = place / PREDICTIONS
     with staging(target) as stage:
         write_table(found.predictions(), stage, target, safe=csv_safe)

@@ -8,7 +8,7 @@ from finetune.cli import output, table
 from finetune.errors import printable
 
 if TYPE_CHECKING:
-    from finetune.strategy.experiments.repeat import Options
+    from finetune.strategy.experiments.repeat import RunOptions
     from finetune.strategy.experiments.spread import Spread
     from finetune.training.fit import Result
     from finetune.training.progress import Progress
@@ -19,7 +19,7 @@ def train_several(
     run_dir: Path | None,
     overrides: Sequence[str],
     number: int,
-    options: "Options",
+    options: "RunOptions",
     *,
     vary_split: bool = False,
 ) -> None:

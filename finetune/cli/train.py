@@ -92,9 +92,9 @@ def train(
         if smoke or tensorboard or force or extend:
             raise UserError("--seeds goes with --resume and --overwrite; leave out the other options.")
         from finetune.cli.seeds import train_several
-        from finetune.strategy.experiments.repeat import Options
+        from finetune.strategy.experiments.repeat import RunOptions
 
-        options = Options(device, resume, overwrite)
+        options = RunOptions(device, resume, overwrite)
         train_several(recipe, run_dir, set_ or [], seeds, options, vary_split=vary_split)
         return
     place = (

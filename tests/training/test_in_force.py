@@ -17,7 +17,7 @@ from finetune.recipe.load import parse_recipe
 from finetune.recipe.schema import Recipe, TrainSection
 from finetune.strategy.experiments.crossval import train_folds
 from finetune.strategy.experiments.lr_range import range_test
-from finetune.strategy.experiments.repeat import Options, train_in_place, train_seeds
+from finetune.strategy.experiments.repeat import RunOptions, train_in_place, train_seeds
 from finetune.strategy.probing import probe as strategy
 from finetune.training.compute import allocator
 from finetune.training.compute.in_force import in_force
@@ -152,7 +152,7 @@ def test_threads_are_those_of_the_recipe_while_it_trains(
         [("threads: 3, deterministic: true", (3, True)), ("", (1, False))]
     ):
         seen.clear()
-        train_in_place(read(words), tmp_path / str(place), Options("cpu"), Watching())
+        train_in_place(read(words), tmp_path / str(place), RunOptions("cpu"), Watching())
         assert set(seen) == {expected}
 
 
@@ -183,7 +183,7 @@ def test_all_is_put_back_where_a_run_fails(read: Any, tmp_path: Path) -> None:
 def test_everything_that_trains_or_measures_puts_all_back(read: Any, tmp_path: Path) -> None:
     recipe = read("threads: 2, deterministic: true")
     before = settings()
-    options, telling = Options("cpu"), lambda _place: Silent()
+    options, telling = RunOptions("cpu"), lambda _place: Silent()
     for results in (
         train_seeds(recipe, tmp_path / "seeds", 2, options, telling),
         train_folds(recipe, tmp_path / "folds", 2, options, telling),

@@ -1,1 +1,1 @@
-"""Several runs of one recipe or of several: seeds, folds, comparisons, and the learning-rate range test."""
+"""Experiments with several runs: seeds, folds, comparisons, training from scratch, and the range test."""

@@ -1,4 +1,4 @@
-"""Several runs on the same test images: who is better, by how much, and at what cost."""
+"""Compares runs on the same test images: accuracy, difference, and cost."""
 
 import itertools
 import json
@@ -28,17 +28,17 @@ log = logging.getLogger("finetune")
 
 
 @dataclass(frozen=True)
-class Contestant:
-    """One run: its numbers on the images that all share, and how it came to them.
+class ComparedRun:
+    """A run with its results on the shared images, and its cost.
 
     Attributes:
         name: the run directory.
-        split: test, or val where the data has no test split.
+        split: test, or val if the data has no test split.
         metrics: of the best checkpoint.
-        correct: image -> whether its class was found. An image is known by the content of its file.
-        labels: image -> its class.
-        history: the entries of ``metrics.jsonl``, one an epoch.
-        seconds, images: what training took, and how many images it saw, repeats counted.
+        correct: image -> whether it was classified correctly. An image is identified by its content.
+        labels: image -> class.
+        history: the entries of ``metrics.jsonl``, one per epoch.
+        seconds, images: the training time, and the number of images seen, with repetition.
     """
 
     name: str
@@ -57,14 +57,14 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All contestants, and each pair of them: places of the two, and the second against the first."""
+    """All runs, and each pair: the places of the two, and the second compared with the first."""
 
-    contestants: tuple[Contestant, ...]
+    runs: tuple[ComparedRun, ...]
     pairs: tuple[tuple[int, int, Paired], ...]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        names = [each.name for each in self.contestants]
+        names = [each.name for each in self.runs]
         runs = [
             {
                 "run": each.name,
@@ -74,33 +74,33 @@ class Comparison:
                 "epochs": each.epochs,
                 "images": each.images,
             }
-            for each in self.contestants
+            for each in self.runs
         ]
         pairs = [{"first": names[i], "second": names[j], **each.to_dict()} for i, j, each in self.pairs]
         return {"runs": runs, "pairs": pairs}
 
 
-def compare(contestants: Sequence[Contestant]) -> Comparison:
+def compare(runs: Sequence[ComparedRun]) -> Comparison:
     """Compare runs pair by pair.
 
     Raises:
-        DataError: they were not measured on the same images, or with other classes.
+        DataError: the runs have different classes or test images.
     """
-    first = contestants[0]
-    for other in contestants[1:]:
+    first = runs[0]
+    for other in runs[1:]:
         _refuse_others(first, other)
     order = sorted(first.correct)
-    columns = [_column(each, order) for each in contestants]
-    places = itertools.combinations(range(len(contestants)), 2)
-    return Comparison(tuple(contestants), tuple((i, j, paired(columns[i], columns[j])) for i, j in places))
+    columns = [_column(each, order) for each in runs]
+    places = itertools.combinations(range(len(runs)), 2)
+    return Comparison(tuple(runs), tuple((i, j, paired(columns[i], columns[j])) for i, j in places))
 
 
-def measure(run: Path, device: torch.device) -> Contestant:
-    """Evaluate the best checkpoint of a run on its test images, or on val where there is no test split.
+def measure(run: Path, device: torch.device) -> ComparedRun:
+    """Evaluate the best checkpoint of a run on its test images, or on val if there is no test split.
 
     Raises:
-        RunDirError, CheckpointError: it is no run, has no checkpoint, or that is harmed.
-        DataError: its images are not found, or none of them is what it was.
+        RunDirError, CheckpointError: it is not a run, or its checkpoint is missing or damaged.
+        DataError: its images are missing, or all have changed.
     """
     trained = load_trained(run, "best", device)
     evaluation = _evaluate(trained)
@@ -109,7 +109,7 @@ def measure(run: Path, device: torch.device) -> Contestant:
     names = list(_identities(evaluation.images.name(int(index)) for index in found.indices))
     correct = (found.logits.argmax(axis=1) == found.targets).tolist()
     timing = _lines(run / TIMING)
-    return Contestant(
+    return ComparedRun(
         name=str(run),
         split=evaluation.split,
         metrics=evaluation.metrics,
@@ -128,10 +128,10 @@ def _evaluate(trained: Trained) -> Evaluation:
     return evaluate_trained(trained, judged.images, judged.name)
 
 
-def _refuse_others(first: Contestant, other: Contestant) -> None:
+def _refuse_others(first: ComparedRun, other: ComparedRun) -> None:
     if set(first.metrics.classes) != set(other.metrics.classes):
         raise DataError(
-            f"{printable(first.name)} and {printable(other.name)} do not tell the same classes apart.\n"
+            f"{printable(first.name)} and {printable(other.name)} have different classes.\n"
             f"  only the first: {quoted(sorted(set(first.metrics.classes) - set(other.metrics.classes)))}\n"
             f"  only the second: {quoted(sorted(set(other.metrics.classes) - set(first.metrics.classes)))}"
         )
@@ -139,20 +139,19 @@ def _refuse_others(first: Contestant, other: Contestant) -> None:
         return
     shared = first.labels.keys() & other.labels.keys()
     raise DataError(
-        f"{printable(first.name)} and {printable(other.name)} were not held against the same images: the "
-        f"{first.split} split of "
-        f"the one has {len(first.labels)}, the {other.split} split of the other {len(other.labels)}, and "
-        f"{len(shared)} are in both. Where test is carved out of the data, that needs the same "
-        "data.split_seed (by default the seed), test_fraction and val_fraction."
+        f"{printable(first.name)} and {printable(other.name)} were not evaluated on the same images: "
+        f"the {first.split} split of the first has {len(first.labels)}, the {other.split} split of the "
+        f"second {len(other.labels)}, and {len(shared)} are in both. If test is held out "
+        "from the data, use the same data.split_seed (default: the seed), test_fraction and val_fraction."
     )
 
 
-def _column(contestant: Contestant, order: Iterable[str]) -> npt.NDArray[np.bool_]:
-    return np.asarray([contestant.correct[name] for name in order], dtype=np.bool_)
+def _column(run: ComparedRun, order: Iterable[str]) -> npt.NDArray[np.bool_]:
+    return np.asarray([run.correct[name] for name in order], dtype=np.bool_)
 
 
 def _identities(names: Iterable[str]) -> Iterator[str]:
-    """What each image is, wherever it lies: its content, and of copies which one. No file: its name."""
+    """Identify each image by its content, and number copies; an image without a file by its name."""
     copies = Counter[str]()
     for name in names:
         content = file_digest(name, "ends") or name

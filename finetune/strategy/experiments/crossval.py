@@ -1,4 +1,4 @@
-"""Cross-validation: a recipe trained on all folds but one, for each; what the held-out folds say together."""
+"""Cross-validation: trains a recipe with each fold held out, and evaluates the held-out folds together."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,13 @@ from finetune.data.images import JoinedImages
 from finetune.errors import DataError, UserError, printable
 from finetune.evaluation.evaluate import Collected, Evaluation
 from finetune.recipe.schema import FoldSection, Recipe
-from finetune.strategy.experiments.repeat import Options, Telling, refuse_run, refuse_taken, train_in_place
+from finetune.strategy.experiments.repeat import (
+    ProgressOf,
+    RunOptions,
+    refuse_run,
+    refuse_taken,
+    train_in_place,
+)
 from finetune.strategy.experiments.spread import Spread, of_folds
 from finetune.training.evaluation_images import images_to_evaluate
 from finetune.training.fit import Result
@@ -27,15 +33,15 @@ OUT_OF_FOLD = "out-of-fold"
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """What the folds came to.
+    """The results of a cross-validation.
 
     Attributes:
-        folds: the evaluation of each fold by the network that did not see it.
-        spread: of their top-1; its interval is the corrected one of
+        folds: the evaluation of each fold by the network that was not trained on it.
+        spread: of the top-1 of the folds, with the corrected interval of
             :func:`finetune.strategy.experiments.spread.of_folds`.
-        pooled: all images, each as predicted by the network that did not see it. The Wilson interval of its
-            top-1 tells how sure the number is as one for these networks on such images; that other training
-            images would give other networks is what ``spread`` adds.
+        pooled: the evaluation of all images, each by the network that was not trained on it. The Wilson
+            interval of its top-1 holds for these networks; ``spread`` includes that other training images
+            would give other networks.
     """
 
     folds: tuple[Evaluation, ...]
@@ -43,7 +49,7 @@ class CrossValidation:
     pooled: Evaluation
 
     def predictions(self) -> Iterator[list[Any]]:
-        """A table, header first: fold, then as :meth:`Evaluation.predictions`."""
+        """Yield a table, header first: the fold, then the columns of :meth:`Evaluation.predictions`."""
         for number, fold in enumerate(self.folds):
             header, *rows = fold.predictions()
             if number == 0:
@@ -60,38 +66,40 @@ class CrossValidation:
         return self.pooled.to_dict() | {"folds": folds, "top1_spread": self.spread.to_dict()}
 
 
-def train_folds(recipe: Recipe, place: Path, of: int, options: Options, telling: Telling) -> Iterator[Result]:
+def train_folds(
+    recipe: Recipe, place: Path, of: int, options: RunOptions, progress_of: ProgressOf
+) -> Iterator[Result]:
     """Train ``recipe`` with each of ``of`` folds held out as test, in ``place/fold-0`` and so on.
 
-    Val, which chooses the checkpoint, is carved out of the other folds: the held one chooses nothing. Under
-    ``options.resume`` finished folds are left, an interrupted one is continued, missing ones are done.
+    Val, which chooses the checkpoint, is held out from the other folds. With ``options.resume``, finished
+    folds do not change, an interrupted one is resumed, and missing ones are trained.
 
     Raises:
-        UserError: the recipe names a fold itself.
-        RunDirError: ``place`` is a run itself, or one of the directories is taken.
+        UserError: the recipe sets ``data.fold``.
+        RunDirError: ``place`` is itself a run, or one of the directories is taken.
         FinetuneError: as :func:`finetune.training.fit.fit`.
     """
     if recipe.data.fold is not None:
-        raise UserError("data.fold is what `finetune cv` fills in: leave it out of the recipe")
+        raise UserError("`finetune cv` sets data.fold: remove it from the recipe")
     refuse_run(place)
     places = fold_places(place, of)
     if not (options.resume or options.overwrite):
         refuse_taken(places)
     for number, own in enumerate(places):
         data = recipe.data.model_copy(update={"fold": FoldSection(number=number, of=of)})
-        yield train_in_place(recipe.model_copy(update={"data": data}), own, options, telling(own))
+        yield train_in_place(recipe.model_copy(update={"data": data}), own, options, progress_of(own))
 
 
 def fold_places(place: Path, of: int) -> list[Path]:
-    """The run directories of the folds."""
+    """Return the run directories of the folds."""
     return [place / f"fold-{number}" for number in range(of)]
 
 
-def judge_folds(places: Sequence[Path], device: torch.device) -> CrossValidation:
-    """Evaluate the run of each fold on the images that it did not see.
+def evaluate_folds(places: Sequence[Path], device: torch.device) -> CrossValidation:
+    """Evaluate the run of each fold on its held-out images.
 
     Raises:
-        RunDirError, CheckpointError: a run is not there, or harmed.
+        RunDirError, CheckpointError: a run is missing or damaged.
     """
     folds = []
     for place in places:
@@ -105,10 +113,10 @@ def judge_folds(places: Sequence[Path], device: torch.device) -> CrossValidation
 
 
 def _refuse_overlap(folds: Sequence[Evaluation]) -> None:
-    """Each image is held out once: folds that were made of other lists of images do not belong together.
+    """Check that the folds were made from the same images: each image must be held out once.
 
     Raises:
-        DataError: an image is in two of them.
+        DataError: an image is held out in two folds.
     """
     owner: dict[str, int] = {}
     for number, fold in enumerate(folds):
@@ -116,8 +124,8 @@ def _refuse_overlap(folds: Sequence[Evaluation]) -> None:
             name = fold.images.name(index)
             if owner.setdefault(name, number) != number:
                 raise DataError(
-                    f"{printable(name)} is held out in folds {owner[name]} and {number}: images changed "
-                    "between these folds. Train them all again with --overwrite."
+                    f"{printable(name)} is held out in folds {owner[name]} and {number}: the images "
+                    "changed between these folds. Train all folds again with --overwrite."
                 )
 
 

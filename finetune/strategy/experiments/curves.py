@@ -1,20 +1,20 @@
-"""The curves of several runs in one image."""
+"""Draws the curves of several runs in one figure."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from finetune.disk.figure import write_figure
 from finetune.errors import printable
-from finetune.strategy.experiments.compare import Contestant
+from finetune.strategy.experiments.compare import ComparedRun
 
 
-def draw(contestants: Sequence[Contestant], labels: Sequence[str], path: Path) -> None:
-    """Draw top-1 and loss against epochs, a colour a run: full for val, dashed for training.
+def draw(runs: Sequence[ComparedRun], labels: Sequence[str], path: Path) -> None:
+    """Draw top-1 and loss against epochs, one colour per run: solid for val, dashed for training.
 
-    A dot at the end is the top-1 on test, with its 95 % interval. The format follows from the file's ending.
+    A dot at the end is the top-1 on test, with its 95 % interval.
 
     Raises:
-        UserError: the file cannot be written, or its ending is none that matplotlib knows.
+        UserError: the file cannot be written, or matplotlib does not know its extension.
         SaveError: the disk is full or failing.
     """
     import matplotlib
@@ -25,16 +25,16 @@ def draw(contestants: Sequence[Contestant], labels: Sequence[str], path: Path) -
 
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     accuracy, loss = figure.subplots(1, 2)
-    last = max(each.epochs for each in contestants)
-    for place, (each, given) in enumerate(zip(contestants, labels, strict=True)):
-        # Between two dollar signs matplotlib reads formulas.
+    last = max(each.epochs for each in runs)
+    for place, (each, given) in enumerate(zip(runs, labels, strict=True)):
+        # matplotlib reads text between dollar signs as a formula.
         label = printable(given).replace("$", r"\$")
         colour = f"C{place}"
         epochs = [entry["epoch"] for entry in each.history]
         for axes, measure in ((accuracy, "top1"), (loss, "loss")):
             for split, style, width in (("train", "--", 1.0), ("val", "-", 1.8)):
                 values = [entry[f"{split}_{measure}"] for entry in each.history]
-                # One epoch is a point, which a line does not show.
+                # A line does not show a single point.
                 marker = "o" if len(values) == 1 else None
                 name = f"{label}, {split}"
                 axes.plot(epochs, values, style, color=colour, linewidth=width, marker=marker, label=name)

@@ -1,4 +1,4 @@
-"""A recipe trained in its place, or taken up there; and the same under several seeds."""
+"""Trains a recipe in a run directory, once or with several seeds."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from finetune.training.run.directory import RunDir
 from finetune.training.run.files import RESOLVED
 from finetune.training.run.resume import Continuation
 
-# What tells of a run as it goes on, given the run's folder.
-Telling = Callable[[Path], Progress]
+# Returns the progress of a run, given its directory.
+ProgressOf = Callable[[Path], Progress]
 
 
 @dataclass(frozen=True)
-class Options:
-    """How runs are trained: the device, and whether to go on with what is there or to replace it."""
+class RunOptions:
+    """How runs are trained: the device, and whether existing runs are resumed or replaced."""
 
     device: str | None = None
     resume: bool = False
@@ -26,12 +26,12 @@ class Options:
 
 
 def train_in_place(
-    recipe: Recipe, place: Path, options: Options, progress: Progress, recipe_file: bytes | None = None
+    recipe: Recipe, place: Path, options: RunOptions, progress: Progress, recipe_file: bytes | None = None
 ) -> Result:
-    """Train ``recipe`` in the run directory ``place``; under ``resume`` a finished run is left as it is.
+    """Train ``recipe`` in the run directory ``place``. With ``resume``, a finished run does not change.
 
     Raises:
-        RunDirError: the directory is taken, or holds a run of something else.
+        RunDirError: the directory is taken, or holds a run of another recipe.
         FinetuneError: as :func:`finetune.training.fit.fit`.
     """
     with RunDir.open(place, resume=options.resume, overwrite=options.overwrite) as run:
@@ -46,23 +46,30 @@ def train_in_place(
 
 
 def train_seeds(
-    recipe: Recipe, place: Path, number: int, options: Options, telling: Telling, *, vary_split: bool = False
+    recipe: Recipe,
+    place: Path,
+    number: int,
+    options: RunOptions,
+    progress_of: ProgressOf,
+    *,
+    vary_split: bool = False,
 ) -> Iterator[Result]:
-    """Train ``recipe`` ``number`` times, with its own seed and those that follow, in ``place/seed-S``.
+    """Train ``recipe`` ``number`` times, with its seed and the following ones, in ``place/seed-S``.
 
-    What is carved out of the data stays the same, so that the results differ by training alone; with
-    ``vary_split``, each seed carves anew, where the source does not have all splits itself. Under
-    ``options.resume`` finished runs are left, the one that was interrupted is continued, and those that are
-    missing are done.
+    The splits stay the same, so that the results differ by training alone. With ``vary_split``, splits that
+    are held out from the data depend on the seed as well. With ``options.resume``, finished runs do not
+    change, an interrupted one is resumed, and missing ones are trained.
 
     Raises:
-        RunDirError: ``place`` is a run itself, or one of the directories is taken.
-        UserError: there are not so many seeds after the recipe's.
+        RunDirError: ``place`` is itself a run, or one of the directories is taken.
+        UserError: there are fewer than ``number`` seeds left.
         FinetuneError: as :func:`finetune.training.fit.fit`.
     """
     refuse_run(place)
     if recipe.seed + number > SEEDS:
-        raise UserError(f"--seeds {number}: seeds end at {SEEDS - 1}, and the recipe's is {recipe.seed}")
+        raise UserError(
+            f"--seeds {number}: the largest seed is {SEEDS - 1}, and the recipe starts at {recipe.seed}"
+        )
     seeds = range(recipe.seed, recipe.seed + number)
     places = {seed: place / f"seed-{seed}" for seed in seeds}
     if not (options.resume or options.overwrite):
@@ -71,30 +78,29 @@ def train_seeds(
         changed: dict[str, object] = {"seed": seed}
         if vary_split:
             changed["data"] = recipe.data.model_copy(update={"split_seed": seed})
-        yield train_in_place(recipe.model_copy(update=changed), own, options, telling(own))
+        yield train_in_place(recipe.model_copy(update=changed), own, options, progress_of(own))
 
 
 def refuse_run(place: Path) -> None:
-    """Several runs go into folders of ``place``, which is not a run itself.
+    """Check that ``place``, which will contain several runs, is not itself a run.
 
     Raises:
         RunDirError: it is one.
     """
     if (place / RESOLVED).is_file():
         raise RunDirError(
-            f"{printable(place)}: holds a single run. Choose another place for several with --run-dir."
+            f"{printable(place)}: is a single run. Choose another directory for several runs with --run-dir."
         )
 
 
 def refuse_taken(places: list[Path]) -> None:
-    """Before the first of several runs, and not hours later at the last.
+    """Check that no run would be overwritten, before the first of several runs begins.
 
     Raises:
         RunDirError: one of ``places`` holds a run.
     """
     if taken := [place for place in places if (place / RESOLVED).is_file()]:
         raise RunDirError(
-            f"{printable(taken[0])}: holds a run already. Add --resume to go on where it stopped, "
-            "--overwrite to "
+            f"{printable(taken[0])}: holds a run already. Add --resume to continue it, --overwrite to "
             "replace it, or choose another --run-dir."
         )

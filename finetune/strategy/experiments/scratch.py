@@ -1,4 +1,4 @@
-"""The same recipe from random weights: the other side of the pretrained-against-scratch experiment."""
+"""The same recipe from random weights, to compare with fine-tuning."""
 
 import json
 
@@ -7,18 +7,18 @@ from finetune.recipe.schema import DEFAULT_LR, FROM_SCRATCH_LR_FACTOR, Recipe
 
 
 def from_scratch(recipe: Recipe) -> Recipe:
-    """``recipe`` with random weights, and what follows from that; images, sizes, epochs and seed stay.
+    """Return ``recipe`` with random weights; images, sizes, epochs and seed stay.
 
-    Nothing is frozen, and the head learns at the body's rate, since neither knows anything. The rate is ten
-    times the recipe's, the factor between the usual rates of fine-tuning and of training afresh; a phase that
-    trains only a head says nothing of the body's, which then is the usual one. What holds on to source
-    weights goes: L2-SP, layer decay, frozen BatchNorm statistics, rows of the source's classifier.
+    Nothing is frozen, and head and body have the same learning rate. It is ten times the recipe's, the usual
+    factor between fine-tuning and training from scratch. A phase that trains only a head has no rate for the
+    body; there, the default is used. Settings that refer to source weights are removed: L2-SP, layer decay,
+    frozen BatchNorm statistics, reused rows of the source's classifier.
 
     Raises:
-        UserError: it has no source weights.
+        UserError: the recipe has no source weights.
     """
     if recipe.model.weights == "none":
-        raise UserError("--against scratch: model.weights is none already, so there is nothing to compare")
+        raise UserError("--against scratch: model.weights is none already, so both runs would be the same")
     document = recipe.model_dump(mode="json")
     model, train = document["model"], document["train"]
     model["weights"] = "none"

@@ -1,4 +1,4 @@
-"""Several numbers that mean the same -> their mean, how far they lie apart, and an interval of the mean."""
+"""The mean and spread of repeated results, and an interval of the mean."""
 
 import math
 from collections.abc import Sequence
@@ -7,17 +7,15 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from scipy.stats import t
 
-# Fewer numbers have no interval: that of two is 13 standard errors to either side, and says nothing.
+# The least number of values for an interval. With two, it would be 13 standard errors to either side.
 FEWEST = 3
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Of ``n`` repeats: mean, standard deviation (of a sample), smallest and largest, and the 95 % interval
-    of the mean.
+    """The mean, range and sample standard deviation of ``n`` values, and the 95 % interval of the mean.
 
-    With one repeat nothing is known of the deviation, and with fewer than ``FEWEST`` hardly anything of the
-    interval; it is then None.
+    The deviation is None for a single value, and the interval is None for fewer than ``FEWEST`` values.
     """
 
     n: int
@@ -33,7 +31,7 @@ class Spread:
         return asdict(self)
 
     def interval(self, what: str) -> str:
-        """``95 % interval of the mean [90.4 to 95.8]``, or that there are too few ``what``: runs, folds."""
+        """Format as ``95 % interval of the mean [90.4 to 95.8]``, or say that there are too few ``what``."""
         if self.mean_low is None or self.mean_high is None:
             return f"too few {what} for an interval of the mean (it takes {FEWEST})"
         low, high = 100 * max(self.mean_low, 0.0), 100 * min(self.mean_high, 1.0)
@@ -41,24 +39,23 @@ class Spread:
 
 
 def of_repeats(values: Sequence[float]) -> Spread:
-    """Of repeats that do not depend on each other, such as runs under several seeds: Student's t."""
+    """Summarise independent values, such as results with several seeds, with Student's t interval."""
     return _spread(values, 1 / max(len(values), 1))
 
 
 def of_folds(values: Sequence[float]) -> Spread:
-    """Of the folds of one cross-validation, by the corrected t interval of Nadeau and Bengio (2003).
+    """Summarise the folds of one cross-validation, with the corrected t interval of Nadeau and Bengio (2003).
 
-    Folds share most of their training images, so their numbers vary less than those of new data would, and
-    Student's interval is too narrow; there is no unbiased estimate (Bengio and Grandvalet 2004). The
-    correction puts 1/k + n_held/n_train, which is 1/k + 1/(k - 1), in place of 1/k: wide, and on the safe
-    side.
+    Folds share most of their training images, so their results vary less than results on new data would, and
+    Student's interval is too narrow. There is no unbiased estimate (Bengio and Grandvalet 2004). The
+    correction replaces 1/k by 1/k + n_held/n_train, which is 1/k + 1/(k - 1). The interval is conservative.
     """
     k = len(values)
     return _spread(values, 1 / k + 1 / (k - 1) if k > 1 else 1.0)
 
 
 def _spread(values: Sequence[float], share: float) -> Spread:
-    """``share``: of the variance of one value, that which is in the mean of all."""
+    """``share`` is the variance of the mean relative to the variance of one value."""
     n = len(values)
     if n == 0:
         raise ValueError("no values")
