@@ -78,8 +78,8 @@ def _missing(path: KeyPath) -> str:
     schema = _schema_at(path) or {}
     section = _section(schema)
     if section is not None:
-        return f"missing; write this section with at least: {', '.join(section.get('required', []))}"
-    return f"missing; write {schema.get('description') or describe(schema)}"
+        return f"missing. Write this section with at least: {', '.join(section.get('required', []))}"
+    return f"missing. {schema.get('description') or describe(schema)}"
 
 
 def _unknown(path: KeyPath) -> str:

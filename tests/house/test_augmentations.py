@@ -11,7 +11,7 @@ from finetune.data.sources.named.drawn import draw_source
 from finetune.image.augmentations import AUGMENTATIONS
 from finetune.image.preprocessing import Preprocessing
 from finetune.image.transforms import TrainTransform
-from finetune.recipe.schema import LOOKS_ALIKE, AugmentSection, ColorJitter, RandAugment
+from finetune.recipe.schema import NOT_AUGMENTING, AugmentSection, ColorJitter, RandAugment
 
 PREPROCESSING = Preprocessing(16, 18, "shorter", "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 IMAGE = draw_source(2, 4, 24).splits["train"].open(0)
@@ -42,7 +42,7 @@ def test_every_field_of_the_schema_has_its_entry() -> None:
     assert [key for each in AUGMENTATIONS for key in each.keys] == list(ON)
     assert {key for each in AUGMENTATIONS for key in each.parameters} == set(PARAMETERS)
     assert {*ON, *PARAMETERS, *MIXING, "views"} == set(AugmentSection.model_fields)
-    assert {*PARAMETERS, *MIXING, "views"} == set(LOOKS_ALIKE)
+    assert {*PARAMETERS, *MIXING, "views"} == set(NOT_AUGMENTING)
 
 
 @pytest.mark.parametrize("key", ON)

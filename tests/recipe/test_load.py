@@ -87,8 +87,11 @@ model:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("data: {}\nmodel:\n  backbone: vgg11\n", "1:7: data.source: missing; write a known set"),
-        ("\n\nmodel:\n  backbone: vgg11\n", "3:1: data: missing; write this section with at least: source"),
+        (
+            "data: {}\nmodel:\n  backbone: vgg11\n",
+            "1:7: data.source: missing. Where the images come",
+        ),
+        ("\n\nmodel:\n  backbone: vgg11\n", "3:1: data: missing. Write this section with at least: source"),
         ("data:\nmodel: {backbone: vgg11}\n", "1:6: data: must be a section (source, val_fraction, "),
         (LEAST + "train: {phases: []}", "3:17: train.phases: must be a list of at least 1, each a section"),
         (LEAST + "train: {phases: {lr: 1}}", "3:17: train.phases: must be a list of at least 1, each a sec"),
@@ -146,9 +149,9 @@ def test_one_fault_is_one_problem_in_plain_words(problems: Problems, text: str, 
             "{warmup_epochs: 2, phases: [{epochs: 2}, {schedule: one_cycle, warmup_epochs: 0}, "
             "{schedule: one_cycle, warmup_epochs: 1}]}",
             [
-                "recipe.yaml:3:36: train.phases[0]: train.warmup_epochs (2) reaches this phase: "
+                "recipe.yaml:3:36: train.phases[0]: train.warmup_epochs (2) applies to this phase: "
                 "warmup_epochs (2) must be less than epochs (2)",
-                "recipe.yaml:3:127: train.phases[2].warmup_epochs: one_cycle rises by itself; "
+                "recipe.yaml:3:127: train.phases[2].warmup_epochs: one_cycle has its own warmup; "
                 "set warmup_epochs: 0 here",
             ],
         ),

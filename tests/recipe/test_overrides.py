@@ -111,7 +111,7 @@ def test_values_follow_the_rules_of_the_file(sound: str) -> None:
         ("model.backbone=resnet_18", "model.backbone: unknown backbone 'resnet_18'."),
         ("model.weights=IMAGENET1K_V9", "model.weights: resnet18 has no weights 'IMAGENET1K_V9'"),
         ("model={}", "model.backbone: missing"),
-        ("train.warmup_epochs=7", "train.phases[0]: train.warmup_epochs (7) reaches this phase"),
+        ("train.warmup_epochs=7", "train.phases[0]: train.warmup_epochs (7) applies to this phase"),
     ],
 )
 def test_errors_cite_the_flag(problems: Problems, sound: str, flag: str, expected: str) -> None:

@@ -165,7 +165,7 @@ def test_resumed_the_bits_are_the_same(shapes: Path, tmp_path: Path, monkeypatch
 )
 def test_weight_decay_beside_it_is_an_error(train_keys: str, where: str) -> None:
     text = f"data: {{source: digits}}\nmodel: {{backbone: resnet18}}\ntrain:\n  l2_sp: {{}}\n  {train_keys}\n"
-    with pytest.raises(RecipeError, match=rf"{where}: l2_sp takes the place of weight decay"):
+    with pytest.raises(RecipeError, match=rf"{where}: l2_sp replaces weight decay"):
         parse_recipe(text, "recipe.yaml")
 
 

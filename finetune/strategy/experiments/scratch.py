@@ -3,7 +3,8 @@
 import json
 
 from finetune.errors import UserError
-from finetune.recipe.schema import DEFAULT_LR, FROM_SCRATCH_LR_FACTOR, Recipe
+from finetune.recipe.defaults import DEFAULT_LR, FROM_SCRATCH_LR_FACTOR
+from finetune.recipe.schema import Recipe
 
 
 def from_scratch(recipe: Recipe) -> Recipe:
