@@ -1,1 +1,1 @@
-"""A run to something in use: prediction and export."""
+"""Use a trained network: predict, sort images by class, and export to other formats."""

@@ -1,4 +1,4 @@
-"""Whether an exported file computes what the model computes, on real images."""
+"""Check that an exported file computes the same logits as the network, on real images."""
 
 import logging
 from collections.abc import Sequence
@@ -14,17 +14,23 @@ from finetune.training.trained import Trained
 
 log = logging.getLogger("finetune")
 
-# Largest difference between two logits, relative to the largest logit: far above fp32 rounding (1e-6), far
-# below what another resize, normalisation or a forgotten eval mode makes (1e-1).
+# The largest accepted difference between two logits, relative to the largest logit. It is far above fp32
+# rounding (1e-6), and far below the effect of another resize, normalisation or a forgotten eval mode (1e-1).
 TOLERANCE = 1e-3
-# One image at a time, and several: a batch size that tracing has baked in fails one of them.
+# A batch size that tracing has fixed fails for at least one of these.
 BATCHES = (1, 3)
 IMAGES = 12
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """``difference``: the largest between two logits; ``scale``: the largest logit; over ``n`` images."""
+    """The result of a comparison.
+
+    Attributes:
+        difference: the largest difference between two logits.
+        scale: the largest logit.
+        n: the number of images.
+    """
 
     difference: float
     scale: float
@@ -32,11 +38,11 @@ class Agreement:
 
 
 def check_agreement(model: Classifier, exported: Classifier, images: NDArray[np.float32]) -> Agreement:
-    """Compare the logits of both on ``images``, in batches of each size of :data:`BATCHES` in turn.
+    """Compare the logits of both on ``images``, in batches of the sizes in :data:`BATCHES` in turn.
 
     Raises:
-        ExportError: the descriptions differ, a logit is not finite, a difference exceeds the tolerance, or
-            another class wins where the margin is more than twice the tolerance.
+        ExportError: the cards differ, a logit is not finite, a difference exceeds the tolerance, or the
+            predicted class differs although its margin is more than twice the tolerance.
     """
     if exported.card != model.card:
         raise ExportError("the exported file describes another model than the run")
@@ -51,14 +57,14 @@ def check_agreement(model: Classifier, exported: Classifier, images: NDArray[np.
 
 
 def compare(expected: NDArray[np.float32], found: NDArray[np.float32]) -> Agreement:
-    """Compare (N, C) logits; see :func:`check_agreement`.
+    """Compare (N, C) logits as :func:`check_agreement` does.
 
     Raises:
         ExportError: they do not agree.
     """
     if expected.shape != found.shape or not np.isfinite(expected).all() or not np.isfinite(found).all():
         raise ExportError(
-            "the exported file or the model computes logits of another shape, or not finite ones"
+            "the exported file or the model computes logits of another shape or logits that are not finite"
         )
     scale = float(np.abs(expected).max())
     allowed = TOLERANCE * scale
@@ -69,17 +75,17 @@ def compare(expected: NDArray[np.float32], found: NDArray[np.float32]) -> Agreem
     if difference > allowed or changed:
         raise ExportError(
             f"the exported file does not compute what the model computes: logits differ by up to "
-            f"{difference:.3g}, where {allowed:.3g} is allowed (a thousandth of the largest, {scale:.3g}); "
-            f"{changed} of {len(expected)} images change their class. No file was written."
+            f"{difference:.3g}; {allowed:.3g} is allowed (a thousandth of the largest logit, {scale:.3g}). "
+            f"The class changes for {changed} of {len(expected)} images. No file was written."
         )
     return Agreement(difference, scale, len(expected))
 
 
 def check_images(trained: Trained) -> tuple[NDArray[np.float32], str]:
-    """(:data:`IMAGES`, channels, S, S) preprocessed images to compare on, and where they are from.
+    """Return (:data:`IMAGES`, channels, S, S) preprocessed images to compare on, and their origin.
 
-    They are spread over the run's own val split; where that cannot be had, seeded noise serves, and a warning
-    says so. The second value is ``val`` or ``random`` accordingly.
+    The images are spread over the val split of the run (``val``). If that cannot be read, they are seeded
+    noise (``random``), with a warning.
     """
     preprocessing = trained.card.preprocessing
     try:
@@ -92,21 +98,21 @@ def check_images(trained: Trained) -> tuple[NDArray[np.float32], str]:
             try:
                 images.append(preprocessing(val.image(index, preprocessing.bands)))
             except BadImageError as error:
-                log.warning("left out of the check: %s", error)
+                log.warning("not used for the check: %s", error)
             if len(images) == IMAGES:
                 break
         if images:
             repeated = [images[i % len(images)] for i in range(IMAGES)]
             return np.stack(repeated), "val"
         reason = "none of its images can be read"
-    log.warning("the run's val split cannot be had (%s); the export is checked on random images", reason)
+    log.warning("cannot read the val split of the run (%s); the export is checked on random images", reason)
     shape = (IMAGES, preprocessing.channels, preprocessing.image_size, preprocessing.image_size)
     noise = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     return noise, "random"
 
 
 def _spread(n: int) -> Sequence[int]:
-    """All of 0 to n - 1, evenly spaced ones first: the classes of a folder lie one after the other."""
+    """All of 0 to n - 1, evenly spaced ones first, because the images of a split are ordered by class."""
     first = list(dict.fromkeys(np.linspace(0, n - 1, min(n, IMAGES)).round().astype(int).tolist()))
     taken = set(first)
     return first + [index for index in range(n) if index not in taken]

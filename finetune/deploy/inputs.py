@@ -1,4 +1,4 @@
-"""What the user named (files, folders, patterns) -> paths of images, one at a time. Torch-free."""
+"""Expand files, folders and patterns on the command line to paths of images, one by one. Torch-free."""
 
 import glob
 import itertools
@@ -12,19 +12,19 @@ from finetune.data.sources.files.walk import walk_files
 from finetune.disk.nearby import did_you_mean
 from finetune.errors import UserError, printable
 
-# Stands for the paths that come on standard input; a file of that name is ./-.
+# Means: read paths from standard input. A file of that name is ./-.
 STDIN = "-"
-# Bytes of standard input that are waited for at a time.
+# Bytes of standard input per read.
 CHUNK = 65536
 BOM = b"\xef\xbb\xbf"
 
 
 def check_inputs(inputs: Sequence[str]) -> None:
-    """Look at each input as far as its first image, before any work is done; ``STDIN`` is left alone.
+    """Check before any work that each input leads to at least one image; ``STDIN`` is not read.
 
     Raises:
-        UserError: inputs that do not exist, patterns that match no image, folders without one; all at once.
-        DataError: a folder that cannot be listed.
+        UserError: inputs do not exist, patterns match no image, or folders have none; all at once.
+        DataError: a folder cannot be listed.
     """
     faults = [fault for text in inputs if text != STDIN and (fault := _fault(text)) is not None]
     if inputs.count(STDIN) > 1:
@@ -34,24 +34,25 @@ def check_inputs(inputs: Sequence[str]) -> None:
 
 
 def read_list(stream: BinaryIO | None, *, null: bool = False) -> Iterator[str]:
-    """The paths on a stream as they come, one a line, or each ended by a NUL; empty ones are left out.
+    """Yield the paths on a stream as they arrive, one per line, or each ended by a NUL with ``null``.
 
-    Bytes that are no valid names survive, as they do on a command line. The first path is waited for here.
+    Empty paths are skipped. Bytes that are not valid text survive, as on a command line. The function waits
+    for the first path before it returns.
 
     Raises:
-        UserError: there is none, or NULs end the names where lines are read.
+        UserError: there are no paths, or NULs end the names although ``null`` is false.
     """
     paths = iter(()) if stream is None else filter(None, _names(stream, b"\0" if null else b"\n"))
     first = next(paths, None)
     if first is None:
-        raise UserError("standard input: no paths on it. Write one a line, as in: ls *.jpg | finetune ...")
+        raise UserError("standard input: has no paths. Write one per line, as in: ls *.jpg | finetune ...")
     if "\0" in first:
         raise UserError("standard input: the names end in NUL, not in lines. Add --null (-0).")
     return itertools.chain([first], paths)
 
 
 def _names(stream: BinaryIO, end: bytes) -> Iterator[str]:
-    """Pieces of a stream between ``end``s, each as soon as it is there."""
+    """Yield the names on a stream, each ended by ``end``, as soon as they arrive."""
     read = getattr(stream, "read1", stream.read)
     rest, is_first = b"", True
     while chunk := read(CHUNK):
@@ -63,9 +64,7 @@ def _names(stream: BinaryIO, end: bytes) -> Iterator[str]:
 
 
 def _decoded(name: bytes, is_first: bool) -> str:
-    """A name as the system has it. What Windows puts around a line (a mark, a carriage return) is none of it,
-    unless there is such a file.
-    """
+    """Decode a file name. Drop a byte order mark and a carriage return, unless such a file exists."""
     text = os.fsdecode(name)
     if (is_first and name.startswith(BOM)) or text.endswith("\r"):
         bare = os.fsdecode(name.removeprefix(BOM) if is_first else name).removesuffix("\r")
@@ -74,14 +73,15 @@ def _decoded(name: bytes, is_first: bool) -> str:
 
 
 def expand(inputs: Iterable[str], listed: Iterable[str] = ()) -> Iterator[str]:
-    """The images of all inputs, in the order given; memory does not grow with their number.
+    """Yield the images of all inputs, in order. Memory does not grow with their number.
 
-    A file is taken as it is, whatever its name. A folder gives the images anywhere below it, sorted,
-    without hidden ones. A pattern (``*``, ``?``, ``[...]``; ``**`` for any folders) gives the files that
-    match it, sorted; unless it ends in an extension itself, those that are images, as
-    :func:`~finetune.data.sources.files.image_files.is_image_file` tells. ``STDIN`` gives ``listed``: files
-    and folders, whose names are taken as they are. What of these is not there is given all the same:
-    reading it says what is wrong.
+    - A file yields itself, whatever its name.
+    - A folder yields the images at any depth below it, sorted, without hidden ones.
+    - A pattern (``*``, ``?``, ``[...]``; ``**`` for any folders) yields the matching files, sorted. If the
+      pattern has no extension, it yields only images
+      (:func:`~finetune.data.sources.files.image_files.is_image_file`).
+    - ``STDIN`` yields ``listed``: files and folders, never patterns. A path that does not exist is yielded
+      too, and reading it reports the error.
     """
     for text in inputs:
         if text == STDIN:
@@ -102,7 +102,7 @@ def _named(name: str) -> Iterator[str]:
 
 
 def _images_in(folder: str) -> Iterator[str]:
-    """Arrays where there are no other images, as when a folder is trained on."""
+    """The images in a folder, or its arrays if it has no images, as for training."""
     images = filter(is_image_file, walk_files(folder))
     first = next(images, None)
     if first is None:
@@ -124,13 +124,13 @@ def _fault(text: str) -> str | None:
 def _matches(pattern: str) -> Iterator[str]:
     extension = PurePath(pattern).suffix
     any_kind = extension and not glob.has_magic(extension)
-    # Sorted, since the order in which a file system lists its files means nothing; names only are held.
-    # Path.glob takes no absolute patterns and does not leave hidden files out.
+    # Sorted, because file systems list files in no particular order. Path.glob refuses absolute patterns and
+    # includes hidden files.
     for path in sorted(glob.iglob(pattern, recursive=True)):  # noqa: PTH207
         if (any_kind or is_image_file(path)) and not Path(path).is_dir():
             yield path
 
 
 def _exists(text: str) -> bool:
-    """Whether there is such an entry; a link that leads nowhere is one, and reading it says what is wrong."""
+    """Whether the entry exists. A broken link does; reading it reports the error."""
     return os.path.lexists(text)

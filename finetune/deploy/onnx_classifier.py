@@ -1,4 +1,4 @@
-"""An exported ONNX model as ``predict`` uses it: onnxruntime, NumPy and Pillow, no torch."""
+"""An exported ONNX model as a classifier, with onnxruntime, NumPy and Pillow alone. Torch-free."""
 
 import json
 from pathlib import Path
@@ -13,24 +13,24 @@ from finetune.errors import CheckpointError, MissingExtraError, UserError, first
 
 INPUT, OUTPUT = "images", "logits"
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-# onnxruntime's scale; 3 is errors only. What is wrong reaches the user as an exception.
-QUIET = 3
+# onnxruntime's log level for errors only. Problems reach the user as exceptions.
+ERRORS_ONLY = 3
 
 
 class OnnxClassifier:
     """A :class:`finetune.deploy.predict.Classifier` on onnxruntime."""
 
     def __init__(self, path: Path, device: str | None = None) -> None:
-        """Read the file's own description, refuse what is not ours, and only then let the runtime open it.
+        """Read the card, refuse foreign and unsafe files, and only then let the runtime open the model.
 
         Args:
-            device: cpu (as is None) or cuda.
+            device: ``cpu`` or ``cuda``; None means ``cpu``.
 
         Raises:
-            CheckpointError: no ONNX model of ``finetune export``, one that wants files from elsewhere, or one
-                that does not fit its own description.
+            CheckpointError: the file is not an ONNX model of ``finetune export``, names files outside its
+                folder, or contradicts its card.
             MissingExtraError: onnxruntime is not installed.
-            UserError: a device that this onnxruntime does not have.
+            UserError: this onnxruntime does not have the device.
         """
         self._path = path
         self.card = read_card(path)
@@ -38,7 +38,7 @@ class OnnxClassifier:
         self._check_shapes()
 
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(N, channels, S, S) -> (N, C).
+        """Compute (N, C) logits for (N, channels, S, S) preprocessed images.
 
         Raises:
             CheckpointError: the model cannot be run.
@@ -58,18 +58,18 @@ class OnnxClassifier:
         outputs = {entry.name: (entry.type, entry.shape[1:]) for entry in self._session.get_outputs()}
         if inputs != {INPUT: ("tensor(float)", [channels, size, size])}:
             raise CheckpointError(
-                f"{self._path}: its input is not the {size} px images of {channels} channels that it "
-                f"describes."
+                f"{self._path}: its input is not {size} px images of {channels} channels, as its card says."
             )
         if outputs != {OUTPUT: ("tensor(float)", [len(self.card.classes)])}:
-            raise CheckpointError(f"{self._path}: its output is not one logit for each class that it names.")
+            raise CheckpointError(f"{self._path}: its output is not one logit per class of its card.")
 
 
 def read_card(path: Path) -> ModelCard:
-    """The description inside an ONNX file, once the files that it names are found to be harmless.
+    """Read the card of an ONNX file, and check the locations of its weights.
 
     Raises:
-        CheckpointError: not an ONNX model of ``finetune export``, or one that wants files from elsewhere.
+        CheckpointError: the file is not an ONNX model of ``finetune export``, or names files outside its
+            folder.
     """
     outline = read_outline(path)
     check_locations(path, outline.locations)
@@ -82,35 +82,36 @@ def read_card(path: Path) -> ModelCard:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        raise CheckpointError(f"{printable(path)}: its description ({CARD_KEY}) is not JSON.") from None
+        raise CheckpointError(f"{printable(path)}: its card ({CARD_KEY}) is not JSON.") from None
     return ModelCard.from_dict(value, str(path))
 
 
 def open_session(path: Path, device: str | None = None) -> Any:
-    """An onnxruntime session; check the file first, since the runtime opens what it names.
+    """Open a file with onnxruntime. Call :func:`read_card` first: the runtime opens files that it names.
 
     Raises:
-        CheckpointError: onnxruntime cannot load it.
+        CheckpointError: onnxruntime cannot load the file.
         MissingExtraError: onnxruntime is not installed.
-        UserError: a device that this onnxruntime does not have.
+        UserError: this onnxruntime does not have the device.
     """
     try:
         import onnxruntime
     except ModuleNotFoundError:
         raise MissingExtraError("Running an ONNX model", "onnxruntime", "onnx") from None
-    # Builds of it report to their maker how they are used, over the network, unless told not to.
+    # Some builds send usage data to their vendor unless this is called.
     getattr(onnxruntime, "disable_telemetry_events", lambda: None)()
     provider = PROVIDERS.get(device or "cpu")
     if provider not in onnxruntime.get_available_providers():
         raise UserError(
-            f"--device {device}: this onnxruntime cannot use it. Write cpu, or cuda with onnxruntime-gpu."
+            f"--device {device}: this onnxruntime does not have it. Use cpu, or install onnxruntime-gpu for "
+            "cuda."
         )
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = QUIET
+    options.log_severity_level = ERRORS_ONLY
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=[provider])
     except Exception as error:
-        # Its errors share no base class but Exception.
+        # onnxruntime's errors share no base class but Exception.
         raise CheckpointError(
             f"{printable(path)}: onnxruntime cannot load it ({first_line(error)})."
         ) from error

@@ -1,8 +1,8 @@
-"""What an ONNX file says and which other files it names, read before any runtime opens it.
+"""Read the metadata of an ONNX file and the names of the weight files that it refers to. Torch-free.
 
-Only the outline of the protocol buffer is walked (message fields by number, as in ``onnx.proto``); weights
-are skipped over. That needs no package, so it holds where ``onnxruntime`` alone is installed, and no file
-that the model names is touched.
+This happens before a runtime opens the file, because a runtime opens every file that the model names. The
+code walks the protocol buffer by field numbers, as in ``onnx.proto``, and skips the weights. It needs no
+package, so it works where only ``onnxruntime`` is installed, and it touches no other file.
 """
 
 import mmap
@@ -13,7 +13,7 @@ from pathlib import Path
 from finetune.disk.regular import open_regular
 from finetune.errors import CheckpointError, printable
 
-# Message -> field number -> the message that the field holds; what is not listed is of no interest.
+# Message -> field number -> the message in that field. All other fields are skipped.
 _FIELDS: dict[str, dict[int, str]] = {
     "model": {7: "graph", 14: "metadata", 20: "training", 25: "function"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
@@ -30,7 +30,12 @@ _KEY, _VALUE = 1, 2
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """``metadata`` of the model, and the ``locations`` of weights outside the file, as they stand in it."""
+    """The outline of an ONNX file.
+
+    Attributes:
+        metadata: the metadata of the model.
+        locations: the names of weight files, unchecked.
+    """
 
     metadata: dict[str, str]
     locations: tuple[str, ...]
@@ -40,7 +45,7 @@ def read_outline(path: Path) -> OnnxFile:
     """Read the outline of the ONNX file at ``path``.
 
     Raises:
-        CheckpointError: it cannot be read, or it is no ONNX model.
+        CheckpointError: the file cannot be read or is not an ONNX model.
     """
     try:
         with open_regular(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -52,18 +57,17 @@ def read_outline(path: Path) -> OnnxFile:
 
 
 def check_locations(path: Path, locations: tuple[str, ...]) -> None:
-    """Let a model take weights from files beside it, and from nowhere else.
+    """Check that all weight files of the model at ``path`` lie beside it.
 
     Raises:
-        CheckpointError: a location is not the bare name of a regular file in the model's own folder.
+        CheckpointError: a location is not the bare name of a regular file in the folder of the model.
     """
     folder = path.parent.resolve()
     for location in sorted(set(locations)):
         bare = location not in ("", ".", "..") and not any(letter in location for letter in "/\\:\0")
         if not bare or (folder / location).resolve().parent != folder:
             raise CheckpointError(
-                f"{printable(path)}: refused. It wants weights from {location!r}; only a file beside it "
-                "may serve."
+                f"{printable(path)}: refused. It names a weight file {location!r} outside of its folder."
             )
         if not (folder / location).is_file():
             raise CheckpointError(
@@ -75,7 +79,7 @@ def _outline(content: mmap.mmap) -> OnnxFile:
     metadata: dict[str, str] = {}
     locations: list[str] = []
     has_graph = False
-    # A stack instead of recursion: nesting is the file's choice.
+    # A stack instead of recursion: the file decides how deep it nests.
     pending = [("model", 0, len(content))]
     while pending:
         message, start, end = pending.pop()
@@ -97,7 +101,7 @@ def _outline(content: mmap.mmap) -> OnnxFile:
 
 
 def _entry(content: mmap.mmap, start: int, end: int) -> tuple[list[str], list[str]]:
-    """Keys and values of a StringStringEntryProto: one of each, unless someone means to confuse a reader."""
+    """Keys and values of a StringStringEntryProto. A hostile file may have several of each."""
     texts: dict[int, list[str]] = {_KEY: [], _VALUE: []}
     for field, low, high in _bytes_fields(content, start, end):
         if field in texts:
@@ -106,10 +110,10 @@ def _entry(content: mmap.mmap, start: int, end: int) -> tuple[list[str], list[st
 
 
 def _bytes_fields(content: mmap.mmap, position: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Number, start and end of each length-delimited field of the message between ``position`` and ``end``.
+    """Yield number, start and end of each length-delimited field of the message in ``position`` to ``end``.
 
     Raises:
-        ValueError: the bytes are no well-formed message.
+        ValueError: the bytes are not a well-formed message.
     """
     while position < end:
         tag, position = _varint(content, position, end)

@@ -1,7 +1,4 @@
-"""Predict the classes of images with any classifier: a torch network or an ONNX file.
-
-Torch-free. :mod:`finetune.deploy.open_model` opens the classifier.
-"""
+"""Predict the classes of images with any classifier: a torch network or an ONNX file. Torch-free."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -20,7 +17,7 @@ from finetune.errors import BadImageError
 from finetune.evaluation.probabilities import in_digits, ranked, softmax
 from finetune.image.bands import open_image
 
-# A path, an image that Pillow holds, or uint8 pixels: (H, W), (H, W, 3) or (H, W, bands).
+# A path, a Pillow image, or uint8 pixels: (H, W), (H, W, 3) or (H, W, bands).
 ImageInput = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 
 
@@ -63,29 +60,19 @@ class Prediction:
         return {"path": self.name, **top[0], "top": top}
 
 
-def predict(
-    classifier: Classifier, inputs: Iterable[ImageInput], *, batch_size: int = 32, top: int | None = None
-) -> Iterator[Prediction]:
-    """Predict the classes of images, in order; reads at most ``batch_size`` images ahead.
-
-    An image that cannot be read, or whose logits are not finite, yields a prediction with an ``error``; the
-    other images are unaffected.
-
-    Args:
-        classifier: :func:`finetune.deploy.open_model.open_model` opens a run directory or an ONNX file.
-        inputs: paths, Pillow images or uint8 arrays, mixed as you like;
-            :func:`finetune.deploy.memory_images.from_memory` lists the shapes.
-        batch_size: images per forward pass.
-        top: classes per prediction; None means all.
-    """
-    for batch in predict_batches(classifier, inputs, batch_size=batch_size, top=top):
-        yield from batch
-
-
 def predict_batches(
     classifier: Classifier, inputs: Iterable[ImageInput], *, batch_size: int, top: int | None = None
 ) -> Iterator[list[Prediction]]:
-    """Predict as :func:`predict` does, and yield one list per batch."""
+    """Predict the classes of images, in order; yield one list of predictions per batch.
+
+    At most ``batch_size`` images are in memory. An image that cannot be read, or whose logits are not finite,
+    yields a prediction with an ``error``; the other images are unaffected.
+
+    Args:
+        inputs: paths, Pillow images or uint8 arrays, mixed as you like;
+            :func:`finetune.deploy.memory_images.from_memory` lists the shapes.
+        top: classes per prediction; None means all.
+    """
     remaining = iter(inputs)
     start = 0
     while batch := list(islice(remaining, batch_size)):

@@ -1,4 +1,4 @@
-"""Predictions as a table, as JSON lines and as CSV, batch by batch. Torch-free."""
+"""Write predictions as a table, as JSON lines and as CSV, batch by batch. Torch-free."""
 
 import json
 from collections.abc import Sequence
@@ -9,23 +9,23 @@ from rich.cells import cell_len
 from finetune.deploy.predict import Prediction
 from finetune.disk.csv_table import CsvTable, Text
 from finetune.errors import printable
-from finetune.evaluation.columns import padded
+from finetune.evaluation.columns import pad
 from finetune.evaluation.probabilities import in_digits
 
-# A longer path pushes its own line to the right, not all others.
+# The widest path column. A longer path shifts only its own line.
 WIDEST = 60
-# On the screen runners-up below this say nothing.
-SHOWN = 0.001
+# The table shows no further classes below this probability.
+LEAST_SHOWN = 0.001
 
 
 class Writer(Protocol):
-    """Takes predictions as they come."""
+    """Takes predictions batch by batch."""
 
     def write(self, batch: Sequence[Prediction]) -> None: ...
 
 
 class JsonWriter:
-    """One JSON object a line, in ASCII, so that any name survives any terminal and pipe."""
+    """Writes one JSON object per line, in ASCII, which every terminal and pipe preserves."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -37,10 +37,10 @@ class JsonWriter:
 
 
 class CsvWriter:
-    """Columns path, class, probability, error, then class_2, probability_2 and so on up to ``top``."""
+    """Writes the columns path, class, probability, error, class_2, probability_2 and so on up to ``top``."""
 
     def __init__(self, stream: Text, top: int, *, safe: bool = True) -> None:
-        """Of ``safe``, see :class:`finetune.disk.csv_table.CsvTable`."""
+        """``safe`` is explained at :class:`finetune.disk.csv_table.CsvTable`."""
         self._table = CsvTable(stream, safe=safe)
         self._top = top
         more = [f"{name}_{rank}" for rank in range(2, top + 1) for name in ("class", "probability")]
@@ -54,7 +54,10 @@ class CsvWriter:
 
 
 class TableWriter:
-    """One line an image: path, class, probability, runners-up. As wide as the paths seen so far ask for."""
+    """Writes one line per image: path, class, probability, next classes.
+
+    The path column grows with the longest path so far.
+    """
 
     def __init__(self, stream: TextIO, classes: Sequence[str]) -> None:
         self._stream = stream
@@ -65,14 +68,14 @@ class TableWriter:
         lengths = [cell_len(printable(prediction.name)) for prediction in batch]
         self._path_width = max(self._path_width, min(WIDEST, max(lengths, default=0)))
         for prediction in batch:
-            path = padded(printable(prediction.name), self._path_width)
-            self._stream.write(f"{path}  {self._verdict(prediction)}\n")
+            path = pad(printable(prediction.name), self._path_width)
+            self._stream.write(f"{path}  {self._result(prediction)}\n")
         self._stream.flush()
 
-    def _verdict(self, prediction: Prediction) -> str:
+    def _result(self, prediction: Prediction) -> str:
         if prediction.error is not None:
             return f"error: {printable(prediction.error)}"
         (name, probability), *others = prediction.ranking()
-        runners_up = ", ".join(f"{printable(n)} {100 * p:.1f} %" for n, p in others if p >= SHOWN)
-        line = f"{padded(printable(name), self._class_width)}  {100 * probability:5.1f} %"
-        return f"{line}  ({runners_up})" if runners_up else line
+        next_classes = ", ".join(f"{printable(n)} {100 * p:.1f} %" for n, p in others if p >= LEAST_SHOWN)
+        line = f"{pad(printable(name), self._class_width)}  {100 * probability:5.1f} %"
+        return f"{line}  ({next_classes})" if next_classes else line

@@ -1,1 +1,1 @@
-"""Logits to numbers worth trusting."""
+"""Evaluate a network: logits, metrics with intervals, and their text for the screen."""

@@ -1,4 +1,7 @@
-"""Text in columns on a screen whose letters are not all as wide: aligned, shortened, written downwards."""
+"""Lay out text in columns of a terminal: align, abbreviate and stack names of wide and narrow characters.
+
+Widths are in terminal cells. Wide characters (CJK, emoji) take two cells, combining marks none.
+"""
 
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -7,87 +10,87 @@ from itertools import takewhile, zip_longest
 from rich.cells import cell_len
 
 GAP = "  "
-CUT = "…"
-# What joins the character before it into one sign, beside combining marks: skin tones of emoji.
+ELLIPSIS = "…"
+# Skin tones of emoji. Like combining marks, they belong to the character before them.
 TONES = range(0x1F3FB, 0x1F400)
 
 
-def padded(text: str, width: int, *, right: bool = False) -> str:
-    """``text`` in ``width`` cells of the screen; wide letters (CJK, emoji) take two, combining marks none."""
+def pad(text: str, width: int, *, right: bool = False) -> str:
+    """Pad ``text`` to ``width`` cells; ``right`` aligns it to the right."""
     space = " " * (width - cell_len(text))
     return space + text if right else text + space
 
 
-def in_columns(rows: Sequence[Sequence[str]], *, text: int) -> str:
-    """Rows in aligned columns: the first ``text`` of them to the left, the others, numbers, to the right."""
+def align_columns(rows: Sequence[Sequence[str]], *, text: int) -> str:
+    """Join rows into aligned columns: the first ``text`` columns to the left, the others to the right."""
     widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         GAP.join(
-            padded(cell, width, right=place >= text)
+            pad(cell, width, right=place >= text)
             for place, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
     )
 
 
-def shortened(names: Sequence[str], width: int) -> list[str] | None:
-    """Names of at most ``width`` cells, no two of them alike; None where no way of cutting does that.
+def abbreviate(names: Sequence[str], width: int) -> list[str] | None:
+    """Abbreviate names to ``width`` cells so that all stay different; None if that is impossible.
 
-    Names that fit stay whole. All others are cut in the same way: at the end, between or at the start; at
-    both ends where they differ in the middle alone.
+    Names that fit stay unchanged. All others are cut at the same place: at the end, in the middle or at the
+    start; or at both ends, if they differ only in the middle.
     """
     if max(map(cell_len, names)) <= width:
         return list(names)
-    signs = [_signs(name) for name in names]
-    room = width - cell_len(CUT)
+    letters = [_letters(name) for name in names]
+    room = width - cell_len(ELLIPSIS)
     for tail in range(room + 1):
         cut = [
             name if cell_len(name) <= width else _cut(each, room - tail, tail)
-            for name, each in zip(names, signs, strict=True)
+            for name, each in zip(names, letters, strict=True)
         ]
         if len(set(cut)) == len(names):
             return cut
-    shared = len(list(takewhile(lambda same: len(set(same)) == 1, zip(*signs, strict=False))))
+    shared = len(list(takewhile(lambda same: len(set(same)) == 1, zip(*letters, strict=False))))
     middle = [
-        name if cell_len(name) <= width else CUT + _cut(each[shared:], room - cell_len(CUT), 0)
-        for name, each in zip(names, signs, strict=True)
+        name if cell_len(name) <= width else ELLIPSIS + _cut(each[shared:], room - cell_len(ELLIPSIS), 0)
+        for name, each in zip(names, letters, strict=True)
     ]
     return middle if room > 1 and len(set(middle)) == len(names) else None
 
 
-def downwards(heads: Sequence[str]) -> Iterator[list[str]]:
-    """The lines, top first, of heads that are written from top to bottom and end on the last line."""
-    columns = [_signs(head)[::-1] for head in heads]
+def stack(heads: Sequence[str]) -> Iterator[list[str]]:
+    """Write column heads vertically: yield the letters of each line, top first. Heads end at the bottom."""
+    columns = [_letters(head)[::-1] for head in heads]
     yield from [list(line) for line in zip_longest(*columns, fillvalue="")][::-1]
 
 
-def height(head: str) -> int:
-    """How many lines :func:`downwards` writes for it."""
-    return len(_signs(head))
+def stack_height(head: str) -> int:
+    """The number of lines that :func:`stack` needs for ``head``."""
+    return len(_letters(head))
 
 
-def _cut(signs: Sequence[str], front: int, back: int) -> str:
-    """As many signs of the front and of the back as ``front`` and ``back`` cells hold."""
-    tail = _fitting(signs[::-1], back)[::-1]
-    return "".join(_fitting(signs, front)) + CUT + "".join(tail)
+def _cut(letters: Sequence[str], front: int, back: int) -> str:
+    """The letters that fit into ``front`` cells, an ellipsis, and the last that fit into ``back`` cells."""
+    tail = _fitting(letters[::-1], back)[::-1]
+    return "".join(_fitting(letters, front)) + ELLIPSIS + "".join(tail)
 
 
-def _fitting(signs: Sequence[str], room: int) -> list[str]:
-    kept = []
-    for sign in signs:
-        room -= cell_len(sign)
+def _fitting(letters: Sequence[str], room: int) -> list[str]:
+    fitting = []
+    for letter in letters:
+        room -= cell_len(letter)
         if room < 0:
             break
-        kept.append(sign)
-    return kept
+        fitting.append(letter)
+    return fitting
 
 
-def _signs(text: str) -> list[str]:
-    """``text`` cut where a screen can cut it: never between a letter and its marks."""
-    signs: list[str] = []
+def _letters(text: str) -> list[str]:
+    """Split ``text`` into letters, each with its combining marks."""
+    letters: list[str] = []
     for char in text:
-        if signs and (unicodedata.category(char).startswith("M") or ord(char) in TONES):
-            signs[-1] += char
+        if letters and (unicodedata.category(char).startswith("M") or ord(char) in TONES):
+            letters[-1] += char
         else:
-            signs.append(char)
-    return signs
+            letters.append(char)
+    return letters

@@ -1,4 +1,4 @@
-"""Two networks on the same images: whether one is better, and by how much."""
+"""Compare two networks on the same images: which one is better, and by how much."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -10,13 +10,13 @@ from scipy.stats import binomtest, norm
 
 @dataclass(frozen=True)
 class Paired:
-    """The second of two networks against the first, on the same ``n`` images.
+    """The second network compared with the first, on the same ``n`` images.
 
     Attributes:
-        difference: accuracy of the second less that of the first, a fraction.
-        low, high: its 95 % interval, by :func:`difference_interval`.
-        only_first, only_second: images that only one of the two has right.
-        p: of McNemar's exact test, by :func:`mcnemar`.
+        difference: the accuracy of the second minus that of the first, a fraction.
+        low, high: the 95 % interval of the difference (:func:`difference_interval`).
+        only_first, only_second: the number of images that only this network classifies correctly.
+        p: the p-value of McNemar's exact test (:func:`mcnemar`).
     """
 
     n: int
@@ -33,7 +33,7 @@ class Paired:
 
 
 def paired(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Paired:
-    """Compare two networks by what each has right, (N,) each, image by image in the same order."""
+    """Compare two networks by their correct predictions: (N,) each, for the same images in the same order."""
     if first.shape != second.shape or not len(first):
         raise ValueError(f"{len(first)} and {len(second)} images")
     n, only_first, only_second = len(first), int((first & ~second).sum()), int((second & ~first).sum())
@@ -50,8 +50,10 @@ def paired(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Paired:
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """The p-value of McNemar's exact test (two-sided): the chance that equally good networks disagree so
-    unevenly. Only images that one of the two has right count; 1 if there are none.
+    """Compute the p-value of McNemar's exact test (two-sided; McNemar 1947).
+
+    It is the probability that two equally good networks disagree at least this unevenly. Only images that
+    exactly one network classifies correctly count. The value is 1 if there are none.
     """
     disagreements = only_first + only_second
     if disagreements == 0:
@@ -60,10 +62,9 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def difference_interval(only_first: int, only_second: int, n: int) -> tuple[float, float]:
-    """The adjusted Wald interval at 95 % of a difference between paired proportions (Bonett and Price 2012).
+    """Compute the adjusted Wald interval at 95 % of a difference of paired proportions (Bonett, Price 2012).
 
-    It covers well also where there are few images or hardly a disagreement, where the plain Wald interval
-    shrinks to nothing.
+    Its coverage is good also for few images or few disagreements, where the plain Wald interval vanishes.
     """
     first, second = (only_first + 1) / (n + 2), (only_second + 1) / (n + 2)
     difference = second - first

@@ -1,11 +1,11 @@
-"""An evaluation as text for the screen: plain lines, whole class names whether piped or not. Torch-free."""
+"""Format an evaluation for the screen, as plain lines with whole class names. Torch-free."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from finetune.errors import BadImageError, printable
-from finetune.evaluation.columns import in_columns
-from finetune.evaluation.matrix import confusion
+from finetune.evaluation.columns import align_columns
+from finetune.evaluation.matrix import format_confusion
 from finetune.evaluation.metrics import METRICS, Metrics
 
 if TYPE_CHECKING:
@@ -15,12 +15,12 @@ SKIPPED_SHOWN = 20
 
 
 def summary(evaluation: "Evaluation", width: int | None = None) -> str:
-    """All numbers of an evaluation; the confusion matrix in ``width`` cells, where that is given."""
+    """Format all numbers of an evaluation; ``width`` limits the confusion matrix, in terminal cells."""
     metrics = evaluation.metrics
     blocks = [
         _headline(evaluation),
         _per_class(metrics),
-        confusion(metrics.confusion, metrics.classes, width),
+        format_confusion(metrics.confusion, metrics.classes, width),
     ]
     if evaluation.collected.bad:
         blocks.append(_skipped(evaluation.collected.bad))
@@ -28,7 +28,7 @@ def summary(evaluation: "Evaluation", width: int | None = None) -> str:
 
 
 def accuracy(metrics: Metrics) -> str:
-    """Top-1 with its interval: ``93.75 % [91.0 to 95.7] (n = 400)``."""
+    """Format top-1 with its interval: ``93.75 % [91.0 to 95.7] (n = 400)``."""
     low, high = 100 * metrics.top1_low, 100 * metrics.top1_high
     return f"{100 * metrics.top1:.2f} % [{low:.1f} to {high:.1f}] (n = {metrics.n:,})"
 
@@ -46,9 +46,9 @@ def _per_class(metrics: Metrics) -> str:
     rows = [["class", "precision", "recall", "F1", "images"]]
     for entry in metrics.per_class:
         rates = [f"{100 * rate:.1f} %" for rate in (entry.precision, entry.recall, entry.f1)]
-        # Without an image of the class there is nothing to be right about.
+        # Rates of a class without images mean nothing.
         rows.append([printable(entry.name), *(rates if entry.support else ["-"] * 3), f"{entry.support:,}"])
-    return in_columns(rows, text=1)
+    return align_columns(rows, text=1)
 
 
 def _skipped(bad: Sequence[BadImageError]) -> str:

@@ -1,4 +1,4 @@
-"""The check before an export gets its name: what passes, what does not."""
+"""The check of an export accepts rounding, and refuses everything else."""
 
 import dataclasses
 import logging
@@ -18,7 +18,7 @@ from finetune.training.trained import Trained, load_trained
 EXPECTED = np.array([[10.0, 2.0], [-4.0, 5.0], [3.0, 3.001]], dtype=np.float32)
 
 
-def test_rounding_passes_and_a_tie_may_fall_either_way() -> None:
+def test_rounding_passes_and_ties_may_break_either_way() -> None:
     found = EXPECTED + np.array([0.004, -0.004], dtype=np.float32)
     assert found[2].argmax() != EXPECTED[2].argmax()
     agreement = compare(EXPECTED, found)
@@ -35,13 +35,13 @@ def test_more_than_a_thousandth_of_the_largest_logit_fails(shift: float) -> None
         compare(EXPECTED, found)
 
 
-def test_another_class_fails() -> None:
-    with pytest.raises(ExportError, match="3 of 3 images"):
+def test_a_changed_class_fails() -> None:
+    with pytest.raises(ExportError, match="for 3 of 3 images"):
         compare(np.array([[1.0, 2.0]] * 3), np.array([[2.0, 1.0]] * 3))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_values_that_are_not_finite_fail_on_either_side(value: float) -> None:
+def test_values_that_are_not_finite_fail_on_both_sides(value: float) -> None:
     broken = EXPECTED.copy()
     broken[0, 0] = value
     for pair in ((broken, EXPECTED), (EXPECTED, broken), (broken, broken)):
@@ -65,7 +65,7 @@ def test_batches_of_one_and_three_are_both_tried(trained: Trained) -> None:
     assert sizes == [1, 3] * (IMAGES // 4)
 
 
-def test_another_description_fails(trained: Trained) -> None:
+def test_a_different_card_fails(trained: Trained) -> None:
     model = TorchClassifier(trained.module, trained.card, torch.device("cpu"))
     other = dataclasses.replace(trained.card, classes=("square", "disc"))
     swapped = TorchClassifier(trained.module, other, torch.device("cpu"))
@@ -78,7 +78,7 @@ def test_images_come_from_all_of_val(trained: Trained, shapes: Path) -> None:
     size = trained.card.preprocessing.image_size
     assert (images.shape, source) == ((IMAGES, 3, size, size), "val")
     assert images.dtype == np.float32
-    # Six a class in val: each image once.
+    # val has six images per class: each image occurs once.
     assert len({image.tobytes() for image in images}) == 12
 
 

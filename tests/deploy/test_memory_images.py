@@ -1,15 +1,19 @@
 """Images in memory: predicted like the same image in a file; others yield an error each."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import ExifTags, Image
 
 from finetune.deploy.memory_images import from_memory
-from finetune.deploy.open_model import open_model
-from finetune.deploy.predict import ImageInput, Prediction, predict
+from finetune.deploy.onnx_classifier import OnnxClassifier
+from finetune.deploy.predict import Classifier, ImageInput, Prediction, predict_batches
+from finetune.deploy.torch_classifier import TorchClassifier
 from finetune.errors import BadImageError
+from finetune.training.trained import Trained
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
 
@@ -18,16 +22,22 @@ def close(one: Prediction, other: Prediction) -> bool:
     return one.classes == other.classes and np.allclose(one.probabilities, other.probabilities, atol=1e-4)
 
 
-@pytest.mark.parametrize("model", ["run", "onnx_model"])
+def predict(classifier: Classifier, inputs: list[ImageInput]) -> list[Prediction]:
+    return [each for batch in predict_batches(classifier, inputs, batch_size=2) for each in batch]
+
+
+@pytest.mark.parametrize("by", ["torch", "onnx"])
 def test_paths_pillow_images_and_arrays_get_the_same_prediction(
-    model: str, request: pytest.FixtureRequest, tmp_path: Path
+    by: str, trained: Trained, onnx_model: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(COLOURS).save(path)
-    classifier = open_model(request.getfixturevalue(model), device="cpu")
+    classifier: Classifier = OnnxClassifier(onnx_model)
+    if by == "torch":
+        classifier = TorchClassifier.of(trained, torch.device("cpu"))
     with Image.open(path) as opened:
         inputs: list[ImageInput] = [str(path), path, opened, Image.fromarray(COLOURS), COLOURS]
-        first, *others = predict(classifier, inputs, batch_size=2)
+        first, *others = predict(classifier, inputs)
     assert sorted(first.classes) == ["disc", "square"]
     assert sum(first.probabilities) == pytest.approx(1)
     assert all(close(first, other) for other in others)
@@ -36,7 +46,8 @@ def test_paths_pillow_images_and_arrays_get_the_same_prediction(
 
 def test_an_input_that_cannot_be_used_yields_an_error_and_the_others_a_prediction(onnx_model: Path) -> None:
     fractions = COLOURS.astype(np.float32) / 255
-    found = list(predict(open_model(onnx_model), [COLOURS, fractions, "gone.png", COLOURS], top=1))  # type: ignore[list-item]
+    inputs: list[Any] = [COLOURS, fractions, "gone.png", COLOURS]
+    found = predict(OnnxClassifier(onnx_model), inputs)
     assert [each.error for each in found] == [
         None, "an array of type float32; pass uint8", "no such file", None,
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Models that are not ours, hostile ones, and those that contradict themselves, are refused."""
+"""Foreign and hostile ONNX files, and files that contradict their card, are refused."""
 
 import json
 from collections.abc import Callable
@@ -57,21 +57,21 @@ PREPROCESSING = {
         (lambda m: set_card(m, "{"), "is not JSON"),
         (lambda m: set_card(m, "[" * 100_000), "is not JSON"),
         (lambda m: changed_card(m, format=99), "format"),
-        (lambda m: changed_card(m, classes=["a", "b", "c"]), "one logit for each class"),
-        (lambda m: changed_card(m, preprocessing=PREPROCESSING), "its input is not the 64 px"),
+        (lambda m: changed_card(m, classes=["a", "b", "c"]), "one logit per class"),
+        (lambda m: changed_card(m, preprocessing=PREPROCESSING), "its input is not 64 px"),
         (rename_output, "its output"),
         (lambda m: m.graph.node[0].input.pop(), "onnxruntime cannot load it"),
         (lambda m: setattr(m.graph.node[0], "op_type", "Nonsense"), "onnxruntime cannot load it"),
     ],
 )
-def test_a_model_that_contradicts_itself(altered: Any, how: Any, message: str) -> None:
+def test_a_model_that_contradicts_its_card(altered: Any, how: Any, message: str) -> None:
     with pytest.raises(CheckpointError, match=message) as caught:
         OnnxClassifier(altered(how)).logits(np.zeros((1, 3, 32, 32), dtype=np.float32))
     assert caught.value.exit_code == 2
 
 
 @pytest.mark.parametrize("location", ["../secret", "/etc/hostname"])
-def test_weights_from_elsewhere_are_refused_before_the_runtime_sees_the_file(
+def test_weights_outside_the_folder_are_refused_before_the_runtime_opens_the_file(
     altered: Any, location: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def point_elsewhere(model: onnx.ModelProto) -> None:
@@ -90,7 +90,7 @@ def test_weights_from_elsewhere_are_refused_before_the_runtime_sees_the_file(
         OnnxClassifier(altered(point_elsewhere))
 
 
-def test_damaged_bytes_never_pass_for_the_model(onnx_model: Path, tmp_path: Path) -> None:
+def test_a_truncated_file_is_refused(onnx_model: Path, tmp_path: Path) -> None:
     content = onnx_model.read_bytes()
     for length in (0, 1, 100, len(content) // 2, len(content) - 1):
         path = tmp_path / "short.onnx"
@@ -99,7 +99,7 @@ def test_damaged_bytes_never_pass_for_the_model(onnx_model: Path, tmp_path: Path
             OnnxClassifier(path)
 
 
-def test_a_device_that_is_not_there(onnx_model: Path) -> None:
+def test_an_absent_device_is_an_error(onnx_model: Path) -> None:
     for device in ("cuda", "tpu"):
         with pytest.raises(UserError, match=device):
             OnnxClassifier(onnx_model, device)
@@ -113,24 +113,24 @@ def test_onnxruntime_is_an_extra(onnx_model: Path, monkeypatch: pytest.MonkeyPat
         OnnxClassifier(onnx_model)
 
 
-def test_the_runtime_reports_to_nobody(onnx_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_runtime_sends_no_usage_data(onnx_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import onnxruntime
 
-    told: list[str] = []
-    monkeypatch.setattr(onnxruntime, "disable_telemetry_events", lambda: told.append("off"))
+    calls: list[str] = []
+    monkeypatch.setattr(onnxruntime, "disable_telemetry_events", lambda: calls.append("off"))
     opened = onnxruntime.InferenceSession
 
     def open_it(*words: Any, **options: Any) -> Any:
-        told.append("opened")
+        calls.append("opened")
         return opened(*words, **options)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", open_it)
     OnnxClassifier(onnx_model)
-    assert told == ["off", "opened"]
+    assert calls == ["off", "opened"]
 
 
 def odd_images(folder: Path) -> list[Path]:
-    """One of each kind that has to become colours first, or to be turned."""
+    """One image of each kind that must be converted to colours or rotated."""
     across, down = np.meshgrid(np.arange(60, dtype=np.uint8) * 4, np.arange(40, dtype=np.uint8) * 3)
     grey = Image.fromarray(across)
     colours = Image.merge("RGB", (grey, Image.fromarray(255 - down), Image.fromarray(down)))
@@ -152,7 +152,7 @@ def odd_images(folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def test_odd_images_are_to_it_what_they_are_to_the_run(
+def test_odd_images_get_the_same_prediction_from_the_file_and_the_run(
     onnx_model: Path, run: Path, tmp_path: Path, cli: Any
 ) -> None:
     images = odd_images(tmp_path)

@@ -1,4 +1,4 @@
-"""Predictions: the same from a run and its ONNX file, streamed, bad files on their own line."""
+"""A run and its ONNX file predict the same; images are streamed; an unreadable image gets an error."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ from PIL import Image
 
 from finetune.checkpoint.card import ModelCard
 from finetune.deploy.onnx_classifier import OnnxClassifier
-from finetune.deploy.predict import Prediction, predict, predict_batches
+from finetune.deploy.predict import Classifier, Prediction, predict_batches
 from finetune.deploy.prediction_text import CsvWriter, JsonWriter, TableWriter
 from finetune.deploy.torch_classifier import TorchClassifier
 from finetune.features.cut import inference_form
@@ -36,7 +36,7 @@ RAW = Preprocessing(
 
 
 class Reddest:
-    """Its logits are the mean red, green and blue of an image, times ten."""
+    """Computes the mean red, green and blue of an image, times ten, as logits."""
 
     card = ModelCard({}, ("red", "green", "blue"), RAW)
 
@@ -46,6 +46,13 @@ class Reddest:
     def logits(self, images: np.ndarray) -> np.ndarray:
         self.largest_batch = max(self.largest_batch, len(images))
         return images.mean(axis=(2, 3)) * 10
+
+
+def predict(
+    classifier: Classifier, paths: list[str], *, top: int | None = None, batch_size: int = 5
+) -> list[Prediction]:
+    batches = predict_batches(classifier, paths, top=top, batch_size=batch_size)
+    return [prediction for batch in batches for prediction in batch]
 
 
 def save(path: Path, colour: tuple[int, int, int]) -> str:
@@ -66,9 +73,9 @@ def four(tmp_path: Path) -> list[str]:
     ]
 
 
-def test_order_and_probabilities_and_bad_images(four: list[str]) -> None:
+def test_order_probabilities_and_unreadable_images(four: list[str]) -> None:
     for batch_size in (1, 2, 3, 32):
-        found = list(predict(Reddest(), four, top=2, batch_size=batch_size))
+        found = predict(Reddest(), four, top=2, batch_size=batch_size)
         assert [p.name for p in found] == four
         assert [p.classes[0] if p.classes else None for p in found] == ["red", None, "blue", "green"]
         assert found[1].error
@@ -77,14 +84,14 @@ def test_order_and_probabilities_and_bad_images(four: list[str]) -> None:
         assert found[2].probabilities == pytest.approx(expected[:2])
 
 
-def test_more_classes_asked_for_than_there_are(four: list[str]) -> None:
+def test_a_top_above_the_number_of_classes_gives_all(four: list[str]) -> None:
     (found,) = predict(Reddest(), four[:1], top=99)
     assert len(found.classes) == 3
     assert sum(found.probabilities) == pytest.approx(1)
 
 
-def test_paths_are_drawn_as_they_are_needed(four: list[str]) -> None:
-    """An endless supply of images: nothing waits for the last one."""
+def test_paths_are_read_as_needed(four: list[str]) -> None:
+    """The inputs are endless, so no code may wait for the last one."""
     drawn = 0
 
     def endless() -> Iterator[str]:
@@ -101,7 +108,7 @@ def test_paths_are_drawn_as_they_are_needed(four: list[str]) -> None:
     assert classifier.largest_batch == 4
 
 
-def test_logits_that_are_not_finite_are_reported_on_the_line(four: list[str]) -> None:
+def test_logits_that_are_not_finite_are_an_error_of_that_image(four: list[str]) -> None:
     class Broken(Reddest):
         def logits(self, images: np.ndarray) -> np.ndarray:
             logits = super().logits(images)
@@ -159,7 +166,7 @@ def test_csv() -> None:
     assert rows[3] == [ODD[2].name, "", "", "truncated: its end is missing", "", "", "", ""]
 
 
-def test_table_is_one_line_a_image() -> None:
+def test_the_table_has_one_line_per_image() -> None:
     stream = io.StringIO()
     TableWriter(stream, ["cat", "dog", "fox"]).write(ODD)
     lines = stream.getvalue().splitlines()
@@ -172,7 +179,7 @@ def test_table_is_one_line_a_image() -> None:
 
 def all_predictions(classifier: Any, folder: Path) -> list[Prediction]:
     paths = sorted(str(path) for path in folder.rglob("*.png"))
-    return list(predict(classifier, paths, top=2, batch_size=5))
+    return predict(classifier, paths, top=2)
 
 
 def test_a_run_and_its_onnx_file_agree(trained: Trained, onnx_model: Path, shapes: Path) -> None:
@@ -188,7 +195,7 @@ def test_a_run_and_its_onnx_file_agree(trained: Trained, onnx_model: Path, shape
     assert len({p.probabilities[0] for p in by_torch}) > 10
 
 
-def test_command_as_json_lines(cli: Callable[..., Any], run: Path, shapes: Path) -> None:
+def test_the_command_prints_json_lines(cli: Callable[..., Any], run: Path, shapes: Path) -> None:
     ended = cli("predict", run, shapes / "test", shapes / "val/disc/disc_00.png", "--jsonl", "--top", "1")
     assert ended.code == 0, ended.err
     lines = [json.loads(line) for line in ended.out.splitlines()]
@@ -197,7 +204,7 @@ def test_command_as_json_lines(cli: Callable[..., Any], run: Path, shapes: Path)
     assert all(len(line["top"]) == 1 and line["class"] in ("disc", "square") for line in lines)
 
 
-def test_command_takes_the_checkpoint_asked_for(cli: Callable[..., Any], run: Path, shapes: Path) -> None:
+def test_the_command_uses_the_checkpoint_option(cli: Callable[..., Any], run: Path, shapes: Path) -> None:
     image = shapes / "val/disc/disc_00.png"
     best, last = (
         json.loads(cli("predict", run, image, "--jsonl", "--checkpoint", name).out)
@@ -206,7 +213,7 @@ def test_command_takes_the_checkpoint_asked_for(cli: Callable[..., Any], run: Pa
     assert best["class"] != last["class"]
 
 
-def test_command_goes_on_after_a_bad_file(
+def test_the_command_continues_after_an_unreadable_file(
     cli: Callable[..., Any], run: Path, four: list[str], tmp_path: Path
 ) -> None:
     ended = cli("predict", run, *four, "--csv", tmp_path / "out.csv", "--batch-size", "2")
@@ -257,7 +264,7 @@ def stdin_of(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
 @pytest.mark.parametrize(
     ("end", "words"), [(b"\n", ()), (b"\r\n", ()), (b"\0", ("-0",)), (b"\0", ("--null",))]
 )
-def test_command_reads_paths_from_standard_input(
+def test_the_command_reads_paths_from_standard_input(
     cli: Callable[..., Any],
     request: pytest.FixtureRequest,
     four: list[str],
@@ -288,7 +295,7 @@ def test_command_reads_paths_from_standard_input(
         (["-", "gone.png"], b"x.png", "gone.png: no such file"),
     ],
 )
-def test_a_list_that_cannot_be_is_exit_2(
+def test_an_invalid_list_of_paths_is_exit_2(
     cli: Callable[..., Any],
     run: Path,
     chdir_tmp: Path,
@@ -360,7 +367,7 @@ def test_the_precision_is_told_and_few_classes_change(cli: Any, run: Path, shape
     assert sum(exact["class"] != near["class"] for exact, near in pairs) <= 1
 
 
-def test_an_onnx_model_has_the_precision_it_was_exported_in(cli: Any, onnx_model: Path, shapes: Path) -> None:
+def test_an_onnx_model_refuses_another_precision(cli: Any, onnx_model: Path, shapes: Path) -> None:
     ended = cli("predict", onnx_model, shapes / "test", "--precision", "bf16")
     assert ended.code == 2
     assert "ONNX model computes in what it was exported in" in ended.err

@@ -1,4 +1,4 @@
-"""Which split is evaluated, and classes that are matched by name and never by place."""
+"""The right split is chosen, and classes are matched by name, never by index."""
 
 import logging
 
@@ -27,22 +27,22 @@ def test_test_is_the_default(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.text == ""
 
 
-def test_val_where_there_is_no_test_and_it_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_without_test_val_is_chosen_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="finetune"):
         name, split = choose_split(source("train", "val"), None, CLASSES)
     assert (name, split.name(0)) == ("val", "val/0")
     assert "no test split; these numbers are on val, which chose the checkpoint" in caplog.text
 
 
-def test_val_that_was_asked_for_needs_no_remark(caplog: pytest.LogCaptureFixture) -> None:
+def test_val_on_request_gives_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     assert choose_split(source("train", "val"), "val", CLASSES)[0] == "val"
     assert caplog.text == ""
 
 
-def test_a_split_that_is_not_there_is_an_error() -> None:
+def test_an_absent_split_is_an_error() -> None:
     with pytest.raises(DataError, match=r"no 'test' split.*train, val"):
         choose_split(source("train", "val"), "test", CLASSES)
-    with pytest.raises(DataError, match="it has no splits"):
+    with pytest.raises(DataError, match="has no splits"):
         choose_split(source("all"), "test", CLASSES)
     with pytest.raises(DataError, match="no test split and no val split"):
         choose_split(source("train"), None, CLASSES)
@@ -53,19 +53,19 @@ def test_images_without_splits_are_all_used() -> None:
     assert (name, len(split)) == ("all", 4)
 
 
-def test_another_order_is_renumbered_by_name() -> None:
+def test_classes_in_another_order_are_renumbered_by_name() -> None:
     shuffled = source("test", classes=("cat", "ant", "bee"))
     assert match_classes(shuffled.splits["test"], shuffled, CLASSES).targets.tolist() == [2, 0, 1, 0]
 
 
-def test_classes_that_the_data_lacks_are_fine_and_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_classes_without_images_are_reported(caplog: pytest.LogCaptureFixture) -> None:
     fewer = source("test", classes=("bee",), targets=(0, 0))
     with caplog.at_level(logging.INFO, logger="finetune"):
         assert match_classes(fewer.splits["test"], fewer, CLASSES).targets.tolist() == [1, 1]
     assert "'ant', 'cat'" in caplog.text
 
 
-def test_classes_that_the_model_lacks_are_an_error_with_both_sides() -> None:
+def test_unknown_classes_are_an_error_that_lists_both_sides() -> None:
     other = source("test", classes=("ant", "Bee", "dog"))
     with pytest.raises(DataError) as caught:
         match_classes(other.splits["test"], other, CLASSES)

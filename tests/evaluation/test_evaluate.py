@@ -1,4 +1,4 @@
-"""A network and its images to an evaluation: the right numbers, in eval mode, with bad images counted."""
+"""An evaluation runs in eval mode, computes the right numbers and counts unreadable images."""
 
 from contextlib import AbstractContextManager
 from typing import Any, Literal
@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 
 
 class Colours:
-    """Plain images; number ``bad`` cannot be read."""
+    """Images of one colour each; number ``bad`` cannot be read."""
 
     colours = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (200, 100, 0), (0, 10, 5), (9, 0, 10), (70, 0, 0))
     thread_safe = True
@@ -60,12 +60,12 @@ class Colours:
         return Image.new("RGB", (4, 4), self.colours[index])
 
 
-# The last one is labelled green, and is red.
+# The last image is labelled green but is red.
 TARGETS = np.array([0, 1, 2, 0, 1, 2, 1], dtype=np.int64)
 
 
 class MeanColour(nn.Module):
-    """Logits are the mean of each channel; dropout, were it active, would spoil them."""
+    """Computes the mean of each channel as logits. Active dropout would change them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ def test_numbers_do_not_depend_on_the_batch_size(batch_size: int) -> None:
 
 def test_each_part_of_a_network_in_training_gets_its_mode_back() -> None:
     module = nn.Sequential(MeanColour(), nn.BatchNorm1d(3)).train()
-    module[1].eval()  # as a frozen part is
+    module[1].eval()  # like a frozen part
     before = [part.training for part in module.modules()]
     evaluate(module, split())
     assert [part.training for part in module.modules()] == before
@@ -123,7 +123,7 @@ def test_a_bad_image_is_an_error_or_is_skipped_and_named() -> None:
     assert found.to_dict()["skipped"] == [{"path": "image 2", "reason": "truncated"}]
 
 
-def test_nothing_but_bad_images_is_an_error() -> None:
+def test_only_unreadable_images_are_an_error() -> None:
     empty = torch.empty(0, 3, 4, 4)
     none = torch.empty(0, dtype=torch.int64)
     batch = Batch(empty, none, none, (), (BadImageError("a.jpg", "empty"),))
@@ -148,7 +148,7 @@ def test_predictions_table() -> None:
         assert row[4] == max(row[5:], key=float)
 
 
-def test_under_autocast_logits_are_float32_still() -> None:
+def test_logits_are_float32_under_autocast() -> None:
     module = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
     found = evaluate(module, split(), autocast=torch.autocast("cpu", torch.bfloat16))
     assert found.collected.logits.dtype == np.float32

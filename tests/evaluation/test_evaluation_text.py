@@ -1,4 +1,4 @@
-"""An evaluation on the screen."""
+"""An evaluation as text for the screen."""
 
 import numpy as np
 
@@ -45,7 +45,7 @@ def test_many_classes_list_the_most_confused_pairs() -> None:
     assert "no image is in the wrong class" in summary(evaluation(names, [1, 2], [1, 2]))
 
 
-def test_skipped_images_are_counted_and_named_on_a_line_each() -> None:
+def test_skipped_images_are_counted_and_listed_one_per_line() -> None:
     text = summary(evaluation(["a", "b"], [0], [0], bad=2))
     assert "2 images could not be read" in text
     assert text.splitlines()[-1] == "  1\\n.jpg: empty"

@@ -1,4 +1,4 @@
-"""The confusion matrix on the screen: class names at its columns, aligned, within the screen's width."""
+"""The confusion matrix names its columns, is aligned and fits the width of the terminal."""
 
 import itertools
 
@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from finetune.evaluation.columns import downwards, in_columns, shortened
-from finetune.evaluation.matrix import CORNER, LARGEST_MATRIX, confusion
+from finetune.evaluation.columns import abbreviate, align_columns, stack
+from finetune.evaluation.matrix import CORNER, LARGEST_MATRIX, format_confusion
 
 TRASH = ["cardboard", "glass", "metal", "paper", "plastic", "trash"]
 LONG = [f"a_long_beginning_that_all_share_{number:02}_and_an_end_that_they_share_too" for number in range(9)]
@@ -31,8 +31,8 @@ def head_and_body(text: str) -> tuple[list[str], list[str]]:
     [[str(number) for number in range(10)], ["2001", "1999", "7"], TRASH, ["0", "one", "1"], ["1", "0"]],
     ids=" ".join,
 )
-def test_columns_are_headed_by_the_names_of_the_classes(names: list[str]) -> None:
-    text = confusion(counts(len(names)), names, 80)
+def test_column_heads_are_class_names(names: list[str]) -> None:
+    text = format_confusion(counts(len(names)), names, 80)
     head, body = head_and_body(text)
     assert head[0].removeprefix(CORNER).split() == names
     for name, line, row in zip(names, body, counts(len(names)), strict=True):
@@ -41,8 +41,8 @@ def test_columns_are_headed_by_the_names_of_the_classes(names: list[str]) -> Non
 
 @pytest.mark.parametrize("names", [TRASH, LONG, WIDE, [f"character{i:02}" for i in range(20)]], ids=len)
 @pytest.mark.parametrize("width", [30, 40, 50, 60, 80, 100, 120, 200])
-def test_a_matrix_fits_the_screen_and_its_columns_are_aligned(names: list[str], width: int) -> None:
-    text = confusion(counts(len(names)), names, width)
+def test_a_matrix_fits_the_terminal_and_its_columns_are_aligned(names: list[str], width: int) -> None:
+    text = format_confusion(counts(len(names)), names, width)
     if CORNER not in text:
         assert "--json" in text
         return
@@ -53,46 +53,46 @@ def test_a_matrix_fits_the_screen_and_its_columns_are_aligned(names: list[str], 
     assert {char for line in head for char in line if char.isdigit()} <= set("".join(names))
 
 
-def test_names_are_written_downwards_where_they_do_not_fit_side_by_side() -> None:
-    head, _ = head_and_body(confusion(counts(6), TRASH, 50))
+def test_names_that_do_not_fit_side_by_side_are_vertical() -> None:
+    head, _ = head_and_body(format_confusion(counts(6), TRASH, 50))
     places = [place for place, char in enumerate(head[-1]) if place >= len(CORNER) and char != " "]
     read = ["".join(line.ljust(50)[place] for line in head).strip() for place in places]
     assert read == TRASH
 
 
-def test_names_that_cannot_be_told_apart_when_short_get_letters_at_row_and_column() -> None:
+def test_names_that_are_equal_when_abbreviated_get_letters_at_row_and_column() -> None:
     names = [f"{first}{'middle of a name ' * 5}{last}" for first in "xy" for last in "xy"]
     names = [f"beginning {name} end of it and so on" for name in names]
-    head, body = head_and_body(confusion(counts(4), names, 180))
+    head, body = head_and_body(format_confusion(counts(4), names, 180))
     assert head[-1].removeprefix(CORNER).split() == ["a", "b", "c", "d"]
     assert [line.split(" ", 1)[0] for line in body] == ["a", "b", "c", "d"]
     with_letter = ["a", *names[1:]]
-    head, _ = head_and_body(confusion(counts(4), with_letter, 180))
+    head, _ = head_and_body(format_confusion(counts(4), with_letter, 180))
     assert head[-1].removeprefix(CORNER).split() == ["α", "β", "γ", "δ"]
 
 
 @pytest.mark.parametrize("classes", [LARGEST_MATRIX + 1, 300])
-def test_of_many_classes_the_largest_errors_are_listed_and_where_the_whole_is(classes: int) -> None:
+def test_many_classes_list_the_largest_errors_and_name_the_option_for_the_matrix(classes: int) -> None:
     errors = np.zeros((classes, classes), dtype=np.int64)
     errors[3, 7], errors[5, 2], errors[4, 4] = 12, 3, 90
-    lines = confusion(errors, [str(number) for number in range(classes)], 80).splitlines()
+    lines = format_confusion(errors, [str(number) for number in range(classes)], 80).splitlines()
     assert "--json" in lines[0]
     assert [line.split() for line in lines[2:]] == [["3", "7", "12"], ["5", "2", "3"]]
 
 
 def test_without_a_limit_names_are_whole() -> None:
-    head, _ = head_and_body(confusion(counts(len(LONG)), LONG))
+    head, _ = head_and_body(format_confusion(counts(len(LONG)), LONG))
     assert head[0].removeprefix(CORNER).split() == LONG
 
 
-signs = st.sampled_from(["a", "b", "7", "犬", "é", "e\u0301", "🌭", "-", "👍🏽"])
-words = st.lists(signs, min_size=1, max_size=12).map("".join)
+letters = st.sampled_from(["a", "b", "7", "犬", "é", "e\u0301", "🌭", "-", "👍🏽"])
+words = st.lists(letters, min_size=1, max_size=12).map("".join)
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(words, min_size=1, max_size=6, unique=True), st.integers(1, 14))
-def test_shortened_names_fit_and_differ(names: list[str], width: int) -> None:
-    found = shortened(names, width)
+def test_abbreviated_names_fit_and_differ(names: list[str], width: int) -> None:
+    found = abbreviate(names, width)
     if found is None:
         assert max(map(cell_len, names)) > width
         return
@@ -103,17 +103,17 @@ def test_shortened_names_fit_and_differ(names: list[str], width: int) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(words, min_size=1, max_size=5))
-def test_what_is_written_downwards_can_be_read(names: list[str]) -> None:
-    lines = list(downwards(names))
-    assert all(lines[-1])  # they end on the last line
+def test_vertical_heads_read_as_the_names(names: list[str]) -> None:
+    lines = list(stack(names))
+    assert all(lines[-1])  # heads end on the last line
     assert ["".join(column) for column in zip(*lines, strict=True)] == names
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(words, words, words), min_size=1, max_size=5))
-def test_columns_begin_and_end_where_they_should(rows: list[tuple[str, str, str]]) -> None:
+def test_columns_are_aligned(rows: list[tuple[str, str, str]]) -> None:
     widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
-    for line, (first, second, third) in zip(in_columns(rows, text=2).splitlines(), rows, strict=True):
+    for line, (first, second, third) in zip(align_columns(rows, text=2).splitlines(), rows, strict=True):
         assert line.startswith(first)
         assert cell_len(line) == sum(widths) + 4
         assert line.endswith(third)
@@ -121,6 +121,6 @@ def test_columns_begin_and_end_where_they_should(rows: list[tuple[str, str, str]
         assert before == (first + " " * (widths[0] + 2 - cell_len(first)) + second).rstrip()
 
 
-def test_no_width_ends_in_an_error() -> None:
+def test_every_width_works() -> None:
     for width, names in itertools.product(range(1, 60, 3), (TRASH, LONG, WIDE, ["a", "b"])):
-        assert confusion(counts(len(names)), names, width)
+        assert format_confusion(counts(len(names)), names, width)

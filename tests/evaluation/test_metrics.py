@@ -1,4 +1,4 @@
-"""The metrics against scikit-learn, torch and closed forms."""
+"""Metrics agree with scikit-learn, torch and closed forms."""
 
 import json
 import math
@@ -17,7 +17,7 @@ from finetune.evaluation.probabilities import log_softmax, ranked, softmax
 
 
 def drawn(n: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Logits that are right about half of the time."""
+    """Logits that predict about half of the targets."""
     rng = np.random.default_rng(seed)
     targets = rng.integers(0, classes, n)
     logits = rng.normal(size=(n, classes)).astype(np.float32)
@@ -72,11 +72,11 @@ def test_a_case_by_hand() -> None:
         },
         {"class": "dog", "precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3), "support": 2},
     ]
-    # Each image is alone in its bin: the gaps are 0.3, 0.6, 0.2 and 0.1.
+    # Each image is alone in its bin, with gaps of 0.3, 0.6, 0.2 and 0.1.
     assert found["ece"] == pytest.approx((0.3 + 0.6 + 0.2 + 0.1) / 4)
 
 
-def test_averages_leave_out_classes_without_images() -> None:
+def test_averages_exclude_classes_without_images() -> None:
     logits = np.eye(3)[[0, 0, 1, 1]]
     found = classification_metrics(logits, np.array([0, 0, 1, 1]), ["a", "b", "never seen"])
     assert (found.top1, found["balanced_accuracy"], found["macro_f1"]) == (1.0, 1.0, 1.0)
@@ -107,13 +107,13 @@ def test_logits_that_are_not_finite_are_an_error(value: float) -> None:
         classification_metrics(logits, targets, names)
 
 
-def test_no_image_is_an_error() -> None:
+def test_no_images_are_an_error() -> None:
     with pytest.raises(DataError, match="no images"):
         classification_metrics(np.zeros((0, 2)), np.zeros(0, dtype=np.int64), ["a", "b"])
 
 
 @pytest.mark.parametrize("targets", [[0, 2], [0, -1], [0]])
-def test_targets_that_fit_no_class_are_refused(targets: list[int]) -> None:
+def test_targets_outside_the_classes_are_refused(targets: list[int]) -> None:
     with pytest.raises(ValueError):
         classification_metrics(np.zeros((2, 2)), np.array(targets), ["a", "b"])
 
@@ -129,7 +129,7 @@ def test_wilson_in_closed_form(case: tuple[int, int]) -> None:
     assert 0 <= low <= p <= high <= 1
 
 
-def test_wilson_as_published() -> None:
+def test_wilson_matches_a_published_value() -> None:
     # The PyTorch transfer tutorial's 146 of 153 images, computed with R's prop.test(correct = FALSE).
     assert wilson(146, 153) == pytest.approx((0.9085, 0.9776), abs=2e-4)
 
@@ -138,7 +138,7 @@ def test_calibration_error_of_bins() -> None:
     confidence = np.array([0.95, 0.95, 0.95, 0.95, 0.55, 0.55])
     correct = np.array([True, True, True, False, True, False])
     assert calibration_error(confidence, correct) == pytest.approx((4 * 0.2 + 2 * 0.05) / 6)
-    # Bins are closed above: 1/15 belongs to the first, together with what is below it.
+    # Bins are closed above, so 1/15 is in the first bin.
     assert calibration_error(np.array([1 / 15, 0.01]), np.array([True, False])) == pytest.approx(
         abs(1 - 1 / 15 - 0.01) / 2
     )
