@@ -17,8 +17,7 @@ from finetune.training.run.position import Position
 from finetune.training.run_plan import RunPlan
 from finetune.training.setup.plan import SOLVER, PhasePlan
 from finetune.training.setup.prepare import Setup
-
-OPTIMIZER_NAMES = {"adamw": "AdamW", "sgd": "SGD"}
+from finetune.training.steps.optimizer import OPTIMIZERS
 
 
 def describe_run(setup: Setup, recipe_file: bytes | None, environment: Mapping[str, Any]) -> Description:
@@ -84,7 +83,7 @@ def phase_title(plan: PhasePlan, setup: Setup, position: Position) -> str:
         rate = f"lr {plan.lr:g}{decay}, head x{plan.head_lr_mult:g}"
     return (
         f"{k} of {body} layers frozen, {trained:,} of {total:,} parameters train, "
-        f"{OPTIMIZER_NAMES[plan.optimizer]}, {rate}, {epochs}"
+        f"{OPTIMIZERS[plan.optimizer].type.__name__}, {rate}, {epochs}"
     )
 
 

@@ -93,6 +93,38 @@ def test_a_circle_would_be_found() -> None:
     assert {"finetune.data.sources.folders.read", "finetune.data.sources.read"} <= set(circle(imports))
 
 
+def subroom_of(module: str) -> str:
+    """The folder of a module; a module directly in the package is a room of its own."""
+    folder = module.rpartition(".")[0]
+    return module if folder in ("", "finetune") else folder
+
+
+def subrooms(imports: dict[str, set[str]]) -> dict[str, set[str]]:
+    """The sub-rooms, each with those that its files import. The files directly in a room are one sub-room."""
+    found: dict[str, set[str]] = {}
+    for module, others in imports.items():
+        room = subroom_of(module)
+        found.setdefault(room, set()).update(subroom_of(other) for other in others)
+    return {room: others - {room} for room, others in found.items()}
+
+
+def files_only(imports: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Without the packages themselves: they import nothing, and name their sub-rooms."""
+    packages = {".".join(("finetune", *path.relative_to(PACKAGE).parent.parts)) for path in SOURCES}
+    return {name: others - packages for name, others in imports.items() if name not in packages}
+
+
+def test_subrooms_import_one_way() -> None:
+    assert circle(subrooms(files_only(modules()))) == []
+
+
+def test_an_import_against_the_direction_of_subrooms_would_be_found() -> None:
+    imports = files_only(modules())
+    assert "finetune.training.run" in subrooms(imports)["finetune.training"]
+    imports["finetune.training.run.signals"] |= {"finetune.training.progress"}
+    assert {"finetune.training", "finetune.training.run"} <= set(circle(subrooms(imports)))
+
+
 def test_a_wrong_import_would_be_found() -> None:
     tree = ast.parse("def f():\n    from finetune.training.steps.loop import Totals")
     assert violations(PACKAGE / "data" / "batches" / "loaders.py", tree) != []

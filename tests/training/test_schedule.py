@@ -73,6 +73,6 @@ def test_warmup_rises_linearly_and_cosine_follows() -> None:
 )
 def test_every_factor_is_a_rate(kind: str, steps: int, warmup: int) -> None:
     warmup = 0 if kind == "one_cycle" else min(warmup, steps - 1)
-    found = ours(Schedule(kind, steps, warmup_steps=warmup, drop_every=10))  # type: ignore[arg-type]
+    found = ours(Schedule(kind, steps, warmup_steps=warmup, drop_every=10))
     assert all(0 <= factor <= 1 for factor in found)
     assert found[0] > 0

@@ -19,7 +19,6 @@ from finetune.recipe.schema import Recipe
 from finetune.training.run.changes import differences
 from finetune.training.run.position import Position
 from finetune.training.setup.plan import SOLVER, PhasePlan
-from finetune.training.steps.schedule import DEPENDS_ON_LENGTH
 
 # Its place in the environment, and that of changes that were gone on in spite of.
 EXTENDED, FORCED = "extended", "forced"
@@ -107,7 +106,7 @@ def add_extension(
         "phase": position.phase,
         "phase_step": position.phase_step,
         "goes_on": goes_on,
-        "begins_again": goes_on and is_longer and plan.schedule.kind in DEPENDS_ON_LENGTH,
+        "begins_again": goes_on and is_longer and plan.schedule.depends_on_length,
         "changed": list(changed),
     }
     # One that was begun and has saved nothing gives way to this one.
