@@ -263,3 +263,18 @@ def test_an_average_may_be_changed_in_place(name: str, precision: str) -> None:
     assert ours == [False, True]
     assert (found[0] == 0).any()
     assert all(torch.equal(mine, reference) for mine, reference in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize(("value", "replaced"), [(None, True), ("1", True), ("0", False)])
+def test_the_environment_turns_the_replacements_off(
+    value: str | None, replaced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FINETUNE_CPU_KERNELS", raising=False)
+    if value is not None:
+        monkeypatch.setenv("FINETUNE_CPU_KERNELS", value)
+    compute = choose_compute(torch.device("cpu"), TrainSection(precision="bf16"))
+    images = torch.ones(2, 4, 8, 8, requires_grad=True)
+    with compute.autocast():
+        found = torch.nn.Conv2d(4, 4, 3, groups=4)(images)
+    assert compute.cpu_kernels == replaced
+    assert ("_Depthwise" in type(found.grad_fn).__name__) == replaced

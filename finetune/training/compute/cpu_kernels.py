@@ -1,6 +1,17 @@
-"""What trains on the CPU another way than torch would: operations whose own way is slow there, or wrong."""
+"""Replacements, in training on the CPU, for torch operations that are slow or wrong there.
+
+torch and oneDNN have no fast kernel for some operations of common networks: in bf16, the gradients of
+depthwise convolutions and attention; in every precision, the gradient of a global average in channels-last
+memory. Without the replacements, networks made of them train more slowly in bf16 than in fp32. One case is
+wrong rather than slow: some bf16 convolution gradients read uninitialized memory.
+
+``FINETUNE_CPU_KERNELS=0`` in the environment turns all of them off, and ShuffleNet's channel shuffle
+(:mod:`finetune.training.compute.shuffle`) as well. A run records the choice in ``environment.json``. A resume
+refuses another choice, because the bits differ.
+"""
 
 import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,8 +23,15 @@ from torch.overrides import TorchFunctionMode
 from finetune.training.compute import attention
 from finetune.training.compute.depthwise import pair, suits, train_depthwise
 
+# Set to 0, it turns the replacements off.
+SWITCH = "FINETUNE_CPU_KERNELS"
 PLACES = {2, 3}
 MULTI_HEAD = inspect.signature(F.multi_head_attention_forward)
+
+
+def are_enabled() -> bool:
+    """Whether the environment leaves the replacements on."""
+    return os.environ.get(SWITCH) != "0"
 
 
 class CpuKernels(TorchFunctionMode):

@@ -22,6 +22,7 @@ from torch import nn
 from finetune.data.machine import cores
 from finetune.errors import UserError, printable, require_known
 from finetune.recipe.schema import TrainSection
+from finetune.training.compute import cpu_kernels
 from finetune.training.compute.cpu_kernels import CpuKernels
 from finetune.training.compute.shuffle import shuffles_keep_format
 
@@ -57,6 +58,7 @@ class Compute:
     memory_format: MemoryFormat = "channels_last"
     compile: bool = False
     deterministic: bool = False
+    cpu_kernels: bool = False
 
     def __post_init__(self) -> None:
         require_known("precision", self.precision, get_args(Precision))
@@ -64,7 +66,7 @@ class Compute:
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:
         """The context that forward passes of training run in."""
-        return _training(self.device, self.precision)
+        return _training(self)
 
     def exact(self) -> contextlib.AbstractContextManager[None]:
         """The context of all that is not training: fp32."""
@@ -82,12 +84,12 @@ class Compute:
 
 
 @contextlib.contextmanager
-def _training(device: torch.device, precision: Precision) -> Iterator[None]:
-    dtype = DTYPES[precision]
+def _training(compute: Compute) -> Iterator[None]:
+    dtype = DTYPES[compute.precision]
     with contextlib.ExitStack() as stack:
         if dtype is not None:
-            stack.enter_context(torch.autocast(device.type, dtype=dtype))
-        if device.type == "cpu":
+            stack.enter_context(torch.autocast(compute.device.type, dtype=dtype))
+        if compute.cpu_kernels:
             stack.enter_context(CpuKernels(half=dtype is torch.bfloat16))
             stack.enter_context(shuffles_keep_format())
         yield
@@ -187,7 +189,8 @@ def choose_compute(device: torch.device, train: TrainSection) -> Compute:
     if train.compile:
         require_compiler(device)
     layout = settle_memory_format(device.type) if train.memory_format == "auto" else train.memory_format
-    return Compute(device, precision, threads, why, layout, train.compile, train.deterministic)
+    kernels = device.type == "cpu" and cpu_kernels.are_enabled()
+    return Compute(device, precision, threads, why, layout, train.compile, train.deterministic, kernels)
 
 
 def settle_precision(

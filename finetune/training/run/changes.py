@@ -15,7 +15,7 @@ from finetune.training.setup.prepare import Setup
 log = logging.getLogger("finetune")
 
 # The entries of environment.json that must stay the same for bit-identical results.
-PINNED = ("threads", "device", "precision", "memory_format", "cpu_capability", "versions")
+PINNED = ("threads", "device", "precision", "memory_format", "cpu_capability", "cpu_kernels", "versions")
 # A change in one of these gives checkpoints other tensors: not even --force continues.
 NEVER = ("classes", "recipe model.backbone", "recipe train.ema")
 

@@ -37,6 +37,7 @@ def describe_environment(setup: Setup) -> dict[str, Any]:
         "memory_format": compute.memory_format,
         "compile": compute.compile,
         "threads": compute.threads,
+        "cpu_kernels": compute.cpu_kernels,
         "workers": setup.workers,
         "images": {name: len(split) for name, split in setup.source.splits.items()},
         "classes": list(setup.source.classes),
