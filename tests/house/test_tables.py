@@ -4,7 +4,8 @@ from typing import Any, get_args
 
 import pytest
 
-from finetune.recipe.schema import PhaseSection, Section, TrainSection
+from finetune.recipe.fields import Section
+from finetune.recipe.schema import PhaseSection, TrainSection
 from finetune.training.setup.plan import SOLVER
 from finetune.training.steps.optimizer import OPTIMIZERS
 from finetune.training.steps.schedule import SCHEDULES
