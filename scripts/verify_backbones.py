@@ -31,7 +31,7 @@ from finetune.model.freeze import Freeze
 from finetune.model.param_groups import GroupRules, param_groups
 from finetune.recipe.catalog import backbones
 from finetune.recipe.schema import ModelSection, TrainSection
-from finetune.training.compute.in_force import put_in_force
+from finetune.training.compute.in_force import apply_settings
 from finetune.training.compute.precision import Precision, choose_compute, place
 
 CLASSES = 7
@@ -134,7 +134,7 @@ def check_structure(network: Network) -> None:
 def check_training(network: Network, k: int, size: int, precision: Precision) -> nn.Module:
     """Train a copy with the first ``k`` layers frozen, computed as in `finetune train`; returns it."""
     compute = choose_compute(torch.device("cpu"), TrainSection(precision=precision))
-    put_in_force(compute)
+    apply_settings(compute)
     module = place(copy.deepcopy(network.module), compute.device, compute.memory_format)
     for each in module.modules():
         if isinstance(each, StochasticDepth):

@@ -146,9 +146,9 @@ class _Request:
             given = read_given(recipe, self.overrides)
             wanted = given.recipe
             if smoke:
-                from finetune.training.smoke import shortened
+                from finetune.training.smoke import smoke_recipe
 
-                wanted = shortened(wanted)
+                wanted = smoke_recipe(wanted)
             from finetune.training.fit import fit
             from finetune.training.run.resume import Continuation
 

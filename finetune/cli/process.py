@@ -7,7 +7,7 @@ library does not: who imports the package is left alone.
 import os
 from collections.abc import MutableMapping
 
-from finetune.training.compute.allocator import keep_freed_memory
+from finetune.training.compute.allocator import retain_freed_memory
 
 # How often a thread looks for work before it sleeps, some microseconds in all.
 SPINS = "1000"
@@ -16,7 +16,7 @@ SPINS = "1000"
 def settle_process() -> None:
     """Settle both, where the user has not."""
     settle_waiting(os.environ)
-    keep_freed_memory()
+    retain_freed_memory()
 
 
 def settle_waiting(environment: MutableMapping[str, str]) -> None:

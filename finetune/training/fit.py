@@ -12,7 +12,7 @@ from finetune.training.phase import train_phase
 from finetune.training.progress import Progress, Silent
 from finetune.training.run.directory import RunDir
 from finetune.training.run.environment import describe_environment
-from finetune.training.run.own_data import whereabouts
+from finetune.training.run.own_data import describe_place
 from finetune.training.run.position import Best
 from finetune.training.run.resume import (
     Continuation,
@@ -80,7 +80,7 @@ def fit(
         setup = prepare(recipe, own.source if own else load_data(recipe.data, recipe.seed), compute)
         warn_before_training(setup)
         environment = describe_environment(setup)
-        environment["data_source"] = whereabouts(own.place if own else recipe.data.source, run.path)
+        environment["data_source"] = describe_place(own.place if own else recipe.data.source, run.path)
 
         start = StartingPoint()
         if saved is not None and own is not None:

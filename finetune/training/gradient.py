@@ -2,7 +2,7 @@
 
 from finetune.model.freeze import Freeze
 from finetune.training.caching.prefix import FrozenPrefix
-from finetune.training.compute.allocator import keep_less
+from finetune.training.compute.allocator import return_large_blocks
 from finetune.training.compute.compiled import Compiled
 from finetune.training.session import Session
 from finetune.training.setup.plan import PhasePlan
@@ -36,7 +36,7 @@ class GradientSteps:
             self._stepper.suffix = prefix.suffix
             self.save_rarely = prefix.caches_train and train.checkpoint_every_steps is None
         elif compute.precision == "fp32":
-            keep_less()
+            return_large_blocks()
         if compute.compile:
             self._stepper.compiled = Compiled(self._stepper.forward, train.images_a_batch)
 

@@ -13,7 +13,7 @@ SMOKE_FOLDS = 3
 OF_THE_IMAGES = ("image_size", "resize", "resize_mode", "interpolation", "decode", "group_by")
 
 
-def shortened(recipe: Recipe) -> Recipe:
+def smoke_recipe(recipe: Recipe) -> Recipe:
     """``recipe`` on drawn images, with random weights, small batches, one epoch a phase; the rest as is.
 
     Where the recipe keeps images together in groups, by whatever, so are the drawn ones.

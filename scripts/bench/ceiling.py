@@ -16,19 +16,19 @@ from finetune.model.auxiliary import loss_and_logits
 from finetune.model.freeze import Freeze
 from finetune.model.layers.find import find_layers
 from finetune.recipe.schema import TrainSection
-from finetune.training.compute.allocator import keep_freed_memory, keep_less
-from finetune.training.compute.in_force import put_in_force
+from finetune.training.compute.allocator import retain_freed_memory, return_large_blocks
+from finetune.training.compute.in_force import apply_settings
 from finetune.training.compute.precision import choose_compute, pick_device, place
 
 
 def run(job: Job) -> None:
     """Make the steps of the job's epochs on one batch of noise; a step of loading is none."""
-    keep_freed_memory()
+    retain_freed_memory()
     torch.manual_seed(job.seed)
     compute = choose_compute(pick_device(None), TrainSection())
-    put_in_force(compute)
+    apply_settings(compute)
     if compute.precision == "fp32":
-        keep_less()
+        return_large_blocks()
     module, facts = begin(job)
     freeze = Freeze(module, find_layers(module, facts["head"]), facts["frozen"][job.work])
     freeze.apply()

@@ -23,12 +23,12 @@ def write_start(job: Job) -> dict[str, Any]:
     # Here, because a loop that only reads the file should not load what builds networks.
     from finetune.model.build import build
     from finetune.recipe.schema import DataSection, ModelSection
-    from finetune.training.setup.prepare import settle_preprocessing
+    from finetune.training.setup.prepare import resolve_preprocessing
 
     section = ModelSection(backbone=job.backbone, weights=job.weights)
     network = build(section, job.classes, seed=job.seed, image_size=job.image_size)
     data = DataSection(source=job.folder, image_size=job.image_size)
-    preprocessing = settle_preprocessing(data, network.input_spec)
+    preprocessing = resolve_preprocessing(data, network.input_spec)
     body = network.table.body
     frozen = {"everything": 0, "first k": len(body) // 2, "head": len(body)}
     facts = {

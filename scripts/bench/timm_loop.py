@@ -18,7 +18,7 @@ from bench.network import begin, counted
 from bench.plain_loop import LR, MOMENTUM
 from finetune.model.auxiliary import loss_and_logits
 from finetune.recipe.schema import TrainSection
-from finetune.training.compute.in_force import put_in_force
+from finetune.training.compute.in_force import apply_settings
 from finetune.training.compute.precision import DTYPES, choose_compute, pick_device
 
 
@@ -27,7 +27,7 @@ def run(job: Job) -> None:
     torch.manual_seed(job.seed)
     wanted = TrainSection() if job.mixed else TrainSection(precision="fp32")
     compute = choose_compute(pick_device(None), wanted)
-    put_in_force(compute)
+    apply_settings(compute)
     half = DTYPES[compute.precision]
     module, facts = begin(job)
     module.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

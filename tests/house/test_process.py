@@ -14,11 +14,11 @@ GLIBC = platform.libc_ver()[0] == "glibc"
 # Page faults of taking and giving back a block of 64 MB ten times; the first time is none of them.
 FAULTS = """
 import ctypes, resource
-from finetune.training.compute.allocator import keep_freed_memory, keep_less
+from finetune.training.compute.allocator import retain_freed_memory, return_large_blocks
 if {keep}:
-    print(keep_freed_memory())
+    print(retain_freed_memory())
 if {less}:
-    keep_less()
+    return_large_blocks()
 c = ctypes.CDLL(None)
 c.malloc.argtypes, c.malloc.restype, c.free.argtypes = [ctypes.c_size_t], ctypes.c_void_p, [ctypes.c_void_p]
 def use():

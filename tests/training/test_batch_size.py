@@ -18,7 +18,7 @@ from finetune.training.compute.batch_size import (
     COPIES_OF_WEIGHTS,
     PEAK,
     StepMemory,
-    settle_batch_size,
+    resolve_batch_size,
     step_memory,
     warn_of_little_memory,
 )
@@ -108,15 +108,15 @@ def test_auto_is_32_images_a_step_however_they_fit(network: Network, monkeypatch
     network.module.load_state_dict(before)
     for size in (32, 16, 4, 2):
         give(monkeypatch, taken.of(size))
-        settled = settle_batch_size(auto, network, IMAGE, compute())
+        settled = resolve_batch_size(auto, network, IMAGE, compute())
         assert (settled.batch_size, settled.accumulate) == (size, 3 * 32 // size)
     give(monkeypatch, None)
-    assert settle_batch_size(auto, network, IMAGE, compute()).batch_size == 32
+    assert resolve_batch_size(auto, network, IMAGE, compute()).batch_size == 32
     given = TrainSection(batch_size=7)
-    assert settle_batch_size(given, network, IMAGE, compute()) is given
+    assert resolve_batch_size(given, network, IMAGE, compute()) is given
     give(monkeypatch, taken.of(2) - 1)
     with pytest.raises(NoMemoryError, match=r"not even 2 images of 32 px.*data\.image_size"):
-        settle_batch_size(auto, network, IMAGE, compute())
+        resolve_batch_size(auto, network, IMAGE, compute())
     # Nothing of the network, and nothing random, has moved.
     assert all(torch.equal(value, before[name]) for name, value in network.module.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
@@ -127,8 +127,8 @@ def test_what_is_frozen_in_every_phase_takes_nothing(
 ) -> None:
     phases = (PhaseSection(freeze="backbone"), PhaseSection(freeze=8))
     give(monkeypatch, step_memory(network.module, IMAGE, compute()).of(4))
-    everything = settle_batch_size(TrainSection(batch_size="auto"), network, IMAGE, compute())
-    part = settle_batch_size(TrainSection(batch_size="auto", phases=phases), network, IMAGE, compute())
+    everything = resolve_batch_size(TrainSection(batch_size="auto"), network, IMAGE, compute())
+    part = resolve_batch_size(TrainSection(batch_size="auto", phases=phases), network, IMAGE, compute())
     assert (everything.batch_size, part.batch_size) == (4, 32)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from finetune.errors import CheckpointError
 from finetune.recipe.load import parse_recipe
-from finetune.training.run.check_position import refuse_misfit
+from finetune.training.run.check_position import refuse_impossible_position
 from finetune.training.run.position import LARGEST, Best, Position
 from finetune.training.setup.plan import PhasePlan, plan_phases
 from finetune.training.steps.loop import Totals
@@ -68,7 +68,7 @@ def test_every_position_of_a_run_is_taken(name: str) -> None:
     assert len(positions) > 2
     for position in positions:
         again = Position.from_dict(position.to_dict(), "state.json")
-        refuse_misfit(again, planned, patience, "state.json")
+        refuse_impossible_position(again, planned, patience, "state.json")
 
 
 # Each of these alone is wrong wherever a run stands.
@@ -91,7 +91,9 @@ def test_one_number_altered_is_refused(name: str, wrong: dict[str, Any]) -> None
     planned, patience = plans(*PHASES[name])
     for position in walk(planned, patience):
         with pytest.raises(CheckpointError, match=r"no state of a run of this recipe.*--overwrite"):
-            refuse_misfit(dataclasses.replace(position, **wrong), planned, patience, "state.json")
+            refuse_impossible_position(
+                dataclasses.replace(position, **wrong), planned, patience, "state.json"
+            )
 
 
 @pytest.mark.parametrize("name", ["phase", "epoch", "phase_epoch", "phase_step", "epoch_step", "global_step"])
@@ -102,7 +104,9 @@ def test_one_number_off_by_one_is_refused(name: str, by: int) -> None:
     for position in walk(planned, patience):
         other = dataclasses.replace(position, **{name: getattr(position, name) + by})
         with pytest.raises(CheckpointError):
-            refuse_misfit(Position.from_dict(other.to_dict(), "state.json"), planned, patience, "state.json")
+            refuse_impossible_position(
+                Position.from_dict(other.to_dict(), "state.json"), planned, patience, "state.json"
+            )
 
 
 @pytest.mark.parametrize("number", [10**30, LARGEST + 1, -1, 1.5, True, None])
@@ -122,17 +126,19 @@ def test_what_earlier_versions_carried_over_from_a_solved_phase_is_refused() -> 
     carried.begin_phase(1)
     for _ in range(4):
         with pytest.raises(CheckpointError, match="lost an epoch"):
-            refuse_misfit(carried, planned, None, "state.json")
+            refuse_impossible_position(carried, planned, None, "state.json")
         carried.made_step()
     # Nor once that epoch is over, with a line of its own.
     carried.begin_epoch()
     carried.epoch = carried.phase_epoch = carried.metrics_lines = 1
     carried.phase_step, carried.global_step, carried.best = 2, 3, Best(1, 0.5, 1.0)
     with pytest.raises(CheckpointError, match="lost an epoch"):
-        refuse_misfit(carried, planned, None, "state.json")
+        refuse_impossible_position(carried, planned, None, "state.json")
     # Nor at the end, which had no best where there was no other phase.
     with pytest.raises(CheckpointError, match="no best epoch"):
-        refuse_misfit(Position(phase_step=1, global_step=1, finished=True), plans(SOLVED)[0], None, "s")
+        refuse_impossible_position(
+            Position(phase_step=1, global_step=1, finished=True), plans(SOLVED)[0], None, "s"
+        )
 
 
 def test_by_force_the_counts_of_several_recipes_are_taken() -> None:
@@ -140,7 +146,9 @@ def test_by_force_the_counts_of_several_recipes_are_taken() -> None:
     position = walk(planned, None)[9]
     shorter, _ = plans("{epochs: 1}, {epochs: 1}")
     with pytest.raises(CheckpointError):
-        refuse_misfit(position, shorter, None, "state.json")
-    refuse_misfit(position, shorter, None, "state.json", exact=False)
+        refuse_impossible_position(position, shorter, None, "state.json")
+    refuse_impossible_position(position, shorter, None, "state.json", exact=False)
     with pytest.raises(CheckpointError, match="phase 3 of 2"):
-        refuse_misfit(dataclasses.replace(position, phase=2), shorter, None, "state.json", exact=False)
+        refuse_impossible_position(
+            dataclasses.replace(position, phase=2), shorter, None, "state.json", exact=False
+        )

@@ -218,7 +218,7 @@ def test_freed_memory_is_kept_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allocator, "_kept", True)
     monkeypatch.setattr(allocator, "_less", False)
     with in_force(choose_compute(CPU, TrainSection(precision="fp32"))):
-        allocator.keep_less()
+        allocator.return_large_blocks()
     assert calls == [
         (allocator.M_MMAP_THRESHOLD, allocator.RETURNED_FROM_IN_FP32),
         (allocator.M_MMAP_THRESHOLD, allocator.RETURNED_FROM),

@@ -16,7 +16,7 @@ from finetune.training.fit import fit
 from finetune.training.run.directory import RunDir
 from finetune.training.run.resume import Continuation
 from finetune.training.session import Session
-from finetune.training.steps.l2_sp import Hold
+from finetune.training.steps.l2_sp import StartPenalty
 from finetune.training.steps.optimizer import build_optimizer
 
 CPU = torch.device("cpu")
@@ -31,7 +31,7 @@ def trained(
     weight = nn.Parameter((start if begin is None else begin).clone())
     group = {"name": name, "params": [weight], "param_names": ["w"], "lr": lr, "weight_decay": weight_decay}
     optimizer = build_optimizer(kind, [group], momentum=momentum, device=CPU)
-    hold = Hold({"w": start}, alpha)
+    hold = StartPenalty({"w": start}, alpha)
     for _ in range(steps):
         optimizer.zero_grad()
         loss(weight).backward()

@@ -16,12 +16,12 @@ from finetune.training.compute import precision
 from finetune.training.compute.in_force import in_force
 from finetune.training.compute.precision import (
     choose_compute,
+    choose_memory_format,
+    choose_precision,
     cpu_units,
     flags_in,
     inference,
     place,
-    settle_memory_format,
-    settle_precision,
     tf32,
 )
 from finetune.training.run.saved import fill_in_choices, read_environment
@@ -40,7 +40,7 @@ CPU = torch.device("cpu")
     ],
 )
 def test_the_rule(machine: dict[str, Any], expected: str, says: str) -> None:
-    found, why = settle_precision(**machine)
+    found, why = choose_precision(**machine)
     assert found == expected
     assert says in why
 
@@ -92,7 +92,7 @@ def test_the_memory_format_is_that_of_the_weights(layout: Any) -> None:
     module = place(nn.Conv2d(4, 8, 3), CPU, layout)
     weight = module.get_parameter("weight")
     assert weight.is_contiguous(memory_format=precision.MEMORY_FORMATS[layout])
-    assert [settle_memory_format(kind) for kind in ("cpu", "cuda", "mps")] == [
+    assert [choose_memory_format(kind) for kind in ("cpu", "cuda", "mps")] == [
         "channels_last", "channels_last", "contiguous",
     ]  # fmt: skip
 

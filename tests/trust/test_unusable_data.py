@@ -10,7 +10,7 @@ import pytest
 
 from finetune.recipe.load import load_recipe
 from finetune.training.setup import prepare as setup
-from finetune.training.smoke import shortened
+from finetune.training.smoke import smoke_recipe
 
 
 @pytest.fixture
@@ -210,11 +210,11 @@ def test_what_says_how_a_source_is_read_can_be_tried(album: Path, recipe: Callab
     path = recipe(source=listed_with("partition", "0", "2")(album))
     wanted = load_recipe(path, ["data.split_column=none"])
     assert any("not used: 'partition'" in note for note in setup.load_data(wanted.data, 0).notes)
-    tried = shortened(wanted)
+    tried = smoke_recipe(wanted)
     assert set(setup.load_data(tried.data, 0).splits) == {"train", "val", "test"}
     wanted = load_recipe(recipe(source=sites(album)), ["data.layout=classes"])
     assert setup.load_data(wanted.data, 0).classes == ("north", "south")
-    tried = shortened(wanted)
+    tried = smoke_recipe(wanted)
     assert set(setup.load_data(tried.data, 0).splits) == {"train", "val", "test"}
 
 

@@ -29,7 +29,7 @@ from finetune.strategy.advice.gain import paired_gain
 from finetune.strategy.advice.progress import OnStage
 from finetune.strategy.advice.sample import learnable, stratified_sample
 from finetune.strategy.probing.frozen_features import FeatureRows, features_of
-from finetune.training.setup.prepare import Setup, settle_preprocessing, with_preprocessing
+from finetune.training.setup.prepare import Setup, resolve_preprocessing, with_preprocessing
 
 # An image is long if its longer side is this many times its shorter one: 3 to 2 is, 4 to 3 is not.
 LONG = 1.45
@@ -87,7 +87,7 @@ def with_shape(recipe: Recipe, shapes: Shapes | None) -> Recipe:
 
 def _in_way(recipe: Recipe, setup: Setup, way: ResizeMode) -> Setup:
     data = recipe.data.model_copy(update={"resize_mode": way})
-    preprocessing = settle_preprocessing(data, setup.network.input_spec)
+    preprocessing = resolve_preprocessing(data, setup.network.input_spec)
     return dataclasses.replace(
         setup,
         recipe=with_preprocessing(setup.recipe, preprocessing),

@@ -27,7 +27,7 @@ from finetune.training.compute.precision import choose_compute, pick_device
 from finetune.training.describe import describe_run
 from finetune.training.run.directory import RunDir
 from finetune.training.run.environment import describe_environment
-from finetune.training.run.own_data import own_data, read_record, whereabouts
+from finetune.training.run.own_data import describe_place, own_data, read_record
 from finetune.training.run.position import Best
 from finetune.training.session import EpochClock, Session
 from finetune.training.setup.prepare import Setup, load_data, prepare
@@ -157,7 +157,7 @@ def _save(depth: Depth, run: RunDir, command: str) -> tuple[Best, Metrics | None
     assert winner.head is not None
     set_head(_head(setup), winner.head)
     environment = describe_environment(setup) | {
-        "data_source": whereabouts(setup.recipe.data.source, run.path),
+        "data_source": describe_place(setup.recipe.data.source, run.path),
         "probe": {"layer": depth.layer, "classifier": winner.name, "setting": winner.setting},
     }
     described = f"# {command}: {winner.name}{f' ({winner.setting})' if winner.setting else ''}, "

@@ -25,7 +25,7 @@ SETTLED_BY = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_M
 _kept = _less = False
 
 
-def keep_freed_memory() -> bool:
+def retain_freed_memory() -> bool:
     """Have freed memory kept for the next step, unless the user has settled that; returns whether it is.
 
     For a process as a whole, and so for who owns it to call.
@@ -36,7 +36,7 @@ def keep_freed_memory() -> bool:
     return _kept
 
 
-def keep_less() -> None:
+def return_large_blocks() -> None:
     """Where freed memory is kept, give the largest blocks back all the same: for training in fp32."""
     global _less
     if _kept:
@@ -44,8 +44,8 @@ def keep_less() -> None:
 
 
 @contextlib.contextmanager
-def put_back() -> Iterator[None]:
-    """Afterwards as much is kept as before, whatever :func:`keep_less` was called for within."""
+def restored_afterwards() -> Iterator[None]:
+    """Afterwards as much is kept as before, whatever :func:`return_large_blocks` was called for within."""
     global _less
     before = _less
     try:

@@ -65,7 +65,7 @@ class StepMemory:
         return batch_size
 
 
-def settle_batch_size(
+def resolve_batch_size(
     train: TrainSection,
     network: Network,
     image: tuple[int, int, int],

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import torch
 
-from finetune.training.compute.allocator import put_back
+from finetune.training.compute.allocator import restored_afterwards
 from finetune.training.compute.precision import Compute, allow_tf32, tf32
 
 # Without it cuBLAS is not deterministic, and torch refuses to use it where that is asked for.
@@ -27,7 +27,7 @@ def in_force(compute: Compute) -> Iterator[None]:
     """
     cuda = compute.device.type == "cuda"
     with contextlib.ExitStack() as stack:
-        stack.enter_context(put_back())
+        stack.enter_context(restored_afterwards())
         stack.enter_context(torch.random.fork_rng(list(range(torch.cuda.device_count())) if cuda else []))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
@@ -35,11 +35,11 @@ def in_force(compute: Compute) -> Iterator[None]:
             stack.enter_context(torch.device("cpu"))
         stack.enter_context(tf32(compute.precision != "fp32"))
         stack.enter_context(_settings())
-        put_in_force(compute)
+        apply_settings(compute)
         yield
 
 
-def put_in_force(compute: Compute) -> None:
+def apply_settings(compute: Compute) -> None:
     """For good: as a process of its own, which does nothing else, may have it.
 
     Under half precision what is left in fp32 is computed in TF32 on CUDA, whose bits do not vary from run to
@@ -57,7 +57,7 @@ def put_in_force(compute: Compute) -> None:
 
 @contextlib.contextmanager
 def _settings() -> Iterator[None]:
-    """Afterwards, what :func:`put_in_force` sets is what it was."""
+    """Afterwards, what :func:`apply_settings` sets is what it was."""
     threads, dtype, workspace = torch.get_num_threads(), torch.get_default_dtype(), os.environ.get(WORKSPACE)
     deterministic = torch.are_deterministic_algorithms_enabled()
     only_warns = torch.is_deterministic_algorithms_warn_only_enabled()

@@ -129,11 +129,11 @@ def allow_tf32(on: bool) -> None:
 
 
 def place(module: nn.Module, device: torch.device, memory_format: MemoryFormat | None = None) -> nn.Module:
-    """Move ``module`` to ``device`` in a memory format, None: that of :func:`settle_memory_format`.
+    """Move ``module`` to ``device`` in a memory format, None: that of :func:`choose_memory_format`.
 
     Its inputs follow by themselves.
     """
-    layout = MEMORY_FORMATS[memory_format or settle_memory_format(device.type)]
+    layout = MEMORY_FORMATS[memory_format or choose_memory_format(device.type)]
     return module.to(device=device, memory_format=layout)  # type: ignore[call-overload,no-any-return]
 
 
@@ -179,7 +179,7 @@ def choose_compute(device: torch.device, train: TrainSection) -> Compute:
     if train.precision != "auto":
         precision, why = train.precision, "as the recipe says"
     else:
-        precision, why = settle_precision(
+        precision, why = choose_precision(
             device.type,
             units=cpu_units() if device.type == "cpu" else (),
             cuda_bf16=device.type == "cuda" and computes_bf16(device),
@@ -188,12 +188,12 @@ def choose_compute(device: torch.device, train: TrainSection) -> Compute:
         raise UserError("train.precision: fp16 needs a GPU. On the CPU write fp32 or bf16.")
     if train.compile:
         require_compiler(device)
-    layout = settle_memory_format(device.type) if train.memory_format == "auto" else train.memory_format
+    layout = choose_memory_format(device.type) if train.memory_format == "auto" else train.memory_format
     kernels = device.type == "cpu" and cpu_kernels.are_enabled()
     return Compute(device, precision, threads, why, layout, train.compile, train.deterministic, kernels)
 
 
-def settle_precision(
+def choose_precision(
     device_type: str, *, units: tuple[str, ...] = (), cuda_bf16: bool = False
 ) -> tuple[Precision, str]:
     """What ``precision: auto`` is, and why.
@@ -213,7 +213,7 @@ def settle_precision(
     return "fp32", "auto: this CPU has no bf16"
 
 
-def settle_memory_format(device_type: str) -> MemoryFormat:
+def choose_memory_format(device_type: str) -> MemoryFormat:
     """What ``memory_format: auto`` is: channels-last on the CPU and on CUDA.
 
     No network measured was slower in it, and depthwise convolutions are far faster.

@@ -11,7 +11,7 @@ from finetune.training.run.position import Position
 from finetune.training.setup.plan import SOLVER, PhasePlan
 
 
-def refuse_misfit(
+def refuse_impossible_position(
     position: Position, plans: Sequence[PhasePlan], patience: int | None, where: str, *, exact: bool = True
 ) -> None:
     """Refuse to go on from a position that these phases do not lead to.

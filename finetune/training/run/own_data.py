@@ -52,7 +52,7 @@ def read_undivided(data: DataSection, place: str | None = None, *, groups: bool 
     return assign_groups(source, place, data.group_by) if groups and data.group_by is not None else source
 
 
-def whereabouts(place: str, run: Path) -> dict[str, str] | None:
+def describe_place(place: str, run: Path) -> dict[str, str] | None:
     """Where a run's images lie: the path, and the path as seen from the run. None for a known set."""
     if not is_path(place):
         return None

@@ -8,7 +8,7 @@ from typing import Any
 from finetune.checkpoint.storage import STATE
 from finetune.recipe.schema import Recipe
 from finetune.training.run.changes import Changes, find_changes, refuse_changes, refuse_finished
-from finetune.training.run.check_position import refuse_misfit
+from finetune.training.run.check_position import refuse_impossible_position
 from finetune.training.run.extend import (
     EXTENDED,
     FORCED,
@@ -86,7 +86,7 @@ def find_starting_point(
     position, begun = saved.read_position(), saved.recipe_on(setup.recipe, own)
     before = plan_phases(begun.train, setup.loader.batches_per_epoch)
     where, patience = str(saved.checkpoint / STATE), begun.train.early_stopping
-    refuse_misfit(position, before, patience, where, exact=False)
+    refuse_impossible_position(position, before, patience, where, exact=False)
     changes = find_changes(begun, setup, saved.environment, environment, own)
     extensions = read_extensions(saved.environment, len(begun.train.phases), str(run.path / ENVIRONMENT))
     extension_begun = is_begun(position, extensions, planned_phases(setup, extensions))
@@ -109,7 +109,7 @@ def find_starting_point(
     if changed:
         position.frozen = None  # the phase may freeze other layers now
     exact = not (changed or saved.environment.get(FORCED))
-    refuse_misfit(position, planned_phases(setup, extensions), patience, where, exact=exact)
+    refuse_impossible_position(position, planned_phases(setup, extensions), patience, where, exact=exact)
     return StartingPoint(position, changed, extensions)
 
 

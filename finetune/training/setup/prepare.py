@@ -27,7 +27,7 @@ from finetune.image.transforms import TrainTransform
 from finetune.model.build import Network, build
 from finetune.model.start import starting_weights
 from finetune.recipe.schema import DataSection, Recipe, TrainSection
-from finetune.training.compute.batch_size import settle_batch_size
+from finetune.training.compute.batch_size import resolve_batch_size
 from finetune.training.compute.precision import Compute, place
 from finetune.training.steps.ema import moving_average
 
@@ -130,10 +130,10 @@ def prepare(recipe: Recipe, source: Source, compute: Compute) -> Setup:
         image_size=None if data.image_size == "auto" else data.image_size,
         classes=source.classes,
     )
-    preprocessing = settle_preprocessing(data, network.input_spec, "bands" if own_bands else "colours")
+    preprocessing = resolve_preprocessing(data, network.input_spec, "bands" if own_bands else "colours")
     place(network.module, compute.device, compute.memory_format)
     image = (preprocessing.channels, preprocessing.image_size, preprocessing.image_size)
-    train = settle_batch_size(recipe.train, network, image, compute, recipe.model.batchnorm)
+    train = resolve_batch_size(recipe.train, network, image, compute, recipe.model.batchnorm)
     recipe = recipe.model_copy(update={"train": train})
     workers = default_workers() if data.workers == "auto" else data.workers
     augment = train.augment
@@ -158,7 +158,7 @@ def prepare(recipe: Recipe, source: Source, compute: Compute) -> Setup:
     )
 
 
-def settle_preprocessing(data: DataSection, spec: Preprocessing, reads: Reads = "colours") -> Preprocessing:
+def resolve_preprocessing(data: DataSection, spec: Preprocessing, reads: Reads = "colours") -> Preprocessing:
     """The evaluation transform: the weights' own, where the recipe says nothing else.
 
     Another ``image_size`` keeps the weights' own proportion between resize and crop. Under ``pad`` nothing is

@@ -6,7 +6,7 @@ from finetune.model.freeze import Freeze, resolve_freeze
 from finetune.model.param_groups import GroupRules, param_groups
 from finetune.training.setup.plan import PhasePlan
 from finetune.training.setup.prepare import Setup
-from finetune.training.steps.l2_sp import Hold
+from finetune.training.steps.l2_sp import StartPenalty
 from finetune.training.steps.loop import Stepper
 from finetune.training.steps.optimizer import build_optimizer
 from finetune.training.steps.schedule import Rates
@@ -63,5 +63,5 @@ def make_stepper(
         accumulate=train.accumulate,
         grad_clip_norm=train.grad_clip_norm,
         ema=setup.ema,
-        hold=None if train.l2_sp is None else Hold(setup.start, train.l2_sp.alpha),
+        start_penalty=None if train.l2_sp is None else StartPenalty(setup.start, train.l2_sp.alpha),
     )

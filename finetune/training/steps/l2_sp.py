@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 
-class Hold:
+class StartPenalty:
     """The pull toward the starting weights.
 
     Args:

@@ -17,7 +17,7 @@ from finetune.training.compute.compiled import Compiled
 from finetune.training.compute.memory import largest_that_fits
 from finetune.training.compute.precision import Compute
 from finetune.training.steps.diagnosis import first_non_finite
-from finetune.training.steps.l2_sp import Hold
+from finetune.training.steps.l2_sp import StartPenalty
 from finetune.training.steps.schedule import Rates
 
 NAMED_IMAGES = 8
@@ -61,7 +61,7 @@ class Stepper:
     accumulate: int = 1
     grad_clip_norm: float | None = None
     ema: AveragedModel | None = None
-    hold: Hold | None = None
+    start_penalty: StartPenalty | None = None
     suffix: nn.Module | None = None
     compiled: Compiled | None = None
 
@@ -147,7 +147,7 @@ class Stepper:
         """
         if self.scaler.is_enabled():
             # The scaler looks for overflows itself: under fp16 they are expected, and skipped.
-            if self.grad_clip_norm is None and self.hold is None:
+            if self.grad_clip_norm is None and self.start_penalty is None:
                 return
             self.scaler.unscale_(self.optimizer)
         trained = [p for g in self.optimizer.param_groups for p in g["params"]]
@@ -157,8 +157,8 @@ class Stepper:
         if self.grad_clip_norm is not None:
             nn.utils.clip_grads_with_norm_(trained, self.grad_clip_norm, norm)
         # Where the scaler found an overflow it makes no step, and then nothing is pulled either.
-        if self.hold is not None and bool(norm.isfinite()):
-            self.hold.pull(self.optimizer)
+        if self.start_penalty is not None and bool(norm.isfinite()):
+            self.start_penalty.pull(self.optimizer)
 
     def _too_large(self, group: list[Batch], reason: str, global_step: int) -> NoMemoryError:
         """What to do about a step that did not fit, after trying whole steps on fewer of its images."""
