@@ -1,8 +1,9 @@
-"""A network without its last layers: cut where one tensor crosses, pooled, with room for a new head.
+"""Cuts the last layers off a network: everything before the cut, then pooling and a new head.
 
-The cut network is rebuilt from its forward graph (:mod:`torch.fx`), with the modules and the parameter names
-of the whole one. A graph is of one mode; the network is traced in train and in eval mode, and must be the
-same in both up to the cut, apart from what modules do by themselves (BatchNorm, dropout, stochastic depth).
+The network is rebuilt from its forward graph (:mod:`torch.fx`), with the modules and parameter names of the
+whole network. A traced graph is valid for one mode. So the network is traced in train and in eval mode, and
+both graphs must be equal up to the cut. Modules that depend on the mode themselves (BatchNorm, dropout,
+stochastic depth) are allowed.
 """
 
 import contextlib
@@ -24,19 +25,19 @@ from finetune.recipe.limits import is_whole
 KEY = "model.head.at"
 _HEAD_NAMES = ("head", "new_head")
 _POOL = "_pool"
-# Of what comes out of a cut: numbers that a head may take, and axes behind the batch's.
+# Bounds for the output of a cut: features per image, and axes after the batch axis.
 FEATURES = (1, 1 << 26)
 AXES = (1, 3)
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Where a network is cut, and what is left there.
+    """A place to cut a network, and the shape of the output there.
 
     Attributes:
-        at: name of the first layer that goes.
-        pool: the axes that are averaged over, the batch's being 0; none where the value is a vector.
-        in_features: length of the vector that the new head gets.
+        at: name of the first layer that is removed.
+        pool: axes to average over, where 0 is the batch axis; empty if the output is a vector.
+        in_features: length of the vector that the new head takes.
     """
 
     at: str
@@ -44,15 +45,15 @@ class Cut:
     in_features: int
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Convert to JSON types."""
         return {"at": self.at, "pool": list(self.pool), "in_features": self.in_features}
 
     @classmethod
     def from_dict(cls, entries: Mapping[str, Any]) -> Self:
-        """Read :meth:`to_dict` back.
+        """Read the result of :meth:`to_dict`.
 
         Raises:
-            TypeError, KeyError: it is something else.
+            TypeError, KeyError: an entry is missing or has the wrong type.
         """
         at, pool, features = entries["at"], tuple(entries["pool"]), entries["in_features"]
         if (
@@ -67,22 +68,25 @@ class Cut:
 def plan_cut(
     module: nn.Module, table: LayerTable, at: int | str, image_size: int, in_channels: int = 3
 ) -> Cut:
-    """Settle where to cut, for images ``(in_channels, image_size, image_size)``.
+    """Resolve a cut for images ``(in_channels, image_size, image_size)``.
+
+    A map ``(C, H, W)`` or ``(H, W, C)`` is averaged over its places, tokens ``(T, C)`` over the tokens. A
+    vector stays a vector (VGG at ``classifier.0``: all 25,088 numbers).
 
     Args:
-        table: the whole network's.
-        at: number or name of a layer of the body, not the first.
-
-    A map ``(C, H, W)`` or ``(H, W, C)`` is averaged over its places and tokens ``(T, C)`` over their number;
-    a vector stays as it is (of VGG at ``classifier.0``: all 25,088 numbers).
+        module: the whole network.
+        table: its layers.
+        at: number or name of the first layer to remove. The first layer of the body must stay.
+        image_size: side of the images in pixels.
+        in_channels: channels of the images.
 
     Raises:
-        UserError: it names no layer that the network can be cut at, or the network has no graph to cut.
+        UserError: the network cannot be cut there, or cannot be traced.
     """
     if table.body[0].cut is None:
         raise UserError(
-            f"{KEY}: {type(module).__name__} cannot be traced, so it cannot be cut. Leave `at` out: the last "
-            f"layer is replaced."
+            f"{KEY}: {type(module).__name__} cannot be traced, so it cannot be cut. Remove `at` to "
+            f"replace the last layer."
         )
     number = _resolve(at, table)
     name = table.body[number - 1].name
@@ -90,7 +94,7 @@ def plan_cut(
         [(pool, in_features)] = plan_pools(module, table, [number - 1], image_size, in_channels)
     except UserError as error:
         raise UserError(
-            f"{KEY}: what reaches {name} is {error}. Cut elsewhere, or change data.image_size."
+            f"{KEY}: the input of {name} is {error}. Cut elsewhere, or change data.image_size."
         ) from None
     return Cut(name, pool, in_features)
 
@@ -98,10 +102,10 @@ def plan_cut(
 def plan_pools(
     module: nn.Module, table: LayerTable, ks: Sequence[int], image_size: int, in_channels: int = 3
 ) -> list[tuple[tuple[int, ...], int]]:
-    """How what leaves each of the layers ``ks`` becomes a vector: the axes to average over, and its length.
+    """Choose, for the output of each layer in ``ks``, the axes to average over; with the vector's length.
 
     Raises:
-        UserError: axes that cannot be told apart; the message says so of the shape, as the end of a sentence.
+        UserError: channels and places cannot be told apart. The message begins with the shape.
     """
     at_size = with_output_shapes(module, table, image_size, in_channels)
 
@@ -125,9 +129,9 @@ def _pool(
     if len(shape) == 3:
         other: tuple[int, ...] = shape
         if shape[0] == shape[1] == shape[2] and (larger := at_twice_the_size()) is not None:
-            # A cube: in larger images only the channels stay as many.
+            # A cube: with larger images, only the number of channels stays the same.
             other = larger.body[k - 1].output_shape or shape
-        # Images are square, so the axis of another length is that of the channels.
+        # Images are square, so the axis of another length is the channel axis.
         if other[1] == other[2] != other[0]:
             return (2, 3), shape[0]
         if other[0] == other[1] != other[2]:
@@ -137,7 +141,7 @@ def _pool(
 
 
 def table_before(table: LayerTable, cut: Cut) -> LayerTable:
-    """The whole network's table, with the layers after the cut counted as part of the head."""
+    """Count the layers after a cut as part of the head, in the table of the whole network."""
     number = _resolve(cut.at, table)
     gone = table.layers[number - 1 :]
     head = replace(
@@ -151,18 +155,18 @@ def table_before(table: LayerTable, cut: Cut) -> LayerTable:
 
 
 def truncate(module: nn.Module, table: LayerTable, cut: Cut) -> tuple[nn.Module, str]:
-    """The network up to ``cut``, pooled, with a linear layer at the path that is returned.
+    """Return the network up to ``cut`` with pooling and a linear layer, and the linear layer's path.
 
-    The parameters are the module's own, not copies.
+    The parameters are shared with ``module``.
 
     Raises:
-        UserError: before the cut the network does something else in training than in evaluation.
+        UserError: before the cut, training and evaluation compute different operations.
     """
     number = _resolve(cut.at, table)
     name = table.body[number - 2].cut
     graph = trace(module)
     last = next(node for node in graph.nodes if node.name == name)
-    _refuse_modes(module, graph, last, cut.at)
+    _check_modes(module, graph, last, cut.at)
     output = next(node for node in graph.nodes if node.op == "output")
     head = next(each for each in _HEAD_NAMES if not _in_use(graph, last, each))
     root = _Root(module)
@@ -180,7 +184,14 @@ def truncate(module: nn.Module, table: LayerTable, cut: Cut) -> tuple[nn.Module,
 
 
 def truncated_table(module: nn.Module, table: LayerTable, cut: Cut, head_path: str) -> LayerTable:
-    """The layers of what :func:`truncate` made of a network of this ``table``, once its head is in place."""
+    """Return the layers of a network that :func:`truncate` cut, with its new head.
+
+    Args:
+        module: the cut network.
+        table: the layers of the whole network.
+        cut: the place of the cut.
+        head_path: path of the new head.
+    """
     number = _resolve(cut.at, table)
     parameters = dict(module.named_parameters())
     names = tuple(name for name in parameters if name.startswith(f"{head_path}."))
@@ -194,7 +205,7 @@ def truncated_table(module: nn.Module, table: LayerTable, cut: Cut, head_path: s
         if path in there and first < number
     }
     spans |= dict.fromkeys(modules, (number, number)) | {"": (1, number)}
-    # What works on both sides of the cut is now in one layer, or in fewer.
+    # A module that worked on both sides of the cut now works in fewer layers.
     body = tuple(
         replace(layer, modules=tuple(p for p, span in spans.items() if p and span == (layer.number,) * 2))
         for layer in table.body[: number - 1]
@@ -203,19 +214,19 @@ def truncated_table(module: nn.Module, table: LayerTable, cut: Cut, head_path: s
 
 
 class Pool(nn.Module):
-    """The average over some axes; none: the value as it is."""
+    """Averages over some axes. Without axes, returns its input."""
 
     def __init__(self, axes: tuple[int, ...]) -> None:
         super().__init__()
         self.axes = axes
 
     def forward(self, features: Tensor) -> Tensor:
-        """One vector an image."""
+        """Return one vector per image."""
         return features.mean(self.axes) if self.axes else features
 
 
 class _Root(nn.Module):
-    """All of a network's modules, parameters and buffers under their names, to add to without changing it."""
+    """Contains a network's modules, parameters and buffers by name. Additions do not change the network."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -230,15 +241,15 @@ class _Root(nn.Module):
 def _resolve(at: int | str, table: LayerTable) -> int:
     numbers = {layer.name: layer.number for layer in table.body}
     if at in (table.head.number, table.head.name):
-        raise UserError(f"{KEY}: {at} is the head, which is replaced in any case. Leave `at` out.")
+        raise UserError(f"{KEY}: {at} is the head, which is always replaced. Remove `at`.")
     number = numbers.get(at) if isinstance(at, str) else at
     if number is None or number > len(table.body):
         hint = suggest(at, numbers) if isinstance(at, str) else ""
         raise UserError(
-            f"{KEY}: {at!r} is none of the {len(table.body)} layers of the body (`finetune layers`).{hint}"
+            f"{KEY}: {at!r} is not one of the {len(table.body)} layers of the body (`finetune layers`).{hint}"
         )
     if number < 2:
-        raise UserError(f"{KEY}: {at!r} is the first layer, so nothing would be left of the backbone.")
+        raise UserError(f"{KEY}: {at!r} is the first layer, so no layer of the backbone would be left.")
     return number
 
 
@@ -254,7 +265,7 @@ def _up_to(graph: fx.Graph, last: fx.Node) -> list[fx.Node]:
     return nodes[: nodes.index(last) + 1]
 
 
-def _refuse_modes(module: nn.Module, graph: fx.Graph, last: fx.Node, at: str) -> None:
+def _check_modes(module: nn.Module, graph: fx.Graph, last: fx.Node, at: str) -> None:
     with preserve_modes(module):
         module.train()
         try:
@@ -264,6 +275,6 @@ def _refuse_modes(module: nn.Module, graph: fx.Graph, last: fx.Node, at: str) ->
     for ours, theirs in zip(_up_to(graph, last), other.nodes, strict=False):
         if call_of(ours) != call_of(theirs):
             raise UserError(
-                f"{KEY}: before {at} the network does something in training that it does not in evaluation "
-                f"({theirs.format_node()}), so it cannot be cut there."
+                f"{KEY}: the network cannot be cut at {at}. Before it, training and evaluation compute "
+                f"different operations ({theirs.format_node()})."
             )

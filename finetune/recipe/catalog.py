@@ -1,7 +1,7 @@
-"""The names a recipe may use for backbones and known data sets, and what is known of each backbone.
+"""Names of backbones and known data sets, and the facts about each backbone.
 
-The table is generated from torchvision's own metadata by ``scripts/backbones-table`` and read from
-``backbones.json``, so that an unknown name is answered without importing torch.
+``scripts/backbones-table`` generates ``backbones.json`` from torchvision's metadata. Reading the table does
+not import torch, so an unknown name is reported at once.
 """
 
 import json
@@ -15,11 +15,11 @@ from typing import Any
 from finetune.errors import UserError
 
 KNOWN_SETS: tuple[str, ...] = ("digits", "hotdog")
-# A set too, of drawn images, which shows that a recipe runs (`--smoke`) and which nobody is offered.
+# A set of drawn images for `--smoke`, which checks that a recipe runs. No message lists it.
 DRAWN = "drawn"
 
-# The source network where none is named, in every command and in the starter recipe. Its weights come as a
-# Python package: whether there is a network, and what it fetched before, has no say in what is trained.
+# The default backbone of every command and of the starter recipe. Its weights come as a Python package, so
+# the result does not depend on a network connection or on earlier downloads.
 DEFAULT_BACKBONE = "efficientnet_lite0"
 
 TABLE = Path(__file__).with_name("backbones.json")
@@ -29,9 +29,12 @@ TABLE = Path(__file__).with_name("backbones.json")
 class WeightsInfo:
     """One set of pretrained weights.
 
-    ``top1`` and ``top5`` are fractions on ImageNet-1K (None: not published), ``gflops`` is the cost of one
-    image of ``image_size`` pixels, ``resize`` the size before the centre crop, ``megabytes`` the size of
-    the file. ``default`` marks the set that ``weights: default`` stands for.
+    Attributes:
+        top1, top5: accuracy on ImageNet-1K as a fraction; None: not published.
+        gflops: cost of one image of ``image_size`` pixels.
+        megabytes: size of the file.
+        image_size, resize: side of the images in pixels, after and before the centre crop.
+        default: whether ``weights: default`` means this set.
     """
 
     name: str
@@ -48,9 +51,10 @@ class WeightsInfo:
 class BackboneInfo:
     """One backbone.
 
-    ``parameters`` counts all of them with the source's 1000 classes, ``depth`` the layers that
-    ``finetune layers`` numbers before the head; ``gflops``, ``image_size`` and ``resize`` are those of the
-    default weights.
+    Attributes:
+        parameters: number of parameters with the source's 1000 classes.
+        depth: number of layers before the head, as ``finetune layers`` counts them.
+        gflops, image_size, resize: those of the default weights.
     """
 
     name: str
@@ -64,7 +68,7 @@ class BackboneInfo:
 
     @property
     def default_weights(self) -> WeightsInfo:
-        """What ``weights: default`` stands for."""
+        """The set that ``weights: default`` means."""
         return next(weights for weights in self.weights if weights.default)
 
     @classmethod
@@ -86,7 +90,7 @@ class BackboneInfo:
 
 @cache
 def backbones() -> dict[str, BackboneInfo]:
-    """All backbones by name, in alphabetical order. Read-only: the same object is handed to everyone."""
+    """All listed backbones by name, in alphabetical order. Callers share this object: do not change it."""
     table = json.loads(TABLE.read_text(encoding="utf-8"))
     return {name: BackboneInfo.from_dict(name, value) for name, value in table.items()}
 
@@ -127,7 +131,7 @@ def backbone(name: str) -> BackboneInfo:
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """``" Did you mean 'x'?"`` for the known word nearest to this one, or ``""`` where none is near."""
+    """Return ``" Did you mean 'x'?"`` for the known word most similar to this one, or ``""``."""
     by_folded = {_fold(each): each for each in known}
     near = get_close_matches(_fold(word), by_folded, n=1, cutoff=0.6)
     return f" Did you mean {by_folded[near[0]]!r}?" if near else ""

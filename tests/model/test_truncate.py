@@ -59,7 +59,7 @@ def test_every_cut_of_every_family(small: Callable[..., nn.Module], family: str)
         table = find_layers(network)
         before = dict(network.named_parameters())
         if family in ("swin", "densenet") and at > 2:  # dropout by function
-            with pytest.raises(UserError, match="something in training"):
+            with pytest.raises(UserError, match="training and evaluation compute different"):
                 cut_off(network, at)
             continue
         short, head, cut = cut_off(network, at)
@@ -150,7 +150,7 @@ def test_vgg_without_its_hidden_layers() -> None:
     [
         (10, "10 is the head"),
         ("fc", "fc is the head"),
-        (11, "11 is none of the 9 layers"),
+        (11, "11 is not one of the 9 layers"),
         ("layer4.2", "Did you mean 'layer4.1'"),
         ("conv1", "is the first layer"),
     ],
@@ -163,7 +163,7 @@ def test_where_it_cannot_be_cut(at: int | str, message: str) -> None:
 def test_dropout_by_function_is_refused(small: Callable[..., nn.Module]) -> None:
     network = small("densenet")
     table = find_layers(network)
-    with pytest.raises(UserError, match="something in training"):
+    with pytest.raises(UserError, match="training and evaluation compute different"):
         truncate(network, table, plan_cut(network, table, len(table.body), SIZE))
 
 

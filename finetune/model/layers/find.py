@@ -1,18 +1,18 @@
-"""What a layer is: where the forward graph can be cut, found by symbolic tracing.
+"""Finds the layers of a network: the segments between points where its forward graph can be cut.
 
-A *layer* is the stretch between two points of the forward graph, in execution order, that only one tensor
-crosses. Freezing, ``finetune layers``, layer-wise rates, probing and caching stand on this definition:
+A *layer* is the segment between two points of the forward graph, in execution order, that only one tensor
+crosses. Freezing, ``finetune layers``, layer-wise rates, probing and caching use this definition:
 
 - The graph is traced in eval mode with :mod:`torch.fx` (Reed et al. 2022), down to the modules that compute
-  something themselves. A point is a cut where exactly one value that was computed from the image is still
-  needed, and that value is a tensor. Fetching a parameter does not count.
-- A stretch without a convolution, linear map or attention (a norm, activation, pooling, dropout or reshaping;
-  adding or concatenating a bare parameter) joins the layer before it; at the very start, the first layer.
-- Neighbouring stretches that are steps of one module's own forward, such as the attention and the MLP of a
-  transformer block, are one layer.
-- A parameter belongs to the layer that first uses it.
-- The head is the last linear map or convolution and what follows, together with every parameter that the
-  eval-mode graph does not reach (auxiliary classifiers).
+  something themselves. A point is a cut if exactly one value computed from the image is still needed there,
+  and this value is a tensor. Parameters do not count.
+- A segment without a convolution, linear layer or attention (a norm, activation, pooling, dropout or
+  reshaping; adding or concatenating a bare parameter) joins the layer before it or, at the start, the first.
+- Neighbouring segments that are steps of one module's forward, such as the attention and the MLP of a
+  transformer block, form one layer.
+- A parameter belongs to the first layer that uses it.
+- The head is the last linear layer or convolution and everything after it. Parameters outside the eval-mode
+  graph (auxiliary classifiers) belong to it too.
 """
 
 from collections.abc import Sequence
@@ -26,16 +26,16 @@ from finetune.model.layers.table import Layer, LayerTable
 
 
 def find_layers(module: nn.Module, head_path: str | None = None) -> LayerTable:
-    """The layers of a network, by the definition at the top of this module.
+    """Find the layers of a network, by the definition above.
 
     Args:
-        module: any network of one image input; the meta device will do. It is left unchanged.
-        head_path: the module that the head begins with, where that is known (a new head may begin with
-            dropout, which would otherwise join the body); None: the last linear map or convolution.
+        module: any network with one image as input, on any device. It does not change.
+        head_path: the module that the head begins with. A new head may begin with dropout, which would
+            otherwise join the body. None: the last linear layer or convolution.
 
     Raises:
-        FinetuneError: the network cannot be traced, has no head that one tensor leads to, or has no layer
-            before it.
+        FinetuneError: the network cannot be traced, no single tensor leads to its head, or it has no layer
+            before the head.
     """
     graph = ForwardGraph(module)
     start, head_name = graph.find_head(head_path)
@@ -46,42 +46,42 @@ def find_layers(module: nn.Module, head_path: str | None = None) -> LayerTable:
 
 @dataclass
 class _Group:
-    """Nodes that will be one layer; ``path`` is the module whose forward they are steps of."""
+    """The nodes of one layer. ``path``: the module whose forward contains them."""
 
     name: str
     nodes: list[fx.Node]
     path: str = ""
 
 
-def _stretches(graph: ForwardGraph, stop: int) -> list[list[fx.Node]]:
-    """The nodes before ``order[stop]``, cut wherever one tensor crosses."""
+def _segments(graph: ForwardGraph, stop: int) -> list[list[fx.Node]]:
+    """Divide the nodes before ``order[stop]`` wherever only one tensor crosses."""
     found: list[list[fx.Node]] = [[]]
     for index, node in enumerate(graph.order[:stop]):
         found[-1].append(node)
         crossing = graph.crossing[index]
-        # A tensor that stays alone while shapes are read off it is one cut, not several.
+        # Nodes that read shapes from a single tensor make no further cut.
         if crossing is not None and (index == 0 or crossing is not graph.crossing[index - 1]):
             found.append([])
-    return [stretch for stretch in found if stretch]
+    return [segment for segment in found if segment]
 
 
 def _group(graph: ForwardGraph, stop: int) -> list[_Group]:
     groups: list[_Group] = []
     leading: list[fx.Node] = []
     seen: set[str] = set()
-    for stretch in _stretches(graph, stop):
-        mixing = [node for node in stretch if graph.mixes(node)]
-        # A stretch that only reuses weights has none of its own to freeze.
+    for segment in _segments(graph, stop):
+        mixing = [node for node in segment if graph.mixes(node)]
+        # A segment that only reuses weights has nothing to freeze.
         weighty = any(name not in seen for node in mixing for name in graph.parameters(node))
-        seen.update(name for node in stretch for name in graph.parameters(node))
+        seen.update(name for node in segment for name in graph.parameters(node))
         if not weighty:
-            (groups[-1].nodes if groups else leading).extend(stretch)
+            (groups[-1].nodes if groups else leading).extend(segment)
             continue
-        path = _common_path([graph.paths(node) for node in stretch])
+        path = _common_path([graph.paths(node) for node in segment])
         if groups and path and path == groups[-1].path:
-            groups[-1].nodes.extend(stretch)
+            groups[-1].nodes.extend(segment)
             continue
-        groups.append(_Group(_name(graph, path, mixing, groups), leading + stretch, path))
+        groups.append(_Group(_name(graph, path, mixing, groups), leading + segment, path))
         leading = []
     if not groups:
         raise FinetuneError(f"{type(graph.module).__name__} has no layer before its head")
@@ -89,7 +89,7 @@ def _group(graph: ForwardGraph, stop: int) -> list[_Group]:
 
 
 def _name(graph: ForwardGraph, path: str, mixing: Sequence[fx.Node], groups: Sequence[_Group]) -> str:
-    """The deepest module of a stretch, or of its weights, or the first weight's own; each name once."""
+    """A unique name: the deepest module of the segment, or of its weights, or of its first weight."""
     first = graph.parameters(mixing[0])[0]
     name = path or _common_path([graph.paths(node) for node in mixing]) or first.rpartition(".")[0] or first
     taken = {group.name for group in groups}
@@ -98,7 +98,7 @@ def _name(graph: ForwardGraph, path: str, mixing: Sequence[fx.Node], groups: Seq
 
 
 def _common_path(stacks: Sequence[Sequence[str]]) -> str:
-    """The deepest module that all of the nodes run in; "" for the network itself."""
+    """The deepest module that all nodes run in; "" for the network itself."""
     common = ""
     for together in zip(*stacks, strict=False):
         if len(set(together)) > 1:
@@ -126,7 +126,7 @@ def _tabulate(module: nn.Module, graph: ForwardGraph, groups: Sequence[_Group]) 
     for number, group in enumerate(groups, start=1):
         parameters = tuple(name for name in sizes if owner[name] == number)
         if not parameters:
-            raise FinetuneError(f"internal error: layer {number} ({group.name}) holds no parameter")
+            raise FinetuneError(f"internal error: layer {number} ({group.name}) has no parameter")
         modules = tuple(path for path, span in spans.items() if span == (number, number) and path)
         count = sum(sizes[name] for name in parameters)
         layers.append(Layer(number, group.name, parameters, modules, count, cut=ends[number - 1]))
@@ -136,7 +136,7 @@ def _tabulate(module: nn.Module, graph: ForwardGraph, groups: Sequence[_Group]) 
 
 
 def _ends(graph: ForwardGraph, groups: Sequence[_Group]) -> list[str | None]:
-    """For each group the node whose value leaves it; None for the last."""
+    """The node whose value leaves each group; None for the last group."""
     ends: list[str | None] = []
     index = -1
     for group in groups[:-1]:

@@ -1,4 +1,4 @@
-"""The forward graph of a network, traced symbolically, with what the definition of a layer asks of it."""
+"""Traces the forward graph of a network, and answers what the definition of a layer needs to know."""
 
 import inspect
 import operator
@@ -14,8 +14,8 @@ from finetune.model.layers.modes import preserve_modes
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
 _HEADS = (nn.Linear, nn.modules.conv._ConvNd)
 _LEAVES = (*_HEADS, *NORMS, nn.modules.dropout._DropoutNd, StochasticDepth)
-# Operations of torch that mix channels or positions by a parameter; all others (sums, products, joins, norms,
-# reshaping) only carry one. A function from elsewhere that takes a parameter counts as mixing too.
+# Operations of torch that mix channels or positions with a parameter. All others (sums, products,
+# concatenation, norms, reshaping) do not. A function from elsewhere that takes a parameter counts as mixing.
 _MIXING = frozenset(
     {"linear", "bilinear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d"}
     | {"conv_transpose3d", "embedding", "matmul", "mm", "mv", "bmm", "addmm", "baddbmm", "einsum"}
@@ -25,26 +25,27 @@ _GIVES_NO_TENSOR = frozenset({"size", "dim", "numel", "chunk", "split", "tensor_
 
 
 class Tracer(fx.Tracer):
-    """Records calls of convolutions, linear maps, norms, dropout and their kin, whoever defines them."""
+    """Records convolutions, linear layers, norms and dropout as single calls, also subclasses elsewhere."""
 
-    # Without this, a value computed from a buffer is stored on the traced module as a constant.
+    # Otherwise a value computed from a buffer becomes a constant of the traced module.
     proxy_buffer_attributes = True
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """A leaf is one of torch's own modules, a subclass of those named above, or stochastic depth."""
+        """Treat torch's own modules, subclasses of ``_LEAVES`` and stochastic depth as leaves."""
         return isinstance(m, _LEAVES) or super().is_leaf_module(m, module_qualified_name)
 
 
 def trace(module: nn.Module, *, as_it_stands: bool = False) -> fx.Graph:
-    """The forward graph of a network in eval mode; the network's own modes are left as they were.
+    """Trace the forward graph of a network in eval mode, and restore the modules' modes.
 
-    A graph is of one mode: what a forward does with ``self.training`` is settled when it is traced.
+    Tracing fixes the value of ``self.training``, so a graph is valid for one mode.
 
     Args:
-        as_it_stands: in the mode that each module is in, in place of eval mode.
+        module: the network.
+        as_it_stands: trace each module in its current mode.
 
     Raises:
-        FinetuneError: the forward depends on its input's values, so that there is no one graph.
+        FinetuneError: the forward depends on the values of its input.
     """
     with preserve_modes(module):
         if not as_it_stands:
@@ -57,9 +58,9 @@ def trace(module: nn.Module, *, as_it_stands: bool = False) -> fx.Graph:
 
 
 def call_of(node: fx.Node) -> tuple[str, ...]:
-    """What a node does, without the mode where that makes no difference: where nothing is dropped.
+    """Describe the operation of a node, to compare two graphs of one network.
 
-    Two graphs of one network do the same as far as the calls of their nodes are equal.
+    The mode is left out if it makes no difference, because nothing is dropped.
     """
     arguments: dict[str, Any] = dict(node.kwargs)
     chances = [value for name, value in arguments.items() if name == "p" or name.endswith("dropout")]
@@ -69,18 +70,18 @@ def call_of(node: fx.Node) -> tuple[str, ...]:
 
 
 def _defaults(module: nn.Module) -> dict[str, Any] | None:
-    """What a forward takes beside the image, where it is left out; a traced value is never ``None``."""
+    """Default values of the forward's further arguments. Without them, tracing would pass values."""
     given = inspect.signature(module.forward).parameters.values()
     return {each.name: each.default for each in given if each.default is not each.empty} or None
 
 
 class ForwardGraph:
-    """A traced graph, sorted into what is computed from the image and what is not.
+    """A traced graph, divided into nodes that depend on the image and nodes that do not.
 
     Attributes:
-        order: the nodes computed from the image, in execution order.
-        crossing: per place in ``order`` the value that alone is still needed after it, if it is one tensor.
-        sources: per node of ``order`` those it is the first to need that are not computed from the image.
+        order: the nodes that depend on the image, in execution order.
+        crossing: for each node of ``order``, the only value that is still needed after it, if it is a tensor.
+        sources: for each node of ``order``, the other nodes that it is the first to use.
 
     Raises:
         FinetuneError: the network cannot be traced.
@@ -91,7 +92,7 @@ class ForwardGraph:
         self.modules = dict(module.named_modules(remove_duplicate=False))
         self.canonical = {id(parameter): name for name, parameter in module.named_parameters()}
         self.order: list[fx.Node] = []
-        # Parameters that a value not computed from the image was made of, such as an expanded class token.
+        # Parameters behind a value that does not depend on the image, such as an expanded class token.
         self.carried: dict[fx.Node, tuple[str, ...]] = {}
         self.sources: dict[fx.Node, list[fx.Node]] = {}
         from_input: set[fx.Node] = set()
@@ -114,15 +115,15 @@ class ForwardGraph:
             self.crossing.append(alone if alone is not None and _is_tensor(alone) else None)
 
     def parameters(self, node: fx.Node) -> tuple[str, ...]:
-        """Names of the parameters that a node computes with, without those of the nodes before it."""
+        """Names of the parameters that a node uses directly."""
         return self._direct(node) + self._by_arguments(node)
 
     def mixes(self, node: fx.Node) -> bool:
-        """Whether the node is weight-bearing: a convolution, linear map, attention or the like."""
+        """Whether the node mixes with weights: a convolution, linear layer, attention or the like."""
         if node.op == "call_module":
             leaf = self.modules[str(node.target)]
             light = isinstance(leaf, NORMS) or leaf.__class__.__module__ == "torch.nn.modules.activation"
-            # Attention lives among the activations.
+            # torch defines attention among the activations.
             light = light and not isinstance(leaf, nn.MultiheadAttention)
             return bool(self._direct(node)) and not light
         if not self._by_arguments(node):
@@ -136,11 +137,11 @@ class ForwardGraph:
         return False
 
     def paths(self, node: fx.Node) -> list[str]:
-        """Paths of the modules that are running when the node does, from the outermost inwards."""
+        """Paths of the modules that the node runs in, outermost first."""
         return [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
 
     def find_head(self, head_path: str | None) -> tuple[int, str]:
-        """Where in ``order`` the head starts, and its path."""
+        """Find the index in ``order`` where the head starts, and its path."""
         if head_path is not None:
             starts = [i for i, node in enumerate(self.order) if head_path in self.paths(node)]
             start = starts[0] if starts else None
@@ -153,7 +154,7 @@ class ForwardGraph:
         path = head_path or str(self.order[start].target)
         if start == 0 or self.crossing[start - 1] is None:
             raise FinetuneError(
-                f"the head {path} cannot be cut off: more than one tensor leads past or into it"
+                f"the head {path} cannot be cut off: more than one tensor leads into it or past it"
             )
         return start, path
 
@@ -187,7 +188,7 @@ class ForwardGraph:
 
 
 def _is_tensor(node: fx.Node) -> bool:
-    """Whether a value is one tensor, not a shape, a number or a tuple of tensors."""
+    """Whether a value is one tensor: not a shape, a number or a tuple."""
     if str(node.target) in _GIVES_NO_TENSOR or getattr(node.target, "__name__", "") in _GIVES_NO_TENSOR:
         return False
     taken_apart = (user for user in node.users if user.target is operator.getitem)

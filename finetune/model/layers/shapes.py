@@ -14,12 +14,12 @@ from finetune.model.layers.table import LayerTable
 def with_output_shapes(
     module: nn.Module, table: LayerTable, image_size: int, in_channels: int = 3
 ) -> LayerTable:
-    """The table with each ``output_shape``, for one image of ``image_size`` pixels a side.
+    """Add each layer's ``output_shape`` for images of ``image_size`` pixels.
 
-    Runs on the meta device: no memory, no arithmetic, whatever device the network is on.
+    Runs on the meta device, without memory or arithmetic.
 
     Raises:
-        RuntimeError: the network cannot take images of that size (torch's own message).
+        RuntimeError: the network cannot take images of that size (torch's message).
     """
     shadow = on_meta(module)
     with torch.no_grad():
@@ -31,8 +31,8 @@ def with_output_shapes(
 
 
 def on_meta(module: nn.Module) -> nn.Module:
-    """A copy of ``module`` on the meta device: shapes, and no numbers."""
-    # Copying with this memo gives meta parameters without holding the real ones twice.
+    """Copy ``module`` to the meta device: shapes without values."""
+    # With this memo, deepcopy creates meta parameters without copying the real ones.
     own = [*module.parameters(), *module.buffers()]
     return copy.deepcopy(module, {id(tensor): _on_meta(tensor) for tensor in own})
 
@@ -43,7 +43,7 @@ def _on_meta(tensor: torch.Tensor) -> torch.Tensor:
 
 
 class _ShapeRecorder(fx.Interpreter):
-    """Runs a graph and keeps the shape of every tensor, without the batch dimension."""
+    """Runs a graph and records the shape of every tensor, without the batch dimension."""
 
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)

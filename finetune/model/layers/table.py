@@ -9,13 +9,13 @@ class Layer:
     """One layer, or the head.
 
     Attributes:
-        number: from 1; the head's is one more than the last layer's.
-        name: the deepest module that holds it, such as ``layer1.0``.
-        parameters: names of the parameters that belong to it.
-        modules: paths of the modules that work in this layer alone.
-        num_parameters: how many numbers its parameters hold.
-        output_shape: of one image, without the batch dimension; None until :func:`with_output_shapes`.
-        cut: name of the graph node whose value leaves the layer (of :func:`trace`); None for the head.
+        number: from 1. The head's number follows the last layer's.
+        name: the deepest module that contains the layer, such as ``layer1.0``.
+        parameters: names of the layer's parameters.
+        modules: paths of the modules that work in this layer only.
+        num_parameters: number of elements of the parameters.
+        output_shape: for one image, without the batch dimension; None if not computed.
+        cut: name of the graph node whose value leaves the layer; None for the head, or without a graph.
     """
 
     number: int
@@ -31,7 +31,7 @@ class Layer:
 class LayerTable:
     """The layers of a network in execution order, and its head.
 
-    ``spans`` tells for every module that runs in eval mode the first and last layer it works in.
+    ``spans`` maps every module that runs in eval mode to the first and the last layer that it works in.
     """
 
     body: tuple[Layer, ...]
