@@ -43,7 +43,7 @@ class L2SPSection(Section):
 
 
 class PhaseSection(Section):
-    """One phase of training. Keys that are null take their value from ``train``."""
+    """One phase of training. Keys that are null take their value from `train`."""
 
     freeze: LayerNumber | Text = Field(
         "none",

@@ -240,14 +240,17 @@ ALONE = "train.phases=[{freeze: backbone, optimizer: lbfgs}]"
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        ([ALONE, "model.head.dropout=0.2"], "model.head.dropout: dropout draws at random"),
-        ([ALONE, "train.augment.mixup_alpha=0.2"], "mixup_alpha draws at random"),
+        ([ALONE, "model.head.dropout=0.2"], "model.head.dropout: dropout is random"),
+        ([ALONE, "train.augment.mixup_alpha=0.2"], "mixup_alpha is random"),
         ([ALONE, "train.label_smoothing=0.2"], "label_smoothing is not part"),
-        (["train.augment={flip: true, views: 2}", "train.sampler=balanced"], "more looks than augment.views"),
-        (["model.head.dropout=0", "train.phases.0.freeze=none"], "solves a linear head on frozen"),
+        (
+            ["train.augment={flip: true, views: 2}", "train.sampler=balanced"],
+            "more views of an image than augment.views",
+        ),
+        (["model.head.dropout=0", "train.phases.0.freeze=none"], "needs frozen features"),
         (["model.head.dropout=0", "train.phases.0.weight_decay=0"], "needs a weight_decay above 0"),
-        (["model.head.dropout=0", "train.phases.0.epochs=3"], "at once"),
-        ([ALONE, "train.augment.flip=true"], "give augment.views"),
+        (["model.head.dropout=0", "train.phases.0.epochs=3"], "in one step"),
+        ([ALONE, "train.augment.flip=true"], "set augment.views"),
         (["model.head.dropout=0", "train.phases.0.freeze=17"], "hold more than that"),
         (["model.backbone=squeezenet1_1", "data.image_size=64", "model.head.dropout=0"], "more than that"),
     ],
