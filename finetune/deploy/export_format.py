@@ -1,4 +1,4 @@
-"""What an export format consists of: how to write a file, read it back, and check early that it can work.
+"""The parts of an export format: how to write a file, read it back, and check early that it can work.
 
 A format is one file in this room, one entry in :data:`finetune.deploy.export.FORMATS`, and one entry in the
 ``--format`` option of ``finetune export``.

@@ -1,4 +1,4 @@
-"""A finished run without its training: a small random network, saved as `train` saves it."""
+"""A finished run without training: a small random network, saved as `train` saves it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +19,7 @@ MakeRun = Callable[..., Path]
 
 
 def make_run(run: Path, source: Path | str, classes: tuple[str, ...] = ("disc", "square")) -> Path:
-    """A run directory whose network tells bright images from dark ones, more or less."""
+    """Make a run directory with a random network whose predictions differ between images."""
     recipe = Recipe.model_validate(
         {
             "data": {"source": str(source), "workers": 0, "image_size": SIZE},
@@ -30,7 +30,7 @@ def make_run(run: Path, source: Path | str, classes: tuple[str, ...] = ("disc", 
     network = build(recipe.model, len(classes), seed=1, image_size=SIZE)
     module = network.module.eval()
     with torch.no_grad():
-        # Spread the random network's answers, so that they differ from image to image.
+        # Larger logits: the predictions of a random network hardly differ.
         module.get_parameter("fc.weight").mul_(20)
     preprocessing = Preprocessing(
         image_size=SIZE,
@@ -53,7 +53,7 @@ def make_run(run: Path, source: Path | str, classes: tuple[str, ...] = ("disc", 
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> Path:
-    """A run on ``shapes``, to be read only. Checkpoint last answers the opposite of best."""
+    """A read-only run on ``shapes``. Its checkpoints best and last predict opposite classes."""
     return make_run(tmp_path_factory.mktemp("runs") / "shapes", shapes)
 
 
@@ -64,7 +64,7 @@ def trained(run: Path) -> Trained:
 
 @pytest.fixture(scope="session")
 def onnx_model(tmp_path_factory: pytest.TempPathFactory, trained: Trained) -> Path:
-    """The run as ``export`` writes it; exporting takes seconds, so once for all tests."""
+    """The run as an ONNX file. An export takes seconds, so all tests share one."""
     from finetune.deploy.export import export
 
     target = tmp_path_factory.mktemp("exported") / "model.onnx"

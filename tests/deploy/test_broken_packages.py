@@ -1,4 +1,4 @@
-"""A package that cannot be imported is one message and exit 2, whichever command wants it."""
+"""A package that cannot be imported gives one message and exit code 2 in every command."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 from finetune.cli.main import _expected
 from finetune.errors import BrokenPackageError
 
-# As each of them fails in use: not there, built for another system, a library missing, an operator missing.
+# Ways in which an import fails: absent, built for another system, a missing library, a missing operator.
 KINDS = {
     "absent": ('raise ModuleNotFoundError("No module named \'torch\'", name="torch")', "is not installed"),
     "import": ('raise ImportError("libcudart.so.12: not found")', "libcudart.so.12: not found"),
@@ -82,7 +82,7 @@ def test_torch_that_cannot_be_imported(
     assert not list(chdir_tmp.glob("runs/*"))
 
 
-def test_a_fault_of_our_own_is_no_broken_package() -> None:
+def test_an_error_in_finetune_itself_is_not_a_broken_package() -> None:
     assert _expected(ImportError("cannot import name 'x' from 'finetune.errors'")) is None
     assert _expected(ModuleNotFoundError("No module named 'finetune.gone'", name="finetune.gone")) is None
     assert _expected(OSError("disk")) is None

@@ -1,4 +1,4 @@
-"""``finetune eval``: the run's own splits, other data, the CSV file, the gate."""
+"""``finetune eval``: the splits of the run, other data, the CSV file, ``--min-top1``."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ Cli = Callable[..., Any]
 
 
 def by_hand(trained: Trained, folder: Path) -> np.ndarray:
-    """The confusion matrix of a folder of class folders, computed one image at a time."""
+    """Compute the confusion matrix of a folder of class folders, one image at a time."""
     confusion = np.zeros((2, 2), dtype=int)
     for target, name in enumerate(trained.card.classes):
         for path in sorted((folder / name).iterdir()):
@@ -68,7 +68,7 @@ def test_the_precision_is_named(wanted: str, cli: Cli, run: Path) -> None:
     assert cli("eval", run, "--precision", "fp16").code == 2
 
 
-def test_bf16_in_software_is_told(cli: Cli, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bf16_in_software_gives_a_warning(cli: Cli, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "cpu_units", lambda: ())
     assert "in software" in cli("eval", run, "--device", "cpu", "--precision", "bf16").err
     assert "in software" not in cli("eval", run, "--device", "cpu").err
@@ -114,7 +114,7 @@ def test_the_gate(cli: Cli, run: Path, gate: str, code: int) -> None:
 @pytest.mark.parametrize(
     ("gate", "message"), [("93", "For 93 % write 0.93"), ("-1", "from 0 to 1"), ("nan", "from 0")]
 )
-def test_a_gate_that_is_no_fraction(cli: Cli, run: Path, gate: str, message: str) -> None:
+def test_a_gate_that_is_not_a_fraction_is_exit_2(cli: Cli, run: Path, gate: str, message: str) -> None:
     ended = cli("eval", run, "--min-top1", gate)
     assert ended.code == 2
     assert message in ended.err
@@ -122,7 +122,7 @@ def test_a_gate_that_is_no_fraction(cli: Cli, run: Path, gate: str, message: str
 
 @pytest.fixture
 def others(tmp_path: Path, shapes: Path) -> Path:
-    """Another folder of classes, without splits, whose order differs from the model's by a class in front."""
+    """A folder of classes without splits, with one more class before those of the model."""
     root = tmp_path / "others"
     for name in ("disc", "square"):
         shutil.copytree(shapes / "val" / name, root / name)
@@ -155,7 +155,7 @@ def test_unknown_classes_are_exit_2_with_both_sides(cli: Cli, run: Path, others:
     assert "'disc', 'square'" in ended.err
 
 
-def test_a_bad_image_stops_it_by_default(cli: Cli, run: Path, others: Path) -> None:
+def test_an_unreadable_image_is_an_error_by_default(cli: Cli, run: Path, others: Path) -> None:
     bad = others / "disc" / "zzz.png"
     bad.write_bytes(b"")
     ended = cli("eval", run, "--data", others)
@@ -163,7 +163,7 @@ def test_a_bad_image_stops_it_by_default(cli: Cli, run: Path, others: Path) -> N
     assert "zzz.png: empty file" in ended.err
 
 
-def test_a_run_of_an_earlier_version_whose_test_was_carved_is_refused(
+def test_a_run_of_an_earlier_version_without_recorded_splits_is_refused(
     cli: Cli, run: Path, shapes: Path, tmp_path: Path
 ) -> None:
     copy = tmp_path / "run"
@@ -177,7 +177,7 @@ def test_a_run_of_an_earlier_version_whose_test_was_carved_is_refused(
     assert cli("eval", copy, "--json", "--data", shapes / "test").code == 0
 
 
-def test_a_run_without_test_images_is_judged_on_val_and_says_so(
+def test_a_run_without_a_test_split_is_evaluated_on_val_with_a_warning(
     cli: Cli, run: Path, shapes: Path, tmp_path: Path
 ) -> None:
     data, copy = tmp_path / "data", tmp_path / "run"
@@ -194,7 +194,7 @@ def test_a_run_without_test_images_is_judged_on_val_and_says_so(
     assert "there is no 'test' split" in ended.err
 
 
-def test_what_is_no_run(cli: Cli, chdir_tmp: Path) -> None:
+def test_a_path_that_is_not_a_run_is_exit_2(cli: Cli, chdir_tmp: Path) -> None:
     Image.new("RGB", (4, 4)).save("x.png")
     for name in ("gone", "x.png"):
         ended = cli("eval", name)

@@ -1,4 +1,4 @@
-"""Exports: what is in the files, that they agree, and that nothing is left when they do not."""
+"""Exported files are complete and agree with the network; a failed export leaves no files."""
 
 import copy
 import dataclasses
@@ -41,7 +41,7 @@ def logits_of(trained: Trained, n: int) -> tuple[np.ndarray, np.ndarray]:
         return images.numpy(), trained.module(images).numpy()
 
 
-def test_onnx_has_all_it_needs_inside_and_nothing_of_this_machine(onnx_model: Path, trained: Trained) -> None:
+def test_an_onnx_file_is_complete_and_has_no_path_of_this_machine(onnx_model: Path, trained: Trained) -> None:
     assert files_below(onnx_model.parent) == ["model.onnx"]
     model = onnx.load(onnx_model)
     onnx.checker.check_model(model)
@@ -57,14 +57,14 @@ def test_onnx_has_all_it_needs_inside_and_nothing_of_this_machine(onnx_model: Pa
 
 
 def fits(model: onnx.ModelProto, opset: int, ir_version: int) -> bool:
-    """Whether a runtime of that operator set and that IR version knows all that is in the model."""
+    """Whether a runtime for this operator set and IR version can read the model."""
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", opset)]
     onnx.checker.check_model(model, full_check=True)
     newest = max(onnx.defs.get_schema(node.op_type, opset).since_version for node in model.graph.node)
     return model.ir_version == ir_version and newest <= opset and not model.functions
 
 
-def test_onnx_is_for_runtimes_of_years_ago(onnx_model: Path) -> None:
+def test_an_onnx_file_is_for_old_runtimes(onnx_model: Path) -> None:
     """Operator set 18 and IR version 8: onnxruntime 1.14, of February 2023."""
     assert fits(onnx.load(onnx_model), 18, 8)
 
@@ -81,12 +81,12 @@ def test_another_operator_set(
     np.testing.assert_allclose(OnnxClassifier(target).logits(images), expected, rtol=1e-3, atol=1e-4)
 
 
-def test_an_operator_set_that_torch_does_not_reach(
+def test_an_operator_set_that_torch_cannot_write(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """torch warns only, and keeps the one that it has."""
-    kept = SimpleNamespace(model=SimpleNamespace(opset_imports={"": 18}))
-    monkeypatch.setattr(torch.onnx, "export", lambda *arguments, **options: kept)
+    """torch only warns, and writes another one."""
+    written = SimpleNamespace(model=SimpleNamespace(opset_imports={"": 18}))
+    monkeypatch.setattr(torch.onnx, "export", lambda *arguments, **options: written)
     with pytest.raises(ExportError, match="only as operator set 18"):
         export(trained, "onnx", tmp_path / "model.onnx", opset=21)
     assert files_below(tmp_path) == []
@@ -124,19 +124,19 @@ def test_safetensors(trained: Trained, tmp_path: Path) -> None:
         assert set(file.keys()) == set(trained.module.state_dict())
     images, expected = logits_of(trained, 2)
     assert np.array_equal(open_safetensors(target).logits(images), expected)
-    # Once more over what is there: an export holds no time, so it is the same file.
+    # An export contains no time, so a second one writes the same bytes.
     export(trained, "safetensors", target)
     assert target.read_bytes() == content
 
 
-def test_a_config_that_is_not_ours_is_not_replaced(trained: Trained, tmp_path: Path) -> None:
+def test_an_unrelated_config_is_not_replaced(trained: Trained, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"name": "my web site"}')
     with pytest.raises(UserError, match="does not describe a model"):
         export(trained, "safetensors", tmp_path / "model.safetensors")
     assert files_below(tmp_path) == ["config.json"]
 
 
-def test_weights_beyond_the_limit_go_beside_the_model(
+def test_large_weights_go_to_a_file_beside_the_model(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnx_format, "SINGLE_FILE_BYTES", 1_000_000)
@@ -150,7 +150,7 @@ def test_weights_beyond_the_limit_go_beside_the_model(
 
 
 class Skewed(nn.Module):
-    """The network, and a little more on the first logit."""
+    """The network with logits that are one per cent larger."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -162,7 +162,7 @@ class Skewed(nn.Module):
 
 
 @pytest.mark.parametrize("format", ["pt2", "safetensors"])
-def test_a_file_that_disagrees_never_gets_its_name(
+def test_a_file_that_disagrees_is_not_published(
     format: str, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = FORMATS[format].write
@@ -199,7 +199,7 @@ def test_a_network_that_cannot_be_exported(trained: Trained, tmp_path: Path) -> 
     assert files_below(tmp_path) == []
 
 
-def test_a_full_disk_is_said_and_leaves_nothing(
+def test_a_full_disk_is_reported_and_leaves_no_files(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(module: nn.Module, card: ModelCard, path: Path) -> None:
@@ -221,7 +221,7 @@ def test_onnx_is_an_extra(trained: Trained, tmp_path: Path, monkeypatch: pytest.
     assert files_below(tmp_path) == []
 
 
-def test_command_writes_into_the_run(cli: Callable[..., Any], trained: Trained, tmp_path: Path) -> None:
+def test_the_command_writes_into_the_run(cli: Callable[..., Any], trained: Trained, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained.run, run)
     ended = cli("export", run, "--format", "safetensors")
@@ -253,7 +253,7 @@ def test_wrong_options_are_exit_2(
     assert files_below(chdir_tmp) == []
 
 
-def test_what_is_no_run_is_exit_2(cli: Callable[..., Any], chdir_tmp: Path) -> None:
+def test_a_folder_that_is_not_a_run_is_exit_2(cli: Callable[..., Any], chdir_tmp: Path) -> None:
     assert "no such folder" in cli("export", "nowhere").err
     (chdir_tmp / "empty").mkdir()
     ended = cli("export", "empty")

@@ -1,4 +1,4 @@
-"""Files, folders and patterns become paths, and what leads nowhere is said before any work."""
+"""Files, folders and patterns become paths, and wrong ones are reported before any work."""
 
 import io
 import os
@@ -13,7 +13,7 @@ from finetune.errors import UserError
 
 @pytest.fixture
 def album(chdir_tmp: Path) -> Path:
-    """Names only: nothing is opened here."""
+    """Empty files: these tests open none."""
     for name in (
         "b.jpg", "a.PNG", "notes.txt", ".hidden.jpg", "raw.dat", "odd[1].jpg",
         "trip/2.jpeg", "trip/1.jpeg", "trip/.cache/x.jpg", "trip/day/3.webp", "empty/readme.txt",
@@ -29,7 +29,7 @@ def test_a_folder_gives_its_images_sorted_without_hidden_ones(album: Path) -> No
     assert ".hidden.jpg" not in "".join(expand(["."]))
 
 
-def test_a_named_file_is_taken_whatever_it_is_called(album: Path) -> None:
+def test_a_file_is_taken_whatever_its_name(album: Path) -> None:
     assert list(expand(["raw.dat", "odd[1].jpg", "raw.dat"])) == ["raw.dat", "odd[1].jpg", "raw.dat"]
 
 
@@ -53,7 +53,7 @@ def test_the_order_given_is_kept(album: Path) -> None:
     assert list(expand(["trip/day", "b.jpg", "*.PNG"])) == ["trip/day/3.webp", "b.jpg", "a.PNG"]
 
 
-def test_all_faults_at_once(album: Path) -> None:
+def test_all_errors_are_reported_at_once(album: Path) -> None:
     with pytest.raises(UserError) as caught:
         check_inputs(["b.jpg", "gone.jpg", "*.gif", "empty", "new\nline"])
     assert str(caught.value).splitlines() == [
@@ -65,7 +65,7 @@ def test_all_faults_at_once(album: Path) -> None:
     check_inputs(["b.jpg", "trip", "*.jpg"])
 
 
-def test_a_broken_link_is_a_bad_image_not_a_wrong_argument(album: Path) -> None:
+def test_a_broken_link_is_an_unreadable_image_and_not_a_wrong_argument(album: Path) -> None:
     (album / "link.jpg").symlink_to("nowhere")
     check_inputs(["link.jpg"])
     assert list(expand(["link.jpg"])) == ["link.jpg"]
@@ -80,7 +80,7 @@ def test_names_that_are_not_unicode(album: Path) -> None:
 
 
 class Slow(io.RawIOBase):
-    """A pipe that gives a few bytes at a time."""
+    """A pipe that returns a few bytes per read."""
 
     def __init__(self, content: bytes, size: int) -> None:
         self._content, self._size = content, size
@@ -118,7 +118,7 @@ def test_a_list_of_paths(chdir_tmp: Path, content: bytes, null: bool, names: lis
     assert list(read_list(io.BufferedReader(Slow(content, size)), null=null)) == names
 
 
-def test_a_name_that_really_ends_in_a_carriage_return(chdir_tmp: Path) -> None:
+def test_a_file_name_may_end_in_a_carriage_return(chdir_tmp: Path) -> None:
     (chdir_tmp / "a.jpg\r").write_bytes(b"")
     assert listed(b"a.jpg\r\nb.jpg\r\n") == ["a.jpg\r", "b.jpg"]
 
@@ -131,13 +131,13 @@ def test_an_empty_list_is_an_error(content: bytes, null: bool) -> None:
         read_list(None)
 
 
-def test_names_that_end_in_nul_where_lines_are_read() -> None:
+def test_names_that_end_in_nul_need_the_option() -> None:
     with pytest.raises(UserError, match="--null"):
         listed(b"a.jpg\0b.jpg\0")
 
 
-def test_paths_are_given_as_they_come() -> None:
-    """A program that writes them one by one need not be through."""
+def test_paths_are_yielded_as_they_arrive() -> None:
+    """The writing program need not have ended."""
     read, write = os.pipe()
     with os.fdopen(read, "rb") as stream, os.fdopen(write, "wb", buffering=0) as pipe:
         pipe.write(b"a.jpg\n")
@@ -157,6 +157,6 @@ def test_a_list_among_other_inputs(album: Path) -> None:
         check_inputs(["-", "-"])
 
 
-def test_a_file_called_like_the_list_has_a_path(album: Path) -> None:
+def test_a_file_called_dash_is_read_by_its_path(album: Path) -> None:
     (album / "-").write_bytes(b"")
     assert list(expand(["./-"])) == ["./-"]

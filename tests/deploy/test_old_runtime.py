@@ -1,6 +1,6 @@
-"""Exported files on the oldest onnxruntime that the package index has for this Python.
+"""Exported files run on the oldest onnxruntime for this Python in the package index.
 
-Left out of the everyday run: it installs that runtime, in an environment of its own.
+Marked slow, because it installs that runtime in a separate environment.
 """
 
 import json
@@ -71,7 +71,7 @@ def old_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("backbone", sorted(FAMILIES))
-def test_it_computes_what_the_model_computes(backbone: str, old_python: Path, tmp_path: Path) -> None:
+def test_the_file_computes_what_the_model_computes(backbone: str, old_python: Path, tmp_path: Path) -> None:
     size = FAMILIES[backbone]
     section = ModelSection(backbone=backbone, weights="none")
     network = build(section, 5, seed=0, image_size=size)

@@ -1,4 +1,4 @@
-"""What an ONNX file names is read without opening it, and refused before anything is touched."""
+"""The names of files in an ONNX file are all found, and refused before any is opened."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +14,7 @@ from finetune.errors import CheckpointError
 
 
 def outside(location: str, name: str = "w") -> TensorProto:
-    """A tensor whose data lies in another file."""
+    """A tensor with its data in another file."""
     tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=[2])
     tensor.data_location = TensorProto.EXTERNAL
     tensor.external_data.add(key="offset", value="0")
@@ -58,7 +58,7 @@ PLACES = {
 }  # fmt: skip
 
 
-def test_every_place_that_can_name_a_file_is_seen(tmp_path: Path) -> None:
+def test_every_place_that_can_name_a_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(EVERYWHERE.SerializeToString())
     outline = read_outline(path)
@@ -67,7 +67,7 @@ def test_every_place_that_can_name_a_file_is_seen(tmp_path: Path) -> None:
 
 
 def named_by_protobuf(message: object) -> Iterator[str]:
-    """All locations in a parsed message, found by its own reflection."""
+    """Yield all locations in a parsed message, found by reflection."""
     if isinstance(message, TensorProto):
         for entry in message.external_data:
             if entry.key == "location":
@@ -82,7 +82,7 @@ def named_by_protobuf(message: object) -> Iterator[str]:
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(data=st.data())
 def test_altered_bytes_hide_no_file(tmp_path: Path, data: st.DataObject) -> None:
-    """Whatever protobuf still understands, we understand too, and see each file that it names."""
+    """Every file name that protobuf finds in damaged bytes is found."""
     content = bytearray(EVERYWHERE.SerializeToString())
     for _ in range(data.draw(st.integers(0, 3))):
         place = data.draw(st.integers(0, len(content) - 1))
@@ -102,14 +102,14 @@ def test_altered_bytes_hide_no_file(tmp_path: Path, data: st.DataObject) -> None
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00", b"not a model", b"\x0a" * 99, b"\x3a\xff\xff\xff\x7f"])
-def test_what_is_no_model(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_model_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="not an ONNX model"):
         read_outline(path)
 
 
-def test_a_file_that_is_not_there_or_a_folder(tmp_path: Path) -> None:
+def test_an_absent_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "absent.onnx"):
         with pytest.raises(CheckpointError, match="cannot be read"):
             read_outline(path)
@@ -119,7 +119,7 @@ def test_a_file_that_is_not_there_or_a_folder(tmp_path: Path) -> None:
     "location",
     ["/etc/passwd", "../weights", "a/../../b", "folder/weights", "..", ".", "", "C:weights", "a\\b", "a\0b"],
 )
-def test_files_elsewhere_are_refused(tmp_path: Path, location: str) -> None:
+def test_files_in_other_folders_are_refused(tmp_path: Path, location: str) -> None:
     with pytest.raises(CheckpointError, match="refused"):
         check_locations(tmp_path / "model.onnx", (location,))
 
@@ -133,7 +133,7 @@ def test_a_link_that_leaves_the_folder_is_refused(tmp_path: Path) -> None:
         check_locations(folder / "model.onnx", ("weights",))
 
 
-def test_a_file_beside_the_model_may_serve(tmp_path: Path) -> None:
+def test_a_file_beside_the_model_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "model.onnx.data").write_text("")
     check_locations(tmp_path / "model.onnx", ("model.onnx.data",))
     with pytest.raises(CheckpointError, match="not beside it"):

@@ -1,4 +1,4 @@
-"""Exported weights load where there is no finetune: in torchvision's and timm's own networks, strictly."""
+"""Exported weights load into plain torchvision and timm networks, strictly."""
 
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ def published(name: str, auxiliary: bool) -> nn.Module:
 
 
 @pytest.mark.parametrize(("name", "dropout"), [("resnet18", 0.0), *((name, 0.4) for name in PLAIN)])
-def test_the_published_network_takes_the_weights(name: str, dropout: float, tmp_path: Path) -> None:
+def test_the_library_network_loads_the_weights(name: str, dropout: float, tmp_path: Path) -> None:
     size = (
         224 if name in ("vit_b_16", "timm:deit_tiny_distilled_patch16_224") else 160 if "vit" in name else 64
     )
@@ -67,7 +67,7 @@ def test_the_published_network_takes_the_weights(name: str, dropout: float, tmp_
         {"at": 5, "dropout": 0.2},
     ],
 )
-def test_heads_that_nobody_else_has_come_back_as_they_were(head: dict[str, Any], tmp_path: Path) -> None:
+def test_heads_that_no_library_has_are_restored(head: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     section = ModelSection.model_validate({"backbone": "resnet18", "weights": "none", "head": head})
     own = exported(section, 64, path)
@@ -77,7 +77,7 @@ def test_heads_that_nobody_else_has_come_back_as_they_were(head: dict[str, Any],
     torch.testing.assert_close(torch.from_numpy(open_safetensors(path).logits(images.numpy())), expected)
 
 
-def test_the_next_network_starts_from_it(tmp_path: Path) -> None:
+def test_a_network_starts_from_an_exported_file(tmp_path: Path) -> None:
     """``model.weights: model.safetensors``, with another dropout or none."""
     path = tmp_path / "model.safetensors"
     given: dict[str, Any] = {"backbone": "resnet18", "weights": "none", "head": {"dropout": 0.3}}
