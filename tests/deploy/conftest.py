@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from finetune.checkpoint.card import ModelCard
 from finetune.checkpoint.storage import CARD, MODEL, save_checkpoint
@@ -70,3 +71,13 @@ def onnx_model(tmp_path_factory: pytest.TempPathFactory, trained: Trained) -> Pa
     target = tmp_path_factory.mktemp("exported") / "model.onnx"
     export(trained, "onnx", target)
     return target
+
+
+@pytest.fixture
+def four(tmp_path: Path) -> list[str]:
+    """A red image, an unreadable one, a blue one and a green one."""
+    colours = {"red": (255, 0, 0), "blue": (0, 51, 255), "green": (0, 255, 0)}
+    for name, colour in colours.items():
+        Image.new("RGB", (9, 8), colour).save(tmp_path / f"{name}.png")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    return [str(tmp_path / f"{name}.png") for name in ("red", "broken", "blue", "green")]

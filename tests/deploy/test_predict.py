@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from finetune.checkpoint.card import ModelCard
 from finetune.deploy.onnx_classifier import OnnxClassifier
@@ -46,24 +45,6 @@ def predict(
 ) -> list[Prediction]:
     batches = predict_batches(classifier, paths, top=top, batch_size=batch_size)
     return [prediction for batch in batches for prediction in batch]
-
-
-def save(path: Path, colour: tuple[int, int, int]) -> str:
-    Image.new("RGB", (9, 8), colour).save(path)
-    return str(path)
-
-
-@pytest.fixture
-def four(tmp_path: Path) -> list[str]:
-    """A red image, an unreadable one, a blue one and a green one."""
-    broken = tmp_path / "broken.png"
-    broken.write_bytes(b"\x89PNG\r\n\x1a\n")
-    return [
-        save(tmp_path / "red.png", (255, 0, 0)),
-        str(broken),
-        save(tmp_path / "blue.png", (0, 51, 255)),
-        save(tmp_path / "green.png", (0, 255, 0)),
-    ]
 
 
 def test_order_probabilities_and_unreadable_images(four: list[str]) -> None:

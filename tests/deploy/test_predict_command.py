@@ -14,24 +14,6 @@ import pytest
 from PIL import Image
 
 
-def save(path: Path, colour: tuple[int, int, int]) -> str:
-    Image.new("RGB", (9, 8), colour).save(path)
-    return str(path)
-
-
-@pytest.fixture
-def four(tmp_path: Path) -> list[str]:
-    """A red image, an unreadable one, a blue one and a green one."""
-    broken = tmp_path / "broken.png"
-    broken.write_bytes(b"\x89PNG\r\n\x1a\n")
-    return [
-        save(tmp_path / "red.png", (255, 0, 0)),
-        str(broken),
-        save(tmp_path / "blue.png", (0, 51, 255)),
-        save(tmp_path / "green.png", (0, 255, 0)),
-    ]
-
-
 def test_the_command_prints_json_lines(cli: Callable[..., Any], run: Path, shapes: Path) -> None:
     ended = cli("predict", run, shapes / "test", shapes / "val/disc/disc_00.png", "--jsonl", "--top", "1")
     assert ended.code == 0, ended.err
@@ -83,7 +65,7 @@ def test_the_command_continues_after_an_unreadable_file(
 def test_wrong_input_is_exit_2(
     cli: Callable[..., Any], run: Path, chdir_tmp: Path, words: list[str], message: str
 ) -> None:
-    save(chdir_tmp / "x.png", (1, 2, 3))
+    Image.new("RGB", (9, 8)).save("x.png")
     (chdir_tmp / "folder").mkdir()
     (chdir_tmp / "fake.onnx").write_text("hello")
     ended = cli("predict", *[str(run) if word == "RUN" else word for word in words])
@@ -141,7 +123,7 @@ def test_an_invalid_list_of_paths_is_exit_2(
     content: bytes,
     message: str,
 ) -> None:
-    save(chdir_tmp / "x.png", (1, 2, 3))
+    Image.new("RGB", (9, 8)).save("x.png")
     stdin_of(monkeypatch, content)
     ended = cli("predict", run, *words)
     assert (ended.code, ended.out) == (2, "")
