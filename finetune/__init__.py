@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from finetune.api.advice import Advice, advise
     from finetune.api.model import EvaluationResult, Model, load
     from finetune.api.progress import ProgressEvent
+    from finetune.api.recipes import load_recipe
     from finetune.api.training import Resume, Run, train
     from finetune.deploy.predict import Prediction
     from finetune.errors import FinetuneError
-    from finetune.recipe.load import load_recipe
     from finetune.recipe.schema import Recipe
 else:
     _PUBLIC = {
@@ -35,7 +35,7 @@ else:
         "train": "api.training",
         "Prediction": "deploy.predict",
         "FinetuneError": "errors",
-        "load_recipe": "recipe.load",
+        "load_recipe": "api.recipes",
         "Recipe": "recipe.schema",
     }
 

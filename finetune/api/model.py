@@ -256,7 +256,7 @@ class EvaluationResult:
 
     @property
     def metrics(self) -> "Metrics":
-        """All metrics: ``loss``, ``balanced_accuracy``, ``per_class``, ``confusion``, ..."""
+        """All metrics: ``loss``, ``per_class``, ``confusion``; others by name, ``metrics["macro_f1"]``."""
         return self.evaluation.metrics
 
     @property

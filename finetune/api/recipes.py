@@ -1,6 +1,7 @@
-"""What a call of the API takes as its recipe and as its overrides."""
+"""Read the recipe and the overrides that a call of the API is given."""
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,9 +20,23 @@ NAME = "recipe"
 _PLACE = re.compile(rf"^{NAME}:\d+:\d+:")
 
 
+def load_recipe(path: str | os.PathLike[str], overrides: Overrides | None = None) -> "Recipe":
+    """Read a recipe file.
+
+    Args:
+        overrides: values by key, such as ``{"train.batch_size": 16}``.
+
+    Raises:
+        RecipeError: every problem of the file and the overrides, each with its place.
+    """
+    from finetune.recipe import load
+
+    return load.load_recipe(Path(path), override_flags(overrides))
+
+
 @dataclass(frozen=True)
 class Given:
-    """A recipe to train, and the file's text that the run directory keeps; None: the resolved recipe."""
+    """A recipe to train, and its text for the run directory; None: the resolved recipe serves as one."""
 
     recipe: "Recipe"
     text: bytes | None

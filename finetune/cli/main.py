@@ -70,11 +70,11 @@ def _options(
 ) -> None:
     if offline:
         forbid()
-    from finetune.cli.process import settle_process
+    from finetune.cli.process import configure_process
 
-    settle_process()
+    configure_process()
     if quiet:
-        output.be_quiet(True)
+        output.set_quiet(True)
     output.show_log()
 
 
@@ -82,7 +82,7 @@ def _without_quiet(words: list[str]) -> list[str]:
     """Apply and remove ``--quiet``, which may stand anywhere before ``--``."""
     end = words.index("--") if "--" in words else len(words)
     others = [word for word in words[:end] if word not in output.QUIET]
-    output.be_quiet(len(others) < end)
+    output.set_quiet(len(others) < end)
     return others + words[end:]
 
 

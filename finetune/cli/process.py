@@ -1,7 +1,7 @@
-"""What the process settles before torch is loaded: how threads wait, and what becomes of freed memory.
+"""Configure the process before torch is loaded: how threads wait, and how freed memory is handled.
 
-Neither changes a bit of what is computed. Both belong to a process as a whole, which the command owns and a
-library does not: who imports the package is left alone.
+Neither changes a bit of any result. Both apply to the process as a whole, so the command sets them and the
+Python API does not.
 """
 
 import os
@@ -9,26 +9,26 @@ from collections.abc import MutableMapping
 
 from finetune.training.compute.allocator import retain_freed_memory
 
-# How often a thread looks for work before it sleeps, some microseconds in all.
+# How often a thread checks for work before it sleeps; takes a few microseconds in all.
 SPINS = "1000"
 
 
-def settle_process() -> None:
-    """Settle both, where the user has not."""
-    settle_waiting(os.environ)
+def configure_process() -> None:
+    """Configure both, unless the user has."""
+    configure_waiting(os.environ)
     retain_freed_memory()
 
 
-def settle_waiting(environment: MutableMapping[str, str]) -> None:
-    """Have OpenMP's threads look for work for a moment, and then sleep.
+def configure_waiting(environment: MutableMapping[str, str]) -> None:
+    """Make OpenMP's threads check for work for a moment, and then sleep.
 
-    By default they spin for milliseconds. Where other programs want the cores, a run then takes many times as
-    long, since each thread waits for one that is not running. Where they sleep at once, they wake too late
-    for the next operation, and the steps of small networks, which are made of hundreds of short ones, take
-    far longer on idle cores.
+    By default they spin for milliseconds. If other programs need the cores, a run then takes many times as
+    long, because each thread waits for one that is not running. If they slept at once, they would wake too
+    late for the next operation: on idle cores, small networks with hundreds of short operations per step
+    would take far longer.
     """
     if "OMP_WAIT_POLICY" in environment:
         return
     environment["OMP_WAIT_POLICY"] = "PASSIVE"
-    # GNU's alone, which torch brings along on Linux, and before the policy.
+    # Read by GNU's OpenMP only, which torch ships on Linux.
     environment.setdefault("GOMP_SPINCOUNT", SPINS)

@@ -1,7 +1,7 @@
-"""Where the command begins: a run directory that is taken, then signals, before anything else is loaded.
+"""The entry point of the command: claims the run directory and handles signals before it loads anything else.
 
-Of many trainings started at once in one directory all but one are refused; loading the command line first,
-or even ``re`` or ``pathlib``, would take each of them several times as long.
+Many trainings may be started at once in one directory, and all but one are refused. Loading the command line
+first, or even ``re`` or ``pathlib``, would make each refusal several times slower.
 """
 
 import os
@@ -21,7 +21,7 @@ FLAGS = ("--resume", "--force", "--extend", "--overwrite", "--smoke", "--tensorb
 
 
 def main() -> None:
-    """Run the command line; Ctrl-C, SIGTERM and a closed terminal (SIGHUP) end it with 130, 143 and 129."""
+    """Run the command line. Ctrl-C, SIGTERM and a closed terminal (SIGHUP) end it with 130, 143 and 129."""
     claimed = None
     try:
         claimed = _claim(sys.argv[1:])
@@ -30,7 +30,7 @@ def main() -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _stop)
         hang_up = getattr(signal, "SIGHUP", None)
-        # Under nohup it is ignored, and stays so.
+        # Stays ignored under nohup.
         if hang_up is not None and signal.getsignal(hang_up) != signal.SIG_IGN:
             signal.signal(hang_up, _stop)
         from finetune.cli.main import main as command_line
@@ -40,7 +40,7 @@ def main() -> None:
         sys.stderr.write(f"error: {plain(str(error))}\n")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        # Before the handler above was there.
+        # Ctrl-C before the handler above was installed.
         sys.exit(130)
     finally:
         if claimed is not None:
@@ -51,18 +51,18 @@ def _stop(number: int, frame: "FrameType | None") -> "NoReturn":
     import signal
 
     if release_all():
-        # A run that has not begun to train has nothing to save, and an exception may come up in an import
-        # that swallows it.
+        # A run that has not begun to train has nothing to save. An exception could be swallowed by an
+        # import that is under way.
         os._exit(128 + number)
-    # What is half written is removed on the way out. A third party may hold that up; the next signal does
-    # not ask. Not a KeyboardInterrupt: where one comes up in an import, Python may end by SIGINT though it
+    # Partly written files are removed on the way out. If that takes too long, a second signal ends the
+    # process at once. Not a KeyboardInterrupt: raised in an import, it may end Python by SIGINT although it
     # is caught.
     signal.signal(number, signal.SIG_DFL)
     sys.exit(128 + number)
 
 
 def _claim(words: "Sequence[str]") -> Claim | None:
-    """Take the run directory that a plain ``train`` command names; None where the words need more reading."""
+    """Claim the run directory of a plain ``train`` command; None if the words need the full parser."""
     options = _options(words)
     if options is None:
         return None
@@ -74,7 +74,7 @@ def _claim(words: "Sequence[str]") -> Claim | None:
 
 
 def _options(words: "Sequence[str]") -> dict[str, str] | None:
-    """The options of a ``train`` command in its plainest spelling; None for any other."""
+    """The options of a plainly spelled ``train`` command; None for anything else."""
     if not words or words[0] != "train":
         return None
     found: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""stdout that cannot be written: an error like any other, in place of a traceback."""
+"""End the command with an error message, not a traceback, when stdout cannot be written."""
 
 import contextlib
 import os
@@ -9,14 +9,14 @@ from finetune.errors import SaveError
 
 
 class Stdout:
-    """A stream that ends the command where it cannot be written.
+    """Wraps stdout: a failed write raises :class:`SaveError`.
 
-    With :class:`SaveError`; and where only its reader has gone, as ``| head`` does, without a word. In place
-    of a stream that is closed there is one that leads nowhere.
+    If only the reader is gone, as with ``| head``, the command ends silently. A closed stdout is replaced by
+    the null device.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
-        # To the process's end, as stdout is.
+        # Stays open until the process ends, as stdout does.
         self._stream = stream or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
 
     def write(self, text: str) -> int:
@@ -35,7 +35,7 @@ class Stdout:
         return getattr(self._stream, name)
 
     def _lost(self, error: OSError) -> BaseException:
-        # What the stream still holds back would be tried once more, and told of, as Python ends.
+        # Python would write the stream's buffer once more at exit, and report the failure.
         with contextlib.suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())

@@ -1,4 +1,4 @@
-"""A table on stdout, as wide as the terminal is, or as it needs to be where there is none."""
+"""Print a table on stdout, as wide as the terminal, or as wide as needed for a file or pipe."""
 
 import sys
 from collections.abc import Sequence
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from finetune.cli import output
 from finetune.errors import plain
 
-# Wider than any table: a pipe has no edge, and a name cut short is no name.
+# Columns for a file or pipe: wider than any table, so that no name is wrapped.
 UNBOUNDED = 1000
 
 
 def show(columns: Sequence[tuple[str, bool]], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows under their headings; a column is a heading and whether it holds numbers."""
+    """Print rows under their headings. Each column is a heading and whether it holds numbers."""
     from rich.console import Console
     from rich.table import Table
 

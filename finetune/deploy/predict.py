@@ -48,6 +48,25 @@ class Prediction:
     probabilities: tuple[float, ...] = ()
     error: str | None = None
 
+    @property
+    def label(self) -> str:
+        """The most probable class.
+
+        Raises:
+            BadImageError: the image has no prediction.
+        """
+        return self._best()[0]
+
+    @property
+    def probability(self) -> float:
+        """The probability of :attr:`label`. Raises as it does."""
+        return self._best()[1]
+
+    def _best(self) -> tuple[str, float]:
+        if self.error is not None:
+            raise BadImageError(self.name, self.error)
+        return self.classes[0], self.probabilities[0]
+
     def ranking(self) -> list[tuple[str, float]]:
         """Pairs of class and probability, most probable first."""
         return list(zip(self.classes, self.probabilities, strict=True))

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from finetune.cli.process import settle_waiting
+from finetune.cli.process import configure_waiting
 from finetune.training.compute.allocator import SETTLED_BY
 
 GLIBC = platform.libc_ver()[0] == "glibc"
@@ -33,9 +33,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 BITS = """
 import hashlib, sys
-from finetune.cli.process import settle_process
+from finetune.cli.process import configure_process
 if sys.argv[1] == "settled":
-    settle_process()
+    configure_process()
 import torch
 from torchvision.models import resnet18
 torch.manual_seed(0)
@@ -83,11 +83,11 @@ def test_the_users_own_settings_of_malloc_stand() -> None:
 
 def test_waiting_is_settled_where_the_user_has_not() -> None:
     environment: dict[str, str] = {}
-    settle_waiting(environment)
+    configure_waiting(environment)
     assert environment == {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
     for own in ({"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "7"}):
         environment = dict(own)
-        settle_waiting(environment)
+        configure_waiting(environment)
         assert environment == own
 
 

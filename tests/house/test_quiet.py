@@ -72,13 +72,13 @@ def test_what_comes_after_two_dashes_is_no_option(cli: Any, chdir_tmp: Path) -> 
 def test_no_bars_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", Terminal())
     assert output.shows_progress()
-    output.be_quiet(True)
+    output.set_quiet(True)
     try:
         assert not output.shows_progress()
         output.note("a note")
         assert not sys.stderr.getvalue()  # type: ignore[union-attr]  # pytest's replacement
     finally:
-        output.be_quiet(False)
+        output.set_quiet(False)
 
 
 def test_help_lists_it(cli: Any) -> None:

@@ -66,8 +66,8 @@ def test_a_step_takes_no_more_than_is_estimated() -> None:
     """Of a whole process's peak: resnet18 in fp32, of which the estimate is the closest."""
     script = """
 import resource
-from finetune.cli.process import settle_process
-settle_process()
+from finetune.cli.process import configure_process
+configure_process()
 import torch
 from pathlib import Path
 from finetune.model.build import build
