@@ -1,4 +1,4 @@
-"""`finetune cache`: what is kept, and removing it."""
+"""``finetune cache``: lists what is cached, and removes it."""
 
 import json
 from typing import Any

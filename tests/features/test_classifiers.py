@@ -1,4 +1,4 @@
-"""Fused classifiers predict what scikit-learn predicts."""
+"""Classifiers converted to linear heads predict what scikit-learn predicts."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def test_a_fused_head_is_the_classifier(classes: int) -> None:
             assert each.head.weight.shape == (classes, 64)
             logits = each.head.logits(features[held])
             assert np.array_equal(logits.argmax(1), theirs)
-            # Probabilities that say about as much as they are right.
+            # The probabilities are calibrated.
             confidence = np.exp(logits - logits.max(1, keepdims=True))
             confidence = (confidence / confidence.sum(1, keepdims=True)).max(1).mean()
             assert confidence > 0.8
@@ -35,7 +35,7 @@ def test_a_fused_head_is_the_classifier(classes: int) -> None:
 
 
 def scenes() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features that tell the scene of an image and nothing of its class, but that a scene has one class."""
+    """Features that identify the scene of an image; the class depends on the scene alone."""
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(40), 6)
     features = rng.normal(size=(40, 32))[groups] + 0.01 * rng.normal(size=(240, 32))
@@ -59,7 +59,7 @@ def test_groups_are_not_recognised() -> None:
     assert free < held
 
 
-def test_groups_that_cannot_be_divided_are_told() -> None:
+def test_groups_that_cannot_be_divided_are_an_error() -> None:
     features, targets, groups = scenes()
     with pytest.raises(DataError, match="two or more groups"):
         fit_classifiers(features, targets, 2, seed=0, groups=np.where(targets, 0, groups))
@@ -71,7 +71,7 @@ def test_groups_that_cannot_be_divided_are_told() -> None:
     )
 
 
-def test_features_that_say_nothing_at_all() -> None:
+def test_constant_features_are_an_error() -> None:
     with pytest.raises(DataError, match="the same for every image"):
         fit_classifiers(np.ones((4, 2), np.float32), np.array([0, 0, 1, 1]), 2, seed=0)
 

@@ -1,4 +1,4 @@
-"""A network cut at a layer's end: the same bits as whole; folded, the same up to rounding."""
+"""A cut network is bit-identical to the whole one; folded, it is the same up to rounding."""
 
 import copy
 
@@ -22,7 +22,7 @@ from finetune.model.layers.table import LayerTable
 from finetune.model.truncate import plan_cut, truncate, truncated_table
 
 
-def test_every_cut_gives_the_bits_of_the_whole(small: nn.Module, images: Tensor) -> None:
+def test_every_cut_is_bit_identical_to_the_whole(small: nn.Module, images: Tensor) -> None:
     small.eval()
     table = find_layers(small)
     with torch.no_grad():
@@ -33,7 +33,7 @@ def test_every_cut_gives_the_bits_of_the_whole(small: nn.Module, images: Tensor)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_lite0", "vit_b_16"])
-def test_backbones_as_they_are(name: str) -> None:
+def test_real_backbones(name: str) -> None:
     module = create(name, 10, image_size=32).eval()
     table = find_layers(module)
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""An image's features are the same bits in whatever batch it comes."""
+"""The features of an image are bit-identical in every batch."""
 
 import contextlib
 
@@ -22,7 +22,7 @@ def extractor(prefix: nn.Module, size: int = 32) -> Extractor:
     ("name", "size"),
     [("resnet18", 64), ("mobilenet_v3_small", 64), ("efficientnet_lite0", 64), ("vit_b_16", 32)],
 )
-def test_company_and_place_make_no_difference(name: str, size: int) -> None:
+def test_other_images_and_position_do_not_matter(name: str, size: int) -> None:
     module = create(name, 5, image_size=size).eval().to(memory_format=torch.channels_last)
     table = find_layers(module)
     images = torch.randn(40, 3, size, size, generator=torch.Generator().manual_seed(0))
@@ -36,22 +36,22 @@ def test_company_and_place_make_no_difference(name: str, size: int) -> None:
         assert torch.equal(extract(images[33:34]), rows[33:34])
 
 
-class Company(nn.Module):
-    """What it computes of an image depends on where the image stands."""
+class PositionDependent(nn.Module):
+    """Its result for an image depends on the position in the batch."""
 
     def forward(self, images: Tensor) -> Tensor:
         return images.flatten(1) * (1 + torch.arange(len(images)).reshape(-1, 1))
 
 
-def test_where_the_place_matters_images_come_one_by_one() -> None:
-    extract = extractor(Company())
+def test_images_are_computed_one_by_one_if_the_position_matters() -> None:
+    extract = extractor(PositionDependent())
     assert extract.images_per_pass == 1
     images = torch.randn(5, 3, 32, 32)
     assert torch.equal(extract(images), images.flatten(1))
 
 
 def test_rows_give_the_suffix_what_the_prefix_gave() -> None:
-    """Values and strides: kernels are chosen by the latter."""
+    """Values and strides are the same; kernels are selected by the strides."""
     module = create("resnet18", 5).eval().to(memory_format=torch.channels_last)
     table = find_layers(module)
     images = torch.randn(IMAGES_PER_PASS, 3, 32, 32)
@@ -85,7 +85,7 @@ def test_the_digest_follows_weights_settings_and_operations() -> None:
     assert extractor(prefix_graph(module, table, 4)).digest() != before
 
 
-def test_cost_is_that_of_the_table() -> None:
+def test_cost_equals_the_published_one() -> None:
     """ResNet-18's published 1.81 GFLOPs (multiply-adds) at 224 px, all but the head's."""
     module = create("resnet18", 1000)
     found = cost(module, find_layers(module), 9, 224)
@@ -95,7 +95,7 @@ def test_cost_is_that_of_the_table() -> None:
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
-def test_one_pass_prices_every_depth(name: str) -> None:
+def test_costs_of_all_depths_come_from_one_pass(name: str) -> None:
     module = create(name, 3)
     table = find_layers(module)
     assert costs(module, table, 224) == [cost(module, table, k, 224) for k in range(1, len(table.body) + 1)]

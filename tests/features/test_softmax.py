@@ -1,4 +1,4 @@
-"""Softmax regression along principal axes has the minimum, and the best strength, that it has without."""
+"""Softmax regression along principal axes has the same minimum and decay as without."""
 
 import itertools
 import warnings
@@ -34,7 +34,7 @@ def clouds(number: int, width: int, classes: int, apart: float) -> tuple[np.ndar
     return features.astype(np.float32), targets.astype(np.int64)
 
 
-def formerly(
+def scikit_learns(
     features: np.ndarray, targets: np.ndarray, decay: float, weights: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """scikit-learn's minimum of the same objective."""
@@ -44,7 +44,7 @@ def formerly(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = LogisticRegression(C=strength, tol=1e-9, max_iter=1000)
-        # It gets on badly with features far from zero.
+        # It converges slowly for features far from zero.
         model.fit(features - features.mean(0, dtype=np.float64), targets, sample_weight=share)
     weight, bias = rows_of(model.coef_, model.intercept_)
     return weight, bias - weight @ features.mean(0, dtype=np.float64)
@@ -53,12 +53,12 @@ def formerly(
 @pytest.mark.parametrize(("number", "width"), [(60, 100), (100, 60), (61, 60), (30, 400)])
 @pytest.mark.parametrize("classes", [2, 5])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_the_minimum_is_the_former_one(number: int, width: int, classes: int, weighted: bool) -> None:
+def test_the_minimum_equals_scikit_learns(number: int, width: int, classes: int, weighted: bool) -> None:
     features, targets = clouds(number, width, classes, 1.0)
     weights = np.linspace(1, 2, classes) if weighted else None
     decay = 1e-2 * total_variance(features)
     head = solve(LinearProblem(features, targets, classes, None if weights is None else list(weights)), decay)
-    weight, bias = formerly(features, targets, decay, weights)
+    weight, bias = scikit_learns(features, targets, decay, weights)
     np.testing.assert_allclose(head.weight, weight, atol=1e-4 * np.abs(weight).max())
     logits = features @ weight.T + bias
     np.testing.assert_allclose(
@@ -70,7 +70,7 @@ def test_the_minimum_is_the_former_one(number: int, width: int, classes: int, we
 
 @pytest.mark.parametrize(("number", "width"), [(60, 100), (100, 60)])
 @pytest.mark.parametrize(("classes", "apart"), [(2, 1.0), (5, 0.4), (5, 1.0), (5, 3.0)])
-def test_the_strength_is_that_of_exact_minima(number: int, width: int, classes: int, apart: float) -> None:
+def test_the_decay_is_that_of_exact_minima(number: int, width: int, classes: int, apart: float) -> None:
     features, targets = clouds(number, width, classes, apart)
     total, folds = total_variance(features), inner_folds(targets, 0)
     unit = features / np.sqrt(total)
@@ -78,7 +78,7 @@ def test_the_strength_is_that_of_exact_minima(number: int, width: int, classes: 
     for share in GRID[:3]:
         loss = 0.0
         for train, held in folds:
-            weight, bias = formerly(unit[train], targets[train], share)
+            weight, bias = scikit_learns(unit[train], targets[train], share)
             loss += cross_entropy(unit[held] @ weight.T + bias, targets[held]).sum() / number
         losses.append(loss)
     chosen = choose_decay(LinearProblem(features, targets, classes), folds).decay / total
@@ -102,14 +102,14 @@ def test_axes_lose_nothing() -> None:
         assert float(axes.variances.sum()) == pytest.approx(1.0)
 
 
-def test_features_that_are_all_the_same_have_a_solution() -> None:
+def test_constant_features_have_a_solution() -> None:
     features, targets = np.ones((8, 5), np.float32), np.repeat([0, 1], 4).astype(np.int64)
     head = solve(LinearProblem(features, targets, 2), 1e-3)
     assert np.abs(head.weight).max() == 0
     np.testing.assert_allclose(head.logits(features), 0, atol=1e-6)
 
 
-def test_the_same_features_have_the_same_bits() -> None:
+def test_the_same_features_give_the_same_bits() -> None:
     features, targets = clouds(80, 50, 4, 1.0)
     folds = inner_folds(targets, 0)
     first, second = (
@@ -123,7 +123,7 @@ def test_the_same_features_have_the_same_bits() -> None:
     assert np.array_equal(first.bias, second.bias)
 
 
-def test_threads_change_the_rounding_alone() -> None:
+def test_threads_change_only_the_rounding() -> None:
     features, targets = clouds(80, 50, 4, 1.0)
     before = torch.get_num_threads()
     heads = []

@@ -1,4 +1,4 @@
-"""The solved head against scikit-learn, and against a gradient that vanishes."""
+"""The solved head against scikit-learn, and its gradient at the minimum."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def data(classes: int) -> tuple[np.ndarray, np.ndarray]:
 def gradient(
     features: np.ndarray, targets: np.ndarray, head: object, decay: float, weights: list[float] | None
 ) -> float:
-    """Of the phase's own objective, as torch computes it."""
+    """The gradient of the objective, computed by torch."""
     weight = torch.tensor(head.weight, requires_grad=True)  # type: ignore[attr-defined]
     bias = torch.tensor(head.bias, requires_grad=True)  # type: ignore[attr-defined]
     given = None if weights is None else torch.tensor(weights, dtype=torch.float64)
@@ -35,7 +35,7 @@ def gradient(
 
 @pytest.mark.parametrize("classes", [2, 3, 10])
 @pytest.mark.parametrize("balanced", [False, True])
-def test_it_is_the_minimum_of_the_phases_own_objective(classes: int, balanced: bool) -> None:
+def test_the_head_minimises_the_objective_of_the_phase(classes: int, balanced: bool) -> None:
     features, targets = data(classes)
     weights = [1.0 + 0.5 * c for c in range(classes)] if balanced else None
     head = solve(LinearProblem(features, targets, classes, weights), 1e-3)
@@ -44,7 +44,7 @@ def test_it_is_the_minimum_of_the_phases_own_objective(classes: int, balanced: b
     assert gradient(features, targets, head, 2e-3, weights) > 1e-4  # the positive control
 
 
-def test_it_is_scikit_learns() -> None:
+def test_the_head_equals_scikit_learns() -> None:
     features, targets = data(10)
     head = solve(LinearProblem(features, targets, 10), 1e-2)
     theirs = LogisticRegression(C=1 / (1e-2 * len(targets)), tol=1e-6, max_iter=1000).fit(features, targets)
@@ -56,8 +56,8 @@ def test_it_is_scikit_learns() -> None:
     )
 
 
-def test_cross_validation_follows_the_noise() -> None:
-    """Labels that say nothing want a strong decay, clean ones a weak one; scale plays no part."""
+def test_noisy_labels_get_a_stronger_decay() -> None:
+    """Random labels get a strong decay, clean ones a weak one; the scale does not matter."""
     features, targets = data(3)
     noise = np.random.default_rng(0).integers(0, 3, len(targets))
     clean = choose_decay(LinearProblem(features, targets, 3), inner_folds(targets, 0)).decay
@@ -68,7 +68,7 @@ def test_cross_validation_follows_the_noise() -> None:
     ).decay == pytest.approx(clean * 1e4)
 
 
-def test_what_is_chosen_roughly_is_good_exactly() -> None:
+def test_the_decay_chosen_from_rough_minima_is_good_for_exact_ones() -> None:
     rng = np.random.default_rng(0)
     targets, mixed = np.repeat(np.arange(4), 40), rng.normal(size=(40, 300))
     causes = rng.normal(size=(160, 40))

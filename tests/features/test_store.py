@@ -1,4 +1,4 @@
-"""Features are kept whole or not at all, and a harmed file is never read."""
+"""Blocks of features are stored completely or not at all, and damaged files are never read."""
 
 import hashlib
 import logging
@@ -35,29 +35,29 @@ def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_rows_come_back_in_any_order(folder: Path | None) -> None:
-    kept_rows = FeatureStore(SPEC, folder)
-    kept_rows.add(identities(*range(10)), rows(*range(10)))
-    kept_rows.flush()
-    assert len(kept_rows) == 10
-    assert identities(9)[0] in kept_rows
-    assert identities(10)[0] not in kept_rows
+    stored = FeatureStore(SPEC, folder)
+    stored.add(identities(*range(10)), rows(*range(10)))
+    stored.flush()
+    assert len(stored) == 10
+    assert identities(9)[0] in stored
+    assert identities(10)[0] not in stored
     wanted = (7, 0, 9, 7)
-    assert torch.equal(kept_rows.read(kept_rows.locate(identities(*wanted))), rows(*wanted))
+    assert torch.equal(stored.read(stored.locate(identities(*wanted))), rows(*wanted))
     with pytest.raises(KeyError):
-        kept_rows.locate(identities(10))
+        stored.locate(identities(10))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_keeps_its_bits(dtype: torch.dtype, folder: Path | None) -> None:
     spec = RowSpec((5,), dtype, channels_last=False)
     values = torch.randn(3, 5).to(dtype)
-    kept_rows = FeatureStore(spec, folder)
-    kept_rows.add(identities(1, 2, 3), values)
-    kept_rows.flush()
-    assert torch.equal(kept_rows.read(kept_rows.locate(identities(1, 2, 3))), values)
+    stored = FeatureStore(spec, folder)
+    stored.add(identities(1, 2, 3), values)
+    stored.flush()
+    assert torch.equal(stored.read(stored.locate(identities(1, 2, 3))), values)
 
 
-def test_an_interrupted_filling_goes_on(tmp_path: Path) -> None:
+def test_complete_blocks_survive_an_interruption(tmp_path: Path) -> None:
     first = FeatureStore(SPEC, tmp_path)
     first.add(identities(*range(10)), rows(*range(10)))  # two whole blocks; the rest is lost
     second = FeatureStore(SPEC, tmp_path)
@@ -70,7 +70,7 @@ def test_an_interrupted_filling_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", ["flip", "cut", "foreign", "empty"])
-def test_harmed_files_are_rebuilt_and_never_read(
+def test_damaged_files_are_replaced_and_never_read(
     harm: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = FeatureStore(SPEC, tmp_path)
@@ -99,13 +99,13 @@ def test_harmed_files_are_rebuilt_and_never_read(
     assert len(list(tmp_path.glob("*.safetensors"))) == 2
 
 
-def test_a_store_of_other_rows_is_not_taken(tmp_path: Path) -> None:
+def test_blocks_of_other_rows_are_removed(tmp_path: Path) -> None:
     first = FeatureStore(SPEC, tmp_path)
     first.add(identities(*range(4)), rows(*range(4)))
     assert len(FeatureStore(RowSpec((7,), torch.float32, channels_last=False), tmp_path)) == 0
 
 
-def test_a_disk_that_is_full_leaves_the_rows_in_memory(
+def test_rows_stay_in_memory_if_the_disk_is_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     full = FeatureStore(SPEC, tmp_path)
@@ -120,7 +120,7 @@ def test_a_disk_that_is_full_leaves_the_rows_in_memory(
     assert not list(tmp_path.glob("*.safetensors"))
 
 
-def test_two_that_fill_one_folder_do_not_hurt_each_other(tmp_path: Path) -> None:
+def test_two_stores_can_fill_one_folder(tmp_path: Path) -> None:
     one, two = FeatureStore(SPEC, tmp_path), FeatureStore(SPEC, tmp_path)
     one.add(identities(*range(4)), rows(*range(4)))
     two.add(identities(*range(2, 6)), rows(*range(2, 6)))
@@ -128,7 +128,7 @@ def test_two_that_fill_one_folder_do_not_hurt_each_other(tmp_path: Path) -> None
     assert torch.equal(third.read(third.locate(identities(*range(6)))), rows(*range(6)))
 
 
-def test_what_was_used_longest_ago_makes_room() -> None:
+def test_the_least_recently_used_store_is_removed_first() -> None:
     import os
 
     root = contents.features_folder()

@@ -1,4 +1,4 @@
-"""``scripts/time-solved-head`` runs, and what it compares is the same thing."""
+"""``scripts/time-solved-head`` runs, and both ways give the same head."""
 
 from collections.abc import Callable
 from pathlib import Path

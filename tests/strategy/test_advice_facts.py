@@ -1,4 +1,4 @@
-"""What advice measures, against closed forms and against the network itself."""
+"""The measurements of advice, against closed forms and against the network itself."""
 
 import dataclasses
 import math
@@ -37,7 +37,7 @@ def shift_of(mean: float, std: float) -> float:
     with shift.recording():
         for part in (mean + std * values).split(10):
             norm(part)
-    norm(100 * values)  # not watched, not counted
+    norm(100 * values)  # not recorded
     found = shift.value()
     assert found is not None
     return found
@@ -49,7 +49,7 @@ def test_the_shift_is_the_divergence_of_two_normal_distributions(mean: float, st
     assert shift_of(mean, std) == pytest.approx(expected, abs=2e-4)
 
 
-def test_a_last_batch_of_one_value_a_channel_counts_too() -> None:
+def test_a_last_batch_of_one_value_per_channel_counts_too() -> None:
     norm = nn.BatchNorm1d(2, eps=1e-9).eval()
     shift = Shift(nn.Sequential(norm))
     with shift.recording():
@@ -70,7 +70,7 @@ def test_confidence_is_the_mean_of_the_largest_probability() -> None:
     assert confidence(logits) == pytest.approx(0.6)
 
 
-def test_what_the_source_tells_apart_is_between_nothing_and_all() -> None:
+def test_told_apart_is_between_0_and_1() -> None:
     rng = np.random.default_rng(0)
     targets = rng.integers(0, 4, 400)
     of_targets = np.eye(50, dtype=np.float32)[targets * 7]
@@ -82,7 +82,7 @@ def test_what_the_source_tells_apart_is_between_nothing_and_all() -> None:
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "vit_b_32", "swin_t"])
-def test_features_at_depths_are_those_of_the_layers(name: str) -> None:
+def test_features_at_depths_equal_those_of_the_layers(name: str) -> None:
     size = 224 if name == "vit_b_32" else 64
     module = create(name, 10).eval()
     table = find_layers(module)
@@ -107,8 +107,8 @@ def test_a_map_before_a_convolution_is_averaged() -> None:
     assert found[0].ndim == 2
 
 
-def test_a_cube_is_averaged_over_its_places() -> None:
-    """After ResNet's first stage 64 channels of 64 x 64 places, of which only the channels stay as many."""
+def test_a_cube_is_averaged_over_its_positions() -> None:
+    """ResNet's first stage gives 64 channels of 64 x 64 positions; only the channel axis is not averaged."""
     module = create("resnet18", 10).eval()
     table = find_layers(module)
     k = next(layer.number for layer in table.body if layer.name.startswith("layer1"))
@@ -121,7 +121,7 @@ def test_a_cube_is_averaged_over_its_places() -> None:
 
 
 @pytest.mark.parametrize(("name", "axis"), [("vertical_flip", 0), ("flip", 1)])
-def test_mirrored_copies_are_what_evaluation_sees_mirrored(name: str, axis: int) -> None:
+def test_mirrored_copies_are_mirrored_views_of_evaluation(name: str, axis: int) -> None:
     middle = (0.5, 0.5, 0.5)
     preprocessing = Preprocessing(20, 26, "shorter", "bicubic", mean=middle, std=middle)
     rng = np.random.default_rng(0)
@@ -136,7 +136,7 @@ def test_mirrored_copies_are_what_evaluation_sees_mirrored(name: str, axis: int)
 def test_each_image_is_decoded_three_times_for_all_that_is_measured(
     clean: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For the features that are kept, for the sample, and once more, larger, for what is cut out of it."""
+    """Once for the cached features, once for the sample, and once at full size for random crops."""
     recipe = minimal_recipe(
         str(clean), "shufflenet_v2_x0_5", overrides=["model.weights=none", "data.image_size=32"]
     )
@@ -153,11 +153,11 @@ def test_each_image_is_decoded_three_times_for_all_that_is_measured(
         return dataclasses.replace(measure(recipe), seconds=Seconds(0, 0, 0)), len(decoded)
 
     monkeypatch.setattr(Reader, "_decoded", counted)
-    monkeypatch.setattr(images, "JUST_NOW_NS", 3600 * 10**9)  # as of files that may yet change
+    monkeypatch.setattr(images, "JUST_NOW_NS", 3600 * 10**9)  # as if the files could still change
     everything, often = measured()
     monkeypatch.setattr(images, "JUST_NOW_NS", -1)
     same, seldom = measured()
-    assert (often, seldom) == (7 * 24, 2 * 24)  # the second time the features are there
+    assert (often, seldom) == (7 * 24, 2 * 24)  # the second time, features are cached
     assert (same.computed, same.cached) == (0, 24)
     assert dataclasses.replace(same, computed=24, cached=0) == everything
 
@@ -178,7 +178,7 @@ def tried_out(
     return compare_copies(Originals(plain, targets, folds, best, decay), copies, mirrored=mirrored)
 
 
-def test_copies_like_the_originals_are_borne() -> None:
+def test_copies_like_the_originals_do_no_harm() -> None:
     features, targets = clouds(3, 40, 0)
     others = clouds(3, 40, 1)[0]
     tried = tried_out([features], [others], targets, best=0, mirrored=True)
@@ -188,7 +188,7 @@ def test_copies_like_the_originals_are_borne() -> None:
     assert tried.gain >= -tried.error
 
 
-def test_copies_that_look_like_another_class_mislead() -> None:
+def test_copies_that_look_like_another_class_do_harm() -> None:
     features, targets = clouds(3, 40, 0)
     swapped = features[np.concatenate([np.arange(40, 120), np.arange(40)])]
     tried = tried_out([features], [swapped], targets, best=0, mirrored=False)
@@ -197,7 +197,7 @@ def test_copies_that_look_like_another_class_mislead() -> None:
     assert tried.gain < -2 * tried.error
 
 
-def test_copies_that_never_occur_are_told_at_any_depth() -> None:
+def test_implausible_copies_are_distinguished_at_any_depth() -> None:
     features, targets = clouds(3, 40, 0)
     moved = features + np.eye(12, dtype=np.float32)[11] * 6
     tried = tried_out([features] * 2, [moved, features], targets, best=1, mirrored=True)

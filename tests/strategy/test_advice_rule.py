@@ -1,4 +1,4 @@
-"""From facts to a choice, its settings, and the recipe that says them."""
+"""The rule of advice, the settings that follow, and the recipe."""
 
 import dataclasses
 import itertools
@@ -34,7 +34,7 @@ TRIED |= dict.fromkeys(("crop", "rotation", "color_jitter"), UNASKED)
 
 
 def facts(**changes: Any) -> Facts:
-    """Of 600 photos in 4 classes, similar to the source."""
+    """Facts of 600 photos in 4 classes, similar to the source."""
     tops = changes.pop("tops", (0.5, 0.6, 0.7, 0.8))
     depths = tuple(Probed(2 * n, f"layer{n}", top1, 500) for n, top1 in enumerate(tops, 1))
     plain: dict[str, Any] = {
@@ -61,7 +61,7 @@ def facts(**changes: Any) -> Facts:
             {"train": 40_000, "fewest": 9_000, "most": 10_000, "shift": 1.0, "tops": (0.26,) * 4},
             Strategy.scratch,
         ),
-        # As foreign, but too few to do without the source.
+        # As dissimilar, but too few to train from scratch.
         ({"shift": 1.0, "tops": (0.26,) * 4}, Strategy.first_k),
     ],
 )
@@ -81,11 +81,11 @@ def test_the_first_row_that_applies_decides(changes: dict[str, Any], strategy: S
         ({"shift": 0.5}, Similarity.dissimilar),
     ],
 )
-def test_one_witness_against_is_enough(changes: dict[str, Any], judged: Similarity) -> None:
+def test_one_measurement_against_the_source_is_enough(changes: dict[str, Any], judged: Similarity) -> None:
     assert similarity(facts(**changes)) is judged
 
 
-def test_what_is_further_from_the_source_moves_faster() -> None:
+def test_dissimilar_images_get_a_higher_rate() -> None:
     rates = [
         choose_settings(Strategy.everything, facts(**changes)).lr
         for changes in ({}, {"tops": (0.5, 0.6, 0.8, 0.79)}, {"shift": 0.5})
@@ -97,11 +97,11 @@ def test_what_is_further_from_the_source_moves_faster() -> None:
 @pytest.mark.parametrize(
     ("tops", "k"), [((0.5, 0.6, 0.7, 0.8), 6), ((0.5, 0.6, 0.9, 0.8), 4), ((0.9, 0.8, 0.7, 0.6), 1)]
 )
-def test_layers_before_the_best_probe_are_general(tops: tuple[float, ...], k: int) -> None:
+def test_layers_before_the_best_probe_stay_frozen(tops: tuple[float, ...], k: int) -> None:
     assert choose_settings(Strategy.first_k, facts(tops=tops)).k == k
 
 
-def test_more_images_take_fewer_epochs_and_let_the_statistics_follow() -> None:
+def test_more_images_take_fewer_epochs_and_update_the_statistics() -> None:
     few, many = (choose_settings(Strategy.everything, facts(train=train)) for train in (100, 50_000))
     assert few.epochs > many.epochs
     assert (few.batchnorm, many.batchnorm) == ("frozen", "train")
@@ -109,9 +109,8 @@ def test_more_images_take_fewer_epochs_and_let_the_statistics_follow() -> None:
 
 @pytest.mark.parametrize("near", [True, False])
 @pytest.mark.parametrize("right", [1.0, 0.97, 0.9, 0.7, 0.3])
-def test_val_decides_what_it_can_decide(right: float, near: bool) -> None:
-    """Who tunes has images that can speak for it: of val, or of train where features do not fit, or where a
-    third of them come out wrong."""
+def test_val_decides_only_if_it_is_large_enough(right: float, near: bool) -> None:
+    """Tuning needs evidence: on val, or on train if the features do not fit or a third of train is wrong."""
     grid = itertools.product([43, 120, 450, 1_900, 6_000], [1, 5, 12, 19, 20, 45, 400], [2, 10])
     for train, val, classes in grid:
         each = train // classes
@@ -129,7 +128,7 @@ def test_val_decides_what_it_can_decide(right: float, near: bool) -> None:
             assert tunes
             assert chosen.select != "last"
             assert chosen.early_stopping is None or 4 <= chosen.early_stopping < chosen.epochs
-            # Where the features do not fit, tuning pays late, and is not cut short.
+            # If the features do not fit, tuning pays late, and there is no early stopping.
             stops = near and right >= 2 / 3 and chosen.epochs > 4
             assert (chosen.early_stopping is not None) is stops
         elif val < 20 or speak_on_val < 5 - 1e-9:
@@ -140,14 +139,14 @@ def test_val_decides_what_it_can_decide(right: float, near: bool) -> None:
         assert ("cannot choose" in words) is (chosen.select == "last")
 
 
-def test_few_images_that_a_probe_tells_apart_keep_the_solved_head() -> None:
+def test_few_images_that_a_probe_separates_get_a_solved_head() -> None:
     known = facts(train=43, val=5, classes=2, fewest=20, most=23, tops=(0.9, 0.95, 1.0, 1.0))
     choice = choose(known)
     assert choice.strategy is Strategy.probe
     assert "fewer than 5 training images that a solved head gets wrong" in choice.row.when
 
 
-def test_the_recipe_says_how_its_epoch_is_chosen() -> None:
+def test_the_recipe_says_how_the_best_epoch_is_chosen() -> None:
     for changes, select, patience in (
         ({"shift": 0.5, "train": 100, "val": 12}, "last", None),
         ({}, "loss", 4),
@@ -169,23 +168,23 @@ def test_the_recipe_says_how_its_epoch_is_chosen() -> None:
         ({"told": 0.8}, Verdict.refused, "distinguished from originals"),
         ({"told": None}, Verdict.used, "unless"),
         ({"gain": -0.05}, Verdict.refused, "costs more than 2 standard errors"),
-        # Within the doubt, where the copies are well known; beyond it, where they are not.
+        # The doubt is larger if the copies are predicted like the originals.
         ({"gain": -0.015, "kept": 0.95}, Verdict.used, "unless"),
         ({"gain": -0.015, "kept": 0.5}, Verdict.refused, "more than 1 standard error"),
-        # With so few images a classifier tells by chance what with many it does not.
+        # With few images, a classifier distinguishes more copies by chance.
         ({"told": 0.75, "n": 43}, Verdict.used, "43 images are too few"),
         ({"told": 0.6, "n": 43}, Verdict.used, "43 images are too few"),
         ({"told": 0.95, "n": 43}, Verdict.refused, "distinguished from originals"),
         ({"told": 0.75, "n": 400}, Verdict.refused, "distinguished from originals"),
     ],
 )
-def test_what_images_bear(changes: dict[str, Any], verdict: Verdict, said: str) -> None:
+def test_the_verdict_on_an_augmentation(changes: dict[str, Any], verdict: Verdict, said: str) -> None:
     found, rule = judge("flip", dataclasses.replace(NEUTRAL, **changes), Similarity.similar)
     assert found is verdict
     assert said in rule
 
 
-def test_what_cannot_be_told_of_writing_is_not_mirrored() -> None:
+def test_dissimilar_images_are_not_mirrored_without_evidence() -> None:
     unsure = dataclasses.replace(NEUTRAL, told=0.75, n=43)
     for near, verdict in (
         (Similarity.similar, Verdict.used),
@@ -193,12 +192,12 @@ def test_what_cannot_be_told_of_writing_is_not_mirrored() -> None:
         (Similarity.dissimilar, Verdict.refused),
     ):
         assert judge("flip", unsure, near)[0] is verdict
-    # Upside down is rarely right, whatever can be told.
+    # Mirroring top and bottom is rarely useful, with or without evidence.
     assert judge("vertical_flip", unsure, Similarity.similar)[0] is Verdict.not_needed
 
 
-def test_the_rule_is_in_the_line() -> None:
-    """+2.3 is not needed and +0.9 is used: they are put to different rules, which the lines say."""
+def test_the_line_states_the_rule() -> None:
+    """+2.3 is not needed and +0.9 is used: different rules apply, and the lines state them."""
     tried = {
         "rotation": dataclasses.replace(UNASKED, gain=0.023, error=0.014),
         "crop": dataclasses.replace(UNASKED, gain=0.009, error=0.013),
@@ -216,14 +215,14 @@ def test_the_rule_is_in_the_line() -> None:
     assert "+2.3 points of accuracy, standard error 1.4" in lines[0]
 
 
-def test_augmentation_is_measured_where_something_is_tuned() -> None:
+def test_augmentations_are_measured_only_for_tuning() -> None:
     assert augmentations_to_try(facts(train=30), 30) == ()
     assert set(augmentations_to_try(facts(), 256)) == set(AUGMENTATIONS)
-    # Of 20 images a probe gets four wrong: none that is rarely right could gain two standard errors.
+    # A probe gets four of 20 images wrong: rare augmentations could not gain two standard errors.
     assert set(augmentations_to_try(facts(), 20)) == {"flip", "crop"}
 
 
-def test_what_costs_without_need_is_left_out() -> None:
+def test_rare_augmentations_are_used_only_if_they_help() -> None:
     plain = chosen_augmentations(facts()).model_dump(exclude_defaults=True)
     assert plain == {"crop": "random_resized", "scale": (0.35, 1.0), "flip": True}
     helps = dataclasses.replace(NEUTRAL, gain=0.05)
@@ -243,7 +242,7 @@ def test_every_strategy_makes_a_recipe(strategy: Strategy, changes: dict[str, An
     assert (recipe.model.weights == "none") is (strategy is Strategy.scratch)
     first, last = recipe.train.phases[0], recipe.train.phases[-1]
     if strategy in (Strategy.probe, Strategy.first_k, Strategy.everything):
-        # The strength of the solved head is cross-validation's, whatever the decay of the steps.
+        # Cross-validation chooses the decay of the solved head, whatever the decay of the steps.
         assert (first.freeze, first.optimizer, first.weight_decay) == ("backbone", "lbfgs", "auto")
     expected = {
         Strategy.probe: "backbone", Strategy.head: "backbone", Strategy.first_k: 6,
@@ -256,19 +255,19 @@ def test_every_strategy_makes_a_recipe(strategy: Strategy, changes: dict[str, An
 
 @given(st.text(min_size=1, max_size=30).filter(lambda text: text.isprintable()))
 @settings(max_examples=60, deadline=None)
-def test_any_name_of_images_comes_back(name: str) -> None:
+def test_any_source_name_survives_the_recipe(name: str) -> None:
     base = base_recipe(name, "resnet18")
     text = write_recipe(base, Strategy.probe, choose_settings(Strategy.probe, facts()))
     assert parse_recipe(text, "advised.yaml").data.source == name
 
 
 @pytest.mark.parametrize("override", ["train.batch_size=8", "model.head.hidden=3", "train.phases.0.epochs=2"])
-def test_what_the_advice_is_to_say_is_not_given(override: str) -> None:
+def test_keys_that_advice_chooses_are_refused(override: str) -> None:
     with pytest.raises(UserError, match="advice chooses this key"):
         base_recipe("photos", "resnet18", [override])
 
 
-def test_the_expected_time_adds_up() -> None:
+def test_the_expected_duration_adds_up() -> None:
     known = facts()
     everything = choose_settings(Strategy.everything, known)
     tests = 100 * 0.03
@@ -312,7 +311,7 @@ def test_the_reasons_have_the_numbers() -> None:
         assert words in text
 
 
-def test_facts_come_back_from_json_as_they_were() -> None:
+def test_facts_survive_json() -> None:
     known = facts(notes=("photos: skipped files that are not images (.txt 1)",))
     assert Facts.from_dict(json.loads(json.dumps(known.to_dict()))) == known
     older = {key: value for key, value in known.to_dict().items() if key != "notes"}
@@ -320,8 +319,8 @@ def test_facts_come_back_from_json_as_they_were() -> None:
 
 
 @pytest.mark.parametrize("strategy", Strategy)
-def test_epochs_are_those_of_the_whole_run(strategy: Strategy) -> None:
-    """As many as training such a recipe counts: a head that is solved first is one of them."""
+def test_epochs_count_the_whole_run(strategy: Strategy) -> None:
+    """Solving the head counts as one epoch, as in training."""
     known = facts()
     settled = choose_settings(strategy, known)
     recipe = parse_recipe(write_recipe(base_recipe("photos", "resnet18"), strategy, settled, ()), "r")

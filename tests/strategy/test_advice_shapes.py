@@ -1,4 +1,4 @@
-"""What advice does about long images: it looks only where there are many, and follows only clear gains."""
+"""The way to resize long images: compared only if many are long, and changed only for a clear gain."""
 
 import dataclasses
 import json
@@ -28,7 +28,7 @@ Cli = Callable[..., Any]
 
 
 def images(root: Path, size: tuple[int, int], where: str, upright: bool = False) -> Path:
-    """Two classes that differ in the colour of one end of noisy images, or in that of the middle."""
+    """Make two classes of noisy images that differ in the colour of one end, or of the middle."""
     rng = np.random.default_rng(0)
     for name, colour in (("red", (255, 0, 0)), ("blue", (0, 0, 255))):
         (root / name).mkdir(parents=True)
@@ -45,7 +45,7 @@ def images(root: Path, size: tuple[int, int], where: str, upright: bool = False)
 
 
 def measured(root: Path, *settings: str) -> tuple[Shapes, Recipe, Setup]:
-    """What is found of ``root``, the recipe that follows, and what images are then brought to size by."""
+    """Measure ``root``: the shapes, the advised recipe, and the setup that resizes images accordingly."""
     untrained = ["model.weights=none", "data.image_size=32", *settings]
     recipe = minimal_recipe(str(root), "shufflenet_v2_x0_5", overrides=untrained, name="advice")
     plain = frozen_recipe(recipe, None)
@@ -54,13 +54,13 @@ def measured(root: Path, *settings: str) -> tuple[Shapes, Recipe, Setup]:
     told: list[tuple[str, int, int]] = []
     shapes = measure_shapes(recipe, setup, source.splits["train"], lambda *each: told.append(each))
     assert shapes is not None
-    # What the first way is compared on is in a cache that the tests share.
+    # The features of the first way may be in a cache that the tests share.
     assert {what for what, done, total in told if done == total} <= {STAGES[way] for way in shapes.sized}
     return shapes, with_shape(recipe, shapes), in_shape(recipe, setup, shapes)
 
 
 @pytest.mark.parametrize("upright", [False, True])
-def test_what_the_crop_cuts_away_and_the_classes_need(upright: bool, tmp_path: Path) -> None:
+def test_borders_that_matter_are_shown(upright: bool, tmp_path: Path) -> None:
     shapes, recipe, setup = measured(images(tmp_path / "photos", (160, 40), "end", upright))
     assert (shapes.long, shapes.ratio, shapes.own) == (1.0, 4.0, "shorter")
     assert set(shapes.sized) == {"shorter", "squash", "pad"}
@@ -68,7 +68,7 @@ def test_what_the_crop_cuts_away_and_the_classes_need(upright: bool, tmp_path: P
     assert setup.card.preprocessing.resize_mode == setup.recipe.data.resize_mode == shapes.best
 
 
-def test_what_the_crop_cuts_away_and_nobody_needs(tmp_path: Path) -> None:
+def test_borders_that_do_not_matter_are_cropped(tmp_path: Path) -> None:
     shapes, recipe, setup = measured(images(tmp_path / "photos", (160, 40), "middle"))
     assert set(shapes.sized) == {"shorter", "squash", "pad"}
     assert recipe.data.resize_mode == "auto"
@@ -83,14 +83,14 @@ def test_near_square_images_are_not_compared(size: tuple[int, int], tmp_path: Pa
 
 
 @pytest.mark.parametrize("mode", ["shorter", "squash", "pad"])
-def test_what_the_recipe_says_stands(mode: str, tmp_path: Path) -> None:
+def test_the_mode_of_the_recipe_is_kept(mode: str, tmp_path: Path) -> None:
     root = images(tmp_path / "photos", (160, 40), "end")
     shapes, recipe, setup = measured(root, f"data.resize_mode={mode}")
     assert (shapes.own, shapes.sized) == (mode, {})
     assert recipe.data.resize_mode == setup.card.preprocessing.resize_mode == mode
 
 
-def test_a_size_that_padding_cannot_have_leaves_it_out(tmp_path: Path) -> None:
+def test_padding_is_left_out_if_the_size_excludes_it(tmp_path: Path) -> None:
     root = images(tmp_path / "photos", (160, 40), "end")
     shapes, _, _ = measured(root, "data.resize=40")
     assert set(shapes.sized) == {"shorter", "squash"}
@@ -108,7 +108,7 @@ def test_unreadable_images_and_classes_of_one(tmp_path: Path) -> None:
     assert set(shapes.sized) == {"shorter", "squash", "pad"}
 
 
-def test_the_recipe_says_what_was_found(chdir_tmp: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_recipe_has_the_chosen_mode(chdir_tmp: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copies, "AUGMENTATIONS", {"flip": AugmentSection(flip=True)})
     images(chdir_tmp / "photos", (160, 40), "end")
     words = ("--backbone", "shufflenet_v2_x0_5", "--set", "model.weights=none", "--set", "data.image_size=32")
@@ -119,15 +119,15 @@ def test_the_recipe_says_what_was_found(chdir_tmp: Path, cli: Cli, monkeypatch: 
     assert recipe["data"]["resize_mode"] in ("squash", "pad")
     assert f"chosen: data.resize_mode {recipe['data']['resize_mode']}" in found["recipe"]
     assert shapes["sized"]["shorter"]["gain"] == 0
-    # All else was measured of images as the recipe has them.
+    # The other facts were measured with that mode.
     assert found["facts"]["probe"]["top1"] > shapes["sized"]["shorter"]["top1"]
 
 
 @pytest.mark.parametrize("soon", [0, 1_000])
-def test_a_first_model_does_not_wait_for_it(
+def test_a_first_model_does_not_wait_for_the_comparison(
     soon: int, chdir_tmp: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of few images, unless they are better brought to size in another way, which begins anew."""
+    """With few images, the first model comes first; another resize mode then starts again."""
     monkeypatch.setattr(first_pass, "SOON", soon)
     images(chdir_tmp / "photos", (160, 40), "end")
     words = ("--set", "model.backbone=shufflenet_v2_x0_5", "--set", "model.weights=none")
@@ -160,7 +160,7 @@ SHORTER = Sized(0.7, 0.0, 0.0)
         ({"shorter": SHORTER, "squash": Sized(0.5, -0.2, 0.03), "pad": Sized(0.6, -0.1, 0.03)}, "shorter"),
     ],
 )
-def test_only_a_clear_gain_is_followed(sized: dict[Any, Sized], best: str) -> None:
+def test_only_a_clear_gain_changes_the_mode(sized: dict[Any, Sized], best: str) -> None:
     shapes = Shapes(48, 2.0, 1.0, 0.4, "shorter", sized)
     assert shapes.best == best
     depths = tuple(Probed(2 * n, f"layer{n}", 0.7, 48) for n in range(1, 5))

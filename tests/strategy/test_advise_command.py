@@ -1,4 +1,4 @@
-"""``finetune advise`` and ``finetune train IMAGES``, as they are typed."""
+"""The commands ``finetune advise`` and ``finetune train IMAGES``."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from finetune.strategy.advice import settings as advised_settings
 
 Cli = Callable[..., Any]
 TINY = ("--set", "data.image_size=32")
-# Quick, and as good as any to see what is done with what is measured.
+# Fast, and sufficient for these tests.
 UNTRAINED = ("--backbone", "shufflenet_v2_x0_5", "--set", "model.weights=none")
 
 
@@ -38,7 +38,7 @@ def test_advice_has_reasons_and_a_recipe_that_can_be_run(photos: Path, cli: Cli)
     recipe = load_recipe(Path("advised.yaml"))
     assert (recipe.data.source, recipe.data.image_size) == ("photos", 32)
     assert recipe.train.phases[0].optimizer == "lbfgs"
-    # What was measured comes from the cache the second time, and says the same.
+    # The second time, the features come from the cache, and the advice is the same.
     again = cli("advise", photos, *UNTRAINED, *TINY, "--json")
     found = json.loads(again.out)
     assert (found["facts"]["computed"], found["facts"]["cached"]) == (0, 32)
@@ -50,7 +50,7 @@ def test_advice_has_reasons_and_a_recipe_that_can_be_run(photos: Path, cli: Cli)
     assert "already exists" in taken.err
 
 
-def test_val_and_test_are_counted_and_not_looked_at(photos: Path, cli: Cli) -> None:
+def test_val_and_test_are_counted_but_not_read(photos: Path, cli: Cli) -> None:
     for split in ("val", "test"):
         for path in (photos / split).rglob("*.png"):
             path.write_bytes(b"no image")
@@ -92,7 +92,7 @@ def test_a_class_of_few_images_is_no_obstacle(
         (("photos", "--backbone", "squeezenet1_1", *UNTRAINED[2:], *TINY), "takes a map"),
     ],
 )
-def test_what_cannot_be_advised_on(words: tuple[str, ...], says: str, photos: Path, cli: Cli) -> None:
+def test_wrong_input_is_refused(words: tuple[str, ...], says: str, photos: Path, cli: Cli) -> None:
     ended = cli("advise", *words)
     assert ended.code == 2
     assert says in ended.err
@@ -105,7 +105,7 @@ def test_images_alone_are_examined_advised_on_and_trained(photos: Path, cli: Cli
     ended = cli("train", f"{photos}/", *TINY)
     assert ended.code == 0, ended.err
     assert "doctor       truncated" in ended.err
-    # First of all, and whatever the network is like.
+    # The backbone is reported first.
     assert ended.err.startswith("backbone     efficientnet_lite0 (the default, whose weights come with the")
     assert "\nadvice " in f"\n{ended.out}"
     assert "test top-1" in ended.out
@@ -127,7 +127,7 @@ def test_images_alone_are_examined_advised_on_and_trained(photos: Path, cli: Cli
 
 
 def test_a_backbone_that_is_asked_for_is_not_replaced(photos: Path, cli: Cli) -> None:
-    """No network reaches beyond this machine: what cannot be fetched is an error, and nothing is trained."""
+    """Weights that cannot be downloaded are an error, and nothing is trained."""
     ended = cli("train", photos, *TINY, "--set", "model.backbone=resnet18")
     assert ended.code == 2
     assert ended.err.startswith("backbone     resnet18 (as asked for)")
@@ -137,7 +137,7 @@ def test_a_backbone_that_is_asked_for_is_not_replaced(photos: Path, cli: Cli) ->
 
 @pytest.fixture
 def uncertain(photos: Path) -> Path:
-    """``photos`` with labels that a solved head gets wrong: advice is to tune after it."""
+    """``photos`` with wrong labels, so that advice is to tune after the solved head."""
     for number, path in enumerate(sorted((photos / "train" / "disc").iterdir())[::3]):
         path.rename(photos / "train" / "square" / f"from-disc-{number}.png")
     for split in ("train", "val", "test"):
@@ -148,16 +148,16 @@ def uncertain(photos: Path) -> Path:
     return photos
 
 
-def test_the_head_comes_first_and_what_is_advised_goes_on_from_it(
+def test_advised_training_continues_from_the_solved_head(
     uncertain: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped while it is measured whether more training pays: there is a run that can be used."""
+    """After a stop during the measurements, the first model is a usable run."""
     undisturbed = cli("train", uncertain, *TINY, "--run-dir", "undisturbed")
     assert undisturbed.code == 0, undisturbed.err
     assert undisturbed.err.index("the head is solved") < undisturbed.err.index("at several depths")
     recipe = load_recipe(Path("undisturbed/recipe.yaml"))
     assert [phase.optimizer for phase in recipe.train.phases] == ["lbfgs", "adamw"]
-    # Said once, though the run was begun and gone on with.
+    # Printed once, although the run has two parts.
     assert undisturbed.err.count("network    efficientnet_lite0") == 1
 
     def stop(first: object, recipe: object, progress: Callable[[str, int, int], None], *_: object) -> None:
@@ -173,7 +173,7 @@ def test_the_head_comes_first_and_what_is_advised_goes_on_from_it(
     assert evaluated.code == 0, evaluated.err
     resumed = cli("train", uncertain, "--resume")
     assert resumed.code == 0, resumed.err
-    # How long it may take is measured anew.
+    # The expected duration is measured again.
     one, other = (
         [line for line in (run / "recipe.yaml").read_text().splitlines() if not line.startswith("# time:")]
         for run in (Path("runs/photos"), Path("undisturbed"))
@@ -189,7 +189,7 @@ def test_the_head_comes_first_and_what_is_advised_goes_on_from_it(
     assert "nothing was done" in cli("train", uncertain, "--resume").err
 
 
-def test_from_scratch_takes_the_place_of_the_first_model(
+def test_training_from_scratch_replaces_the_first_model(
     photos: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scratch = rule.Row("always", lambda facts: True, rule.Strategy.scratch, "for the test")
@@ -207,7 +207,7 @@ def weights(run: Path) -> str:
     return hashlib.sha256((run / "checkpoints" / "best" / "model.safetensors").read_bytes()).hexdigest()
 
 
-def test_a_run_is_no_images(photos: Path, cli: Cli) -> None:
+def test_a_run_is_not_images(photos: Path, cli: Cli) -> None:
     run = Path("runs/r")
     run.mkdir(parents=True)
     (run / "resolved.yaml").write_text("seed: 0\n")
@@ -217,7 +217,7 @@ def test_a_run_is_no_images(photos: Path, cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("option", [("--smoke",), ("--seeds", "2")])
-def test_what_takes_a_recipe_says_so(option: tuple[str, ...], photos: Path, cli: Cli) -> None:
+def test_options_that_need_a_recipe_say_so(option: tuple[str, ...], photos: Path, cli: Cli) -> None:
     ended = cli("train", photos, *option)
     assert ended.code == 2
     assert "finetune advise" in ended.err

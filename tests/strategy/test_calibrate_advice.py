@@ -1,4 +1,4 @@
-"""``scripts/calibrate-advice``: the variants of a set, what is left to do, and the table."""
+"""``scripts/calibrate-advice``: the variants of a set, the remaining work, and the table."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""``compare``: the same images, differences and tests, curves and cost; scratch as the other side."""
+"""``finetune compare``: the same images, differences and tests, curves and cost; training from scratch."""
 
 import json
 from pathlib import Path

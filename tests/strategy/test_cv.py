@@ -1,4 +1,4 @@
-"""``cv``: every image is judged once, by a network that did not see it; interrupted, it goes on."""
+"""``finetune cv``: every image is evaluated once, by a network not trained on it; resume after a stop."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""Every fault planted in a clean set is found, with its files; the clean set itself is left alone."""
+"""Every fault planted in a clean set is found, with its files; the clean set has no findings."""
 
 import json
 import shutil
@@ -40,10 +40,10 @@ def test_broken_files_are_named_each_with_its_kind(clean: Path) -> None:
     }
 
 
-def test_names_that_do_not_say_what_a_file_is(clean: Path, scene: Any) -> None:
+def test_extensions_that_contradict_the_content(clean: Path, scene: Any) -> None:
     scene(900).save(clean / "train/cat/really_png.jpg", format="PNG")
     scene(901).save(clean / "train/dog/no_image.txt", format="JPEG")
-    scene(902).save(clean / "train/dog/also.jpeg", format="JPEG")  # another name of the same
+    scene(902).save(clean / "train/dog/also.jpeg", format="JPEG")  # another extension of the same format
     assert found(clean) == {"mislabelled": {"train/cat/really_png.jpg", "train/dog/no_image.txt"}}
 
 
@@ -100,7 +100,7 @@ def test_near_duplicates_within_a_split(clean: Path) -> None:
     assert found(clean) == {"near-duplicate": {"train/cat/07.jpg", "train/cat/copy.jpg"}}
 
 
-def test_classes_on_one_side_only(clean: Path, scene: Any) -> None:
+def test_a_class_that_a_split_lacks(clean: Path, scene: Any) -> None:
     shutil.rmtree(clean / "val/dog")
     kinds = found(clean)
     assert "missing-class" in kinds
@@ -108,18 +108,18 @@ def test_classes_on_one_side_only(clean: Path, scene: Any) -> None:
     assert any("val" in message and "'dog'" in message for message in messages)
 
 
-def test_a_class_that_train_lacks_is_told_where_training_would_refuse(clean: Path, scene: Any) -> None:
+def test_a_class_that_train_lacks_is_reported(clean: Path, scene: Any) -> None:
     (clean / "val/fox").mkdir()
     for number in range(5):
         scene(700 + number).save(clean / f"val/fox/{number}.png")
     shutil.copy(clean / "train/dog/04.jpg", clean / "test/dog/leaked.jpg")
     kinds = found(clean)
-    assert {"unusable", "missing-class", "leakage"} <= set(kinds)  # and the rest is examined all the same
+    assert {"unusable", "missing-class", "leakage"} <= set(kinds)  # and the rest is examined as well
     messages = [each.message for each in examine(str(clean)).findings if each.kind == "missing-class"]
     assert any(message.startswith("train has no images of 'fox'") for message in messages)
 
 
-def test_what_is_no_part_of_the_data_set(clean: Path, scene: Any) -> None:
+def test_files_that_do_not_belong_to_the_data_set(clean: Path, scene: Any) -> None:
     for folder in (".ipynb_checkpoints", "__MACOSX"):
         (clean / "train" / folder).mkdir()
         scene(800).save(clean / "train" / folder / "x.jpg")
@@ -147,7 +147,7 @@ def test_imbalance_and_scarcity(tmp_path: Path, scene: Any) -> None:
             scene(hash((name, index)) % 10_000).save(tmp_path / name / f"{index}.jpg")
     report = examine(str(tmp_path))
     kinds = [finding.kind for finding in report.findings]
-    assert kinds.count("too-few") == 2  # of fox to learn from, and to be in train, val and test
+    assert kinds.count("too-few") == 2  # fox: too few to learn from, and too few for train, val and test
     assert kinds.count("imbalance") == 1
     assert report.classes == {"all": {"cat": 40, "dog": 8, "fox": 2}}
 
@@ -159,7 +159,7 @@ def test_a_small_test_split(clean: Path) -> None:
     assert set(found(clean)) == {"too-few"}
 
 
-def test_turned_grey_transparent_small_and_long_images(clean: Path, scene: Any) -> None:
+def test_rotated_grey_transparent_small_and_elongated_images(clean: Path, scene: Any) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     scene(600).save(clean / "train/cat/turned.jpg", exif=exif)
@@ -179,10 +179,10 @@ def test_turned_grey_transparent_small_and_long_images(clean: Path, scene: Any) 
     facts = examine(str(clean)).facts
     assert facts["grey_share"] == pytest.approx(1 / facts["images"], abs=1e-4)
     assert facts["width"]["max"] == 400
-    assert facts["height"]["max"] == 96  # turned upright
+    assert facts["height"]["max"] == 96  # rotated upright
 
 
-def test_what_half_of_the_images_are_is_told_without_naming_them(clean: Path) -> None:
+def test_a_mixture_is_reported_without_files(clean: Path) -> None:
     for path in clean.rglob("cat/*.jpg"):
         with Image.open(path) as image:
             grey = image.convert("L")
@@ -200,7 +200,7 @@ def test_a_table_and_a_known_set(clean: Path, tmp_path: Path) -> None:
     assert [finding.kind for finding in findings] == ["duplicate"]
 
 
-def test_processes_see_what_one_process_sees(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_processes_give_the_same_facts_as_one(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (clean / "train/cat/empty.jpg").write_bytes(b"")
     monkeypatch.setattr(image_facts, "WORTH_PROCESSES", 2)
     monkeypatch.setattr(image_facts, "CHUNK", 5)
@@ -233,7 +233,7 @@ def test_the_command(clean: Path, cli: Any) -> None:
     assert sorted(path for path in clean.rglob("*")) == before
 
 
-def test_a_source_that_is_none(cli: Any, tmp_path: Path) -> None:
+def test_a_source_that_does_not_exist_or_is_empty(cli: Any, tmp_path: Path) -> None:
     ended = cli("doctor", tmp_path / "nothing")
     assert ended.code == 2
     assert "no such file" in ended.err

@@ -1,4 +1,4 @@
-"""The doctor on tables and odd folders: every fault of every row is listed, and the rest is examined."""
+"""The doctor on tables and unusual folders: all faults of all rows are listed, the rest is examined."""
 
 import json
 from collections.abc import Callable

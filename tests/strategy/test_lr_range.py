@@ -1,4 +1,4 @@
-"""The range test: its schedule, the longest fall against brute force, weights as they were, no run left."""
+"""The range test: its schedule, the longest fall against brute force, and an unchanged network."""
 
 import json
 from itertools import combinations, pairwise
@@ -64,7 +64,7 @@ def test_smoothing_starts_without_a_bias() -> None:
 
 
 @pytest.mark.parametrize("freeze", ["none", "backbone", "4"])
-def test_the_network_is_afterwards_what_it_was(shapes: Path, freeze: str) -> None:
+def test_the_network_does_not_change(shapes: Path, freeze: str) -> None:
     recipe = parse_recipe(RECIPE.format(source=shapes, freeze=freeze), "r.yaml")
     compute = choose_compute(torch.device("cpu"), TrainSection(precision="fp32", threads=1))
     setup = prepare(recipe, load_data(recipe.data, 0), compute)
@@ -97,7 +97,7 @@ def test_the_command_makes_no_run(shapes: Path, chdir_tmp: Path, cli: Any) -> No
     assert Path("x.png").is_file()
 
 
-def test_what_cannot_be(shapes: Path, chdir_tmp: Path, cli: Any) -> None:
+def test_wrong_input_is_refused(shapes: Path, chdir_tmp: Path, cli: Any) -> None:
     Path("r.yaml").write_text(RECIPE.format(source=shapes, freeze="none"))
     assert cli("lr", "nothing.yaml").code == 2
     assert cli("lr", "r.yaml", "--steps", "3").code == 2

@@ -1,4 +1,4 @@
-"""Near-duplicates: alignment against known warps, search against brute force, copies against strangers."""
+"""Near-duplicates: alignment against known warps, search against brute force, copies and strangers."""
 
 from collections.abc import Callable
 
@@ -46,7 +46,7 @@ def test_strangers_stay_apart(scene: Scene) -> None:
     assert differences(thumbs, np.roll(thumbs, 1, axis=0)).min() > 0.05
 
 
-def test_plain_images_have_nothing_to_go_by() -> None:
+def test_plain_images_have_no_code() -> None:
     thumbs = np.full((3, THUMB, THUMB), 200, dtype=np.uint8)
     _, _, usable = codes(thumbs)
     assert not usable.any()
@@ -57,7 +57,7 @@ def test_plain_images_have_nothing_to_go_by() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(3, 700), st.integers(1, 6), st.integers(0, 2**32 - 1))
-def test_the_search_is_that_of_brute_force(count: int, k: int, seed: int) -> None:
+def test_the_search_equals_brute_force(count: int, k: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     vectors = rng.standard_normal((count, 8)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -69,22 +69,22 @@ def test_the_search_is_that_of_brute_force(count: int, k: int, seed: int) -> Non
     np.testing.assert_allclose(np.take_along_axis(full, places, axis=1), expected, atol=1e-5)
 
 
-def test_a_mirrored_copy_is_told_as_such(scene: Scene) -> None:
+def test_a_mirrored_copy_is_reported_as_such(scene: Scene) -> None:
     images = [scene(number) for number in range(12)]
     images.append(images[4].transpose(Image.Transpose.FLIP_LEFT_RIGHT))
-    (twin,) = find_near_duplicates(looks(images))
-    assert (twin.first, twin.second, twin.mirrored) == (4, 12, True)
+    (pair,) = find_near_duplicates(looks(images))
+    assert (pair.first, pair.second, pair.mirrored) == (4, 12, True)
 
 
 def test_many_copies_of_one_image_are_found(scene: Scene) -> None:
     images = [scene(number) for number in range(30)]
     images += [images[3].crop((each, each, 96, 80)) for each in range(1, 7)]
-    named = {index for twin in find_near_duplicates(looks(images)) for index in (twin.first, twin.second)}
+    named = {index for pair in find_near_duplicates(looks(images)) for index in (pair.first, pair.second)}
     assert named == {3, *range(30, 36)}
 
 
 def test_drawings_of_one_kind_are_not_copies() -> None:
-    """Strokes on white: much alike at a glance, as handwriting is."""
+    """Strokes on white, which are as similar as handwriting."""
     rng = np.random.default_rng(5)
     images = []
     for _ in range(120):
@@ -96,12 +96,12 @@ def test_drawings_of_one_kind_are_not_copies() -> None:
     assert len(find_near_duplicates(looks(images))) <= 1
 
 
-def test_digits_as_small_as_they_come() -> None:
+def test_small_digits() -> None:
     from finetune.data.sources.named.known import read_known
 
     images = read_known("digits").splits["all"].images
     some = [look for look, _ in zip(read_all_facts(images, 1), range(600), strict=False)]
-    named = {index for twin in find_near_duplicates(some) for index in (twin.first, twin.second)}
+    named = {index for pair in find_near_duplicates(some) for index in (pair.first, pair.second)}
     assert len(named) <= 0.02 * len(some)
 
 
@@ -116,5 +116,5 @@ def test_another_colour_is_another_drawing(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3])
-def test_hardly_any_images(scene: Scene, count: int) -> None:
+def test_three_images_or_fewer(scene: Scene, count: int) -> None:
     assert find_near_duplicates(looks([scene(number) for number in range(count)]) if count else []) == []

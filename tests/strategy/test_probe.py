@@ -1,4 +1,4 @@
-"""A probe, from images to a run that predicts what scikit-learn predicts."""
+"""Probes: the saved run predicts what scikit-learn predicts."""
 
 import itertools
 import json
@@ -71,7 +71,7 @@ def test_the_command(recipe: Path, chdir_tmp: Path, cli: Any) -> None:
     assert cli("probe", recipe, "--layers", "19").code == 2
     assert cli("probe", recipe, "--layers", "deep").code == 2
     assert cli("probe", tmp_path / "nothing").code == 2
-    assert cli("probe", recipe, "--run-dir", tmp_path / "w").code == 2  # never replaced unasked
+    assert cli("probe", recipe, "--run-dir", tmp_path / "w").code == 2  # not replaced without --overwrite
     assert not (tmp_path / "runs" / "r-probe").exists()
 
 
@@ -95,13 +95,11 @@ def test_a_run_before_and_after(recipe: Path, tmp_path: Path, cli: Any) -> None:
 
 
 class Cut(BaseException):
-    """What a kill, or a signal, is to the saving of a probe."""
+    """Stands for a kill or a signal."""
 
 
-def test_a_probe_that_was_cut_short_while_it_was_saved(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever was written last, there is no run, or one that `train --resume` brings to its end."""
+def test_a_probe_that_is_stopped_while_it_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it stops, there is either no run or one that `train --resume` can finish."""
     tiny.stand_in(monkeypatch)
     source = tiny.draw_images(tmp_path / "images", {"train": (8, 4), "val": (3, 3), "test": (3, 3)})
     text = RECIPE.format(source=source).replace("shufflenet_v2_x0_5", tiny.STANDS_FOR)

@@ -1,4 +1,4 @@
-"""Ranking source networks: planted features, the agreement against scipy, and the command."""
+"""Ranking source networks: planted features, the agreement against SciPy, and the command."""
 
 import json
 import signal
@@ -68,7 +68,7 @@ def test_the_network_with_the_better_features_wins(shapes: Path, monkeypatch: py
     assert found.ranked[-1].cv_low < 0.65
 
 
-def test_the_agreement_is_scipys() -> None:
+def test_the_agreement_equals_scipys() -> None:
     rng = np.random.default_rng(0)
     rows = [row(str(n), float(rng.random()), float(rng.random()), float(rng.random())) for n in range(7)]
     rows.append(row("7", rows[0].cv_top1, rows[1].log_me))  # ties on both sides
@@ -80,7 +80,7 @@ def test_the_agreement_is_scipys() -> None:
         assert found.p_value == pytest.approx(expected.pvalue)
 
 
-def test_where_there_is_no_agreement_to_speak_of() -> None:
+def test_agreement_that_cannot_be_computed() -> None:
     two = agreement_with_probe("log_me", [row("a", 0.5, 1.0), row("b", 0.6, 2.0)])
     assert (two.tau, two.n) == (None, 2)
     assert "too few" in str(two.why)
@@ -121,9 +121,7 @@ def test_only_train_is_read_and_the_rest_comes_from_the_cache(
     assert plain[0] == plain[1]
 
 
-def test_the_cost_is_the_catalogues_at_the_catalogues_size(
-    shapes: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_cost_equals_the_catalogs(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         strategy, "features_of", lambda *given: frozen_features.FeatureRows(*planted(1.0), None)
     )
@@ -135,7 +133,7 @@ def test_the_cost_is_the_catalogues_at_the_catalogues_size(
     assert found.image_size == known.image_size
 
 
-def test_a_network_that_cannot_be_had_is_left_out(shapes: Path, tmp_path: Path) -> None:
+def test_an_unavailable_network_is_left_out(shapes: Path, tmp_path: Path) -> None:
     missing = tmp_path / "missing.pth"
     recipes = [recipe(shapes, "resnet18", str(missing)), recipe(shapes, SMALL[0])]
     recipes.append(recipe(shapes, "squeezenet1_1"))
@@ -148,7 +146,7 @@ def test_a_network_that_cannot_be_had_is_left_out(shapes: Path, tmp_path: Path) 
         rank(recipes[:1], device="cpu")
 
 
-def test_data_that_cannot_serve_ends_it(shapes: Path, tmp_path: Path) -> None:
+def test_unusable_data_is_an_error(shapes: Path, tmp_path: Path) -> None:
     (tmp_path / "disc").mkdir()
     with pytest.raises(DataError):
         rank([recipe(tmp_path, SMALL[0])], device="cpu")
@@ -202,8 +200,10 @@ def test_wrong_input(words: tuple[str, ...], shapes: Path, cli: Any) -> None:
     assert ended.err.strip()
 
 
-def test_stopped_it_keeps_what_it_has(shapes: Path, cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A signal in the second of two batches: the first is in the cache, the next try computes the rest."""
+def test_features_computed_before_a_stop_are_cached(
+    shapes: Path, cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a signal in the second of two batches, the first is cached, and a retry computes the rest."""
     genuine = Extractor.__call__
     calls = 0
 

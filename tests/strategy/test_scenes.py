@@ -1,4 +1,4 @@
-"""What is measured on training images holds those of a group out together."""
+"""Measurements on training images hold out whole groups."""
 
 import json
 from collections.abc import Callable

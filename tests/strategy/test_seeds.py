@@ -1,4 +1,4 @@
-"""``train --seeds``: several runs, their spread, and going on where they were interrupted."""
+"""``finetune train --seeds``: several runs, their spread, and resuming."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Mean, range and intervals against closed forms and by simulation."""
+"""Mean, range and intervals, against closed forms and by simulation."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What divides a set is told of the fewer images, never of the many."""
+"""A trait that divides a set is reported for the minority, never for the majority."""
 
 import re
 from typing import Any
@@ -30,7 +30,7 @@ def test_every_trait_is_tried() -> None:
 
 @every_trait
 @pytest.mark.parametrize(("having", "lacking"), [(1, 2), (1, 40), (10, 714), (3, 97), (20, 100)])
-def test_few_that_have_it_are_named(trait: Trait, having: int, lacking: int) -> None:
+def test_a_small_minority_with_the_trait_is_listed(trait: Trait, having: int, lacking: int) -> None:
     (finding,) = check_traits(looks(trait.kind, having, lacking))
     assert finding.kind == trait.kind
     assert finding.files == tuple(f"has-{number}.jpg" for number in range(having))
@@ -39,12 +39,12 @@ def test_few_that_have_it_are_named(trait: Trait, having: int, lacking: int) -> 
 
 @every_trait
 @pytest.mark.parametrize(("having", "lacking"), [(714, 10), (2, 1), (40, 1), (97, 3), (100, 20)])
-def test_few_that_do_not_are_the_odd_ones(trait: Trait, having: int, lacking: int) -> None:
+def test_a_small_minority_without_the_trait_is_listed(trait: Trait, having: int, lacking: int) -> None:
     (finding,) = check_traits(looks(trait.kind, having, lacking))
     assert finding.kind == trait.opposite
     assert f"{lacking} of {having + lacking} images, " in finding.message
     assert f"{having} of" not in finding.message
-    # A fault of nearly all is told as theirs, and its files are not those of the others.
+    # A problem of nearly all images is reported as theirs, without files.
     expected = () if trait.harm else tuple(f"not-{number}.jpg" for number in range(lacking))
     assert finding.files == expected
     assert trait.harm in finding.message
@@ -52,7 +52,7 @@ def test_few_that_do_not_are_the_odd_ones(trait: Trait, having: int, lacking: in
 
 @every_trait
 @pytest.mark.parametrize(("having", "lacking"), [(1, 1), (50, 50), (30, 70), (70, 30), (362, 362), (2, 3)])
-def test_a_mixture_is_called_one(trait: Trait, having: int, lacking: int) -> None:
+def test_a_mixture_is_reported(trait: Trait, having: int, lacking: int) -> None:
     (finding,) = check_traits(looks(trait.kind, having, lacking))
     assert (finding.kind, finding.files) == (trait.kind, ())
     assert finding.message.startswith(f"a mixture: {min(having, lacking)} of {having + lacking} images, ")
@@ -63,7 +63,7 @@ def test_a_mixture_is_called_one(trait: Trait, having: int, lacking: int) -> Non
 
 @every_trait
 @pytest.mark.parametrize("count", [1, 30])
-def test_what_all_have_in_common_is_no_oddity(trait: Trait, count: int) -> None:
+def test_a_trait_of_all_images_is_reported_only_if_harmful(trait: Trait, count: int) -> None:
     assert check_traits(looks(trait.kind, 0, count)) == []
     found = check_traits(looks(trait.kind, count, 0))
     assert [each.message for each in found] == ([f"all images: {trait.harm}"] if trait.harm else [])

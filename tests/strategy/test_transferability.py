@@ -1,4 +1,4 @@
-"""LogME and H-score against closed forms and slow reference computations."""
+"""LogME and the H-score, against closed forms and slow reference computations."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,6 +1,5 @@
 """The facts that advice is based on: everything known before any training."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
@@ -16,11 +15,6 @@ class Probed:
     name: str
     top1: float
     n: int
-
-    @property
-    def error(self) -> float:
-        """The standard error of ``top1``; at least that of half an image, where no image is wrong."""
-        return math.sqrt(max(self.top1 * (1 - self.top1), 0.25 / self.n) / self.n)
 
 
 @dataclass(frozen=True)
@@ -145,11 +139,6 @@ class Facts:
     cached: int
     shapes: Shapes | None = None
     notes: tuple[str, ...] = ()
-
-    @property
-    def layers(self) -> int:
-        """The number of layers of the body."""
-        return len(self.shares)
 
     @property
     def per_class(self) -> float:

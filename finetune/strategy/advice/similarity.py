@@ -83,9 +83,9 @@ class Shift:
 def confidence(logits: Logits) -> float:
     """Average the largest probability over the images: (N, classes) logits to 0..1.
 
-    It is high if the images show what the source network knows. For a single image it says little; its mean
-    over many images measures how much of the target the source covers (Garg et al. 2022 estimate accuracies
-    this way).
+    It is high if the source network knows the content of the images. For a single image it says little; its
+    mean over many images measures how much of the target the source covers (Garg et al. 2022 estimate
+    accuracies this way).
     """
     shifted = torch.from_numpy(logits).double()
     return float(shifted.softmax(1).max(1).values.mean())

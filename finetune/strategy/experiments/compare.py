@@ -122,10 +122,10 @@ def measure(run: Path, device: torch.device) -> ComparedRun:
 
 
 def _evaluate(trained: Trained) -> Evaluation:
-    judged = images_to_evaluate(trained)
-    for warning in judged.warnings:
+    chosen = images_to_evaluate(trained)
+    for warning in chosen.warnings:
         log.warning("%s", warning)
-    return evaluate_trained(trained, judged.images, judged.name)
+    return evaluate_trained(trained, chosen.images, chosen.name)
 
 
 def _refuse_others(first: ComparedRun, other: ComparedRun) -> None:

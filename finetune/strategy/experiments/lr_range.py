@@ -116,8 +116,8 @@ def range_test(
 def measure(setup: Setup, rise: Rise, progress: OnProgress = no_progress) -> RangeTest:
     """Run the test on ``setup``. Afterwards the network is bit-identical to before."""
     module = setup.network.module
-    kept = {name: value.clone() for name, value in module.state_dict().items()}
-    wanted = {name: parameter.requires_grad for name, parameter in module.named_parameters()}
+    saved = {name: value.clone() for name, value in module.state_dict().items()}
+    trainable = {name: parameter.requires_grad for name, parameter in module.named_parameters()}
     plan = plan_phases(setup.recipe.train, setup.loader.batches_per_epoch)[0]
     with preserve_modes(module):
         try:
@@ -142,10 +142,10 @@ def measure(setup: Setup, rise: Rise, progress: OnProgress = no_progress) -> Ran
                 if smooth[-1] > EXPLODED * min(smooth):
                     break
         finally:
-            module.load_state_dict(kept)
+            module.load_state_dict(saved)
             module.zero_grad(set_to_none=True)
             for name, parameter in module.named_parameters():
-                parameter.requires_grad_(wanted[name])
+                parameter.requires_grad_(trainable[name])
     rates = [rise.lr(step) for step in range(len(losses))]
     return RangeTest(tuple(rates), tuple(losses), tuple(smooth), suggest(rates, smooth))
 

@@ -1,4 +1,4 @@
-"""Features of a split from a frozen network: what a linear head on it would see."""
+"""The features of a split from a frozen network, as a linear head would get them."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Self

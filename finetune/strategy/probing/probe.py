@@ -39,9 +39,7 @@ log = logging.getLogger("finetune")
 
 @dataclass(frozen=True)
 class Row:
-    """One classifier at one layer. Accuracies are fractions; ``val_low`` and ``val_high`` bound Wilson's 95
-    %.
-    """
+    """One classifier at one layer. Accuracies are fractions; ``val_low`` to ``val_high`` is Wilson's 95 %."""
 
     layer: int
     name: str
@@ -97,7 +95,7 @@ def probe(
         own = recipe.model.head.at if weights_of is not None else None
         plans: list[tuple[int | None, int | str | None]] = [(None, own)]
     else:
-        count = len(describe_layers(recipe.model.backbone).body)
+        count = layer_count(recipe)
         if wrong := [each for each in layers if not 1 <= each <= count]:
             raise UserError(
                 f"--layers {wrong[0]}: {recipe.model.backbone} has layers 1 to {count} before its head "
@@ -111,7 +109,7 @@ def probe(
             setup = prepare(plain, source, compute)
             if weights_of is not None:
                 setup.network.module.load_state_dict(weights_of.state_dict())
-            found.append(_at(plain, setup, number, progress))
+            found.append(_probe_layer(plain, setup, number, progress))
     return found
 
 
@@ -131,22 +129,22 @@ def before_and_after(
         for line in own.drift.lines():
             log.warning("%s: changed since the run began: %s", own.place, line)
         source = own.source
-    (before,) = probe(_as_begun(recipe), device=device, source=source, progress=progress)
+    (before,) = probe(_without_reuse(recipe), device=device, source=source, progress=progress)
     (after,) = probe(recipe, device=device, weights_of=trained.module, source=source, progress=progress)
     return before, after
 
 
 def save(depth: Depth, run: RunDir, command: str) -> tuple[Best, Metrics | None]:
-    """Make ``run`` the run of the network up to this layer with the winner as its head.
+    """Save the network up to this layer, with the winner as its head, as ``run``.
 
-    Its recipe solves logistic regression on the same features, which is what a recipe can say; which
-    classifier the weights are of is in ``environment.json``.
+    The recipe of the run solves logistic regression on the same features. ``environment.json`` names the
+    classifier whose weights these are.
 
     Args:
-        command: the one that was typed, for the recipe's first line.
+        command: the user's command, for the first line of the recipe.
 
     Returns:
-        What val says of it, and test where there is one.
+        The results on val, and on test if there is a test split.
     """
     with in_force(depth.setup.compute):
         return _save(depth, run, command)
@@ -203,13 +201,13 @@ def plot(rows: Sequence[Row], title: str, path: Path) -> None:
     write_figure(figure, path)
 
 
-def _as_begun(recipe: Recipe) -> Recipe:
+def _without_reuse(recipe: Recipe) -> Recipe:
     """Remove from ``recipe`` what is used only at the start of a run."""
     head = recipe.model.head.model_copy(update={"reuse": None})
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"head": head})})
 
 
-def _at(recipe: Recipe, setup: Setup, number: int | None, progress: OnProgress) -> Depth:
+def _probe_layer(recipe: Recipe, setup: Setup, number: int | None, progress: OnProgress) -> Depth:
     layer = setup.network.table.body[-1]
     train = features_of(setup, "train", progress)
     val = features_of(setup, "val", progress)
@@ -238,5 +236,5 @@ def _at(recipe: Recipe, setup: Setup, number: int | None, progress: OnProgress) 
 def _head(setup: Setup) -> nn.Linear:
     head = find_linear(setup.network.module, setup.network.head_path)
     if head is None:
-        raise UserError(f"{setup.recipe.model.backbone}: its head is no linear layer with a bias.")
+        raise UserError(f"{setup.recipe.model.backbone}: its head is not a linear layer with a bias.")
     return head
