@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune.data.dataset import Source, Split
-from finetune.data.holdout.folds import folded, inner_folds
+from finetune.data.holdout.folds import fold_source, inner_folds
 from finetune.data.holdout.groups import assign_groups, split_by_group
 from finetune.data.holdout.splits import hold_out_splits
 from finetune.data.images import ArrayImages, FileImages, JoinedImages
@@ -108,7 +108,7 @@ def test_groups_by_file_name_and_by_path(put: Put) -> None:
     root = put(*names)
     source = assign_groups(read_source(str(root)), str(root), r"^(s\d+)_")
     assert source.notes[-2].startswith("5 groups")
-    assert "intervals are too narrow" in source.notes[-1]
+    assert "intervals may be too narrow" in source.notes[-1]
     ready = hold_out_splits(source, val_fraction=0.2, test_fraction=0.2, seed=0)
     scenes = {
         name: {Path(split.name(i)).name.split("_")[0] for i in range(len(split))}
@@ -140,24 +140,24 @@ def test_groups_by_a_column(put: Put, tmp_path: Path) -> None:
     assert sum(map(len, patients.values())) == 6
 
 
-def test_groups_on_both_sides_of_given_splits_are_told(put: Put) -> None:
+def test_groups_on_both_sides_of_given_splits_are_reported(put: Put) -> None:
     root = put("train/a/s1_1.png", "train/b/s2_1.png", "test/a/s1_2.png", "test/b/s3_1.png")
     source = assign_groups(read_source(str(root)), str(root), r"^(s\d)_")
-    assert any("1 groups are in train and in test too" in note for note in source.notes)
+    assert any("1 groups are in both train and test" in note for note in source.notes)
 
 
-def test_groups_that_cannot_be_told(put: Put) -> None:
+def test_images_without_a_group_are_refused(put: Put) -> None:
     root = put("a/s1_1.png", "a/odd.png", "b/s2_1.png")
     source = read_source(str(root))
-    with pytest.raises(DataError, match=r"odd\.png: data\.group_by .* finds no group"):
+    with pytest.raises(DataError, match=r"odd\.png: data\.group_by .* does not match"):
         assign_groups(source, str(root), r"^(s\d)_")
-    with pytest.raises(DataError, match="no CSV file"):
+    with pytest.raises(DataError, match="not a CSV file"):
         assign_groups(source, str(root), "patient")
-    with pytest.raises(DataError, match="have none"):
+    with pytest.raises(DataError, match="not files"):
         assign_groups(read_source("digits"), "digits", r"^(\d)")
     (root / "set.csv").write_text("path,label,patient\na/s1_1.png,a,1\nb/s2_1.png,b,\n")
     table = str(root / "set.csv")
-    with pytest.raises(DataError, match="nothing in column"):
+    with pytest.raises(DataError, match="no value in column"):
         assign_groups(read_source(table), table, "patient")
     with pytest.raises(DataError, match="one column 'scene'"):
         assign_groups(read_source(table), table, "scene")
@@ -180,7 +180,7 @@ def names(split: Split) -> list[str]:
 @given(st.integers(2, 7), st.integers(0, 1000))
 def test_folds_hold_every_image_once(of: int, seed: int) -> None:
     source = set_of({"train": [20, 12, 9], "val": [5, 5, 3], "test": [2, 2, 2]})
-    folds = [folded(source, number, of, seed).splits for number in range(of)]
+    folds = [fold_source(source, number, of, seed).splits for number in range(of)]
     everything = sorted(names(source.splits["train"]) + names(source.splits["val"]))
     assert sorted(name for fold in folds for name in names(fold["test"])) == everything
     for fold in folds:
@@ -193,7 +193,7 @@ def test_grouped_folds_divide_no_group() -> None:
     source = set_of({"all": [30, 30]}, groups=3)
     seen: set[int] = set()
     for number in range(4):
-        splits = folded(source, number, 4, 0).splits
+        splits = fold_source(source, number, 4, 0).splits
         held, rest = splits["test"].groups, splits["train"].groups
         assert held is not None
         assert rest is not None
@@ -205,9 +205,9 @@ def test_grouped_folds_divide_no_group() -> None:
 
 def test_too_many_folds() -> None:
     with pytest.raises(DataError, match="too many"):
-        folded(set_of({"all": [3, 3]}), 0, 9, 0)
+        fold_source(set_of({"all": [3, 3]}), 0, 9, 0)
     with pytest.raises(DataError, match="groups"):
-        folded(set_of({"all": [30, 30]}, groups=30), 0, 5, 0)
+        fold_source(set_of({"all": [30, 30]}, groups=30), 0, 5, 0)
 
 
 @given(images(), st.integers(2, 5), st.integers(0, 2**32 - 1))

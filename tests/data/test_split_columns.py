@@ -1,4 +1,4 @@
-"""Which column of a table tells the split: read where that is certain, refused where it may be."""
+"""The split column of a table: used if it is certain, refused if it is ambiguous."""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -97,7 +97,7 @@ def test_what_is_not_train_is_never_trained_on(name: str, root: Path) -> None:
 def test_flags_of_two_splits(root: Path) -> None:
     flags = {"is_valid": ["0", "0", "0", "0", "1", "1"], "is_test": ["0"] * 10 + ["1"] * 2}
     said = refused(table(root, flags))  # rows 10 and 11 are in both
-    assert "say different things" in said
+    assert "but differ" in said
     flags["is_valid"] = ["0"] * 4 + ["1"] * 2 + ["0"] * 6
     source = read_source(table(root, flags))
     assert numbers(source) == {"train": KEPT, "val": [4, 5], "test": [10, 11]}
@@ -106,21 +106,27 @@ def test_flags_of_two_splits(root: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        ({"usage": ["Training", "Training", "PublicTest"]}, "not all of them do ('PublicTest')"),
-        ({"set": ["train", "train", "test", "extra"]}, "not all of them do ('extra')"),
-        ({"notes": ["train", "test", "odd"]}, "the column 'notes' may tell the split"),
-        ({"partition": ["0", "0", "1", "2"]}, "do not tell which is which"),
-        ({"split": ["0", "0", "1"]}, "the column 'split' may tell the split"),
-        ({"set": ["tr", "tr", "te"]}, "do not tell which is which"),
+        (
+            {"usage": ["Training", "Training", "PublicTest"]},
+            "values name splits (others: 'PublicTest')",
+        ),
+        (
+            {"set": ["train", "train", "test", "extra"]},
+            "values name splits (others: 'extra')",
+        ),
+        ({"notes": ["train", "test", "odd"]}, "the column 'notes' may hold the split"),
+        ({"partition": ["0", "0", "1", "2"]}, "do not name train, val and test"),
+        ({"split": ["0", "0", "1"]}, "the column 'split' may hold the split"),
+        ({"set": ["tr", "tr", "te"]}, "do not name train, val and test"),
         ({"valid": ["1", "1", "1", "0"]}, "75 % of the rows would be val"),
         ({"is_test": ["1"]}, "in every row"),
-        ({"valid": ["1", "1", ""]}, "in every row that says anything"),
+        ({"valid": ["1", "1", ""]}, "all its rows that have a value have"),
         ({"set": ["train", "test"], "phase": ["test", "train"]}, "'set', 'phase' all look like splits"),
         ({"set": ["train", "train", "test", ""]}, "the split is empty"),
         ({"set": ["test", "test"]}, "no row has the split train"),
     ],
 )
-def test_in_doubt_it_asks(columns: dict[str, list[str]], said: str, root: Path) -> None:
+def test_an_ambiguous_column_is_refused(columns: dict[str, list[str]], said: str, root: Path) -> None:
     source = table(root, columns)
     message = refused(source)
     assert said in message
@@ -139,13 +145,13 @@ def test_in_doubt_it_asks(columns: dict[str, list[str]], said: str, root: Path) 
         {"kfold": ["1", "2"]}, {"contest": ["0", "1"]}, {"flipped": ["True", "False"]},
     ],
 )  # fmt: skip
-def test_columns_that_tell_no_split_are_named(columns: dict[str, list[str]], root: Path) -> None:
+def test_columns_without_splits_are_reported(columns: dict[str, list[str]], root: Path) -> None:
     source = read_source(table(root, columns))
     assert numbers(source) == {"all": list(range(12))}
     (name,) = columns
-    told = [note for note in source.notes if "not used" in note]
-    assert [f"'{name}'" in note for note in told] == ([True] if name != "split" else [])
-    folds = [note for note in source.notes if "folds, and no splits" in note]
+    notes = [note for note in source.notes if "ignored columns" in note]
+    assert [f"'{name}'" in note for note in notes] == ([True] if name != "split" else [])
+    folds = [note for note in source.notes if "folds, not splits" in note]
     assert len(folds) == (name in ("fold", "kfold"))
 
 
@@ -160,7 +166,7 @@ def test_a_column_called_split_is_the_split(root: Path) -> None:
     columns = {"split": ["train"] * 4 + ["test"] * 2, "set": ["test", "train"]}
     source = read_source(table(root, columns))
     assert numbers(source) == {"train": KEPT, "test": HELD}
-    assert any("not used: 'set'" in note for note in source.notes)
+    assert any("ignored columns: 'set'" in note for note in source.notes)
 
 
 def test_the_column_that_is_said(root: Path) -> None:
@@ -170,12 +176,12 @@ def test_the_column_that_is_said(root: Path) -> None:
         "valid": ["1", "1", "0", "0", "1"],
     }
     source = table(root, columns)
-    assert "different things" in refused(source)
+    assert "but differ" in refused(source)
     assert numbers(read_source(source, SourceOptions(split_column="set"))) == {"train": KEPT, "test": HELD}
     assert list(read_source(source, SourceOptions(split_column="phase")).splits) == ["train", "val"]
     assert len(numbers(read_source(source, SourceOptions(split_column="VALID")))["val"]) == 8
     assert list(read_source(source, SourceOptions(split_column="none")).splits) == ["all"]
-    assert "no column 'sett'; there are 'path', 'label', 'set'" in refused(
+    assert "no column 'sett'; the columns are 'path', 'label', 'set'" in refused(
         source, SourceOptions(split_column="sett")
     )
     assert "unknown split 'a'" in refused(source, SourceOptions(split_column="label"))
@@ -184,7 +190,7 @@ def test_the_column_that_is_said(root: Path) -> None:
 def test_the_column_of_the_groups_is_used(root: Path) -> None:
     source = table(root, {"patient": ["x", "y", "z"], "fold": ["0", "1", "2"]})
     read = read_source(source, SourceOptions(group_column="Patient"))
-    assert next(note for note in read.notes if "not used" in note).endswith("not used: 'fold'")
+    assert next(note for note in read.notes if "ignored columns" in note).endswith("ignored columns: 'fold'")
     grouped = assign_groups(read, source, "patient").splits["all"].groups
     assert grouped is not None
     assert len(set(grouped.tolist())) == 3
@@ -212,7 +218,7 @@ HEADER = st.sampled_from(["set", "is_valid", "test", "fold", "width", "partition
 @given(st.dictionaries(HEADER, st.lists(WORD, min_size=1, max_size=6), min_size=1, max_size=3))
 def test_what_is_called_test_is_never_trained_on(root: Path, columns: dict[str, list[str]]) -> None:
     """Whatever the columns hold: refused, or no row that a column calls test, in words or by a flag, is in
-    train, or in what train is carved out of.
+    train, or in the images that train is split off from.
     """
     try:
         source = read_source(table(root, columns))

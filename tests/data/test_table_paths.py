@@ -74,7 +74,7 @@ def test_paths_that_are_here_are_found(how: str, root: Path) -> None:
     base = "photos/" if how == "a drive, less deep" else ""
     assert files(read, root) == sorted(FILES), base
     assert read.classes == ("a", "b")
-    told = [note for note in read.notes if "not on this machine" in note or "backslashes" in note]
+    told = [note for note in read.notes if "does not exist here" in note or "backslashes" in note]
     assert len(told) == (how not in ("as they are", "from the root", "outer spaces", "an address of a file"))
     # What names its images by path finds them too.
     assert assign_groups(read, source, "patient").splits["all"].groups is not None
@@ -85,7 +85,7 @@ def test_what_is_missing_among_them_is_named_alone(how: str, root: Path) -> None
     names = [*FILES, "photos/dog/3.jpg"]
     said = refused(table(root, [WRITTEN[how](name, root) for name in names]))
     assert len(said) == 1
-    assert "3.jpg: no such file, and none below the table's folder either" in said[0]
+    assert "3.jpg: no such file, and not below the table's folder either" in said[0]
     assert ":6: " in said[0]
 
 
@@ -96,7 +96,7 @@ def test_what_is_missing_among_them_is_named_alone(how: str, root: Path) -> None
 def test_another_machines_paths_are_said_once(prefix: str, shown: str, root: Path) -> None:
     said = refused(table(root, [f"{prefix}{n}.png" for n in range(1000)]))
     assert len(said) == 1
-    assert f"1,000 paths start with {shown}, which is not on this machine" in said[0]
+    assert f"1,000 paths start with {shown}, which does not exist here" in said[0]
     assert f"without {shown}" in said[0]
     # What is proposed helps.
     for n in range(1000):
@@ -132,9 +132,9 @@ def test_paths_that_start_elsewhere(root: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(root)
     (root / "lists").mkdir()
     (said,) = refused(table(root / "photos", FILES))
-    assert "Leave out photos/ in each path" in said
+    assert "Remove photos/ from each path" in said
     (said,) = refused(table(root / "lists", FILES))
-    assert f"Seen from {root} all of the files are there: move the table to that folder" in said
+    assert f"All files exist relative to {root}. Move the table to that folder" in said
 
 
 def test_another_case_and_a_missing_ending(root: Path) -> None:
@@ -146,7 +146,7 @@ def test_another_case_and_a_missing_ending(root: Path) -> None:
 
 def test_addresses_on_the_web(root: Path) -> None:
     said = refused(table(root, ["https://example.org/1.jpg", "s3://bucket/2.jpg", *FILES]))
-    assert all("an address on the web" in line for line in said)
+    assert all("a web address" in line for line in said)
     assert len(said) == 2
 
 

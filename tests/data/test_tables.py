@@ -124,8 +124,8 @@ def test_the_order_of_the_rows_does_not_matter(root: Path) -> None:
         ("path,label\n0.png,a\n./0.png,b\n", "table.csv:3: ./0.png is 'b' here, but 'a' in line 2"),
         ("path,label,split\n0.png,a,train\n0.png,a,test\n", "an image belongs to one split"),
         ("path,label\n0.png,cat\n1.png,Cat\n", "table.csv:3: the label 'Cat' differs from 'cat' in line 2"),
-        ("path,label\n0.png,cat\n1.png,cat \n", "in case, spaces or Unicode form only"),
-        ("path,label\n0.png,hot dog\n1.png,hot  dog\n", "in case, spaces or Unicode form only"),
+        ("path,label\n0.png,cat\n1.png,cat \n", "only in case, spaces or Unicode form"),
+        ("path,label\n0.png,hot dog\n1.png,hot  dog\n", "only in case, spaces or Unicode form"),
         ('path,label\n0.png,a\n"1.png,b\n', "table.csv:3: "),
         ('path,label\n0.png,a\n"1".png,b\n', "table.csv:3: "),
         (b"path,label\n0.png,a\n1.png,caf\xe9\n", "table.csv:3: not UTF-8 (byte 0xe9)"),
@@ -155,7 +155,7 @@ def test_all_faults_at_once_the_first_ten_in_full(root: Path) -> None:
 def test_a_row_that_comes_twice_counts_once(root: Path) -> None:
     source = read(root, "path,label\n0.png,a\n1.png,b\n./0.png,a\n")
     assert len(source.splits["all"]) == 2
-    assert "left out (1)" in source.notes[0]
+    assert "row (1)" in source.notes[0]
 
 
 def test_a_label_that_train_lacks(root: Path) -> None:
@@ -175,7 +175,7 @@ def test_a_rare_lookalike_is_a_remark(put: Put) -> None:
 def test_only_train_rows(root: Path) -> None:
     source = read(root, "path,label,split\n0.png,a,train\n1.png,b,train\n")
     assert list(source.splits) == ["all"]
-    assert "carved out" in source.notes[0]
+    assert "split off" in source.notes[0]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
@@ -230,9 +230,9 @@ def test_whatever_a_spreadsheet_makes_of_a_table(
         ("filename;category\n0.png;a\n", "rename 'filename' to path and 'category' to label"),
         ("path,Target\n0.png,a\n", "rename 'Target' to label"),
         ("image,label\n0.png,a\n", "rename 'image' to path"),
-        ("path;label\n0.png;a;b\n", "put quotes around a field with a semicolon in it"),
+        ("path;label\n0.png;a;b\n", "put quotes around a field that contains a semicolon"),
         ("path,label,,\n0.png,a,b,c\n", "4 fields, but the header has 2"),
-        ("sep=;\n", "an empty file"),
+        ("sep=;\n", "empty file"),
     ],
 )
 def test_faults_of_tables_from_elsewhere(text: str, said: str, root: Path) -> None:

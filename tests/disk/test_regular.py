@@ -175,13 +175,13 @@ def test_metrics_that_cannot_be_cut_back_are_refused(tmp_path: Path) -> None:
 def test_an_archive_or_a_description_that_is_a_pipe(pipe: Path) -> None:
     from finetune.checkpoint.manifest import find_damage
     from finetune.data.sources.named.archives import unpack
-    from finetune.data.sources.tables.cells import _text
+    from finetune.data.sources.tables.cells import read_cells
     from finetune.errors import DataError
 
     with pytest.raises(DataError, match="named pipe"):
         unpack(pipe, pipe.parent / "out", member="a")
     with pytest.raises(DataError, match="named pipe"):
-        _text(pipe, "table.csv")
+        read_cells(pipe, "table.csv")
     os.mkfifo(pipe.with_name("manifest.json"))
     assert "named pipe" in str(find_damage(pipe.parent, ()))
     pipe.with_name("manifest.json").unlink()

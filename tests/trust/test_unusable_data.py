@@ -209,7 +209,7 @@ def test_what_says_how_a_source_is_read_can_be_tried(album: Path, recipe: Callab
     """Whatever names a column or a layout is sound for drawn images too, which have neither."""
     path = recipe(source=listed_with("partition", "0", "2")(album))
     wanted = load_recipe(path, ["data.split_column=none"])
-    assert any("not used: 'partition'" in note for note in setup.load_data(wanted.data, 0).notes)
+    assert any("ignored columns: 'partition'" in note for note in setup.load_data(wanted.data, 0).notes)
     tried = smoke_recipe(wanted)
     assert set(setup.load_data(tried.data, 0).splits) == {"train", "val", "test"}
     wanted = load_recipe(recipe(source=sites(album)), ["data.layout=classes"])

@@ -1,1 +1,1 @@
-"""Which images are held out: splits, groups that stay together, folds."""
+"""Splits and folds: which images are held out, and which groups stay together."""

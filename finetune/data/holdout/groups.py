@@ -1,6 +1,7 @@
-"""Images that belong together, of one patient or one scene, and splits that leave them together.
+"""Groups: images of one patient or scene, which must be in the same split.
 
-A network recognises the patient. With images of one in train and in test, test says how well it does that.
+If images of one patient are in train and test, the network can recognise the patient, and test accuracy
+is too high.
 """
 
 import dataclasses
@@ -20,23 +21,22 @@ from finetune.errors import DataError, printable
 from finetune.recipe.catalog import DRAWN
 
 Indices = npt.NDArray[np.int64]
-# What Wilson's interval, which counts images, does not know.
-ALIKE = "where the images of a group fare alike, intervals are too narrow: they count images, not groups"
+# A note for every grouped data set, because Wilson intervals assume independent images.
+DEPENDENT_IMAGES = "images of a group are not independent, so accuracy intervals may be too narrow"
 
 
 def assign_groups(source: Source, given: str, group_by: str) -> Source:
     """``source`` with the group of each image.
 
     Args:
-        given: what the recipe names as its source.
-        group_by: with a bracket in it, a pattern (regular expression) with one capture group, searched in
-            each file's name, or in its whole path if there is a slash in the pattern; what the capture group
-            matches is the image's group. Else the name of a column of the CSV file. Drawn images, which
-            stand for any others, have neither, and go in pairs.
+        given: the source as the recipe names it.
+        group_by: a regular expression with one capture group, if it contains a bracket; else the name of a
+            CSV column. The pattern is searched in each file name, or in the whole path if it contains a
+            slash, and the captured text is the group. Drawn images ignore it and are grouped in pairs.
 
     Raises:
-        DataError: a name that the pattern does not match, or not in bounded time; no such column, an empty
-            cell, or a source of which images have no file names.
+        DataError: the pattern does not match a name, or takes too long; the column does not exist or a cell
+            is empty; or the images have no file names.
     """
     if given == DRAWN:
         return with_paired_groups(source)
@@ -44,35 +44,37 @@ def assign_groups(source: Source, given: str, group_by: str) -> Source:
     splits, seen = {}, {}
     for name, split in source.splits.items():
         labels = [label(split.name(index)) for index in range(len(split))]
-        # By the label alone, so that another group leaves the number of this one as it is. 63 bits: no sign.
+        # The number depends only on the label, so that new groups change no other. 63 bits keep it positive.
         groups = np.fromiter((key(0, each) >> 1 for each in labels), dtype=np.int64, count=len(labels))
         splits[name] = dataclasses.replace(split, groups=groups)
         seen[name] = set(labels)
     number = len(set().union(*seen.values()))
-    notes = [*source.notes, f"{number} groups by {printable(group_by)}", ALIKE]
+    notes = [*source.notes, f"{number} groups by {printable(group_by)}", DEPENDENT_IMAGES]
     for name in ("val", "test"):
         if name in seen and (both := seen["train"] & seen[name]):
-            notes.append(f"{len(both)} groups are in train and in {name} too: {name} flatters the network")
+            notes.append(
+                f"{len(both)} groups are in both train and {name}, so accuracy on {name} is too high"
+            )
     return dataclasses.replace(source, splits=splits, notes=tuple(notes))
 
 
 def split_by_group(
     targets: Indices, groups: Indices, fraction: float, seed: int, classes: Sequence[str]
 ) -> tuple[Indices, Indices]:
-    """Divide images into (rest, held), both sorted, without dividing a group.
+    """Split image indices into (rest, held out), both sorted, with whole groups.
 
-    Each group is held or not by the keyed hash of its number alone, so that an image or a group that is
-    added moves no other one. Where that gives some class less than half or more than twice its share, or
-    leaves a class on one side only, as it can with few groups, they are taken in the order of their hashes,
-    each if it brings the held share of the classes nearer to ``fraction``. Every class is on both sides.
+    A keyed hash of its number decides whether a group is held out, so adding an image or a group moves no
+    other. With few groups, this may give a class less than half or more than twice its share, or leave it on
+    one side only. Then groups are taken in the order of their hashes, each if it brings the class shares
+    closer to ``fraction``. Every class is on both sides.
 
     Args:
         targets: (N,), the class of each image.
         groups: (N,), the number of each image's group.
-        fraction: the share of the images to be held, 0..1 exclusive.
+        fraction: the share of the images to hold out, in 0..1 exclusive.
 
     Raises:
-        DataError: a class cannot be on both sides, since too few groups have it.
+        DataError: a class is in too few groups to be on both sides.
     """
     numbers, group = np.unique(groups, return_inverse=True)
     counts = np.zeros((int(group.max(initial=-1)) + 1, int(targets.max(initial=-1)) + 1))
@@ -85,7 +87,7 @@ def split_by_group(
         held = _nearest(shares, draw, fraction)
     names = [name for name, there in zip(classes, present.tolist(), strict=False) if there]
     for missing in range(shares.shape[1]):
-        # A class of few large groups may have been passed over, or taken whole.
+        # A class of few large groups may still be on one side only.
         for side in (True, False):
             if not _has(shares, held == side, missing):
                 _move(shares, held, missing, side, fraction, names)
@@ -94,7 +96,7 @@ def split_by_group(
 
 
 def _is_fair(share: npt.NDArray[np.float64], fraction: float) -> bool:
-    """Whether each class gives half to twice its share, and keeps half to twice what it is to keep."""
+    """Whether each class has between half and twice its intended share on both sides."""
     low = max(fraction / 2, 1 - 2 * (1 - fraction))
     high = min(2 * fraction, 1 - (1 - fraction) / 2)
     return bool(((share >= low) & (share <= high) & (share > 0) & (share < 1)).all())
@@ -103,7 +105,7 @@ def _is_fair(share: npt.NDArray[np.float64], fraction: float) -> bool:
 def _nearest(
     shares: npt.NDArray[np.float64], draw: npt.NDArray[np.uint64], fraction: float
 ) -> npt.NDArray[np.bool_]:
-    """The groups, taken in the order of ``draw``, that bring the classes' shares nearest to ``fraction``."""
+    """Groups, in the order of ``draw``, that each bring the class shares closer to ``fraction``."""
     held = np.zeros(len(shares), dtype=bool)
     share = np.zeros(shares.shape[1])
     for index in np.argsort(draw, kind="stable"):
@@ -121,22 +123,22 @@ def _move(
     fraction: float,
     classes: Sequence[str],
 ) -> None:
-    """Bring one group with class ``missing`` to ``side`` (True: held), the one that disturbs least."""
+    """Move a group with class ``missing`` to ``side`` (True: held out), the one that changes shares least."""
     best, least = None, np.inf
     for index in np.flatnonzero((shares[:, missing] > 0) & (held != side)):
         moved = held.copy()
         moved[index] = side
         others = [place for place in range(shares.shape[1]) if place != missing]
-        kept = all(_has(shares, moved != side, place) for place in (*others, missing))
+        complete = all(_has(shares, moved != side, place) for place in (*others, missing))
         distance = _distance(shares[moved].sum(axis=0), fraction)
-        if kept and distance < least:
+        if complete and distance < least:
             best, least = index, distance
     if best is None:
         count = int((shares[:, missing] > 0).sum())
         number = "1 group" if count == 1 else f"{count} groups"
         raise DataError(
-            f"class {quoted([classes[missing]])} is in {number}, which cannot be put so that every class is "
-            "on every side. Add groups, give the splits yourself, or leave out data.group_by."
+            f"class {quoted([classes[missing]])} is in {number}, too few to have every class in every split. "
+            "Add groups, define the splits yourself, or remove data.group_by."
         )
     held[best] = side
 
@@ -155,8 +157,8 @@ def _by_pattern(source: Source, pattern: str) -> Callable[[str], str]:
     for name in names:
         if not os.path.exists(name):  # noqa: PTH110  (a Path for each of a million names is slow)
             raise DataError(
-                f"{printable(source.name)}: data.group_by is a pattern over file names, and these images "
-                "have none"
+                f"{printable(source.name)}: data.group_by is a pattern for file names, but these images are "
+                "not files. Remove it."
             )
     searched = [name.replace(os.sep, "/") if whole else os.path.basename(name) for name in names]  # noqa: PTH119
     labels: dict[str, str] = {}
@@ -164,7 +166,7 @@ def _by_pattern(source: Source, pattern: str) -> Callable[[str], str]:
         if found is None:
             where = "path" if whole else "name"
             raise DataError(
-                f"{printable(name)}: data.group_by ({printable(pattern)}) finds no group in this {where}"
+                f"{printable(name)}: data.group_by ({printable(pattern)}) does not match this {where}"
             )
         labels[name] = found
     return labels.__getitem__
@@ -174,9 +176,8 @@ def _by_column(source: Source, given: str, column: str) -> Callable[[str], str]:
     table = Path(given).expanduser()
     if not table.is_file():
         raise DataError(
-            f"{printable(source.name)}: data.group_by is the name of a column ('{printable(column)}'), and "
-            "this is no "
-            "CSV file. For files, give a pattern with one capture group, such as '^(patient[0-9]+)_'."
+            f"{printable(source.name)}: data.group_by names a column ('{printable(column)}'), but this is "
+            "not a CSV file. For files, give a pattern with one capture group, such as '^(patient[0-9]+)_'."
         )
     values = column_values(table, column)
 
@@ -184,7 +185,7 @@ def _by_column(source: Source, given: str, column: str) -> Callable[[str], str]:
         value = values[name]
         if not value:
             raise DataError(
-                f"{printable(given)}: {printable(name)} has nothing in column '{printable(column)}'"
+                f"{printable(given)}: {printable(name)} has no value in column '{printable(column)}'"
             )
         return value
 

@@ -1,8 +1,8 @@
-"""A user's pattern (regular expression), matched in bounded time.
+"""Match a user's regular expression in bounded time.
 
-Python's engine goes back and tries again: `(a+)+$` takes longer than anybody waits for forty letters that do
-not fit. No look at a pattern tells for sure which ones do that, and a thread cannot be stopped in the midst
-of a match. So another process matches, and gives up by itself.
+Python's engine backtracks, so a pattern such as `(a+)+$` can take practically forever. Such patterns cannot
+be recognised reliably, and a thread cannot be stopped during a match. So a child process matches
+and ends itself after a time limit.
 """
 
 import json
@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 from finetune.errors import DataError, FinetuneError, printable
 
-# For so many names; each takes some microseconds.
+# The time limit for each batch of names. A normal match takes microseconds.
 SECONDS, NAMES = 10, 1000
-# The watchdog is a thread of C, which needs no part of the interpreter that the match holds.
+# faulthandler's watchdog is a C thread, so it works although the match holds the interpreter lock.
 _MATCHER = f"""
 import faulthandler, json, re, sys
 pattern, names = json.load(sys.stdin)
@@ -28,11 +28,11 @@ for number, name in enumerate(names):
 
 
 def match_groups(pattern: str, names: Sequence[str]) -> list[str | None]:
-    """What the pattern's capture group matches in each name; None where it matches nothing.
+    """The text of the pattern's capture group in each name; None if the pattern does not match.
 
     Raises:
-        DataError: it takes longer than ``SECONDS`` for ``NAMES`` names; the message has the one it stood at.
-        FinetuneError: the process that matches could not do so.
+        DataError: ``NAMES`` names take longer than ``SECONDS``. The message names the current one.
+        FinetuneError: the child process failed.
     """
     if not names:
         return []
@@ -44,14 +44,17 @@ def match_groups(pattern: str, names: Sequence[str]) -> list[str | None]:
             check=False,
         )
     except OSError as error:
-        raise FinetuneError(f"data.group_by: cannot start a process to match in ({error.strerror})") from None
+        raise FinetuneError(
+            f"data.group_by: cannot start a process for matching ({error.strerror})"
+        ) from None
     found = [json.loads(line) for line in ended.stdout.splitlines()]
     if len(found) == len(names):
         return found
     if b"Timeout" not in ended.stderr:
-        raise FinetuneError("data.group_by: the process that matches the pattern was ended; run it again")
+        raise FinetuneError(
+            "data.group_by: the process that matches the pattern was killed. Run the command again"
+        )
     raise DataError(
-        f"{printable(names[len(found)])}: data.group_by ({printable(pattern)}) is still being matched after "
-        f"{SECONDS} seconds. A repeated part within a repeated part, such as (a+)+, can take for ever: "
-        "repeat one of them only."
+        f"{printable(names[len(found)])}: matching data.group_by ({printable(pattern)}) takes longer than "
+        f"{SECONDS} seconds. Nested repetition such as (a+)+ can take forever. Repeat only one of the parts."
     )

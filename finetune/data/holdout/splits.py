@@ -1,4 +1,4 @@
-"""Which images are held out: stratified, seeded, and never a class on one side only."""
+"""Hold out images for val and test: seeded, and with every class on both sides."""
 
 import dataclasses
 
@@ -17,15 +17,19 @@ Indices = npt.NDArray[np.int64]
 def split_stratified(
     targets: Indices, fraction: float, seed: int, *, leave: int = 1
 ) -> tuple[Indices, Indices]:
-    """Divide images into (rest, held), both sorted; ``targets`` is (N,), ``fraction`` in 0..1 exclusive.
+    """Split image indices into (rest, held out), both sorted, with an exact share of each class.
 
-    For samples of an exact size; what is held out of training goes by :func:`split_by_draws`. Each class
-    gives its share, rounded so that the total is ``fraction`` of all as nearly as can be (largest remainders
-    first), of at least one image, and keeps at least ``leave``. Which images depends on these arguments
-    alone.
+    Use this for samples of an exact size; :func:`split_by_draws` holds out splits. Shares are rounded by
+    largest remainders, so that the total is as close to ``fraction`` as possible. The result depends only on
+    the arguments.
+
+    Args:
+        targets: (N,), the class of each image.
+        fraction: the share to hold out, in 0..1 exclusive. Each class gives at least one image.
+        leave: the minimum number of remaining images per class.
 
     Raises:
-        DataError: a class with fewer than ``1 + leave`` images.
+        DataError: a class has fewer than ``1 + leave`` images.
     """
     targets = np.asarray(targets, dtype=np.int64)
     classes, counts = np.unique(targets, return_counts=True)
@@ -43,19 +47,19 @@ def split_stratified(
 def split_by_draws(
     targets: Indices, draws: npt.NDArray[np.uint64], fraction: float, *, leave: int = 1
 ) -> tuple[Indices, Indices]:
-    """Divide images into (rest, held), both sorted, each by its own draw alone.
+    """Split image indices into (rest, held out), both sorted, each image by its own draw.
 
-    An image is held where its draw is below ``fraction`` of the range of 64 bits. So an image that is added
-    or removed moves no other one, and a class gives its share on average, not exactly. The one exception: of
-    each class at least one image is held and at least ``leave`` are not, the smallest draws first.
+    An image is held out if its draw is below ``fraction`` of the 64-bit range. So adding or removing an image
+    moves no other image, and each class gives its share on average rather than exactly. As an exception, at
+    least one image of each class is held out and at least ``leave`` remain; the smallest draws go first.
 
     Args:
         targets: (N,), the class of each image.
         draws: (N,), uniform over 64 bits, such as a keyed hash of each image's name.
-        fraction: the share to hold, 0..1 exclusive.
+        fraction: the share to hold out, in 0..1 exclusive.
 
     Raises:
-        DataError: a class with fewer than ``1 + leave`` images.
+        DataError: a class has fewer than ``1 + leave`` images.
     """
     targets = np.asarray(targets, dtype=np.int64)
     classes, counts = np.unique(targets, return_counts=True)
@@ -72,47 +76,47 @@ def split_by_draws(
 
 
 def image_draws(source: Source, split: Split, seed: int) -> npt.NDArray[np.uint64]:
-    """A 64-bit number for each image of ``split``, by its name within ``source`` and ``seed`` alone."""
+    """A 64-bit number per image of ``split`` that depends only on its name in ``source`` and on ``seed``."""
     names = (source.relative(split.name(index)) for index in range(len(split)))
     return np.fromiter((key(seed, "split", name) for name in names), dtype=np.uint64, count=len(split))
 
 
 def hold_out_splits(source: Source, *, val_fraction: float, test_fraction: float, seed: int) -> Source:
-    """A source that has train and val, and test where it has one or had no splits at all.
+    """Complete the splits of a source: the result has train and val, and usually test.
 
-    What has splits keeps them: val is carved out of train only where there is none (``val_fraction`` of
-    train), and test never. What has none is divided into train, val and test; ``val_fraction`` counts what
-    test left. Where the images have groups, none of these is divided. On which side an image comes follows
-    from its name within the source and ``seed``, so the same images are divided in the same way wherever
-    they lie, and one that is added moves no other (:func:`split_by_draws`).
+    A source without splits is divided into test, val and train; ``val_fraction`` is the share of the images
+    that test leaves. A source with splits keeps them; if it lacks val, val is split off from train. Test is
+    never split off from train. Groups stay together.
+
+    The split of an image depends only on its name in the source and on ``seed``. So it is the same on every
+    machine, and adding an image moves no other (:func:`split_by_draws`).
 
     Raises:
-        DataError: fewer than two classes, or a class with too few images or groups to be on every side.
+        DataError: there are fewer than two classes, or a class has too few images or groups for all splits.
     """
     if len(source.classes) < 2:
         raise DataError(
-            f"{printable(source.name)}: only one class ({quoted(source.classes)}); a classifier needs two "
-            "or more. "
-            "Is this the folder of one class, where the folder around it was meant?"
+            f"{printable(source.name)}: only one class ({quoted(source.classes)}); a classifier needs at "
+            "least two. If this is the folder of one class, give the folder around it."
         )
     splits, notes = dict(source.splits), list(source.notes)
     whole = "all" in splits
     leading = splits.pop("all") if whole else splits["train"]
-    carved = ["test", "val"] if whole else [name for name in ("val",) if name not in splits]
-    _check_sizes(source, leading.class_counts(len(source.classes)), carved)
-    for sides_left, name in zip(range(len(carved), 0, -1), carved, strict=True):
+    held_out_names = ["test", "val"] if whole else [name for name in ("val",) if name not in splits]
+    _check_sizes(source, leading.class_counts(len(source.classes)), held_out_names)
+    for sides_left, name in zip(range(len(held_out_names), 0, -1), held_out_names, strict=True):
         fraction = test_fraction if name == "test" else val_fraction
         if leading.groups is None:
             draws = image_draws(source, leading, key(seed, name))
             rest, held = split_by_draws(leading.targets, draws, fraction, leave=sides_left)
-            how = f"of every class about {100 * fraction:.3g} %, by name"
+            how = f"about {100 * fraction:.3g} % of each class, by name"
         else:
             rest, held = split_by_group(
                 leading.targets, leading.groups, fraction, key(seed, name), source.classes
             )
-            how = f"whole groups ({len(np.unique(leading.groups[held]))})"
+            how = f"{len(np.unique(leading.groups[held]))} whole groups"
         splits[name], leading = leading.subset(held), leading.subset(rest)
-        notes.append(f"{name}: {len(held)} images carved out, {how} (seed {seed})")
+        notes.append(f"{name}: {len(held)} images held out, {how} (seed {seed})")
     ordered = {"train": leading} | {name: splits[name] for name in ("val", "test") if name in splits}
     return dataclasses.replace(source, splits=ordered, notes=tuple(notes))
 
@@ -124,7 +128,7 @@ def _refuse_small(classes: Indices, counts: Indices, leave: int) -> None:
 
 
 def _shares(counts: Indices, fraction: float, leave: int) -> Indices:
-    """How many of each class are held: largest remainders, at least 1, at least ``leave`` left."""
+    """The number of images held out per class, by largest remainders; at least 1, with ``leave`` left."""
     exact = counts * fraction
     shares = np.floor(exact).astype(np.int64)
     missing = round(float(exact.sum())) - int(shares.sum())
@@ -134,13 +138,13 @@ def _shares(counts: Indices, fraction: float, leave: int) -> Indices:
     return clipped
 
 
-def _check_sizes(source: Source, counts: Indices, carved: list[str]) -> None:
-    needed = 1 + len(carved)
-    # Nothing can be trained on a class without an image, carved or not.
+def _check_sizes(source: Source, counts: Indices, held_out_names: list[str]) -> None:
+    needed = 1 + len(held_out_names)
+    # Every class needs a training image, whether or not a split is held out.
     small = [index for index in range(len(counts)) if counts[index] < needed]
     if not small:
         return
-    what = " and ".join(["train", *reversed(carved)])
+    splits = " and ".join(["train", *reversed(held_out_names)])
     lines = []
     for index in small[:10]:
         name = source.classes[index]
@@ -150,9 +154,9 @@ def _check_sizes(source: Source, counts: Indices, carved: list[str]) -> None:
     if len(small) > 10:
         lines.append(f"  and {len(small) - 10} more")
     raise DataError(
-        f"{printable(source.name)}: every class needs at least {needed} images, one for each of {what}. "
+        f"{printable(source.name)}: every class needs at least {needed} images, one for each of {splits}. "
         "Too small:\n"
         + "\n".join(lines)
-        + "\nAdd images of these classes, leave the classes out, or give the splits yourself "
-        "(folders train/, val/, test/, or a CSV with a split column)."
+        + "\nAdd images to these classes, remove the classes, or define the splits yourself "
+        "(folders train/, val/ and test/, or a CSV file with a split column)."
     )

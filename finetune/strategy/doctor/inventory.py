@@ -21,7 +21,8 @@ from finetune.data.sources.files.image_files import (
 from finetune.data.sources.files.walk import is_stray, walk_files
 from finetune.data.sources.names.split_names import split_from_name
 from finetune.data.sources.read import csv_path, read_source
-from finetune.data.sources.tables.read import Table, examine_table
+from finetune.data.sources.tables.read import examine_table
+from finetune.data.sources.tables.table import Table
 from finetune.errors import BadImageError, DataError, printable
 from finetune.image.decode import read_image
 from finetune.strategy.doctor.findings import Finding

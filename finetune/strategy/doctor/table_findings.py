@@ -1,6 +1,6 @@
 """Findings on the rows of a table."""
 
-from finetune.data.sources.tables.read import Fault, Table
+from finetune.data.sources.tables.table import Fault, Table
 from finetune.strategy.doctor.findings import Finding
 
 # The number of line numbers that a message lists.
@@ -14,7 +14,7 @@ def table_findings(table: Table) -> list[Finding]:
     """
     groups: dict[tuple[str, str], list[Fault]] = {}
     for fault in sorted(table.faults, key=lambda each: each.line):
-        groups.setdefault((fault.kind, fault.what), []).append(fault)
+        groups.setdefault((fault.kind, fault.message), []).append(fault)
     return [
         Finding(kind, _files(table, faults), what if kind == "unusable" else f"{what} ({_lines(faults)})")
         for (kind, what), faults in groups.items()

@@ -16,7 +16,7 @@ from finetune.data.batches.options import ReadOptions, default_workers
 from finetune.data.batches.sampling import Sampling
 from finetune.data.cache.decoded import DecodedCache
 from finetune.data.dataset import Source, SourceOptions, Split
-from finetune.data.holdout.folds import folded
+from finetune.data.holdout.folds import fold_source
 from finetune.data.holdout.groups import assign_groups
 from finetune.data.holdout.splits import hold_out_splits
 from finetune.data.sources.header_checks import has_own_bands
@@ -106,7 +106,7 @@ def load_data(data: DataSection, seed: int) -> Source:
     if data.split_seed != "auto":
         seed = data.split_seed
     if data.fold is not None:
-        source = folded(source, data.fold.number, data.fold.of, seed)
+        source = fold_source(source, data.fold.number, data.fold.of, seed)
     return hold_out_splits(
         source, val_fraction=data.val_fraction, test_fraction=data.test_fraction, seed=seed
     )

@@ -1,4 +1,4 @@
-"""A table's text to rows of cells: encoding, the character between columns, quotes, trailing commas."""
+"""Parse a CSV file into rows of cells: encoding, delimiter, quotes and trailing delimiters."""
 
 import codecs
 import csv
@@ -13,12 +13,12 @@ from finetune.data.dataset import quoted
 from finetune.disk.regular import TABLE_BYTES, read_regular
 from finetune.errors import DataError
 
-# What may stand between columns, and what several of it are called; the first is tried first.
+# Delimiters and their names in messages, in the order in which they are tried.
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
-# Excel's way to say the delimiter, in a line before the header.
+# Excel's declaration of the delimiter, in a line before the header.
 _SEP = re.compile(r'"?sep=(?P<delimiter>[^\r\n"]|\\t)"?[,;\t|]*(\r\n|\n|\r|$)', re.IGNORECASE)
-NEEDED = ("path", "label")
-# What others call these columns.
+REQUIRED_COLUMNS = ("path", "label")
+# Common other names of these columns, for hints.
 OTHER_NAMES = {
     "path": (
         *("filename", "file_name", "filepath", "file_path", "file", "image_path", "img_path", "image", "img"),
@@ -54,9 +54,13 @@ OTHER_NAMES = {
 
 @dataclass(frozen=True)
 class Cells:
-    """A table: its ``header`` as it is written, in line ``line``, and its ``rows``, each with its line.
+    """The cells of a table.
 
-    Every row has as many cells as the header. ``faults`` are lines that have not, with what is wrong.
+    Attributes:
+        header: the column names as written.
+        line: the line number of the header.
+        rows: line number and cells; each row has as many cells as the header.
+        faults: line number and message for each line that is not a valid row.
     """
 
     header: list[str]
@@ -64,39 +68,39 @@ class Cells:
     rows: list[tuple[int, list[str]]] = field(default_factory=list)
     faults: list[tuple[int, str]] = field(default_factory=list)
 
-    def place(self, column: str) -> int | None:
-        """Where a column is, whatever its case; None where there is none."""
+    def find_column(self, column: str) -> int | None:
+        """The index of a column, in any letter case; None if it does not exist."""
         names = [each.casefold() for each in self.header]
         wanted = column.strip().casefold()
         return names.index(wanted) if wanted in names else None
 
-    def header_place(self, column: str) -> int:
-        """Where one of ``NEEDED`` is, without which no table is read."""
+    def required_column(self, column: str) -> int:
+        """The index of one of ``REQUIRED_COLUMNS``, which every table has."""
         return [each.casefold() for each in self.header].index(column)
 
     def column(self, place: int) -> list[str]:
-        """The cells of one column, without outer spaces."""
+        """The cells of the column at index ``place``, without outer spaces."""
         return [cells[place].strip() for _, cells in self.rows]
 
 
 def read_cells(table: Path, name: str) -> Cells:
-    """Read a table whose header names at least the columns path and label.
+    """Parse a table whose header has at least the columns path and label.
 
-    The columns are separated by commas, semicolons, tabs or vertical bars: whichever lets the header name
-    both. Excel's line ``sep=;``, empty lines, and empty columns at the end are passed over.
+    The delimiter is the comma, semicolon, tab or vertical bar that gives both columns. Excel's line
+    ``sep=;``, empty lines and empty columns at the end are ignored.
 
     Args:
-        name: what messages call the table.
+        name: the name of the table in messages.
 
     Raises:
-        DataError: it cannot be read, is not UTF-8, or its header lacks path or label, or names one twice.
+        DataError: the file cannot be read or is not UTF-8, or its header lacks path or label or repeats one.
     """
-    text = _text(table, name)
+    text = _read_text(table, name)
     said = _SEP.match(text)
     skipped = 1 if said else 0
     body = text[said.end() :] if said else text
     if not body.strip():
-        raise DataError(f"{name}: an empty file; it needs a header (path,label) and a row for each image")
+        raise DataError(f"{name}: empty file. Write a header (path,label) and one row per image")
     delimiter = _delimiter(body)
     reader = csv.reader(io.StringIO(body, newline=""), strict=True, delimiter=delimiter)
     lines = _lines(reader, skipped, DELIMITERS[delimiter])
@@ -115,14 +119,14 @@ def read_cells(table: Path, name: str) -> Cells:
             _check_header(row, f"{name}:{line}", delimiter)
             cells = Cells([cell.strip() for cell in row], line)
         elif len(row) != len(cells.header):
-            cells.faults.append((line, _width(row, len(cells.header), delimiter)))
+            cells.faults.append((line, _row_length_fault(row, len(cells.header), delimiter)))
         else:
             cells.rows.append((line, row))
     return cells
 
 
 def _lines(reader: Any, skipped: int, delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
-    """Each row with the number of its first line; a broken quote is a text, and the last."""
+    """Each row with its first line number. A broken quote gives an error message as the last item."""
     while True:
         line = reader.line_num + 1 + skipped
         try:
@@ -130,20 +134,20 @@ def _lines(reader: Any, skipped: int, delimiter: str) -> Iterator[tuple[int, lis
         except StopIteration:
             return
         except csv.Error as error:
-            # What follows a broken quote cannot be told apart any more.
-            what = str(error).replace("','", f"a {delimiter}").replace("';'", f"a {delimiter}")
-            yield line, f"{what}; quotes inside of a quoted field are doubled"
+            # After a broken quote, the remaining rows cannot be separated.
+            message = str(error).replace("','", f"a {delimiter}").replace("';'", f"a {delimiter}")
+            yield line, f"{message}; double the quotes inside a quoted field"
             return
 
 
-def _width(row: list[str], wanted: int, delimiter: str) -> str:
+def _row_length_fault(row: list[str], wanted: int, delimiter: str) -> str:
     number = "1 field" if len(row) == 1 else f"{len(row)} fields"
-    more = f"; put quotes around a field with a {DELIMITERS[delimiter]} in it" if len(row) > wanted else ""
+    more = f"; put quotes around a field that contains a {DELIMITERS[delimiter]}" if len(row) > wanted else ""
     return f"{number}, but the header has {wanted}{more}"
 
 
 def _delimiter(text: str) -> str:
-    """What separates the columns: what lets the header name path and label, else what makes most of it."""
+    """The delimiter that gives the columns path and label; else the one that gives most columns."""
     columns = {}
     for delimiter in DELIMITERS:
         try:
@@ -152,7 +156,7 @@ def _delimiter(text: str) -> str:
         except csv.Error:
             header = []
         names = {cell.strip().casefold() for cell in header}
-        if names.issuperset(NEEDED):
+        if names.issuperset(REQUIRED_COLUMNS):
             return delimiter
         columns[delimiter] = len(header)
     return max(columns, key=columns.__getitem__)
@@ -160,7 +164,7 @@ def _delimiter(text: str) -> str:
 
 def _check_header(row: list[str], where: str, delimiter: str) -> None:
     names = [cell.strip().casefold() for cell in row]
-    if missing := [column for column in NEEDED if column not in names]:
+    if missing := [column for column in REQUIRED_COLUMNS if column not in names]:
         hints: list[str] = []
         for column in missing:
             other = next((each for each in OTHER_NAMES[column] if each in names), None)
@@ -169,15 +173,15 @@ def _check_header(row: list[str], where: str, delimiter: str) -> None:
         example = delimiter.join(("path", "label", "split"))
         raise DataError(
             f"{where}: the header lacks {' and '.join(missing)}. The first line must name the "
-            f"columns, as in {example}; this one says {quoted(row)}."
-            + (f" If they are what is meant, rename {' and '.join(hints)}." if hints else "")
+            f"columns, as in {example}; it has {quoted(row)}."
+            + (f" If these are the columns, rename {' and '.join(hints)}." if hints else "")
         )
-    for column in (*NEEDED, "split"):
+    for column in (*REQUIRED_COLUMNS, "split"):
         if names.count(column) > 1:
-            raise DataError(f"{where}: the header names {column} more than once")
+            raise DataError(f"{where}: the header has the column {column} more than once. Keep one")
 
 
-def _text(table: Path, name: str) -> str:
+def _read_text(table: Path, name: str) -> str:
     try:
         data = read_regular(table, TABLE_BYTES)
     except OSError as error:
@@ -196,5 +200,5 @@ def _text(table: Path, name: str) -> str:
             f"{name}:{line}: not UTF-8 (byte 0x{byte:02x}); save it as UTF-8 (in Excel: CSV UTF-8)"
         ) from None
     if not text.strip():
-        raise DataError(f"{name}: an empty file; it needs a header (path,label) and a row for each image")
+        raise DataError(f"{name}: empty file. Write a header (path,label) and one row per image")
     return text

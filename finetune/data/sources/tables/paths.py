@@ -1,8 +1,8 @@
-r"""The paths that a table lists, to files: Windows paths, another machine's paths, another case.
+r"""Find the files that a table lists, also from Windows paths and paths of another machine.
 
-Relative paths start at the table's own folder. `photos\a.jpg` is read as `photos/a.jpg` where that is there.
-Of absolute paths that another machine wrote (`C:\photos\a.jpg`, `/home/anna/photos/a.jpg`) the beginning
-that they share is replaced by the table's folder, if that is where the images are.
+Relative paths start at the folder of the table. `photos\a.jpg` is read as `photos/a.jpg` if that file exists.
+Absolute paths from another machine (`C:\photos\a.jpg`, `/home/anna/photos/a.jpg`) share a prefix; it is
+replaced by the folder of the table if the images are there.
 """
 
 import os
@@ -18,35 +18,35 @@ NO_SUCH = "no such file"
 
 
 @dataclass
-class Found:
-    """Where the paths of a table lead.
+class FoundPaths:
+    """The files that the paths of a table refer to.
 
     Attributes:
-        paths: for each path given, the file; where there is none, what it should have been.
-        missing: place in ``paths`` -> what is wrong.
-        notes: how paths were read that could not be taken as they are.
-        remarks: what is to be done about what is missing, of many paths at once, and their places.
+        paths: the file for each given path; for a missing file, the path that was searched.
+        missing: index into ``paths`` -> error message.
+        notes: remarks on paths that were rewritten.
+        shared_causes: an explanation that covers many missing files, and their indices.
     """
 
     paths: list[str]
     missing: dict[int, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    remarks: list[tuple[str, list[int]]] = field(default_factory=list)
+    shared_causes: list[tuple[str, list[int]]] = field(default_factory=list)
 
 
-def find_paths(given: Sequence[str], folder: Path) -> Found:
-    """Find the files that ``given`` names, as a table in ``folder`` does."""
+def find_paths(given: Sequence[str], folder: Path) -> FoundPaths:
+    """Find the files that the paths in ``given`` refer to, for a table in ``folder``."""
     base = os.fspath(folder)
-    found = Found([])
+    found = FoundPaths([])
     rewritten = 0
     for place, path in enumerate(given):
-        # Not through Path, which is slow, a million times.
+        # os.path, because a Path is slow for a million files.
         first = os.path.normpath(os.path.join(base, path))  # noqa: PTH118
-        fault = _fault(first)
+        fault = _file_error(first)
         if fault is not None:
-            for other in _readings(path):
+            for other in _interpretations(path):
                 first = os.path.normpath(os.path.join(base, other))  # noqa: PTH118
-                if _fault(first) is None:
+                if _file_error(first) is None:
                     fault = None
                     rewritten += "\\" in path
                     break
@@ -54,16 +54,16 @@ def find_paths(given: Sequence[str], folder: Path) -> Found:
         if fault is not None:
             found.missing[place] = fault
     if rewritten:
-        found.notes.append(f"backslashes were read as slashes, in {rewritten:,} paths")
+        found.notes.append(f"backslashes were read as slashes in {rewritten:,} paths")
     foreign = _foreign_paths(given, found)
     if foreign:
-        _move_here(foreign, given, folder, found)
-    _explain(given, folder, found, foreign)
+        _relocate(foreign, given, folder, found)
+    _suggest(given, folder, found, foreign)
     return found
 
 
-def _fault(path: str) -> str | None:
-    """Why there is no file at ``path``; None if there is one."""
+def _file_error(path: str) -> str | None:
+    """The error message if ``path`` is not a file; None if it is one."""
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116
     except (OSError, ValueError) as error:
@@ -72,21 +72,21 @@ def _fault(path: str) -> str | None:
     return None if stat.S_ISREG(mode) else "not a file"
 
 
-def _readings(path: str) -> list[str]:
-    """Other ways to read a path that leads nowhere as it is."""
-    readings = []
+def _interpretations(path: str) -> list[str]:
+    """Other ways to interpret a path that does not exist."""
+    found = []
     trimmed = _without_scheme(path.strip())
     if trimmed.startswith("~"):
         trimmed = os.path.expanduser(trimmed)  # noqa: PTH111
     if trimmed != path:
-        readings.append(trimmed)
+        found.append(trimmed)
     if "\\" in trimmed and not PureWindowsPath(trimmed).is_absolute():
-        readings.append(trimmed.replace("\\", "/"))
-    return readings
+        found.append(trimmed.replace("\\", "/"))
+    return found
 
 
 def _without_scheme(path: str) -> str:
-    """The path in the address of a file; others as they are."""
+    """The path of a ``file:`` URL; other paths unchanged."""
     if not path.lower().startswith("file:"):
         return path
     try:
@@ -95,9 +95,10 @@ def _without_scheme(path: str) -> str:
         return path
 
 
-def _foreign_paths(given: Sequence[str], found: Found) -> dict[int, tuple[str, ...]]:
-    """The parts of each missing path that is absolute on another machine: none with its root, or the folder
-    below that, is found on this one.
+def _foreign_paths(given: Sequence[str], found: FoundPaths) -> dict[int, tuple[str, ...]]:
+    """Index -> parts of the missing paths that come from another machine.
+
+    These are absolute paths whose root, or first folder below it, no found path shares.
     """
     absolute = {place: parts for place, path in enumerate(given) if (parts := _absolute(path))}
     known = {_root(parts) for place, parts in absolute.items() if place not in found.missing}
@@ -109,36 +110,38 @@ def _foreign_paths(given: Sequence[str], found: Found) -> dict[int, tuple[str, .
 
 
 def _absolute(path: str) -> tuple[str, ...] | None:
-    """The parts of an absolute path of Windows or Unix, the root or drive first; None for others."""
+    """The parts of an absolute Windows or Unix path, root or drive first; None for relative paths."""
     path = _without_scheme(path.strip())
     windows, posix = PureWindowsPath(path), PurePosixPath(path)
-    # A drive is enough (C:a.jpg), and so is a root (\photos\a.jpg).
+    # A drive alone (C:a.jpg) or a root alone (\photos\a.jpg) is enough.
     if windows.drive or (windows.root and not posix.root):
         return (windows.drive + windows.root, *windows.parts[1:])
     return posix.parts if posix.root else None
 
 
 def _root(parts: tuple[str, ...]) -> str:
-    """What tells machines apart: a drive, a share, or the first folder below the root."""
+    """The drive, the share, or the first folder below the root, which differs between machines."""
     return "/".join(parts[: 2 if parts[0] in ("/", "\\") else 1]).lower()
 
 
-def _move_here(foreign: dict[int, tuple[str, ...]], given: Sequence[str], folder: Path, found: Found) -> None:
-    """Replace the beginning that foreign paths share by ``folder``, if most of them are found so."""
+def _relocate(
+    foreign: dict[int, tuple[str, ...]], given: Sequence[str], folder: Path, found: FoundPaths
+) -> None:
+    """Replace the prefix that foreign paths share by ``folder``, if that finds at least half of the files."""
     here = printable(os.fspath(folder))
     groups: dict[str, list[int]] = {}
     for place, parts in foreign.items():
         groups.setdefault(_root(parts), []).append(place)
     for members in groups.values():
-        shared = _shared([foreign[place][:-1] for place in members])
-        whole = _written(foreign[members[0]], shared, given[members[0]])
+        shared = _common_prefix([foreign[place][:-1] for place in members])
+        whole = _as_written(foreign[members[0]], shared, given[members[0]])
         if os.path.isdir(whole):  # noqa: PTH112  (a Path raises on odd names)
-            continue  # the folder is here, and the files are missing in it
+            continue  # The folder exists on this machine, so its files are missing.
         best: dict[int, str] = {}
         most, cut = 0, 1
         for length in range(1, len(shared) + 1):
             tails = {place: os.path.join(folder, *foreign[place][length:]) for place in members}  # noqa: PTH118
-            there = sum(_fault(tail) is None for tail in tails.values())
+            there = sum(_file_error(tail) is None for tail in tails.values())
             if there > most:
                 best, most, cut = tails, there, length
             if there == len(members):
@@ -146,76 +149,79 @@ def _move_here(foreign: dict[int, tuple[str, ...]], given: Sequence[str], folder
         whole = printable(whole)
         if 2 * most < len(members) or not most:
             number = "1 path starts" if len(members) == 1 else f"{len(members):,} paths start"
-            remark = (
-                f"{number} with {whole}, which is not on this machine, and the files are not below {here} "
-                "either. Put the images beside the table, and write the paths from there on: without "
-                f"{whole}, and with / between folders"
+            cause = (
+                f"{number} with {whole}, which does not exist here, and the files are not below {here} "
+                f"either. Put the images beside the table and write relative paths: without {whole} and "
+                "with / between folders"
             )
-            found.remarks.append((remark, members))
+            found.shared_causes.append((cause, members))
             for place in members:
                 found.paths[place] = given[place].strip()
             continue
         for place, tail in best.items():
             found.paths[place] = os.path.normpath(tail)
-            if _fault(tail) is None:
+            if _file_error(tail) is None:
                 del found.missing[place]
             else:
-                found.missing[place] = f"{NO_SUCH}, and none below the table's folder either"
-        prefix = printable(_written(foreign[members[0]], shared[:cut], given[members[0]]))
+                found.missing[place] = f"{NO_SUCH}, and not below the table's folder either"
+        prefix = printable(_as_written(foreign[members[0]], shared[:cut], given[members[0]]))
         found.notes.append(
-            f"{prefix} is not on this machine; the images listed there were found below {here} "
-            f"({most:,} of {len(members):,})"
+            f"{prefix} does not exist here; its images were found below {here} ({most:,} of {len(members):,})"
         )
 
 
-def _shared(paths: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-    """The parts that all paths begin with."""
+def _common_prefix(paths: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """The longest common prefix of all paths."""
     low, high = min(paths), max(paths)
     same = next((i for i, (one, other) in enumerate(zip(low, high, strict=False)) if one != other), len(low))
     return low[:same]
 
 
-def _written(parts: tuple[str, ...], shared: Sequence[str], path: str) -> str:
-    """The beginning ``shared`` in the way that ``path`` is written."""
+def _as_written(parts: tuple[str, ...], shared: Sequence[str], path: str) -> str:
+    """The prefix ``shared`` as text, with the separators that ``path`` uses."""
     separator = "\\" if "\\" in path else "/"
     head = parts[0].replace("\\", separator)
     return head + "".join(part + separator for part in shared[1:])
 
 
-def _explain(given: Sequence[str], folder: Path, found: Found, foreign: dict[int, tuple[str, ...]]) -> None:
-    """Say of missing files what may be meant: another case, an ending, another folder to start at."""
+def _suggest(
+    given: Sequence[str], folder: Path, found: FoundPaths, foreign: dict[int, tuple[str, ...]]
+) -> None:
+    """Suggest what missing paths may mean: another case, an extension, or another folder to start at."""
     listings: dict[str, dict[str, str]] = {}
     lost = [place for place, fault in found.missing.items() if fault == NO_SUCH and place not in foreign]
     for place in lost:
         if given[place].strip().lower().startswith(("http:", "https:", "s3:", "gs:")):
-            found.missing[place] = "an address on the web; images must be files"
+            found.missing[place] = "a web address; images must be files. Download it first"
         elif near := _near(found.paths[place], folder, listings):
             found.missing[place] = f"{NO_SUCH}. Did you mean '{printable(near)}'?"
     relative = [place for place, path in enumerate(given) if not os.path.isabs(path)]  # noqa: PTH117
     if len(lost) < 2 or any(place not in found.missing for place in relative):
         return
     parts = [PurePosixPath(given[place].strip().replace("\\", "/")).parts for place in lost]
-    shared = _shared([each[:-1] for each in parts])
+    shared = _common_prefix([each[:-1] for each in parts])
     start = f"relative paths start at the table's folder, {printable(os.fspath(folder))}"
     for cut in range(1, len(shared) + 1):
         if _all_there(folder, [each[cut:] for each in parts]):
-            left_out = printable("/".join(shared[:cut]))
-            found.remarks.append((f"{start}, where the files are. Leave out {left_out}/ in each path", lost))
+            prefix = printable("/".join(shared[:cut]))
+            found.shared_causes.append(
+                (f"{start}, where the files are. Remove {prefix}/ from each path", lost)
+            )
             return
     for other in (Path(), *folder.absolute().parents):
         if _all_there(other, parts):
             where = printable(os.fspath(other.absolute()))
-            remark = f"{start}. Seen from {where} all of the files are there: move the table to that folder"
-            found.remarks.append((remark, lost))
+            cause = f"{start}. All files exist relative to {where}. Move the table to that folder"
+            found.shared_causes.append((cause, lost))
             return
 
 
 def _all_there(folder: Path, paths: Sequence[tuple[str, ...]]) -> bool:
-    return all(_fault(os.path.join(folder, *each)) is None for each in paths)  # noqa: PTH118
+    return all(_file_error(os.path.join(folder, *each)) is None for each in paths)  # noqa: PTH118
 
 
 def _near(path: str, folder: Path, listings: dict[str, dict[str, str]]) -> str | None:
-    """A file that is there, in another case or with an ending, relative to ``folder``."""
+    """An existing file with another case or an added extension, relative to ``folder``."""
     here = os.fspath(folder)
     relative = os.path.relpath(path, here) if path.startswith(os.path.join(here, "")) else ""  # noqa: PTH118
     if not relative:
@@ -227,11 +233,11 @@ def _near(path: str, folder: Path, listings: dict[str, dict[str, str]]) -> str |
         if name is None:
             return None
         here = os.path.join(here, name)  # noqa: PTH118
-    return os.path.relpath(here, folder) if _fault(here) is None else None
+    return os.path.relpath(here, folder) if _file_error(here) is None else None
 
 
 def _listing(folder: str) -> dict[str, str]:
-    """What there is in a folder: by its name, and where no other is so called without its ending, by that."""
+    """Names in a folder by their casefolded name, and also by their casefolded stem if that is no name."""
     try:
         names = sorted(os.listdir(folder))  # noqa: PTH208
     except OSError:

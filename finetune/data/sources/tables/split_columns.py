@@ -1,4 +1,4 @@
-"""Which column of a table tells the split, where none is called so: by its name and all of its values."""
+"""Find the column that holds the split of a table, by column names and values."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,218 +14,219 @@ from finetune.data.sources.names.split_names import (
 from finetune.data.sources.tables.cells import Cells
 from finetune.errors import printable
 
-# A column called by one of these tells the split, if its values can; the others may stand beside them.
-TELLING_WORDS = frozenset(
+# Names of split columns, and words that may accompany them.
+SPLIT_COLUMN_WORDS = frozenset(
     {"split", "splits", "set", "subset", "partition", "phase", "usage", "stage", "purpose", "role", "fold"}
 )
-BESIDE_WORDS = frozenset({"data", "dataset", "group", "type", "id", "name", "sample", "image", "picture"})
+ACCOMPANYING_WORDS = frozenset(
+    {"data", "dataset", "group", "type", "id", "name", "sample", "image", "picture"}
+)
 FOLD_WORDS = frozenset({"fold", "folds", "kfold", "cv", "crossval", "k"})
-# What may stand beside a split's word in the name of a column that says yes or no.
+# Words that may accompany a split word in the name of a yes-or-no column.
 FLAG_WORDS = frozenset({"is", "in", "for", "use", "used", "flag", "sample", "row", "as", "to", "of", "be"})
 YES = frozenset({"1", "true", "yes", "y", "t", "1.0", "x"})
 NO = frozenset({"0", "false", "no", "n", "f", "0.0"})
-# Half of a split's word, as some tables have it.
-SHORTENED = frozenset({"tr", "te", "ts", "va", "vl", "tes", "tra"})
-# More different values than these tell no split.
-MANY = 50
-
-Tell = Callable[[list[str]], str | None]
+# Abbreviations of split words.
+ABBREVIATIONS = frozenset({"tr", "te", "ts", "va", "vl", "tes", "tra"})
+# A column with more different values than this holds no splits.
+MAX_VALUES = 50
 
 
 @dataclass(frozen=True)
 class SplitColumn:
-    """What tells a row's split.
+    """How to read the split of a row.
 
     Attributes:
-        columns: the places of the columns that are looked at; none where there are no splits.
-        tell: a row's cells -> train, val, test, "" (nothing is said), or None (it says something else).
-        doubt: why training must not begin: a column may tell the split, and it cannot be told which.
+        columns: indices of the columns that hold the split; empty if the table has no splits.
+        split_of_row: cells of a row -> train, val, test, "" (empty) or None (an unknown value).
+        problem: an error message if a column may hold the split but this is uncertain; else "".
         notes: remarks for the user.
-        in_words: the column says train, val or test, and not yes or no.
+        has_split_words: the column contains train, val or test rather than yes or no.
     """
 
     columns: tuple[int, ...] = ()
-    tell: Tell = lambda cells: ""
-    doubt: str = ""
+    split_of_row: Callable[[list[str]], str | None] = lambda cells: ""
+    problem: str = ""
     notes: tuple[str, ...] = ()
-    in_words: bool = False
+    has_split_words: bool = False
 
-    def shown(self, cells: list[str]) -> str:
-        """What a row says, for a message."""
+    def cells_text(self, cells: list[str]) -> str:
+        """The cells of the split columns, for a message."""
         return ", ".join(cells[place].strip() for place in self.columns)
 
 
-def find_split_column(cells: Cells, wanted: str | None, passed_over: Sequence[str] = ()) -> SplitColumn:
-    """The column that tells the split: the one that is wanted, or `split`, or one that looks like it.
+def find_split_column(cells: Cells, wanted: str | None, ignored: Sequence[str] = ()) -> SplitColumn:
+    """Find the split column: the wanted one, or `split`, or one that looks like a split column.
 
-    A column looks like it if its values are names of splits, of two and more; or if it is called after a
-    split, as `is_valid`, and says yes or no. Where that is in doubt, it is said in ``doubt``.
+    A column looks like one if its values name two or more splits, or if its name contains a split word
+    (`is_valid`) and its values are yes and no. If this is uncertain, the result has a ``problem``.
 
     Args:
-        wanted: the column's name; "none": no column tells the split; None: to be found.
-        passed_over: names of columns that mean something else.
+        wanted: the column's name; "none": no column holds the split; None: detect it.
+        ignored: names of columns that have another meaning.
     """
     if wanted == "none":
         return SplitColumn()
     if wanted is not None:
         return _wanted(cells, wanted)
-    place = cells.place("split")
+    place = cells.find_column("split")
     if place is not None and (values := {*cells.column(place)} - {""}):
         return _numbered(cells, place, values) or _by_words(place)
-    taken = {cells.place(each) for each in ("path", "label", "split", *passed_over)}
+    taken = {cells.find_column(each) for each in ("path", "label", "split", *ignored)}
     found = {
-        place: judged
+        place: inspected
         for place in range(len(cells.header))
-        if place not in taken and cells.header[place] and (judged := _judge(cells, place))
+        if place not in taken and cells.header[place] and (inspected := _inspect(cells, place))
     }
-    sure = {place: judged for place, judged in found.items() if judged.columns}
-    doubts = [judged for judged in found.values() if judged.doubt]
-    # Words in one column are plain, whatever numbers and ticks in another may mean.
-    if doubts and not any(judged.in_words for judged in sure.values()):
-        return doubts[0]
-    notes = tuple(note for judged in found.values() if not judged.columns for note in judged.notes)
+    sure = {place: inspected for place, inspected in found.items() if inspected.columns}
+    uncertain = [inspected for inspected in found.values() if inspected.problem]
+    # Split words in one column are decisive, whatever another column may mean.
+    if uncertain and not any(inspected.has_split_words for inspected in sure.values()):
+        return uncertain[0]
+    notes = tuple(note for inspected in found.values() if not inspected.columns for note in inspected.notes)
     if not sure:
         return SplitColumn(notes=notes)
-    chosen = _agreed(cells, list(sure.values()))
+    chosen = _combine(cells, list(sure.values()))
     if chosen is None:
         names = [cells.header[place] for place in sure]
         return SplitColumn(
-            doubt=f"the columns {quoted(names)} all look like splits, and say different things. "
-            f"{_remedy(names[0])}"
+            problem=f"the columns {quoted(names)} all look like splits, but differ. {_remedy(names[0])}"
         )
     columns = "column" if len(chosen.columns) == 1 else "columns"
-    said = f"the split is read from the {columns} {quoted([cells.header[each] for each in chosen.columns])}"
-    said += "".join(f" ({note})" for note in chosen.notes)
-    return SplitColumn(chosen.columns, chosen.tell, notes=(said, *notes))
+    note = f"the split is read from the {columns} {quoted([cells.header[each] for each in chosen.columns])}"
+    note += "".join(f" ({each})" for each in chosen.notes)
+    return SplitColumn(chosen.columns, chosen.split_of_row, notes=(note, *notes))
 
 
 def _wanted(cells: Cells, wanted: str) -> SplitColumn:
-    place = cells.place(wanted)
+    place = cells.find_column(wanted)
     if place is None:
         return SplitColumn(
-            doubt=f"data.split_column: there is no column '{printable(wanted)}'; there are "
+            problem=f"data.split_column: there is no column '{printable(wanted)}'; the columns are "
             f"{quoted(cells.header)}"
         )
     return _flag(cells, place) or _by_words(place)
 
 
 def _by_words(place: int) -> SplitColumn:
-    def tell(cells: list[str]) -> str | None:
+    def split_of_row(cells: list[str]) -> str | None:
         value = cells[place].strip()
         return split_from_name(value) if value else ""
 
-    return SplitColumn((place,), tell, in_words=True)
+    return SplitColumn((place,), split_of_row, has_split_words=True)
 
 
-def _judge(cells: Cells, place: int) -> SplitColumn | None:
-    """Whether a column that nobody named tells the split; None where it does not."""
+def _inspect(cells: Cells, place: int) -> SplitColumn | None:
+    """The column as a split column, perhaps with a problem; None if it is no split column."""
     name = cells.header[place]
     values = set()
     for _, row in cells.rows:
         values.add(row[place].strip())
-        if len(values) > MANY:
+        if len(values) > MAX_VALUES:
             return None
     values.discard("")
     if not values:
         return None
-    named = _is_telling(name)
+    named = _is_split_column_name(name)
     splits = {split for value in values if (split := split_from_name(value))}
     other = sorted(value for value in values if not split_from_name(value))
     if not other and (len(splits) > 1 or named):
         return _by_words(place)
     looks_like = {found.split for value in values if (found := parse_split_name(value))}
     if len(looks_like) > 1 or (splits and named):
-        what = f"its values name splits, but not all of them do ({quoted(other)})"
-        return _doubtful(name, what, unclear=True)
+        why = f"only some of its values name splits (others: {quoted(other)})"
+        return _uncertain(name, why, unclear=True)
     if (flag := parse_split_name(name)) and set(flag.other_words) <= FLAG_WORDS:
         lower = {value.lower() for value in values}
         if not lower <= YES | NO:
             return None
         if len(lower & YES) and len(lower & NO):
-            return _flag_in_doubt(cells, place) or _flag(cells, place)
-        # The same in every row: no row is held out, or all are.
-        said = bool(lower & YES)
-        if said == (flag.split == "train") and "" not in cells.column(place):
+            return _uncertain_flag(cells, place) or _flag(cells, place)
+        # The same value in every row holds out no row or all rows.
+        all_yes = bool(lower & YES)
+        if all_yes == (flag.split == "train") and "" not in cells.column(place):
             return None
-        what = f"it says {quoted(sorted(values))} in every row that says anything"
-        return _doubtful(name, what, unclear=True)
+        why = f"all its rows that have a value have {quoted(sorted(values))}"
+        return _uncertain(name, why, unclear=True)
     return _numbered(cells, place, values) if named or has_only_words(name, FOLD_WORDS) else None
 
 
-def _is_telling(name: str) -> bool:
-    """Whether a column's name means a split."""
+def _is_split_column_name(name: str) -> bool:
+    """Whether a column name means a split column."""
     words = [word for word in name_words(name) if not word.isdigit()]
-    known = TELLING_WORDS | BESIDE_WORDS | FOLD_WORDS | SPLIT_WORDS.keys()
-    return not TELLING_WORDS.isdisjoint(words) and known.issuperset(words)
+    known = SPLIT_COLUMN_WORDS | ACCOMPANYING_WORDS | FOLD_WORDS | SPLIT_WORDS.keys()
+    return not SPLIT_COLUMN_WORDS.isdisjoint(words) and known.issuperset(words)
 
 
 def _numbered(cells: Cells, place: int, values: set[str]) -> SplitColumn | None:
-    """A column with a split's name that holds numbers: folds are no splits; a few numbers may be."""
+    """A split column by name whose values are numbers. Folds are not splits; two or three numbers may be."""
     name = cells.header[place]
     numbers = all(value.removesuffix(".0").isdigit() for value in values)
     if numbers and has_only_words(name, FOLD_WORDS):
         note = (
-            f"the column '{printable(name)}' holds the numbers of {len(values)} folds, and no splits; with "
-            f"data.group_by: {printable(name)}, whole folds are held out"
+            f"the column '{printable(name)}' holds numbers of {len(values)} folds, not splits; to hold out "
+            f"whole folds, set data.group_by: {printable(name)}"
         )
         return SplitColumn(notes=(note,))
-    if (numbers and 2 <= len(values) <= 3) or (values and {value.lower() for value in values} <= SHORTENED):
-        what = f"its values {quoted(sorted(values))} do not tell which is which"
-        return _doubtful(name, what, unclear=True)
+    if (numbers and 2 <= len(values) <= 3) or (
+        values and {value.lower() for value in values} <= ABBREVIATIONS
+    ):
+        why = f"its values {quoted(sorted(values))} do not name train, val and test"
+        return _uncertain(name, why, unclear=True)
     return None
 
 
 def _flag(cells: Cells, place: int) -> SplitColumn | None:
-    """A column called after a split that says yes or no in every row."""
+    """A yes-or-no column named after a split; None if the column is not one."""
     flag = parse_split_name(cells.header[place])
     values = {value.lower() for value in cells.column(place)}
     if flag is None or not values - {""} or not values - {""} <= YES | NO:
         return None
     yes = flag.split
-    # Of what is not train, nothing is said but that: as test, it plays no part in training.
+    # Rows that are not train are test, so that they play no part in training.
     no = "test" if yes == "train" else "train"
 
-    def tell(row: list[str]) -> str | None:
+    def split_of_row(row: list[str]) -> str | None:
         value = row[place].strip().lower()
         if not value:
             return ""
         return yes if value in YES else no
 
-    return SplitColumn((place,), tell, notes=(f"yes is {yes}, no is {no}",))
+    return SplitColumn((place,), split_of_row, notes=(f"yes is {yes}, no is {no}",))
 
 
-def _flag_in_doubt(cells: Cells, place: int) -> SplitColumn | None:
-    """Where most rows are `valid`, that may be their quality; a tick in some rows may be anything."""
+def _uncertain_flag(cells: Cells, place: int) -> SplitColumn | None:
+    """A problem if most rows would be held out: a column `valid` may also mean the quality of a row."""
     name = cells.header[place]
     flag = parse_split_name(name)
-    said = [value.lower() for value in cells.column(place)]
-    share = sum(value in YES for value in said) / len(said)
+    values = [value.lower() for value in cells.column(place)]
+    share = sum(value in YES for value in values) / len(values)
     if flag is not None and flag.split != "train" and share > 0.5:
-        return _doubtful(name, f"{100 * share:.0f} % of the rows would be {flag.split}")
+        return _uncertain(name, f"{100 * share:.0f} % of the rows would be {flag.split}")
     return None
 
 
-def _doubtful(name: str, why: str, unclear: bool = False) -> SplitColumn:
+def _uncertain(name: str, why: str, unclear: bool = False) -> SplitColumn:
     name = printable(name)
-    return SplitColumn(doubt=f"the column '{name}' may tell the split: {why}. {_remedy(name, unclear)}")
+    return SplitColumn(problem=f"the column '{name}' may hold the split: {why}. {_remedy(name, unclear)}")
 
 
 def _remedy(name: str, unclear: bool = False) -> str:
-    """What to do; of a column whose values are ``unclear``, to take it as it is would be no help."""
+    """Instructions for the user. A column with ``unclear`` values cannot be used as it is."""
     name = printable(name)
-    taken = "" if unclear else f"if '{name}' tells it, say data.split_column: {name}; "
+    taken = "" if unclear else f"if '{name}' holds it, set data.split_column: {name}; "
     return (
-        f"Write train, val or test in every row, in a column 'split'; {taken}if no column tells it, say "
-        "data.split_column: none (--set data.split_column=none), and val and test are carved out"
+        f"Write train, val or test in a column 'split' in every row; {taken}if no column holds it, set "
+        "data.split_column: none (--set data.split_column=none) to split off val and test"
     )
 
 
-def _agreed(cells: Cells, sure: list[SplitColumn]) -> SplitColumn | None:
-    """One column for all that say the same; flags for several splits together; None where they differ."""
+def _combine(cells: Cells, sure: list[SplitColumn]) -> SplitColumn | None:
+    """One split column for columns that agree, or for flags of different splits; None if they conflict."""
     if len(sure) == 1:
         return sure[0]
-    told = [[each.tell(row) for _, row in cells.rows] for each in sure]
-    if all(each == told[0] for each in told):
+    splits = [[each.split_of_row(row) for _, row in cells.rows] for each in sure]
+    if all(each == splits[0] for each in splits):
         return sure[0]
     flags = [parse_split_name(cells.header[each.columns[0]]) for each in sure]
     if any(flag is None or flag.split == "train" for flag in flags):
@@ -233,13 +234,13 @@ def _agreed(cells: Cells, sure: list[SplitColumn]) -> SplitColumn | None:
     if len({flag.split for flag in flags if flag}) < len(flags):
         return None
     if any(
-        len({value for value in row if value and value != "train"}) > 1 for row in zip(*told, strict=True)
+        len({value for value in row if value and value != "train"}) > 1 for row in zip(*splits, strict=True)
     ):
         return None
 
-    def tell(row: list[str]) -> str | None:
-        said = [each.tell(row) for each in sure]
-        held = [each for each in said if each and each != "train"]
-        return held[0] if held else said[0]
+    def split_of_row(row: list[str]) -> str | None:
+        values = [each.split_of_row(row) for each in sure]
+        held_out = [each for each in values if each and each != "train"]
+        return held_out[0] if held_out else values[0]
 
-    return SplitColumn(tuple(place for each in sure for place in each.columns), tell)
+    return SplitColumn(tuple(place for each in sure for place in each.columns), split_of_row)
