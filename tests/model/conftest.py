@@ -1,4 +1,4 @@
-"""Small members of torchvision's families: the same classes and blocks, fewer and narrower."""
+"""Small networks of torchvision's families: the same classes with fewer and narrower blocks."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +13,7 @@ from finetune.model.backbones import create
 
 
 def _vgg() -> nn.Module:
-    with torch.device("meta"):  # its own classifier alone holds 120 million numbers
+    with torch.device("meta"):  # its classifier alone has 120 million parameters
         network = models.VGG(nn.Sequential())
     network.features = vgg.make_layers([4, "M", 8, "M"], batch_norm=True)
     wide = [nn.Linear(8 * 49, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 16), nn.ReLU(), nn.Dropout(0.5)]
@@ -50,18 +50,18 @@ def _small(family: str, seed: int = 0) -> nn.Module:
         torch.manual_seed(seed)
         network = SMALL[family]()
         if isinstance(network, models.VisionTransformer):
-            # Born with a head of zeros, which passes nothing on to the body in its first step.
+            # It starts with a head of zeros, which passes no gradient to the body in the first step.
             nn.init.normal_(network.get_parameter("heads.head.weight"))
         return network
 
 
 @pytest.fixture(params=sorted(SMALL))
 def family(request: pytest.FixtureRequest) -> str:
-    """One family after the other."""
+    """The name of each family."""
     return str(request.param)
 
 
 @pytest.fixture
 def small() -> Callable[..., nn.Module]:
-    """``small("vit")``: a small network of that family for images of 32 px and 5 classes."""
+    """``small("vit")`` creates a small network of a family, for images of 32 px and 5 classes."""
     return partial(_small)

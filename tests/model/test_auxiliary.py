@@ -1,4 +1,4 @@
-"""Auxiliary classifiers: swapped with the head, trained with their own weight, idle in eval."""
+"""Auxiliary classifiers: replaced with the head, weighted in the loss, unused in eval mode."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def test_room() -> None:
     assert not has_room("resnet18", 224)
 
 
-def test_too_small_images_are_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_too_small_images_are_reported(caplog: pytest.LogCaptureFixture) -> None:
     section = ModelSection(backbone="inception_v3", weights="none")
     network = build(section, 3, seed=0, image_size=80)
     assert "80 px are too small for its auxiliary classifiers" in caplog.text
@@ -43,7 +43,7 @@ def test_too_small_images_are_told(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_googlenet() -> None:
-    """Swapped, trained at the head's rate, frozen with nothing else, idle in eval, rebuilt."""
+    """Auxiliary classifiers are replaced, train at the head's rate, never freeze, and are rebuilt."""
     network = build(ModelSection(backbone="googlenet", weights="none"), 3, seed=0, image_size=64)
     module, body = network.module, len(network.table.body)
     freeze = Freeze(module, network.table, body)

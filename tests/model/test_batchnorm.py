@@ -1,4 +1,4 @@
-"""BatchNorm's momentum follows the length of the run, and its statistics can be computed anew."""
+"""BatchNorm's momentum for the length of a run, and recomputed statistics."""
 
 from collections.abc import Callable, Iterator
 
@@ -23,7 +23,7 @@ def momenta(network: nn.Module) -> list[float | None]:
 @pytest.mark.parametrize(
     ("steps", "expected"), [(1, 0.1), (100, 0.1), (200, 0.05), (500, 0.02), (1000, 0.01), (10**6, 0.01)]
 )
-def test_auto_raises_what_is_too_slow(steps: int, expected: float) -> None:
+def test_auto_raises_a_small_momentum(steps: int, expected: float) -> None:
     network = norms(0.01)
     changed = raise_batchnorm_momentum(network, "auto", steps)
     assert momenta(network) == [expected]
@@ -46,7 +46,7 @@ def test_keep_and_set() -> None:
 
 
 def test_statistics_keep_up_with_a_short_run() -> None:
-    """After 30 batches of another distribution the running mean has arrived; with the source's it has not."""
+    """30 batches of new data are enough for the running mean, but not with the source's momentum."""
     torch.manual_seed(0)
     means = {}
     for setting in ("keep", "auto"):
@@ -89,7 +89,7 @@ def test_recalibrated_statistics_are_the_averages_over_batches() -> None:
     assert int(network.get_buffer("0.num_batches_tracked")) == 11
 
 
-def test_what_is_not_named_is_left_alone() -> None:
+def test_other_batchnorms_do_not_change() -> None:
     network = two()
     network.get_buffer("0.running_mean").fill_(7.0)
     recalibrate(network, ["3"], images(2, 4))
@@ -97,7 +97,7 @@ def test_what_is_not_named_is_left_alone() -> None:
     assert bool(network.get_buffer("3.running_mean").any())
 
 
-def test_statistics_stay_where_there_is_nothing_to_compute_them_from() -> None:
+def test_statistics_stay_without_batches() -> None:
     network = two()
     network.get_buffer("0.running_mean").fill_(7.0)
     assert recalibrate(network, ["0"], images(2, 1)) == 0
@@ -112,7 +112,7 @@ def test_statistics_stay_where_there_is_nothing_to_compute_them_from() -> None:
     assert momenta(network) == [0.1, 0.1]
 
 
-def test_which_statistics_move(small: Callable[..., nn.Module]) -> None:
+def test_which_statistics_training_updates(small: Callable[..., nn.Module]) -> None:
     network = small("resnet")
     table = find_layers(network)
     norms = [path for path, each in network.named_modules() if isinstance(each, nn.BatchNorm2d)]
@@ -123,7 +123,7 @@ def test_which_statistics_move(small: Callable[..., nn.Module]) -> None:
     assert Freeze(network, table, 0, "frozen").moving_batchnorms == ()
 
 
-def test_frozen_statistics_stay_while_weights_move(small: Callable[..., nn.Module]) -> None:
+def test_frozen_statistics_stay_while_weights_train(small: Callable[..., nn.Module]) -> None:
     network = small("resnet")
     table = find_layers(network)
     freeze = Freeze(network, table, 0, "frozen")

@@ -1,4 +1,4 @@
-"""From the recipe's section to the network to train, and back from its description."""
+"""Networks built from a recipe's section, and rebuilt from their description."""
 
 import json
 import logging
@@ -133,7 +133,7 @@ def test_a_head_of_zeros_before_a_relu_cannot_train() -> None:
         made(backbone="squeezenet1_1", head={"init": "zero"})
 
 
-def test_what_was_loaded_is_said(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+def test_loaded_weights_are_reported(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     path = tmp_path / "own.pt"
     torch.save(made(seed=9).module.state_dict(), path)
     with caplog.at_level(logging.INFO, "finetune"):
@@ -154,7 +154,7 @@ def test_describe_numbers_what_build_builds() -> None:
 
 @pytest.mark.parametrize("name", ["mnasnet0_75", "vit_b_32", "densenet121"])
 def test_a_plain_mapping_loads(name: str) -> None:
-    """As safetensors gives it: without the format versions that a state_dict carries."""
+    """A mapping from safetensors loads: it has no format versions, unlike a state_dict."""
     network = create(name, 2, image_size=32)
     plain = {key: value + 1 for key, value in network.state_dict().items()}
     network.load_state_dict(plain)
@@ -162,7 +162,7 @@ def test_a_plain_mapping_loads(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["regnet_x_400mf", "swin_v2_t", "mnasnet0_5", "efficientnet_lite0"])
-def test_a_blueprint_is_the_network_without_its_numbers(name: str) -> None:
+def test_a_blueprint_is_the_network_without_values(name: str) -> None:
     plan, real = blueprint(name, 10), create(name, 10)
     assert {n: t.shape for n, t in plan.state_dict().items()} == {
         n: t.shape for n, t in real.state_dict().items()

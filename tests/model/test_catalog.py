@@ -1,4 +1,4 @@
-"""The generated table of backbones, held against the installed torchvision."""
+"""The generated table of backbones, compared with the installed torchvision."""
 
 import math
 
@@ -69,5 +69,5 @@ def test_suggestions(word: str, meant: str) -> None:
         backbone(word)
 
 
-def test_no_suggestion_is_better_than_a_wild_one() -> None:
+def test_no_suggestion_for_a_distant_word() -> None:
     assert suggest("zzzzzz", backbones()) == ""

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: its padding against the definition, its weights against the file and real photos."""
+"""EfficientNet-Lite0: its padding, its weights, and its predictions for real photos."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ from finetune.model.weights import files
 
 
 def tensorflow_same(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    """TensorFlow's definition, window by window: output i sees inputs i * stride - before and on."""
+    """TensorFlow's definition: window i starts at input i * stride - before."""
     stride, kernel, dilation = conv.stride[0], conv.kernel_size[0], conv.dilation[0]
     reach = (kernel - 1) * dilation + 1
     outs, befores = [], []

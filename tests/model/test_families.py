@@ -1,4 +1,4 @@
-"""One small model a family, trained, frozen and exported; `scripts/backbones-table --verify` does more."""
+"""One small network per family is trained, frozen and exported, as in `backbones-table --verify`."""
 
 import copy
 import importlib.util
@@ -16,7 +16,7 @@ from finetune.model.head import swap_head
 from finetune.model.layers.find import find_layers
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "verify_backbones.py"
-# The families of which no smaller member than torchvision's own is at hand.
+# Families without a smaller network in conftest.py.
 REAL = ["squeezenet1_1", "shufflenet_v2_x0_5", "mnasnet0_5", "regnet_y_400mf"]
 LARGE = ["alexnet", "googlenet", "inception_v3", "maxvit_t"]
 
@@ -65,10 +65,10 @@ def test_the_page_shows_the_table(script: ModuleType) -> None:
     assert text == script.with_summary(text), "run scripts/backbones-table --verify with some backbone"
 
 
-def test_what_is_wrong_is_found(
+def test_the_checks_find_faults(
     small: Callable[..., nn.Module], script: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The checks themselves: parameters that no gradient reaches, and one that is in no layer."""
+    """Parameters that no gradient reaches, and a parameter that belongs to no layer."""
     network = small_network(small("resnet"), script)
     dead = copy.deepcopy(network)
     nn.init.zeros_(dead.module.get_parameter("fc.weight"))

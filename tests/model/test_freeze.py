@@ -1,4 +1,4 @@
-"""What is frozen stays, to the bit; what is not frozen moves (the positive control of each test)."""
+"""Frozen layers stay bit-identical in training, and other layers change."""
 
 from collections.abc import Callable
 from typing import Any
@@ -35,7 +35,7 @@ def state(network: nn.Module) -> dict[str, Tensor]:
 
 
 def train(network: nn.Module, optimizer: torch.optim.Optimizer, freeze: Freeze, steps: int = 3) -> set[str]:
-    """A few real steps; returns the parameters that received a gradient."""
+    """Train for some steps, and return the names of the parameters with a gradient."""
     generator = torch.Generator().manual_seed(1)
     reached = set()
     for _ in range(steps):
@@ -50,7 +50,7 @@ def train(network: nn.Module, optimizer: torch.optim.Optimizer, freeze: Freeze, 
 
 
 def without_chance(network: nn.Module) -> None:
-    """Stochastic depth off, so that every block gets a gradient."""
+    """Switch stochastic depth off, so that every block gets a gradient."""
     for each in network.modules():
         if isinstance(each, StochasticDepth):
             each.p = 0.0
@@ -89,7 +89,7 @@ def test_training(small: Small, family: str, where: str) -> None:
 
 
 @pytest.mark.parametrize("make", ["sgd", "adamw"])
-def test_weight_decay_and_momentum_do_not_reach_what_is_frozen(small: Small, make: str) -> None:
+def test_weight_decay_and_momentum_do_not_change_frozen_layers(small: Small, make: str) -> None:
     network = small("resnet")
     table = find_layers(network)
     everything = Freeze(network, table, 0)
@@ -109,8 +109,8 @@ def test_weight_decay_and_momentum_do_not_reach_what_is_frozen(small: Small, mak
     freeze.verify(digests)
 
 
-def test_frozen_layers_run_wholly_in_eval_mode(small: Small, family: str) -> None:
-    """The output of the frozen part does not depend on chance; that of a free one does."""
+def test_frozen_layers_run_in_eval_mode(small: Small, family: str) -> None:
+    """The frozen part's output is deterministic, unlike that of a part that trains."""
     network = small(family)
     for each in network.modules():
         if isinstance(each, StochasticDepth):
@@ -142,7 +142,7 @@ def test_modes(small: Small) -> None:
     assert not {"", "encoder", "encoder.layers", "heads"} & resting
 
 
-def test_functional_dropout_rests_too(small: Small) -> None:
+def test_functional_dropout_is_off_too(small: Small) -> None:
     network = small("densenet")
     table = find_layers(network)
     k = next(layer.number for layer in table.body if layer.name == "features.denseblock1")
@@ -163,7 +163,7 @@ def test_the_dropout_of_a_new_head_is_not_frozen() -> None:
 
 
 def test_batchnorm_frozen(small: Small) -> None:
-    """Statistics stay everywhere; weights and biases train."""
+    """Statistics stay in every layer, while weights and biases train."""
     network = small("resnet")
     table = find_layers(network)
     freeze = Freeze(network, table, 2, "frozen")
@@ -195,7 +195,7 @@ def test_a_broken_freeze_is_found(small: Small) -> None:
         freeze.verify({})
 
 
-def test_thawing(small: Small) -> None:
+def test_unfreezing(small: Small) -> None:
     network = small("resnet")
     table = find_layers(network)
     Freeze(network, table, len(table.body)).apply()
@@ -203,7 +203,7 @@ def test_thawing(small: Small) -> None:
     assert {n for n, p in network.named_parameters() if not p.requires_grad} == set(table.body[0].parameters)
 
 
-def test_chance_shared_across_the_cut_is_refused() -> None:
+def test_dropout_shared_across_the_cut_is_refused() -> None:
     class Shared(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -254,7 +254,7 @@ def test_resolve_refuses(resnet18: LayerTable, freeze: int | str, message: str) 
 
 
 class Reuses(nn.Module):
-    """One dropout for two layers, and a buffer that is worked out when it is first needed."""
+    """Two layers share a dropout, and a buffer is computed when it is first needed."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
@@ -284,7 +284,7 @@ def test_a_dropout_on_both_sides() -> None:
         Freeze(network, find_layers(network), 1)
 
 
-def test_layers_that_nothing_was_loaded_into(resnet18: LayerTable) -> None:
+def test_layers_without_loaded_weights(resnet18: LayerTable) -> None:
     kept = ["layer1.0.conv1.weight", "layer2.0.bn1.running_mean", "layer4.1.conv2.weight"]
     assert untrained_layers(resnet18, 5, kept) == ["layer1.0", "layer2.0"]
     assert untrained_layers(resnet18, 1, kept) == []

@@ -1,4 +1,4 @@
-"""A new head in the old one's place: shapes, initial values, and that it depends on nothing else."""
+"""New heads: their shapes and initial values."""
 
 import math
 from collections.abc import Callable
@@ -75,7 +75,7 @@ def test_dropout_comes_first() -> None:
     ],
 )
 def test_initial_values(init: str, std: float) -> None:
-    """Glorot's variance is 2 / (in + out); torch's own is uniform in +-1 / sqrt(in)."""
+    """Glorot's variance is 2 / (in + out). torch's default is uniform in +-1 / sqrt(in)."""
     new = swapped(nn.Linear(300, 9), init)
     assert isinstance(new, nn.Linear)
     assert float(new.weight.detach().std()) == pytest.approx(std, rel=0.02)
@@ -115,7 +115,7 @@ def test_a_hidden_layer_trains_though_the_last_is_zero() -> None:
     assert not any(torch.equal(a, b) for a, b in zip(before, new.parameters(), strict=True))
 
 
-def test_a_hidden_layer_of_a_convolutional_head_works_place_by_place() -> None:
+def test_a_hidden_layer_of_a_convolutional_head_is_1_x_1() -> None:
     new = built(nn.Conv2d(4, 9, 3, stride=2, padding=1), hidden=6)
     assert isinstance(new, nn.Sequential)
     assert [m.kernel_size for m in new if isinstance(m, nn.Conv2d)] == [(1, 1), (3, 3)]

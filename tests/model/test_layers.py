@@ -1,4 +1,4 @@
-"""The definition of a layer, on toys whose layers can be counted by hand and on every backbone there is."""
+"""The definition of a layer, on small networks with known layers and on every listed backbone."""
 
 import operator
 from collections import Counter
@@ -93,7 +93,7 @@ def test_auxiliary_classifiers_belong_to_the_head() -> None:
 
 @pytest.mark.parametrize("name", ["swin_t", "swin_v2_t", "maxvit_t"])
 def test_layers_come_in_execution_order(name: str) -> None:
-    """Forward hooks see the order in which modules really run."""
+    """The order is that in which forward hooks see the modules."""
     network = create(name, 10).eval()
     table = find_layers(network)
     owner = {each: layer.number for layer in table.layers for each in layer.parameters}
@@ -118,7 +118,7 @@ def leaves_alone(network: nn.Module) -> tuple[dict[str, bool], set[str]]:
     return {path: each.training for path, each in network.named_modules()}, set(vars(network))
 
 
-def test_tracing_leaves_the_network_as_it_was() -> None:
+def test_tracing_does_not_change_the_network() -> None:
     network = blueprint("maxvit_t").train()
     network.get_submodule("blocks.1").eval()
     before = leaves_alone(network)
@@ -127,7 +127,7 @@ def test_tracing_leaves_the_network_as_it_was() -> None:
 
 
 class Block(nn.Module):
-    """Two residual steps in one forward, as in a transformer."""
+    """A block with two residual steps in one forward, as in a transformer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ class Block(nn.Module):
 
 
 class Toy(nn.Module):
-    """Stem with a bare parameter, a functional norm, a plain layer, a block, a split in two, a head."""
+    """A stem with a bare parameter, a functional norm, a plain layer, a block, two branches, and a head."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -219,7 +219,7 @@ def test_networks_without_layers_are_refused() -> None:
 
 @pytest.mark.parametrize("name", sorted(backbones()))
 def test_every_backbone(name: str) -> None:
-    """Every parameter in exactly one layer, a head that can be swapped, as many layers as the table says."""
+    """Each parameter is in one layer, the head can be replaced, and the table has the number of layers."""
     network = blueprint(name)
     table = find_layers(network)
     held = Counter(each for layer in table.layers for each in layer.parameters)

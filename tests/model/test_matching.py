@@ -1,4 +1,4 @@
-"""Foreign checkpoints: wrappers undone, names and shapes matched, everything accounted for."""
+"""Foreign checkpoints: wrappers are stripped, names and shapes matched, and every entry reported."""
 
 import re
 from collections.abc import Callable
@@ -64,7 +64,7 @@ def test_a_plain_state_dict() -> None:
     ["module.", "model.", "backbone.", "module.model.", "model.backbone.", "_orig_mod.module.", "ema."],
 )
 @pytest.mark.parametrize("wrapper", [(), ("state_dict",), ("model",), ("checkpoint", "ema", "module")])
-def test_wrappers_are_undone(prefix: str, wrapper: tuple[str, ...]) -> None:
+def test_wrappers_are_stripped(prefix: str, wrapper: tuple[str, ...]) -> None:
     source = Net()
     content: Any = {**prefixed(prefix, source.state_dict()), "epoch": 3}
     for key in reversed(wrapper):
@@ -75,7 +75,7 @@ def test_wrappers_are_undone(prefix: str, wrapper: tuple[str, ...]) -> None:
     assert f"{prefix}fc.weight" in report.unused
 
 
-def test_the_moving_average_is_taken_where_there_is_one() -> None:
+def test_a_moving_average_is_preferred() -> None:
     raw, average = Net(), Net()
     for content in (
         {"model": raw.state_dict(), "model_ema": average.state_dict()},
@@ -187,8 +187,10 @@ OLD_NAMES = {
 
 
 @pytest.mark.parametrize("family_of_old", sorted(OLD_NAMES))
-def test_names_that_torchvision_gave_up(family_of_old: str, small: Callable[..., nn.Module]) -> None:
-    """The files of DenseNet and ViT still carry them."""
+def test_names_from_before_torchvision_renamed_modules(
+    family_of_old: str, small: Callable[..., nn.Module]
+) -> None:
+    """The published files of DenseNet and ViT have them."""
     source = small(family_of_old)
     old = {}
     for name, value in source.state_dict().items():
@@ -219,7 +221,7 @@ def test_the_report_is_plain_data() -> None:
 
 
 def renamed(**prefixes: str) -> dict[str, Tensor]:
-    """The state of a Net, under other names."""
+    """The state of a Net with other names."""
     state = {}
     for name, value in Net().state_dict().items():
         first, _, rest = name.partition(".")
@@ -232,7 +234,7 @@ def test_other_names() -> None:
     with pytest.raises(WeightsError, match=r"0\.0 % of the body"):
         load(state, min_share=0.5)
     rules = {"basenet.slice1.": "stem.", "basenet.slice2.": "norm.", "basenet.slice": "x", "x3": "deep"}
-    for prefix in ("", "module."):  # rules may speak of what is behind a wrapper, or of the wrapper too
+    for prefix in ("", "module."):  # rules apply with and without a wrapper's prefix
         report = load({prefix + name: value for name, value in state.items()}, rename=rules)[1]
         assert report.share == 1.0
         assert report.rename == {
@@ -244,14 +246,14 @@ def test_other_names() -> None:
     assert load(whole, rename=rules)[1].share == 1.0
 
 
-def test_a_rule_without_effect_is_told() -> None:
+def test_a_rule_without_effect_is_reported() -> None:
     report = load(Net().state_dict(), rename={"basement.": "stem."})[1]
     assert report.partial
     assert "nothing in the file begins with 'basement.' (rename)" in report.summary()
 
 
-def test_a_wrapper_that_nobody_knows() -> None:
-    """Even within a known one, and with a head of another name beside it."""
+def test_an_unknown_wrapper() -> None:
+    """It is found within a known wrapper too, and beside entries with other names."""
     for prefix in ("encoder.", "module.trunk.main."):
         state = {f"{prefix}{name}": value for name, value in Net().state_dict().items()}
         state["projector.0.weight"] = torch.ones(3)
@@ -297,7 +299,7 @@ def test_a_long_table_is_cut() -> None:
 
 
 def test_other_names_are_recognised() -> None:
-    """A file that does not fit for its names alone: the message says which rules would help, and they do."""
+    """If only the names differ, the message proposes rules, and these rules work."""
     source = Net()
     renamed = {
         name.replace("stem.", "a.first.").replace("norm.", "a.second."): t for name, t in body(source).items()
@@ -311,7 +313,7 @@ def test_other_names_are_recognised() -> None:
     assert not report.kept
 
 
-def test_a_part_is_told_how_to_load() -> None:
+def test_the_message_says_how_to_load_a_part() -> None:
     part = {name: value for name, value in body(Net()).items() if not name.startswith("deep")}
     with pytest.raises(WeightsError, match=r"set model\.weights\.min_share to 0\.(\d+)\.") as caught:
         load(part)

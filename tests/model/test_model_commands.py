@@ -1,4 +1,4 @@
-"""``finetune layers`` and ``finetune backbones``, as a user types them."""
+"""The commands ``finetune layers`` and ``finetune backbones``."""
 
 import json
 import resource
@@ -33,7 +33,7 @@ def test_layers_as_json(cli: Cli) -> None:
     assert sum(row["parameters"] for row in rows) == 1235496
 
 
-def test_names_are_whole_where_there_is_no_terminal(cli: Cli) -> None:
+def test_names_are_not_cut_without_a_terminal(cli: Cli) -> None:
     out = cli("layers", "vit_b_16").out
     assert "encoder.layers.encoder_layer_11" in out
     assert all(line == line.rstrip() for line in out.splitlines())
@@ -96,7 +96,7 @@ def test_sorting(cli: Cli, key: str) -> None:
     values = [row[field] for row in backbones(cli, "--sort", key)]
     known = [value for value in values if value is not None]
     assert known == sorted(known, reverse=key == "top1")
-    assert values[: len(known)] == known  # what is not known comes last
+    assert values[: len(known)] == known  # unknown values come last
 
 
 def test_the_table_shows_what_json_holds(cli: Cli) -> None:
@@ -116,7 +116,7 @@ def test_the_table_shows_what_json_holds(cli: Cli) -> None:
     ]
 
 
-def test_nothing_found_is_no_error(cli: Cli) -> None:
+def test_no_match_is_not_an_error(cli: Cli) -> None:
     done = cli("backbones", "--min-top1", "99")
     assert (done.code, done.out) == (0, "")
     assert "no backbone matches" in done.err
@@ -136,7 +136,7 @@ def test_backbones_answer_without_torch_in_a_second() -> None:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        # Of the processor, which another program on the machine does not lengthen.
+        # CPU time does not depend on other programs on the machine.
         times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert done.stderr.strip() == "[]"
     assert min(times) < 1.0

@@ -1,4 +1,4 @@
-"""Every trainable parameter in exactly one group, decay where it belongs, the head at its own rate."""
+"""Parameter groups: each parameter in one group, with its learning rate and weight decay."""
 
 from collections import Counter
 from collections.abc import Callable

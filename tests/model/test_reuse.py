@@ -1,4 +1,4 @@
-"""Heads that start from the source's classifier."""
+"""Heads whose rows start from the source's classifier."""
 
 import logging
 from pathlib import Path
@@ -27,7 +27,7 @@ def test_names_are_folded() -> None:
     assert {fold(name) for name in ("hot dog", "Hotdog", "hot_dog", "HOT-DOG", " hot  dog ")} == {"hotdog"}
 
 
-def test_auto_takes_the_sure_ones() -> None:
+def test_auto_takes_unique_names() -> None:
     classes = ("hot dog", "egyptian_cat", "crane", "boat", "t shirt")
     assert choose_rows("auto", classes, source()) == {"hot dog": 1, "egyptian_cat": 2, "t shirt": 4}
     assert choose_rows("auto", ("boat",), source()) == {}
@@ -68,7 +68,7 @@ def heads() -> list[tuple[nn.Module, tuple[int, ...]]]:
 
 
 @pytest.mark.parametrize(("head", "shape"), heads(), ids=["linear", "convolution", "dropout"])
-def test_the_rows_are_the_sources_in_the_fresh_ones_scale(head: nn.Module, shape: tuple[int, ...]) -> None:
+def test_copied_rows_have_the_scale_of_random_rows(head: nn.Module, shape: tuple[int, ...]) -> None:
     given = source(*shape)
     layer = next(each for each in head.modules() if isinstance(each, nn.Linear | nn.Conv2d))
     assert layer.bias is not None
@@ -90,7 +90,7 @@ def test_the_rows_are_the_sources_in_the_fresh_ones_scale(head: nn.Module, shape
     torch.testing.assert_close(difference.detach(), ratio.flatten()[0], rtol=1e-3, atol=1e-5)
 
 
-def test_all_classes_taken_over_rank_as_the_source_does() -> None:
+def test_with_all_rows_copied_classes_rank_as_in_the_source() -> None:
     given, head = source(), nn.Linear(7, 5)
     copy_rows(head, {i: i for i in range(5)}, given)
     features = torch.randn(50, 7)
@@ -99,7 +99,7 @@ def test_all_classes_taken_over_rank_as_the_source_does() -> None:
     assert torch.equal(head(features).argmax(1), expected.argmax(1))
 
 
-def test_beside_zeros_the_sources_own_scale() -> None:
+def test_beside_rows_of_zeros_the_scale_stays() -> None:
     given, head = source(), nn.Linear(7, 3)
     nn.init.zeros_(head.weight)
     copy_rows(head, {1: 2}, given)
@@ -143,7 +143,7 @@ def test_nothing_found_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_files_classifier_by_number(tmp_path: Path) -> None:
-    """A convolution as head, and fewer classes than torchvision's; without its classifier, an error."""
+    """The head is a convolution with fewer classes. A file without classifier is an error."""
     own = create("squeezenet1_1", 4)
     torch.save({"state_dict": own.state_dict()}, tmp_path / "own.pt")
     given = {"backbone": "squeezenet1_1", "weights": str(tmp_path / "own.pt")}

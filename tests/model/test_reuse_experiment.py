@@ -1,4 +1,4 @@
-"""`scripts/reuse-experiment`, small: two heads, a line each, kept from one run of it to the next."""
+"""`scripts/reuse-experiment` on little data: one line per head, and finished lines are not repeated."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Cutting the last layers off: the same values up to there, the same names, and every count true."""
+"""Networks cut after a layer: same values up to the cut, same names, right numbers of parameters."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +33,7 @@ def cut_off(network: nn.Module, at: int) -> tuple[nn.Module, str, Cut]:
 
 
 def value_at(network: nn.Module, at: int, images: torch.Tensor) -> torch.Tensor:
-    """What leaves the layer before ``at``, by torch's own interpreter."""
+    """The output of the layer before ``at``, computed by torch's interpreter."""
     from torch import fx
 
     from finetune.model.layers.graph import trace
@@ -121,7 +121,7 @@ def built(backbone: str, **head: Any) -> Network:
         ("shufflenet_v2_x0_5", {"type": "cosine"}),
     ],
 )
-def test_rebuilt_it_takes_the_weights_and_says_the_same(backbone: str, head: dict[str, Any]) -> None:
+def test_a_rebuilt_network_computes_the_same(backbone: str, head: dict[str, Any]) -> None:
     network = built(backbone, **head)
     again = rebuild(network.architecture, 4)
     again.load_state_dict(network.module.state_dict())
@@ -155,7 +155,7 @@ def test_vgg_without_its_hidden_layers() -> None:
         ("conv1", "is the first layer"),
     ],
 )
-def test_where_it_cannot_be_cut(at: int | str, message: str) -> None:
+def test_cuts_that_are_refused(at: int | str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         built("resnet18", at=at)
 
@@ -203,13 +203,13 @@ def test_a_row_of_the_source_fits_a_head_like_the_sources(head: str) -> None:
         ("batchnorm: frozen, batchnorm_recalibrate: 64", r"model\.batchnorm_recalibrate: batchnorm: frozen"),
     ],
 )
-def test_what_does_not_go_together(model: str, message: str) -> None:
+def test_options_that_contradict_each_other(model: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         parse_recipe(f"data: {{source: digits}}\nmodel: {{backbone: resnet18, {model}}}\n", "recipe.yaml")
 
 
-def test_weights_are_asked_for_what_stays_alone(tmp_path: Path) -> None:
-    """A file with the first layers only, as another project's detector holds them: whole, up to a cut."""
+def test_weights_need_only_the_layers_before_the_cut(tmp_path: Path) -> None:
+    """A file with the first layers only is complete up to the cut."""
     first = {
         name: value
         for name, value in create("squeezenet1_1").state_dict().items()

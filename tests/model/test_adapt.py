@@ -1,4 +1,4 @@
-"""Networks for other images than their source's: another number of channels, another size."""
+"""Networks and weights adapted to another number of channels or another image size."""
 
 import json
 from pathlib import Path
@@ -27,12 +27,12 @@ from finetune.recipe.schema import ModelSection
 
 @pytest.mark.parametrize("name", sorted({info.family: name for name, info in backbones().items()}.values()))
 def test_every_first_convolution_is_found(name: str) -> None:
-    """It is the one that the network calls first."""
+    """It is the convolution that the network calls first."""
     network = blueprint(name)
     assert f"{first_convolution(network)}.weight" in find_layers(network).body[0].parameters
 
 
-def test_there_may_be_none() -> None:
+def test_a_network_without_first_convolution_is_refused() -> None:
     with pytest.raises(UserError, match="no first convolution of 3 channels"):
         first_convolution(nn.Sequential(nn.Conv2d(1, 2, 3)))
 
@@ -82,7 +82,7 @@ def test_the_packaged_network_answers_grey_as_before(channels: int) -> None:
     again.load_state_dict(other.module.state_dict())
 
 
-def test_a_run_of_grey_images_goes_on_in_grey(tmp_path: Path) -> None:
+def test_a_grey_run_provides_weights_for_grey_images(tmp_path: Path) -> None:
     before = made(1)
     folder = tmp_path / "checkpoints" / "best"
     folder.mkdir(parents=True)
@@ -134,12 +134,12 @@ def test_position_embeddings_are_torchvisions(size: int) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 16, 16), (1, 17, 12), (1, 1, 16), (17, 16)])
-def test_what_are_no_position_embeddings(shape: tuple[int, ...]) -> None:
+def test_other_shapes_are_not_position_embeddings(shape: tuple[int, ...]) -> None:
     report = moved(vit(32), vit(40), **{"encoder.pos_embedding": torch.ones(shape)})
     assert "shape" in report.kept["encoder.pos_embedding"]
 
 
-def test_set_in_channels_keeps_kinds() -> None:
+def test_set_in_channels_keeps_the_type() -> None:
     network = create("efficientnet_lite0", 2)
     before = type(network.get_submodule(first_convolution(network)))
     path = set_in_channels(network, 1)

@@ -1,4 +1,4 @@
-"""Networks of timm through the same head, layers and freeze code, traced or not."""
+"""Networks of timm: head, layers, freezing and weights, with and without a traced graph."""
 
 import logging
 import sys
@@ -18,7 +18,7 @@ from finetune.recipe.schema import ModelSection
 
 timm = pytest.importorskip("timm")
 
-# The second and third cannot be traced, or have two heads.
+# crossvit cannot be traced; deit has two heads.
 SMALL = {"mobilenetv1_100": 64, "crossvit_tiny_240": 240, "deit_tiny_distilled_patch16_224": 224}
 
 
@@ -56,7 +56,7 @@ def test_head_layers_freeze_and_rates(name: str) -> None:
     torch.testing.assert_close(again.eval()(images), module.eval()(images))
 
 
-def test_what_cannot_be_traced_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_network_without_a_graph_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "finetune"):
         network = made("crossvit_tiny_240")
     assert caplog.text.count("cannot be traced: its layers are timm's groups") == 1
@@ -76,8 +76,8 @@ def test_what_cannot_be_traced_is_told_once(caplog: pytest.LogCaptureFixture) ->
         made("crossvit_tiny_240", head={"at": 2})
 
 
-def test_forwards_with_more_than_a_image_are_traced() -> None:
-    """A ViT of timm takes an optional mask; it has one layer a block."""
+def test_forwards_with_further_arguments_are_traced() -> None:
+    """A ViT of timm takes an optional mask. It has one layer per block."""
     names = [layer.name for layer in describe("timm:vit_tiny_patch16_224").body]
     assert names == ["patch_embed.proj", *(f"blocks.{i}" for i in range(12))]
 
@@ -126,7 +126,7 @@ def test_own_checkpoints(tmp_path: Path) -> None:
     assert network.input_spec.image_size == 224
 
 
-def test_pretrained_weights_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pretrained_weights_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*_: Any, **options: Any) -> nn.Module:
         if options["pretrained"]:
             raise OSError("no such host")
@@ -139,7 +139,7 @@ def test_pretrained_weights_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_pretrained_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the hub would give them: a network that is filled, with its classifier."""
+    """The hub returns a network with its classifier."""
     source = timm.create_model("mobilenetv1_100")
 
     def online(*_: Any, **options: Any) -> nn.Module:
@@ -153,7 +153,7 @@ def test_pretrained_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_pretrained_weights_by_timms_own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the hub's cache, without a network: read by timm, at another image size too."""
+    """timm reads the hub's cache without a connection, also for another image size."""
     hub = pytest.importorskip("huggingface_hub")
     source = timm.create_model("test_vit")
     folder = tmp_path / f"models--{source.pretrained_cfg['hf_hub_id'].replace('/', '--')}"

@@ -1,4 +1,4 @@
-"""Where weights come from: each source, and each way in which it can fail."""
+"""Source weights: published, from a file, from a run, and their errors."""
 
 import argparse
 import hashlib
@@ -43,7 +43,7 @@ def same(a: nn.Module, b: nn.Module, *, head: bool) -> bool:
 def published(
     monkeypatch: pytest.MonkeyPatch, hub: Path, state: Any, scheme: str = "https"
 ) -> tuple[Path, str]:
-    """A file as torchvision would publish it, in torch's cache; and its address, where nobody answers."""
+    """Put a published file into torch's cache, and return it with its address, which does not answer."""
     folder = hub / "hub" / "checkpoints"
     folder.mkdir(parents=True)
     torch.save(state, folder / "new.pth")
@@ -56,7 +56,7 @@ def published(
 
 
 @pytest.mark.parametrize("name", ["default", "IMAGENET1K_V1"])
-def test_torchvisions_from_its_cache(
+def test_published_weights_from_the_cache(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = network()
@@ -128,7 +128,7 @@ def test_a_file(suffix: str, tmp_path: Path) -> None:
     assert loaded.origin == str(path)
 
 
-def test_a_training_scripts_arguments_do_no_harm(tmp_path: Path) -> None:
+def test_a_files_saved_arguments_are_ignored(tmp_path: Path) -> None:
     source, path = network(), tmp_path / "model_9.pth"
     torch.save({"model": source.state_dict(), "args": argparse.Namespace(lr=0.1)}, path)
     assert same(load(path)[0], source, head=False)
@@ -191,7 +191,7 @@ def test_unknown_weights(weights: str, message: str) -> None:
         load(weights)
 
 
-def test_files_of_another_kind(tmp_path: Path) -> None:
+def test_files_of_another_type(tmp_path: Path) -> None:
     (tmp_path / "weights.onnx").write_bytes(b"x")
     with pytest.raises(WeightsError, match=r"must be a \.pt, \.pth, \.safetensors file"):
         load(tmp_path / "weights.onnx")
@@ -227,7 +227,7 @@ def test_a_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "card.json", "manifest.json"])
-def test_a_run_that_was_harmed(file: str, tmp_path: Path) -> None:
+def test_a_damaged_run(file: str, tmp_path: Path) -> None:
     path = run_directory(tmp_path) / "checkpoints" / "best" / file
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -255,7 +255,7 @@ def test_a_run_with_an_impossible_card(tmp_path: Path, changed: dict[str, Any]) 
         load(run)
 
 
-def test_what_the_weights_want_to_see() -> None:
+def test_the_preprocessing_of_published_weights() -> None:
     half = (0.5, 0.5, 0.5)
     assert input_spec("efficientnet_lite0", "default") == Preprocessing(
         224, 256, "shorter", "bicubic", half, half
@@ -265,14 +265,14 @@ def test_what_the_weights_want_to_see() -> None:
     )
     assert input_spec("resnet50", "none") == input_spec("resnet50", "default")
     assert input_spec("vit_b_16", "IMAGENET1K_SWAG_E2E_V1").image_size == 384
-    # Both renormalise to this by themselves in torchvision; here the preprocessing does.
+    # torchvision's networks renormalise to this. Here the preprocessing does.
     assert input_spec("inception_v3", "default") == Preprocessing(299, 342, "shorter", "bilinear", half, half)
     with pytest.raises(UserError, match="Did you mean 'resnet50'"):
         input_spec("resnet5O", "default")
 
 
-def test_inception_sees_what_torchvisions_own_sees() -> None:
-    """Its preprocessing here, without its transform_input, is torchvision's with it."""
+def test_googlenet_computes_what_torchvisions_computes() -> None:
+    """The preprocessing here replaces torchvision's transform_input."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         theirs = models.googlenet(
