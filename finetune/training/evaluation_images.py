@@ -20,20 +20,19 @@ from finetune.training.run.own_data import (
 from finetune.training.setup.prepare import reading_of
 from finetune.training.trained import Trained
 
-# What a run was trained on or chosen by, so that its numbers there flatter it.
+# The splits that a run was trained or selected on: metrics on them are too good.
 SEEN = ("train", "val")
 
 
 @dataclass(frozen=True)
 class EvaluationImages:
-    """Images to evaluate a run on, with the targets in the order of its classes.
+    """Images to evaluate a run on, with targets in the order of its classes.
 
     Attributes:
-        name: train, val, test, or all for other data without splits.
-        images: the images.
-        notes: what the user should know of them.
-        warnings: what makes the numbers worth less.
-        counts: how many images are missing, changed, new, or left out since the run has seen them.
+        name: ``train``, ``val`` or ``test``; ``all`` for other data without splits.
+        notes: information for the user.
+        warnings: reasons to trust the metrics less.
+        counts: the numbers of missing, changed, new and seen images.
     """
 
     name: str
@@ -44,10 +43,10 @@ class EvaluationImages:
 
 
 def own_split(trained: Trained, name: str) -> Split:
-    """The images of split ``name`` of a run, without those that are gone or changed.
+    """The images of a split of a run, without missing and changed ones.
 
     Raises:
-        DataError: they are not found, cannot be read, or none is left.
+        DataError: the images are not found or cannot be read, or none is left.
     """
     return images_to_evaluate(trained, name).images
 
@@ -60,18 +59,18 @@ def images_to_evaluate(
     strict: bool = False,
     include_seen: bool = False,
 ) -> EvaluationImages:
-    """Which images say how good a run is.
+    """Choose the images to evaluate a run on.
 
     Args:
-        wanted: train, val or test; None: test, or val where there is no test split.
-        given: a source other than the run's own. Where it is the run's own data after all, by its place or
-            by the contents of its files, the run's splits count. Of other data, images that the run was
-            trained on or chosen by are left out.
-        strict: refuse images that are missing, changed, new or seen, in place of leaving them out.
-        include_seen: take ``given`` as it is.
+        wanted: ``train``, ``val`` or ``test``; None: test, or val if there is no test split.
+        given: a source to evaluate instead of the run's own. If it is the run's own data after all, by path
+            or by the contents of its files, the run's splits apply. Of other data, images that are in the run's
+            train or val are left out.
+        strict: refuse missing, changed, new and seen images instead of leaving them out.
+        include_seen: evaluate ``given`` as it is.
 
     Raises:
-        DataError: there are no such images; with ``strict``, they are not what the run recorded.
+        DataError: there are no such images; with ``strict``, they differ from what the run recorded.
     """
     record = read_record(trained.run)
     if given is not None:
@@ -93,13 +92,12 @@ def _own(trained: Trained, own: OwnData, wanted: str | None, *, strict: bool) ->
     if lines and strict:
         raise DataError(
             f"{where}: not the images that {printable(trained.run)} recorded:\n  " + "\n  ".join(lines) + "\n"
-            "Put them back, or leave out --strict to judge those that are still there and still the same."
+            "Put them back, or leave out --strict to evaluate the unchanged ones."
         )
     if not len(images):
         raise DataError(
-            f"{where}: none of the images of {name} that {printable(trained.run)} recorded is there and "
-            "still the "
-            "same. Put them back, or give other images with --data."
+            f"{where}: no image of {name} is left unchanged since {printable(trained.run)} recorded it. "
+            "Put them back, or give other images with --data."
         )
     counts = ", ".join(f"{len(split):,} {each}" for each, split in own.source.splits.items())
     notes = (*own.source.notes, f"splits as {printable(trained.run)} recorded them: {counts}")
@@ -107,9 +105,9 @@ def _own(trained: Trained, own: OwnData, wanted: str | None, *, strict: bool) ->
     if lines:
         left_out = len(own.drift.missing.get(name, [])) + len(own.drift.changed.get(name, []))
         warnings.append(
-            f"{where}: the images are not all those that the run recorded:\n  "
+            f"{where}: some images differ from what the run recorded:\n  "
             + "\n  ".join(lines)
-            + f"\n  Of {name}, {len(images):,} of {len(images) + left_out:,} recorded images are judged"
+            + f"\n  Of {name}, {len(images):,} of {len(images) + left_out:,} recorded images are evaluated"
             + ("; new ones belong to no split" if own.drift.new else "")
             + "."
         )
@@ -138,23 +136,22 @@ def _other(
         f"{number:,} of {len(images):,} images of {printable(source.name)} are in the run's train or val"
     )
     if strict:
-        raise DataError(f"{how_many}. Leave out --strict to judge the others.")
+        raise DataError(f"{how_many}. Leave out --strict to evaluate the others.")
     if include_seen:
-        warning = f"{how_many}, and are judged as well: these numbers flatter the network"
+        warning = f"{how_many} and are evaluated as well: these numbers are too good"
         return EvaluationImages(name, images, source.notes, (warning,), {"seen": number})
     if seen.all():
         raise DataError(
-            f"{printable(source.name)}: all {number:,} images are in the run's train or val, and say "
-            "nothing of how "
-            "good it is on others. Give other images, or judge these with --include-seen."
+            f"{printable(source.name)}: all {number:,} images are in the run's train or val, and cannot show "
+            "how good it is on others. Give other images, or evaluate these with --include-seen."
         )
-    warning = f"{how_many}, and were left out (--include-seen judges them too)"
+    warning = f"{how_many} and were left out (--include-seen evaluates them too)"
     rest = images.subset(np.flatnonzero(~seen))
     return EvaluationImages(name, rest, source.notes, (warning,), {"seen": number})
 
 
 def _own_if_given(trained: Trained, record: SplitRecord, given: str, wanted: str | None) -> OwnData | None:
-    """The run's own data, where ``given`` is that; else None."""
+    """The run's own data if ``given`` is that, else None."""
     data, classes, verify = trained.recipe.data, trained.card.classes, _verified(record, wanted)
     if not (is_path(given) and is_path(data.source)):
         same = given == data.source
@@ -170,15 +167,13 @@ def _unrecorded(trained: Trained, wanted: str | None) -> EvaluationImages:
     source = read_undivided(trained.recipe.data, groups=False)
     if "test" not in source.splits and "val" not in source.splits:
         raise DataError(
-            f"{printable(trained.run)}: an earlier version made this run, which did not record its splits. "
-            "Its test "
-            "images cannot be told from those it was trained on: train it again, or give images that it "
-            "has not seen with --data."
+            f"{printable(trained.run)}: an earlier version made this run and did not record its splits, so "
+            "its test images are unknown. Train it again, or give unseen images with --data."
         )
     name, images = choose_split(source, wanted, trained.card.classes)
     return EvaluationImages(name, images, source.notes)
 
 
 def _verified(record: SplitRecord, wanted: str | None) -> tuple[str, ...]:
-    """The split whose contents matter: the one that will be judged."""
+    """The split whose file contents are verified: the one to evaluate."""
     return (wanted,) if wanted else ("test",) if "test" in record.splits else ("val",)

@@ -156,7 +156,7 @@ def test_a_finished_run_is_left_alone_even_by_force(take: Any, place: Path, cli:
     for words in (["--resume", "--set", "seed=9"], ["--resume", "--force", "--set", "seed=9"], ["--force"]):
         ended = train(cli, place, run, *words)
         assert ended.code == 2
-        assert "going on" not in ended.err
+        assert "continuing" not in ended.err
     assert bits(run) == before
 
 

@@ -227,7 +227,7 @@ def test_what_cannot_be_extended_says_what_to_do(read: Any, tmp_path: Path) -> N
         longer(recipe, run)
     with pytest.raises(UserError, match="no more epochs"):
         longer(read("max_steps: 2, phases: [{epochs: 3}]"), run)
-    with pytest.raises(FinishedRunError, match="more epochs in the last phase"):
+    with pytest.raises(FinishedRunError, match="adds epochs to the last phase"):
         longer(read("phases: [{epochs: 3, freeze: 1}]"), run)
     with pytest.raises(UserError, match="no more epochs"):
         longer(read("phases: [{epochs: 1}]"), run)
@@ -258,7 +258,7 @@ def test_another_rate_for_the_added_epochs_takes_force_and_is_written_down(read:
     run = tmp_path / "run"
     train(read("schedule: constant, phases: [{epochs: 1, lr: 0.5}]"), run)
     other = read("schedule: constant, phases: [{epochs: 2, lr: 0.25}]")
-    with pytest.raises(FinishedRunError, match="--force extends it"):
+    with pytest.raises(FinishedRunError, match="--force extends the run"):
         longer(other, run)
     longer(other, run, force=True)
     assert rates(run)[1] == rates(run)[0] / 2
@@ -274,7 +274,7 @@ def test_a_run_that_is_not_finished_is_finished_first(
     short, long = read("phases: [{epochs: 2}]"), read("phases: [{epochs: 3}]")
     assert not stops.finishes(short, tmp_path / "run", 2)
     stops.at = 0
-    with pytest.raises(UserError, match="let this one come to its end first"):
+    with pytest.raises(UserError, match="let this one finish first"):
         longer(long, tmp_path / "run")
     assert longer(short, tmp_path / "run").epochs == 2
     assert longer(long, tmp_path / "run").epochs == 3
@@ -308,7 +308,7 @@ def test_any_changed_key_is_refused_with_a_command_that_does_it(
     ended = cli(*command, "--resume", *(["--force"] if force else []), *sets)
     assert ended.code == 2
     assert ended.out == ""
-    assert "going on" not in ended.err
+    assert "continuing" not in ended.err
     listed = changes[0].partition("=")[0].replace("phases.0", "phases[0]").removesuffix(".1")
     assert f"recipe {listed}: " in ended.err
     assert {path: path.read_bytes() for path in Path("a run").rglob("*") if path.is_file()} == before
@@ -337,7 +337,7 @@ def test_by_the_command_line(read: Any, chdir_tmp: Path, cli: Any) -> None:
     ended = cli("train", "r.yaml", "--resume", "--extend", "--set", "train.phases.0.epochs=3")
     assert ended.code == 0, ended.err
     assert (
-        "phase 1 goes on with epochs 2 to 3: lr begins again at 0.001 and falls to 0 along a cosine"
+        "phase 1 continues with epochs 2 to 3: lr restarts at 0.001 and falls to 0 along a cosine"
         in ended.err
     )
     assert "best epoch" in ended.out

@@ -1,1 +1,1 @@
-"""A run on disk: its directory and who may write there, checkpoints, and going on from them."""
+"""A run on disk: its directory and lock, its position, and how a run is resumed or extended."""

@@ -1,7 +1,7 @@
-"""Whether a saved position can be one of this recipe's run: no resume goes on from one that cannot.
+"""Check that a saved position is possible in a run of the recipe; a resume refuses any other.
 
-Such a position was altered, or belongs to another recipe. Earlier versions wrote one too: a signal that came
-while val judged a solved head left that epoch open, and the next phase began in the midst of its first one.
+An impossible position was altered or belongs to another recipe. Earlier versions also saved one: a signal
+during the evaluation of a solved head left that epoch open, and the next phase began inside its first epoch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,22 +14,21 @@ from finetune.training.setup.plan import SOLVER, PhasePlan
 def refuse_impossible_position(
     position: Position, plans: Sequence[PhasePlan], patience: int | None, where: str, *, exact: bool = True
 ) -> None:
-    """Refuse to go on from a position that these phases do not lead to.
+    """Refuse a position that a run with these phases cannot reach.
 
     Args:
-        patience: of early stopping, which may end a phase before its steps are made; None: there is none.
-        where: the file that it was read from.
-        exact: False where the run went on under another recipe, by force: its counts are of several.
+        patience: of early stopping, which can end a phase early; None: no early stopping.
+        where: the file that the position was read from.
+        exact: whether the counts must match; False if ``--force`` continued the run with another recipe.
 
     Raises:
-        CheckpointError: it is none of this run's.
+        CheckpointError: the position is impossible.
     """
     fault = next(_faults(position, plans, patience, exact), None)
     if fault is not None:
         raise CheckpointError(
-            f"{printable(where)}: is no state of a run of this recipe ({fault}). It was altered, or it was "
-            "saved by a "
-            "version that lost an epoch when a signal came. Start over with --overwrite."
+            f"{printable(where)}: is no state of a run of this recipe ({fault}). It was altered, or saved by "
+            "an earlier version that lost an epoch on a signal. Start over with --overwrite."
         )
 
 
@@ -48,7 +47,7 @@ def _faults(
     elif not 1 <= at.best.epoch <= at.epoch:
         yield f"the best epoch is {at.best.epoch} of {at.epoch}"
     if at.finished and (at.epoch_step or at.phase != len(plans) - 1) and exact:
-        yield "finished in the midst of it"
+        yield "finished before its end"
     if not at.epoch <= at.metrics_lines <= 2 * at.epoch + 1:
         yield f"{at.metrics_lines} lines of metrics after {at.epoch} epochs"
     if exact:
@@ -80,7 +79,7 @@ def _miscounts(at: Position, plans: Sequence[PhasePlan], patience: int | None) -
 
 
 def _before(plans: Sequence[PhasePlan], patience: int | None, *, steps: bool) -> tuple[int, int]:
-    """How many epochs, or steps, the phases have at most, and at least."""
+    """The most and the fewest epochs, or steps, that the phases can take."""
     most = sum(plan.steps if steps else plan.epochs for plan in plans)
     if patience is None:
         return most, most

@@ -1,7 +1,7 @@
-"""Taking a run directory: one process at a time.
+"""Claim a run directory for one process at a time.
 
-Of many trainings started at once in one directory all but one are refused, and loading anything takes longer
-than that: this module and what it imports are small modules of the standard library that are there anyway.
+Of many trainings that start at once in one directory, all but one are refused. Refusing takes less time than
+importing anything, so this module imports only small modules of the standard library that are loaded anyway.
 """
 
 import errno
@@ -11,14 +11,14 @@ from finetune.disk.atomic import TEMPORARY
 from finetune.errors import RunDirError, SaveError, check_unicode, printable
 from finetune.training.run.files import LOCK, OWN_FILES, OWN_FOLDERS, RESOLVED
 
-# The machine's fault, and not that of the name.
+# Errors of the machine, not of the chosen path.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def place_of(
     recipe: "str | os.PathLike[str]", run_dir: "str | os.PathLike[str] | None", *, smoke: bool = False
 ) -> str:
-    """Where the run of a recipe goes: where the user says, or ``runs/NAME-OF-THE-RECIPE``."""
+    """The run directory of a recipe: the one the user gives, or ``runs/NAME-OF-THE-RECIPE``."""
     if run_dir is not None:
         return os.fspath(run_dir)
     stem = os.path.splitext(os.path.basename(recipe))[0]
@@ -26,9 +26,11 @@ def place_of(
 
 
 class Claim:
-    """A directory that this process alone may train in, until :meth:`release` or the process's end.
+    """A directory that only this process may train in, until :meth:`release` or the end of the process.
 
-    ``made``: those of it and the folders above it that this process made, from it upward.
+    Args:
+        lock: descriptor of the lock file.
+        made: the folders that this process created, the directory first, then its parents.
     """
 
     def __init__(self, path: str, lock: int, made: list[str]) -> None:
@@ -38,12 +40,11 @@ class Claim:
         _held.append(self)
 
     def release(self) -> None:
-        """Give the directory free; one that this process made and that no run began in is removed, and so
-        are the folders made for it alone."""
+        """Release the directory. If this process made it and no run began, remove it and its new parents."""
         if self._lock is None:
             return
         if self._made and not holds_run(self.path):
-            # Late: a refusal, of which there may be many at once, does not need it.
+            # Imported late: a refusal does not need it.
             import shutil
 
             shutil.rmtree(self.path, ignore_errors=True)
@@ -58,12 +59,12 @@ _early: dict[tuple[str, bool, bool], Claim] = {}
 
 
 def claim(path: str, *, resume: bool, overwrite: bool) -> Claim:
-    """Take ``path`` for a run; one that :func:`claim_early` has taken in the same words is handed over.
+    """Claim ``path`` for a run, or hand over the claim that :func:`claim_early` made with the same arguments.
 
     Raises:
-        RunDirError: another process trains there; it holds a run and neither ``resume`` nor ``overwrite``
-            is given; it holds something that is no run; it cannot be written.
-        UserError: its name is no UTF-8.
+        RunDirError: another process trains there; the directory holds a run, and neither ``resume`` nor
+            ``overwrite`` is given; it holds other files; or it cannot be written.
+        UserError: its name is not valid UTF-8.
         SaveError: the disk is full or failing.
     """
     early = _early.pop((os.path.normpath(path), resume, overwrite), None)
@@ -71,13 +72,13 @@ def claim(path: str, *, resume: bool, overwrite: bool) -> Claim:
 
 
 def claim_early(path: str, *, resume: bool, overwrite: bool) -> Claim:
-    """As :func:`claim`, which hands it over later, when it is known what the run is."""
+    """Claim ``path`` before anything else is loaded; :func:`claim` hands the claim over later."""
     taken = _early[os.path.normpath(path), resume, overwrite] = _take(path, resume, overwrite)
     return taken
 
 
 def release_all() -> bool:
-    """Release every claim of this process; whether there was one."""
+    """Release every claim of this process. Return whether there was one."""
     claims = list(_held)
     for each in claims:
         each.release()
@@ -96,7 +97,7 @@ def _take(path: str, resume: bool, overwrite: bool) -> Claim:
         _make(path)
         if not holds_run(path) and _strangers(path):
             raise RunDirError(
-                f"{printable(path)}: holds files but no run. Choose another place with --run-dir."
+                f"{printable(path)}: holds files but no run. Choose another directory with --run-dir."
             )
         if not os.access(path, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
@@ -110,14 +111,13 @@ def _take(path: str, resume: bool, overwrite: bool) -> Claim:
         if holds_run(path) and not (resume or overwrite):
             raise RunDirError(
                 f"{printable(path)}: holds a run already. Add --resume to continue it, --overwrite to "
-                "replace it, "
-                "or choose another --run-dir."
+                "replace it, or choose another --run-dir."
             )
     except OSError as error:
         if error.errno in _FULL:
             raise SaveError(
-                f"{printable(path)}: cannot be written ({error.strerror}). Make room, or choose "
-                "another place with --run-dir."
+                f"{printable(path)}: cannot be written ({error.strerror}). Free some space, or choose "
+                "another directory with --run-dir."
             ) from None
         raise RunDirError(
             f"{printable(path)}: cannot be a run directory ({error.strerror}). Choose another with --run-dir."
@@ -130,7 +130,7 @@ def _take(path: str, resume: bool, overwrite: bool) -> Claim:
 
 
 def _missing(path: str) -> list[str]:
-    """What of ``path`` and the folders above it there is not, from it upward."""
+    """The folders of ``path`` that do not exist, ``path`` first, then its parents."""
     found, path = [], os.path.normpath(path)
     while path and not os.path.exists(path):
         found.append(path)
@@ -142,12 +142,12 @@ def _make(path: str) -> None:
     try:
         os.makedirs(path, exist_ok=True)
     except FileNotFoundError:
-        # In between, another process has removed a folder above that it had made for nothing.
+        # Meanwhile another process removed a parent folder that it had made.
         os.makedirs(path, exist_ok=True)
 
 
 def _remove_empty(folders: list[str]) -> None:
-    """Remove them one by one, up to the first that holds other things by now."""
+    """Remove folders one by one, up to the first that is not empty."""
     for each in folders:
         try:
             os.rmdir(each)
@@ -156,13 +156,13 @@ def _remove_empty(folders: list[str]) -> None:
 
 
 def _strangers(path: str) -> set[str]:
-    """What a run did not put there; another process may be starting one at this moment."""
+    """The names in ``path`` that no run creates; another process may be starting a run right now."""
     names = {name for name in os.listdir(path) if not name.startswith(TEMPORARY)}
     return names - {LOCK, *OWN_FILES, *OWN_FOLDERS}
 
 
 def _is_at(lock: int, path: str) -> bool:
-    """Whether ``path`` still leads to the open file: a run that never began takes its lock away."""
+    """Whether ``path`` is still the open file: a run that never began removes its lock."""
     try:
         return os.path.samestat(os.fstat(lock), os.stat(path))
     except FileNotFoundError:
@@ -172,8 +172,8 @@ def _is_at(lock: int, path: str) -> bool:
 def _try_lock(lock: int) -> bool:
     """Lock an open file for this process alone; False if another has it.
 
-    A POSIX record lock belongs to the process: loader workers don't inherit it, and it dies with its owner
-    however that ends. Closing any other handle of the file would release it, so it is opened once.
+    A POSIX record lock belongs to the process: loader workers do not inherit it, and it ends with its owner.
+    Closing another descriptor of the file would release it, so the file is opened only once.
     """
     try:
         import fcntl

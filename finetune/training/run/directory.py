@@ -1,4 +1,4 @@
-"""A run's directory: known files only, each whole or not there. Torch-free, as all that reads one need be."""
+"""A run directory: it holds known files only, each of them complete. Does not import torch."""
 
 import contextlib
 import json
@@ -28,11 +28,14 @@ from finetune.training.run.files import (
 
 @dataclass(frozen=True)
 class Description:
-    """What a run is, for its readers and for ``--resume``.
+    """The documents that describe a run.
 
-    ``recipe`` is as it was given, ``resolved`` has every default filled in. ``environment`` is what else a
-    reader has to know, ``weights`` what was loaded from the source's weights and what was not, and why; both
-    are JSON-ready. ``splits`` is the table of which image is in which split.
+    Attributes:
+        recipe: as the user wrote it.
+        resolved: the recipe with every default filled in.
+        environment: versions, machine and choices, JSON-ready.
+        splits: the table of the images in each split, as CSV.
+        weights: which source weights were loaded, which were not, and why, JSON-ready.
     """
 
     recipe: bytes
@@ -51,11 +54,11 @@ class RunDir:
 
     @classmethod
     def open(cls, path: Path, *, resume: bool = False, overwrite: bool = False) -> "RunDir":
-        """Take ``path`` for a run. What ``overwrite`` replaces stays until :meth:`begin`.
+        """Claim ``path`` for a run. The run that ``overwrite`` replaces stays until :meth:`begin`.
 
         Raises:
-            RunDirError: another process trains there; it holds a run and neither ``resume`` nor ``overwrite``
-                is given; it holds something that is no run; it cannot be written.
+            RunDirError: another process trains there; the directory holds a run, and neither ``resume`` nor
+                ``overwrite`` is given; it holds other files; or it cannot be written.
         """
         run = cls(path, claim(str(path), resume=resume, overwrite=overwrite))
         _sweep(path)
@@ -63,13 +66,13 @@ class RunDir:
         return run
 
     def begin(self, what: "Description") -> None:
-        """Make this directory a new run; all that an earlier one wrote here is removed, and nothing else.
+        """Begin a new run: remove everything that an earlier run wrote here, and nothing else.
 
         Raises:
             SaveError: the disk is full or cannot be written.
         """
         with _saving(self.path):
-            # First of all the file that makes it a run: half a run is none, and is begun anew.
+            # First the file that marks the directory as a run, so that half a run is never resumed.
             for name in (RESOLVED, *OWN_FILES):
                 (self.path / name).unlink(missing_ok=True)
             for name in OWN_FOLDERS:
@@ -78,7 +81,7 @@ class RunDir:
         self.describe(what)
 
     def describe(self, what: "Description") -> None:
-        """Write down what the run is, as :meth:`begin` does, and leave all the rest."""
+        """Write the documents of the run and leave all other files."""
         with _saving(self.path):
             for name, document in ((ENVIRONMENT, what.environment), (WEIGHTS, what.weights)):
                 if document is not None:
@@ -97,7 +100,7 @@ class RunDir:
         return self.path / CHECKPOINTS
 
     def append(self, file: str, entry: Mapping[str, Any]) -> None:
-        """Add a line to a ``.jsonl`` file; it is on disk when this returns.
+        """Append a line to a ``.jsonl`` file and flush it to disk.
 
         Raises:
             SaveError: the disk is full or cannot be written.
@@ -108,10 +111,10 @@ class RunDir:
             os.fsync(stream.fileno())
 
     def cut_back(self, file: str, lines: int) -> None:
-        """Keep the first ``lines`` lines of a ``.jsonl`` file: what came after is about to be done again.
+        """Truncate a ``.jsonl`` file to its first ``lines`` lines; the run repeats what came after.
 
         Raises:
-            CheckpointError: it cannot be read, or there are fewer: the checkpoint does not belong to it.
+            CheckpointError: the file cannot be read, or has fewer lines than the checkpoint counts.
             SaveError: the disk is full or cannot be written.
         """
         path = self.path / file
@@ -130,7 +133,7 @@ class RunDir:
             write_atomic(path, b"".join(kept[:lines]))
 
     def close(self) -> None:
-        """Give the directory free; one that this process made and never began is removed."""
+        """Release the directory. If this process made it and no run began, remove it."""
         self._claim.release()
 
     def __enter__(self) -> Self:
@@ -154,7 +157,7 @@ def _saving(path: Path) -> Iterator[None]:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what writes that were killed left behind."""
+    """Remove temporary files that killed writes left behind."""
     for stray in folder.glob(f"{TEMPORARY}*"):
         if stray.is_dir() and not stray.is_symlink():
             shutil.rmtree(stray, ignore_errors=True)

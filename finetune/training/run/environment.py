@@ -1,4 +1,4 @@
-"""What a reader of a run has to know to repeat it."""
+"""Describe the environment of a run: what a reader needs to repeat it."""
 
 import os
 import platform
@@ -15,9 +15,9 @@ from finetune.training.setup.prepare import Setup
 
 
 def describe_environment(setup: Setup) -> dict[str, Any]:
-    """Versions, machine, choices, data and weights of a run, as JSON: its ``environment.json``.
+    """The content of ``environment.json``: versions, machine, choices, data and weights.
 
-    The network must be as it is before the first step.
+    Call it before the first step: it includes a digest of the starting weights.
     """
     compute, weights = setup.compute, setup.network.weights
     return {

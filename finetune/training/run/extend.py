@@ -1,14 +1,14 @@
-"""A finished run that is trained longer: more epochs in its last phase, or phases after it.
+"""Extend a finished run: more epochs in its last phase, or more phases.
 
-The run goes on from its last weights and its optimizer's state, keeps its best checkpoint and its metrics,
-and is judged on test again at its new end. Where the schedule depends on a phase's length (cosine, one_cycle)
-it begins again for the added epochs; by the others (constant, step) the phase goes on as if it had been that
-long from the start. The run's ``environment.json`` keeps where it was extended, and its recipe becomes the
-longer one: a run that is stopped then is resumed as any other.
+The run continues from its last weights and optimizer state, keeps its best checkpoint and metrics, and is
+evaluated on test again at its new end. A schedule that depends on the length of the phase (cosine, one_cycle)
+restarts for the added epochs. With the others (constant, step) the phase continues as if it had been that
+long from the start. ``environment.json`` records each extension, and the longer recipe becomes the recipe of
+the run, so that an extended run resumes like any other.
 
-A run whose phases are all done, and that was left open for more (``fit`` with ``leave_open``), is extended in
-the same way. Where no phase made a gradient step so far, the recipe may also change in what only steps take
-account of: the bits are then those of a run that had the longer recipe from the start.
+A run that was left open (``Continuation.leave_open``) is extended in the same way. If no phase has made a
+gradient step yet, keys that affect only gradient steps may change too: the result is bit-identical to that of
+a run that had the longer recipe from the start.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,11 +20,11 @@ from finetune.training.run.changes import differences
 from finetune.training.run.position import Position
 from finetune.training.setup.plan import SOLVER, PhasePlan
 
-# Its place in the environment, and that of changes that were gone on in spite of.
+# Keys of environment.json: extensions, and changes that --force accepted.
 EXTENDED, FORCED = "extended", "forced"
 COUNTS = ("epoch", "step", "phase", "phase_step")
-# What a solved head takes no account of, by section. Of augmentation, only while looks are endless: it is
-# solved on images as they are then.
+# The keys that do not affect a solved head, by section. Augmentation does not affect it either, as long as
+# `augment.views` is not set: the head is then solved on images as in evaluation.
 OF_STEPS = {
     "train": ("early_stopping", "label_smoothing", "optimizer", "select", "weight_decay"),
     "model": ("batchnorm",),
@@ -32,10 +32,10 @@ OF_STEPS = {
 
 
 def read_extensions(known: Mapping[str, Any], phases: int, where: str) -> list[dict[str, Any]]:
-    """The extensions that a run's environment tells of, first to last; its recipe has so many ``phases``.
+    """The extensions in ``environment.json``, oldest first; ``phases`` is the number of phases of the recipe.
 
     Raises:
-        CheckpointError: they are something else.
+        CheckpointError: the entry is damaged.
     """
     found = known.get(EXTENDED, [])
     if not isinstance(found, list) or not all(
@@ -46,18 +46,18 @@ def read_extensions(known: Mapping[str, Any], phases: int, where: str) -> list[d
         for each in found
     ):
         raise CheckpointError(
-            f"{printable(where)}: is not the description of a run's environment ({EXTENDED})."
+            f"{printable(where)}: its entry {EXTENDED!r} is damaged. Start over with --overwrite."
         )
     return found
 
 
 def schedule_restarts(extensions: Sequence[Mapping[str, Any]]) -> dict[int, int]:
-    """By phase, the step in it at which its schedule began anew; the last one, where there are several."""
+    """By phase, the step of the phase at which its schedule last restarted."""
     return {each["phase"]: each["phase_step"] for each in extensions if each["begins_again"]}
 
 
 def is_begun(position: Position, extensions: Sequence[Mapping[str, Any]], plans: Sequence[PhasePlan]) -> bool:
-    """Whether a run whose saved position says finished has begun to be extended, and saved nothing since."""
+    """Whether an extension was recorded, but nothing was saved since: the position is still finished."""
     return (
         position.finished
         and bool(extensions)
@@ -73,32 +73,32 @@ def add_extension(
     steps_before: int,
     changed: Sequence[str],
 ) -> list[dict[str, Any]]:
-    """The extensions of a run whose phases are done with one more, from ``position`` on.
+    """Add an extension that starts at ``position``, where all phases are done.
 
     Args:
-        plans: the phases of the recipe as it is now, of the recipe's schedules.
-        steps_before: the length of the phase that the run ended in, in steps, as it was.
-        changed: what the recipe has that it had not, in words.
+        plans: the phases of the present recipe.
+        steps_before: the former length, in steps, of the phase that the run ended in.
+        changed: the differences between the recipes, for the record.
 
     Raises:
-        UserError: there is nothing left to train, or the run ended within an epoch.
+        UserError: nothing is left to train, or the run ended within an epoch.
     """
     if not is_left(position, plans):
         number, epochs = position.phase, position.phase_epoch
         raise UserError(
-            "--extend: the recipe has no more epochs than this run has trained. Give its last phase more, as "
-            f"by --set train.phases.{number}.epochs={2 * epochs} (it has trained {epochs}), or add a phase: "
-            f"--set 'train.phases.{number + 1}={{epochs: {epochs}}}'"
+            "--extend: the recipe has no more epochs than this run has trained. Add epochs to its last "
+            f"phase, with --set train.phases.{number}.epochs={2 * epochs} (it has trained {epochs}), or add a "
+            f"phase: --set 'train.phases.{number + 1}={{epochs: {epochs}}}'"
         )
     plan = plans[position.phase]
-    # A phase that early stopping ended stays ended where nothing but phases after it is new.
+    # A phase that early stopping ended does not continue if only later phases were added.
     is_longer, is_last = plan.steps != steps_before, len(plans) == position.phase + 1
     goes_on = plan.steps > position.phase_step and (is_longer or is_last)
     if goes_on and position.phase_step != position.phase_epoch * plan.steps_per_epoch:
         raise UserError(
             f"--extend: this run ended within an epoch (train.max_steps), {position.phase_step} steps into "
-            f"phase {position.phase + 1}, and cannot go on from there in whole epochs. Train on from its "
-            f"weights in another run: --run-dir with --set model.weights=RUN"
+            f"phase {position.phase + 1}, and cannot continue in whole epochs. Start another run from its "
+            f"weights: --run-dir with --set model.weights=RUN"
         )
     entry = {
         "epoch": position.epoch,
@@ -109,19 +109,19 @@ def add_extension(
         "begins_again": goes_on and is_longer and plan.schedule.depends_on_length,
         "changed": list(changed),
     }
-    # One that was begun and has saved nothing gives way to this one.
+    # An earlier extension that has saved nothing is replaced.
     return [*(dict(each) for each in extensions if each["step"] < position.global_step), entry]
 
 
 def reopen(position: Position, extension: Mapping[str, Any]) -> None:
-    """Have a finished run go on with ``extension``; early stopping counts anew in a phase that goes on."""
+    """Reopen a finished run for ``extension``; early stopping starts to count again."""
     position.finished = False
     if extension["goes_on"]:
         position.epochs_without_better = 0
 
 
 def describe_extension(entry: Mapping[str, Any], plans: Sequence[PhasePlan]) -> str:
-    """Which epochs are added, and at which rates."""
+    """The added epochs and their learning rates, for the user."""
     plan = plans[entry["phase"]]
     parts = []
     first, last = entry["phase_step"] // plan.steps_per_epoch + 1, plan.epochs
@@ -132,13 +132,13 @@ def describe_extension(entry: Mapping[str, Any], plans: Sequence[PhasePlan]) -> 
             rate = (
                 f"at lr {plan.lr:g}, as before"
                 if kind == "constant"
-                else f"by its schedule ({kind}), as before"
+                else f"with its schedule ({kind}), as before"
             )
         elif kind == "cosine":
-            rate = f"lr begins again at {plan.lr:g} and falls to 0 along a cosine"
+            rate = f"lr restarts at {plan.lr:g} and falls to 0 along a cosine"
         else:
-            rate = f"lr goes through one more cycle, up to {plan.lr:g} and down to 0"
-        parts.append(f"phase {plan.number + 1} goes on with {epochs}: {rate}")
+            rate = f"lr runs through another cycle, up to {plan.lr:g} and down to 0"
+        parts.append(f"phase {plan.number + 1} continues with {epochs}: {rate}")
     added = [each for each in plans if each.number > plan.number]
     if added:
         numbers = " and ".join(str(each.number + 1) for each in added)
@@ -147,10 +147,10 @@ def describe_extension(entry: Mapping[str, Any], plans: Sequence[PhasePlan]) -> 
 
 
 def beyond_length(before: Recipe, now: Recipe, phase: int) -> list[str]:
-    """What ``now`` has changed beside the length: what makes it another training, and not a longer one.
+    """The differences between two recipes other than the length of the training.
 
     Args:
-        phase: the one that the run ended in.
+        phase: the phase that the run ended in.
     """
     phases = list(now.train.phases[: len(before.train.phases)])
     if len(phases) == len(before.train.phases):
@@ -167,5 +167,5 @@ def beyond_length(before: Recipe, now: Recipe, phase: int) -> list[str]:
 
 
 def is_left(position: Position, plans: Sequence[PhasePlan]) -> bool:
-    """Whether ``plans`` have more steps or phases than were done at ``position``."""
+    """Whether ``plans`` have steps or phases that are not done at ``position``."""
     return len(plans) > position.phase + 1 or plans[position.phase].steps > position.phase_step

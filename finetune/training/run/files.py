@@ -1,4 +1,4 @@
-"""The names of what is in a run's directory. Imports nothing, so that a refusal comes at once."""
+"""The names of the files in a run directory. Imports nothing, so that refusing a directory stays fast."""
 
 RECIPE = "recipe.yaml"
 RESOLVED = "resolved.yaml"
@@ -11,6 +11,6 @@ CHECKPOINTS = "checkpoints"
 EXPORT = "export"
 TENSORBOARD = "tensorboard"
 LOCK = ".lock"
-# All that a run ever writes: `--overwrite` removes these and nothing else.
+# Everything that a run writes. `--overwrite` removes these and nothing else.
 OWN_FILES = (RECIPE, RESOLVED, ENVIRONMENT, WEIGHTS, SPLITS, METRICS, TIMING)
 OWN_FOLDERS = (CHECKPOINTS, EXPORT, TENSORBOARD)

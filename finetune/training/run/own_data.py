@@ -1,4 +1,4 @@
-"""A run's own images, divided as it recorded; and which images an evaluation may look at."""
+"""Find the images of a run and split them as the run recorded."""
 
 import contextlib
 import dataclasses
@@ -22,13 +22,13 @@ from finetune.training.setup.prepare import reading_of
 
 @dataclass(frozen=True)
 class OwnData:
-    """A run's images as they are now.
+    """The images of a run as they are now.
 
     Attributes:
-        source: divided as recorded.
-        drift: how it differs from what was recorded.
-        place: what was read: a path, or the name of a known set.
-        classes: that there are now, in the order of the source.
+        source: split as recorded.
+        drift: the differences from the record.
+        place: the path that was read, or the name of a known set.
+        classes: the present classes, in the order of the source.
     """
 
     source: Source
@@ -38,14 +38,14 @@ class OwnData:
 
 
 def read_undivided(data: DataSection, place: str | None = None, *, groups: bool = True) -> Source:
-    """Read the recipe's source, before anything is carved out of it.
+    """Read the recipe's source without splitting off val or test.
 
     Args:
-        place: where it lies now; None: where the recipe says.
+        place: the source to read; None: ``data.source``.
         groups: whether to find the groups of ``data.group_by``.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the source cannot be read.
     """
     place = data.source if place is None else place
     source = read_source(place, reading_of(data))
@@ -53,21 +53,21 @@ def read_undivided(data: DataSection, place: str | None = None, *, groups: bool 
 
 
 def describe_place(place: str, run: Path) -> dict[str, str] | None:
-    """Where a run's images lie: the path, and the path as seen from the run. None for a known set."""
+    """The absolute path of a run's images, and the path relative to the run; None for a known set."""
     if not is_path(place):
         return None
     absolute = os.path.abspath(Path(place).expanduser())  # noqa: PTH100  (links stay as they are)
     found = {"absolute": absolute}
-    with contextlib.suppress(ValueError):  # On Windows, there is no way from one drive to another.
+    with contextlib.suppress(ValueError):  # On Windows, no relative path leads to another drive.
         found["from_run"] = os.path.relpath(os.path.realpath(absolute), os.path.realpath(run))
     return found
 
 
 def read_record(run: Path) -> SplitRecord | None:
-    """The splits that a run recorded; None for a run of an earlier version.
+    """Read the splits that a run recorded; None for a run of an earlier version.
 
     Raises:
-        CheckpointError: the file is something else, or cannot be read.
+        CheckpointError: the file is damaged or cannot be read.
     """
     path = run / files.SPLITS
     if not path.is_file():
@@ -90,21 +90,21 @@ def own_data(
     take_changed: bool = False,
     place: str | None = None,
 ) -> OwnData:
-    """Find the images of a run and divide them as it recorded.
+    """Find the images of a run and split them as it recorded.
 
-    They are looked for where they lay when the run began; then in the same place as seen from the run; then
-    where the recipe's text leads from the working directory. What is found in the latter two has to be the
-    run's own images, at least half of them: another folder of the same name is never taken.
+    Searches the path where the images were when the run began, then the same path relative to the run, then
+    the path in the recipe relative to the working directory. In the last two, at least half of the recorded
+    images must be there, so that another folder of the same name is never used.
 
     Args:
-        data: the recipe's.
-        classes: the run's, in the order of its targets.
+        data: the data section of the recipe.
+        classes: of the run, in the order of its targets.
         verify, take_changed: as :meth:`Record.divide`.
         groups: whether to find the groups of ``data.group_by``.
-        place: what to read instead.
+        place: the source to read instead of searching.
 
     Raises:
-        DataError: they are not found, or cannot be read.
+        DataError: the images are not found or cannot be read.
     """
     source, found = (
         (read_undivided(data, place, groups=groups), place)
@@ -112,7 +112,7 @@ def own_data(
         else _find(run, data, record, groups)
     )
     if data.fold is not None:
-        # Which no fold has looked at.
+        # The source's own test split is not part of a fold.
         rest = {name: split for name, split in source.splits.items() if name != "test"}
         source = dataclasses.replace(source, splits=rest)
     divided, drift = record.divide(source, classes, verify=verify, take_changed=take_changed)
@@ -133,13 +133,13 @@ def _find(run: Path, data: DataSection, record: SplitRecord, groups: bool) -> tu
     other = f" {printable(there[0])} holds other images." if there else ""
     raise DataError(
         f"{printable(places[0])}: the images that {printable(run)} was trained on are not there any "
-        f"more.{other} "
-        "Where they lie elsewhere now, say so with --data (eval) or --set data.source=... (train --resume)."
+        f"more.{other} If they were moved, give their path with --data (eval) or --set data.source=... "
+        "(train --resume)."
     )
 
 
 def recorded_places(run: Path, data: DataSection) -> list[str]:
-    """Where the images of a run may lie, best first: there they certainly lay, then as seen from ..."""
+    """The paths where the images of a run may be, in the order of the search."""
     known: Any = None
     if (run / files.ENVIRONMENT).is_file():
         environment = read_document(run / files.ENVIRONMENT)
@@ -151,7 +151,7 @@ def recorded_places(run: Path, data: DataSection) -> list[str]:
     if isinstance(known.get("from_run"), str):
         found.append(os.path.normpath(os.path.join(os.path.realpath(run), known["from_run"])))  # noqa: PTH118
     places = [each for each in found if isinstance(each, str)] + [here]
-    # As the recipe spells it, where that is what it means here.
+    # Spelled as in the recipe, if that is the same folder.
     spelt = data.source if Path(data.source).exists() else None
     return list(dict.fromkeys(spelt if spelt and same_place(spelt, each) else each for each in places))
 

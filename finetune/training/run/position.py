@@ -1,4 +1,4 @@
-"""Where a run stands: all that a resume needs beside tensors, as plain JSON."""
+"""The position of a run: everything but tensors that a resume needs, as plain JSON."""
 
 import sys
 from dataclasses import asdict, dataclass, field
@@ -8,21 +8,24 @@ from finetune.errors import CheckpointError, printable, require_known
 from finetune.training.steps.loop import Totals
 
 FORMAT = 2
-# No run has counted further: what JSON's readers hold exactly.
+# The largest count: the largest integer that every JSON reader represents exactly.
 LARGEST = 2**53
 
 
 @dataclass(frozen=True)
 class Best:
-    """The epoch (1-based) that val liked most, and what val said: top-1 as a fraction, mean loss."""
+    """The best epoch (1-based) by val, with its top-1 (a fraction) and mean loss on val."""
 
     epoch: int
     val_top1: float
     val_loss: float
 
     def beaten_by(self, top1: float, loss: float, select: Literal["top1", "loss", "last"] = "top1") -> bool:
-        """By top1 the higher is better; ties, common where val is small, go to the lower loss. By last the
-        later epoch is."""
+        """Whether an epoch with these values is better, by ``train.select``.
+
+        ``top1``: if its top-1 is higher; the lower loss decides ties, which are common on a small val.
+        ``loss``: if its loss is lower. ``last``: always.
+        """
         require_known("select", select, ("top1", "loss", "last"))
         if select == "last":
             return True
@@ -33,17 +36,21 @@ class Best:
 
 @dataclass
 class Position:
-    """The point between two optimizer steps at which a run stands.
+    """A point of a run between two optimizer steps.
 
-    ``epoch`` counts the epochs finished in all phases, ``phase_epoch`` and ``phase_step`` those of the phase,
-    ``epoch_step`` the steps of the epoch under way. ``frozen`` fingerprints the frozen tensors as they were
-    when the phase began. ``metrics_lines`` is the length of ``metrics.jsonl``.
+    A step counts as soon as it is made. An epoch counts once it is evaluated on val and written to the
+    metrics. So an epoch is open while ``epoch_step`` is above 0, even after its last step: a run that resumes
+    there makes no step and evaluates. A phase that solves its head is one epoch of one step.
+    :mod:`finetune.training.run.check_position` checks a saved position against the recipe.
 
-    A step counts as soon as it is made (:meth:`made_step`), an epoch only when val has judged it and its line
-    is written; then :meth:`begin_epoch` sets ``epoch_step`` to 0. So an epoch is open while ``epoch_step`` is
-    above 0, also after its last step, and also where the phase has no step left: who goes on from there makes
-    no step and judges. This holds for every kind of phase; a solved one is an epoch of one step.
-    :mod:`finetune.training.run.check_position` holds a saved position against the recipe.
+    Attributes:
+        epoch, global_step: finished epochs and steps of the run.
+        phase_epoch, phase_step: finished epochs and steps of the phase.
+        epoch_step: steps of the open epoch.
+        metrics_lines: length of ``metrics.jsonl``.
+        frozen: digests of the frozen tensors at the start of the phase.
+        ema_updates: updates of the moving average.
+        scaler: state of the gradient scaler.
     """
 
     phase: int = 0
@@ -86,14 +93,14 @@ class Position:
                 raise ValueError(f"{name} is no count")
         for each in (self.totals, *([self.best] if self.best else [])):
             for name, value in vars(each).items():
-                # NaN is within nothing.
+                # NaN fails every comparison.
                 if type(value) not in (int, float) or not 0 <= value <= sys.float_info.max:
                     raise ValueError(f"{name} is no number")
         whole = [vars(self.totals)[name] for name in ("images", "correct", "skipped")]
         if any(type(value) is not int for value in (*whole, *([self.best.epoch] if self.best else []))):
-            raise ValueError("a part of an image or of an epoch")
+            raise ValueError("a count of images or epochs is no whole number")
         if self.totals.correct > self.totals.images or (self.best and self.best.val_top1 > 1):
-            raise ValueError("a share of more than the whole")
+            raise ValueError("a fraction is above 1")
         if type(self.finished) is not bool or not isinstance(self.scaler, dict):
             raise ValueError("an entry of the wrong type")
 
@@ -102,10 +109,10 @@ class Position:
 
     @classmethod
     def from_dict(cls, value: Any, where: str) -> Self:
-        """Read what :meth:`to_dict` wrote.
+        """Read the output of :meth:`to_dict`.
 
         Raises:
-            CheckpointError: it is something else, or of a format that this version does not know.
+            CheckpointError: it is something else, or in a format that this version does not know.
         """
         try:
             entries = dict(value)

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: the first asks for an orderly stop, a second one ends the process at once."""
+"""Stop on Ctrl-C, SIGTERM and SIGHUP: the first signal stops in order, a second one ends the process."""
 
 import os
 import signal
@@ -11,15 +11,15 @@ from finetune.errors import StoppedError
 
 T = TypeVar("T")
 
-# Of a terminal that is closed, on systems that have it.
+# Sent when a terminal is closed, on systems that have it.
 HANG_UP: int | None = getattr(signal, "SIGHUP", None)
 
 
 class Signals:
-    """While entered (in the main thread), notes SIGINT, SIGTERM and SIGHUP for :meth:`check` to act on.
+    """Record SIGINT, SIGTERM and SIGHUP while entered, in the main thread; :meth:`check` acts on them.
 
-    SIGHUP is left alone where it is ignored, as under ``nohup``. A second SIGHUP asks for nothing more:
-    kernel and shell each send one when a terminal is closed.
+    A SIGHUP that is ignored, as under ``nohup``, stays ignored. A second SIGHUP changes nothing, because both
+    the kernel and the shell send one when a terminal is closed.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Signals:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, handler in self._before.items():
-            if handler is not None:  # one that was not set from Python cannot be put back
+            if handler is not None:  # a handler that was not set from Python cannot be restored
                 signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -50,13 +50,13 @@ class Signals:
         self.received = number
 
     def check(self) -> None:
-        """Raise :class:`StoppedError` if a signal has come. Called only where the state can be saved."""
+        """Raise :class:`StoppedError` if a signal has arrived. Call it only when the state can be saved."""
         if self.received is not None:
             name = signal.Signals(self.received).name
             raise StoppedError(f"stopped by {name}; continue with --resume", 128 + self.received)
 
     def watch(self, items: Iterable[T]) -> Iterator[T]:
-        """``items``, with a check before each."""
+        """Yield ``items``, with a check before each."""
         for item in items:
             self.check()
             yield item
