@@ -63,9 +63,9 @@ def images_to_evaluate(
 
     Args:
         wanted: ``train``, ``val`` or ``test``; None: test, or val if there is no test split.
-        given: a source to evaluate instead of the run's own. If it is the run's own data after all, by path
-            or by the contents of its files, the run's splits apply. Of other data, images that are in the run's
-            train or val are left out.
+        given: a source to evaluate instead of the run's own. If it is the run's own data after all, by its
+            path or by the contents of its files, the run's splits apply. Of other data, images that are in
+            the run's train or val are left out.
         strict: refuse missing, changed, new and seen images instead of leaving them out.
         include_seen: evaluate ``given`` as it is.
 

@@ -87,8 +87,8 @@ def add_extension(
         number, epochs = position.phase, position.phase_epoch
         raise UserError(
             "--extend: the recipe has no more epochs than this run has trained. Add epochs to its last "
-            f"phase, with --set train.phases.{number}.epochs={2 * epochs} (it has trained {epochs}), or add a "
-            f"phase: --set 'train.phases.{number + 1}={{epochs: {epochs}}}'"
+            f"phase, with --set train.phases.{number}.epochs={2 * epochs} (it has trained {epochs}), or add "
+            f"a phase: --set 'train.phases.{number + 1}={{epochs: {epochs}}}'"
         )
     plan = plans[position.phase]
     # A phase that early stopping ended does not continue if only later phases were added.
