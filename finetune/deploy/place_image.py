@@ -1,6 +1,6 @@
 """Copy, link or move an image to a new name, without ever overwriting a file. Torch-free.
 
-No name ever stands for half a file: a copy is made in a temporary folder and renamed when it is complete.
+The target is never incomplete: a copy is written to a temporary folder, and renamed when it is complete.
 """
 
 import contextlib

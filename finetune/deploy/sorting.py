@@ -104,14 +104,13 @@ class Sorter:
         for name in _numbered_names(source.name, self._names_tried[key]):
             self._names_tried[key] += 1
             target = self._target / folder / name
-            # A move keeps both of two files with equal bytes. One file with two names is a move that stopped
-            # halfway.
+            # Two files with equal bytes are both moved. One file with two names is an interrupted move.
             if is_placed(source, target, self._by) and (self._by != "move" or target.samefile(source)):
                 return self._already_there(source, f"{folder}/{name}")
             if place_image(source, target, self._by, self._stage):
                 self.counts.placed += 1
                 return f"{folder}/{name}"
-        raise AssertionError("there is no last name")
+        raise AssertionError("the names are endless")
 
     def _already_there(self, source: Path, placed: str) -> str:
         if self._by == "move":
