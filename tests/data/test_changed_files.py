@@ -1,4 +1,4 @@
-"""Images that are replaced while a run trains on them are told of, once, and change nothing else."""
+"""A run warns once about images that are replaced while it trains, and reads the new files."""
 
 import logging
 import os
@@ -47,13 +47,14 @@ def touched(path: str) -> None:
 
 
 def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [each.getMessage() for each in caplog.records if "anew after the run began" in each.getMessage()]
+    messages = (record.getMessage() for record in caplog.records)
+    return [message for message in messages if "changed after the run began" in message]
 
 
 @pytest.mark.parametrize("change", [replaced, touched])
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("kept", [False, True])
-def test_a_image_that_was_replaced_is_told_once(
+def test_a_replaced_image_is_reported_once(
     change: Callable[[str], None], workers: int, kept: bool, split: Split, caplog: pytest.LogCaptureFixture
 ) -> None:
     made = loader(split, workers=workers)
@@ -67,8 +68,8 @@ def test_a_image_that_was_replaced_is_told_once(
         list(made.epoch(2))
     made.close()
     (said,) = warned(caplog)
-    assert said.startswith(f"{split.name(3)}: was written anew")
-    # It is read as one that was like that from the beginning.
+    assert said.startswith(f"{split.name(3)}: the file changed")
+    # It is read as if it had been there from the beginning.
     fresh = loader(split)
     assert all(
         torch.equal(one.images, other.images) for one, other in zip(after, fresh.epoch(1), strict=True)
@@ -76,7 +77,7 @@ def test_a_image_that_was_replaced_is_told_once(
     fresh.close()
 
 
-def test_several_are_counted(split: Split, caplog: pytest.LogCaptureFixture) -> None:
+def test_several_changed_files_are_counted(split: Split, caplog: pytest.LogCaptureFixture) -> None:
     made = loader(split)
     for index in (1, 2, 5):
         replaced(split.name(index))
@@ -85,18 +86,18 @@ def test_several_are_counted(split: Split, caplog: pytest.LogCaptureFixture) -> 
             list(made.epoch(epoch))
     made.close()
     first, number = warned(caplog)
-    assert "was written anew" in first
-    assert number.startswith("3 training images")
+    assert "the file changed" in first
+    assert number.startswith("3 image files")
 
 
-def test_what_is_gone_is_an_error_by_its_name(split: Split) -> None:
+def test_a_missing_file_is_an_error_with_its_name(split: Split) -> None:
     made = loader(split)
     Path(split.name(4)).unlink()
     with pytest.raises(BadImageError, match=r"4\.png: no such file"):
         list(made.epoch(0))
 
 
-def test_what_has_no_file_never_changes(caplog: pytest.LogCaptureFixture) -> None:
+def test_images_without_files_never_change(caplog: pytest.LogCaptureFixture) -> None:
     made = loader(draw_source(3, 4, 24).splits["train"])
     with caplog.at_level(logging.WARNING, "finetune"):
         list(made.epoch(0))

@@ -1,3 +1,5 @@
+"""Loaders: batches depend on seed, epoch and number alone, and every failure of a process is handled."""
+
 import dataclasses
 import errno
 import logging
@@ -42,7 +44,7 @@ def _nothing_reported(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def split() -> Split:
-    """21 drawn images of three classes."""
+    """21 generated images of three classes."""
     return draw_source(3, 7, 24).splits["train"]
 
 
@@ -73,7 +75,7 @@ def loader(split: Split) -> Iterator[Callable[..., TrainLoader]]:
 
 
 def damaged(split: Split, bad: set[int], folder: Path) -> Split:
-    """The same images as files, of which ``bad`` ones cannot be read."""
+    """The same images as files; those in ``bad`` cannot be read."""
     paths = [folder / f"{index}.png" for index in range(len(split))]
     for index, path in enumerate(paths):
         split.open(index).save(path)
@@ -91,8 +93,8 @@ def all_same(some: list[Batch], others: list[Batch]) -> bool:
     return len(some) == len(others) and all(map(same, some, others))
 
 
-def looks(batches: list[Batch]) -> dict[int, list[bytes]]:
-    """Image -> its looks."""
+def views(batches: list[Batch]) -> dict[int, list[bytes]]:
+    """The views of each image."""
     found: dict[int, list[bytes]] = {}
     for batch in batches:
         for place, index in enumerate(batch.indices):
@@ -132,7 +134,7 @@ def test_the_last_batch_is_never_a_single_image(
 
 
 @pytest.mark.parametrize("sampler", ["shuffle", "balanced"])
-def test_the_same_bits_with_and_without_workers(sampler: str, loader: Callable[..., TrainLoader]) -> None:
+def test_batches_are_bit_identical_with_workers(sampler: str, loader: Callable[..., TrainLoader]) -> None:
     plain, working = loader(sampler=sampler, mixer=MIXER), loader(sampler=sampler, mixer=MIXER, workers=2)
     for epoch in (0, 3):
         assert all_same(list(plain.epoch(epoch)), list(working.epoch(epoch)))
@@ -140,7 +142,7 @@ def test_the_same_bits_with_and_without_workers(sampler: str, loader: Callable[.
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("sampler", ["shuffle", "balanced"])
-def test_an_epoch_taken_up_in_the_middle_goes_on_alike(
+def test_a_resumed_epoch_continues_with_the_same_batches(
     workers: int, sampler: str, loader: Callable[..., TrainLoader]
 ) -> None:
     whole = list(loader(sampler=sampler, mixer=MIXER).epoch(2))
@@ -151,14 +153,14 @@ def test_an_epoch_taken_up_in_the_middle_goes_on_alike(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_epoch_left_early_leaves_no_trace(workers: int, loader: Callable[..., TrainLoader]) -> None:
+def test_an_unfinished_epoch_has_no_effect(workers: int, loader: Callable[..., TrainLoader]) -> None:
     made = loader(workers=workers)
     left = made.epoch(0)
     next(left)
     assert all_same(list(made.epoch(1)), list(loader().epoch(1)))
 
 
-def test_nothing_depends_on_what_was_drawn_before(loader: Callable[..., TrainLoader]) -> None:
+def test_batches_do_not_depend_on_earlier_draws(loader: Callable[..., TrainLoader]) -> None:
     torch.manual_seed(1)
     first = list(loader().epoch(1))
     torch.manual_seed(2)
@@ -170,24 +172,24 @@ def test_nothing_depends_on_what_was_drawn_before(loader: Callable[..., TrainLoa
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_images_look_does_not_depend_on_its_batch(loader: Callable[..., TrainLoader]) -> None:
-    assert looks(list(loader(batch_size=4).epoch(2))) == looks(list(loader(batch_size=7).epoch(2)))
+def test_a_view_does_not_depend_on_its_batch(loader: Callable[..., TrainLoader]) -> None:
+    assert views(list(loader(batch_size=4).epoch(2))) == views(list(loader(batch_size=7).epoch(2)))
 
 
 def test_epochs_and_seeds_differ(loader: Callable[..., TrainLoader]) -> None:
     made = loader()
     zero, one, other = (
-        looks(list(made.epoch(0))),
-        looks(list(made.epoch(1))),
-        looks(list(loader(seed=6).epoch(0))),
+        views(list(made.epoch(0))),
+        views(list(made.epoch(1))),
+        views(list(loader(seed=6).epoch(0))),
     )
     assert all(zero[i] != one[i] and zero[i] != other[i] for i in range(21))
 
 
-def test_views_come_again(loader: Callable[..., TrainLoader]) -> None:
+def test_views_repeat(loader: Callable[..., TrainLoader]) -> None:
     made = loader(views=2)
     seen = [list(made.epoch(epoch)) for epoch in range(4)]
-    assert looks(seen[0]) == looks(seen[2]) != looks(seen[1]) == looks(seen[3])
+    assert views(seen[0]) == views(seen[2]) != views(seen[1]) == views(seen[3])
     assert [batch.indices for batch in seen[0]] != [batch.indices for batch in seen[2]]
 
 
@@ -196,8 +198,8 @@ def test_a_balanced_epoch(loader: Callable[..., TrainLoader], split: Split) -> N
     batches = list(loader(few, sampler="balanced").epoch(0))
     labels = [label for batch in batches for label in batch.labels.tolist()]
     assert sorted(labels.count(label) for label in range(3)) == [3, 3, 4]
-    # The one image of class 1 is drawn several times, and looks different each time.
-    drawn = looks(batches)[7]
+    # The only image of class 1 is drawn several times, each time as a different view.
+    drawn = views(batches)[7]
     assert len(drawn) == len(set(drawn)) >= 3
 
 
@@ -212,7 +214,7 @@ def test_mixed_targets(loader: Callable[..., TrainLoader]) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_evaluation_goes_in_order(workers: int, split: Split) -> None:
+def test_evaluation_keeps_the_order(workers: int, split: Split) -> None:
     batches = list(eval_batches(split, PREPROCESSING, ReadOptions(5, workers)))
     assert [index for batch in batches for index in batch.indices] == list(range(21))
     assert [len(batch.indices) for batch in batches] == [5, 5, 5, 5, 1]
@@ -231,7 +233,7 @@ def test_an_empty_split(split: Split, loader: Callable[..., TrainLoader]) -> Non
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_bad_image_stops_with_its_own_error(
+def test_a_bad_image_raises_its_own_error(
     workers: int, split: Split, tmp_path: Path, loader: Callable[..., TrainLoader]
 ) -> None:
     images = damaged(split, {9}, tmp_path)
@@ -247,7 +249,7 @@ def test_a_bad_image_stops_with_its_own_error(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_bad_images_left_out_are_told(
+def test_skipped_images_are_reported(
     workers: int,
     split: Split,
     tmp_path: Path,
@@ -260,17 +262,17 @@ def test_bad_images_left_out_are_told(
     with caplog.at_level(logging.WARNING, "finetune"):
         batches = list(made.epoch(0))
         list(made.epoch(1))
-    told = {error.name for batch in batches for error in batch.bad}
-    assert told == {str(tmp_path / "0.png"), str(tmp_path / "9.png")}
+    reported = {error.name for batch in batches for error in batch.bad}
+    assert reported == {str(tmp_path / "0.png"), str(tmp_path / "9.png")}
     assert sorted(index for batch in batches for index in batch.indices) == sorted({*range(21)} - {0, 9})
     assert len(caplog.records) == 2
-    # The others are where they would have been, and look as they would have.
+    # The other images have the same places and the same views.
     for with_bad, without in zip(batches, plain, strict=True):
         assert with_bad.indices == tuple(i for i in without.indices if i not in (0, 9))
-    assert all(looks(batches)[i] == looks(plain)[i] for i in range(1, 9))
+    assert all(views(batches)[i] == views(plain)[i] for i in range(1, 9))
 
 
-def test_evaluation_leaves_out_and_tells(split: Split, tmp_path: Path) -> None:
+def test_evaluation_reports_skipped_images(split: Split, tmp_path: Path) -> None:
     bad = {0, 1, 2, 3, 9, 20}
     batches = list(
         eval_batches(damaged(split, bad, tmp_path), PREPROCESSING, ReadOptions(4, on_bad_image="skip"))
@@ -283,7 +285,7 @@ def test_evaluation_leaves_out_and_tells(split: Split, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mixer", [None, MIXER])
-def test_batches_of_bad_images_stay_numbered(
+def test_batches_keep_their_numbers(
     mixer: BatchMixer | None, split: Split, tmp_path: Path, loader: Callable[..., TrainLoader]
 ) -> None:
     order = [index for batch in loader().epoch(0) for index in batch.indices]
@@ -297,7 +299,7 @@ def test_batches_of_bad_images_stay_numbered(
     assert all_same(list(made.epoch(0, start=1)), batches[1:])
 
 
-def test_nothing_but_bad_images(split: Split, tmp_path: Path, loader: Callable[..., TrainLoader]) -> None:
+def test_only_bad_images(split: Split, tmp_path: Path, loader: Callable[..., TrainLoader]) -> None:
     images = damaged(split, set(range(21)), tmp_path)
     with pytest.raises(DataError, match="none of the 21 training images"):
         list(loader(images, on_bad_image="skip").epoch(0))
@@ -306,8 +308,8 @@ def test_nothing_but_bad_images(split: Split, tmp_path: Path, loader: Callable[.
 # Processes.
 
 
-def test_everything_survives_spawn(split: Split) -> None:
-    """What a loader process is given where processes do not fork."""
+def test_a_reader_can_be_pickled(split: Split) -> None:
+    """Loader processes that are not forked receive a pickled reader."""
     transform = TrainTransform(AugmentSection(flip=True), PREPROCESSING)
     reader = reading.Reader(split, transform)
     again = pickle.loads(pickle.dumps(reader))
@@ -334,7 +336,7 @@ def test_processes_last_from_epoch_to_epoch_and_end_with_close(loader: Callable[
 
 
 @pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="signals do not say who sent them here")
-def test_processes_leave_signals_to_the_run(loader: Callable[..., TrainLoader], split: Split) -> None:
+def test_processes_ignore_the_signals_of_the_run(loader: Callable[..., TrainLoader], split: Split) -> None:
     made = loader(split.subset(np.tile(np.arange(21), 10)), workers=2)
     before = set(multiprocessing.active_children())
     batches = made.epoch(0)
@@ -367,7 +369,7 @@ transform = TrainTransform(AugmentSection(), preprocessing)
 loader = TrainLoader(images, transform, ReadOptions(2, 2), Sampling(0))
 try:
     for batch in loader.epoch(0):
-        for process in multiprocessing.active_children()[:1]:  # what both had read before is still coming
+        for process in multiprocessing.active_children()[:1]:  # batches that were read before still arrive
             os.kill(process.pid, signal.SIGKILL)
         time.sleep(0.2)
 except FinetuneError as error:
@@ -387,7 +389,7 @@ def test_a_killed_process_ends_the_run_with_a_message() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="what is patched here reaches forked processes")
 @pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EMFILE, "Too many open files")])
 @pytest.mark.parametrize("after", [0, 7])
-def test_processes_that_run_short_are_done_without(
+def test_a_shortage_in_a_process_changes_no_bit(
     error: Exception,
     after: int,
     loader: Callable[..., TrainLoader],
@@ -415,7 +417,7 @@ def test_processes_that_run_short_are_done_without(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="stops a process")
-def test_a_wait_for_a_batch_can_be_ended(loader: Callable[..., TrainLoader], split: Split) -> None:
+def test_a_check_can_end_the_wait_for_a_batch(loader: Callable[..., TrainLoader], split: Split) -> None:
     class StopError(Exception):
         pass
 
@@ -444,7 +446,7 @@ def test_default_workers(cores: int, workers: int, monkeypatch: pytest.MonkeyPat
     assert default_workers() == workers
 
 
-def test_a_batch_moves(split: Split) -> None:
+def test_a_batch_can_move_to_a_device(split: Split) -> None:
     (batch, *_) = eval_batches(split, PREPROCESSING, ReadOptions(2))
     moved = batch.to("meta")
     assert moved.images.device.type == moved.targets.device.type == moved.labels.device.type == "meta"

@@ -1,4 +1,4 @@
-"""Cores and memory, with a container's limits, in both of Linux's layouts."""
+"""Cores and memory within the limits of a container, in both layouts of control groups."""
 
 import os
 import resource
@@ -35,7 +35,7 @@ def a_large_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("quota", "count"), [("200000", 2), ("150000", 2), ("5000", 1), ("max", 64)])
-def test_of_one_tree(proc: Path, tmp_path: Path, quota: str, count: int) -> None:
+def test_groups_of_v2(proc: Path, tmp_path: Path, quota: str, count: int) -> None:
     (proc / "self" / "cgroup").write_text("0::/a/b\n")
     group(tmp_path / "g" / "a" / "b", cpu__max=f"{quota} 100000", memory__max="max", memory__current=1)
     assert cores(tmp_path / "g", proc) == count
@@ -51,12 +51,12 @@ def test_the_limits_of_outer_groups_hold(proc: Path, tmp_path: Path) -> None:
     group(tmp_path / "g" / "a" / "b", memory__stat="anon 5")
     assert cores(tmp_path / "g", proc) == 3
     assert memory(tmp_path / "g", proc) == 4 * GB
-    # What files have in memory can be dropped.
+    # Cached files can be dropped.
     assert free_memory(tmp_path / "g", proc) == 2 * GB
 
 
-def test_of_a_tree_for_each_kind(proc: Path, tmp_path: Path) -> None:
-    # The path is the host's, and not to be seen in here: the root is the container's own group.
+def test_groups_of_v1(proc: Path, tmp_path: Path) -> None:
+    # The path is that of the host, which a container does not see. Its root is the group of the container.
     (proc / "self" / "cgroup").write_text("4:memory:/docker/x\n3:cpu,cpuacct:/docker/x\n1:name=systemd:/\n")
     group(tmp_path / "g" / "cpu", cpu__cfs_quota_us=400000, cpu__cfs_period_us=100000)
     group(tmp_path / "g" / "memory", memory__limit_in_bytes=3 * GB, memory__usage_in_bytes=GB)
@@ -68,14 +68,14 @@ def test_of_a_tree_for_each_kind(proc: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "nonsense", "0::/gone\n", "0::/../..\n"])
-def test_where_nothing_is_told_there_is_no_limit(proc: Path, tmp_path: Path, content: str) -> None:
+def test_an_unknown_limit_is_none(proc: Path, tmp_path: Path, content: str) -> None:
     (proc / "self" / "cgroup").write_text(content)
     assert cores(tmp_path / "g", proc) == 64
     assert memory(tmp_path / "g", proc) == pytest.approx(100 * GB, rel=1e-6)
     assert free_memory(tmp_path / "g", tmp_path / "none") is None
 
 
-def test_a_shells_limit_is_one() -> None:
+def test_the_limit_of_a_shell_counts() -> None:
     script = "from finetune.data.machine import free_memory; print(free_memory())"
     limit = GB // 2
     done = subprocess.run(

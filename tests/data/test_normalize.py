@@ -1,4 +1,4 @@
-"""Batches normalised at once: the bits of the transform that evaluation, prediction and export share."""
+"""Normalised batches are bit-identical to the preprocessing of single images."""
 
 import numpy as np
 import pytest
@@ -25,9 +25,7 @@ def batch(preprocessing: Preprocessing, images: list[Image.Image]) -> PixelBatch
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("mean", "std"), COLOURS)
-def test_every_value_becomes_the_same_bits(
-    mean: tuple[float, ...], std: tuple[float, ...], device: str
-) -> None:
+def test_every_value_is_bit_identical(mean: tuple[float, ...], std: tuple[float, ...], device: str) -> None:
     preprocessing = Preprocessing(16, 16, "shorter", "bilinear", mean, std)
     values = np.arange(256, dtype=np.uint8).reshape(16, 16)
     images = [Image.fromarray(np.stack([np.roll(values, n + c) for c in range(3)], axis=2)) for n in range(3)]
@@ -38,7 +36,7 @@ def test_every_value_becomes_the_same_bits(
     np.testing.assert_array_equal(made.images.cpu().numpy(), expected)
 
 
-def test_what_is_erased_is_zero_and_nothing_else() -> None:
+def test_only_erased_pixels_are_zero() -> None:
     preprocessing = Preprocessing(8, 8, "shorter", "bilinear", *IMAGENET)
     read = batch(preprocessing, [Image.new("RGB", (8, 8), (255, 255, 255))] * 3)
     read.erased = ((1, (2, 3, 4, 5)),)

@@ -1,4 +1,4 @@
-"""Processes that work for this one: whatever becomes of them, a wait ends, and nothing is left behind."""
+"""Worker processes: however they fail, every wait ends and no process is left."""
 
 import errno
 import logging
@@ -45,7 +45,7 @@ def where(task: int, heartbeat: Heartbeat) -> int:
 
 
 class OddError(Exception):
-    """Cannot be brought from one process to another."""
+    """An error that cannot be unpickled."""
 
     def __init__(self, one: int, other: int) -> None:
         super().__init__("odd")
@@ -72,14 +72,14 @@ def started() -> Iterator[Callable[..., ProcessPool[Any, Any]]]:
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 @pytest.mark.parametrize("tasks", [0, 1, 2, 50])
-def test_answers_come_in_order(count: int, tasks: int, started: Any) -> None:
+def test_results_keep_the_order_of_tasks(count: int, tasks: int, started: Any) -> None:
     helpers = started(double, count)
     for _ in range(2):
         assert list(helpers.results(range(tasks))) == [2 * task for task in range(tasks)]
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_however_they_are_started(method: Literal["fork", "spawn", "forkserver"], started: Any) -> None:
+def test_every_start_method(method: Literal["fork", "spawn", "forkserver"], started: Any) -> None:
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip("not here")
     helpers = started(where, 2, method=method)
@@ -89,18 +89,18 @@ def test_however_they_are_started(method: Literal["fork", "spawn", "forkserver"]
 
 
 @pytest.mark.parametrize("count", [0, 2])
-def test_answers_and_tasks_of_any_size(count: int, started: Any) -> None:
-    """No pipe holds them: whoever writes has to wait for whoever reads, and never both for one another."""
+def test_tasks_and_results_of_any_size(count: int, started: Any) -> None:
+    """They exceed the buffers of a socket: each side waits for the other, but never both at once."""
     for task, answer in enumerate(started(pixels, count).results(range(12))):
         assert answer.shape == (LARGE + task,)
         assert (answer == task).all()
-        answer[0] = 255  # it may be written to
+        answer[0] = 255  # it is writable
     sizes = [10 * LARGE, 0, 5 * LARGE, 1] * 3
     assert list(started(length, count).results([bytes(size) for size in sizes])) == sizes
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_what_is_not_fetched_is_forgotten(count: int, started: Any) -> None:
+def test_results_that_are_not_fetched_are_lost(count: int, started: Any) -> None:
     helpers = started(double, count)
     for fetched in range(6):
         left = helpers.results(range(10))
@@ -109,7 +109,7 @@ def test_what_is_not_fetched_is_forgotten(count: int, started: Any) -> None:
         assert list(helpers.results(range(100, 105))) == [200, 202, 204, 206, 208]
 
 
-def test_they_last_until_they_are_closed_and_start_again(started: Any) -> None:
+def test_processes_last_until_close_and_start_again(started: Any) -> None:
     helpers = started(where, 2)
     first = set(helpers.results(range(4)))
     assert set(helpers.results(range(4))) == first
@@ -118,16 +118,16 @@ def test_they_last_until_they_are_closed_and_start_again(started: Any) -> None:
     assert not set(helpers.results(range(4))) & first
 
 
-def test_what_is_done_with_answers_here(started: Any) -> None:
+def test_finish_is_applied_to_results(started: Any) -> None:
     for count in (0, 2):
         assert list(started(double, count, finish=str).results(range(3))) == ["0", "2", "4"]
 
 
-# They fail.
+# Failures.
 
 
 def raising(error: BaseException) -> Callable[[Any, Heartbeat], Any]:
-    """Fails at task 3, in a process of its own."""
+    """Fails at task 3 in a worker process."""
 
     def work(task: int, heartbeat: Heartbeat) -> int:
         if task == 3 and child.in_worker():
@@ -139,7 +139,7 @@ def raising(error: BaseException) -> Callable[[Any, Heartbeat], Any]:
 
 @forks
 @pytest.mark.parametrize("error", [ValueError("no such thing"), KeyError("key"), OSError(errno.EIO, "bad")])
-def test_an_error_is_the_one_that_was_raised(error: Exception, started: Any) -> None:
+def test_an_error_of_the_work_is_raised(error: Exception, started: Any) -> None:
     with pytest.raises(type(error)) as caught:
         list(started(raising(error)).results(range(9)))
     assert str(caught.value) == str(error)
@@ -147,7 +147,7 @@ def test_an_error_is_the_one_that_was_raised(error: Exception, started: Any) -> 
 
 
 @forks
-def test_an_error_that_cannot_travel_is_told(started: Any) -> None:
+def test_an_error_that_cannot_be_pickled_is_described(started: Any) -> None:
     with pytest.raises(RuntimeError, match=r"(?s)in work.*odd"):
         list(started(raising(OddError(1, 2))).results(range(9)))
 
@@ -162,7 +162,7 @@ def test_an_error_that_cannot_travel_is_told(started: Any) -> None:
         OSError(errno.ENOMEM, "Cannot allocate memory"),
     ],
 )
-def test_a_shortage_is_met_by_doing_without(
+def test_after_a_shortage_the_main_process_works(
     error: Exception, started: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert is_shortage(error)
@@ -183,7 +183,7 @@ def fails_after(count: int, error: Exception, original: Callable[..., Any]) -> C
         nonlocal calls
         calls += 1
         if calls > count:
-            raise type(error)(*error.args)  # a new one, which holds on to no earlier test
+            raise type(error)(*error.args)  # a new error, without references to earlier tests
         return original(*args, **options)
 
     return call
@@ -201,7 +201,7 @@ def fails_after(count: int, error: Exception, original: Callable[..., Any]) -> C
         (threading.Thread, "start", RuntimeError("can't start new thread")),
     ],
 )
-def test_where_they_cannot_start_the_work_is_done_here(
+def test_if_processes_cannot_start_the_main_process_works(
     place: Any,
     name: str,
     error: Exception,
@@ -219,7 +219,7 @@ def test_where_they_cannot_start_the_work_is_done_here(
         assert list(helpers.results(range(9))) == [2 * task for task in range(9)]
     assert "a helper could not continue" in caplog.text
     assert not multiprocessing.active_children()
-    if name not in ("fork", "pipe"):  # where Python itself leaves some open
+    if name not in ("fork", "pipe"):  # Python itself leaves some open
         assert open_files() == before
 
 
@@ -236,7 +236,7 @@ def die(task: Callable[[], None], heartbeat: Heartbeat) -> None:
 @pytest.mark.parametrize(
     ("number", "said"), [("SIGKILL", "SIGKILL"), ("SIGSEGV", "SIGSEGV"), ("SIGBUS", "SIGBUS"), (3, "with 3")]
 )
-def test_the_death_of_one_is_an_error_that_says_how(number: Any, said: str, started: Any) -> None:
+def test_the_death_of_a_process_is_an_error_with_the_reason(number: Any, said: str, started: Any) -> None:
     def work(task: int, heartbeat: Heartbeat) -> int:
         if task == 3 and child.in_worker():
             if isinstance(number, int):
@@ -254,7 +254,7 @@ def test_the_death_of_one_is_an_error_that_says_how(number: Any, said: str, star
 
 @forks
 @pytest.mark.parametrize("parts", [0, 1, 2])
-def test_half_an_answer_is_none(parts: int, started: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_incomplete_result_is_a_death(parts: int, started: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = messages.send
 
     def torn(to: socket.socket, frame: list[Any]) -> None:
@@ -273,18 +273,18 @@ class EnoughError(Exception):
 
 
 @forks
-def test_a_wait_for_one_that_stands_still_can_be_ended(started: Any) -> None:
+def test_a_check_ends_the_wait_for_a_stopped_process(started: Any) -> None:
     def work(task: int, heartbeat: Heartbeat) -> int:
         if task == 3 and child.in_worker():
             os.kill(os.getpid(), signal.SIGSTOP)
         return task
 
-    looks = 0
+    checks = 0
 
     def check() -> None:
-        nonlocal looks
-        looks += 1
-        if looks > 9:  # more than there are answers before the one that never comes
+        nonlocal checks
+        checks += 1
+        if checks > 9:  # more than the number of results before the missing one
             raise EnoughError
 
     with pytest.raises(EnoughError):
@@ -292,7 +292,7 @@ def test_a_wait_for_one_that_stands_still_can_be_ended(started: Any) -> None:
 
 
 @forks
-def test_a_wait_for_one_that_stands_still_ends(
+def test_the_wait_for_a_stopped_process_ends(
     started: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(pool, "QUIET", 0.2)
@@ -314,7 +314,7 @@ def test_a_wait_for_one_that_stands_still_ends(
 
 
 @forks
-def test_a_long_task_that_gets_on_is_waited_for(started: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heartbeats_prolong_the_wait(started: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "STUCK", 1.0)
     monkeypatch.setattr(child, "BEAT", 0.05)
 
@@ -328,7 +328,7 @@ def test_a_long_task_that_gets_on_is_waited_for(started: Any, monkeypatch: pytes
 
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs signals")
-def test_they_leave_signals_to_the_run(started: Any) -> None:
+def test_processes_ignore_the_signals_of_the_run(started: Any) -> None:
     helpers = started(where, 2)
     answers = helpers.results(range(40))
     first = {next(answers), next(answers)}
@@ -339,7 +339,7 @@ def test_they_leave_signals_to_the_run(started: Any) -> None:
 
 
 @forks
-def test_a_process_that_was_forked_ends_none_of_them(started: Any) -> None:
+def test_close_in_a_forked_copy_ends_no_process(started: Any) -> None:
     helpers = started(where, 2)
     first = set(helpers.results(range(4)))
     child = multiprocessing.get_context("fork").Process(target=helpers.close)
@@ -375,7 +375,7 @@ END
         "[os.kill(pid, signal.SIGSTOP) for pid in pids]",
     ],
 )
-def test_they_never_outlive_this_one_and_leave_no_folder(end: str, tmp_path: Path) -> None:
+def test_processes_never_outlive_the_run_and_leave_no_folder(end: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", LEFT.replace("END", end)],
         capture_output=True,
@@ -392,7 +392,7 @@ def test_they_never_outlive_this_one_and_leave_no_folder(end: str, tmp_path: Pat
 
 
 def gone(pid: int) -> None:
-    """Waits for the end of a process that is not this one's; an endless one fails the test."""
+    """Wait for the end of a process that is no child of this one."""
     deadline = time.monotonic() + 30
     while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2:3]:
         assert time.monotonic() < deadline

@@ -1,3 +1,5 @@
+"""The order of epochs: every image once, or every class equally often; never another order."""
+
 from collections import Counter
 
 import numpy as np
@@ -15,13 +17,13 @@ def test_a_shuffle_takes_every_image_once(count: int, epoch: int) -> None:
     assert sorted(shuffled(count, 1, epoch)) == list(range(count))
 
 
-def test_every_epoch_is_shuffled_anew() -> None:
+def test_epochs_and_seeds_have_different_orders() -> None:
     assert len({shuffled(30, 1, epoch).tobytes() for epoch in range(50)}) == 50
     assert len({shuffled(30, seed, 0).tobytes() for seed in range(50)}) == 50
 
 
 def test_the_order_never_changes() -> None:
-    # Recorded: a run that is resumed with a newer version must go on in the same order.
+    # Recorded. A run that is resumed with a newer version must continue in the same order.
     assert shuffled(8, seed=0, epoch=0).tolist() == [7, 1, 6, 3, 5, 4, 2, 0]
 
 
@@ -44,7 +46,7 @@ def test_balanced_takes_all_of_a_class_before_any_twice(targets: list[int], epoc
         assert max(of_class) - min(of_class) <= 1
 
 
-def test_balanced_reaches_every_image_in_time() -> None:
+def test_balanced_draws_every_image_over_the_epochs() -> None:
     targets = np.array([0] * 50 + [1] * 4)
     seen = {int(i) for epoch in range(30) for i in balanced(targets, 0, epoch)}
     assert seen == set(range(54))

@@ -1,4 +1,4 @@
-"""Images decoded by several threads: the same batches, a bounded number ahead, and nothing left behind."""
+"""Threads that decode images: the same batches, a bounded number of images ahead, no thread left."""
 
 import threading
 import time
@@ -40,7 +40,7 @@ def split(tmp_path: Path) -> Split:
 
 
 class Watched:
-    """Images that tell how many are open at once, and in which threads."""
+    """Images that record how many are open at once, and in which threads."""
 
     def __init__(self, images: Any, *, thread_safe: bool = True) -> None:
         self.images, self.thread_safe = images, thread_safe
@@ -74,7 +74,7 @@ def epoch(
     ]
 
 
-def test_however_many_threads_decode_the_batches_are_the_same(
+def test_batches_do_not_depend_on_the_number_of_threads(
     split: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = torch.get_rng_state()
@@ -92,8 +92,8 @@ def test_however_many_threads_decode_the_batches_are_the_same(
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_few_images_are_held_ahead_and_no_more(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Decoded at their full size, a batch of large photos would fill the memory."""
+def test_a_bounded_number_of_images_is_held_ahead(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch of large photos, decoded at full size, would fill the memory."""
     watched = Watched(split.images)
     seen: list[int] = []
     drawn = TrainTransform.view
@@ -106,17 +106,17 @@ def test_a_few_images_are_held_ahead_and_no_more(split: Split, monkeypatch: pyte
     monkeypatch.setattr(TrainTransform, "view", view)
     epoch(Split(watched, split.targets), monkeypatch, 2)
     assert len(watched.threads) >= 2
-    # Two bad ones are begun and never looked at.
+    # Two bad images are submitted and never fetched.
     assert 2 < max(seen) <= reading.AHEAD * 2 + 2 + 2
 
 
-def test_code_of_others_is_called_by_one_thread(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_foreign_code_runs_in_one_thread(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     watched = Watched(split.images, thread_safe=False)
     epoch(Split(watched, split.targets), monkeypatch, 4)
     assert watched.threads == {threading.get_ident()}
 
 
-def test_small_images_are_not_worth_it(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_images_are_decoded_by_one_thread(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     watched = Watched(split.images)
     epoch(Split(watched, split.targets), monkeypatch, 4, large=100_000)
     assert watched.threads == {threading.get_ident()}
@@ -132,7 +132,7 @@ def test_which_images_threads_may_open(split: Split) -> None:
     assert JoinedImages([files, files]).thread_safe
 
 
-def test_warnings_come_back_after_the_last_reader() -> None:
+def test_warnings_return_after_the_last_reader() -> None:
     before = list(warnings.filters)
     inside, go_on = threading.Event(), threading.Event()
 

@@ -1,4 +1,4 @@
-"""Bands beyond three colours, from TIFF files and arrays: each arrives unmixed, or the file is refused."""
+"""Images of many bands, from TIFF files and arrays: bands are never mixed, and other files are refused."""
 
 import io
 import struct
@@ -71,7 +71,7 @@ KINDS: dict[str, tuple[str, Write]] = {
 @pytest.mark.parametrize("dtype", ["u1", "u2", "i2", "f4"])
 @pytest.mark.parametrize("bands", [4, 6, 13])
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_band_arrives_unmixed(kind: str, bands: int, dtype: str, tmp_path: Path) -> None:
+def test_bands_are_read_in_order(kind: str, bands: int, dtype: str, tmp_path: Path) -> None:
     ending, write = KINDS[kind]
     most = {"u1": 255, "u2": 65_535, "i2": 32_767, "f4": 1}[dtype]
     rows, columns = np.mgrid[0:30, 0:20]
@@ -85,7 +85,7 @@ def test_each_band_arrives_unmixed(kind: str, bands: int, dtype: str, tmp_path: 
 
 
 @pytest.mark.parametrize("kind", ["bands last", "pixel by pixel"])
-def test_sixteen_bits_go_by_their_type_in_every_image_alike(kind: str, tmp_path: Path) -> None:
+def test_16_bits_are_scaled_by_their_type(kind: str, tmp_path: Path) -> None:
     ending, write = KINDS[kind]
     for name, values in (("all", np.arange(65_536)), ("few", np.resize(np.arange(1000), 65_536))):
         path = tmp_path / f"{name}.{ending}"
@@ -94,7 +94,7 @@ def test_sixteen_bits_go_by_their_type_in_every_image_alike(kind: str, tmp_path:
         np.testing.assert_array_equal(open_bands(path, 4), np.rint(pixels / 257).astype(np.uint8))
 
 
-def test_numbers_with_a_sign_and_their_order(tmp_path: Path) -> None:
+def test_signed_values_in_big_endian_order(tmp_path: Path) -> None:
     values = np.resize(np.array([-32_768, -1, 0, 32_767]), (4, 8, 5)).astype(">i2")
     np.save(tmp_path / "a.npy", values)
     found = open_bands(tmp_path / "a.npy", 5)
@@ -164,7 +164,7 @@ def test_other_arrays_are_refused(kind: str, tmp_path: Path) -> None:
     assert message in raised.value.reason
 
 
-def test_the_control_of_these(tmp_path: Path) -> None:
+def test_a_sound_array_is_read(tmp_path: Path) -> None:
     (tmp_path / "a.npy").write_bytes(saved(GOOD))
     np.testing.assert_array_equal(open_bands(tmp_path / "a.npy", 6), GOOD)
 
@@ -196,7 +196,7 @@ def test_tiff_files_that_are_refused(tmp_path: Path) -> None:
     refused("fractions from 0 to 255")
 
 
-def test_damage_within_is_an_error_and_never_something_else(tmp_path: Path) -> None:
+def test_damaged_files_raise_bad_image_error(tmp_path: Path) -> None:
     path = tmp_path / "scene.tif"
     draws = np.random.default_rng(1)
     packed(compression="zlib")(path, draws.integers(0, 256, (24, 24, 4)).astype(np.uint8))
@@ -265,7 +265,7 @@ def files(root: Path) -> dict[str, Path]:
         (["rgb.png"], 3, False),
     ],
 )
-def test_what_is_read_follows_the_files(names: list[str], channels: int, own: bool, tmp_path: Path) -> None:
+def test_the_files_decide(names: list[str], channels: int, own: bool, tmp_path: Path) -> None:
     there = files(tmp_path)
     assert has_own_bands(split(*(there[name] for name in names)), channels) is own
 
@@ -280,7 +280,7 @@ def test_what_is_read_follows_the_files(names: list[str], channels: int, own: bo
         (["four.npy"], 1, "an array .* it is 1"),
     ],
 )
-def test_a_mixture_or_other_bands_are_refused(
+def test_mixed_or_unsuitable_files_are_refused(
     names: list[str], channels: int, message: str, tmp_path: Path
 ) -> None:
     there = files(tmp_path)
@@ -288,14 +288,14 @@ def test_a_mixture_or_other_bands_are_refused(
         has_own_bands(split(*(there[name] for name in names)), channels)
 
 
-def test_under_skip_the_odd_files_are_left_out_when_they_are_read(tmp_path: Path) -> None:
+def test_with_skip_unsuitable_files_are_left_out(tmp_path: Path) -> None:
     there = files(tmp_path)
     mixed = split(there["rgb.png"], there["four.npy"], there["six.npy"])
     assert has_own_bands(mixed, 4, skips=True)
     for place in (0, 2):
         with pytest.raises(BadImageError, match="4 bands"):
             mixed.image(place, 4)
-    # Where none is as asked for, nothing would be left.
+    # With no suitable file, no image would be left.
     with pytest.raises(DataError, match="neither the first nor the last axis is 5 bands"):
         has_own_bands(split(there["four.npy"], there["six.npy"]), 5, skips=True)
 
@@ -309,15 +309,15 @@ def test_images_without_files_have_colours_only() -> None:
         found.image(0, 6)
 
 
-def test_a_network_of_repeated_colours_reads_no_bands(tmp_path: Path) -> None:
-    """What training did not come across is met in eval or predict."""
+def test_a_network_of_repeated_colours_refuses_bands(tmp_path: Path) -> None:
+    """eval and predict may meet files that training did not."""
     Image.new("RGBA", (8, 8)).save(tmp_path / "a.tif")
     with pytest.raises(BadImageError, match="has 4 bands"):
         open_image(tmp_path / "a.tif", 3)
     assert isinstance(open_image(tmp_path / "a.tif"), Image.Image)
 
 
-def test_arrays_are_images_only_where_there_are_no_others(tmp_path: Path) -> None:
+def test_arrays_are_images_only_if_there_are_no_others(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
         np.save(tmp_path / name / "0.npy", np.zeros((8, 8, 4), np.uint8))
@@ -347,7 +347,7 @@ def image() -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
 @pytest.mark.parametrize("mode", ["shorter", "squash", "pad"])
-def test_every_band_is_preprocessed_as_it_would_be_alone(
+def test_bands_are_preprocessed_alone(
     mode: Any, interpolation: Any, image: np.ndarray[Any, np.dtype[np.uint8]]
 ) -> None:
     resize = 12 if mode == "pad" else 20
@@ -396,7 +396,7 @@ def test_augmentation_treats_all_bands_alike(
     assert differs or name == "nothing"
 
 
-def test_the_generator_is_where_it_was(image: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
+def test_the_random_state_is_restored(image: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
     transform = TrainTransform(AUGMENTED["all"], of_bands())
     before = torch.get_rng_state()
     transform.view(transform.base(image), 5)
@@ -411,13 +411,13 @@ def test_the_generator_is_where_it_was(image: np.ndarray[Any, np.dtype[np.uint8]
         AugmentSection(trivial_augment=True),
     ],
 )
-def test_augmentation_of_colours_is_refused(augment: AugmentSection) -> None:
+def test_augmentations_of_colours_are_refused(augment: AugmentSection) -> None:
     with pytest.raises(UserError, match="needs colours, and these images have 4 bands"):
         TrainTransform(augment, of_bands())
     TrainTransform(augment, of_bands(reads="colours"))
 
 
-def test_the_description_says_it_and_older_ones_stay_as_they_are() -> None:
+def test_descriptions_state_bands_and_older_ones_stay() -> None:
     described = of_bands().to_dict()
     assert described["reads"] == "bands"
     assert Preprocessing.from_dict(described) == of_bands()
@@ -432,7 +432,7 @@ def test_the_description_says_it_and_older_ones_stay_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("bands", [1, 3, 4, 5, 6, 7])
-def test_three_at_a_time_loses_none(bands: int) -> None:
+def test_triples_lose_no_band(bands: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 6, bands)).astype(np.uint8)
     found = map_triples(pixels, lambda three, _: three.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
     np.testing.assert_array_equal(found, pixels[:, ::-1])

@@ -1,3 +1,5 @@
+"""Preprocessing equals torchvision's, takes bounded memory, and refuses impossible values."""
+
 import json
 import subprocess
 import sys
@@ -50,7 +52,7 @@ def reference(image: Image.Image, made: Preprocessing) -> Image.Image:
     resize_mode=st.sampled_from(["shorter", "squash"]),
     interpolation=st.sampled_from(sorted(MODES)),
 )
-def test_the_pixels_are_torchvisions(
+def test_pixels_equal_torchvisions(
     width: int,
     height: int,
     image_size: int,
@@ -68,7 +70,7 @@ def test_the_pixels_are_torchvisions(
 
 @pytest.mark.parametrize("interpolation", sorted(MODES))
 @pytest.mark.parametrize("size", [(1, 150), (150, 1), (3, 400), (640, 480), (480, 640), (224, 224)])
-def test_real_sizes(size: tuple[int, int], interpolation: Interpolation, noise: Noise) -> None:
+def test_pixels_at_usual_sizes(size: tuple[int, int], interpolation: Interpolation, noise: Noise) -> None:
     made = preprocessing(224, 256, "shorter", interpolation)
     assert made.geometry(noise(*size)).tobytes() == reference(noise(*size), made).tobytes()
 
@@ -97,7 +99,7 @@ def test_resizing_only_the_centre_gives_the_same_pixels(
 def test_an_elongated_image_takes_little_memory(
     size: tuple[int, int], interpolation: Interpolation, noise: Noise
 ) -> None:
-    """Resized whole, it would have 655 million pixels."""
+    """After the resize, the whole image would have 655 million pixels."""
     made = preprocessing(224, 256, "shorter", interpolation)
     tracemalloc.start()
     square = made.geometry(noise(*size))
@@ -107,7 +109,7 @@ def test_an_elongated_image_takes_little_memory(
     assert peak < 300e6
 
 
-def test_normalisation_is_torchvisions(noise: Noise) -> None:
+def test_normalisation_equals_torchvisions(noise: Noise) -> None:
     image = noise(24, 24)
     ours = preprocessing().normalize(image)
     scaled = v2.functional.to_dtype(v2.functional.to_image(image), torch.float32, scale=True)
@@ -122,12 +124,12 @@ def test_normalisation_is_torchvisions(noise: Noise) -> None:
     np.testing.assert_allclose(ours, exact, rtol=1e-5, atol=1e-6)
 
 
-def test_the_whole_is_its_two_parts(noise: Noise) -> None:
+def test_a_call_is_geometry_and_normalisation(noise: Noise) -> None:
     made, image = preprocessing(), noise(50, 31)
     np.testing.assert_array_equal(made(image), made.normalize(made.geometry(image)))
 
 
-def test_the_image_itself_is_not_changed(noise: Noise) -> None:
+def test_the_argument_is_not_changed(noise: Noise) -> None:
     image = noise(24, 24)
     before = image.tobytes()
     preprocessing(24, 24)(image)
@@ -135,12 +137,12 @@ def test_the_image_itself_is_not_changed(noise: Noise) -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
-def test_only_rgb(mode: str) -> None:
+def test_other_modes_than_rgb_are_refused(mode: str) -> None:
     with pytest.raises(ValueError, match="RGB"):
         preprocessing()(Image.new(mode, (30, 30)))
 
 
-def test_it_survives_json() -> None:
+def test_a_description_survives_json() -> None:
     made = preprocessing(interpolation="lanczos", resize_mode="squash")
     assert Preprocessing.from_dict(json.loads(json.dumps(made.to_dict()))) == made
 
@@ -163,24 +165,24 @@ def test_it_survives_json() -> None:
         ({"extra": 1}, "extra"),
     ],
 )
-def test_odd_values_are_refused(change: dict[str, Any], said: str) -> None:
+def test_impossible_values_are_refused(change: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Preprocessing.from_dict(preprocessing().to_dict() | change)
 
 
 @pytest.mark.parametrize("value", [None, [], 3, {}, {"image_size": 3}])
-def test_what_is_no_preprocessing_is_refused(value: Any) -> None:
+def test_a_description_of_something_else_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match=r"mapping|lacks"):
         Preprocessing.from_dict(value)
 
 
-def test_no_torch_is_needed() -> None:
+def test_preprocessing_imports_no_torch() -> None:
     modules = "finetune.image.preprocessing, finetune.image.decode"
     code = f"import sys, {modules}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_one_channel_is_pillows_grey(noise: Noise) -> None:
+def test_one_channel_is_the_luma_of_pillow(noise: Noise) -> None:
     image = noise(40, 30)
     grey = Preprocessing(24, 28, "shorter", "bilinear", (0.4,), (0.2,))
     expected = (
@@ -194,7 +196,7 @@ def test_one_channel_is_pillows_grey(noise: Noise) -> None:
     assert grey.mean_colour == (102, 102, 102)
 
 
-def test_beyond_three_the_colours_repeat(noise: Noise) -> None:
+def test_more_than_three_channels_repeat_the_colours(noise: Noise) -> None:
     image = noise(40, 30)
     many = Preprocessing(24, 28, "shorter", "bilinear", (*MEAN, *MEAN[:2]), (*STD, *STD[:2]))
     assert np.array_equal(many(image), preprocessing()(image)[[0, 1, 2, 0, 1]])
@@ -217,7 +219,7 @@ def padded(image_size: int = 24, interpolation: Interpolation = "bilinear", **ch
     share=st.floats(0.3, 1.0),
     interpolation=st.sampled_from(sorted(MODES)),
 )
-def test_padding_shows_the_whole_image_in_its_proportions(
+def test_padding_shows_the_whole_image_undistorted(
     width: int, height: int, image_size: int, share: float, interpolation: Interpolation
 ) -> None:
     rng = np.random.default_rng(width * 1000 + height)
@@ -226,7 +228,7 @@ def test_padding_shows_the_whole_image_in_its_proportions(
     made = padded(image_size, interpolation, resize=resize)
     wide, tall = made.resized(width, height)
     assert max(wide, tall) == resize
-    assert abs(wide * height - tall * width) <= max(width, height)  # to the nearest pixel, or one at least
+    assert abs(wide * height - tall * width) <= max(width, height)  # rounded, and at least 1
     left, top = (image_size - wide) // 2, (image_size - tall) // 2
     pixels = np.asarray(made.geometry(image))
     assert pixels.shape == (image_size, image_size, 3)
@@ -235,11 +237,11 @@ def test_padding_shows_the_whole_image_in_its_proportions(
     rest = np.ones((image_size, image_size), dtype=bool)
     rest[top : top + tall, left : left + wide] = False
     assert (pixels[rest] == made.mean_colour).all()
-    # Which is nothing to the network, as near as 8 bits allow.
+    # The padding is 0 for the network, up to the rounding of 8 bits.
     assert (np.abs(made(image)[:, rest]) <= 0.5 / 255 / min(STD) + 1e-6).all()
 
 
-def test_padding_differs_from_a_crop_where_a_image_is_long(noise: Noise) -> None:
+def test_padding_differs_from_a_crop_for_wide_images(noise: Noise) -> None:
     wide, square = noise(80, 20), noise(50, 50)
     cropped = preprocessing(24, 24)
     assert padded().geometry(wide).tobytes() != cropped.geometry(wide).tobytes()
@@ -252,7 +254,7 @@ def test_padding_takes_any_shape(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("mean", [(0.4,), (*MEAN, *MEAN[:2])])
-def test_padding_is_nothing_to_a_network_of_other_channels(mean: tuple[float, ...]) -> None:
+def test_padding_is_zero_with_any_number_of_channels(mean: tuple[float, ...]) -> None:
     made = padded(mean=mean, std=(0.2,) * len(mean))
     border = made(Image.new("RGB", (80, 20)))[:, 0]
     assert np.abs(border).max() <= 0.5 / 255 / 0.2 + 1e-6

@@ -1,4 +1,4 @@
-"""Training images decoded at a smaller size: which, how small, and that they show the same."""
+"""Reduced decoding: training images are decoded at a smaller size, and show the same scene."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +26,7 @@ CROPPED = AugmentSection(crop="random_resized", scale=(0.5, 1.0))
 
 @pytest.fixture
 def scene() -> Callable[[int, int], Image.Image]:
-    """A smooth image (width, height) that is unlike itself turned or mirrored."""
+    """A smooth image (width, height) that differs from its mirror images and rotations."""
 
     def make(width: int, height: int) -> Image.Image:
         across, down = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
@@ -41,7 +41,7 @@ def base(path: Path, **options: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return transform.base(Split(FileImages([path]), np.zeros(1, np.int64)).open(0, transform.shorter))
 
 
-def test_the_side_follows_from_the_recipe() -> None:
+def test_the_reduced_side_follows_from_the_recipe() -> None:
     def side(size: int, resize: int, low: float, high: float) -> int:
         preprocessing = Preprocessing(size, resize, "shorter", "bilinear", (0.5,), (0.5,))
         return reduced_side(AugmentSection(crop="random_resized", scale=(low, high)), preprocessing)
@@ -49,16 +49,16 @@ def test_the_side_follows_from_the_recipe() -> None:
     assert side(224, 256, 0.08, 1.0) == 305
     assert side(224, 256, 1.0, 1.0) == 256
     assert side(224, 224, 1.0, 1.0) == 224
-    # A square crop of the middle share has the pixels that the network sees.
+    # A square crop of the middle of the scale has as many pixels as the network sees.
     assert side(224, 224, 0.25, 0.25) == 448
 
 
 @pytest.mark.parametrize(("crop", "decode"), [("none", "auto"), ("none", "full"), ("random_resized", "full")])
-def test_where_nothing_is_reduced(crop: Any, decode: Any) -> None:
+def test_images_that_are_not_reduced(crop: Any, decode: Any) -> None:
     assert TrainTransform(AugmentSection(crop=crop), PREPROCESSING, decode).shorter is None
 
 
-def test_evaluation_never_is() -> None:
+def test_evaluation_images_are_not_reduced() -> None:
     assert EvalTransform(PREPROCESSING).shorter is None
 
 
@@ -66,7 +66,7 @@ def test_evaluation_never_is() -> None:
     "size", [(640, 480), (480, 640), (3000, 30), (29, 29), (28, 28), (10, 400), (57, 57)]
 )
 @pytest.mark.parametrize("kind", ["jpeg", "png"])
-def test_the_shorter_side_comes_down_to_it(
+def test_the_shorter_side_is_reduced(
     size: tuple[int, int], kind: str, scene: Callable[[int, int], Image.Image], tmp_path: Path
 ) -> None:
     path = tmp_path / f"a.{kind}"
@@ -75,7 +75,7 @@ def test_the_shorter_side_comes_down_to_it(
     shorter = reduced_side(CROPPED, PREPROCESSING)
     assert shorter == 28
     assert min(pixels.shape[:2]) == min(min(size), shorter)
-    # In proportion, give or take a pixel of the shorter side after decoding.
+    # The aspect ratio stays, up to one pixel of the shorter side after decoding.
     wanted = size[0] / size[1]
     height, width = pixels.shape[:2]
     assert (width - 1) / (height + 1) <= wanted * 1.02
@@ -83,7 +83,7 @@ def test_the_shorter_side_comes_down_to_it(
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_same_scene_whichever_way_it_is_turned(
+def test_the_same_scene_in_every_orientation(
     orientation: int, scene: Callable[[int, int], Image.Image], tmp_path: Path
 ) -> None:
     path = tmp_path / "a.jpg"
@@ -112,7 +112,7 @@ def test_several_images_in_one_file(scene: Callable[[int, int], Image.Image], tm
     assert np.abs(pixels.astype(int) - np.asarray(whole)).mean() < 2
 
 
-def test_a_jpeg_is_indeed_decoded_smaller(scene: Callable[[int, int], Image.Image], tmp_path: Path) -> None:
+def test_a_jpeg_is_decoded_smaller(scene: Callable[[int, int], Image.Image], tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     scene(640, 480).save(path)
     assert open_rgb(path, 28).size == (80, 60)
@@ -122,7 +122,7 @@ def test_a_jpeg_is_indeed_decoded_smaller(scene: Callable[[int, int], Image.Imag
 
 
 @pytest.mark.parametrize("keep", [0.3, 0.9])
-def test_a_truncated_file_is_still_bad(
+def test_a_truncated_file_is_refused(
     keep: float, scene: Callable[[int, int], Image.Image], tmp_path: Path
 ) -> None:
     path = tmp_path / "a.jpg"
@@ -132,8 +132,8 @@ def test_a_truncated_file_is_still_bad(
         base(path)
 
 
-def test_small_images_are_the_same_either_way() -> None:
-    """Nothing is enlarged, and what is not reduced keeps its bits."""
+def test_small_images_are_bit_identical() -> None:
+    """No image is enlarged, and images that are not reduced stay bit-identical."""
     split = draw_source(3, 4, 24).splits["train"]
     loaders = [
         TrainLoader(split, TrainTransform(CROPPED, PREPROCESSING, decode), ReadOptions(4), Sampling(1))

@@ -1,3 +1,5 @@
+"""Views: the key decides, randomness is restored, and evaluation and training agree."""
+
 import dataclasses
 import pickle
 from collections.abc import Callable
@@ -7,11 +9,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy import stats
 from torchvision.transforms import v2
 
 from finetune.data.batches.batch import PixelBatch
-from finetune.data.batches.mixing import BatchMixer
 from finetune.data.batches.normalize import Normalizer
 from finetune.image.preprocessing import Interpolation, Preprocessing, ResizeMode
 from finetune.image.random_crop import RESIZED_BY_TORCH
@@ -39,16 +39,16 @@ ONE_BY_ONE = [
 
 
 class One:
-    """What becomes of one image: as a loader does it, in a batch of one."""
+    """Transforms and normalises one image, as a loader does, in a batch of one."""
 
     def __init__(self, transform: Transform) -> None:
         self.transform = transform
         self.normalize = Normalizer(transform.preprocessing, torch.device("cpu"))
 
     def __call__(self, image: Image.Image, key: int) -> torch.Tensor:
-        look = self.transform.view(self.transform.base(image), key)
-        pixels = torch.from_numpy(np.ascontiguousarray(look.pixels)[None].copy())
-        erased = () if look.erased is None else ((0, look.erased),)
+        view = self.transform.view(self.transform.base(image), key)
+        pixels = torch.from_numpy(np.ascontiguousarray(view.pixels)[None].copy())
+        erased = () if view.erased is None else ((0, view.erased),)
         images: torch.Tensor = self.normalize(PixelBatch(pixels, torch.zeros(1), (0,), erased)).images
         return images[0]
 
@@ -58,7 +58,7 @@ def transform(preprocessing: Preprocessing = PREPROCESSING, **augment: Any) -> O
 
 
 @pytest.mark.parametrize("size", [(40, 30), (24, 24), (9, 50)])
-def test_with_everything_off_it_is_the_evaluations_own(size: tuple[int, int], noise: Noise) -> None:
+def test_without_augmentation_views_equal_evaluation(size: tuple[int, int], noise: Noise) -> None:
     image = noise(*size)
     expected = PREPROCESSING(image)
     for made in (transform()(image, 7), One(EvalTransform(PREPROCESSING))(image, 0)):
@@ -67,7 +67,7 @@ def test_with_everything_off_it_is_the_evaluations_own(size: tuple[int, int], no
 
 
 @pytest.mark.parametrize("augment", ONE_BY_ONE)
-def test_the_key_decides(augment: dict[str, Any], noise: Noise) -> None:
+def test_the_key_decides_the_view(augment: dict[str, Any], noise: Noise) -> None:
     made, image = transform(**augment), noise(50, 40)
     seen = set()
     for key in range(12):
@@ -81,14 +81,14 @@ def test_the_key_decides(augment: dict[str, Any], noise: Noise) -> None:
 
 
 @pytest.mark.parametrize("augment", ONE_BY_ONE)
-def test_it_is_the_same_in_another_process(augment: dict[str, Any], noise: Noise) -> None:
+def test_a_pickled_transform_draws_the_same_views(augment: dict[str, Any], noise: Noise) -> None:
     made, image = transform(**augment), noise(50, 40)
     again = pickle.loads(pickle.dumps(made))
     assert all(torch.equal(made(image, key), again(image, key)) for key in range(5))
 
 
 @pytest.mark.parametrize("augment", ONE_BY_ONE)
-def test_the_callers_randomness_is_not_disturbed(augment: dict[str, Any], noise: Noise) -> None:
+def test_the_random_state_of_the_caller_is_restored(augment: dict[str, Any], noise: Noise) -> None:
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
@@ -96,7 +96,7 @@ def test_the_callers_randomness_is_not_disturbed(augment: dict[str, Any], noise:
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_randomness_is_put_back_after_an_error() -> None:
+def test_the_random_state_is_restored_after_an_error() -> None:
     before = torch.get_rng_state()
     with pytest.raises(ValueError, match="RGB"):
         transform(rotation=1.0)(Image.new("CMYK", (30, 30)), 1)
@@ -104,7 +104,7 @@ def test_randomness_is_put_back_after_an_error() -> None:
 
 
 def test_pixels_are_normalised_as_in_evaluation(noise: Noise) -> None:
-    """A flip only moves pixels: the same values, mirrored."""
+    """A flip moves pixels and changes no value."""
     image = noise(24, 24)
     upright, mirrored = PREPROCESSING(image), PREPROCESSING(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
     made = transform(flip=True)
@@ -122,7 +122,7 @@ def test_vertical_flip(noise: Noise) -> None:
 
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
-def test_random_resized_crop_is_torchvisions(interpolation: Any, noise: Noise) -> None:
+def test_random_resized_crop_equals_torchvisions(interpolation: Any, noise: Noise) -> None:
     preprocessing = Preprocessing(24, 28, "shorter", interpolation, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
     augment = AugmentSection(crop="random_resized", scale=(0.2, 0.9), ratio=(0.5, 2.0))
     reference = v2.RandomResizedCrop(
@@ -132,7 +132,7 @@ def test_random_resized_crop_is_torchvisions(interpolation: Any, noise: Noise) -
         interpolation=v2.InterpolationMode(interpolation),
         antialias=True,
     )
-    # Not so loud that anything is cut off between the two passes, whose order is not the same in both.
+    # Low contrast: no value is clipped between the two passes, whose order differs.
     image = noise(60, 45).point(lambda value: value // 2 + 64)
     made = TrainTransform(augment, preprocessing, decode="full")
     of_pillow, of_torch = [], []
@@ -150,8 +150,8 @@ def test_random_resized_crop_is_torchvisions(interpolation: Any, noise: Noise) -
         assert not np.any(of_pillow)
 
 
-def test_what_a_shift_uncovers_is_nothing_to_the_network() -> None:
-    """0 after normalisation, as near as 8 bits allow."""
+def test_a_shift_uncovers_zeros() -> None:
+    """0 after normalisation, up to the rounding of 8 bits."""
     made = transform(translate=0.5)
     white = Image.new("RGB", (24, 24), (255, 255, 255))
     uncovered = [result[:, result.amin(0) < 0.5] for result in (made(white, key) for key in range(10))]
@@ -160,7 +160,7 @@ def test_what_a_shift_uncovers_is_nothing_to_the_network() -> None:
     assert pixels.abs().max() < 0.5 / 255 / 0.2 + 1e-6
 
 
-def test_a_rotation_turns_about_the_centre() -> None:
+def test_a_rotation_turns_around_the_centre() -> None:
     preprocessing = Preprocessing(25, 25, "shorter", "bilinear", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     image = Image.new("RGB", (25, 25))
     image.paste((255, 255, 255), (10, 10, 15, 15))
@@ -174,7 +174,7 @@ def test_a_rotation_turns_about_the_centre() -> None:
     assert len({result.numpy().tobytes() for result in results}) > 10
 
 
-def test_erased_rectangles_are_nothing_to_the_network(noise: Noise) -> None:
+def test_erased_rectangles_are_zeros(noise: Noise) -> None:
     made = transform(random_erasing=1.0)
     image = noise(24, 24)
     plain = torch.from_numpy(PREPROCESSING(image))
@@ -184,72 +184,14 @@ def test_erased_rectangles_are_nothing_to_the_network(noise: Noise) -> None:
     assert (changed[erased] == 0).all()
 
 
-# Mixing.
-
-
-def test_mixup_mixes_images_and_labels_alike() -> None:
-    images, targets = torch.rand(6, 3, 8, 8), torch.tensor([0, 1, 2, 0, 1, 2])
-    mixed, soft = BatchMixer(0.8, 0.0, 3)(images, targets, key=4)
-    share = soft[1, 1].item()
-    assert 0 < share < 1
-    torch.testing.assert_close(mixed, share * images + (1 - share) * images.roll(1, 0))
-    one_hot = torch.eye(3)[targets]
-    torch.testing.assert_close(soft, share * one_hot + (1 - share) * one_hot.roll(1, 0))
-    assert soft.dtype == torch.float32
-
-
-def test_cutmix_pastes_a_rectangle_and_counts_it() -> None:
-    images, targets = torch.rand(4, 3, 16, 16), torch.tensor([0, 1, 2, 3])
-    mixed, soft = BatchMixer(0.0, 1.0, 4)(images, targets, key=0)
-    from_other = (mixed == images.roll(1, 0)).all(1)
-    from_own = (mixed == images).all(1)
-    assert (from_other ^ from_own).all()
-    torch.testing.assert_close(soft[2, 2].item(), from_own[2].float().mean().item())
-
-
-def test_mixup_draws_from_its_beta_distribution() -> None:
-    images, targets = torch.zeros(2, 3, 2, 2), torch.tensor([0, 1])
-    mixer = BatchMixer(0.4, 0.0, 2)
-    shares = [mixer(images, targets, key)[1][0, 0].item() for key in range(400)]
-    assert stats.kstest(shares, stats.beta(0.4, 0.4).cdf).pvalue > 0.01
-
-
-def test_both_take_turns() -> None:
-    images, targets = torch.rand(4, 3, 16, 16), torch.arange(4)
-    mixer = BatchMixer(1.0, 1.0, 4)
-    cut = [
-        bool(((mixed == images) | (mixed == images.roll(1, 0))).all())
-        for mixed, _ in (mixer(images, targets, key) for key in range(60))
-    ]
-    assert 15 < sum(cut) < 45
-
-
-def test_the_key_decides_the_mix() -> None:
-    images, targets = torch.rand(4, 3, 8, 8), torch.arange(4)
-    mixer = BatchMixer(1.0, 1.0, 4)
-    before = torch.get_rng_state()
-    first, second, third = (mixer(images, targets, key)[0] for key in (5, 5, 6))
-    assert torch.equal(first, second)
-    assert not torch.equal(first, third)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-@pytest.mark.parametrize("count", [0, 1])
-def test_a_batch_too_small_to_mix(count: int) -> None:
-    images, targets = torch.rand(count, 3, 8, 8), torch.full((count,), 2)
-    mixed, soft = BatchMixer(1.0, 1.0, 3)(images, targets, 1)
-    assert torch.equal(mixed, images)
-    assert soft.tolist() == [[0.0, 0.0, 1.0]] * count
-
-
-def test_seeded_draws_are_torchs() -> None:
+def test_seeded_draws_equal_those_of_manual_seed() -> None:
     with seeded(123):
         drawn = torch.rand(4)
     torch.manual_seed(123)
     assert torch.equal(drawn, torch.rand(4))
 
 
-# Where evaluation shows the whole of a long image, so do training's crops, as far as their scale goes.
+# Where evaluation shows the whole of a wide image, the largest training crop does, too.
 
 WHOLE: dict[str, Any] = {"crop": "random_resized", "scale": (1.0, 1.0), "ratio": (1.0, 1.0)}
 
@@ -261,10 +203,10 @@ def shaped(mode: ResizeMode, interpolation: Interpolation = "bilinear") -> Prepr
 @pytest.mark.parametrize("mode", ["squash", "pad"])
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
 @pytest.mark.parametrize("size", [(96, 24), (24, 96), (40, 40), (7, 5), (1, 30)])
-def test_the_largest_crop_is_what_evaluation_sees(
+def test_the_largest_crop_shows_what_evaluation_shows(
     mode: ResizeMode, interpolation: Interpolation, size: tuple[int, int], noise: Noise
 ) -> None:
-    # Not so loud that anything is cut off between the two passes, whose order is not the same in both.
+    # Low contrast: no value is clipped between the two passes, whose order differs.
     image = noise(*size).point(lambda value: value // 2 + 64)
     preprocessing = shaped(mode, interpolation)
     made = TrainTransform(AugmentSection(**WHOLE), preprocessing, decode="full")
@@ -276,7 +218,7 @@ def test_the_largest_crop_is_what_evaluation_sees(
 
 @pytest.mark.parametrize("mode", ["squash", "pad"])
 def test_a_crop_of_a_long_image_reaches_its_ends(mode: ResizeMode) -> None:
-    """A square crop as high as the image would show a quarter of it."""
+    """A square crop of the height of the image would show a quarter of it."""
     ramp = np.broadcast_to(np.linspace(0, 255, 160).astype(np.uint8)[None, :, None], (40, 160, 3))
     image = Image.fromarray(np.ascontiguousarray(ramp))
     augment = AugmentSection(crop="random_resized", scale=(0.7, 1.0))
@@ -289,15 +231,15 @@ def test_a_crop_of_a_long_image_reaches_its_ends(mode: ResizeMode) -> None:
     assert spans["shorter"] < 100
 
 
-def test_what_a_padded_crop_leaves_free_is_nothing_to_the_network(noise: Noise) -> None:
+def test_the_padding_of_a_crop_is_zeros(noise: Noise) -> None:
     made = One(TrainTransform(AugmentSection(crop="random_resized", scale=(0.1, 1.0)), shaped("pad")))
     for key in range(20):
         border = made(noise(120, 24), key)[:, 0]
         assert border.abs().max() < 0.5 / 255 / 0.2 + 1e-6
 
 
-def test_padding_by_another_colour_is_another_base(noise: Noise) -> None:
-    """What is kept of decoded images holds the colour."""
+def test_the_base_depends_on_the_padding_colour(noise: Noise) -> None:
+    """Cached images include the padding."""
     other = dataclasses.replace(shaped("pad"), mean=(0.1, 0.2, 0.3))
     assert EvalTransform(shaped("pad")).base_facts != EvalTransform(other).base_facts
     assert (

@@ -1,4 +1,4 @@
-"""Files that hold more than is read of them: said by doctor and train, never passed over in silence."""
+"""Data that is not read: doctor and train report further bands, bits and frames."""
 
 import io
 import json
@@ -33,7 +33,7 @@ def tiff(
     order: str = "<",
     signed: bool = False,
 ) -> bytes:
-    """8 x 8 pixels, band after band in each: what Pillow does not write."""
+    """A TIFF file of 8 x 8 pixels, of a layout that Pillow cannot write."""
     kind = {8: "u1", 16: "u2", 32: "f4"}[bits]
     pixels = np.arange(64 * bands).reshape(8, 8, bands).astype(order + kind).tobytes()
     entries = [
@@ -49,7 +49,7 @@ def tiff(
     for tag, type_, values in entries:
         packed = struct.pack(order + {3: "H", 4: "I"}[type_] * len(values), *values)
         if tag == 273:
-            packed = b"\0" * 4  # filled in below, once it is known where the pixels are
+            packed = b"\0" * 4  # filled in below
         if len(packed) > 4:
             field, blobs = struct.pack(order + "I", after + len(blobs)), blobs + packed
         else:
@@ -112,32 +112,32 @@ PARTLY = {
 
 
 @pytest.mark.parametrize("name", ALL_READ)
-def test_nothing_is_said_of_what_is_read_whole(name: str) -> None:
+def test_a_file_that_is_read_completely_has_no_unread_data(name: str) -> None:
     with Image.open(io.BytesIO(ALL_READ[name])) as image:
         assert (*unread_data(image), *unread_frames(image)) == ()
 
 
 @pytest.mark.parametrize("name", PARTLY)
-def test_what_is_left_is_said(name: str, tmp_path: Path) -> None:
+def test_unread_data_is_reported(name: str, tmp_path: Path) -> None:
     content, kind, message = PARTLY[name]
     with Image.open(io.BytesIO(content)) as image:
         [left] = (*unread_data(image), *unread_frames(image))
     assert left.kind == kind
     assert message in left.message
-    # The control: it is read all the same.
+    # The file can be read all the same.
     path = tmp_path / "image"
     path.write_bytes(content)
     assert open_rgb(path).mode == "RGB"
 
 
-def test_two_things_at_once() -> None:
+def test_bands_and_bits_at_once() -> None:
     with Image.open(io.BytesIO(tiff(4, 16, extra=0))) as image:
         assert [left.kind for left in unread_data(image)] == ["bands", "bits"]
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize(("bands", "bits"), [(13, 16), (5, 16), (7, 8), (2, 16), (3, 32)])
-def test_a_tiff_that_cannot_be_read_says_what_it_is(
+def test_the_error_of_an_unreadable_tiff_states_its_layout(
     bands: int, bits: int, order: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "scene.tif"
@@ -147,7 +147,7 @@ def test_a_tiff_that_cannot_be_read_says_what_it_is(
     assert "convert" in raised.value.reason
 
 
-def test_a_damaged_tiff_is_still_named(tmp_path: Path) -> None:
+def test_a_damaged_tiff_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "scene.tif"
     for content in (b"II*\0", b"II*\0\xff\xff\xff\xff", b"MM\0*" + bytes(40), b"II+\0" + bytes(3)):
         path.write_bytes(content)
@@ -156,7 +156,7 @@ def test_a_damaged_tiff_is_still_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 65_535), (100, 900), (60_000, 65_535)])
-def test_16_bits_are_scaled_by_their_type_and_not_by_the_image(low: int, high: int, tmp_path: Path) -> None:
+def test_16_bits_are_scaled_by_their_type(low: int, high: int, tmp_path: Path) -> None:
     values = np.linspace(low, high, 64).astype(np.uint16).reshape(8, 8)
     grey, colour = tmp_path / "grey.png", tmp_path / "colour.tif"
     Image.fromarray(values).save(grey)

@@ -38,8 +38,8 @@ class FileChanges:
         for index in self.changed(index for index in indices if index not in self._reported):
             if not self._reported:
                 log.warning(
-                    "%s: was written anew after the run began. Training uses the new file. If it shows "
-                    "another image, this run cannot be repeated, and --resume refuses",
+                    "%s: the file changed after the run began. Training uses the new file. If it shows "
+                    "another image, this run cannot be repeated or resumed",
                     printable(self._split.name(index)),
                 )
             self._reported.add(index)
@@ -48,7 +48,7 @@ class FileChanges:
         """At the end of an epoch: warn once, with the number of files, if several changed."""
         if len(self._reported) > 1 and not self._total_reported:
             self._total_reported = True
-            log.warning("%d training images were written anew after the run began", len(self._reported))
+            log.warning("%d image files changed after the run began", len(self._reported))
 
 
 def _size_and_time(name: str) -> tuple[int, int]:

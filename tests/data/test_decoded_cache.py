@@ -1,4 +1,4 @@
-"""Decoded images that are kept: they change nothing, and nothing stale, torn or foreign is read."""
+"""The cache of decoded images: it changes no bit, and never returns stale, incomplete or foreign images."""
 
 import errno
 import os
@@ -100,7 +100,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.mark.parametrize("augment", [CROPPED, SQUARE])
 @pytest.mark.parametrize("where", ["memory", "disk"])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_the_same_bits_kept_and_not(
+def test_batches_are_bit_identical_with_a_cache(
     workers: int, where: str, augment: AugmentSection, loader: Callable[..., TrainLoader], tmp_path: Path
 ) -> None:
     expected = epochs(loader(augment=augment))
@@ -112,7 +112,7 @@ def test_the_same_bits_kept_and_not(
         decoded.close()
 
 
-def test_a_image_is_decoded_once(
+def test_an_image_is_decoded_once(
     loader: Callable[..., TrainLoader], opened: list[int], tmp_path: Path
 ) -> None:
     decoded = DecodedCache(tmp_path / "kept", MUCH)
@@ -120,7 +120,7 @@ def test_a_image_is_decoded_once(
     epochs(first, 1)
     assert sorted(opened) == list(range(9))
     epochs(first, 3)
-    # The one that cannot be read is tried again.
+    # The unreadable image is tried again.
     assert sorted(set(opened[9:])) == [4]
     decoded.close()
     opened.clear()
@@ -131,7 +131,7 @@ def test_a_image_is_decoded_once(
 
 
 @pytest.mark.parametrize("sampler", ["shuffle", "balanced"])
-def test_room_for_some_only(
+def test_a_limit_below_the_size_of_all_images(
     sampler: str, loader: Callable[..., TrainLoader], opened: list[int], tmp_path: Path
 ) -> None:
     expected = epochs(loader(sampler=sampler))
@@ -165,10 +165,10 @@ def replace(path: Path) -> None:
 
 @pytest.mark.parametrize("change", [rewrite_in_place, replace])
 @pytest.mark.parametrize("between", ["epochs", "runs"])
-def test_nothing_stale(
+def test_changed_files_are_decoded_again(
     between: str, change: Any, loader: Callable[..., TrainLoader], split: Split, tmp_path: Path
 ) -> None:
-    """Of the same name and time of change; in place of the same size, too."""
+    """Of the same name and time of change; in one case of the same size, too."""
     decoded = DecodedCache(tmp_path / "kept", MUCH)
     kept = loader(decoded)
     epochs(kept, 1)
@@ -183,10 +183,10 @@ def test_nothing_stale(
     decoded.close()
 
 
-def test_what_was_changed_just_now_is_not_kept(
+def test_a_file_that_changed_just_now_is_not_cached(
     loader: Callable[..., TrainLoader], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Within a tick of the clock it could change again, and nothing would tell."""
+    """Within a tick of the clock it could change again unnoticed."""
     monkeypatch.setattr(images_module, "JUST_NOW_NS", 3600 * 10**9)
     decoded = DecodedCache(None, MUCH)
     epochs(loader(decoded))
@@ -194,7 +194,7 @@ def test_what_was_changed_just_now_is_not_kept(
     decoded.close()
 
 
-def test_what_has_no_file_is_not_kept(loader: Callable[..., TrainLoader]) -> None:
+def test_images_without_files_are_not_cached(loader: Callable[..., TrainLoader]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (6, 30, 30, 3), dtype=np.uint8)
     arrays = Split(ArrayImages(pixels, "a"), np.zeros(6, np.int64))
     decoded = DecodedCache(None, MUCH)
@@ -203,7 +203,7 @@ def test_what_has_no_file_is_not_kept(loader: Callable[..., TrainLoader]) -> Non
     decoded.close()
 
 
-# The log.
+# Logs.
 
 
 def stamp(number: int) -> bytes:
@@ -216,7 +216,7 @@ def image(number: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def written(folder: Path, *numbers: int) -> Path:
-    """A log of those images."""
+    """A log of these images."""
     before = set(folder.glob("*.pixels"))
     decoded = DecodedCache(folder, MUCH)
     for number in numbers:
@@ -227,7 +227,7 @@ def written(folder: Path, *numbers: int) -> Path:
 
 
 def readable(decoded: DecodedCache, *numbers: int) -> list[int]:
-    """Which of the images can be read; what is read must be right."""
+    """The images that can be read. Their pixels must be right."""
     found = []
     for number in numbers:
         place = decoded.find(stamp(number))
@@ -238,7 +238,7 @@ def readable(decoded: DecodedCache, *numbers: int) -> list[int]:
     return found
 
 
-def test_every_torn_end_is_left_out(tmp_path: Path) -> None:
+def test_incomplete_records_are_ignored(tmp_path: Path) -> None:
     path = written(tmp_path, 1, 2, 3)
     whole = path.read_bytes()
     ends = [0]
@@ -252,7 +252,7 @@ def test_every_torn_end_is_left_out(tmp_path: Path) -> None:
         decoded.close()
 
 
-def test_no_damaged_byte_is_served(tmp_path: Path) -> None:
+def test_damaged_records_are_ignored(tmp_path: Path) -> None:
     path = written(tmp_path, 1, 2)
     whole = path.read_bytes()
     for at in range(len(whole)):
@@ -264,7 +264,7 @@ def test_no_damaged_byte_is_served(tmp_path: Path) -> None:
         decoded.close()
 
 
-def test_what_is_damaged_is_kept_anew(tmp_path: Path) -> None:
+def test_a_damaged_record_is_replaced(tmp_path: Path) -> None:
     path = written(tmp_path, 1)
     harmed = bytearray(path.read_bytes())
     harmed[-1] ^= 1
@@ -278,8 +278,8 @@ def test_what_is_damaged_is_kept_anew(tmp_path: Path) -> None:
     decoded.close()
 
 
-def test_a_log_that_grows_meanwhile(tmp_path: Path) -> None:
-    """Two processes at once: each reads what the other had when it came, and writes its own."""
+def test_a_log_that_another_process_extends(tmp_path: Path) -> None:
+    """Of two processes, each reads the records that the other had at the start, and writes its own log."""
     one = DecodedCache(tmp_path, MUCH)
     one.add(stamp(1), image(1))
     two = DecodedCache(tmp_path, MUCH)
@@ -294,7 +294,7 @@ def test_a_log_that_grows_meanwhile(tmp_path: Path) -> None:
     third.close()
 
 
-def test_files_that_go_meanwhile(tmp_path: Path) -> None:
+def test_logs_that_disappear(tmp_path: Path) -> None:
     written(tmp_path, 1)
     decoded = DecodedCache(tmp_path, MUCH)
     again = pickle.loads(pickle.dumps(decoded))
@@ -310,7 +310,7 @@ def test_files_that_go_meanwhile(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="by way of /proc")
-def test_memory_is_found_by_a_process_that_is_not_forked() -> None:
+def test_a_spawned_process_reads_the_cache_in_memory() -> None:
     decoded = DecodedCache(None, MUCH)
     decoded.add(stamp(1), image(1))
     again = pickle.loads(pickle.dumps(decoded))
@@ -322,7 +322,7 @@ def test_memory_is_found_by_a_process_that_is_not_forked() -> None:
 
 
 @pytest.mark.parametrize("half", [0, 30])
-def test_a_full_disk_is_told_once(
+def test_a_full_disk_is_reported_once(
     half: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     decoded = DecodedCache(tmp_path, MUCH)
@@ -347,7 +347,7 @@ def test_a_full_disk_is_told_once(
     assert path.stat().st_size == HEADER_BYTES + image(1).nbytes
 
 
-def test_a_folder_that_cannot_be(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_that_cannot_be_created(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("in the way")
     decoded = DecodedCache(tmp_path / "file" / "kept", MUCH)
     decoded.add(stamp(1), image(1))
@@ -372,7 +372,7 @@ while True:
 """
 
 
-def test_a_killed_writer_leaves_what_was_whole(tmp_path: Path) -> None:
+def test_a_killed_writer_leaves_complete_records(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == b"fifty\n"
