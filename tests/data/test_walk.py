@@ -48,7 +48,7 @@ def test_the_walk_is_lazy(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"x")
     first = next(walk_files(tmp_path))
     assert first == str(tmp_path / "a.jpg")
-    with pytest.raises(DataError, match="cannot list"):
+    with pytest.raises(DataError, match="cannot be listed"):
         next(walk_files(tmp_path / "nowhere"))
 
 
