@@ -131,7 +131,7 @@ class Extractor:
 
 @dataclass(frozen=True)
 class Cost:
-    """What the first k layers do with one image: floating-point operations, and numbers in their output."""
+    """The cost of the first k layers for one image: floating-point operations, and numbers in the output."""
 
     flops: int
     numbers: int

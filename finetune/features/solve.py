@@ -60,7 +60,7 @@ class LinearHead:
 
 @dataclass(frozen=True, eq=False)
 class LinearProblem:
-    """What a linear head is solved for.
+    """The data that a linear head is solved for.
 
     Attributes:
         features: (N, D).

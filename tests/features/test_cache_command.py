@@ -12,7 +12,7 @@ from finetune.features.extract import RowSpec
 from finetune.features.store import FeatureStore
 
 
-def test_what_is_kept_and_cleared(cli: Any) -> None:
+def test_cached_sets_are_listed_and_cleared(cli: Any) -> None:
     assert "0.0 MB in 0 sets" in cli("cache", "info").out
     folder = contents.features_folder() / "abc"
     about = {"backbone": "resnet18", "layers": 9, "augment": None}

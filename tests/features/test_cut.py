@@ -85,7 +85,7 @@ def test_inference_form_is_the_whole_network_up_to_rounding(small: nn.Module, im
         assert not torch.allclose(inference_form(small)(images), found, rtol=1e-4, atol=1e-4)
 
 
-def test_a_network_that_cannot_be_traced_is_used_as_it_is() -> None:
+def test_a_network_that_cannot_be_traced_stays_unchanged() -> None:
     class DependsOnData(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
             return images.mean((2, 3)) if images.sum() > 0 else images.amax((2, 3))

@@ -26,7 +26,7 @@ def test_both_ways_have_the_same_choice_and_the_same_head(classes: int, script: 
     np.testing.assert_allclose(one.weight, other.weight, atol=1e-3 * np.abs(one.weight).max())
 
 
-def test_it_prints_a_line_for_each_way(
+def test_one_line_per_way_is_printed(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rng = np.random.default_rng(0)
@@ -47,7 +47,7 @@ def test_its_features_are_those_of_the_training_images(
     assert classes == 2
 
 
-def test_what_is_no_folder_of_images_is_told(
+def test_a_missing_folder_is_an_error(
     script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert script.main([str(tmp_path / "nothing")]) == 2

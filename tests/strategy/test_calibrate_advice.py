@@ -79,7 +79,7 @@ def test_the_table_says_what_the_advice_loses(script: ModuleType) -> None:
     assert "against the probe it loses at most 3.0" in text
 
 
-def test_a_changed_rule_is_judged_on_what_was_measured(script: ModuleType) -> None:
+def test_a_changed_rule_is_evaluated_on_stored_facts(script: ModuleType) -> None:
     few = FACTS | {"train": 30}
     text = script.table(
         [line("probe", 0.9, facts=few), line("everything", 0.8, facts=few)], ["probe", "everything"]
@@ -104,7 +104,7 @@ def test_each_seed_has_advice_of_its_own(script: ModuleType) -> None:
     assert "whole" not in script.table(lines[1:], ["probe", "everything", "to-the-end"])
 
 
-def test_what_is_done_is_not_done_again(
+def test_finished_work_is_not_repeated(
     script: ModuleType, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = tmp_path / "advice.md"

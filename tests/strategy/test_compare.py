@@ -122,7 +122,9 @@ def test_from_scratch_leaves_nothing_that_holds_on_to_a_source() -> None:
     ],
     ids=" ".join,
 )
-def test_what_cannot_be_compared(write: Any, cli: Any, chdir_tmp: Path, words: tuple[str, ...]) -> None:
+def test_runs_that_cannot_be_compared_are_refused(
+    write: Any, cli: Any, chdir_tmp: Path, words: tuple[str, ...]
+) -> None:
     write("a")
     write("b")
     ended = cli("compare", *words)

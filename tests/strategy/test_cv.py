@@ -81,7 +81,7 @@ def test_groups_stay_in_one_fold(write: Any, chdir_tmp: Path, cli: Any, shapes: 
     assert not groups[0] & groups[1]
 
 
-def test_what_cannot_be(write: Any, cli: Any, chdir_tmp: Path) -> None:
+def test_wrong_input_is_refused(write: Any, cli: Any, chdir_tmp: Path) -> None:
     assert cli("cv", write(), "--folds", "1").code == 2
     assert cli("cv", write(), "--resume", "--overwrite").code == 2
     ended = cli("cv", write(", fold: {number: 0, of: 3}"))

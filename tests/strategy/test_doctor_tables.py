@@ -108,7 +108,7 @@ def test_nothing_of_the_table_is_there(photos: Path, cli: Any) -> None:
     assert cli("doctor", photos / "t.csv", "--strict").code == 1
 
 
-def test_what_is_no_table_is_refused(photos: Path, cli: Any) -> None:
+def test_an_invalid_table_is_refused(photos: Path, cli: Any) -> None:
     (photos / "t.csv").write_text("file;class\n1.jpg;a\n")
     ended = cli("doctor", photos / "t.csv")
     assert ended.code == 2

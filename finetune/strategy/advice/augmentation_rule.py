@@ -6,7 +6,7 @@ from enum import StrEnum
 from finetune.recipe.schema import AugmentSection
 from finetune.strategy.advice.augmentations import AUGMENTATIONS
 from finetune.strategy.advice.facts import Facts, Tried
-from finetune.strategy.advice.rule import SPEAK, Similarity, Strategy, choose, error_rate, similarity
+from finetune.strategy.advice.rule import LEAST_WRONG, Similarity, Strategy, choose, error_rate, similarity
 
 # Augmentations that few kinds of images need. They cost time and capacity, so they are used only if they
 # help.
@@ -75,10 +75,10 @@ def chosen_augmentations(facts: Facts) -> AugmentSection:
 def augmentations_to_try(facts: Facts, n: int) -> tuple[str, ...]:
     """Choose the augmentations to measure on ``n`` images; none if nothing is tuned.
 
-    ``RARE`` ones are left out if they could not gain two standard errors: fewer than ``SPEAK`` images are
-    wrong.
+    ``RARE`` ones are left out if they could not gain two standard errors: fewer than ``LEAST_WRONG`` images
+    are wrong.
     """
     if choose(facts).strategy in (Strategy.probe, Strategy.head):
         return ()
-    rare = n * error_rate(facts) >= SPEAK
+    rare = n * error_rate(facts) >= LEAST_WRONG
     return tuple(name for name in AUGMENTATIONS if rare or name not in RARE)

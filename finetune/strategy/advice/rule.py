@@ -41,7 +41,7 @@ FEW, FEW_OF_A_CLASS = 40, 4
 # Tuning needs this many images that the solved head gets wrong. If tuning made no difference, five of them
 # would all improve by chance once in 32 times (sign test). For train they are counted by cross-validation;
 # for val, the number is expected from that.
-SPEAK = 5
+LEAST_WRONG = 5
 # If the solved head gets this share of the training images wrong, first-k is worth trying although val cannot
 # confirm it. With one seed it was better on five sets and variants, by 1.8 to 5.1 points; over five seeds of
 # openclipart it is level (docs/advice.md).
@@ -89,11 +89,11 @@ def error_rate(facts: Facts) -> float:
 
 
 def gain_shows_on_train(facts: Facts) -> bool:
-    return facts.train * error_rate(facts) >= SPEAK
+    return facts.train * error_rate(facts) >= LEAST_WRONG
 
 
 def gain_shows_on_val(facts: Facts) -> bool:
-    return facts.val >= LEAST_VAL and facts.val * error_rate(facts) >= SPEAK
+    return facts.val >= LEAST_VAL and facts.val * error_rate(facts) >= LEAST_WRONG
 
 
 def needs_tuning(facts: Facts) -> bool:
@@ -117,7 +117,9 @@ class Row:
     why: str
 
 
-_VAL_TOO_SMALL = f"val has fewer than {LEAST_VAL} images, or fewer than {SPEAK} that a solved head gets wrong"
+_VAL_TOO_SMALL = (
+    f"val has fewer than {LEAST_VAL} images, or fewer than {LEAST_WRONG} that a solved head gets wrong"
+)
 
 # The first row that applies decides.
 RULE: tuple[Row, ...] = (
@@ -136,7 +138,7 @@ RULE: tuple[Row, ...] = (
         "so few images cannot show which network is better; a solved head has nothing to tune",
     ),
     Row(
-        f"fewer than {SPEAK} training images that a solved head gets wrong",
+        f"fewer than {LEAST_WRONG} training images that a solved head gets wrong",
         lambda facts: not gain_shows_on_train(facts),
         Strategy.probe,
         "a gain from tuning would be too small to measure",

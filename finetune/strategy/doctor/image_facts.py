@@ -1,5 +1,6 @@
 """Facts about each image: whether it can be read, its properties, and a thumbnail to compare it by."""
 
+import dataclasses
 import functools
 import hashlib
 import os
@@ -75,11 +76,11 @@ def read_facts(images: Images, index: int) -> ImageFacts:
     try:
         if path.is_absolute() or os.path.exists(name):  # noqa: PTH110  (a Path raises on odd names)
             facts = read_image(path, lambda image: _facts_of(image, name))
-            return _with_digest(facts, _digest_of_file(path))
+            return dataclasses.replace(facts, digest=_digest_of_file(path))
         # Not a file: a set in memory or from torchvision.
         image = images.open(index)
-        facts = _facts_of(image, name)
-        return _with_digest(facts, hashlib.blake2b(image.tobytes(), digest_size=16).digest())
+        digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+        return dataclasses.replace(_facts_of(image, name), digest=digest)
     except BadImageError as error:
         return ImageFacts(name, fault=error.reason, digest=_digest_of_file(path))
 
@@ -131,10 +132,6 @@ def _facts_of(image: Image.Image, name: str) -> ImageFacts:
         chroma=np.stack(chroma, axis=2).tobytes(),
         unread=(*left, *unread_frames(image)),
     )
-
-
-def _with_digest(facts: ImageFacts, digest: bytes) -> ImageFacts:
-    return ImageFacts(**{**vars(facts), "digest": digest})
 
 
 def _digest_of_file(path: Path) -> bytes:

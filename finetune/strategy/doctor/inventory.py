@@ -38,7 +38,7 @@ class Inventory:
     usable: bool
 
 
-def take_inventory(source: str, reading: SourceOptions = DEFAULT_OPTIONS) -> Inventory:
+def take_inventory(source: str, options: SourceOptions = DEFAULT_OPTIONS) -> Inventory:
     """Read ``source``, anything that a recipe's ``data.source`` may be.
 
     A source that training would refuse is read as far as possible. In a folder, each subfolder is a class,
@@ -48,12 +48,12 @@ def take_inventory(source: str, reading: SourceOptions = DEFAULT_OPTIONS) -> Inv
     Raises:
         DataError: the source does not exist, or holds no image and no row.
     """
-    table = csv_path(source, reading)
+    table = csv_path(source, options)
     if table is not None:
-        return _inventory_of_table(examine_table(table, reading))
+        return _inventory_of_table(examine_table(table, options))
     root = Path(source).expanduser()
     try:
-        found, refusal = read_source(source, reading), None
+        found, refusal = read_source(source, options), None
     except DataError as error:
         refusal = Finding("unusable", (), f"training refuses this: {error}")
         anyway = _read_anyway(root) if root.is_dir() else None

@@ -1,5 +1,4 @@
-"""Finds near-duplicates: copies that were recompressed, resized, cropped by a few per cent, brightened or
-mirrored.
+"""Finds near-duplicates: copies that were recompressed, resized, slightly cropped, brightened or mirrored.
 
 Different images of the same kind are not near-duplicates. Whether two images count as copies depends on how
 similar different images of the same set are: handwritten digits are much alike, photographs are not. The
