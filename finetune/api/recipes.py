@@ -35,34 +35,38 @@ def load_recipe(path: str | os.PathLike[str], overrides: Overrides | None = None
 
 
 @dataclass(frozen=True)
-class Given:
+class GivenRecipe:
     """A recipe to train, and its text for the run directory; None: the resolved recipe serves as one."""
 
     recipe: "Recipe"
     text: bytes | None
 
 
-def read_given(recipe: "Path | Mapping[str, Any] | Recipe", flags: Sequence[str] = ()) -> Given:
+def read_recipe_argument(
+    recipe: "Path | Mapping[str, Any] | Recipe", flags: Sequence[str] = ()
+) -> GivenRecipe:
     """Read a recipe file, a mapping of sections, or a Recipe, and apply overrides.
 
     Args:
         flags: overrides as :func:`override_flags` writes them.
 
     Raises:
-        RecipeError: every fault of the recipe and the overrides.
+        RecipeError: every problem of the recipe and the overrides.
     """
     from finetune.recipe.load import dump_recipe, load_recipe, parse_recipe, read_recipe
 
     if isinstance(recipe, Path):
-        return Given(load_recipe(recipe, flags), read_recipe(recipe))
+        return GivenRecipe(load_recipe(recipe, flags), read_recipe(recipe))
     if isinstance(recipe, Mapping):
         text = _yaml(recipe)
     elif flags:
         text = dump_recipe(recipe)
     else:
-        return Given(recipe, None)
+        return GivenRecipe(recipe, None)
     try:
-        return Given(parse_recipe(text, NAME, flags), text.encode() if isinstance(recipe, Mapping) else None)
+        return GivenRecipe(
+            parse_recipe(text, NAME, flags), text.encode() if isinstance(recipe, Mapping) else None
+        )
     except RecipeError as error:
         raise RecipeError([_PLACE.sub(f"{NAME}:", problem) for problem in error.problems]) from None
 

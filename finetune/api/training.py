@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from finetune.api.from_images import ImageTraining, images_run_dir, names_images
 from finetune.api.progress import Callback, Reporter
-from finetune.api.recipes import Overrides, override_flags, read_given
+from finetune.api.recipes import Overrides, override_flags, read_recipe_argument
 from finetune.errors import UserError
 
 if TYPE_CHECKING:
@@ -118,15 +118,15 @@ def train(
         return request.train_recipe(recipe, smoke=smoke)
     path = Path(recipe)
     if names_images(path):
-        if smoke:
-            raise UserError("--smoke takes a recipe: write one with `finetune advise -o`.")
-        return request.train_images(os.fspath(recipe))
+        if smoke or (request.resume is not None and request.resume.extend):
+            raise UserError("--smoke and --extend take a recipe: write one with `finetune advise -o`.")
+        return request.train_images(str(path))
     return request.train_recipe(path, smoke=smoke)
 
 
 @dataclass(frozen=True)
 class _Request:
-    """The arguments of a training but its recipe. ``overrides`` are texts, ``resume`` is None to start."""
+    """The arguments of a training but its recipe. ``overrides`` are texts; without ``resume`` it starts."""
 
     run_dir: Path | None
     overrides: list[str]
@@ -143,7 +143,7 @@ class _Request:
 
         # Cheapest check first: the directory, then the recipe, and only then torch is loaded.
         with RunDir.open(place, resume=self.resume is not None, overwrite=replaces) as run:
-            given = read_given(recipe, self.overrides)
+            given = read_recipe_argument(recipe, self.overrides)
             wanted = given.recipe
             if smoke:
                 from finetune.training.smoke import smoke_recipe
@@ -167,7 +167,7 @@ class _Request:
         from finetune.training.run.directory import RunDir
 
         place = images_run_dir(source, self.run_dir)
-        # Refused now, and not after minutes of measuring.
+        # A taken directory is refused now, not after minutes of measuring.
         with RunDir.open(place, resume=self.resume is not None, overwrite=self.overwrite) as run:
             force = self.resume is not None and self.resume.force
             training = ImageTraining(run, self.device, force, self.reporter)

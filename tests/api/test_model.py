@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,17 @@ def test_an_exported_file_predicts_without_torch(
     expected = [(each.label, each.probability) for each in trained.load(device="cpu").predict(photos)]
     for (label, probability), (name, other) in zip(json.loads(answers), expected, strict=True):
         assert (label, probability) == (name, pytest.approx(other, abs=1e-4))
+
+
+@pytest.mark.parametrize("kind", ["run", "onnx"])
+def test_threads_may_share_a_model(
+    kind: str, trained: finetune.Run, onnx_file: Path, photos: list[str]
+) -> None:
+    model = finetune.load(trained.path if kind == "run" else onnx_file, device="cpu")
+    expected = model.predict(photos)
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: model.predict(photos), range(6)))
+    assert found == [expected] * 6
 
 
 def test_module_is_a_plain_network_in_eval_mode(trained: finetune.Run, photos: list[str]) -> None:

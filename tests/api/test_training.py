@@ -184,5 +184,7 @@ def test_training_in_another_thread(recipe: dict[str, Any], trained: finetune.Ru
 def test_smoke(recipe: dict[str, Any], chdir_tmp: Path) -> None:
     run = finetune.train(recipe, "runs/tried", smoke=True, overrides={"data.source": "nowhere"})
     assert run.epochs >= 1
-    with pytest.raises(UserError, match="takes a recipe"):
+    with pytest.raises(UserError, match="take a recipe"):
         finetune.train("digits", smoke=True)
+    with pytest.raises(UserError, match="take a recipe"):
+        finetune.train("digits", resume=finetune.Resume(extend=True))
