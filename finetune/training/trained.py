@@ -36,7 +36,15 @@ from finetune.training.run.files import CHECKPOINTS, RESOLVED
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network as ``eval``, ``predict`` and ``export`` take it: eval mode, evaluation weights."""
+    """The network of a checkpoint, in eval mode, with the weights to evaluate.
+
+    Attributes:
+        module: the network.
+        card: its description.
+        run: the run directory.
+        checkpoint: ``best`` or ``last``.
+        recipe: the resolved recipe of the run.
+    """
 
     module: nn.Module
     card: ModelCard
@@ -53,14 +61,16 @@ class Trained:
 def load_trained(
     run: Path, which: Literal["best", "last"] = "best", device: torch.device | None = None
 ) -> Trained:
-    """Rebuild the network of a run and load a checkpoint into it. A training may be going on there.
+    """Rebuild the network of a run and load a checkpoint into it. The run may still be training.
 
-    With a ``device`` it is placed there to be run; without, it is on the CPU in torch's plain memory format,
-    as a file wants it.
+    Args:
+        which: the checkpoint.
+        device: where to run the network. None leaves it on the CPU in the contiguous memory format, which
+            exports need.
 
     Raises:
-        RunDirError: ``run`` is no run directory, or has no such checkpoint yet.
-        CheckpointError: the checkpoint is torn, altered or does not fit its own description.
+        RunDirError: ``run`` is not a run directory, or has no such checkpoint yet.
+        CheckpointError: the checkpoint is damaged, was altered or does not fit its card.
     """
     if not (run / RESOLVED).is_file():
         raise RunDirError(
