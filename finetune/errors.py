@@ -1,47 +1,47 @@
-"""Every error that the toolkit raises on purpose, and the exit code that it ends a command with.
+"""The exceptions that the toolkit raises on purpose, and the exit code of each on the command line.
 
 ::
 
     FinetuneError                1   the run failed
     ├── UserError                2   the user's input is wrong; the message says what to do
-    │   ├── RecipeError              the recipe or a --set: every fault in it, each with its place
-    │   ├── DataError                the data set cannot serve: layout, classes, splits, CSV
-    │   │   └── BadImageError        one image cannot be read, and why
-    │   ├── WeightsError             weights that cannot be had, read or matched
-    │   ├── FreezeError              a freeze that names no layer or leaves nothing to train
-    │   ├── RunDirError              a run directory that is taken, missing or not a run
-    │   │   └── FinishedRunError     a finished run, and another training than its own is asked for
-    │   ├── MissingExtraError        an optional package that a command needs
-    │   └── BrokenPackageError       a package that is always needed is absent or broken
-    ├── CheckpointError          2   a checkpoint that is torn, altered or foreign
+    │   ├── RecipeError              the recipe or a --set: all faults, each with its place
+    │   ├── DataError                the data set is unusable: layout, classes, splits, CSV
+    │   │   └── BadImageError        an unreadable image
+    │   ├── WeightsError             weights that cannot be fetched, read or matched
+    │   ├── FreezeError              `freeze` names no layer or leaves nothing to train
+    │   ├── RunDirError              a run directory that is in use, missing or not a run
+    │   │   └── FinishedRunError     the run is finished, and the request differs from it
+    │   ├── MissingExtraError        an optional package is missing
+    │   └── BrokenPackageError       a required package is missing or broken
+    ├── CheckpointError          2   a checkpoint is incomplete, altered or of another run
     ├── SaveError                1   a file cannot be written: the disk is full or failing
     ├── FreezeBrokenError        1   a frozen parameter or buffer changed
-    ├── NonFiniteLossError       1   the loss became infinite or not a number
-    ├── NoMemoryError            1   something did not fit into memory
-    ├── ExportError              1   an exported file disagrees with the model
-    ├── GateMissedError          1   a number fell short of what the command asked for
+    ├── NonFiniteLossError       1   the loss is infinite or not a number
+    ├── NoMemoryError            1   out of memory
+    ├── ExportError              1   an exported file computes other results than the model
+    ├── GateMissedError          1   a measured number is below the required one
     └── StoppedError              129, 130 or 143   stopped by a signal, resumable
 """
 
 import errno
 
-# What `typing` would say too; importing that, or `collections`, takes longer than refusing a run may.
+# As in `typing`, which takes too long to import for a run that is refused at once.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
 def printable(name: object) -> str:
-    """A path or another name on one line: control characters and undecodable bytes become escapes."""
+    """A path or name on one line: control characters and undecodable bytes become escapes."""
     return "".join(char if char.isprintable() else _escape(char) for char in str(name))
 
 
-# What turns the direction of writing, and what some take for the end of a line.
+# Characters that change the direction of text, and that some programs take for the end of a line.
 _STEERING = frozenset("\u061c\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def plain(text: str) -> str:
-    """``text`` without what steers a terminal or is no Unicode: escapes in its place. Lines and tabs stay."""
+    """``text`` with escapes for terminal control characters and invalid Unicode. Lines and tabs stay."""
     if text.isprintable():
         return text
     return "".join(_escape(char) if _steers(char) else char for char in text)
@@ -55,12 +55,12 @@ def _steers(char: str) -> bool:
 
 
 def _escape(char: str) -> str:
-    # JSON has escapes of this form only, and writes this one control character as it is.
+    # The only form of escape in JSON, which would leave this control character as it is.
     return "\\u007f" if char == "\x7f" else char.encode("unicode_escape").decode("ascii")
 
 
 def check_unicode(what: str, path: object, remedy: str = "Choose another.") -> None:
-    """Refuse a place for files that only take Unicode names, as safetensors and onnxruntime do.
+    """Refuse a path whose name is not Unicode. safetensors and onnxruntime cannot open such files.
 
     Raises:
         UserError: ``path`` is not Unicode.
@@ -72,11 +72,11 @@ def check_unicode(what: str, path: object, remedy: str = "Choose another.") -> N
 
 
 def first_line(error: BaseException) -> str:
-    """What a foreign exception says, fit for the middle of a message: one line, never empty or long."""
+    """The first line of another library's message, at most 200 characters, never empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
-# What torch's allocators and oneDNN say; they raise a plain RuntimeError, or one kind or another of it.
+# Parts of the messages of torch's allocators and oneDNN, which raise RuntimeError or subclasses of it.
 NO_MEMORY = (
     "out of memory",
     "can't allocate memory",
@@ -84,20 +84,20 @@ NO_MEMORY = (
     "bad_alloc",
     "could not create a memory object",
 )
-# In full: "could not create a primitive descriptor" is of what oneDNN cannot compute.
+# The whole message: oneDNN says "could not create a primitive descriptor" for unsupported operations.
 NO_PRIMITIVE = "could not create a primitive"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` says that there was no memory left, on a GPU or in the machine."""
+    """Whether ``error`` means that the GPU or the machine is out of memory."""
     if isinstance(error, MemoryError):
         return True
     text = str(error)
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     if isinstance(error, ImportError):
-        # A library's code cannot be mapped: where it lies on a file system that forbids that, or where
-        # there is no room in what addresses a process may have.
+        # A library cannot be mapped into memory: the limit on the address space is reached, or its file
+        # system forbids it.
         return "cannot allocate memory" in text.lower() or (
             "failed to map segment" in text and _addresses_are_limited()
         )
@@ -116,19 +116,19 @@ def _addresses_are_limited() -> bool:
 
 
 def is_out_of_threads(error: BaseException) -> bool:
-    """Whether ``error`` says that this user, or the machine, has as many processes and threads as it may."""
+    """Whether ``error`` means that the user or the machine has reached its limit of processes and threads."""
     if isinstance(error, OSError):
         return error.errno == errno.EAGAIN
     return isinstance(error, RuntimeError) and "can't start new thread" in str(error)
 
 
 def is_out_of_files(error: BaseException) -> bool:
-    """Whether ``error`` says that this process, or the machine, has as many files open as it may."""
+    """Whether ``error`` means that the process or the machine has reached its limit of open files."""
     return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
 
 
 class FinetuneError(Exception):
-    """Base of all errors below; ``exit_code`` is what the command line ends with."""
+    """Base of all exceptions of the toolkit. The command line exits with ``exit_code``."""
 
     exit_code = 1
 
@@ -140,7 +140,7 @@ class UserError(FinetuneError):
 
 
 class RecipeError(UserError):
-    """All faults of one recipe, each a line such as ``recipe.yaml:12:3: train.phases[0].lr: ...``."""
+    """All faults of a recipe, one line each: ``recipe.yaml:12:3: train.phases[0].lr: ...``."""
 
     def __init__(self, problems: "Sequence[str]") -> None:
         self.problems = list(problems)
@@ -148,13 +148,13 @@ class RecipeError(UserError):
 
 
 class DataError(UserError):
-    """The data set cannot serve as it is."""
+    """The data set is unusable."""
 
 
 class BadImageError(DataError):
-    """One image cannot be read.
+    """An image cannot be read.
 
-    ``name`` is its path (or its place in a set without files), ``reason`` a short phrase.
+    ``name`` is its path, or its position in a set without files. ``reason`` is a short phrase.
     """
 
     def __init__(self, name: str, reason: str) -> None:
@@ -163,7 +163,7 @@ class BadImageError(DataError):
         super().__init__(f"{printable(name)}: {reason}")
 
     def __reduce__(self) -> tuple[type["BadImageError"], tuple[str, str]]:
-        # Loader workers send their errors through pickle, which by default replays `args` (one message).
+        # Loader processes pickle their errors, and pickle would pass only the message.
         return type(self), (self.name, self.reason)
 
 
@@ -172,18 +172,18 @@ class WeightsError(UserError):
 
 
 class FreezeError(UserError):
-    """A freeze that names no layer, goes beyond the body or leaves nothing to train."""
+    """``freeze`` names no layer, exceeds the body, or leaves nothing to train."""
 
 
 class RunDirError(UserError):
-    """A run directory that is taken, missing or not a run."""
+    """A run directory is in use, missing, or not a run."""
 
 
 class FinishedRunError(RunDirError):
-    """A run is finished, and what is asked for now is another training than its own.
+    """The run is finished, and the requested training differs from it.
 
-    ``longer``: it is the same for more epochs. ``weights``: the run's weights could be its start, and with
-    ``reuse`` its classifier too.
+    ``longer``: the request differs only in more epochs. ``weights``: the new training could start from the
+    weights of the run. ``reuse``: and from its head.
     """
 
     def __init__(self, message: str, *, longer: bool, weights: bool, reuse: bool) -> None:
@@ -194,7 +194,7 @@ class FinishedRunError(RunDirError):
 
 
 class MissingExtraError(UserError):
-    """An optional package is needed and absent."""
+    """An optional package is missing."""
 
     def __init__(self, purpose: str, package: str, extra: str) -> None:
         super().__init__(
@@ -204,7 +204,7 @@ class MissingExtraError(UserError):
 
 
 class BrokenPackageError(UserError):
-    """A package that ``finetune`` depends on cannot be imported: ``error`` came of that."""
+    """A required package cannot be imported; ``error`` is the reason."""
 
     def __init__(self, package: str, error: BaseException) -> None:
         absent = isinstance(error, ModuleNotFoundError) and error.name == package
@@ -219,50 +219,49 @@ class BrokenPackageError(UserError):
 
 
 def require_known(what: str, name: object, known: "Sequence[object]") -> None:
-    """Refuse a name that is none of those that the code knows what to do with.
+    """Refuse an unknown name, so that it never falls into the last branch of the code.
 
-    A recipe's are checked when it is read; this is for whoever calls from Python, and for a new name that
-    was forgotten somewhere. What no branch takes must not become the last one's.
+    The schema checks the names in a recipe. This check is for callers from Python and for new names.
 
     Raises:
-        FinetuneError: it is none of them.
+        FinetuneError: ``name`` is not in ``known``.
     """
     if name not in known:
         raise FinetuneError(f"unknown {what} {name!r}; known are {', '.join(map(str, known))}")
 
 
 class CheckpointError(FinetuneError):
-    """A checkpoint is torn, altered or does not belong to this run."""
+    """A checkpoint is incomplete, altered, or of another run."""
 
     exit_code = 2
 
 
 class SaveError(FinetuneError):
-    """A file, of a run or one that the user names, cannot be written; what was there before is intact."""
+    """A file cannot be written. The file that was there before is intact."""
 
 
 class FreezeBrokenError(FinetuneError):
-    """A parameter or buffer that was frozen is not what it was before training."""
+    """A frozen parameter or buffer changed during training."""
 
 
 class NonFiniteLossError(FinetuneError):
-    """The loss became infinite or not a number; nothing was updated with it."""
+    """The loss is infinite or not a number. The weights were not updated with it."""
 
 
 class NoMemoryError(FinetuneError):
-    """Something did not fit into memory; of a training step, the message has a batch size that does."""
+    """Out of memory. For a training step, the message suggests a batch size that fits."""
 
 
 class ExportError(FinetuneError):
-    """An exported file does not compute what the model computes."""
+    """An exported file computes other results than the model."""
 
 
 class GateMissedError(FinetuneError):
-    """A measured number fell short of the one that the command asked for."""
+    """A measured number is below the required one."""
 
 
 class StoppedError(FinetuneError):
-    """Stopped by a signal after saving; ``--resume`` continues."""
+    """A signal stopped the command after it saved its state. ``--resume`` continues."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         self.exit_code = exit_code

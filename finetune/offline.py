@@ -1,19 +1,18 @@
-"""Whether anything may be downloaded: ``finetune --offline``, or the environment variable.
+"""Whether downloads are allowed: ``finetune --offline``, or the environment variable FINETUNE_OFFLINE.
 
-What is told here holds for weights, known data sets, torchvision's data sets and timm's hub alike, and for
-the processes that this one starts.
+This covers weights, known data sets, torchvision's data sets and timm's hub, here and in child processes.
 """
 
 import os
 
 VARIABLE = "FINETUNE_OFFLINE"
-# Of Hugging Face's client, through which timm fetches: it then reads its cache alone.
+# For Hugging Face's client, which timm uses: with this it reads only its cache.
 OF_THE_HUB = "HF_HUB_OFFLINE"
 _NO = frozenset({"", "0", "no", "off", "false"})
 
 
 def forbid() -> None:
-    """From here on nothing is downloaded, in this process and in those that it starts."""
+    """Forbid downloads from now on, in this process and its child processes."""
     os.environ[VARIABLE] = os.environ[OF_THE_HUB] = "1"
 
 
@@ -23,5 +22,5 @@ def is_offline() -> bool:
 
 
 def because() -> str:
-    """The end of a sentence that says why something was not fetched."""
+    """The end of a message about something that was not downloaded."""
     return f"not fetched, since --offline or {VARIABLE} forbids downloads"

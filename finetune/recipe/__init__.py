@@ -1,1 +1,1 @@
-"""What the user asked for: the recipe's schema, its reading, and the names it may use. No torch in here."""
+"""The recipe: its schema, its reader, and the names that it may use. Nothing here imports torch."""

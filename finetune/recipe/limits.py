@@ -1,4 +1,4 @@
-"""Bounds that a recipe and the description of a trained model share."""
+"""Bounds that the recipe and the card of a checkpoint share."""
 
 from typing import Any
 
@@ -11,5 +11,5 @@ HIDDEN = (1, 65536)
 
 
 def is_whole(value: Any, bounds: tuple[int, int]) -> bool:
-    """Whether ``value`` is a whole number within ``bounds``, both included; no boolean is."""
+    """Whether ``value`` is an integer (not a boolean) within ``bounds``, both included."""
     return type(value) is int and bounds[0] <= value <= bounds[1]

@@ -1,13 +1,13 @@
-"""A recipe file to a :class:`~finetune.recipe.schema.Recipe` and back.
+"""Reads recipe files into :class:`~finetune.recipe.schema.Recipe` and writes them back.
 
-Every fault of a file and of the ``--set`` flags is reported at once, each with its place, in order::
+All faults of a file and of the ``--set`` flags are reported at once, each with its place, in order::
 
     recipe.yaml:3:13: model.backbone: unknown backbone 'resnet81'. Did you mean 'resnet18'?
     recipe.yaml:9:7: train.phases[0].lr: must be a number greater than 0, or auto; it is 'abc'
     --set train.batch_size=0: train.batch_size: must be a whole number of at least 1, or auto; it is 0
 
-:mod:`finetune.recipe.yaml_reader` defines which YAML is accepted. Any bytes give a recipe or
-in a ``RecipeError``, in bounded time and memory.
+:mod:`finetune.recipe.yaml_reader` defines the accepted YAML. Any bytes give either a recipe or a
+``RecipeError``, in bounded time and memory.
 """
 
 import codecs
@@ -39,10 +39,10 @@ _MAX_NAME = 60
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe file; ``overrides`` are ``KEY=VALUE`` texts, as after ``--set``.
+    """Read a recipe file. ``overrides`` are ``KEY=VALUE`` texts, as after ``--set``.
 
     Raises:
-        RecipeError: every fault of the file and the overrides, each with its place.
+        RecipeError: all faults of the file and the overrides, each with its place.
     """
     return parse_recipe(read_recipe(path), _printable(str(path)), overrides)
 
@@ -50,24 +50,24 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 def minimal_recipe(
     source: str, backbone: str, weights: str = "default", overrides: Sequence[str] = (), name: str = "recipe"
 ) -> Recipe:
-    """A recipe that says which images and which network, for commands that take these in place of a file.
+    """Make a recipe from a source and a backbone, for commands that take these instead of a file.
 
     Raises:
         RecipeError: as :func:`parse_recipe`.
     """
-    # JSON's strings are YAML's, but for escapes of half a character.
+    # JSON strings are valid YAML, except for escaped surrogates.
     images, network, start = (json.dumps(each, ensure_ascii=False) for each in (source, backbone, weights))
     text = f"data: {{source: {images}}}\nmodel: {{backbone: {network}, weights: {start}}}\n"
     return parse_recipe(text, name, overrides)
 
 
 def parse_recipe(text: bytes | str, name: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe from text; ``name`` stands for the file in messages. Raises as :func:`load_recipe`."""
+    """Read a recipe from text. Messages call it ``name``. Raises as :func:`load_recipe`."""
     return _parse(text, name, overrides)[0]
 
 
 def given_recipe(path: Path, overrides: Sequence[str] = ()) -> str:
-    """The keys that a sound recipe file and the overrides give, and no others, as YAML without comments.
+    """The keys in a recipe file and in the overrides, without defaults, as YAML without comments.
 
     Raises:
         RecipeError: as :func:`load_recipe`.
@@ -77,12 +77,12 @@ def given_recipe(path: Path, overrides: Sequence[str] = ()) -> str:
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """YAML with every key, which loads back to an equal recipe, under YAML 1.1 rules too."""
+    """YAML with every key. It loads back to an equal recipe, also under YAML 1.1 rules."""
     return _dump(recipe.model_dump(mode="json"))
 
 
 def json_schema() -> str:
-    """The JSON Schema of a recipe, for editors and other checkers. Ends in a newline."""
+    """The JSON Schema of a recipe, for editors and other tools. Ends in a newline."""
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **Recipe.model_json_schema(),
@@ -93,10 +93,10 @@ def json_schema() -> str:
 
 
 def read_recipe(path: Path) -> bytes:
-    """The bytes of a recipe file, or the beginning of what is too large for one.
+    """The bytes of a recipe file, or the beginning of a file that is too large.
 
     Raises:
-        RecipeError: it cannot be read.
+        RecipeError: the file cannot be read.
     """
     name = _printable(str(path))
     try:
@@ -110,14 +110,14 @@ def read_recipe(path: Path) -> bytes:
         raise RecipeError([f"{name}: no such file; {hint}"]) from None
     except IsADirectoryError:
         inside = path / "recipe.yaml"
-        # Not is_file(), which raises where the folder may not be entered.
+        # Not is_file(), which raises if the folder is not accessible.
         hint = f"give {_printable(str(inside))}" if os.access(inside, os.R_OK) else "give the file itself"
         raise RecipeError([f"{name}: a folder, not a recipe; {hint}"]) from None
     except OSError as error:
         reason = error.strerror or str(error)
-        # It is read twice: to train by, and to be kept with the run.
+        # A run reads its recipe twice, which a pipe does not allow.
         special = error.errno == errno.EINVAL
-        hint = "save it in a file, and give that" if special else "check the path and its permissions"
+        hint = "save it to a file and give that file" if special else "check the path and its permissions"
         raise RecipeError([f"{name}: cannot be read ({reason}); {hint}"]) from None
     except ValueError as error:
         raise RecipeError([f"{name}: not a usable path ({error})"]) from None
@@ -165,9 +165,9 @@ def _lines(problems: Sequence[Problem]) -> list[str]:
 
 
 def _decode(text: bytes | str) -> str:
-    """The text without a byte order mark. ValueError says why there is none."""
+    """The text without its byte order mark. Raises ValueError if it cannot be decoded."""
     if len(text) > MAX_BYTES:
-        raise ValueError(f"larger than {MAX_BYTES // 1024} KiB, which no recipe is; is this another file?")
+        raise ValueError(f"larger than {MAX_BYTES // 1024} KiB; this is not a recipe")
     if isinstance(text, str):
         return text.removeprefix("\ufeff")
     wide = text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
@@ -175,7 +175,7 @@ def _decode(text: bytes | str) -> str:
     try:
         return text.decode(encoding)
     except UnicodeDecodeError as error:
-        # utf-8-sig counts from behind the mark.
+        # utf-8-sig counts from the end of the mark.
         offset = error.start + (3 if not wide and text.startswith(codecs.BOM_UTF8) else 0)
         line = text.count(b"\n", 0, offset) + 1
         what = f"byte {text[offset]:#04x} at offset {offset}, line {line}"
@@ -183,7 +183,7 @@ def _decode(text: bytes | str) -> str:
 
 
 def _name_problems(document: Document) -> list[Problem]:
-    """Checks the names of the backbone and of its weights, which the schema takes for any texts."""
+    """Check the names of the backbone and its weights, for which the schema accepts any text."""
     name = document.at(("model", "backbone"))
     if not isinstance(name, str) or not name or not is_listed(name):
         return []
@@ -209,7 +209,7 @@ def _printable(name: str) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Mappings in block style, lists of plain values on one line, doubtful texts in quotes."""
+    """Writes mappings in block style, lists of scalars on one line, and ambiguous texts in quotes."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -219,7 +219,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: _Dumper, value: str) -> yaml.ScalarNode:
-    # PyYAML leaves what is no number to it, such as .5e3, without quotes.
+    # PyYAML would not quote `.5e3`, which is not a number by its own rules.
     plain = re.fullmatch(r"[A-Za-z_./~][^:#]*", value) and value.isprintable() and not _ambiguous(value)
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=None if plain else '"')
 
