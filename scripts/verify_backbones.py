@@ -1,4 +1,4 @@
-"""What is true of a backbone, found out by doing it; `scripts/backbones-table --verify` writes the table.
+"""Verifies properties of backbones by running them; `scripts/backbones-table --verify` writes the table.
 
 Everything runs on random weights and random images, so nothing is downloaded.
 """
@@ -65,7 +65,7 @@ backbone on random weights and images of so many px, with a new head for 7 class
 
 @dataclass(frozen=True)
 class Verified:
-    """A line of the table. ``differences`` are by format."""
+    """A line of the table. ``differences`` are keyed by format."""
 
     name: str
     parameters: int
@@ -86,13 +86,13 @@ class Verified:
 def verify(
     name: str, px: int | None = None, formats: Iterable[str] = ("onnx", "pt2"), only: int | None = None
 ) -> Verified:
-    """Check one backbone at ``px`` (None: its own size; its own too where ``px`` are too few).
+    """Check one backbone at ``px``, or at its own size if ``px`` is None or too small.
 
     Args:
-        only: train with this many layers frozen; None: with one, half of them, and all.
+        only: train with this many layers frozen. None trains with one, half and all of them frozen.
 
     Raises:
-        AssertionError, FinetuneError: something does not hold.
+        AssertionError, FinetuneError: a property does not hold.
     """
     section = ModelSection(backbone=name, weights="none")
     if px is not None and find_backbone(name).auxiliary_heads and not has_room(name, px):
@@ -114,7 +114,7 @@ def verify(
 
 
 def check_structure(network: Network) -> None:
-    """Every parameter in one layer; for every k the first k layers frozen and nothing else."""
+    """Check that every parameter is in one layer, and that k freezes exactly the first k layers."""
     module, table = network.module, network.table
     held = Counter(name for layer in table.layers for name in layer.parameters)
     assert held == Counter(name for name, _ in module.named_parameters()), "parameters in no layer, or in two"
@@ -132,7 +132,7 @@ def check_structure(network: Network) -> None:
 
 
 def check_training(network: Network, k: int, size: int, precision: Precision) -> nn.Module:
-    """Train a copy with the first ``k`` layers frozen, computed as in `finetune train`; returns it."""
+    """Train a copy with the first ``k`` layers frozen, as `finetune train` does. Returns the copy."""
     compute = choose_compute(torch.device("cpu"), TrainSection(precision=precision))
     apply_settings(compute)
     module = place(copy.deepcopy(network.module), compute.device, compute.memory_format)
@@ -172,7 +172,7 @@ def check_training(network: Network, k: int, size: int, precision: Precision) ->
 
 
 def check_exports(network: Network, module: nn.Module, size: int, formats: Iterable[str]) -> dict[str, float]:
-    """Export and compare; returns the largest difference by format, relative to the largest logit."""
+    """Export and compare. Returns the largest difference per format, relative to the largest logit."""
     spec = network.input_spec
     preprocessing = Preprocessing(size, size, "shorter", spec.interpolation, spec.mean, spec.std)
     card = ModelCard(network.architecture, tuple(f"class {i}" for i in range(CLASSES)), preprocessing)
@@ -195,7 +195,7 @@ def check_exports(network: Network, module: nn.Module, size: int, formats: Itera
 
 
 def write_table(names: Iterable[str], px: int | None, tell: Callable[[str], None]) -> int:
-    """Verify backbones and put their lines into the table; returns how many failed, which have no line."""
+    """Verify backbones and add their lines to the table. Returns the number of failures."""
     failed = 0
     for name in names:
         lines = _lines()
@@ -215,7 +215,7 @@ def write_table(names: Iterable[str], px: int | None, tell: Callable[[str], None
 
 
 def as_text(lines: Mapping[str, str]) -> str:
-    """The whole table, and what is not in it."""
+    """The whole table, and the names that are not in it."""
     body = "\n".join(lines[each] for each in sorted(lines))
     missing = sorted(backbones().keys() - lines.keys())
     rest = f"\nNot checked yet: {', '.join(missing)}.\n" if missing else ""
@@ -229,7 +229,7 @@ def with_summary(text: str) -> str:
 
 
 def summary() -> str:
-    """The table's short form, a line a family: how many were checked, and the largest differences."""
+    """A summary, one line per family: the number of checked backbones and the largest differences."""
     known = backbones()
     checked: dict[str, list[list[str]]] = {each.family: [] for each in known.values()}
     for name, line in _lines().items():
@@ -245,7 +245,7 @@ def summary() -> str:
 
 
 def _lines() -> dict[str, str]:
-    """The lines that the table has already, by backbone."""
+    """The existing lines of the table, by backbone."""
     if not TABLE.exists():
         return {}
     text = TABLE.read_text(encoding="utf-8").rpartition("|---|\n")[2]

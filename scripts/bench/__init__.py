@@ -1,1 +1,1 @@
-"""What `scripts/benchmark` is made of: the images, the contestants, their processes, and the report."""
+"""The parts of `scripts/benchmark`: the images, the contestants, their processes, and the report."""

@@ -1,7 +1,7 @@
-"""The step alone, on tensors in memory: what is left when images cost nothing.
+"""The training step alone, on tensors in memory: the upper bound if loading images were free.
 
-`python -m bench.ceiling JOB`. Precision, memory format, threads and what becomes of freed memory are as
-finetune settles them; frozen layers run as it runs them.
+`python -m bench.ceiling JOB`. Precision, memory format, threads and the handling of freed memory
+are those of finetune; frozen layers run as finetune runs them.
 """
 
 import time
@@ -22,7 +22,7 @@ from finetune.training.compute.precision import choose_compute, pick_device, pla
 
 
 def run(job: Job) -> None:
-    """Make the steps of the job's epochs on one batch of noise; a step of loading is none."""
+    """Run the steps of the job's epochs on one batch of noise, without loading images."""
     retain_freed_memory()
     torch.manual_seed(job.seed)
     compute = choose_compute(pick_device(None), TrainSection())

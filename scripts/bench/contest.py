@@ -1,4 +1,4 @@
-"""Contestants take their turns, each in a process of its own, round after round."""
+"""Runs the contestants in turn, each in its own process, round by round."""
 
 import json
 import tempfile
@@ -23,18 +23,18 @@ MODULES = {
 
 
 class ContestantError(Exception):
-    """A contestant's process failed; the message is what it said last."""
+    """A contestant's process failed. The message is the end of its output."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one process came to.
+    """The result of one process.
 
     Attributes:
-        seconds: of the whole process.
-        peak_bytes: of its memory.
-        facts: what it told of itself: parameters, threads, precision.
-        error: its last words, where it failed; the rest is then empty.
+        seconds: duration of the whole process.
+        peak_bytes: its peak memory.
+        facts: what it reported about itself: parameters, threads, precision.
+        error: the end of its output if it failed; the rest is then empty.
     """
 
     epochs: tuple[Epoch, ...] = ()
@@ -45,36 +45,36 @@ class Outcome:
 
     @property
     def images_per_second(self) -> float:
-        """Of the training steps, from the second epoch on (of the first, where there is no other)."""
+        """Images per second of the training steps, from the second epoch on if there is one."""
         epochs = self.epochs[1:] or self.epochs
         return sum(each.images for each in epochs) / sum(each.seconds for each in epochs)
 
     @property
     def start_seconds(self) -> float:
-        """From the process's start to its first step, with what an epoch ends in (saving, val if judged)."""
+        """Seconds from the start of the process to its first step, plus the end of an epoch (saving, val)."""
         return self.epochs[0].at - self.epochs[0].seconds
 
     def first_at(self, top1: float) -> float | None:
-        """Seconds from the process's start until val's top-1 was first told to be ``top1`` or more."""
+        """Seconds from the start of the process until val first reached ``top1``; None if it never did."""
         reached = (e.at for e in self.epochs if e.val_top1 is not None and e.val_top1 >= top1)
         return next(reached, None)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What all contestants of a part have in common. ``freeze``: how many layers each work freezes."""
+    """The job that all contestants of a part share. ``freeze``: the number of frozen layers per work."""
 
     job: Job
     freeze: Mapping[str, int]
     threads: int
 
     def job_of(self, contestant: Contestant, seed: int) -> Job:
-        """The scene's job as this contestant does it."""
+        """The job for one contestant."""
         wanted = {name: getattr(contestant, name) for name in ("work", "workers", "mixed")}
         return replace(self.job, seed=seed, **wanted)
 
     def recipe_of(self, contestant: Contestant, seed: int, phase: Mapping[str, Any]) -> dict[str, Any]:
-        """The scene's job as finetune's recipe; ``phase`` are keys of its one phase."""
+        """The job as a recipe of finetune. ``phase``: keys of its one phase."""
         job = self.job
         k = self.freeze[contestant.work]
         section: dict[str, Any] = {"freeze": "backbone" if contestant.work == "head" else k, **phase}
@@ -90,7 +90,7 @@ class Scene:
 
 
 def take_turn(scene: Scene, contestant: Contestant, seed: int, phase: Mapping[str, Any]) -> Outcome:
-    """Run one contestant once; of finetune with ``phase``, further keys of its recipe's one phase.
+    """Run one contestant once. ``phase``: further keys of the one phase, for finetune.
 
     Raises:
         ContestantError: its process failed.
@@ -106,10 +106,10 @@ def take_turn(scene: Scene, contestant: Contestant, seed: int, phase: Mapping[st
 
 
 def write_start(job: Job, threads: int) -> dict[str, Any]:
-    """Have :mod:`bench.network` write the file that all begin with; returns its facts.
+    """Have :mod:`bench.network` write the network that all start from. Returns its facts.
 
     Raises:
-        ContestantError: it cannot be built, as finetune's message says.
+        ContestantError: the network cannot be built.
     """
     with tempfile.TemporaryDirectory() as name:
         path = job.write(Path(name, "job.json"))
@@ -123,9 +123,9 @@ def rounds(
     turn: Callable[[Contestant, int], Outcome],
     say: Callable[[str], None],
 ) -> dict[str, list[Outcome]]:
-    """Let all take their turns, ``count`` times over, so that a busy moment hits them alike.
+    """Run all contestants in turn, ``count`` times, so that other load on the machine affects all alike.
 
-    A contestant that fails is told of and left out from then on; one whose package is missing has none.
+    A contestant that fails is reported and left out from then on. One without its package is left out.
     """
     outcomes: dict[str, list[Outcome]] = {each.name: [] for each in contestants}
     for number in range(count):
@@ -142,14 +142,14 @@ def rounds(
 
 
 def outcome_of_lines(ended: Ended) -> Outcome:
-    """Of a loop that tells its facts, then an epoch a line."""
+    """The result of a loop that prints its facts, then one line per epoch."""
     (_, facts), *epochs = _told(ended)
     told = tuple(Epoch(**epoch, at=round(at, 4)) for at, epoch in epochs)
     return Outcome(told, ended.seconds, ended.peak_bytes, facts)
 
 
 def outcome_of_run(ended: Ended, run_dir: Path) -> Outcome:
-    """Of ``finetune train``: from the files of its run, and from when it told of each epoch."""
+    """The result of ``finetune train``, from the files of its run and the times of its epoch lines."""
     told = [at for at, line in ended.lines if line.startswith("epoch ")]
     timing = _json_lines(run_dir / TIMING)
     metrics = [entry for entry in _json_lines(run_dir / METRICS) if "train_loss" in entry]
@@ -182,7 +182,7 @@ def _run(words: list[str], threads: int, folder: Path) -> Ended:
 
 
 def _told(ended: Ended) -> list[tuple[float, dict[str, Any]]]:
-    """The lines of :func:`bench.job.tell`; libraries may have written others between them."""
+    """The lines of :func:`bench.job.tell`, without the lines of libraries."""
     return [(at, json.loads(line)) for at, line in ended.lines if line.startswith("{")]
 
 

@@ -1,16 +1,16 @@
-"""Who takes part, in which work."""
+"""The contestants, and the parts of the network that they train."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
-# How much of the network trains; the first k are half of the body's layers.
+# How much of the network trains. `first k` freezes half of the body's layers.
 WORKS = ("everything", "first k", "head")
 TOOLS = ("finetune", "plain", "timm", "fastai", "ceiling")
-# Those that are packages of their own, and may not be there.
+# Tools that are optional packages.
 PACKAGES = ("timm", "fastai")
-# What every loop does to its images, unless the row says otherwise.
+# The augmentation of every loop, unless its row says otherwise.
 AUGMENTED = {"augment": {"crop": "random_resized", "flip": True}}
 
 
@@ -19,9 +19,9 @@ class Contestant:
     """One row of a table.
 
     ``tool`` is one of :data:`TOOLS`, ``work`` one of :data:`WORKS`. ``workers``: loader processes; finetune
-    settles its own. ``mixed``: in the mixed precision of finetune's rule, where the loop can do both.
-    Finetune's alone: ``train`` and ``cache``, keys of these sections of its recipe; ``advised``: it is given
-    the images and no recipe, and finds out itself what to train.
+    chooses its own number. ``mixed``: mixed precision by finetune's rule, if the loop supports it. For
+    finetune only: ``train`` and ``cache`` are keys of these sections of its recipe; ``advised`` gives it
+    the images without a recipe.
     """
 
     name: str
@@ -36,12 +36,12 @@ class Contestant:
 
     @property
     def missing(self) -> str | None:
-        """The package that it takes and that is not installed."""
+        """The required package, if it is not installed."""
         return self.tool if self.tool in PACKAGES and find_spec(self.tool) is None else None
 
 
 def _of_work(work: str, suffix: str) -> tuple[Contestant, ...]:
-    """What stands side by side for one work, in the order in which they take their turns."""
+    """The contestants of one work, in the order of their turns."""
     others = {"plain": "plain loop"}
     if work == "everything":
         others |= {package: package for package in PACKAGES}
@@ -66,7 +66,7 @@ def _of_work(work: str, suffix: str) -> tuple[Contestant, ...]:
 
 SPEED = (*_of_work("everything", ""), *_of_work("first k", "-first-k"), *_of_work("head", "-head"))
 
-# To a given accuracy: the first sets it.
+# Time to an accuracy, which the first contestant sets.
 ACCURACY = (
     Contestant("plain", "plain loop, everything", "plain", "everything"),
     Contestant("finetune-everything", "finetune, everything", "finetune", "everything", train=AUGMENTED),

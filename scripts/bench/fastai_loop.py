@@ -1,4 +1,4 @@
-"""fastai's way: its loaders from a folder, crops of items and flips of batches, its learner.
+"""Training with fastai: its loaders from a folder, item crops and batch flips, and its learner.
 
 `python -m bench.fastai_loop JOB`
 """
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", FutureWarning)  # it uses what torch is about to drop
+    warnings.simplefilter("ignore", FutureWarning)  # it uses deprecated functions of torch
     from fastai.vision import all as fastai
 
 from bench.job import Job, job_of_this_process, tell
@@ -21,7 +21,7 @@ from bench.plain_loop import LR, MOMENTUM
 
 
 class _Clock(fastai.Callback):  # type: ignore[misc]
-    """Tells each epoch's training steps when they are over."""
+    """Reports the training steps of each epoch."""
 
     def before_train(self) -> None:
         self.began = time.perf_counter()

@@ -1,7 +1,7 @@
-"""What a contestant is told and what it tells: JSON, one way in a file, the other way line by line.
+"""The job of a contestant, as a JSON file, and its reports, as JSON lines.
 
-Free of torch: the process that starts the contestants stays small, because on Linux a child's peak memory
-begins at its parent's.
+Does not import torch: on Linux, the peak memory of a child process starts at that of its parent, so the
+process that starts the contestants must stay small.
 """
 
 import json
@@ -43,21 +43,21 @@ class Job:
         return self.epochs * math.ceil(self.images / self.batch_size)
 
     def write(self, path: Path) -> Path:
-        """Keep the job in a file, whose path is what the contestant's command line takes."""
+        """Write the job to a file. Returns its path, the argument of the contestant."""
         path.write_text(json.dumps(asdict(self)), encoding="utf-8")
         return path
 
     @classmethod
     def read(cls, path: Path) -> "Job":
-        """What :meth:`write` kept."""
+        """Read a job from a file of :meth:`write`."""
         return cls(**json.loads(path.read_text(encoding="utf-8")))
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch: its training steps' seconds and images, their mean loss, and val's top-1 if it was judged.
+    """One epoch: seconds and images of its training steps, their mean loss, and top-1 on val if measured.
 
-    ``at``: seconds from the process's start until the epoch was over and told.
+    ``at``: seconds from the start of the process to the report of the epoch.
     """
 
     seconds: float
@@ -68,10 +68,10 @@ class Epoch:
 
 
 def tell(**facts: Any) -> None:
-    """A line for the process that started this one."""
+    """Print a JSON line for the parent process."""
     print(json.dumps(facts), flush=True)
 
 
 def job_of_this_process() -> Job:
-    """The job that the command line names."""
+    """The job in the file that the command line names."""
     return Job.read(Path(sys.argv[1]))

@@ -1,6 +1,6 @@
-"""The network that every contestant begins with: built once, by finetune, and left as a file.
+"""The network that every contestant starts from. finetune builds it once and writes it to a file.
 
-`python -m bench.network JOB` writes it and tells what is in it.
+`python -m bench.network JOB` writes it and prints its facts.
 """
 
 from collections.abc import Mapping
@@ -15,12 +15,12 @@ from finetune.model.batchnorm import raise_batchnorm_momentum
 
 
 def write_start(job: Job) -> dict[str, Any]:
-    """Write weights, preprocessing and what each work freezes to ``job.start``; returns the facts.
+    """Write weights, preprocessing and the frozen layers per work to ``job.start``. Returns the facts.
 
     Raises:
-        UserError: weights or sizes that cannot be.
+        UserError: the weights or sizes are not possible.
     """
-    # Here, because a loop that only reads the file should not load what builds networks.
+    # Imported here, because a loop that only reads the file does not need it.
     from finetune.model.build import build
     from finetune.recipe.schema import DataSection, ModelSection
     from finetune.training.setup.prepare import resolve_preprocessing
@@ -48,10 +48,10 @@ def write_start(job: Job) -> dict[str, Any]:
 
 
 def begin(job: Job) -> tuple[nn.Module, Mapping[str, Any]]:
-    """The network as it starts, the job's part of it frozen; and the facts about it.
+    """The starting network with the job's layers frozen, and its facts.
 
-    BatchNorm's momentum is raised for the length of the run as finetune does it: a momentum meant for long
-    training would spoil a short run's val, and all should have the same chance.
+    All contestants get the BatchNorm momentum that finetune chooses for the length of the run. The original
+    momentum, meant for long training, would spoil the val accuracy of a short run.
     """
     start = torch.load(job.start, weights_only=True)
     facts = start["facts"]
@@ -64,7 +64,7 @@ def begin(job: Job) -> tuple[nn.Module, Mapping[str, Any]]:
 
 
 def counted(module: nn.Module) -> dict[str, int]:
-    """What the contestants must have in common: parameters, and how many of them train."""
+    """The number of parameters and of trained ones, which must agree between contestants."""
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in module.parameters()]
     return {"parameters": sum(n for n, _ in sizes), "trained": sum(n for n, trains in sizes if trains)}
 

@@ -20,7 +20,7 @@ EPOCHS = 2
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line asks for; ``steps`` and ``images`` are at most so many, ``only`` none: all."""
+    """The options of the command line. ``steps`` and ``images`` are upper limits. No ``only`` means all."""
 
     backbone: str
     weights: str
@@ -36,13 +36,13 @@ class Options:
     only: Collection[str]
 
     def takes(self, contestants: Sequence[Contestant]) -> list[Contestant]:
-        """Those that take part."""
+        """The contestants that take part."""
         return [each for each in contestants if not self.only or each.name in self.only]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Where the parts take place: the data set, a temporary folder, and who is told how it goes."""
+    """What the parts share: the data set, a temporary folder, and the receiver of progress."""
 
     options: Options
     source: Source
@@ -69,22 +69,22 @@ class Stage:
         )
 
     def scene(self, job: Job, freeze: dict[str, int]) -> Scene:
-        """A job with what all have in common."""
+        """The scene of a job."""
         return Scene(job, freeze, self.options.threads)
 
 
 def begin(stage: Stage, results: Results) -> None:
-    """Build the network that all begin with, and note what it is.
+    """Build the network that all start from, and record its facts.
 
     Raises:
-        ContestantError: it cannot be built.
+        ContestantError: the network cannot be built.
     """
     facts = write_start(stage.job(stage.folder, 1, 1, judge=False), stage.options.threads)
     results.settings = {**results.settings, **facts}
 
 
 def speed(stage: Stage, results: Results) -> None:
-    """Images a second of every loop on every work."""
+    """Measure images per second of every loop on every work."""
     options, source = stage.options, stage.source
     steps = whole_batches(len(source.splits["train"]), options.steps, options.batch_size)
     folder = stage.folder / "speed"

@@ -1,6 +1,6 @@
-"""A contestant's process: what it says and when, how long it takes, and its peak memory.
+"""A contestant's process: its output with times, its duration, and its peak memory.
 
-Free of torch, and so is who calls it: on Linux a child's peak memory begins at its parent's.
+Neither this file nor its callers import torch: on Linux, the peak memory of a child starts at its parent's.
 """
 
 import os
@@ -21,7 +21,7 @@ class Ended:
     """How a process ended.
 
     Attributes:
-        lines: of its stdout and stderr, each with the seconds from the process's start until it came.
+        lines: stdout and stderr, each line with the seconds since the start of the process.
         seconds: from its start to its end.
         peak_bytes: the most memory that it, or the largest of its loader processes, had at once.
     """
@@ -33,12 +33,12 @@ class Ended:
 
     @property
     def last_words(self) -> str:
-        """Of a failure."""
+        """The last lines, for the message of a failure."""
         return "\n".join(line for _, line in self.lines[-LINES_SHOWN:])
 
 
 def run(words: Sequence[str], threads: int, cache: Path) -> Ended:
-    """Run ``python WORDS`` to its end, with so many compute threads and a cache of features of its own."""
+    """Run ``python WORDS`` to its end, with ``threads`` compute threads and its own cache of features."""
     began = time.perf_counter()
     command = [sys.executable, *words]
     with subprocess.Popen(

@@ -1,4 +1,4 @@
-"""What was measured, as Markdown and as JSON."""
+"""The results as Markdown and as JSON."""
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,7 +36,7 @@ image, as a multiple of the first line; start and peak as above.
 
 @dataclass
 class Results:
-    """All that was measured. The three parts are by contestant or point; an empty one was not asked for."""
+    """All results. Each part is keyed by contestant or point; it is empty if it was not requested."""
 
     machine: Mapping[str, Any]
     settings: Mapping[str, Any]
@@ -47,12 +47,12 @@ class Results:
 
     @property
     def failed(self) -> bool:
-        """Whether a contestant did."""
+        """Whether a contestant failed."""
         parts = (self.speed, self.accuracy, self.growth)
         return any(each.error is not None for part in parts for done in part.values() for each in done)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, with every round's raw numbers."""
+        """The results for JSON, with the numbers of every round."""
         parts = {"speed": self.speed, "accuracy": self.accuracy, "growth": self.growth}
         return {
             "machine": dict(self.machine),
@@ -66,24 +66,24 @@ class Results:
 
 
 def succeeded(outcomes: Outcomes, name: str) -> Sequence[Outcome]:
-    """A contestant's rounds; none where it is missing or failed in one of them."""
+    """The rounds of a contestant; none if it is missing or failed in one of them."""
     mine = outcomes.get(name, ())
     return () if any(each.error is not None for each in mine) else mine
 
 
 def speeds(outcomes: Outcomes, name: str) -> list[float]:
-    """A contestant's images a second, by round."""
+    """Images per second of a contestant, by round."""
     return [each.images_per_second for each in succeeded(outcomes, name)]
 
 
 def best(outcomes: Outcomes, tool: str, work: str) -> Contestant | None:
-    """Of a tool's rows for a work, augmented alike, the one with the highest median."""
+    """The row with the highest median among the rows of a tool for a work."""
     rows = [each for each in SPEED if each.tool == tool and each.work == work and speeds(outcomes, each.name)]
     return max(rows, key=lambda each: Spread.of(speeds(outcomes, each.name)).median, default=None)
 
 
 def markdown(results: Results) -> str:
-    """The whole report; the plot is beside it as ``benchmark.png``."""
+    """The whole report. The plot is ``benchmark.png`` in the same folder."""
     text = [_head(results)]
     if results.speed:
         text += ["## Images a second", LEGEND["speed"], speed_table(results.speed)]
@@ -123,7 +123,7 @@ def _head(results: Results) -> str:
 
 
 def speed_table(outcomes: Outcomes) -> str:
-    """A line a contestant that was asked for."""
+    """One line per requested contestant."""
     head = ["trains", "who", "images/s", "x plain loop", "x timm", "of the ceiling", "precision"]
     rows = []
     for work in WORKS:
@@ -147,7 +147,7 @@ def speed_table(outcomes: Outcomes) -> str:
 
 
 def accuracy_table(outcomes: Outcomes) -> str:
-    """A line a contestant: its val top-1 at the end, and how soon it had the plain loop's."""
+    """One line per contestant: its final val top-1, and the time to that of the plain loop."""
     head = ["who", "val top-1 at the end, %", "s to the plain loop's", "times sooner", "s in all", "peak, MB"]
     targets = [each.epochs[-1].val_top1 or 0.0 for each in succeeded(outcomes, ACCURACY[0].name)]
     rows = []
@@ -166,7 +166,7 @@ def accuracy_table(outcomes: Outcomes) -> str:
 
 
 def times_to(outcomes: Outcomes, name: str, targets: Sequence[float]) -> tuple[str, str]:
-    """Seconds until a contestant had each round's target, and how many times sooner than the first did."""
+    """Seconds until a contestant reached each round's target, and the speed-up over the first one."""
     if not targets:
         return "", ""
     firsts = succeeded(outcomes, ACCURACY[0].name)
@@ -180,7 +180,7 @@ def times_to(outcomes: Outcomes, name: str, targets: Sequence[float]) -> tuple[s
 
 
 def growth_table(outcomes: Outcomes, points: Sequence[Point]) -> str:
-    """A line a point; each axis's first line is what the others are multiples of."""
+    """One line per point. The others are relative to the first line of their axis."""
     rows = []
     for axis in dict.fromkeys(point.axis for point in points):
         of_axis = [p for p in points if p.axis == axis and succeeded(outcomes, p.name)]
@@ -194,7 +194,7 @@ def growth_table(outcomes: Outcomes, points: Sequence[Point]) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """As Markdown."""
+    """A table as Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 

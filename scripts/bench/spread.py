@@ -1,4 +1,4 @@
-"""Median and range over the rounds, of numbers and of ratios."""
+"""Median and range over the rounds, for numbers and ratios."""
 
 import statistics
 from collections.abc import Iterable, Sequence
@@ -15,12 +15,12 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> "Spread":
-        """Of at least one value."""
+        """Compute the spread of at least one value."""
         found = list(values)
         return cls(statistics.median(found), min(found), max(found))
 
     def text(self, digits: int = 1) -> str:
-        """``15.2 (14.9 to 15.4)``; without the range where it is none, as of one round."""
+        """``15.2 (14.9 to 15.4)``, or ``15.2`` if all values are equal."""
         if self.low == self.high:
             return f"{self.median:.{digits}f}"
         median, low, high = (f"{each:.{digits}f}" for each in (self.median, self.low, self.high))
@@ -28,5 +28,5 @@ class Spread:
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
-    """Ours over theirs, round by round: what slows a whole round down cancels out."""
+    """Ours over theirs, round by round, so that load on a whole round cancels out."""
     return Spread.of(mine / other for mine, other in zip(ours, theirs, strict=True))

@@ -1,7 +1,7 @@
-"""timm's way with its best flags: its loader, which collates bytes and normalises them on the device,
-channels-last, mixed precision (`--amp`) where the hardware computes it, and its factory of optimizers.
+"""Training with timm and its best flags: its loader, which normalizes on the device, channels-last, mixed
+precision (`--amp`) if the hardware supports it, and its optimizer factory.
 
-Which of mixed precision and fp32 is faster depends on the network, so each is a contestant of its own.
+Mixed precision and fp32 are separate contestants, because the network decides which is faster.
 
 `python -m bench.timm_loop JOB`
 """
@@ -23,7 +23,7 @@ from finetune.training.compute.precision import DTYPES, choose_compute, pick_dev
 
 
 def run(job: Job) -> None:
-    """Train epoch by epoch; the network is the one that all train."""
+    """Train the shared network, epoch by epoch."""
     torch.manual_seed(job.seed)
     wanted = TrainSection() if job.mixed else TrainSection(precision="fp32")
     compute = choose_compute(pick_device(None), wanted)

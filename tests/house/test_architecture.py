@@ -35,14 +35,18 @@ def room_of(path: Path) -> str:
     return relative.parts[0] if len(relative.parts) > 1 else relative.stem
 
 
-def imported(tree: ast.AST) -> set[str]:
+def every_import(tree: ast.AST) -> set[str]:
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name for name in names if name.startswith("finetune.")}
+    return names
+
+
+def imported(tree: ast.AST) -> set[str]:
+    return {name for name in every_import(tree) if name.startswith("finetune.")}
 
 
 def violations(path: Path, tree: ast.AST) -> list[str]:
@@ -180,3 +184,33 @@ def test_public_names_are_there() -> None:
         assert getattr(finetune, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         getattr(finetune, "nothing")  # noqa: B009  (type checkers refuse the plain spelling)
+
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+def script_imports() -> dict[str, set[str]]:
+    """Each Python file of ``scripts/`` by its module name, with the modules that it imports."""
+    found = {}
+    for path in sorted(each for each in SCRIPTS.rglob("*") if each.is_file() and each.suffix in ("", ".py")):
+        text = path.read_text(encoding="utf-8")
+        if path.suffix or text.startswith("#!/usr/bin/env python3"):
+            name = ".".join(path.relative_to(SCRIPTS).with_suffix("").parts).removesuffix(".__init__")
+            found[name] = every_import(ast.parse(text))
+    return found
+
+
+def test_scripts_import_one_way() -> None:
+    imports = script_imports()
+    ours = {name: others & set(imports) for name, others in imports.items()}
+    assert {"bench.contest", "bench.job"} <= ours["benchmark"] | ours["bench.contest"]
+    assert circle(ours) == []
+    users = {name for name, others in ours.items() if any(each.startswith("bench.") for each in others)}
+    assert {name for name in users if not name.startswith("bench.")} == {"benchmark"}
+
+
+def test_the_package_imports_no_scripts() -> None:
+    names = {name.split(".")[0] for name in script_imports()}
+    for path in SOURCES:
+        imported_names = {name.split(".")[0] for name in every_import(ast.parse(path.read_text()))}
+        assert not imported_names & names, path
