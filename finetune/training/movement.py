@@ -1,4 +1,4 @@
-"""How far each layer of a run has moved from where it started.
+"""Measure how far each layer of a run has moved from its starting weights.
 
 After Yosinski et al. 2014 and many since: early layers hardly move in fine-tuning, late ones do.
 """
@@ -21,15 +21,15 @@ from finetune.training.trained import Trained, load_trained
 
 @dataclass(frozen=True)
 class Movement:
-    """One layer, or the head.
+    """The movement of one layer, or of the head.
 
     Attributes:
-        number: from 1; the head's is one more than the last layer's.
-        name: as `finetune layers` gives it.
-        num_parameters: how many numbers it holds.
-        moved: |w - w0| / |w0|, Euclidean norms over all its parameters, w0 at the start; None where it
-            started at zero.
-        is_head: the head is measured against its initial values.
+        number: from 1; the head has the number after the last layer.
+        name: as in `finetune layers`.
+        num_parameters: number of scalar parameters.
+        moved: |w - w0| / |w0|, Euclidean norms over all its parameters, where w0 is the start; None if the
+            start is zero.
+        is_head: whether it is the head, which is measured from its initial values.
     """
 
     number: int
@@ -40,11 +40,11 @@ class Movement:
 
 
 def movement(run: Path, which: Literal["best", "last"] = "best") -> list[Movement]:
-    """Each layer's, from the first to the head. The start is built again, from the recipe's source weights.
+    """Measure each layer, from the first to the head. The start is rebuilt from the source weights.
 
     Raises:
-        RunDirError: no run, no checkpoint yet, or the start cannot be had any more.
-        CheckpointError: the checkpoint is torn or altered.
+        RunDirError: there is no run or no checkpoint, or the start cannot be rebuilt.
+        CheckpointError: the checkpoint is damaged.
     """
     trained = load_trained(run, which)
     network = _start(trained)
@@ -71,29 +71,27 @@ def _start(trained: Trained) -> Network:
         )
     except FinetuneError as error:
         raise RunDirError(
-            f"{printable(trained.run)}: the weights that it started from cannot be had any more, so "
-            "nothing can be "
-            f"compared with them ({error})"
+            f"{printable(trained.run)}: the weights that it started from cannot be loaded any more, so "
+            f"there is nothing to compare with ({error})"
         ) from None
     try:
         environment = json.loads(read_regular(trained.run / ENVIRONMENT, DOCUMENT_BYTES))
         known = environment.get("start_fingerprint")
     except (OSError, ValueError, AttributeError):
-        known = None  # nothing to hold the start against
+        known = None  # nothing to verify the start with
     if known is not None and known != weights_digest(network.module):
         raise RunDirError(
-            f"{printable(trained.run)}: model.weights are not what they were when it started, so there is "
-            "nothing to "
-            f"compare with."
+            f"{printable(trained.run)}: model.weights have changed since it started, so there is nothing to "
+            "compare with."
         )
     return network
 
 
 def plot(found: Sequence[Movement], title: str, path: Path) -> None:
-    """Draw the movements as a bar a layer, the first at the top; the format follows from the file's ending.
+    """Draw one bar per layer, the first at the top. The suffix of ``path`` chooses the format.
 
     Raises:
-        UserError: the file cannot be written, or its ending is none that matplotlib knows.
+        UserError: the file cannot be written, or matplotlib does not know its format.
         SaveError: the disk is full or failing.
     """
     import matplotlib

@@ -1,4 +1,4 @@
-"""``--smoke``: any recipe in seconds, on a CPU, without a network."""
+"""``--smoke``: run any recipe in seconds, on a CPU and offline."""
 
 from typing import Any
 
@@ -6,17 +6,16 @@ from finetune.recipe.catalog import DRAWN
 from finetune.recipe.schema import DataSection, Recipe
 
 SMOKE_BATCH_SIZE = 4
-# More folds than that have no room in so few images.
+# The few drawn images do not allow more folds.
 SMOKE_FOLDS = 3
-# What a recipe says of the images themselves. All else tells how the user's own are found, read and split,
-# and drawn ones are neither files nor in a table.
+# The data keys that also apply to drawn images. The others describe files and tables.
 OF_THE_IMAGES = ("image_size", "resize", "resize_mode", "interpolation", "decode", "group_by")
 
 
 def smoke_recipe(recipe: Recipe) -> Recipe:
-    """``recipe`` on drawn images, with random weights, small batches, one epoch a phase; the rest as is.
+    """``recipe`` on drawn images, with random weights, small batches and one epoch per phase.
 
-    Where the recipe keeps images together in groups, by whatever, so are the drawn ones.
+    Everything else stays. If the recipe groups its images, the drawn images are grouped too.
     """
     phases = tuple(
         phase.model_copy(update={"epochs": 1, "warmup_epochs": min(phase.warmup_epochs or 0.0, 0.5)})

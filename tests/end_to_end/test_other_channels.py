@@ -60,7 +60,7 @@ def test_a_batchnorm_that_sees_one_value_is_refused(
     words = ("--run-dir", tmp_path / "run", "--device", "cpu", "--set", "data.image_size=32")
     ended = cli("train", recipe(channels), *words)
     assert ended.code == 2, ended.err
-    assert "a single value a channel at 32 px" in ended.err
+    assert "a single value per channel at 32 px" in ended.err
 
 
 @pytest.mark.parametrize("channels", [1, slow(3), slow(4), slow(6)])

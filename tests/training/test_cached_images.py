@@ -131,7 +131,7 @@ def test_the_rule(recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
     assert "one epoch" in planned(recipe("train.phases.0.epochs=1")).why
     assert planned(recipe("train.phases.0.epochs=1", "cache.decoded=disk")).where == "disk"
     assert "over cache.limit" in planned(recipe("cache.limit=1KB")).why
-    monkeypatch.setattr(decoded, "place_for", lambda total: None)
+    monkeypatch.setattr(decoded, "place_with_room", lambda total: None)
     assert "room neither" in planned(recipe()).why
 
 

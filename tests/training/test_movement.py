@@ -86,8 +86,8 @@ def test_a_start_that_is_gone_or_another(shapes: Path, tmp_path: Path) -> None:
     run = train(tmp_path / "run", source=shapes, weights=weights, init="xavier")
     assert movement(run)[0].moved == 0.0
     safetensors.torch.save_file(tensors | {"conv1.weight": tensors["conv1.weight"] * 2}, weights)
-    with pytest.raises(RunDirError, match="are not what they were when it started"):
+    with pytest.raises(RunDirError, match="have changed since it started"):
         movement(run)
     weights.unlink()
-    with pytest.raises(RunDirError, match="cannot be had any more"):
+    with pytest.raises(RunDirError, match="cannot be loaded any more"):
         movement(run)

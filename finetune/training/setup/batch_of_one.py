@@ -1,4 +1,4 @@
-"""BatchNorm cannot train on one value a channel: said before training, not by torch in the midst of it."""
+"""Refuse ``batch_size: 1`` before training if a BatchNorm would see one value per channel."""
 
 import copy
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from finetune.training.setup.prepare import Setup
 
 
 def refuse_batch_of_one(setup: Setup, plans: Sequence[PhasePlan]) -> None:
-    """Try ``batch_size: 1`` out on a copy of the network; larger batches never shrink to one image.
+    """Try ``batch_size: 1`` on a copy of the network; larger batches never shrink to one image.
 
     Raises:
-        UserError: a BatchNorm that trains would see one value a channel.
+        UserError: a BatchNorm in training mode would see a single value per channel.
     """
     if setup.recipe.train.images_a_batch > 1:
         return
@@ -31,7 +31,7 @@ def refuse_batch_of_one(setup: Setup, plans: Sequence[PhasePlan]) -> None:
             if "more than 1 value per channel" not in str(error):
                 raise
             raise UserError(
-                f"train.batch_size: 1 gives a BatchNorm of {setup.recipe.model.backbone} a single value a "
-                f"channel at {side} px, and it can learn nothing of that. Take batch_size 2 or more, larger "
+                f"train.batch_size: 1 gives a BatchNorm of {setup.recipe.model.backbone} a single value "
+                f"per channel at {side} px, and it cannot train on that. Use batch_size 2 or more, larger "
                 "images (data.image_size), or model.batchnorm: frozen."
             ) from None

@@ -1,4 +1,4 @@
-"""The phases of a recipe, counted out in steps before anything is trained."""
+"""Plan the phases of a recipe: their lengths in steps and their schedules."""
 
 import math
 from collections.abc import Mapping
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from finetune.recipe.schema import TrainSection
 from finetune.training.steps.schedule import Schedule
 
-# The optimizer that makes no steps.
+# The optimizer that solves the head instead of making gradient steps.
 SOLVER = "lbfgs"
 
 
 @dataclass(frozen=True)
 class PhasePlan:
-    """One phase: its place (0-based), what the recipe settled for it, and its length in optimizer steps.
+    """One phase: its number (0-based), its values from the recipe, and its length in optimizer steps.
 
-    The last epoch is partial where ``max_steps`` ends it. A phase that is solved (``optimizer: lbfgs``) is
-    one step long; its ``weight_decay`` is None where cross-validation is to choose it.
+    ``max_steps`` can end the last epoch early. A phase that solves its head (``optimizer: lbfgs``) is one
+    step long; its ``weight_decay`` is None if cross-validation chooses it.
     """
 
     number: int
@@ -38,10 +38,10 @@ class PhasePlan:
 def plan_phases(
     train: TrainSection, batches_per_epoch: int, restarts: Mapping[int, int] | None = None
 ) -> list[PhasePlan]:
-    """Count out ``train``'s phases; those that ``max_steps`` leaves no step are left out.
+    """Plan the phases of ``train``, without those that ``max_steps`` leaves no step.
 
     Args:
-        restarts: by phase, the step at which its schedule begins anew, where a run was extended.
+        restarts: by phase, the step at which an extension restarted its schedule.
     """
     steps_per_epoch = math.ceil(batches_per_epoch / train.accumulate)
     left = train.max_steps if train.max_steps is not None else math.inf
@@ -55,7 +55,7 @@ def plan_phases(
         assert section.schedule is not None
         assert section.optimizer is not None
         begun = (restarts or {}).get(number, 0)
-        warmup = round(_settled(section.warmup_epochs) * per_epoch)
+        warmup = round(_number(section.warmup_epochs) * per_epoch)
         schedule = Schedule(
             section.schedule,
             steps,
@@ -69,9 +69,9 @@ def plan_phases(
                 number,
                 section.freeze,
                 section.optimizer,
-                _settled(section.lr),
-                _settled(section.head_lr_mult),
-                None if section.weight_decay == "auto" else _settled(section.weight_decay),
+                _number(section.lr),
+                _number(section.head_lr_mult),
+                None if section.weight_decay == "auto" else _number(section.weight_decay),
                 section.layer_decay,
                 steps,
                 per_epoch,
@@ -81,7 +81,7 @@ def plan_phases(
     return plans
 
 
-def _settled(value: float | str | None) -> float:
-    # A recipe fills in every auto and null when it is made.
+def _number(value: float | str | None) -> float:
+    # A recipe replaces every auto and null when it is created.
     assert isinstance(value, float | int)
     return float(value)

@@ -1,4 +1,4 @@
-"""A recipe to the objects that training works on: images, network, transform, loader, loss."""
+"""Build the objects that a recipe describes: images, network, transform, loader and loss."""
 
 import contextlib
 from collections.abc import Iterator
@@ -70,7 +70,7 @@ class Setup:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
-        """Within, images are read; afterwards no loader process is left, however it ends."""
+        """Read images while active; afterwards no loader process is left, also on an error."""
         try:
             yield
         finally:
@@ -78,12 +78,12 @@ class Setup:
 
     @property
     def evaluated(self) -> nn.Module:
-        """The network whose numbers count: the moving average where there is one."""
+        """The network that is evaluated: the moving average if there is one."""
         return self.ema.module if self.ema is not None else self.network.module
 
 
 def reading_of(data: DataSection) -> SourceOptions:
-    """What a recipe says of how its source is read."""
+    """The options of the recipe for reading its source."""
     by_column = data.group_by is not None and "(" not in data.group_by
     return SourceOptions(
         as_classes=data.layout == "classes",
@@ -93,9 +93,9 @@ def reading_of(data: DataSection) -> SourceOptions:
 
 
 def load_data(data: DataSection, seed: int) -> Source:
-    """Read the recipe's source and give it the splits that training needs: its fold, if it names one.
+    """Read the recipe's source and split it for training, into its fold if the recipe names one.
 
-    ``seed`` is the recipe's; ``data.split_seed`` counts where it says something else.
+    ``seed`` is the recipe's; ``data.split_seed`` overrides it.
 
     Raises:
         DataError: the source cannot be read or split.
@@ -113,11 +113,11 @@ def load_data(data: DataSection, seed: int) -> Source:
 
 
 def prepare(recipe: Recipe, source: Source, compute: Compute) -> Setup:
-    """Build everything. The data comes first, read already: its faults are found before a network is loaded.
+    """Build everything. The source is read before, so that its faults are found before a network is loaded.
 
     Raises:
-        DataError: images have bands, and others than ``model.in_channels`` asks for.
-        UserError: weights, freeze, sizes or augmentation that cannot be.
+        DataError: the images have bands, and not as many as ``model.in_channels``.
+        UserError: impossible weights, freeze, sizes or augmentation.
         NoMemoryError: ``batch_size: auto``, and not even two images fit.
     """
     data = recipe.data
@@ -159,13 +159,12 @@ def prepare(recipe: Recipe, source: Source, compute: Compute) -> Setup:
 
 
 def resolve_preprocessing(data: DataSection, spec: Preprocessing, reads: Reads = "colours") -> Preprocessing:
-    """The evaluation transform: the weights' own, where the recipe says nothing else.
+    """Resolve the evaluation transform: that of the weights, unless the recipe says otherwise.
 
-    Another ``image_size`` keeps the weights' own proportion between resize and crop. Under ``pad`` nothing is
-    cropped.
+    Another ``image_size`` keeps the proportion between resize and crop. With ``pad`` nothing is cropped.
 
     Raises:
-        UserError: ``pad``, and the image would not fit the square.
+        UserError: with ``pad``, the image would not fit the square.
     """
     size = spec.image_size if data.image_size == "auto" else data.image_size
     mode = spec.resize_mode if data.resize_mode == "auto" else data.resize_mode
@@ -189,18 +188,19 @@ def resolve_preprocessing(data: DataSection, spec: Preprocessing, reads: Reads =
 
 
 def with_preprocessing(recipe: Recipe, preprocessing: Preprocessing) -> Recipe:
-    """``recipe`` with the settled image size in place of each ``auto``."""
-    settled = {
+    """``recipe`` with the resolved preprocessing in place of each ``auto``."""
+    resolved = {
         "image_size": preprocessing.image_size,
         "resize": preprocessing.resize,
         "resize_mode": preprocessing.resize_mode,
         "interpolation": preprocessing.interpolation,
     }
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update=settled)})
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update=resolved)})
 
 
 def loss_function(train: TrainSection, split: Split, num_classes: int) -> nn.Module:
-    """Cross-entropy; ``class_weights: balanced`` weighs a class of c of n images n / (num_classes c)."""
+    """Build the cross-entropy loss. ``class_weights: balanced`` weights a class of c of n images by
+    n / (num_classes c)."""
     require_known("class_weights", train.class_weights, ("none", "balanced"))
     weight = None
     if train.class_weights == "balanced":

@@ -1,4 +1,4 @@
-"""What a recipe's phase trains with: its frozen layers, its optimizer, and what makes the steps."""
+"""Build the parts of a phase: its frozen layers, its optimizer and its stepper."""
 
 import torch
 
@@ -13,7 +13,7 @@ from finetune.training.steps.schedule import Rates
 
 
 def freeze_layers(plan: PhasePlan, setup: Setup) -> Freeze:
-    """Freeze what the phase freezes.
+    """Freeze the layers of the phase.
 
     Raises:
         FreezeError: the freeze names no layer.
@@ -26,10 +26,10 @@ def freeze_layers(plan: PhasePlan, setup: Setup) -> Freeze:
 
 
 def make_optimizer(plan: PhasePlan, setup: Setup) -> torch.optim.Optimizer:
-    """The optimizer over what the phase trains, once the rest is frozen."""
+    """Build the optimizer of the phase; its layers must be frozen already."""
     recipe, network = setup.recipe, setup.network
     l2_sp = recipe.train.l2_sp
-    assert plan.weight_decay is not None  # left open for a solver alone
+    assert plan.weight_decay is not None  # only a solved head may leave it open
     rules = GroupRules(
         lr=plan.lr,
         head_lr_mult=plan.head_lr_mult,
@@ -49,7 +49,7 @@ def make_optimizer(plan: PhasePlan, setup: Setup) -> torch.optim.Optimizer:
 def make_stepper(
     setup: Setup, optimizer: torch.optim.Optimizer, schedule: Rates, scaler: torch.amp.GradScaler
 ) -> Stepper:
-    """What makes the optimizer's steps as the recipe says."""
+    """Build the stepper that the recipe asks for."""
     train = setup.recipe.train
     return Stepper(
         model=setup.network.module,

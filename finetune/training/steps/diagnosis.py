@@ -1,4 +1,4 @@
-"""Where numbers went wrong."""
+"""Find the module in which a forward pass first stops being finite."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ from torch import Tensor, nn
 def first_non_finite(model: nn.Module, images: Tensor) -> str | None:
     """The name of the first module, in execution order, whose output for ``images`` is not finite.
 
-    ``"the images"`` where the input itself is not; None where every output is finite (then the loss alone
-    is not). The model is run once more, as it stands.
+    ``"the images"`` if the input is not finite; None if every output is finite, and only the loss is not.
+    Runs the model once more, in its present modes.
     """
     if not bool(images.isfinite().all()):
         return "the images"
     found: list[str] = []
 
-    def look(name: str) -> Any:
+    def watch(name: str) -> Any:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
             tensors = (
                 [output] if isinstance(output, Tensor) else [*output] if isinstance(output, tuple) else []
@@ -27,7 +27,7 @@ def first_non_finite(model: nn.Module, images: Tensor) -> str | None:
         return hook
 
     leaves = [(name, module) for name, module in model.named_modules() if not any(module.children())]
-    handles = [module.register_forward_hook(look(name)) for name, module in leaves]
+    handles = [module.register_forward_hook(watch(name)) for name, module in leaves]
     try:
         with torch.no_grad():
             model(images)

@@ -8,10 +8,10 @@ Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 def moving_average(model: nn.Module, decay: float) -> AveragedModel:
-    """An average of ``model``'s parameters; its buffers are copies of the model's latest.
+    """Average the parameters of ``model``; buffers are copied from its latest state.
 
-    After n updates the decay is min(``decay``, (1 + n) / (10 + n)): a short run would otherwise be averaged
-    with its untrained start. A frozen parameter equals its average, and stays so to the bit.
+    After n updates the decay is min(``decay``, (1 + n) / (10 + n)). Otherwise the average of a short run
+    would contain its untrained start. The average of a frozen parameter is bit-identical to the parameter.
     """
 
     @torch.no_grad()

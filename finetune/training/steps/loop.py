@@ -1,4 +1,4 @@
-"""One epoch: batches in, optimizer steps out. Knows objects (model, batches, optimizer), never the recipe."""
+"""Optimizer steps on batches. This module gets a model, batches and an optimizer, never the recipe."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -25,7 +25,7 @@ NAMED_IMAGES = 8
 
 @dataclass
 class Totals:
-    """Sums over the images of an epoch so far; plain numbers, so that a checkpoint can carry them."""
+    """Sums over the images of an epoch so far: plain numbers, which a checkpoint can store."""
 
     images: int = 0
     loss: float = 0.0
@@ -33,21 +33,24 @@ class Totals:
     skipped: int = 0
 
     def metrics(self) -> dict[str, float | int]:
-        """Mean loss and top-1 (a fraction) over the images seen, as trained: augmented, dropout on."""
+        """Mean loss and top-1 (a fraction) over the images seen, in training mode and augmented."""
         seen = max(self.images, 1)
         return {"train_loss": self.loss / seen, "train_top1": self.correct / seen}
 
 
 @dataclass
 class Stepper:
-    """What one optimizer step needs beside its batches.
+    """Makes optimizer steps.
 
-    ``optimizer``'s groups carry their unscheduled rate as ``base_lr``. A step is made of ``accumulate``
-    batches (fewer at the end of an epoch), whose losses are weighted by their number of images: the
-    gradient is that of one large batch. ``seed`` and the step's number alone decide dropout and stochastic
-    depth. ``name`` gives an image's name for messages. ``suffix`` is the part of ``model`` that batches go
-    through where they hold the features of its first layers in place of images; None: all of it.
-    ``compiled`` is that part compiled, if it is.
+    A step takes ``accumulate`` batches, fewer at the end of an epoch. Their losses are weighted by their
+    numbers of images, so the gradient is that of one large batch. Dropout and stochastic depth depend only on
+    ``seed`` and the number of the step.
+
+    Attributes:
+        optimizer: each group stores its unscheduled learning rate as ``base_lr``.
+        name: returns the name of an image, for messages.
+        suffix: the part of ``model`` that batches of features go through; None: batches hold images.
+        compiled: the compiled form of the part that batches go through.
     """
 
     model: nn.Module
@@ -67,19 +70,19 @@ class Stepper:
 
     @property
     def forward(self) -> nn.Module:
-        """What batches go through."""
+        """The module that batches go through."""
         return self.model if self.suffix is None else self.suffix
 
     def epoch(
         self, batches: Iterable[Batch], totals: Totals, phase_step: int, global_step: int
     ) -> Iterator[int]:
-        """Train on ``batches``, adding to ``totals``; yields the number of steps made so far.
+        """Train on ``batches``, add to ``totals``, and yield the number of steps made so far.
 
-        The model must already be in the mode it is to train in. ``phase_step`` counts from the start of the
-        phase and drives the schedule, ``global_step`` from the start of the run and drives the randomness.
+        The model must be in the modes that it trains in. ``phase_step`` counts from the start of the phase
+        and sets the learning rate; ``global_step`` counts from the start of the run and sets the randomness.
 
         Raises:
-            NonFiniteLossError: before the update that it would have spoiled.
+            NonFiniteLossError: a loss or gradient is not finite; the weights are not updated with it.
         """
         source = iter(batches)
         made = 0
@@ -89,11 +92,12 @@ class Stepper:
             yield made
 
     def step(self, group: list[Batch], totals: Totals, phase_step: int, global_step: int) -> None:
-        """One optimizer step on the batches of ``group``.
+        """Make one optimizer step on the batches of ``group``.
 
         Raises:
-            NonFiniteLossError: before the update that it would have spoiled.
-            NoMemoryError: it does not fit. The model is then of no more use, since smaller steps were tried.
+            NonFiniteLossError: a loss or gradient is not finite; the weights are not updated with it.
+            NoMemoryError: the step does not fit. Smaller steps were tried, so the weights are no longer
+            valid.
         """
         factor = self.schedule.factor(phase_step)
         for param_group in self.optimizer.param_groups:
@@ -102,7 +106,7 @@ class Stepper:
         images = sum(len(batch.indices) for batch in group)
         totals.skipped += sum(len(batch.bad) for batch in group)
         if not images:
-            return  # none could be read; the step is counted, so that the schedule stays as planned
+            return  # no image could be read; the step still counts, so that the schedule stays as planned
         try:
             self._update(group, totals, global_step)
         except (RuntimeError, MemoryError) as error:
@@ -111,7 +115,7 @@ class Stepper:
             reason = first_line(error)
         else:
             return
-        # Not in the handler: the error's traceback would hold on to the step's tensors.
+        # Outside the handler: the traceback of the error references the tensors of the step.
         raise self._too_large(group, reason, global_step)
 
     def _update(self, group: list[Batch], totals: Totals, global_step: int) -> None:
@@ -141,12 +145,12 @@ class Stepper:
         totals.correct += int((logits.detach().argmax(1) == moved.labels).sum())
 
     def _prepare_gradients(self, group: list[Batch], global_step: int) -> None:
-        """Check, clip, and hold on to the start.
+        """Check the gradients, clip them, and add the penalty of L2-SP.
 
-        A finite loss can have a gradient that is not, and one such step would spoil every weight.
+        A finite loss can have a gradient that is not finite, and one such step would destroy every weight.
         """
         if self.scaler.is_enabled():
-            # The scaler looks for overflows itself: under fp16 they are expected, and skipped.
+            # The scaler checks for overflows itself: in fp16 they are expected, and skipped.
             if self.grad_clip_norm is None and self.start_penalty is None:
                 return
             self.scaler.unscale_(self.optimizer)
@@ -156,21 +160,23 @@ class Stepper:
             raise self._spoiled("the gradient is not finite", group, global_step)
         if self.grad_clip_norm is not None:
             nn.utils.clip_grads_with_norm_(trained, self.grad_clip_norm, norm)
-        # Where the scaler found an overflow it makes no step, and then nothing is pulled either.
+        # On an overflow the scaler skips the step, and the penalty must be skipped too.
         if self.start_penalty is not None and bool(norm.isfinite()):
             self.start_penalty.pull(self.optimizer)
 
     def _too_large(self, group: list[Batch], reason: str, global_step: int) -> NoMemoryError:
-        """What to do about a step that did not fit, after trying whole steps on fewer of its images."""
+        """The error for a step that does not fit, with a batch size that fits, found by trying."""
         largest = max(group, key=lambda batch: len(batch.indices))
         count = len(largest.indices)
         for param_group in self.optimizer.param_groups:
-            param_group["lr"] = 0.0  # these steps are tried for their size alone
+            param_group["lr"] = 0.0  # these steps only test the size
         fits = largest_that_fits(
             count, lambda size: self._update([largest.first(size)], Totals(), global_step)
         )
         if fits is None:
-            advice = "Not even 2 images fit: take a smaller data.image_size or backbone, or freeze more."
+            advice = (
+                "Not even 2 images fit: use a smaller data.image_size or backbone, or freeze more layers."
+            )
         else:
             times = -(-count // fits) * self.accumulate
             advice = (
@@ -179,7 +185,7 @@ class Stepper:
             )
         return NoMemoryError(
             f"out of memory at step {global_step + 1}, in a batch of {count} images ({reason}). {advice} "
-            "The checkpoints are from before: once memory is free, the run goes on with --resume."
+            "The checkpoints are intact: once memory is free, continue with --resume."
         )
 
     def _spoiled(self, what: str, group: list[Batch], global_step: int) -> NonFiniteLossError:
@@ -193,7 +199,7 @@ class Stepper:
             f"The first output that is not finite is that of {place}" if place else "Every layer is finite"
         )
         return NonFiniteLossError(
-            f"{what} at step {global_step + 1}; nothing was updated with it. {where}. The images of the "
-            f"batch: {names}{more}. Try a lower lr, grad_clip_norm: 1.0 or precision: fp32; the checkpoints "
-            "are from before."
+            f"{what} at step {global_step + 1}; the weights were not updated with it. {where}. The images "
+            f"of the batch: {names}{more}. Try a lower lr, grad_clip_norm: 1.0 or precision: fp32. The "
+            "checkpoints are intact."
         )
