@@ -69,7 +69,7 @@ def test_the_command(run: Path, tmp_path: Path, cli: Callable[..., Any]) -> None
     assert len(shown) == 11
     ended = cli("layers", run, "--plot", tmp_path / "moved.nonsense")
     assert ended.code == 2
-    assert "moved.nonsense: cannot be written" in ended.err
+    assert "moved.nonsense: unknown figure format" in ended.err
 
 
 def test_from_zero_there_is_no_ratio(shapes: Path, tmp_path: Path) -> None:
