@@ -1,4 +1,4 @@
-"""Features of frozen layers, kept or computed anew: the same bits, and never those of something else."""
+"""Features of frozen layers, cached or computed: bit-identical, and never those of something else."""
 
 import hashlib
 import json
@@ -114,7 +114,7 @@ def test_what_is_decided_is_told_and_written_down(shapes: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("train", "says"),
     [
-        ("augment: {flip: true}, phases: [{freeze: backbone, epochs: 2}]", "a new look each epoch"),
+        ("augment: {flip: true}, phases: [{freeze: backbone, epochs: 2}]", "a new view each epoch"),
         ("augment: {mixup_alpha: 0.2}, phases: [{freeze: backbone, epochs: 2}]", "mixup and cutmix"),
         (
             "augment: {flip: true, views: 2}, sampler: balanced, phases: [{freeze: 4, epochs: 2}]",

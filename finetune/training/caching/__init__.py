@@ -1,1 +1,1 @@
-"""What is computed once in a training: decoded images, and what frozen layers make of them."""
+"""Caches of a training: decoded images, and the features of frozen layers."""

@@ -1,6 +1,6 @@
-"""Whether decoded images of train and val are kept, and where: by a fixed rule, never by a timing.
+"""Cache decoded images of train and val, if and where a fixed rule says so; never by a timing.
 
-Keeping pays where later epochs read them. Where they come from makes no difference to any bit.
+The cache pays off if later epochs read the same images. Results are bit-identical with and without it.
 """
 
 import contextlib
@@ -27,18 +27,18 @@ from finetune.training.caching.feature_plan import FeaturePlan
 from finetune.training.setup.plan import PhasePlan
 from finetune.training.setup.prepare import Setup
 
-# Of what the pixels depend on beside the image and the transform; another format is another folder.
+# Version of the cached pixels; another version has another folder.
 FORMAT = 2
-# So many images' sizes are looked at to tell how much room all of them take.
+# The number of images whose sizes are read to estimate the size of all.
 SIZES_READ = 64
-# A folder that holds so many times what the images take is begun anew, and so is a full one that holds less
-# than this share of them: the rest is of images that have changed since.
+# A folder is started over if it is this many times larger than its images, or if it is full and less than
+# this share of it is of use: the rest belongs to images that have changed since.
 WORN_OUT, OF_USE = 3, 0.5
 
 
 @dataclass(frozen=True)
 class DecodedPlan:
-    """Where decoded images are kept, None for nowhere; ``why`` in words; ``limit`` in bytes."""
+    """Where decoded images are cached (None: nowhere), why, and the limit in bytes."""
 
     where: Where | None
     why: str
@@ -48,16 +48,16 @@ class DecodedPlan:
 def plan_decoded(
     setup: Setup, plans: Sequence[PhasePlan], features: Mapping[int, FeaturePlan]
 ) -> DecodedPlan:
-    """Settle where decoded images of train and val are kept, and why.
+    """Choose where decoded images of train and val are cached.
 
-    They have what ``cache.limit`` leaves beside the features of the phase that keeps most.
+    They get what ``cache.limit`` leaves after the phase that caches the most features.
     """
     cache, train = setup.recipe.cache, setup.source.splits["train"]
     require_known("cache.decoded", cache.decoded, ("auto", "memory", "disk", "off"))
     if cache.decoded == "off":
         return DecodedPlan(None, "cache.decoded: off")
     if setup.card.preprocessing.reads == "bands":
-        return DecodedPlan(None, "only colours are kept, and these have bands of their own")
+        return DecodedPlan(None, "images with their own bands are not cached")
     if not hasattr(os, "pread"):
         return DecodedPlan(None, "this system cannot share them between processes")
     nbytes = _base_bytes(setup)
@@ -81,16 +81,16 @@ def plan_decoded(
 
 
 def describe_decoded(plan: DecodedPlan) -> str:
-    """For the run's facts."""
-    place = {"memory": "kept in memory", "disk": "kept on disk", None: "decoded anew each time"}
+    """In words, for the user."""
+    place = {"memory": "cached in memory", "disk": "cached on disk", None: "decoded again in each epoch"}
     return f"images are {place[plan.where]} ({plan.why})"
 
 
 @contextlib.contextmanager
 def cache_decoded(setup: Setup, plan: DecodedPlan) -> Iterator[None]:
-    """Within, what is decoded of train and val is kept where ``plan`` says.
+    """While active, cache decoded images of train and val as planned.
 
-    Of val that is what evaluation sees, resized and cut out, before it is normalised: the same bits.
+    Images of val are cached resized and cropped, but not normalized yet.
     """
     if plan.where is None:
         yield
@@ -104,8 +104,8 @@ def cache_decoded(setup: Setup, plan: DecodedPlan) -> Iterator[None]:
     if of_train == of_val:
         wanted = [(of_train, ("train", "val"), for_train + for_val, limit)]
     else:
-        # Where there is room, some for val's images as they were before a change, or as another run that
-        # trains at the same time keeps them.
+        # If there is room, val may also store images as they were before a change, or as a concurrent run
+        # caches them.
         most = max(for_val, min(WORN_OUT * for_val, limit - WORN_OUT * for_train))
         wanted = [(of_train, ("train",), for_train, limit - most), (of_val, ("val",), for_val, most)]
     if plan.where == "disk":
@@ -154,7 +154,7 @@ def _of_these(setup: Setup, splits: Sequence[str], kept: DecodedCache) -> int:
 
 
 def _folder(setup: Setup, facts: Mapping[str, Any]) -> Path:
-    """It is called by a hash of the data's name and of all that the pixels depend on beside the images."""
+    """The folder of the cache: its name is a hash of everything but the images that the pixels depend on."""
     text = json.dumps(_about(setup, facts), sort_keys=True)
     return decoded_folder() / hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -174,7 +174,7 @@ def _about(setup: Setup, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _val_bytes(setup: Setup) -> int:
-    # With a little for the headers.
+    # 100 bytes for the header.
     return len(setup.source.splits["val"]) * (setup.card.preprocessing.image_size**2 * 3 + 100)
 
 
@@ -183,7 +183,7 @@ def _features_kept(plan: FeaturePlan | None) -> bool:
 
 
 def _base_bytes(setup: Setup) -> int | None:
-    """What one decoded image takes on average, from the sizes of a few; None where there are no files."""
+    """Average bytes of a decoded image, from a sample of sizes; None if the images are not files."""
     split, transform = setup.source.splits["train"], setup.loader.transform
     found = []
     for index in np.linspace(0, len(split) - 1, min(SIZES_READ, len(split)), dtype=np.int64).tolist():

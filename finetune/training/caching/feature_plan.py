@@ -1,8 +1,8 @@
-"""What becomes of the features of frozen layers, phase by phase: kept, and where, or computed anew.
+"""Plan, per phase, whether and where the features of the frozen layers are cached.
 
-Where the recipe lets training images look a finite number of ways, and in val, the frozen layers run in
-fp32: such features are kept, by this run or another, and have to be what a probe and scikit-learn see. Where
-looks are endless, and nothing can be kept, they run in the precision of training.
+On val, and on train if each image has a finite number of views, the frozen layers run in fp32: the features
+can be cached, also by other runs, and must be the same for ``probe`` and scikit-learn. If every epoch shows
+new views, nothing can be cached, and the frozen layers run in the precision of training.
 """
 
 import math
@@ -21,11 +21,15 @@ from finetune.training.setup.prepare import Setup
 
 @dataclass(frozen=True)
 class FeaturePlan:
-    """What is to become of the features of one phase's frozen layers.
+    """How the features of a phase's frozen layers are cached.
 
-    ``views`` is how many looks of each training image can be kept (0: they have no end), ``plain`` whether
-    that is the one that evaluation has. ``train_bytes`` and ``val_bytes`` are what is kept of either, as
-    ``cache.limit`` counts it. ``whole`` says why the network cannot be cut and runs whole; None where it can.
+    Attributes:
+        k: number of frozen layers.
+        views: the number of views per training image to cache; 0: every epoch shows new views.
+        plain: whether training images look as in evaluation.
+        train, val: where the features are cached, and why.
+        train_bytes, val_bytes: their sizes, as ``cache.limit`` counts them.
+        whole: why the network cannot be cut and runs whole; None if it can be cut.
     """
 
     k: int
@@ -38,7 +42,7 @@ class FeaturePlan:
     whole: str | None = None
 
     def describe(self) -> str:
-        """For the run's facts."""
+        """In words, for the user."""
         if self.whole is not None:
             return f"computed with the rest of the network ({self.whole})"
         if self.train.where == self.val.where:
@@ -47,7 +51,7 @@ class FeaturePlan:
 
 
 def plan_features(setup: Setup, plans: Sequence[PhasePlan]) -> dict[int, FeaturePlan]:
-    """Settle, by phase, where features are kept, and why; phases that freeze nothing are left out."""
+    """Plan by phase where features are cached. Phases that freeze nothing are left out."""
     costs: dict[int, Cost | str] = {}
     found = {}
     for plan in plans:
@@ -95,32 +99,33 @@ def _cost(setup: Setup, k: int) -> Cost | str:
 
 
 def _plain(setup: Setup, plan: PhasePlan) -> bool:
-    """Whether training images look as they do in evaluation.
+    """Whether training images look as in evaluation.
 
-    A head is solved on a fixed set of looks; where the other phases' augmentation has no end, on these.
+    A head is solved on a fixed set of views. If the other phases show new views in each epoch, it is solved
+    on the images as in evaluation.
     """
     augment = setup.recipe.train.augment
     return not augment.changes_images or (plan.optimizer == SOLVER and augment.views is None)
 
 
 def _refusal(setup: Setup, plan: PhasePlan) -> str | None:
-    """Why what the frozen layers compute of training images cannot be kept."""
+    """Why the features of training images cannot be cached; None if they can."""
     train = setup.recipe.train
     if plan.optimizer == SOLVER:
         return None
     if train.augment.mixup_alpha or train.augment.cutmix_alpha:
-        return "mixup and cutmix mix images, anew in each epoch"
+        return "mixup and cutmix mix other images in each epoch"
     if _plain(setup, plan):
         return None
     if train.augment.views is None:
-        return "augmentation shows a new look each epoch; train.augment.views: 4 would fix four"
+        return "augmentation shows a new view each epoch; train.augment.views: 4 would fix four"
     if train.sampler == "balanced":
-        return "sampler: balanced draws an image in more looks than augment.views"
+        return "sampler: balanced draws an image in more views than augment.views"
     return None
 
 
 def _decide(setup: Setup, priced: Cost, rows: int, uses: float, taken: int = 0) -> tuple[Placement, int]:
-    """The verdict, and how many bytes of ``cache.limit`` it takes."""
+    """Where to cache ``rows`` rows, and how many bytes of ``cache.limit`` they take."""
     cache, compute = setup.recipe.cache, setup.compute
     row_bytes = priced.numbers * torch.float32.itemsize
     work = Workload(rows, uses, row_bytes, priced.flops, setup.card.preprocessing.image_size**2)

@@ -1,4 +1,4 @@
-"""The store that a run, or a probe, keeps the features of its frozen layers in."""
+"""Open the store in which a run, or a probe, caches the features of its frozen layers."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ from finetune.training.setup.prepare import Setup
 
 log = logging.getLogger("finetune")
 
-# Of what a store's rows depend on beside the prefix and the images; another format is another store.
+# Version of the cached rows; another version is another store.
 FORMAT = 3
 
 
@@ -33,14 +33,14 @@ def open_store(
     *,
     plain: bool,
 ) -> FeatureStore:
-    """The store of what ``extract``, the first ``k`` layers, computes under the recipe's transform.
+    """Open the store for the features that ``extract``, the first ``k`` layers, computes.
 
-    On disk the folder's name is a hash of all that the rows depend on beside the images, and older folders
-    make room within ``cache.limit``.
+    On disk the name of the folder is a hash of everything but the images that the rows depend on. Older
+    folders are removed to stay within ``cache.limit``.
 
     Args:
-        needed: bytes that the rows take.
-        beside: other folders of the cache that are in use, and what they come to in bytes; they stay.
+        needed: size of the rows in bytes.
+        beside: other cache folders in use, which stay, with their sizes in bytes.
     """
     about = _about(setup, k, plain)
     if where == "memory":
@@ -50,12 +50,12 @@ def open_store(
     used = {**(beside or {}), folder: needed}
     gone = make_room(sum(used.values()), setup.recipe.cache.limit_bytes, *used)
     if gone:
-        log.info("cache: %d older set%s of features made room", gone, "s" if gone > 1 else "")
+        log.info("cache: removed %d older set%s of features to make room", gone, "s" if gone > 1 else "")
     return FeatureStore(extract.spec, folder, about)
 
 
 def _about(setup: Setup, k: int, plain: bool) -> dict[str, Any]:
-    """All that rows depend on beside prefix and images, and what ``finetune cache info`` tells of them."""
+    """Everything but prefix and images that the rows depend on; ``finetune cache info`` shows it."""
     compute, augment = setup.compute, setup.recipe.train.augment
     layer = setup.network.table.body[k - 1]
     looks = augment.model_dump(exclude={"views", "mixup_alpha", "cutmix_alpha"})

@@ -1,8 +1,8 @@
-"""The frozen layers of a phase at work: what they compute is kept where that pays, and then only read.
+"""The frozen prefix of a phase: it computes features, or reads them from the cache.
 
-In such a phase training steps and val see features in place of images, and the rest of the network. Whether
-the features are read or computed anew makes no difference to any bit (:mod:`finetune.features.extract`). What
-is kept, and where, is the :mod:`finetune.training.caching.feature_plan`'s.
+In such a phase, training steps and val get features instead of images, and run only the suffix of the
+network. Cached and computed features are bit-identical (:mod:`finetune.features.extract`). What is cached,
+and where, is decided in :mod:`finetune.training.caching.feature_plan`.
 """
 
 import dataclasses
@@ -27,14 +27,15 @@ from finetune.training.setup.prepare import Setup
 
 
 class FrozenPrefix:
-    """One phase's frozen layers at work.
+    """The frozen layers of one phase, cut off from the rest of the network.
 
     Attributes:
-        suffix: what training batches go through.
-        evaluated: what val's batches go through, the moving average's where there is one.
+        suffix: the rest of the network, for training batches.
+        evaluation_suffix: the same for val, of the moving average if there is one.
 
     Args:
-        freeze: the phase's, in train mode.
+        epochs: of the phase, counted through the run.
+        freeze: of the phase, in train mode.
 
     Raises:
         CutError: the network cannot be cut there.
@@ -52,7 +53,7 @@ class FrozenPrefix:
         if setup.ema is not None:
             self.evaluation_suffix = suffix_graph(setup.ema.module, network.table, plan.k)
             averaged = Freeze(setup.ema.module, network.table, plan.k, setup.recipe.model.batchnorm)
-            # Layers that an earlier phase trained have an average of their own.
+            # If an earlier phase trained these layers, their average differs from them.
             self._averages_differ = averaged.frozen_digests() != freeze.frozen_digests()
         size = preprocessing.image_size
         self._extract = Extractor(
@@ -70,20 +71,20 @@ class FrozenPrefix:
 
     @property
     def caches_train(self) -> bool:
-        """Whether training steps read features that are kept."""
+        """Whether training steps read cached features."""
         return self._plan.train.where is not None
 
     @property
     def serves_val(self) -> bool:
-        """Whether val can be judged on features; not where the moving average's first layers are its own."""
+        """Whether val can use the features: not if the first layers of the moving average differ."""
         return not self._averages_differ
 
     def fill(self, signals: Signals, tell: Callable[[int, int], None]) -> None:
-        """Compute what is to be kept and is not there yet, in the order of the images.
+        """Compute the features that are not cached yet, in the order of the images.
 
         Raises:
-            StoppedError: a signal came; what was computed until then is kept.
-            DataError: images that cannot be read, as the loaders raise it.
+            StoppedError: a signal arrived; the features computed so far stay cached.
+            DataError: an image cannot be read.
         """
         loader, plain = self._setup.loader, self._plan.plain
         as_evaluated = EvalTransform(self._setup.card.preprocessing)
@@ -127,14 +128,14 @@ class FrozenPrefix:
             yield dataclasses.replace(batch, images=features)
 
     def train_set(self) -> Batch:
-        """The features of all looks of the training images, which must have been kept, as one batch."""
+        """The cached features of all views of the training images, as one batch."""
         assert self._train is not None
         batch = self._train.batch(self._draws)
         self._setup.loader.report_bad_images(batch.bad)
         return batch
 
     def val_batches(self, check: Callable[[], None] = do_nothing) -> Iterator[Batch]:
-        """Val's features in order, in batches of the training's size; ``check`` as in :meth:`epoch`."""
+        """The features of val in order, in batches of the training size; ``check`` as in :meth:`epoch`."""
         size = self._setup.recipe.train.images_a_batch
         if self._val is not None:
             yield from self._val.in_order(size)
