@@ -1,4 +1,4 @@
-"""What all tests share: no network but loopback, one thread, a cache of their own."""
+"""Fixtures of all tests: loopback network only, one thread, and separate caches."""
 
 import contextlib
 import importlib.machinery

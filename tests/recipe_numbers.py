@@ -1,4 +1,4 @@
-"""Every number of the recipe, from its JSON Schema: a new key is among them by itself."""
+"""All numbers of the recipe, from its JSON Schema, so that new keys are included."""
 
 import json
 from collections.abc import Iterator

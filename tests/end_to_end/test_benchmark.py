@@ -1,4 +1,4 @@
-"""`scripts/benchmark`, small: what it runs, what it divides, what it writes. No time is judged here."""
+"""`scripts/benchmark` on a small scale: its runs, ratios and files. No test checks a time."""
 
 import json
 import sys

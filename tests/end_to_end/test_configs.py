@@ -1,4 +1,4 @@
-"""Every recipe that ships runs, says its command, and claims nothing that was not measured."""
+"""Every shipped recipe runs, names its command, and claims only measured results."""
 
 from pathlib import Path
 from typing import Any

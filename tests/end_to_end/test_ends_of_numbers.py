@@ -1,4 +1,4 @@
-"""At the ends of every number's range a step is trained, or refused in one clear message."""
+"""At both bounds of every number, a step trains or is refused with one clear message."""
 
 import json
 from collections.abc import Callable

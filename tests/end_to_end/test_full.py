@@ -1,4 +1,4 @@
-"""One tiny run, from a folder of images to a model in use, and every file it leaves."""
+"""One tiny run, from a folder of images to a deployed model, and every file that it writes."""
 
 import hashlib
 import json

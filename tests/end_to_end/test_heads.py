@@ -1,4 +1,4 @@
-"""Heads of other kinds, from a recipe to every format."""
+"""Other types of heads, from a recipe to every export format."""
 
 import json
 from pathlib import Path

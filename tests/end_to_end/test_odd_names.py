@@ -1,4 +1,4 @@
-"""Names that would steer a terminal, or are no Unicode, go through every command as escapes."""
+"""Names with terminal control characters or invalid Unicode: every command shows escapes."""
 
 import csv
 import json

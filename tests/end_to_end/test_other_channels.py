@@ -1,4 +1,4 @@
-"""Networks for grey images, or more channels than three, with batches of one image: every command."""
+"""Every command works for grey images, for more than three channels, and for batches of one image."""
 
 import json
 from collections.abc import Callable

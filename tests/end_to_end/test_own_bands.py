@@ -1,4 +1,4 @@
-"""Images with bands of their own: from training to use, every command says what it does with them."""
+"""Images with more than three bands: every command handles them and reports how."""
 
 import json
 from collections.abc import Callable

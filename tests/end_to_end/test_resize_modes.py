@@ -1,4 +1,4 @@
-"""``data.resize_mode`` from the recipe to an exported file: the whole of a long image, everywhere alike."""
+"""``data.resize_mode`` works alike everywhere, from the recipe to an exported file."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Whatever `recipe validate` takes, `train --smoke` tries: every key of a recipe."""
+"""`train --smoke` accepts every recipe that `recipe validate` accepts."""
 
 import json
 from collections.abc import Callable, Iterator

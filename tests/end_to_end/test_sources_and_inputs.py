@@ -1,4 +1,4 @@
-"""Own checkpoints through the whole command: what was loaded is told, and written down."""
+"""Own checkpoints as source weights: commands report and record what was loaded."""
 
 import json
 from pathlib import Path

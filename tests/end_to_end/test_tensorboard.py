@@ -1,4 +1,4 @@
-"""``train --tensorboard``: the curves are there, also of a run that takes the place of another."""
+"""``train --tensorboard`` writes curves, also for a run that replaces another."""
 
 from collections.abc import Callable
 from pathlib import Path

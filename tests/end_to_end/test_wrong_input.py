@@ -1,4 +1,4 @@
-"""What is wrong, where, and what to do: exit 2, one message, no traceback, nothing left behind."""
+"""Wrong input: exit code 2, one message with place and remedy, no traceback, no files left."""
 
 from pathlib import Path
 from typing import Any

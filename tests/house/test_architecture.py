@@ -1,4 +1,4 @@
-"""The rooms and the one direction in which they import each other."""
+"""Rooms, sub-rooms and scripts import one way only."""
 
 import ast
 from pathlib import Path

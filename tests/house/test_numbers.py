@@ -1,4 +1,4 @@
-"""Every number on the command line has a least and a greatest value."""
+"""Every number on the command line has a lower and an upper bound."""
 
 import inspect
 from collections.abc import Iterator

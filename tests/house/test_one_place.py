@@ -1,4 +1,4 @@
-"""What several commands and messages say has one place, from which they have it."""
+"""Names and defaults that several commands use are defined once."""
 
 import inspect
 from importlib.resources import files

@@ -1,4 +1,4 @@
-"""What the user reads comes in the order in which it was said, and what cannot be written is told."""
+"""Output appears in the order in which it was written, and failures to write it are reported."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What names from outside do to a text that is shown: nothing."""
+"""Names from outside cannot disturb displayed text: control characters are escaped."""
 
 import json
 import unicodedata

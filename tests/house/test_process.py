@@ -1,4 +1,4 @@
-"""What the command settles for its process: how threads wait, and what becomes of freed memory."""
+"""Settings of the command for its own process: how threads wait, and how freed memory is handled."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""``--quiet``: data and errors, and nothing else, wherever it stands."""
+"""``--quiet`` leaves only data and errors, at any position on the command line."""
 
 import io
 import sys

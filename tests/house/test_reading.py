@@ -1,4 +1,4 @@
-"""Every file is read through `finetune.disk.regular`: no reader waits for a pipe, or fills memory."""
+"""Every file is read through `finetune.disk.regular`, which never waits for a pipe or fills memory."""
 
 import ast
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Help and usage errors answer at once: nothing heavy is imported for them."""
+"""Help and usage errors import nothing heavy, so they answer at once."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""A name that no branch knows is an error, and never what the last branch does."""
+"""An unknown name is an error, and never takes the last branch of the code."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A sound recipe and short ways to read one."""
+"""A valid recipe, and a fixture for the problems of an invalid one."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,4 +1,4 @@
-"""Every number of a recipe has a least and a greatest value; what is beyond is refused where it stands."""
+"""Every number in a recipe has bounds; values beyond them are errors at their place."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""Writing recipes: every key, and the same recipe again when read."""
+"""Dumped recipes contain every key and load back to the same recipe."""
 
 import json
 import re

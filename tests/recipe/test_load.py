@@ -1,4 +1,4 @@
-"""Reading recipes: what sound ones mean, and every fault at once, each at its place."""
+"""Reading recipes: the meaning of valid ones, and all faults at once, each at its place."""
 
 import errno
 from collections.abc import Callable, Iterator

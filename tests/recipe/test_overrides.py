@@ -1,4 +1,4 @@
-"""``--set``: after the file, through the same schema, with errors that cite the flag."""
+"""``--set`` overrides the file and uses the same schema; errors cite the flag."""
 
 import contextlib
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A recipe that is sound and hardly what is meant gets a remark: validated and trained."""
+"""Warnings about valid but doubtful recipes, from `recipe validate` and `train`."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""YAML's traps: what words mean, and what is refused without a traceback, in bounded time and memory."""
+"""YAML's traps: the meaning of words, and refusals without a traceback in bounded time and memory."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""Runs of the real command in processes of their own."""
+"""Runs of the real command in separate processes."""
 
 import os
 import signal

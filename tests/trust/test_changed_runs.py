@@ -1,4 +1,4 @@
-"""Resuming a run of which something has changed, is missing or was harmed."""
+"""Resuming a run whose files or settings changed, are missing or are damaged."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""A clock that goes back: what is trained, saved and kept does not go by it."""
+"""A clock that goes back does not affect training, saving and caching."""
 
 import itertools
 import time

@@ -1,4 +1,4 @@
-"""A disk that fills up, and checkpoints that were harmed on it: the one before, or a clear error."""
+"""A full disk and damaged checkpoints: the previous checkpoint is used, or the error is clear."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""A run that is stopped at any check of the signal, and resumed, ends in the bits of an undisturbed one.
+"""A run stopped at any check of the signals and then resumed is bit-identical to an undisturbed run.
 
 Each check in turn, not random ones: a training asks at so many places whether a signal has come, and is
 stopped here at the first of them, at the second, and so on until it ends by itself. `scripts/kill-storm`

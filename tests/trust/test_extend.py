@@ -1,4 +1,4 @@
-"""A finished run is trained longer by `--extend`, and is never taken for another training than its own."""
+"""`--extend` trains a finished run for more epochs, and refuses a different training."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""Batches come through whatever the machine lacks: shared memory, descriptors, processes, threads."""
+"""Loaders work without shared memory, and with few file descriptors, processes or threads."""
 
 import functools
 import json

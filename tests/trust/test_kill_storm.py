@@ -1,4 +1,4 @@
-"""What `scripts/kill-storm` brings along; the storm itself takes minutes, and is for a person to start."""
+"""The recipes and exit codes of `scripts/kill-storm`. The script itself runs for minutes, on demand."""
 
 import signal
 from collections.abc import Callable

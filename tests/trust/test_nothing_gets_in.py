@@ -1,4 +1,4 @@
-"""No network, no code, no files from elsewhere: refused with exit 2 and without a trace."""
+"""Recipes and checkpoints can access no network, run no code and read no other files."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Under ``--offline`` nothing is downloaded, whoever would have done it."""
+"""Under ``--offline``, no library downloads anything."""
 
 import hashlib
 import http.server

@@ -1,4 +1,4 @@
-"""What this user may not read or write, and what the system refuses: one message, whatever finds out."""
+"""Missing permissions and refused system calls: one clear message."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""A run that is read while its training replaces the checkpoints: whole ones of one moment, or a message."""
+"""Reading a run during training gives a consistent checkpoint, or a message."""
 
 import functools
 import shutil

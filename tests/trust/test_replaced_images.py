@@ -1,4 +1,4 @@
-"""An image that is replaced while its features are computed: no row is kept under its former contents."""
+"""An image that is replaced while its features are computed leaves no wrong row in the cache."""
 
 import os
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Data is the same data wherever it lies and however it is spelt; a run keeps its splits when it changes."""
+"""The path and spelling of a source do not change the data; a run keeps its splits if the data changes."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM, SIGHUP, kills: the run ends in time, can be continued, and leaves no process behind."""
+"""After Ctrl-C, SIGTERM, SIGHUP or a kill, a run ends in time, can resume, and leaves no process."""
 
 import contextlib
 import json

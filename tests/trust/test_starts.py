@@ -1,4 +1,4 @@
-"""One run, one directory: of many starts at once one trains, the others are refused at once."""
+"""Of many simultaneous starts in one run directory, one trains and the others are refused at once."""
 
 import resource
 import time

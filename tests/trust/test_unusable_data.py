@@ -1,4 +1,4 @@
-"""Data that cannot work says so before a network is loaded: exit 2, what is wrong, nothing left behind."""
+"""Unusable data is refused before a network is loaded: exit code 2, a reason, no files left."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""A zoo of images through train, eval, predict and the exported model: the same answers and refusals."""
+"""Many kinds of image files: train, eval, predict and the exported model agree on each."""
 
 import csv
 import functools
