@@ -158,7 +158,7 @@ def _own_if_given(trained: Trained, record: SplitRecord, given: str, wanted: str
         return own_data(trained.run, data, record, classes, verify=verify) if same else None
     if any(same_place(given, place) for place in recorded_places(trained.run, data)[:1]):
         return own_data(trained.run, data, record, classes, verify=verify, place=given)
-    if record.found_in(read_other_source(given, reading_of(data))) < SAME:
+    if record.overlap(read_other_source(given, reading_of(data))) < SAME:
         return None
     return own_data(trained.run, data, record, classes, verify=verify, place=given)
 

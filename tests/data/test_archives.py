@@ -59,11 +59,11 @@ def test_what_is_there_stays(archive: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "kind", "said"),
     [
-        ("/etc/evil", stat.S_IFREG, "leads out"),
-        ("set/../../evil", stat.S_IFREG, "leads out"),
-        ("..", stat.S_IFREG, "leads out"),
-        ("..\\evil", stat.S_IFREG, "leads out"),
-        ("C:/evil", stat.S_IFREG, "leads out"),
+        ("/etc/evil", stat.S_IFREG, "points outside"),
+        ("set/../../evil", stat.S_IFREG, "points outside"),
+        ("..", stat.S_IFREG, "points outside"),
+        ("..\\evil", stat.S_IFREG, "points outside"),
+        ("C:/evil", stat.S_IFREG, "points outside"),
         ("set/link", stat.S_IFLNK, "link"),
         ("set/pipe", stat.S_IFIFO, "special"),
         ("set/device", stat.S_IFCHR, "special"),
@@ -84,7 +84,7 @@ def test_a_bomb(archive: Path) -> None:
     with zipfile.ZipFile(archive, "a", zipfile.ZIP_DEFLATED) as opened:
         opened.writestr("set/bomb", b"\0" * 30_000_000)
     assert archive.stat().st_size < 100_000
-    with pytest.raises(DataError, match="at most 1000000 are"):
+    with pytest.raises(DataError, match="the limit is 1000000"):
         unpack(archive, archive.parent / "set", member="set", max_bytes=1_000_000)
     assert not (archive.parent / "set").exists()
 
@@ -100,11 +100,11 @@ def test_a_member_that_lies_about_its_size(archive: Path) -> None:
 def test_damage(archive: Path) -> None:
     data = archive.read_bytes()
     archive.write_bytes(data[: len(data) // 2])
-    assert "not a sound zip file" in refused(archive)
+    assert "not a valid zip file" in refused(archive)
     archive.write_bytes(data.replace(b"one", b"eno"))
-    assert "not a sound zip file" in refused(archive)
+    assert "not a valid zip file" in refused(archive)
     archive.write_bytes(b"<html>404</html>")
-    assert "not a sound zip file" in refused(archive)
+    assert "not a valid zip file" in refused(archive)
 
 
 def test_another_archive(archive: Path) -> None:

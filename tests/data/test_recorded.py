@@ -89,7 +89,7 @@ def test_anything_else_is_refused_or_is_a_record(content: bytes) -> None:
     ],
 )
 def test_what_is_wrong_with_it_is_said(content: bytes, why: str) -> None:
-    with pytest.raises(CheckpointError, match=rf"^splits\.csv: not the splits of a run.*{why}"):
+    with pytest.raises(CheckpointError, match=rf"^splits\.csv: not a table of splits.*{why}"):
         SplitRecord.from_csv(content, "splits.csv")
 
 
@@ -104,7 +104,7 @@ def test_the_same_folder_is_divided_as_it_was(photos: Path) -> None:
     assert not drift
     assert drift.moved == 0
     assert record.resembles(read_source(str(photos)))
-    assert record.found_in(read_source(str(photos))) == 1
+    assert record.overlap(read_source(str(photos))) == 1
 
 
 @pytest.mark.parametrize("spelling", ["copy", "link", "table", "absolute table"])
@@ -127,7 +127,7 @@ def test_the_same_images_elsewhere_are_divided_as_they_were(
     again, drift = record.divide(source, CLASSES)
     assert not drift
     assert drift.moved == (40 if "table" in spelling else 0)
-    assert record.found_in(source) == 1
+    assert record.overlap(source) == 1
     expected = [(row.split, row.class_name, row.path) for row in record.rows]
     found = [
         (name, CLASSES[split.targets[index]], "/".join(Path(split.name(index)).parts[-2:]))
@@ -273,7 +273,7 @@ def test_other_images_of_the_same_names_do_not_resemble(photos: Path, tmp_path: 
     for path in other.rglob("*.jpg"):
         path.write_bytes(b"x" * (len(path.read_bytes()) + 1))
     assert not record.resembles(read_source(str(other)))
-    assert record.found_in(read_source(str(other))) == 0
+    assert record.overlap(read_source(str(other))) == 0
 
 
 def test_of_many_bytes_the_ends_are_read(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -347,7 +347,7 @@ def test_predict_says_which_images_the_run_has_seen(place: Path, cli: Cli, tmp_p
     (place / "runs/recipe/splits.csv").write_text("harmed")
     ended = cli("predict", "runs/recipe", others, "--jsonl")
     assert ended.code == 0
-    assert "not the splits of a run" in ended.err
+    assert "not a table of splits" in ended.err
 
 
 def test_a_run_is_probed_on_its_own_splits(place: Path, cli: Cli) -> None:

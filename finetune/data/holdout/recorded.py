@@ -1,7 +1,7 @@
-"""The splits of a run, image by image: written down once, and found again in data that has changed.
+"""The recorded splits of a run, and how to apply them to data that has changed since.
 
-Carving anew from a changed list could put images that were trained on into test. So a run records which
-image is in which split, by its name within the source and the content of its file.
+Splitting changed data anew could move training images to test. So a run records the split of each image, with
+its name in the source and a digest of its file.
 """
 
 import csv
@@ -16,18 +16,19 @@ import numpy as np
 
 from finetune.data.dataset import Source, Split, merge_splits, quoted
 from finetune.data.identity import Scheme, file_digest, file_size, scheme_for
+from finetune.disk.csv_table import CsvTable
 from finetune.errors import CheckpointError, printable
 
 COLUMNS = ("split", "class", "path", "bytes")
 SPLITS = ("train", "val", "test")
-# The share of images that two data sets must have in common to count as one that has changed.
+# Two data sets that share at least this fraction of images count as one that has changed.
 SAME = 0.5
 COMPARED = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One image as it was: ``size`` in bytes is None where it has no file; an unread one has no digest."""
+    """One recorded image; ``size`` is None if it is not a file, ``digest`` empty if it was unreadable."""
 
     split: str
     class_name: str
@@ -38,15 +39,14 @@ class Row:
 
 @dataclass
 class DataChanges:
-    """How the images differ from those that were recorded; names are as messages call the images.
+    """Differences between the images of a source and those that were recorded.
 
     Attributes:
-        missing: by split, images that are gone.
-        changed: by split, images whose files have another content now, or a class that the run does not
-            know.
-        new: images that were not there.
-        moved: how many images have another name now; they count as the same.
-        relabelled: how many images have another class now; they count as the same, with the new class.
+        missing: split -> names of images that no longer exist.
+        changed: split -> names of images whose content changed, or whose class the run does not have.
+        new: names of images that were not recorded.
+        moved: the number of images with a new name. They count as the same images.
+        relabelled: the number of images with a new class. They count as the same images with that class.
     """
 
     missing: dict[str, list[str]] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class DataChanges:
         return bool(self.missing or self.changed or self.new or self.relabelled)
 
     def lines(self) -> list[str]:
-        """A line for each way in which the images differ."""
+        """One line per kind of difference."""
         found = [
             f"{split}: {_images(len(names))} {what} ({_first(names)})"
             for split in SPLITS
@@ -76,7 +76,7 @@ class DataChanges:
         return found
 
     def counts(self) -> dict[str, int]:
-        """JSON-ready: how many images are missing or changed, in all splits, and how many are new."""
+        """The numbers of missing, changed and new images in all splits, for JSON."""
         return {
             "missing": sum(map(len, self.missing.values())),
             "changed": sum(map(len, self.changed.values())),
@@ -86,7 +86,7 @@ class DataChanges:
 
 @dataclass(frozen=True)
 class SplitRecord:
-    """Which image is in which split, in the order in which the run reads them."""
+    """The split of every image, in the order in which the run reads them."""
 
     rows: tuple[Row, ...]
     scheme: Scheme
@@ -96,7 +96,7 @@ class SplitRecord:
 
     @classmethod
     def of(cls, source: Source) -> "SplitRecord":
-        """What there is to record of a source that is divided into train, val and perhaps test."""
+        """The record of a source that has train, val and perhaps test."""
         named = [
             (split_name, split, index, file_size(split.name(index)))
             for split_name, split in source.splits.items()
@@ -116,23 +116,22 @@ class SplitRecord:
         return cls(tuple(rows), scheme)
 
     def to_csv(self) -> bytes:
-        """A table, a row an image; its last column is called after the kind of digest."""
+        """A CSV table with one row per image. The name of the last column is the kind of digest."""
         text = io.StringIO(newline="")
-        table = csv.writer(text)
-        table.writerow([*COLUMNS, self.scheme])
-        table.writerows(
-            [row.split, row.class_name, row.path, "" if row.size is None else row.size, row.digest]
-            for row in self.rows
-        )
-        # File names need not be valid Unicode, and come back as they were.
+        table = CsvTable(text, safe=False)
+        table.row([*COLUMNS, self.scheme])
+        for row in self.rows:
+            size = "" if row.size is None else row.size
+            table.row([row.split, row.class_name, row.path, size, row.digest])
+        # File names that are not valid Unicode survive the round trip.
         return text.getvalue().encode("utf-8", "surrogateescape")
 
     @classmethod
     def from_csv(cls, content: bytes, where: str) -> "SplitRecord":
-        """Read what :meth:`to_csv` wrote; ``where`` names the file in errors.
+        """Read the output of :meth:`to_csv`; ``where`` names the file in errors.
 
         Raises:
-            CheckpointError: it is something else.
+            CheckpointError: the content is not such a table.
         """
         text = content.decode("utf-8", "surrogateescape")
         try:
@@ -144,24 +143,24 @@ class SplitRecord:
                 Row(split, class_name, path, int(size) if size else None, digest)
                 for split, class_name, path, size, digest in lines
             ]
-            if strange := {row.split for row in rows} - set(SPLITS):
-                raise ValueError(f"it has a split '{strange.pop()}'")
+            if unknown := {row.split for row in rows} - set(SPLITS):
+                raise ValueError(f"it has a split '{unknown.pop()}'")
         except (ValueError, csv.Error) as error:
             raise CheckpointError(
-                f"{printable(where)}: not the splits of a run ({printable(str(error))})."
+                f"{printable(where)}: not a table of splits ({printable(str(error))})."
             ) from None
         return cls(tuple(rows), "sha256" if scheme == "sha256" else "ends")
 
     @cached_property
     def splits(self) -> dict[str, int]:
-        """How many images each split has, in order."""
+        """The number of images per split, in the order train, val, test."""
         counts = Counter(row.split for row in self.rows)
         return {name: counts[name] for name in SPLITS if counts[name]}
 
     def resembles(self, source: Source) -> bool:
-        """Whether at least half of the recorded images are in ``source``, under their names.
+        """Whether ``source`` has at least half of the recorded images, with the same names and contents.
 
-        Their contents are compared too, for up to ``COMPARED`` images that are spread over the record.
+        A sample of about ``COMPARED`` images, spread over the record, is compared.
         """
         whole = merge_splits(source)
         name_of = {source.relative(whole.name(index)): whole.name(index) for index in range(len(whole))}
@@ -170,7 +169,7 @@ class SplitRecord:
         return same >= SAME * len(some)
 
     def splits_by_content(self, names: Iterable[str], of: Sequence[str]) -> list[str | None]:
-        """For each file, the split among ``of`` in which the run had an image of the same content."""
+        """For each file, the split among ``of`` in which the run had an image with the same content."""
         known = self._known(tuple(of))
         sizes = {size for size, _ in known}
         found: list[str | None] = []
@@ -179,10 +178,10 @@ class SplitRecord:
             found.append(known.get((size, file_digest(name, self.scheme))) if size in sizes else None)
         return found
 
-    def found_in(self, source: Source) -> float:
-        """The share of the images of ``source`` and of the recorded ones that are in both, by content.
+    def overlap(self, source: Source) -> float:
+        """The overlap with ``source`` by content, 0..1.
 
-        The smaller of the two shares, 0..1.
+        It is the number of common images divided by the size of the larger of the two sets.
         """
         names = [split.name(index) for split in source.splits.values() for index in range(len(split))]
         shared = len(names) - self.splits_by_content(names, SPLITS).count(None)
@@ -196,15 +195,15 @@ class SplitRecord:
         verify: Sequence[str] = SPLITS,
         take_changed: bool = False,
     ) -> tuple[Source, DataChanges]:
-        """``source`` divided as recorded, and how it differs from what was recorded.
+        """Apply the recorded splits to ``source``, and report the differences.
 
-        An image is found by its name; by its content where its name has gone. Images that were not
-        recorded are in no split. An image with another class now has that class.
+        Images are matched by name, or by content if the name no longer exists. Images that were not recorded
+        are in no split. An image whose class changed gets the new class.
 
         Args:
-            classes: of the run, in the order of its targets.
-            verify: the splits whose images must still have the same content. Of the others, names count.
-            take_changed: changed images stay in their splits.
+            classes: the classes of the run, in the order of its targets.
+            verify: the splits whose images must have the same content. In the others, the name is enough.
+            take_changed: keep images with changed content in their splits.
         """
         whole = merge_splits(source)
         place_of = {source.relative(whole.name(index)): index for index in range(len(whole))}
@@ -218,24 +217,24 @@ class SplitRecord:
         found = same | moved
         left = set(range(len(whole))) - set(found.values())
         changed = {number: place for number, place in named.items() if number not in found and place in left}
-        drift = DataChanges(moved=len(moved))
-        drift.new = [source.relative(whole.name(place)) for place in sorted(left - set(changed.values()))]
+        changes = DataChanges(moved=len(moved))
+        changes.new = [source.relative(whole.name(place)) for place in sorted(left - set(changed.values()))]
         number_of = {name: number for number, name in enumerate(classes)}
         kept: dict[str, list[tuple[int, int]]] = {name: [] for name in self.splits}
         for number, row in enumerate(self.rows):
             place = found.get(number, changed.get(number))
             if place is None:
-                drift.missing.setdefault(row.split, []).append(row.path)
+                changes.missing.setdefault(row.split, []).append(row.path)
                 continue
             label = source.classes[int(whole.targets[place])]
             if number in changed or label not in number_of:
-                drift.changed.setdefault(row.split, []).append(row.path)
+                changes.changed.setdefault(row.split, []).append(row.path)
             elif label != row.class_name:
-                drift.relabelled += 1
+                changes.relabelled += 1
             if label in number_of and (number in found or take_changed):
                 kept[row.split].append((place, number_of[label]))
         splits = {name: _selected(whole, entries) for name, entries in kept.items()}
-        return dataclasses.replace(source, classes=tuple(classes), splits=splits), drift
+        return dataclasses.replace(source, classes=tuple(classes), splits=splits), changes
 
     def _known(self, of: tuple[str, ...]) -> dict[tuple[int | None, str], str]:
         if of not in self._by_splits:
@@ -249,10 +248,10 @@ class SplitRecord:
         return row.size is None or file_digest(name, self.scheme) == row.digest
 
     def _by_content(self, whole: Split, same: Mapping[int, int]) -> dict[int, int]:
-        """Recorded images that have another name now: row number -> place in ``whole``.
+        """Match renamed images by content: row number -> index in ``whole``.
 
         Args:
-            same: those that were found by their names.
+            same: the images that were matched by name.
         """
         lost: dict[tuple[int | None, str], list[int]] = defaultdict(list)
         for number in reversed(range(len(self.rows))):

@@ -1,4 +1,4 @@
-"""One file over https: resumed where it broke off, checked before anyone sees it under its name."""
+"""Download one file over https: resumed after a broken connection, and checked before it gets its name."""
 
 import hashlib
 import http.client
@@ -21,17 +21,17 @@ log = logging.getLogger("finetune")
 
 CHUNK = 1 << 20
 TIMEOUT_SECONDS = 30.0
-# A connection that breaks is taken up again so often without having brought anything new.
-PATIENCE = 3
+# Consecutive connections that may fail without new bytes before the download is given up.
+MAX_FAILURES = 3
 
 Progress = Callable[[int, int | None], None]
 
 
 class _RefusedError(Exception):
-    """What is wrong is no matter of trying again."""
+    """A failure that a retry would not fix."""
 
 
-class _SameSafety(urllib.request.HTTPRedirectHandler):
+class _HttpsRedirects(urllib.request.HTTPRedirectHandler):
     """Follows redirects to https only."""
 
     def __init__(self, schemes: tuple[str, ...]) -> None:
@@ -53,17 +53,19 @@ def fetch(
     timeout: float = TIMEOUT_SECONDS,
     progress: Progress | None = None,
 ) -> None:
-    """Download ``url`` to ``target``, unless it is there already, and check its SHA-1.
+    """Download ``url`` to ``target`` unless it exists, and check its SHA-1.
 
-    What has arrived stays in ``<target>.part`` when the connection breaks or the process ends, and the next
-    call goes on from there. The file gets its name when its checksum is right; a download with a wrong one is
-    removed. Two processes that want the same file take turns. ``progress`` is called with the bytes that have
-    arrived and the bytes in total (None: not known).
+    If the connection breaks or the process ends, the received bytes stay in ``<target>.part``, and the next
+    call continues from there. The file gets its name when the checksum is right; otherwise it is removed.
+    Two processes that need the same file take turns.
+
+    Args:
+        progress: called with the received bytes and the total bytes (None if unknown).
 
     Raises:
-        DataError: downloads are forbidden (:mod:`finetune.offline`), no connection, a wrong answer, a
-            redirect away from https, a wrong checksum (also of a ``target`` that was there), or no room on
-            the disk.
+        DataError: downloads are off (:mod:`finetune.offline`); there is no connection; the server refuses or
+            redirects away from https; the checksum is wrong, also that of an existing ``target``; or the
+            disk is full.
     """
     if urlsplit(url).scheme not in schemes:
         raise DataError(f"{url}: only https is allowed")
@@ -77,17 +79,17 @@ def fetch(
                 return
             part = target.with_name(f"{target.name}.part")
             resumed = part.exists() and part.stat().st_size > 0
-            _fill(url, part, schemes, timeout, progress)
+            _download_rest(url, part, schemes, timeout, progress)
             if resumed and file_sha1(part) != sha1:
-                # What was there before may have been of another file.
+                # The bytes from before may belong to another file.
                 part.unlink()
-                _fill(url, part, schemes, timeout, progress)
+                _download_rest(url, part, schemes, timeout, progress)
             found = file_sha1(part)
             if found != sha1:
                 part.unlink()
                 raise DataError(
-                    f"{url}: the checksum is wrong: SHA-1 {found} instead of {sha1}. "
-                    "The download was removed."
+                    f"{url}: wrong checksum: SHA-1 {found} instead of {sha1}. "
+                    "The download was removed; run the command again."
                 )
             part.replace(target)
     except _RefusedError as error:
@@ -101,8 +103,8 @@ def check_sha1(file: Path, sha1: str) -> None:
     found = file_sha1(file)
     if found != sha1:
         raise DataError(
-            f"{printable(file)}: the checksum is wrong: SHA-1 {found} instead of {sha1}. "
-            "Remove the file, or put the right one there."
+            f"{printable(file)}: wrong checksum: SHA-1 {found} instead of {sha1}. "
+            "Remove the file or replace it by the right one."
         )
 
 
@@ -112,9 +114,11 @@ def file_sha1(file: Path) -> str:
         return hashlib.file_digest(opened, lambda: hashlib.sha1(usedforsecurity=False)).hexdigest()
 
 
-def _fill(url: str, part: Path, schemes: tuple[str, ...], timeout: float, progress: Progress | None) -> None:
-    """Bring ``part`` to its full length, taking up broken connections."""
-    opener = urllib.request.build_opener(_SameSafety(schemes))
+def _download_rest(
+    url: str, part: Path, schemes: tuple[str, ...], timeout: float, progress: Progress | None
+) -> None:
+    """Download the rest of ``part``, reconnecting after broken connections."""
+    opener = urllib.request.build_opener(_HttpsRedirects(schemes))
     failures = 0
     while True:
         before = part.stat().st_size if part.exists() else 0
@@ -125,7 +129,7 @@ def _fill(url: str, part: Path, schemes: tuple[str, ...], timeout: float, progre
         except urllib.error.HTTPError as error:
             error.close()
             if error.code == 416 and before:
-                # Nothing is left to send; the checksum will tell whether that is right.
+                # The server has nothing left to send. The checksum shows whether the file is right.
                 return
             if error.code < 500:
                 raise _RefusedError(f"the server answers {error.code} {error.reason}") from None
@@ -134,10 +138,10 @@ def _fill(url: str, part: Path, schemes: tuple[str, ...], timeout: float, progre
             reason = error
         arrived = part.stat().st_size if part.exists() else 0
         failures = 0 if arrived > before else failures + 1
-        if failures == PATIENCE:
-            kept = f"; {arrived} bytes arrived and are kept" if arrived else ""
+        if failures == MAX_FAILURES:
+            kept = f"; the {arrived} bytes received so far are kept" if arrived else ""
             raise _RefusedError(f"{_reason(reason)}{kept}") from None
-        log.info("%s: %s; going on from byte %d", url, _reason(reason), arrived)
+        log.info("%s: %s; continuing from byte %d", url, _reason(reason), arrived)
         time.sleep(min(0.2 * 2**failures, 5.0))
 
 
@@ -149,21 +153,21 @@ def _receive(
     timeout: float,
     progress: Progress | None,
 ) -> bool:
-    """One connection; whether it brought the file to its end."""
+    """Download over one connection; True if the file is complete."""
     headers = {"User-Agent": "finetune", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
     request = urllib.request.Request(url, headers=headers)
     with opener.open(request, timeout=timeout) as answer:
-        goes_on = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(
+        resumes = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(
             f"bytes {start}-"
         )
-        if not goes_on:
-            # The server sends everything again.
+        if not resumes:
+            # The server sends the whole file again.
             start = 0
         length = answer.headers.get("Content-Length")
         total = start + int(length) if length is not None and length.isdigit() else None
-        with part.open("ab" if goes_on else "wb") as file:
+        with part.open("ab" if resumes else "wb") as file:
             arrived = start
             while chunk := answer.read(CHUNK):
                 _write(file, chunk)
@@ -178,13 +182,13 @@ def _write(file: BinaryIO, chunk: bytes) -> None:
         file.write(chunk)
         file.flush()
     except OSError as error:
-        # Unlike a broken connection, a full disk is not cured by going on.
+        # Reconnecting does not help if the disk is full.
         raise _RefusedError(f"cannot write {file.name}: {error.strerror or error}") from None
 
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """One process at a time, where the operating system has such locks; they end with the process."""
+    """Let one process at a time in, where the system has locks. A lock ends with its process."""
     try:
         import fcntl
     except ImportError:
@@ -195,7 +199,7 @@ def _lock(path: Path) -> Iterator[None]:
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
-            log.info("%s: another process is fetching it; waiting for that", path.with_suffix(""))
+            log.info("%s: waiting for another process that downloads it", path.with_suffix(""))
             fcntl.lockf(descriptor, fcntl.LOCK_EX)
         yield
     finally:

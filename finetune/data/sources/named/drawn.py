@@ -1,4 +1,4 @@
-"""Drawn images: an endless, offline stand-in for a data set, for tests and trial runs."""
+"""Drawn images: a small synthetic data set for trial runs and tests."""
 
 import colorsys
 import dataclasses
@@ -12,10 +12,10 @@ from finetune.data.keys import key
 
 
 def draw_source(num_classes: int = 3, per_class: int = 8, size: int = 64, seed: int = 0) -> Source:
-    """Drawn images: each class has a colour and a shape; where it is and how large it is varies.
+    """Draw a data set in which each class has a colour and a shape, at random positions and sizes.
 
-    ``per_class`` images of ``size`` x ``size`` pixels in train, half as many (at least two) in val and in
-    test. The same arguments give the same pixels.
+    Train has ``per_class`` images of ``size`` x ``size`` pixels per class; val and test have half as many
+    each, at least two. The same arguments give the same pixels.
     """
     classes = tuple(f"drawn_{number}" for number in range(num_classes))
     splits = {}
@@ -37,11 +37,13 @@ def draw_source(num_classes: int = 3, per_class: int = 8, size: int = 64, seed: 
 
 
 def with_paired_groups(source: Source) -> Source:
-    """Drawn images that belong together, two of a class each, for recipes with groups."""
-    splits, begun = {}, 0
+    """``source`` with each two consecutive images as a group, for trial runs of recipes with groups."""
+    splits, first_group = {}, 0
     for name, split in source.splits.items():
-        splits[name] = dataclasses.replace(split, groups=begun + np.arange(len(split), dtype=np.int64) // 2)
-        begun += len(split)
+        splits[name] = dataclasses.replace(
+            split, groups=first_group + np.arange(len(split), dtype=np.int64) // 2
+        )
+        first_group += len(split)
     return dataclasses.replace(source, splits=splits)
 
 

@@ -1,7 +1,4 @@
-"""The data sets that a recipe can name: ``digits``, which is installed, and ``hotdog``, which is fetched.
-
-And drawn images, for runs that only show that everything fits together.
-"""
+"""Known data sets: ``digits``, which scikit-learn contains, and ``hotdog``, which is downloaded."""
 
 import dataclasses
 import logging
@@ -28,10 +25,10 @@ HOTDOG_SHA1 = "fba480ffa8aa7e0febbb511d181409f899b9baa5"
 
 
 def read_known(name: str) -> Source:
-    """One of the sets that :mod:`finetune.recipe.catalog` names.
+    """Read a set that :mod:`finetune.recipe.catalog` names.
 
     Raises:
-        DataError: it has to be fetched and cannot be; the message says which file to put where.
+        DataError: the set cannot be downloaded. The message says which file to put where.
     """
     readers: dict[str, Callable[[], Source]] = {
         "digits": read_digits,
@@ -40,7 +37,7 @@ def read_known(name: str) -> Source:
     }
     source = readers[name]()
     if Path(name).exists():
-        note = f"{name} is the known set of that name; for the file or folder here write ./{name}"
+        note = f"reading the known set {name}; to read the file or folder of that name, write ./{name}"
         return dataclasses.replace(source, notes=(*source.notes, note))
     return source
 
@@ -48,7 +45,8 @@ def read_known(name: str) -> Source:
 def read_digits() -> Source:
     """scikit-learn's handwritten digits: 1,797 images of 8 x 8 pixels, classes 0 to 9, no splits.
 
-    The test part of UCI's "Optical Recognition of Handwritten Digits"; grey levels 0..16 become 0..255.
+    This is the test split of UCI's "Optical Recognition of Handwritten Digits". Grey levels 0..16 are scaled
+    to 0..255.
     """
     from sklearn.datasets import load_digits
 
@@ -62,13 +60,13 @@ def read_digits() -> Source:
 def read_hotdog(
     *, url: str = HOTDOG_URL, sha1: str = HOTDOG_SHA1, schemes: tuple[str, ...] = ("https",)
 ) -> Source:
-    """Hot dogs and other food, with the published train and test images.
+    """Hot dogs and other food, with the published train and test splits.
 
-    Looked for in :func:`finetune.data.cache.folder.cache_folder`: the folder ``hotdog``, else the archive
-    ``hotdog.zip``, which is fetched if it is not there; its checksum is checked before it is unpacked.
+    Reads the folder ``hotdog`` in :func:`finetune.data.cache.folder.cache_folder`. If it is missing, unpacks
+    the archive ``hotdog.zip`` from there, or downloads it first. The checksum is checked before unpacking.
 
     Raises:
-        DataError: it cannot be fetched, is not the right file, or cannot be unpacked.
+        DataError: the archive cannot be downloaded or unpacked, or is not the right file.
     """
     folder = cache_folder() / "hotdog"
     if not folder.is_dir():
@@ -76,28 +74,28 @@ def read_hotdog(
         if archive.exists():
             check_sha1(archive, sha1)
         else:
-            log.info("hotdog: fetching %s to %s", url, archive)
+            log.info("hotdog: downloading %s to %s", url, archive)
             try:
-                fetch(url, archive, sha1, schemes=schemes, progress=_tenths("hotdog"))
+                fetch(url, archive, sha1, schemes=schemes, progress=_log_tenths("hotdog"))
             except DataError as error:
                 raise DataError(
-                    f"the data set hotdog cannot be fetched: {error}\n"
-                    f"Get {url} (SHA-1 {sha1}) in another way and put it at {archive}; "
-                    f"the environment variable {VARIABLE} names another folder to look in."
+                    f"the data set hotdog cannot be downloaded: {error}\n"
+                    f"Download {url} (SHA-1 {sha1}) in another way and save it as {archive}. The environment "
+                    f"variable {VARIABLE} selects another cache folder."
                 ) from None
         unpack(archive, folder, member="hotdog")
     found = read_folder(folder)
     return dataclasses.replace(found, name="hotdog")
 
 
-def _tenths(name: str) -> Callable[[int, int | None], None]:
-    """Progress as a log line for each tenth."""
-    told = 0
+def _log_tenths(name: str) -> Callable[[int, int | None], None]:
+    """A progress callback that logs one line per tenth of the download."""
+    logged = 0
 
     def progress(arrived: int, total: int | None) -> None:
-        nonlocal told
-        if total and arrived * 10 // total > told:
-            told = arrived * 10 // total
+        nonlocal logged
+        if total and arrived * 10 // total > logged:
+            logged = arrived * 10 // total
             log.info("%s: %d of %d MB", name, arrived >> 20, total >> 20)
 
     return progress

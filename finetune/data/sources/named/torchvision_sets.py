@@ -1,7 +1,6 @@
-"""torchvision's own classification data sets, by name, with their official splits.
+"""torchvision's classification data sets, by name, with their official splits.
 
-What has arrays or files is read from those, so that images take the same way as everybody's; torchvision
-reads the lists.
+torchvision downloads a set and reads its lists. Its files or arrays are then read like those of any source.
 """
 
 import re
@@ -23,20 +22,24 @@ from finetune.errors import DataError, printable
 from finetune.offline import because, is_offline
 from finetune.recipe.catalog import suggest
 
-# Of a recipe's data.source.
+# Prefix in a recipe's data.source.
 TORCHVISION_PREFIX = "torchvision:"
 TIMEOUT_SECONDS = 30.0
-# So many are named in a message.
+# The maximum number of addresses in a message.
 MOST_ADDRESSES = 8
 
 
 @dataclass(frozen=True)
-class Official:
-    """How one of torchvision's classes is asked for its splits.
+class TorchvisionSet:
+    """How to construct one of torchvision's data sets.
 
-    ``splits`` holds the arguments for each split, ``arguments`` those for all. ``variants`` are the values of
-    the argument ``variant_argument``, the first the default; a recipe writes ``NAME/VARIANT``. ``fetched`` is
-    false where torchvision has no download, or no checksum for it: its files must be put there by hand.
+    Attributes:
+        splits: split -> constructor arguments.
+        arguments: constructor arguments for all splits.
+        variant_argument: the argument that selects a variant; a recipe writes ``NAME/VARIANT``.
+        variants: its values; the first is the default.
+        fetched: whether torchvision can download the set and check it. If not, the user must provide its
+            files.
     """
 
     splits: Mapping[str, Mapping[str, Any]]
@@ -56,60 +59,62 @@ _TRAIN_VAL_TEST = _by_name(train="train", val="val", test="test")
 _UNDIVIDED: dict[str, dict[str, str]] = {"all": {}}
 
 SETS = {
-    "CIFAR10": Official(_TRAIN_OR_NOT),
-    "CIFAR100": Official(_TRAIN_OR_NOT),
-    "Caltech101": Official(_UNDIVIDED),
-    "Caltech256": Official(_UNDIVIDED),
-    "Country211": Official(_by_name(train="train", val="valid", test="test")),
-    "DTD": Official(_TRAIN_VAL_TEST),
-    "EMNIST": Official(
+    "CIFAR10": TorchvisionSet(_TRAIN_OR_NOT),
+    "CIFAR100": TorchvisionSet(_TRAIN_OR_NOT),
+    "Caltech101": TorchvisionSet(_UNDIVIDED),
+    "Caltech256": TorchvisionSet(_UNDIVIDED),
+    "Country211": TorchvisionSet(_by_name(train="train", val="valid", test="test")),
+    "DTD": TorchvisionSet(_TRAIN_VAL_TEST),
+    "EMNIST": TorchvisionSet(
         _TRAIN_OR_NOT,
         variant_argument="split",
         variants=("balanced", "byclass", "bymerge", "letters", "digits", "mnist"),
     ),
-    "EuroSAT": Official(_UNDIVIDED),
-    "FER2013": Official(_TRAIN_TEST, fetched=False),
-    "FGVCAircraft": Official(
+    "EuroSAT": TorchvisionSet(_UNDIVIDED),
+    "FER2013": TorchvisionSet(_TRAIN_TEST, fetched=False),
+    "FGVCAircraft": TorchvisionSet(
         _TRAIN_VAL_TEST,
         variant_argument="annotation_level",
         variants=("variant", "family", "manufacturer"),
         fetched=False,
     ),
-    "FashionMNIST": Official(_TRAIN_OR_NOT),
-    "Flowers102": Official(_TRAIN_VAL_TEST),
-    "Food101": Official(_TRAIN_TEST),
-    "GTSRB": Official(_TRAIN_TEST),
-    "Imagenette": Official(
+    "FashionMNIST": TorchvisionSet(_TRAIN_OR_NOT),
+    "Flowers102": TorchvisionSet(_TRAIN_VAL_TEST),
+    "Food101": TorchvisionSet(_TRAIN_TEST),
+    "GTSRB": TorchvisionSet(_TRAIN_TEST),
+    "Imagenette": TorchvisionSet(
         _by_name(train="train", val="val"), variant_argument="size", variants=("320px", "160px", "full")
     ),
-    "KMNIST": Official(_TRAIN_OR_NOT),
-    "MNIST": Official(_TRAIN_OR_NOT),
-    "OxfordIIITPet": Official(_by_name(train="trainval", test="test")),
-    "Places365": Official(_by_name(train="train-standard", val="val"), arguments={"small": True}),
-    "QMNIST": Official(_TRAIN_OR_NOT),
-    "RenderedSST2": Official(_TRAIN_VAL_TEST),
-    "SEMEION": Official(_UNDIVIDED),
-    "STL10": Official(_TRAIN_TEST),
-    "SUN397": Official(_UNDIVIDED),
-    "SVHN": Official(_TRAIN_TEST),
-    "StanfordCars": Official(_TRAIN_TEST, fetched=False),
-    "USPS": Official(_TRAIN_OR_NOT),
+    "KMNIST": TorchvisionSet(_TRAIN_OR_NOT),
+    "MNIST": TorchvisionSet(_TRAIN_OR_NOT),
+    "OxfordIIITPet": TorchvisionSet(_by_name(train="trainval", test="test")),
+    "Places365": TorchvisionSet(_by_name(train="train-standard", val="val"), arguments={"small": True}),
+    "QMNIST": TorchvisionSet(_TRAIN_OR_NOT),
+    "RenderedSST2": TorchvisionSet(_TRAIN_VAL_TEST),
+    "SEMEION": TorchvisionSet(_UNDIVIDED),
+    "STL10": TorchvisionSet(_TRAIN_TEST),
+    "SUN397": TorchvisionSet(_UNDIVIDED),
+    "SVHN": TorchvisionSet(_TRAIN_TEST),
+    "StanfordCars": TorchvisionSet(_TRAIN_TEST, fetched=False),
+    "USPS": TorchvisionSet(_TRAIN_OR_NOT),
 }
 
 
 def read_torchvision(name: str) -> Source:
-    """Read ``NAME`` or ``NAME/VARIANT`` of :data:`SETS`, from ``<cache>/torchvision`` or fetched to there.
+    """Read ``NAME`` or ``NAME/VARIANT`` of :data:`SETS` from ``<cache>/torchvision``; download it if missing.
 
-    Downloads are torchvision's, with its checksums, over https only. EMNIST's images lie on their side, as
-    torchvision gives them.
+    torchvision downloads and verifies the files, over https only. EMNIST's images are transposed, as in
+    torchvision.
 
     Raises:
-        DataError: no such set or variant, or its files are not there and cannot be fetched.
+        DataError: the set or the variant does not exist, or its files are missing and cannot be downloaded.
     """
     set_name, _, variant = name.partition("/")
     source_name = f"{TORCHVISION_PREFIX}{printable(name)}"
     if set_name not in SETS:
-        raise DataError(f"{source_name}: no such set.{suggest(set_name, SETS)} There are: {', '.join(SETS)}.")
+        raise DataError(
+            f"{source_name}: no such set.{suggest(set_name, SETS)} The sets are {', '.join(SETS)}."
+        )
     official = SETS[set_name]
     if variant and variant not in official.variants:
         have = f"one of {', '.join(official.variants)}" if official.variants else "no variants"
@@ -126,14 +131,14 @@ def read_torchvision(name: str) -> Source:
     for split, dataset in datasets.items():
         images, targets = _read(dataset, f"{set_name}/{split}")
         if targets.min(initial=0) < 0:
-            notes.append(f"{source_name}: {split} comes without labels and was left out")
+            notes.append(f"{source_name}: skipped {split}, which has no labels")
             continue
         splits[split] = Split(images, targets)
-    return _named(source_name, next(iter(datasets.values())), splits, notes)
+    return _without_empty_classes(source_name, next(iter(datasets.values())), splits, notes)
 
 
 def _load(source_name: str, set_name: str, arguments: dict[str, Any], fetched: bool) -> Any:
-    """The data set from the disk, or else fetched."""
+    """The data set, from disk or downloaded."""
     import torchvision.datasets
 
     kind = getattr(torchvision.datasets, set_name)
@@ -141,38 +146,39 @@ def _load(source_name: str, set_name: str, arguments: dict[str, Any], fetched: b
     try:
         return kind(str(root), **arguments)
     except Exception as error:
-        # Whatever it is, the files are not there, or not as they should be.
-        reason = _short(error)
+        # Any exception means that files are missing or damaged.
+        reason = _short_message(error)
     if fetched and is_offline():
         raise DataError(
-            f"{source_name}: not found, and {because()}.{_from_where(kind)}\n{_where_to(set_name)}"
+            f"{source_name}: not found, and {because()}.{_download_addresses(kind)}\n"
+            f"{_manual_instructions(set_name)}"
         )
     if fetched:
         try:
             with _https_only():
                 return kind(str(root), download=True, **arguments)
         except Exception as error:
-            reason = _short(error)
-    how = "torchvision could not fetch it" if fetched else "it must be put there by hand"
-    raise DataError(f"{source_name}: not found, and {how}: {reason}\n{_where_to(set_name)}")
+            reason = _short_message(error)
+    how = "torchvision could not download it" if fetched else "torchvision cannot download it"
+    raise DataError(f"{source_name}: not found, and {how}: {reason}\n{_manual_instructions(set_name)}")
 
 
-def _where_to(set_name: str) -> str:
+def _manual_instructions(set_name: str) -> str:
     root = cache_folder() / "torchvision"
     return (
-        f"Its files belong into {root}, laid out as torchvision.datasets.{set_name} expects them; "
-        f"the environment variable {VARIABLE} names another folder than {root.parent}."
+        f"Put its files into {root}, in the layout that torchvision.datasets.{set_name} expects. The "
+        f"environment variable {VARIABLE} selects another folder than {root.parent}."
     )
 
 
-def _from_where(kind: type) -> str:
-    """Where torchvision would fetch the files of a set, as far as its class says."""
+def _download_addresses(kind: type) -> str:
+    """A sentence with the download addresses of a set, as far as its class contains them."""
     mirrors, resources = getattr(kind, "mirrors", ()), getattr(kind, "resources", ())
     found = [f"{mirrors[0]}{resource[0]}" for resource in resources if mirrors]
     for each in kind.__mro__:
         found += [] if found else list(_addresses(list(vars(each).values())))
     shown = ", ".join(dict.fromkeys(found[:MOST_ADDRESSES]))
-    return f" Fetch it elsewhere: {shown}." if found else ""
+    return f" Download it on another machine: {shown}." if found else ""
 
 
 def _addresses(value: Any) -> Iterator[str]:
@@ -186,7 +192,7 @@ def _addresses(value: Any) -> Iterator[str]:
 
 
 def _read(dataset: Any, prefix: str) -> tuple[Images, npt.NDArray[np.int64]]:
-    """A data set's images and targets (-1: none), without decoding an image to get at its target."""
+    """The images and targets (-1: no label) of a data set, read without decoding images where possible."""
     pixels = getattr(dataset, "data", None)
     if pixels is not None:
         array = np.asarray(pixels)
@@ -209,7 +215,7 @@ def _read(dataset: Any, prefix: str) -> tuple[Images, npt.NDArray[np.int64]]:
 
 
 def _files(paths: list[Any], labels: list[Any]) -> tuple[Images, npt.NDArray[np.int64]]:
-    """Sorted by name: some of torchvision's lists are in the order of the disk."""
+    """Image files sorted by name, because some of torchvision's lists are in directory order."""
     names = [str(path) for path in paths]
     order = sorted(range(len(names)), key=names.__getitem__)
     return FileImages(names[index] for index in order), _targets(labels)[order]
@@ -219,12 +225,14 @@ def _targets(labels: Any) -> npt.NDArray[np.int64]:
     if isinstance(labels, list):
         labels = [-1 if label is None else label for label in labels]
     array = np.asarray(labels).astype(np.int64)
-    # QMNIST's labels are rows, of which the first entry is the digit.
+    # QMNIST's labels are rows whose first entry is the digit.
     return array[:, 0] if array.ndim == 2 else array
 
 
-def _named(source_name: str, dataset: Any, splits: dict[str, Split], notes: list[str]) -> Source:
-    """Classes without an image (EMNIST letters' "N/A") are dropped, and the targets renumbered."""
+def _without_empty_classes(
+    source_name: str, dataset: Any, splits: dict[str, Split], notes: list[str]
+) -> Source:
+    """The source without classes that have no images (such as "N/A" of EMNIST letters)."""
     leading = splits["all"] if "all" in splits else splits["train"]
     given = getattr(dataset, "classes", None) or getattr(dataset, "categories", None)
     largest = max(int(split.targets.max(initial=-1)) for split in splits.values())
@@ -232,7 +240,7 @@ def _named(source_name: str, dataset: Any, splits: dict[str, Split], notes: list
     counts = leading.class_counts(len(names))
     kept = np.flatnonzero(counts)
     if empty := [name for name, count in zip(names, counts, strict=True) if not count]:
-        notes.append(f"{source_name}: {quoted(empty)} has no images to train on, and is no class here")
+        notes.append(f"{source_name}: dropped {quoted(empty)}, which has no training images")
     if "train" in splits:
         present = {name: [names[k] for k in np.unique(split.targets)] for name, split in splits.items()}
         notes.extend(check_split_classes(source_name, present))
@@ -243,7 +251,7 @@ def _named(source_name: str, dataset: Any, splits: dict[str, Split], notes: list
 
 
 def _class_names(given: Any) -> list[str]:
-    """Strings, all different. Of several synonyms the first, where no other class has it too."""
+    """Unique class names: the first synonym of each class, or all of them if the first is not unique."""
     synonyms = [(each,) if isinstance(each, str) else tuple(map(str, each)) for each in given]
     firsts = [each[0] for each in synonyms]
     names = [each[0] if firsts.count(each[0]) == 1 else ", ".join(each) for each in synonyms]
@@ -252,30 +260,30 @@ def _class_names(given: Any) -> list[str]:
 
 @contextmanager
 def _https_only() -> Iterator[None]:
-    """Within, ``urllib`` uses https for every http address, and does not wait for ever.
+    """Make ``urllib`` use https for every http address, with a time limit.
 
-    torchvision has some addresses in plain http, and tries http after https has failed.
+    torchvision has some plain http addresses and tries http after https has failed.
     """
     before = getattr(urllib.request, "_opener", None)
-    patience = socket.getdefaulttimeout()
+    timeout = socket.getdefaulttimeout()
     urllib.request.install_opener(urllib.request.build_opener(_Upgrade))
     socket.setdefaulttimeout(TIMEOUT_SECONDS)
     try:
         yield
     finally:
         urllib.request.install_opener(before)
-        socket.setdefaulttimeout(patience)
+        socket.setdefaulttimeout(timeout)
 
 
 class _Upgrade(urllib.request.HTTPHandler):
     def http_open(self, req: urllib.request.Request) -> Any:
         secure = re.sub("^http://", "https://", req.full_url, flags=re.IGNORECASE)
-        # Amazon serves web sites from its buckets without https, and the bucket itself with it.
+        # Amazon serves a bucket's web site without https, but the bucket itself with https.
         secure = re.sub(r"^(https://[^/]+)\.s3-website[.-]", r"\1.s3.", secure)
         again = urllib.request.Request(secure, headers=dict(req.header_items()), method=req.get_method())
         return self.parent.open(again, timeout=req.timeout)
 
 
-def _short(error: Exception) -> str:
+def _short_message(error: Exception) -> str:
     text = printable(" ".join(str(error).split()))
     return f"{type(error).__name__}: {text}"[:300] if text else type(error).__name__
