@@ -118,7 +118,7 @@ def test_another_archive(archive: Path) -> None:
 @settings(max_examples=60, deadline=None)
 @given(draw=st.data())
 def test_any_damage_is_a_message(draw: st.DataObject, method: int) -> None:
-    """Whole files or none, and no other error: whatever bytes are others, and whatever is cut off."""
+    """Damaged archives give complete files or a DataError, whatever bytes are changed or cut off."""
     whole = {f"{name}/{name}é.txt": name * 50 for name in "ab"}
     with tempfile.TemporaryDirectory() as home:
         archive, folder = Path(home, "set.zip"), Path(home, "out")

@@ -1,4 +1,4 @@
-"""Names of classes that are one name: in case, spaces and Unicode form an error, nearly so a remark."""
+"""Equivalent class names are an error; similar names give a note."""
 
 import unicodedata
 

@@ -1,4 +1,4 @@
-"""Against a server on loopback that breaks off, redirects and lies."""
+"""Downloads from a local server that breaks off, redirects and sends wrong data."""
 
 import hashlib
 import io
@@ -23,7 +23,7 @@ SHA1 = hashlib.sha1(CONTENT).hexdigest()
 
 @dataclass
 class Served:
-    """How the server behaves, and what it was asked."""
+    """The server's behaviour and the requests it received."""
 
     url: str = ""
     content: bytes = CONTENT

@@ -272,7 +272,7 @@ def test_a_known_name_beside_a_folder_of_that_name(put: Put, monkeypatch: pytest
 
 
 def test_every_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each folder is listed once, and no file is looked at."""
+    """Each folder is listed once, and no file is opened."""
     for number in range(40):
         (tmp_path / f"c{number}").mkdir()
         for image in range(25):

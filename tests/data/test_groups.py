@@ -1,4 +1,4 @@
-"""Groups stay together, in val, test and folds; every class is on every side, or the error says why not."""
+"""Groups stay together in splits and folds; every class is in every split, or an error explains why not."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,7 @@ Put = Callable[..., Path]
 
 @st.composite
 def images(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
-    """Targets and groups; each group is of one class, or of several."""
+    """Targets and groups; a group has one class or several."""
     classes, groups = draw(st.integers(2, 5)), draw(st.integers(4, 40))
     targets, members = [], []
     for group in range(groups):
@@ -50,7 +50,7 @@ def test_no_group_is_divided(data: tuple[np.ndarray, np.ndarray], fraction: floa
 
 
 def test_many_small_groups_are_divided_as_asked() -> None:
-    """On average: 330 groups of three, each drawn by itself with a probability of 0.2."""
+    """On average: 330 groups of three, each held out with probability 0.2."""
     targets, groups = np.repeat([0, 1, 2], [600, 300, 90]), np.arange(990) // 3
     held_of_each = [
         np.bincount(targets[split_by_group(targets, groups, 0.2, seed, ["a", "b", "c"])[1]])

@@ -1,4 +1,4 @@
-"""Images whose names do not say so: told by their first bytes, everywhere alike, and no others opened."""
+"""Images without a usual extension are recognised by their first bytes; no other files are opened."""
 
 import json
 import os
@@ -53,7 +53,7 @@ def image(path: Path, format: str = "JPEG", shade: int = 90) -> Path:
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The files whose first bytes were asked for."""
+    """The files whose first bytes were read."""
     asked: list[str] = []
     head = recognise._first_bytes
 
@@ -107,7 +107,7 @@ def test_bytes_that_mean_nothing() -> None:
 
 
 def classes(root: Path) -> Path:
-    """Three classes: without extensions, with unheard ones, and as they should be; and what lies beside."""
+    """Three classes: images without extensions, with unusual ones and with usual ones; and other files."""
     for index in range(6):
         image(root / "owl" / f"IMG_{index:04}", FORMATS[index], 10 * index)
         image(root / "lark" / f"{index}.jpg_large", shade=100 + 10 * index)

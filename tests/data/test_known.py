@@ -27,7 +27,7 @@ class _Silent(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def hotdog_zip() -> bytes:
-    """An archive laid out as the published one."""
+    """An archive with the layout of the published one."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for split in ("train", "test"):

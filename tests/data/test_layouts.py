@@ -1,4 +1,4 @@
-"""Folders that are splits, and folders that are classes: read where that is certain, refused where not."""
+"""Split folders and class folders: read if the layout is certain, refused if it is ambiguous."""
 
 import shutil
 import unicodedata
@@ -38,7 +38,7 @@ def touch(tmp_path: Path) -> Put:
 
 
 def layout(source: Source) -> dict[str, list[str]]:
-    """Split -> the classes it has images of."""
+    """Split -> the classes that have images in it."""
     return {
         name: [source.classes[k] for k in sorted(set(split.targets.tolist()))]
         for name, split in source.splits.items()
@@ -90,7 +90,7 @@ def test_folders_around_splits_and_classes(
 
 
 def test_three_splits_and_images_without_labels(touch: Put) -> None:
-    """As Intel's scenes come from Kaggle."""
+    """The layout of Kaggle's Intel scenes."""
     root = touch(*tree("seg_train/seg_train"), *tree("seg_test/seg_test"), "seg_pred/seg_pred/1.jpg")
     source = read_source(str(root))
     assert layout(source) == {"train": ["cat", "dog"], "test": ["cat", "dog"]}
@@ -288,7 +288,7 @@ NAME = st.sampled_from(["cat", "dog", "train", "test", "Train_Set", "seg_test", 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=80)
 @given(st.lists(st.lists(NAME, min_size=1, max_size=4), min_size=1, max_size=10))
 def test_no_folder_is_read_twice_or_by_halves(tmp_path_factory: Any, paths: list[list[str]]) -> None:
-    """Whatever lies where: refused with a message, or every image is in one place or reported."""
+    """Any tree of files is refused with a message, or each image is read or reported once."""
     root = tmp_path_factory.mktemp("tree")
     for number, parts in enumerate(paths):
         folder = root.joinpath(*parts)

@@ -1,4 +1,4 @@
-"""A user's pattern is matched as Python does it, in bounded time."""
+"""Patterns match as in Python's `re`, in bounded time."""
 
 import re
 import time

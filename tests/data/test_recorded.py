@@ -1,4 +1,4 @@
-"""The splits that a run recorded: written and read again, and found in data that has changed."""
+"""Recorded splits: written, read again, and applied to data that has changed."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ CLASSES = ("cat", "dog")
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """40 files of two classes, no two alike; what is in them nobody decodes."""
+    """40 different files of two classes, which are never decoded."""
     root = tmp_path / "photos"
     for name in CLASSES:
         (root / name).mkdir(parents=True)
@@ -43,7 +43,7 @@ def paths(source: Source) -> dict[str, list[str]]:
     }
 
 
-def a_image_of(record: SplitRecord, split: str, root: Path) -> Path:
+def an_image_of(record: SplitRecord, split: str, root: Path) -> Path:
     return root / next(row.path for row in record.rows if row.split == split)
 
 
@@ -141,7 +141,7 @@ def test_the_same_images_elsewhere_are_divided_as_they_were(
 def test_a_image_that_is_gone_is_missing_and_moves_no_other(photos: Path, split: str) -> None:
     source = carved(photos)
     record = SplitRecord.of(source)
-    gone = a_image_of(record, split, photos)
+    gone = an_image_of(record, split, photos)
     gone.unlink()
     again, drift = record.divide(read_source(str(photos)), CLASSES)
     name = gone.relative_to(photos).as_posix()
@@ -154,7 +154,7 @@ def test_a_image_that_is_gone_is_missing_and_moves_no_other(photos: Path, split:
 def test_a_image_with_another_content_is_changed(photos: Path, take: bool) -> None:
     source = carved(photos)
     record = SplitRecord.of(source)
-    changed = a_image_of(record, "test", photos)
+    changed = an_image_of(record, "test", photos)
     content = bytearray(changed.read_bytes())
     content[-1] ^= 1  # of the same size
     changed.write_bytes(content)
@@ -169,8 +169,8 @@ def test_a_image_with_another_content_is_changed(photos: Path, take: bool) -> No
 
 def test_renamed_images_are_known_by_their_contents(photos: Path) -> None:
     record = SplitRecord.of(carved(photos))
-    test = a_image_of(record, "test", photos)
-    train = a_image_of(record, "train", photos)
+    test = an_image_of(record, "test", photos)
+    train = an_image_of(record, "train", photos)
     test.rename(test.with_name("renamed.jpg"))
     other = train.read_bytes()
     train.write_bytes(b"something else")
@@ -185,7 +185,7 @@ def test_renamed_images_are_known_by_their_contents(photos: Path) -> None:
 
 def test_swapped_files_are_found_where_they_are_now(photos: Path) -> None:
     record = SplitRecord.of(carved(photos))
-    test, train = (a_image_of(record, name, photos) for name in ("test", "train"))
+    test, train = (an_image_of(record, name, photos) for name in ("test", "train"))
     one, other = test.read_bytes(), train.read_bytes()
     test.write_bytes(other)
     train.write_bytes(one)
@@ -198,7 +198,7 @@ def test_swapped_files_are_found_where_they_are_now(photos: Path) -> None:
 
 def test_a_file_over_which_another_was_copied_is_gone(photos: Path) -> None:
     record = SplitRecord.of(carved(photos))
-    test, train = (a_image_of(record, name, photos) for name in ("test", "train"))
+    test, train = (an_image_of(record, name, photos) for name in ("test", "train"))
     test.write_bytes(train.read_bytes())
     train.unlink()
     again, drift = record.divide(read_source(str(photos)), CLASSES, take_changed=True)
@@ -234,7 +234,7 @@ def test_another_label_is_the_same_image_with_that_label(photos: Path) -> None:
 
 def test_a_class_that_the_run_does_not_know_is_a_change(photos: Path) -> None:
     record = SplitRecord.of(carved(photos))
-    test = a_image_of(record, "test", photos)
+    test = an_image_of(record, "test", photos)
     (photos / "fox").mkdir()
     test.rename(photos / "fox" / "1.jpg")
     again, drift = record.divide(read_source(str(photos)), CLASSES, take_changed=True)

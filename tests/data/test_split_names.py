@@ -1,4 +1,4 @@
-"""Which names say a split: by whole words, however they are written."""
+"""Split names are recognised by whole words, in any spelling."""
 
 import string
 

@@ -18,7 +18,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def interleaved(sizes: list[int]) -> np.ndarray:
-    """Targets of so many images a class, not in the order of the classes."""
+    """Targets with the given number of images per class, not sorted by class."""
     targets = np.repeat(np.arange(len(sizes)), sizes)
     return targets[np.random.default_rng(len(targets)).permutation(len(targets))]
 
@@ -86,7 +86,7 @@ def test_refused_if_and_only_if_a_class_has_one_image(sizes: list[int], fraction
 
 
 def test_fair_draws() -> None:
-    """Over many seeds, every image is held equally often."""
+    """Over many seeds, each image is held out equally often."""
     targets = np.zeros(20, dtype=np.int64)
     held = Counter(int(i) for seed in range(500) for i in split_stratified(targets, 0.25, seed)[1])
     assert sum(held.values()) == 500 * 5
@@ -172,7 +172,7 @@ def test_three_ways_is_a_partition(sizes: list[int], val: float, test: float, se
 
 
 def held_names(names: list[str], classes: list[int], seed: int, **fractions: float) -> dict[str, str]:
-    """Image -> its split, of a folder of files with these names."""
+    """Image -> split, for a folder with files of these names."""
     split = Split(FileImages(names), np.asarray(classes))
     made = hold_out_splits(
         Source("set", ("a", "b"), {"all": split}, root="photos"),
@@ -203,7 +203,7 @@ def test_a_image_that_goes_or_comes_moves_no_other(
 
 
 def test_shares_are_met_on_average() -> None:
-    """Over many seeds, as a binomial would: 3,000 draws of 0.25 have a standard deviation of 24."""
+    """Over many seeds, the counts are binomial: 3,000 draws of 0.25 have a standard deviation of 24."""
     targets = np.repeat([0, 1], 30)
     held = [
         split_by_draws(targets, np.asarray([key(seed, n) for n in range(60)], dtype=np.uint64), 0.25)[1]

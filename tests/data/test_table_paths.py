@@ -1,4 +1,4 @@
-"""The paths that a table lists: Windows paths, another machine's, and what a message says that helps."""
+"""Paths in a table: Windows paths, paths of another machine, and helpful error messages."""
 
 import os
 import shutil
@@ -105,7 +105,7 @@ def test_another_machines_paths_are_said_once(prefix: str, shown: str, root: Pat
 
 
 def test_what_is_missing_here_is_not_looked_for_elsewhere(root: Path) -> None:
-    """An image that was deleted is not replaced by another one of its name."""
+    """A deleted image is not replaced by another image of the same name."""
     (root / "1.jpg").touch()
     (root / FILES[0]).unlink()
     (only,) = refused(table(root, [f"{root}/{name}" for name in FILES]))
@@ -162,7 +162,7 @@ PART = st.text("abcAB .-_é", min_size=1, max_size=5).filter(lambda part: part.s
 def test_every_path_is_found_or_missing(
     tmp_path_factory: pytest.TempPathFactory, paths: list[tuple[str, ...]], above: list[str], anchor: str
 ) -> None:
-    """With another machine's beginning the same files are found as without it."""
+    """Paths with another machine's prefix find the same files as paths without it."""
     root = tmp_path_factory.mktemp("paths")
     here = [str(PurePosixPath(*parts)) + ".jpg" for parts in paths]
     for name in here:

@@ -208,7 +208,7 @@ def test_what_csv_writes_is_what_is_read(root: Path, written: list[str], quoting
 def test_whatever_a_spreadsheet_makes_of_a_table(
     root: Path, written: list[str], delimiter: str, sep: str, end: str, empty: tuple[int, int], bom: bool
 ) -> None:
-    """Other characters between columns, Excel's line for it, empty columns at the end and empty lines."""
+    """Other delimiters, Excel's `sep=` line, empty trailing columns and empty lines."""
     text = io.StringIO(newline="")
     if sep and (delimiter == ";" or not sep.endswith(";;")):
         text.write(sep.format(delimiter) + end)

@@ -1,4 +1,4 @@
-"""On files made here, laid out as torchvision wants them; a download is only tried, from loopback."""
+"""torchvision's sets, read from generated files; downloads are only attempted, from loopback."""
 
 import csv
 import pickle
@@ -29,7 +29,7 @@ def root() -> Path:
 
 @pytest.fixture(autouse=True)
 def _files_count_as_sound(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torchvision compares checksums, which files made here cannot have."""
+    """Turns off torchvision's checksums, which generated files cannot match."""
     for module in ("cifar", "flowers102", "fer2013"):
         name = f"torchvision.datasets.{module}.check_integrity"
         monkeypatch.setattr(name, lambda path, md5=None: Path(path).is_file())
@@ -71,7 +71,7 @@ def test_arrays_of_grey_images(name: str, root: Path) -> None:
 
 
 def test_a_class_without_images_is_dropped(root: Path) -> None:
-    """EMNIST's letters have a class "N/A" of number 0."""
+    """EMNIST's letters have a class "N/A" with number 0."""
     for part in ("train", "test"):
         idx(root / "EMNIST" / "raw" / f"emnist-letters-{part}-images-idx3-ubyte", np.zeros((52, 28, 28)))
         idx(root / "EMNIST" / "raw" / f"emnist-letters-{part}-labels-idx1-ubyte", np.arange(52) % 26 + 1)
@@ -197,7 +197,7 @@ def test_what_must_be_put_there_by_hand(name: str) -> None:
 
 
 def test_a_download_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody listens there; the address in plain http is asked over https."""
+    """No server listens there; the plain http address is requested over https."""
     asked: list[str] = []
     do_open = urllib.request.HTTPSHandler.https_open
 
