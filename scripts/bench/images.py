@@ -19,7 +19,7 @@ THUMBNAIL = 48
 
 
 def read_splits(source: str, seed: int) -> Source:
-    """Read any `data.source`, carved into train and val where it is not.
+    """Read any `data.source`, and hold out val if it has no such split.
 
     Raises:
         DataError: it cannot be read or split.

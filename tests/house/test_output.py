@@ -40,7 +40,7 @@ def test_a_file_that_gets_data_and_notes_has_them_in_order() -> None:
 @pytest.mark.parametrize(
     "words", [["backbones"], ["layers", "alexnet"], ["--version"], ["--help"]], ids=" ".join
 )
-def test_a_full_disk_is_told_of(words: list[str], unbuffered: str) -> None:
+def test_a_full_disk_is_reported(words: list[str], unbuffered: str) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full")
     with open("/dev/full", "w") as full:  # noqa: PTH123
@@ -68,7 +68,7 @@ main.main()
 """
 
 
-def test_an_error_is_told_of_although_the_disk_is_full() -> None:
+def test_an_error_is_reported_although_the_disk_is_full() -> None:
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full")
     with open("/dev/full", "w") as full:  # noqa: PTH123

@@ -96,7 +96,7 @@ def test_what_the_list_says_of_a_sub_command_is_what_it_says_itself() -> None:
 @pytest.mark.parametrize(
     ("line", "found"), [("finetune tr", "train"), ("finetune train x.yaml --resu", "--resume")]
 )
-def test_a_shell_is_told_how_a_word_goes_on(line: str, found: str) -> None:
+def test_a_shell_completes_words(line: str, found: str) -> None:
     asked = {"_FINETUNE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
     done = subprocess.run(
         [str(Path(sys.executable).with_name("finetune"))],
