@@ -1,8 +1,8 @@
-"""What becomes of memory that a step has freed: glibc's allocator, settled for networks on the CPU.
+"""Tune glibc's allocator for training on the CPU, so that freed memory is reused by the next step.
 
-By default large blocks go back to the system, which clears each of their pages when they are taken again. A
-network does that with its activations in every step, and a good part of a step goes into it. No bit of what
-is computed depends on it. Elsewhere than under glibc nothing is done. Torch-free.
+By default glibc returns large blocks to the system, which clears every page when it hands them out again. A
+network frees and allocates its activations in every step, so this takes a good part of each step. Results do
+not depend on it. Without glibc nothing is changed. This module does not import torch.
 """
 
 import contextlib
@@ -10,25 +10,26 @@ import ctypes
 import os
 from collections.abc import Iterator
 
-# Of glibc's <malloc.h>.
+# From glibc's <malloc.h>.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-# The heap itself is never made smaller.
+# Never shrink the heap.
 NEVER = -1
-# Blocks from this size on go back at once.
+# Blocks from this size on are returned at once.
 RETURNED_FROM = 1 << 30
-# In fp32 a training step's blocks are twice as large. Where the largest are kept too, it takes a good part
-# more memory than the same loop without.
+# In fp32 the blocks of a step are twice as large. Retaining the largest too would take much more memory than
+# the same loop without tuning.
 RETURNED_FROM_IN_FP32 = 64 << 20
-# By which users and their systems settle it themselves.
+# Environment variables by which users tune the allocator themselves.
 SETTLED_BY = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "GLIBC_TUNABLES")
 
 _kept = _less = False
 
 
 def retain_freed_memory() -> bool:
-    """Have freed memory kept for the next step, unless the user has settled that; returns whether it is.
+    """Retain freed memory for the next step, unless the user tunes the allocator. Return whether it is
+    retained.
 
-    For a process as a whole, and so for who owns it to call.
+    It affects the whole process, so only the owner of the process may call it.
     """
     global _kept
     if not any(name in os.environ for name in SETTLED_BY):
@@ -37,7 +38,7 @@ def retain_freed_memory() -> bool:
 
 
 def return_large_blocks() -> None:
-    """Where freed memory is kept, give the largest blocks back all the same: for training in fp32."""
+    """If freed memory is retained, return the largest blocks all the same: for training in fp32."""
     global _less
     if _kept:
         _less = _set(M_MMAP_THRESHOLD, RETURNED_FROM_IN_FP32)
@@ -45,7 +46,7 @@ def return_large_blocks() -> None:
 
 @contextlib.contextmanager
 def restored_afterwards() -> Iterator[None]:
-    """Afterwards as much is kept as before, whatever :func:`return_large_blocks` was called for within."""
+    """Undo, at the end, what :func:`return_large_blocks` changed within."""
     global _less
     before = _less
     try:

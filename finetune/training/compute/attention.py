@@ -1,8 +1,8 @@
-"""Attention that trains in bf16 on the CPU, by matrix products of a few images at a time.
+"""Attention for training in bf16 on the CPU, by matrix products over several images at a time.
 
-torch's fused kernel (2.14) takes longer for it, most of all for the gradient. As there, scores and their
-softmax are in fp32; and of many tokens they are computed again for the gradient in place of being kept (Dao
-et al. 2022, "FlashAttention"), so that memory does not grow with the square of the tokens.
+torch's fused kernel (2.14) is slower, most of all in the backward pass. As in that kernel, scores and softmax
+are in fp32. For many tokens they are recomputed in the backward pass (Dao et al. 2022, "FlashAttention"), so
+that memory does not grow with the square of the number of tokens. ``FINETUNE_CPU_KERNELS=0`` turns it off.
 """
 
 from collections.abc import Mapping
@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-# What self-attention goes without here, of the arguments of `multi_head_attention_forward`.
+# Arguments of `multi_head_attention_forward` that must be None, and those that must be false.
 ABSENT = ("bias_k", "bias_v", "key_padding_mask", "attn_mask", "static_k", "static_v")
 OFF = ("add_zero_attn", "need_weights", "use_separate_proj_weight", "is_causal")
-# Scores that are computed at a time, in numbers: few enough to stay near the processor.
+# The number of scores computed at a time: few enough for the processor's cache.
 SCORES = 1 << 21
-# Up to so many tokens their shares are kept for the gradient: at most some tenths of what else a layer keeps.
+# Up to this many tokens the weights are stored for the backward pass: a small part of a layer's memory.
 KEPT_UP_TO = 256
 
 

@@ -1,11 +1,10 @@
-"""How many images fit a training step: for ``train.batch_size: auto``, and told before memory runs out.
+"""Find how many images fit a training step: for ``train.batch_size: auto``, and for a warning beforehand.
 
-A step is of so many images whatever the machine, since rates and results hang on that; where they do not
-fit at once, they are taken in several batches (``train.accumulate``).
+A step has the same number of images on every machine, because learning rates and results depend on it. If
+they do not fit at once, the step takes several batches (``train.accumulate``).
 
-On the CPU the system ends a process that takes too much, without a word. So what a step will take is
-estimated, from what forward passes of a few images keep. On a GPU whole steps are tried, which fail in
-an orderly way.
+On the CPU, the system kills a process that takes too much memory. So the memory of a step is estimated, from
+what forward passes of two and four images store. On a GPU, whole steps are tried, because they fail in order.
 """
 
 import copy
@@ -32,32 +31,32 @@ log = logging.getLogger("finetune")
 
 BatchNormMode = Literal["train", "frozen"]
 
-# What `auto` is where it fits, and what the default learning rates are for.
+# The images per step of `auto`, which the default learning rates assume.
 IMAGES_A_STEP = DEFAULT_BATCH_SIZE
-# What a step takes at its peak, of what the forward pass keeps for the backward pass: at most that, on the
-# networks and precisions that were measured.
+# The peak memory of a step, in multiples of what the forward pass stores for the backward pass: an upper
+# bound on the networks and precisions that were measured.
 PEAK = 1.7
-# Gradients, AdamW's two numbers a weight, and what it needs for the time of its step.
+# Gradients, AdamW's two values per weight, and its temporary memory.
 COPIES_OF_WEIGHTS = 5
-# Something is left to the rest of the machine.
+# The rest is left to other processes.
 SHARE_TAKEN = 0.9
-# At 224 px; no network that was measured takes more an image. Where so much is free, nothing is estimated.
+# Bytes per image at 224 px, more than any measured network takes. With that much free, nothing is estimated.
 ROOMY = 500_000_000
 
 
 @dataclass(frozen=True)
 class StepMemory:
-    """What a training step takes beside the network itself, in bytes: ``fixed``, and for each image."""
+    """The memory of a training step besides the network, in bytes: ``fixed``, and per ``image``."""
 
     fixed: int
     image: int
 
     def of(self, batch_size: int) -> int:
-        """All of it."""
+        """The memory of a step with this batch size."""
         return self.fixed + batch_size * self.image
 
     def largest(self, batch_size: int, room: int) -> int | None:
-        """``batch_size``, or half of it, and so on, not below 2: the first that fits; None: none does."""
+        """``batch_size``, halved until it fits, not below 2; None if 2 does not fit."""
         while self.of(batch_size) > room:
             if batch_size <= 2:
                 return None
@@ -72,10 +71,10 @@ def resolve_batch_size(
     compute: Compute,
     batchnorm: BatchNormMode = "train",
 ) -> TrainSection:
-    """``train`` with a number in place of ``batch_size: auto``, and ``accumulate`` to make up for it.
+    """Replace ``batch_size: auto`` by a size that fits, with ``accumulate`` batches per step to match.
 
     Args:
-        image: shape of one, (C, S, S).
+        image: shape of one image, (C, S, S).
 
     Raises:
         NoMemoryError: not even two images fit.
@@ -90,13 +89,13 @@ def resolve_batch_size(
             found = step_memory(trial, image, compute).largest(IMAGES_A_STEP, room)
             fits = found or 0
     else:
-        # The copy's weights stand for the optimizer's state.
+        # The weights of the copy take as much as the optimizer's state.
         attempt = _step(trial, image, compute)
         fits = largest_that_fits(2 * IMAGES_A_STEP, attempt) or 0
     if not fits:
         raise NoMemoryError(
-            f"train.batch_size: auto: not even 2 images of {image[-1]} px fit into memory. Take a "
-            "smaller data.image_size or model.backbone, or freeze more."
+            f"train.batch_size: auto: not even 2 images of {image[-1]} px fit into memory. Use a "
+            "smaller data.image_size or model.backbone, or freeze more layers."
         )
     times = IMAGES_A_STEP // fits
     return train.model_copy(update={"batch_size": fits, "accumulate": times * train.accumulate})
@@ -109,7 +108,7 @@ def warn_of_little_memory(
     compute: Compute,
     batchnorm: BatchNormMode = "train",
 ) -> None:
-    """On the CPU, tell of a step that will hardly fit, and what would."""
+    """Warn, on the CPU, if a step probably does not fit in free memory, and name a batch size that does."""
     room, size = _room(), train.images_a_batch
     weights = sum(p.numel() * p.element_size() for p in network.module.parameters())
     roomy = COPIES_OF_WEIGHTS * weights + size * ROOMY * (image[-1] / 224) ** 2
@@ -120,30 +119,31 @@ def warn_of_little_memory(
         return
     fits = taken.largest(size, room)
     log.warning(
-        "a step of %d images takes up to %s, and %s of memory are free: the system may end this run. %s",
+        "a step of %d images takes up to %s, and %s of memory are free: the system may kill this run. %s",
         size,
         format_bytes(taken.of(size)),
         format_bytes(room),
-        f"train.batch_size: {fits} fits." if fits else "Not even 2 images fit: freeze more.",
+        f"train.batch_size: {fits} fits." if fits else "Not even 2 images fit: freeze more layers.",
     )
 
 
 def step_memory(module: nn.Module, image: tuple[int, int, int], compute: Compute) -> StepMemory:
-    """Estimate what a step takes, from what forward passes of two and four images keep for backward ones.
+    """Estimate the memory of a step from what forward passes of two and four images store for the backward
+    pass.
 
     Args:
-        module: in the modes it trains in; its BatchNorm statistics move.
+        module: in the modes that it trains in; the passes change its BatchNorm statistics.
     """
     two, four = (_kept(module, (size, *image), compute) for size in (2, 4))
     each = (four - two) / 2
     trained = sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)
     shown = math.prod(image) * torch.float32.itemsize
-    # What is kept and no image's are the weights in half precision.
+    # The part that does not grow with the images is the weights in half precision.
     return StepMemory(round(COPIES_OF_WEIGHTS * trained + two - 2 * each), round(PEAK * (each + shown)))
 
 
 def _kept(module: nn.Module, shape: tuple[int, ...], compute: Compute) -> int:
-    """Bytes, weights aside."""
+    """Bytes stored for the backward pass, without the weights."""
     kept: dict[int, int] = {}
 
     def keep(value: Tensor) -> Tensor:
@@ -159,13 +159,13 @@ def _kept(module: nn.Module, shape: tuple[int, ...], compute: Compute) -> int:
         compute.autocast(),
     ):
         logits = module(images)
-        # Alive until here, so that no address has come twice.
+        # Alive until here, so that no address is reused.
         del logits
     return sum(nbytes for place, nbytes in kept.items() if place not in weights)
 
 
 def _as_it_trains(train: TrainSection, network: Network, batchnorm: BatchNormMode) -> nn.Module:
-    """A copy, as it is in the phase that freezes least."""
+    """A copy of the network, as in the phase that freezes the fewest layers."""
     trial = copy.deepcopy(network.module)
     k = min(resolve_freeze(phase.freeze, network.table) for phase in train.phases)
     freeze = Freeze(trial, network.table, k, batchnorm)

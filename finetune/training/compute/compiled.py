@@ -1,4 +1,4 @@
-"""``train.compile``: what trains, through ``torch.compile``."""
+"""``train.compile``: train through ``torch.compile``."""
 
 from typing import Any
 
@@ -9,26 +9,25 @@ from finetune.errors import UserError, first_line
 
 
 class Compiled:
-    """``module`` compiled for batches of ``batch_size`` images; the last batch of an epoch runs as it is.
+    """``module`` compiled for batches of ``batch_size`` images; a smaller last batch runs uncompiled.
 
-    One size is one set of kernels: which kernels a batch gets depends on its size alone, and not on what came
-    before it, so that a run that is taken up again ends in the same bits. The module itself stays as it is:
-    its parameters' names, its modes, and all that saves or judges it.
+    Each size has one set of kernels, so the kernels of a batch depend only on its size, not on earlier
+    batches. So a resumed run is bit-identical. The module itself is unchanged.
     """
 
     def __init__(self, module: nn.Module, batch_size: int, backend: str = "inductor") -> None:
-        # Torch gives up compiling after so many versions of one forward: those of earlier phases and runs
-        # must not count.
+        # torch stops compiling after several versions of one forward; those of earlier phases and runs must
+        # not count.
         torch.compiler.reset()
         self._module = module
         self._batch_size = batch_size
         self._compiled = torch.compile(module, dynamic=False, backend=backend)
 
     def __call__(self, images: Tensor) -> Any:
-        """What the module computes.
+        """Run the module.
 
         Raises:
-            UserError: it cannot be compiled.
+            UserError: the module cannot be compiled.
         """
         if len(images) != self._batch_size:
             return self._module(images)

@@ -1,11 +1,11 @@
-"""Depthwise convolutions that train in bf16 on the CPU, each pass by the kernel that oneDNN has for it.
+"""Depthwise convolutions for training in bf16 on the CPU, with fast oneDNN kernels in every pass.
 
-Under plain autocast networks made of them (MobileNet, EfficientNet, ConvNeXt) train more slowly than in fp32:
-oneDNN (3.12) has depthwise kernels in bf16 for the output, for the gradient of the input at stride 1, and for
-that of weights up to three columns wide. For others it takes general ones, which take many times as long. So
-wider weights' gradients are computed three columns at a time, and at other strides the input's from
-an output's gradient with zeros in between. Sums are in fp32 in all of these kernels, and what they give is
-rounded to bf16, as autocast has it.
+With plain autocast, networks with depthwise convolutions (MobileNet, EfficientNet, ConvNeXt) train more
+slowly in bf16 than in fp32. oneDNN (3.12) has fast bf16 kernels only for the output, for the gradient of the
+input at stride 1, and for the gradient of weights up to three columns wide; its general kernels take many
+times as long. So the gradient of wider weights is computed three columns at a time, and at other strides the
+gradient of the input is computed from the output gradient with zeros in between. As in autocast, sums are in
+fp32 and results are rounded to bf16. ``FINETUNE_CPU_KERNELS=0`` turns it off.
 """
 
 from typing import Any
@@ -15,16 +15,16 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-# The widest weights that there is a kernel for.
+# The widest weights with a fast kernel.
 COLUMNS = 3
-# Which gradients torch is asked for: of the input, the weight, the bias.
+# The gradients to compute: of the input, the weight, the bias.
 OF_IMAGES, OF_WEIGHT = (True, False, False), (False, True, False)
 
 Pair = tuple[int, int]
 
 
 def pair(value: Any) -> tuple[int, int]:
-    """What torch makes of a stride, padding or dilation that is one number or two."""
+    """A stride, padding or dilation as a pair."""
     first, *more = (value,) if isinstance(value, int) else value
     return (first, *more) if more else (first, first)
 

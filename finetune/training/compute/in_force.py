@@ -1,7 +1,7 @@
-"""What a run sets in its process as a whole, and puts back when it is over.
+"""Apply the process-wide settings of a run, and restore the previous ones afterwards.
 
-Threads, deterministic mode, TF32 and the like belong to the process. A run has those of its recipe, whatever
-was set before it, and what comes after it, another run or the rest of a program, has its own again.
+Threads, deterministic mode, TF32 and the like belong to the process. A run always has those of its recipe,
+and another run or the rest of the program gets its own back.
 """
 
 import contextlib
@@ -13,17 +13,17 @@ import torch
 from finetune.training.compute.allocator import restored_afterwards
 from finetune.training.compute.precision import Compute, allow_tf32, tf32
 
-# Without it cuBLAS is not deterministic, and torch refuses to use it where that is asked for.
+# Without it cuBLAS is not deterministic, and torch refuses it in deterministic mode.
 WORKSPACE, FIXED_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
 
 
 @contextlib.contextmanager
 def in_force(compute: Compute) -> Iterator[None]:
-    """Within, this process computes as ``compute`` says; afterwards every setting is what it was.
+    """Apply the settings of ``compute`` while active, and restore all settings afterwards, also on an error.
 
-    These are: the number of threads, deterministic mode with cuDNN's and cuBLAS's part in it, TF32, the
-    default type and device of new tensors, whether gradients are recorded, the state of torch's generators,
-    and what becomes of freed memory. For the process as a whole: two runs at a time want two processes.
+    The settings are: the number of threads, deterministic mode of torch, cuDNN and cuBLAS, TF32, the default
+    type and device of new tensors, whether gradients are recorded, the state of torch's generators, and the
+    allocator. They belong to the process: run two trainings at a time in two processes.
     """
     cuda = compute.device.type == "cuda"
     with contextlib.ExitStack() as stack:
@@ -40,10 +40,9 @@ def in_force(compute: Compute) -> Iterator[None]:
 
 
 def apply_settings(compute: Compute) -> None:
-    """For good: as a process of its own, which does nothing else, may have it.
+    """Apply the settings permanently, for a process that does nothing else.
 
-    Under half precision what is left in fp32 is computed in TF32 on CUDA, whose bits do not vary from run to
-    run.
+    With half precision, the remaining fp32 operations use TF32 on CUDA, which is deterministic.
     """
     torch.set_num_threads(compute.threads)
     allow_tf32(compute.precision != "fp32")
@@ -57,7 +56,7 @@ def apply_settings(compute: Compute) -> None:
 
 @contextlib.contextmanager
 def _settings() -> Iterator[None]:
-    """Afterwards, what :func:`apply_settings` sets is what it was."""
+    """Restore, at the end, what :func:`apply_settings` sets."""
     threads, dtype, workspace = torch.get_num_threads(), torch.get_default_dtype(), os.environ.get(WORKSPACE)
     deterministic = torch.are_deterministic_algorithms_enabled()
     only_warns = torch.is_deterministic_algorithms_warn_only_enabled()

@@ -1,4 +1,4 @@
-"""Out of memory, answered with a batch size that was tried."""
+"""Find a batch size that fits after a step ran out of memory."""
 
 import gc
 from collections.abc import Callable
@@ -9,9 +9,9 @@ from finetune.errors import is_out_of_memory
 
 
 def largest_that_fits(size: int, attempt: Callable[[int], None]) -> int | None:
-    """Half of ``size``, or the half of that, and so on: the first that ``attempt`` takes; None for none.
+    """Halve ``size`` until ``attempt`` succeeds and return that size; None if none fits.
 
-    Not below 2, which BatchNorm needs. ``attempt`` must let go of all it held when it fails.
+    Not below 2, which BatchNorm needs. ``attempt`` must release its tensors when it fails.
     """
     while size > 2:
         size = max(size // 2, 2)
@@ -22,7 +22,7 @@ def largest_that_fits(size: int, attempt: Callable[[int], None]) -> int | None:
 
 
 def release() -> None:
-    """Give back what nothing refers to any more."""
+    """Free memory that nothing references."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -1,9 +1,9 @@
-"""Device, number format, memory format and thread count: chosen by a fixed rule, never by a timing.
+"""Choose device, precision, memory format and thread count: by a fixed rule, never by a timing.
 
-What trains, and the frozen layers before it where training images never look the same twice, runs in the
-training's precision. All else runs in fp32: features that are kept (they are shared between runs, and with
-``probe``, ``rank`` and ``advise``), a head that is solved, BatchNorm recalibration, val and test. So a number
-on val or test never depends on the precision it was trained in, and is what ``finetune eval`` says.
+Training steps run in the chosen precision, and so do frozen layers whose features cannot be cached.
+Everything else runs in fp32: cached features (runs share them with ``probe``, ``rank`` and ``advise``),
+solved heads, BatchNorm recalibration, val and test. So metrics on val and test do not depend on the training
+precision, and are the same as in ``finetune eval``.
 """
 
 import contextlib
@@ -32,8 +32,8 @@ MemoryFormat = Literal["channels_last", "contiguous"]
 
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
-# What a CPU needs for bf16 to be worth it, by the name torch gives it, and what to call it. Others compute
-# bf16 in software, more slowly than fp32.
+# CPU units that compute bf16 in hardware, by torch's name for them. Other CPUs compute bf16 in software, more
+# slowly than fp32.
 BF16_UNITS = {
     "amx_bf16": "AMX",
     "avx512_bf16": "AVX512-BF16",
@@ -46,9 +46,12 @@ CPUINFO = Path("/proc/cpuinfo")
 class Compute:
     """Where and how the network runs.
 
-    ``precision`` is that of training steps; ``why`` says in words what the choice rests on. ``compile`` is
-    whether what trains goes through ``torch.compile``, ``deterministic`` whether operations whose bits vary
-    between runs are refused.
+    Attributes:
+        precision: of training steps.
+        why: the reason for the precision, for the user.
+        compile: whether training goes through ``torch.compile``.
+        deterministic: whether to refuse operations whose results vary between runs.
+        cpu_kernels: whether :mod:`finetune.training.compute.cpu_kernels` replaces operations.
     """
 
     device: torch.device
@@ -65,19 +68,19 @@ class Compute:
         require_known("memory format", self.memory_format, get_args(MemoryFormat))
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:
-        """The context that forward passes of training run in."""
+        """The context for forward passes in training."""
         return _training(self)
 
     def exact(self) -> contextlib.AbstractContextManager[None]:
-        """The context of all that is not training: fp32."""
+        """The context for everything but training: fp32."""
         return inference(self.device)
 
     def scaler(self) -> torch.amp.GradScaler:
-        """A gradient scaler: at work under fp16 alone, a pass-through otherwise."""
+        """A gradient scaler, which scales only in fp16."""
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
 
     def describe(self) -> str:
-        """For the run's facts."""
+        """In words, for the user."""
         layout = "channels last" if self.memory_format == "channels_last" else "contiguous"
         compiled = ", compiled" if self.compile else ""
         return f"{self.device}, {self.precision} ({self.why}), {layout}{compiled}, {self.threads} threads"
@@ -97,9 +100,9 @@ def _training(compute: Compute) -> Iterator[None]:
 
 @contextlib.contextmanager
 def inference(device: torch.device, precision: InferencePrecision = "fp32") -> Iterator[None]:
-    """The context that a network is run in to be judged or used, whatever it was trained in.
+    """The context for evaluation and prediction, whatever the training precision was.
 
-    fp32 is fp32: without TF32, which on CUDA would keep 10 of 23 bits of a product's factors.
+    fp32 means without TF32, which on CUDA uses only 10 of the 23 mantissa bits in products.
     """
     with contextlib.ExitStack() as stack:
         if device.type == "cuda":
@@ -111,7 +114,7 @@ def inference(device: torch.device, precision: InferencePrecision = "fp32") -> I
 
 @contextlib.contextmanager
 def tf32(on: bool) -> Iterator[None]:
-    """Within, fp32 products on CUDA are computed in TF32, or are not."""
+    """Turn TF32 for fp32 products on CUDA on or off while active."""
     matmul, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     allow_tf32(on)
     try:
@@ -122,26 +125,26 @@ def tf32(on: bool) -> Iterator[None]:
 
 
 def allow_tf32(on: bool) -> None:
-    """Have fp32 products on CUDA computed in TF32 from now on, or not."""
-    # Not torch's newer settings for each backend: with those, torch.compile fails to read these.
+    """Turn TF32 for fp32 products on CUDA on or off."""
+    # Not torch's newer settings per backend: with those, torch.compile cannot read these.
     torch.set_float32_matmul_precision("high" if on else "highest")
     torch.backends.cudnn.allow_tf32 = on
 
 
 def place(module: nn.Module, device: torch.device, memory_format: MemoryFormat | None = None) -> nn.Module:
-    """Move ``module`` to ``device`` in a memory format, None: that of :func:`choose_memory_format`.
+    """Move ``module`` to ``device`` in a memory format (None: :func:`choose_memory_format`).
 
-    Its inputs follow by themselves.
+    Inputs need no conversion.
     """
     layout = MEMORY_FORMATS[memory_format or choose_memory_format(device.type)]
     return module.to(device=device, memory_format=layout)  # type: ignore[call-overload,no-any-return]
 
 
 def pick_device(name: str | None) -> torch.device:
-    """The device called ``name``; without one CUDA, else MPS, else the CPU.
+    """Return the device called ``name``; None: CUDA if there is one, else MPS, else the CPU.
 
     Raises:
-        UserError: the name is none that torch knows, or the device is not on this machine.
+        UserError: torch does not know the name, or this machine lacks the device.
     """
     if name is None:
         if torch.cuda.is_available():
@@ -166,14 +169,14 @@ def pick_device(name: str | None) -> torch.device:
 
 
 def choose_compute(device: torch.device, train: TrainSection) -> Compute:
-    """Settle what ``train`` leaves to the machine.
+    """Choose what ``train`` leaves to the machine.
 
-    Nothing is set yet: :func:`finetune.training.compute.in_force.in_force` does that.
+    Changes no setting: :func:`finetune.training.compute.in_force.in_force` does.
 
     Raises:
-        UserError: a precision that the device does not have, or nothing to compile with.
+        UserError: the device lacks the precision, or there is no compiler for ``train.compile``.
     """
-    # Torch counts the machine's cores, and not the share of them that a container has.
+    # torch counts the cores of the machine, not those that a container may use.
     threads = min(cores(), torch.get_num_threads()) if train.threads == "auto" else train.threads
     precision: Precision
     if train.precision != "auto":
@@ -196,7 +199,7 @@ def choose_compute(device: torch.device, train: TrainSection) -> Compute:
 def choose_precision(
     device_type: str, *, units: tuple[str, ...] = (), cuda_bf16: bool = False
 ) -> tuple[Precision, str]:
-    """What ``precision: auto`` is, and why.
+    """Resolve ``precision: auto``. Return the precision and the reason.
 
     Args:
         device_type: cpu, cuda or mps.
@@ -214,15 +217,15 @@ def choose_precision(
 
 
 def choose_memory_format(device_type: str) -> MemoryFormat:
-    """What ``memory_format: auto`` is: channels-last on the CPU and on CUDA.
+    """Resolve ``memory_format: auto``: channels-last on the CPU and on CUDA.
 
-    No network measured was slower in it, and depthwise convolutions are far faster.
+    No network that was measured is slower in it, and depthwise convolutions are much faster.
     """
     return "contiguous" if device_type == "mps" else "channels_last"
 
 
 def cpu_units() -> tuple[str, ...]:
-    """The units of this CPU that compute bf16, by the names of :data:`BF16_UNITS`; none without oneDNN."""
+    """The units of this CPU that compute bf16, as named in :data:`BF16_UNITS`; none without oneDNN."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return ()
     flags = cpu_flags()
@@ -230,14 +233,14 @@ def cpu_units() -> tuple[str, ...]:
 
 
 def computes_bf16(device: torch.device) -> bool:
-    """Whether the device has bf16 in hardware; elsewhere torch computes it in software, slowly."""
+    """Whether the device computes bf16 in hardware, and not slowly in software."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type != "cpu" or bool(cpu_units())
 
 
 def cpu_flags() -> frozenset[str]:
-    """What this CPU has, in the names that torch gives it; nothing where that cannot be told."""
+    """The capabilities of this CPU, by torch's names; empty if unknown."""
     if hasattr(torch.cpu, "get_capabilities"):  # torch 2.11
         return frozenset(name for name, there in torch.cpu.get_capabilities().items() if there is True)
     try:
@@ -257,13 +260,13 @@ def flags_in(cpuinfo: str) -> frozenset[str]:
 
 
 def cpu_capability(precision: str) -> str:
-    """What decides the last bits on this CPU: the vector instructions that torch uses, and bf16's units."""
+    """The CPU features that affect results bit by bit: vector instructions, and units for bf16."""
     units = cpu_units() if precision == "bf16" else ()
     return " + ".join([torch.backends.cpu.get_cpu_capability(), *units])
 
 
 def require_compiler(device: torch.device) -> None:
-    """Find out that ``torch.compile`` has nothing to compile with before it does.
+    """Check that ``torch.compile`` finds a compiler.
 
     Raises:
         UserError: there is no C++ compiler for the CPU, or no Triton for CUDA.
