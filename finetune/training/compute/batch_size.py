@@ -128,8 +128,7 @@ def warn_of_little_memory(
 
 
 def step_memory(module: nn.Module, image: tuple[int, int, int], compute: Compute) -> StepMemory:
-    """Estimate the memory of a step from what forward passes of two and four images store for the backward
-    pass.
+    """Estimate the memory of a step from what forward passes of two and four images store.
 
     Args:
         module: in the modes that it trains in; the passes change its BatchNorm statistics.
