@@ -105,7 +105,7 @@ def plan_pools(
     """Choose, for the output of each layer in ``ks``, the axes to average over; with the vector's length.
 
     Raises:
-        UserError: channels and places cannot be told apart. The message begins with the shape.
+        UserError: channels and places cannot be distinguished. The message begins with the shape.
     """
     at_size = with_output_shapes(module, table, image_size, in_channels)
 
@@ -137,7 +137,7 @@ def _pool(
         if other[0] == other[1] != other[2]:
             return (1, 2), shape[2]
     described = " x ".join(map(str, shape))
-    raise UserError(f"{described}, which cannot be told apart into places and channels")
+    raise UserError(f"{described}, where channels and places cannot be distinguished")
 
 
 def table_before(table: LayerTable, cut: Cut) -> LayerTable:
