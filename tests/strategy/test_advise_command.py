@@ -88,7 +88,7 @@ def test_a_class_of_few_images_is_no_obstacle(
         (("nowhere",), "nowhere"),
         (("photos", "--backbone", "resnet81"), "Did you mean 'resnet18'?"),
         (("photos", "--set", "train.batch_size=4"), "advice chooses this key"),
-        (("photos", "-o", "no/such/folder.yaml"), "there is no folder"),
+        (("photos", "-o", "no/such/folder.yaml"), "create the folder no/such first"),
         (("photos", "--backbone", "squeezenet1_1", *UNTRAINED[2:], *TINY), "takes a map"),
     ],
 )
