@@ -46,7 +46,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Without splits, so that val and test are carved out of them."""
+    """Without splits, so that val and test are split off."""
     return tiny.draw_images(tmp_path_factory.mktemp("images"), {"all": (6, 6)}) / "all"
 
 

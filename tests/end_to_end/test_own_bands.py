@@ -117,7 +117,7 @@ def test_what_does_not_go_with_bands_is_refused(chdir_tmp: Path, cli: Cli) -> No
     Path("recipe.yaml").write_text(RECIPE.replace("BANDS", "4"))
     for change, message in {
         "train.augment.color_jitter={brightness: 0.2}": "train.augment.color_jitter: needs colours",
-        "model.in_channels=3": "Arrays are read where model.in_channels, 4 or more",
+        "model.in_channels=3": "Set model.in_channels to its number of bands (4 or more)",
         "model.in_channels=6": "neither the first nor the last axis is 6 bands",
     }.items():
         ended = cli("train", "recipe.yaml", "--set", change)
@@ -157,11 +157,11 @@ def test_the_other_commands_say_what_they_do(chdir_tmp: Path, cli: Cli, works: C
     recipe = RECIPE.replace("BANDS", "4").replace("shufflenet_v2_x0_5, weights: none", "efficientnet_lite0")
     Path("recipe.yaml").write_text(recipe)
     findings = json.loads(works("doctor", "scenes", "--json").out)["findings"]
-    assert any("model.in_channels, 4 or more" in each["message"] for each in findings)
+    assert any("Set model.in_channels to its number of bands" in each["message"] for each in findings)
     works("probe", "recipe.yaml", "--device", "cpu")
     ended = cli("advise", "scenes", "--device", "cpu")
     assert ended.code == 2
-    assert "Arrays are read where model.in_channels" in ended.err
+    assert "Set model.in_channels to its number of bands" in ended.err
     works("advise", "scenes", "--device", "cpu", "--set", "model.in_channels=4", "-o", "advised.yaml")
     assert "in_channels: 4" in Path("advised.yaml").read_text()
     works("train", "advised.yaml", "--run-dir", "advised", "--device", "cpu")

@@ -366,7 +366,7 @@ def test_seeds_keep_the_split_unless_told(vary: bool, place: Path, cli: Cli) -> 
     assert ended.code == 0, ended.err
     first, second = (recorded(place / f"runs/seeds/seed-{seed}") for seed in (0, 1))
     assert (first == second) == (not vary)
-    assert ("splits: what is carved" in ended.err) == vary
+    assert ("and in their splits" in ended.err) == vary
     weights = [
         (place / f"runs/seeds/seed-{seed}/checkpoints/last/model.safetensors").read_bytes() for seed in (0, 1)
     ]
