@@ -87,7 +87,7 @@ def images_to_evaluate(
 
 def _own(trained: Trained, own: OwnData, wanted: str | None, *, strict: bool) -> EvaluationImages:
     name, images = choose_split(own.source, wanted, trained.card.classes)
-    lines = own.drift.lines()
+    lines = own.changes.lines()
     where = printable(own.place)
     if lines and strict:
         raise DataError(
@@ -103,15 +103,15 @@ def _own(trained: Trained, own: OwnData, wanted: str | None, *, strict: bool) ->
     notes = (*own.source.notes, f"splits as {printable(trained.run)} recorded them: {counts}")
     warnings = []
     if lines:
-        left_out = len(own.drift.missing.get(name, [])) + len(own.drift.changed.get(name, []))
+        left_out = len(own.changes.missing.get(name, [])) + len(own.changes.changed.get(name, []))
         warnings.append(
             f"{where}: some images differ from what the run recorded:\n  "
             + "\n  ".join(lines)
             + f"\n  Of {name}, {len(images):,} of {len(images) + left_out:,} recorded images are evaluated"
-            + ("; new ones belong to no split" if own.drift.new else "")
+            + ("; new ones belong to no split" if own.changes.new else "")
             + "."
         )
-    return EvaluationImages(name, images, notes, tuple(warnings), own.drift.counts())
+    return EvaluationImages(name, images, notes, tuple(warnings), own.changes.counts())
 
 
 def _other(

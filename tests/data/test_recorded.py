@@ -97,12 +97,12 @@ def test_the_same_folder_is_divided_as_it_was(photos: Path) -> None:
     source = carved(photos)
     record = SplitRecord.of(source)
     assert record.splits == {name: len(split) for name, split in source.splits.items()}
-    again, drift = record.divide(read_source(str(photos)), CLASSES)
+    again, changes = record.divide(read_source(str(photos)), CLASSES)
     assert paths(again) == paths(source)
     for name, split in source.splits.items():
         assert again.splits[name].targets.tolist() == split.targets.tolist()
-    assert not drift
-    assert drift.moved == 0
+    assert not changes
+    assert changes.moved == 0
     assert record.resembles(read_source(str(photos)))
     assert record.overlap(read_source(str(photos))) == 1
 
@@ -124,9 +124,9 @@ def test_the_same_images_elsewhere_are_divided_as_they_were(
         lines = [f"{name},{name.parent.name}" for name in names]
         place.write_text("path,label\n" + "\n".join(lines))
     source = read_source(str(place))
-    again, drift = record.divide(source, CLASSES)
-    assert not drift
-    assert drift.moved == (40 if "table" in spelling else 0)
+    again, changes = record.divide(source, CLASSES)
+    assert not changes
+    assert changes.moved == (40 if "table" in spelling else 0)
     assert record.overlap(source) == 1
     expected = [(row.split, row.class_name, row.path) for row in record.rows]
     found = [
@@ -143,10 +143,10 @@ def test_a_image_that_is_gone_is_missing_and_moves_no_other(photos: Path, split:
     record = SplitRecord.of(source)
     gone = an_image_of(record, split, photos)
     gone.unlink()
-    again, drift = record.divide(read_source(str(photos)), CLASSES)
+    again, changes = record.divide(read_source(str(photos)), CLASSES)
     name = gone.relative_to(photos).as_posix()
-    assert drift.missing == {split: [name]}
-    assert (drift.changed, drift.new, drift.moved) == ({}, [], 0)
+    assert changes.missing == {split: [name]}
+    assert (changes.changed, changes.new, changes.moved) == ({}, [], 0)
     assert paths(again) == {each: [n for n in names if n != name] for each, names in paths(source).items()}
 
 
@@ -158,11 +158,11 @@ def test_a_image_with_another_content_is_changed(photos: Path, take: bool) -> No
     content = bytearray(changed.read_bytes())
     content[-1] ^= 1  # of the same size
     changed.write_bytes(content)
-    again, drift = record.divide(read_source(str(photos)), CLASSES, take_changed=take)
+    again, changes = record.divide(read_source(str(photos)), CLASSES, take_changed=take)
     name = changed.relative_to(photos).as_posix()
-    assert drift.changed == {"test": [name]}
+    assert changes.changed == {"test": [name]}
     assert (name in paths(again)["test"]) == take
-    assert drift.lines() == [f"test: 1 image changed ('{name}')"]
+    assert changes.lines() == [f"test: 1 image changed ('{name}')"]
     # What is not looked at is known by its name.
     assert not record.divide(read_source(str(photos)), CLASSES, verify=["val"])[1]
 
@@ -175,10 +175,10 @@ def test_renamed_images_are_known_by_their_contents(photos: Path) -> None:
     other = train.read_bytes()
     train.write_bytes(b"something else")
     (photos / "cat" / "moved on.jpg").write_bytes(other)
-    again, drift = record.divide(read_source(str(photos)), CLASSES)
-    assert drift.moved == 2
-    assert (drift.missing, drift.changed) == ({}, {})
-    assert drift.new == [train.relative_to(photos).as_posix()]  # The other content under the old name.
+    again, changes = record.divide(read_source(str(photos)), CLASSES)
+    assert changes.moved == 2
+    assert (changes.missing, changes.changed) == ({}, {})
+    assert changes.new == [train.relative_to(photos).as_posix()]  # The other content under the old name.
     assert f"{test.parent.name}/renamed.jpg" in paths(again)["test"]
     assert "cat/moved on.jpg" in paths(again)["train"]
 
@@ -189,9 +189,9 @@ def test_swapped_files_are_found_where_they_are_now(photos: Path) -> None:
     one, other = test.read_bytes(), train.read_bytes()
     test.write_bytes(other)
     train.write_bytes(one)
-    again, drift = record.divide(read_source(str(photos)), CLASSES)
-    assert drift.moved == 2
-    assert (drift.missing, drift.changed, drift.new) == ({}, {}, [])
+    again, changes = record.divide(read_source(str(photos)), CLASSES)
+    assert changes.moved == 2
+    assert (changes.missing, changes.changed, changes.new) == ({}, {}, [])
     assert train.relative_to(photos).as_posix() in paths(again)["test"]
     assert test.relative_to(photos).as_posix() in paths(again)["train"]
 
@@ -201,9 +201,9 @@ def test_a_file_over_which_another_was_copied_is_gone(photos: Path) -> None:
     test, train = (an_image_of(record, name, photos) for name in ("test", "train"))
     test.write_bytes(train.read_bytes())
     train.unlink()
-    again, drift = record.divide(read_source(str(photos)), CLASSES, take_changed=True)
-    assert drift.missing == {"test": [test.relative_to(photos).as_posix()]}
-    assert drift.moved == 1
+    again, changes = record.divide(read_source(str(photos)), CLASSES, take_changed=True)
+    assert changes.missing == {"test": [test.relative_to(photos).as_posix()]}
+    assert changes.moved == 1
     everywhere = [name for names in paths(again).values() for name in names]
     assert len(everywhere) == len(set(everywhere)) == 39
 
@@ -214,8 +214,8 @@ def test_new_images_belong_to_no_split(photos: Path) -> None:
     (photos / "cat" / "00a.jpg").write_bytes(b"new")
     (photos / "bird").mkdir()
     (photos / "bird" / "1.jpg").write_bytes(b"a class that the run does not know")
-    again, drift = record.divide(read_source(str(photos)), CLASSES)
-    assert drift.new == ["bird/1.jpg", "cat/00a.jpg"]
+    again, changes = record.divide(read_source(str(photos)), CLASSES)
+    assert changes.new == ["bird/1.jpg", "cat/00a.jpg"]
     assert paths(again) == paths(source)
     assert again.classes == CLASSES
     for name, split in source.splits.items():
@@ -226,8 +226,8 @@ def test_another_label_is_the_same_image_with_that_label(photos: Path) -> None:
     record = SplitRecord.of(carved(photos))
     test = next(row.path for row in record.rows if row.split == "test" and row.class_name == "cat")
     (photos / test).rename(photos / "dog" / "was a cat.jpg")
-    again, drift = record.divide(read_source(str(photos)), CLASSES)
-    assert (drift.relabelled, drift.moved) == (1, 1)
+    again, changes = record.divide(read_source(str(photos)), CLASSES)
+    assert (changes.relabelled, changes.moved) == (1, 1)
     place = paths(again)["test"].index("dog/was a cat.jpg")
     assert again.splits["test"].targets[place] == 1
 
@@ -237,8 +237,8 @@ def test_a_class_that_the_run_does_not_know_is_a_change(photos: Path) -> None:
     test = an_image_of(record, "test", photos)
     (photos / "fox").mkdir()
     test.rename(photos / "fox" / "1.jpg")
-    again, drift = record.divide(read_source(str(photos)), CLASSES, take_changed=True)
-    assert drift.changed == {"test": [test.relative_to(photos).as_posix()]}
+    again, changes = record.divide(read_source(str(photos)), CLASSES, take_changed=True)
+    assert changes.changed == {"test": [test.relative_to(photos).as_posix()]}
     assert "fox/1.jpg" not in paths(again)["test"]
 
 
@@ -248,9 +248,9 @@ def test_copies_of_one_image_are_each_found(photos: Path, tmp_path: Path) -> Non
     record = SplitRecord.of(carved(photos))
     for path in photos.rglob("*.jpg"):
         path.rename(path.with_name(f"x{path.name}"))
-    again, drift = record.divide(read_source(str(photos)), CLASSES)
-    assert not drift
-    assert drift.moved == 45
+    again, changes = record.divide(read_source(str(photos)), CLASSES)
+    assert not changes
+    assert changes.moved == 45
     assert {name: len(split) for name, split in again.splits.items()} == record.splits
 
 

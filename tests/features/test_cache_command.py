@@ -8,6 +8,7 @@ import torch
 
 from finetune.data.cache import contents
 from finetune.data.cache.decoded import DecodedCache
+from finetune.data.cache.folder import cache_folder
 from finetune.features.extract import RowSpec
 from finetune.features.store import FeatureStore
 
@@ -40,3 +41,11 @@ def test_cached_sets_are_listed_and_cleared(cli: Any) -> None:
     assert not contents.features_folder().exists()
     assert not contents.decoded_folder().exists()
     assert "0.0 MB freed" in cli("cache", "clear").out
+
+
+def test_clear_removes_the_listings_of_earlier_versions(cli: Any) -> None:
+    listings = cache_folder() / "listings"
+    listings.mkdir(parents=True)
+    (listings / "abc.json").write_text("{}")
+    assert cli("cache", "clear").code == 0
+    assert not listings.exists()

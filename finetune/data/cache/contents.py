@@ -69,7 +69,8 @@ def clear_cache() -> int:
     such as another user's, stay, with a warning.
     """
     before = sum(each.nbytes for each in list_cached())
-    for root in _roots().values():
+    # Earlier versions also cached the listings of large folders.
+    for root in (*_roots().values(), cache_folder() / "listings"):
         shutil.rmtree(root, ignore_errors=True)
         if os.path.lexists(root):
             log.warning(

@@ -126,7 +126,7 @@ def before_and_after(
     source = None
     if record is not None:
         own = own_data(trained.run, recipe.data, record, trained.card.classes, groups=True)
-        for line in own.drift.lines():
+        for line in own.changes.lines():
             log.warning("%s: changed since the run began: %s", own.place, line)
         source = own.source
     (before,) = probe(_without_reuse(recipe), device=device, source=source, progress=progress)

@@ -45,7 +45,7 @@ def find_changes(
         own: the run's images as they are now.
     """
     recipe = [f"recipe {line}" for line in differences(begun, setup.recipe)]
-    changed = [f"images: {line}" for line in own.drift.lines()]
+    changed = [f"images: {line}" for line in own.changes.lines()]
     changed.extend(_differences(known.get("classes"), list(own.classes), "classes"))
     machine: list[str] = []
     for name in PINNED:

@@ -26,13 +26,13 @@ class OwnData:
 
     Attributes:
         source: split as recorded.
-        drift: the differences from the record.
+        changes: the differences from the record.
         place: the path that was read, or the name of a known set.
         classes: the present classes, in the order of the source.
     """
 
     source: Source
-    drift: DataChanges
+    changes: DataChanges
     place: str
     classes: tuple[str, ...]
 
@@ -115,8 +115,8 @@ def own_data(
         # The source's own test split is not part of a fold.
         rest = {name: split for name, split in source.splits.items() if name != "test"}
         source = dataclasses.replace(source, splits=rest)
-    divided, drift = record.divide(source, classes, verify=verify, take_changed=take_changed)
-    return OwnData(divided, drift, found, source.classes)
+    divided, changes = record.divide(source, classes, verify=verify, take_changed=take_changed)
+    return OwnData(divided, changes, found, source.classes)
 
 
 def _find(run: Path, data: DataSection, record: SplitRecord, groups: bool) -> tuple[Source, str]:

@@ -101,7 +101,7 @@ class SavedRun:
 
     def recipe_on(self, recipe: Recipe, own: OwnData) -> Recipe:
         """The recipe that the run began with, with the ``data.source`` of ``recipe`` if the images match."""
-        if own.drift:
+        if own.changes:
             return self.recipe
         data = self.recipe.data.model_copy(update={"source": recipe.data.source})
         return self.recipe.model_copy(update={"data": data})
