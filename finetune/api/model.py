@@ -58,6 +58,7 @@ def load(
 
         return Model(where, OnnxClassifier(where, device))
     from finetune.deploy.torch_classifier import TorchClassifier
+    from finetune.features.cut import inference_form
     from finetune.training.compute.precision import computes_bf16, pick_device
     from finetune.training.trained import load_trained
 
@@ -66,7 +67,8 @@ def load(
         log.warning("--precision bf16: this %s computes bf16 in software, slower than fp32.", chosen.type)
     trained = load_trained(where, checkpoint, chosen)
     parts = _RunParts(trained, checkpoint, precision)
-    return Model(where, TorchClassifier.of(trained, chosen, precision), parts)
+    classifier = TorchClassifier(inference_form(trained.module), trained.card, chosen, precision)
+    return Model(where, classifier, parts)
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Model:
     Attributes:
         path: the run directory or the ONNX file.
         card: the class names and the preprocessing.
-        classifier: the network as :func:`finetune.deploy.predict.predict` takes it.
+        classifier: the network as :func:`finetune.deploy.predict.predict_batches` takes it.
     """
 
     def __init__(self, path: Path, classifier: "Classifier", parts: _RunParts | None = None) -> None:

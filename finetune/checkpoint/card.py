@@ -53,31 +53,26 @@ class ModelCard:
             CheckpointError: an entry is missing, has the wrong type or is out of range, a class is named
                 twice, or this version does not know the format.
         """
+        where = printable(where)
         if not isinstance(value, dict) or value.get("format") != FORMAT:
-            raise CheckpointError(f"{printable(where)}: not a model description of format {FORMAT}")
+            raise CheckpointError(f"{where}: not a model description of format {FORMAT}")
         classes, architecture = value.get("classes"), value.get("architecture")
         if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes) or not classes:
-            raise CheckpointError(f"{printable(where)}: 'classes' must be a list of names")
+            raise CheckpointError(f"{where}: 'classes' must be a list of names")
         if "" in classes:
-            raise CheckpointError(f"{printable(where)}: 'classes' has '' in it")
+            raise CheckpointError(f"{where}: 'classes' has an empty name")
         if twice := [name for name, count in Counter(classes).items() if count > 1]:
-            raise CheckpointError(
-                f"{printable(where)}: 'classes' has {printable(repr(twice[0]))} more than once"
-            )
+            raise CheckpointError(f"{where}: 'classes' has {printable(repr(twice[0]))} more than once")
         if not isinstance(architecture, dict):
-            raise CheckpointError(f"{printable(where)}: 'architecture' must be a mapping")
+            raise CheckpointError(f"{where}: 'architecture' must be a mapping")
         try:
             preprocessing = Preprocessing.from_dict(value.get("preprocessing"))
         except ValueError as error:
-            raise CheckpointError(f"{printable(where)}: preprocessing: {error}") from None
-        for name, number, bounds in (
-            ("image_size", preprocessing.image_size, IMAGE_SIZE),
-            ("resize", preprocessing.resize, RESIZE),
-            ("channels", preprocessing.channels, CHANNELS),
-        ):
-            if not is_whole(number, bounds):
+            raise CheckpointError(f"{where}: preprocessing: {error}") from None
+        bounds = {"image_size": IMAGE_SIZE, "resize": RESIZE, "channels": CHANNELS}
+        for name, (low, high) in bounds.items():
+            if not is_whole(number := getattr(preprocessing, name), (low, high)):
                 raise CheckpointError(
-                    f"{printable(where)}: preprocessing: {name} must be from {bounds[0]} to {bounds[1]}, "
-                    f"not {number}"
+                    f"{where}: preprocessing: {name} must be from {low} to {high}, not {number}"
                 )
         return cls(architecture, tuple(classes), preprocessing)

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 MANIFEST = "manifest.json"
 CHECKED_SUFFIXES = (".safetensors", ".json")
-# Even a training that saves at every step of a tiny network leaves its files alone most of the time.
+# Even a training that saves a tiny network at every step leaves its files unchanged most of the time.
 ATTEMPTS, PAUSE_SECONDS = 50, 0.05
 
 
@@ -65,13 +65,13 @@ def read_unchanged(folders: Sequence[Path], read: Callable[[], T]) -> T:
     for _ in range(ATTEMPTS):
         before = [_version(folder) for folder in folders]
         try:
-            found, error = [read()], None
-        except FinetuneError as caught:
-            found, error = [], caught
-        if before == [_version(folder) for folder in folders]:
-            if error is not None:
-                raise error
-            return found[0]
+            result = read()
+        except FinetuneError:
+            if before == [_version(folder) for folder in folders]:
+                raise
+        else:
+            if before == [_version(folder) for folder in folders]:
+                return result
         time.sleep(PAUSE_SECONDS)
     raise CheckpointError(
         f"{printable(folders[0])}: a training replaces it faster than it can be read. Stop the training, or "

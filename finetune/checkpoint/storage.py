@@ -83,7 +83,14 @@ def save_checkpoint(
         (temporary / MANIFEST).write_text(_json({"sha256": digests}), encoding="utf-8")
         sync(temporary / MANIFEST)
         sync(temporary)
-        _rename(temporary, final, keep_previous)
+        # A kill between the two renames leaves only NAME.previous, which open_checkpoint then opens.
+        previous = folder / (name + PREVIOUS)
+        if final.exists():
+            shutil.rmtree(previous, ignore_errors=True)
+            final.rename(previous)
+        temporary.rename(final)
+        if not keep_previous:
+            shutil.rmtree(previous, ignore_errors=True)
         sync(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -94,19 +101,8 @@ def save_checkpoint(
     return final
 
 
-def _rename(temporary: Path, final: Path, keep_previous: bool) -> None:
-    # A kill between the two renames leaves only NAME.previous, which open_checkpoint then opens.
-    previous = final.with_name(final.name + PREVIOUS)
-    if final.exists():
-        shutil.rmtree(previous, ignore_errors=True)
-        final.rename(previous)
-    temporary.rename(final)
-    if not keep_previous:
-        shutil.rmtree(previous, ignore_errors=True)
-
-
 def restore_previous(opened: Path) -> None:
-    """If ``opened`` is a ``NAME.previous``, put it in the place of the damaged checkpoint ``NAME``.
+    """If ``opened`` is a ``NAME.previous``, replace the damaged checkpoint ``NAME`` with it.
 
     Otherwise the next save would keep the damaged checkpoint and remove the only intact one.
 
@@ -129,8 +125,8 @@ def open_checkpoint(folder: Path, name: str) -> Path | None:
     """Verify the checkpoint ``folder / name`` and return its path.
 
     If it is damaged or missing, return its ``NAME.previous``, with a warning if it is damaged. Return None if
-    neither exists. Only the training that writes these checkpoints may call this function. Other processes
-    call :func:`finetune.training.trained.load_trained`, since a training replaces its checkpoints.
+    neither exists. Only for the training that writes these checkpoints: for any other process, a training
+    may replace them at any time (:func:`finetune.checkpoint.manifest.read_unchanged`).
 
     Raises:
         CheckpointError: a checkpoint exists, and neither it nor the one before it is intact.

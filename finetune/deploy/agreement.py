@@ -1,7 +1,7 @@
 """Check that an exported file computes the same logits as the network, on real images."""
 
+import itertools
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,21 +47,16 @@ def check_agreement(model: Classifier, exported: Classifier, images: NDArray[np.
     if exported.card != model.card:
         raise ExportError("the exported file describes another model than the run")
     expected, found = [], []
-    start = turn = 0
-    while start < len(images):
-        batch = images[start : start + BATCHES[turn % len(BATCHES)]]
+    sizes = itertools.cycle(BATCHES)
+    while len(images):
+        batch, images = np.split(images, [next(sizes)])
         expected.append(model.logits(batch))
         found.append(exported.logits(batch))
-        start, turn = start + len(batch), turn + 1
     return compare(np.concatenate(expected), np.concatenate(found))
 
 
 def compare(expected: NDArray[np.float32], found: NDArray[np.float32]) -> Agreement:
-    """Compare (N, C) logits as :func:`check_agreement` does.
-
-    Raises:
-        ExportError: they do not agree.
-    """
+    """Compare (N, C) logits, with the errors of :func:`check_agreement`."""
     if expected.shape != found.shape or not np.isfinite(expected).all() or not np.isfinite(found).all():
         raise ExportError(
             "the exported file or the model computes logits of another shape or logits that are not finite"
@@ -111,8 +106,7 @@ def check_images(trained: Trained) -> tuple[NDArray[np.float32], str]:
     return noise, "random"
 
 
-def _spread(n: int) -> Sequence[int]:
+def _spread(n: int) -> list[int]:
     """All of 0 to n - 1, evenly spaced ones first, because the images of a split are ordered by class."""
-    first = list(dict.fromkeys(np.linspace(0, n - 1, min(n, IMAGES)).round().astype(int).tolist()))
-    taken = set(first)
-    return first + [index for index in range(n) if index not in taken]
+    first: list[int] = np.linspace(0, n - 1, min(n, IMAGES)).round().astype(int).tolist()
+    return first + sorted(set(range(n)) - set(first))

@@ -1,11 +1,8 @@
 """Export a trained network to one file, which gets its name only if it agrees with the network."""
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
-
-from safetensors import SafetensorError
 
 from finetune.deploy.agreement import Agreement, check_agreement, check_images
 from finetune.deploy.export_format import ExportFormat
@@ -27,8 +24,6 @@ from finetune.training.trained import Trained
 
 # A format's name is also the extension of its files.
 FORMATS: dict[str, ExportFormat] = {"onnx": ONNX, "pt2": PT2, "safetensors": SAFETENSORS}
-
-_SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 @dataclass(frozen=True)
@@ -88,17 +83,16 @@ def export(trained: Trained, format: str, target: Path, opset: int | None = None
         images, checked_on = check_images(trained)
         try:
             entry.write(trained.module, trained.card, staged)
-            model = TorchClassifier(trained.module, trained.card)
-            agreement = check_agreement(model, entry.reopen(staged), images)
+            network = TorchClassifier(trained.module, trained.card)
+            agreement = check_agreement(network, entry.reopen(staged), images)
         except Exception as error:
             raise _export_error(error, format, target) from error
         # The model comes last: until it exists, nobody reads the files beside it.
         files = sorted(stage.iterdir(), key=lambda file: file == staged)
         size = sum(file.stat().st_size for file in files)
         _publish_all(files, target)
-    return Exported(
-        tuple(target.with_name(file.name) for file in reversed(files)), size, agreement, checked_on
-    )
+    written = tuple(target.with_name(file.name) for file in reversed(files))
+    return Exported(written, size, agreement, checked_on)
 
 
 def _export_error(error: Exception, format: str, target: Path) -> FinetuneError:
@@ -107,21 +101,13 @@ def _export_error(error: Exception, format: str, target: Path) -> FinetuneError:
         return ExportError(f"the exported file cannot be used: {error}")
     if isinstance(error, FinetuneError):
         return error
-    if (fault := _system_error(error)) is not None:
-        return write_error(target, fault)
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is not None:
+        return write_error(target, cause)
     # torch's exporters and the runtimes raise errors of many kinds for a network that they do not support.
     return ExportError(f"this network cannot be exported to {format}: {first_line(error)}")
-
-
-def _system_error(error: BaseException | None) -> OSError | None:
-    """The operating system's error behind ``error``, if any; safetensors has its number in the text only."""
-    while error is not None:
-        if isinstance(error, OSError):
-            return error
-        if isinstance(error, SafetensorError) and (number := _SYSTEM_ERROR.search(str(error))):
-            return OSError(int(number[1]), os.strerror(int(number[1])))
-        error = error.__cause__ or error.__context__
-    return None
 
 
 def _publish_all(files: list[Path], target: Path) -> None:

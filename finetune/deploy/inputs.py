@@ -12,7 +12,7 @@ from finetune.data.sources.files.walk import walk_files
 from finetune.disk.nearby import did_you_mean
 from finetune.errors import UserError, printable
 
-# Means: read paths from standard input. A file of that name is ./-.
+# Stands for the paths on standard input. A file of that name is ./-.
 STDIN = "-"
 # Bytes of standard input per read.
 CHUNK = 65536
@@ -68,7 +68,7 @@ def _decoded(name: bytes, is_first: bool) -> str:
     text = os.fsdecode(name)
     if (is_first and name.startswith(BOM)) or text.endswith("\r"):
         bare = os.fsdecode(name.removeprefix(BOM) if is_first else name).removesuffix("\r")
-        return text if bare and "\0" not in text and _exists(text) else bare
+        return text if bare and "\0" not in text and os.path.lexists(text) else bare
     return text
 
 
@@ -89,7 +89,7 @@ def expand(inputs: Iterable[str], listed: Iterable[str] = ()) -> Iterator[str]:
                 yield from _named(name)
         elif Path(text).is_dir():
             yield from _images_in(text)
-        elif _exists(text) or not glob.has_magic(text):
+        elif os.path.lexists(text) or not glob.has_magic(text):
             yield text
         else:
             yield from _matches(text)
@@ -116,7 +116,8 @@ def _fault(text: str) -> str | None:
     if next(expand([text]), None) is None:
         kind = "a folder without images" if Path(text).is_dir() else "no image matches this pattern"
         return f"{printable(text)}: {kind}."
-    if not glob.has_magic(text) and not _exists(text):
+    # A broken link exists; reading it reports the error.
+    if not glob.has_magic(text) and not os.path.lexists(text):
         return f"{printable(text)}: no such file or folder.{did_you_mean(text)}"
     return None
 
@@ -129,8 +130,3 @@ def _matches(pattern: str) -> Iterator[str]:
     for path in sorted(glob.iglob(pattern, recursive=True)):  # noqa: PTH207
         if (any_kind or is_image_file(path)) and not Path(path).is_dir():
             yield path
-
-
-def _exists(text: str) -> bool:
-    """Whether the entry exists. A broken link does; reading it reports the error."""
-    return os.path.lexists(text)

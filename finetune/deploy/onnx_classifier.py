@@ -23,6 +23,8 @@ class OnnxClassifier:
     def __init__(self, path: Path, device: str | None = None) -> None:
         """Read the card, refuse foreign and unsafe files, and only then let the runtime open the model.
 
+        The order matters: the runtime opens every file that the model names.
+
         Args:
             device: ``cpu`` or ``cuda``; None means ``cpu``.
 
@@ -33,8 +35,8 @@ class OnnxClassifier:
             UserError: this onnxruntime does not have the device.
         """
         self._path = path
-        self.card = read_card(path)
-        self._session = open_session(path, device)
+        self.card = _read_card(path)
+        self._session = _open_session(path, device or "cpu")
         self._check_shapes()
 
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -64,13 +66,7 @@ class OnnxClassifier:
             raise CheckpointError(f"{self._path}: its output is not one logit per class of its card.")
 
 
-def read_card(path: Path) -> ModelCard:
-    """Read the card of an ONNX file, and check the locations of its weights.
-
-    Raises:
-        CheckpointError: the file is not an ONNX model of ``finetune export``, or names files outside its
-            folder.
-    """
+def _read_card(path: Path) -> ModelCard:
     outline = read_outline(path)
     check_locations(path, outline.locations)
     text = outline.metadata.get(CARD_KEY)
@@ -86,24 +82,17 @@ def read_card(path: Path) -> ModelCard:
     return ModelCard.from_dict(value, str(path))
 
 
-def open_session(path: Path, device: str | None = None) -> Any:
-    """Open a file with onnxruntime. Call :func:`read_card` first: the runtime opens files that it names.
-
-    Raises:
-        CheckpointError: onnxruntime cannot load the file.
-        MissingExtraError: onnxruntime is not installed.
-        UserError: this onnxruntime does not have the device.
-    """
+def _open_session(path: Path, device: str) -> Any:
     try:
         import onnxruntime
     except ModuleNotFoundError:
         raise MissingExtraError("Running an ONNX model", "onnxruntime", "onnx") from None
     # Some builds send usage data to their vendor unless this is called.
     getattr(onnxruntime, "disable_telemetry_events", lambda: None)()
-    provider = PROVIDERS.get(device or "cpu")
+    provider = PROVIDERS.get(device)
     if provider not in onnxruntime.get_available_providers():
         raise UserError(
-            f"--device {device}: this onnxruntime does not have it. Use cpu, or install onnxruntime-gpu for "
+            f"--device {device}: not available in this onnxruntime. Use cpu, or install onnxruntime-gpu for "
             "cuda."
         )
     options = onnxruntime.SessionOptions()

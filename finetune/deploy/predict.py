@@ -107,28 +107,23 @@ def _name(image: ImageInput, index: int) -> str:
 def _predict_batch(
     classifier: Classifier, named: list[tuple[str, ImageInput]], top: int | None
 ) -> list[Prediction]:
-    card = classifier.card
-    errors: dict[int, str] = {}
-    preprocessed = []
-    for place, (name, image) in enumerate(named):
+    preprocessing, classes = classifier.card.preprocessing, classifier.card.classes
+    predictions, preprocessed = [], []
+    for name, image in named:
         try:
-            preprocessed.append(_preprocessed(card, name, image))
+            if isinstance(image, Image.Image | np.ndarray):
+                pixels = from_memory(image, name, preprocessing.bands)
+            else:
+                pixels = open_image(Path(name), preprocessing.bands)
+            preprocessed.append(preprocessing(pixels))
+            predictions.append(Prediction(name))
         except BadImageError as error:
-            errors[place] = error.reason
+            predictions.append(Prediction(name, error=error.reason))
     rows = iter(classifier.logits(np.stack(preprocessed)) if preprocessed else ())
     return [
-        Prediction(name, error=errors[place])
-        if place in errors
-        else _prediction(name, next(rows), card.classes, top)
-        for place, (name, _) in enumerate(named)
+        _prediction(each.name, next(rows), classes, top) if each.error is None else each
+        for each in predictions
     ]
-
-
-def _preprocessed(card: ModelCard, name: str, image: ImageInput) -> NDArray[np.float32]:
-    preprocessing = card.preprocessing
-    if isinstance(image, Image.Image | np.ndarray):
-        return preprocessing(from_memory(image, name, preprocessing.bands))
-    return preprocessing(open_image(Path(name), preprocessing.bands))
 
 
 def _prediction(

@@ -1,7 +1,6 @@
 """Write a network's weights as safetensors, with ``config.json`` beside them, and read them back."""
 
 import json
-import shutil
 from pathlib import Path
 
 import safetensors.torch
@@ -27,21 +26,13 @@ def write_safetensors(module: nn.Module, card: ModelCard, path: Path) -> None:
         names.get(name, name): tensor.detach().contiguous() for name, tensor in module.state_dict().items()
     }
     # Only one metadata entry: safetensors writes several in no fixed order.
-    safetensors.torch.save_file(tensors, path, metadata={CARD_KEY: card.to_json()})
-    config = path.with_name(CONFIG)
+    path.write_bytes(safetensors.torch.save(tensors, metadata={CARD_KEY: card.to_json()}))
     text = json.dumps(card.to_dict(), indent=2, ensure_ascii=False) + "\n"
-    config.write_text(text, encoding="utf-8")
-    # safetensors creates files that only their owner may read.
-    shutil.copymode(config, path)
+    path.with_name(CONFIG).write_text(text, encoding="utf-8")
 
 
 def open_safetensors(path: Path) -> TorchClassifier:
-    """Rebuild the network that ``config.json`` beside ``path`` describes, and load the weights.
-
-    Raises:
-        CheckpointError: the weights do not fit the network.
-        ExportError: the header of ``path`` and ``config.json`` describe different models.
-    """
+    """Rebuild the network that ``config.json`` beside ``path`` describes, and load the weights."""
     config = path.with_name(CONFIG)
     card = ModelCard.from_dict(read_document(config), str(config))
     with safetensors.safe_open(path, framework="pt") as file:

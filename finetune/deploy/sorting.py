@@ -18,7 +18,7 @@ from finetune.evaluation.probabilities import in_digits
 
 @dataclass
 class SortCounts:
-    """How many images were handled in each way.
+    """The numbers of sorted images.
 
     Attributes:
         placed: images that were copied, linked or moved.
@@ -101,16 +101,16 @@ class Sorter:
 
     def _place(self, source: Path, folder: str) -> str:
         key = (folder, source.name)
-        for name in _numbered_names(source.name, self._names_tried[key]):
+        while True:
             self._names_tried[key] += 1
-            target = self._target / folder / name
+            placed = f"{folder}/{_numbered(source.name, self._names_tried[key])}"
+            target = self._target / placed
             # Two files with equal bytes are both moved. One file with two names is an interrupted move.
             if is_placed(source, target, self._by) and (self._by != "move" or target.samefile(source)):
-                return self._already_there(source, f"{folder}/{name}")
+                return self._already_there(source, placed)
             if place_image(source, target, self._by, self._stage):
                 self.counts.placed += 1
-                return f"{folder}/{name}"
-        raise AssertionError("the names are endless")
+                return placed
 
     def _already_there(self, source: Path, placed: str) -> str:
         if self._by == "move":
@@ -145,11 +145,8 @@ def _absolute(path: str) -> str:
     return os.path.join(os.path.realpath(folder or "."), name)  # noqa: PTH118  (a Path raises on odd names)
 
 
-def _numbered_names(name: str, start: int) -> Iterator[str]:
-    """Yield ``a.jpg``, ``a-2.jpg``, ``a-3.jpg`` and so on, without the first ``start``."""
-    stem, dot, suffix = name.rpartition(".")
-    stem, suffix = (stem, dot + suffix) if stem else (name, "")
-    number = start
-    while True:
-        number += 1
-        yield name if number == 1 else f"{stem}-{number}{suffix}"
+def _numbered(name: str, number: int) -> str:
+    """``a.jpg``, ``a-2.jpg``, ``a-3.jpg`` and so on."""
+    stem, _, suffix = name.rpartition(".")
+    numbered = f"{stem}-{number}.{suffix}" if stem else f"{name}-{number}"
+    return name if number == 1 else numbered

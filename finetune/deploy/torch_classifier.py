@@ -6,9 +6,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from finetune.checkpoint.card import ModelCard
-from finetune.features.cut import inference_form
 from finetune.training.compute.precision import InferencePrecision, inference
-from finetune.training.trained import Trained
 
 CPU = torch.device("cpu")
 
@@ -28,15 +26,8 @@ class TorchClassifier:
     ) -> None:
         self._module = module
         self._device = device
-        self._precision: InferencePrecision = precision
+        self._precision = precision
         self.card = card
-
-    @classmethod
-    def of(
-        cls, trained: Trained, device: torch.device, precision: InferencePrecision = "fp32"
-    ) -> "TorchClassifier":
-        """Wrap a trained network, which must be on ``device``, in inference form."""
-        return cls(inference_form(trained.module), trained.card, device, precision)
 
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Compute (N, C) logits for (N, channels, S, S) preprocessed images."""

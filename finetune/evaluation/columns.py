@@ -4,7 +4,7 @@ Widths are in terminal cells. Wide characters (CJK, emoji) take two cells, combi
 """
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import takewhile, zip_longest
 
 from rich.cells import cell_len
@@ -58,15 +58,10 @@ def abbreviate(names: Sequence[str], width: int) -> list[str] | None:
     return middle if room > 1 and len(set(middle)) == len(names) else None
 
 
-def stack(heads: Sequence[str]) -> Iterator[list[str]]:
-    """Write column heads vertically: yield the letters of each line, top first. Heads end at the bottom."""
+def stack(heads: Sequence[str]) -> list[list[str]]:
+    """Write column heads vertically: the letters of each line, top first. Heads end at the bottom."""
     columns = [_letters(head)[::-1] for head in heads]
-    yield from [list(line) for line in zip_longest(*columns, fillvalue="")][::-1]
-
-
-def stack_height(head: str) -> int:
-    """The number of lines that :func:`stack` needs for ``head``."""
-    return len(_letters(head))
+    return [list(line) for line in zip_longest(*columns, fillvalue="")][::-1]
 
 
 def _cut(letters: Sequence[str], front: int, back: int) -> str:

@@ -1,9 +1,9 @@
 """Evaluate a network: run it over batches of images, and compute metrics from its logits."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,17 +34,17 @@ class Collected:
     indices: NDArray[np.int64]
     bad: tuple[BadImageError, ...]
 
+    def metrics(self, classes: Sequence[str]) -> Metrics:
+        """Compute the metrics; raises as :func:`~finetune.evaluation.metrics.classification_metrics`."""
+        return classification_metrics(self.logits, self.targets, classes)
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The metrics of a network on a split, and the logits behind them.
+    """The metrics of a network on the split ``images``, and the logits that they were computed from.
 
-    Attributes:
-        metrics: the metrics.
-        collected: the logits.
-        images: the split.
-        split: its name, such as ``train``, ``val``, ``test`` or ``all``.
-        precision: the precision of the forward passes.
+    ``split`` is the name of the split: ``train``, ``val``, ``test``, or ``all`` for data without splits.
+    ``precision`` is that of the forward passes.
     """
 
     metrics: Metrics
@@ -53,31 +53,10 @@ class Evaluation:
     split: str
     precision: str = "fp32"
 
-    @classmethod
-    def of(
-        cls,
-        collected: Collected,
-        classes: tuple[str, ...],
-        images: Split,
-        split: str,
-        precision: str = "fp32",
-    ) -> Self:
-        """Compute the metrics of ``collected``, the logits for ``images``.
-
-        Raises:
-            FinetuneError: a logit is infinite or not a number.
-        """
-        metrics = classification_metrics(collected.logits, collected.targets, classes)
-        return cls(metrics, collected, images, split, precision)
-
     def to_dict(self) -> dict[str, Any]:
         """One flat JSON object: the metrics, ``split``, ``precision``, and the ``skipped`` images."""
         skipped = [{"path": error.name, "reason": error.reason} for error in self.collected.bad]
-        return self.metrics.to_dict() | {
-            "split": self.split,
-            "precision": self.precision,
-            "skipped": skipped,
-        }
+        return self.metrics.to_dict() | {"split": self.split, "precision": self.precision, "skipped": skipped}
 
     def predictions(self) -> Iterator[list[Any]]:
         """Yield the rows of a table, header first: path, label, predicted, correct, probability, and one
@@ -106,8 +85,8 @@ def collect_logits(
 ) -> Collected:
     """Run ``module``, which must be on ``device``, in eval mode over ``batches``.
 
-    Only logits are kept, so memory does not grow with the size of the images. Afterwards every submodule has
-    the mode that it had before: a network in training has frozen parts in eval mode.
+    Only the logits stay in memory, not the images. Afterwards every submodule is in the mode that it was in
+    before: a network in training has frozen parts in eval mode.
 
     Args:
         batches: images with labels, as from :func:`finetune.data.batches.loaders.eval_batches`.

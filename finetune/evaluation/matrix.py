@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rich.cells import cell_len
 
 from finetune.errors import printable
-from finetune.evaluation.columns import GAP, abbreviate, align_columns, stack, stack_height
+from finetune.evaluation.columns import GAP, abbreviate, align_columns, stack
 
 # More classes fit no terminal.
 LARGEST_MATRIX = 20
@@ -78,7 +78,7 @@ def _with_vertical_heads(
     cells: list[list[str]], names: list[str], rows: list[str], room: int | None
 ) -> str | None:
     heads, marked_rows = names, rows
-    if max(map(stack_height, names)) > TALLEST:
+    if len(stack(names)) > TALLEST:
         short = abbreviate(names, TALLEST)
         if short is None:
             marks = next((each for each in MARKS if not set(each) & set(names)), MARKS[0])
@@ -86,7 +86,7 @@ def _with_vertical_heads(
             marked_rows = [f"{mark} {row}" for mark, row in zip(heads, rows, strict=True)]
         else:
             heads = short
-    lines = list(stack(heads))
+    lines = stack(heads)
     widths = [max(cell_len(line[place]) for line in lines) for place in range(len(heads))]
     extra = max(map(cell_len, marked_rows)) - max(map(cell_len, [CORNER, *rows]))
     if room is not None and _width(cells, widths) + max(extra, 0) > room:

@@ -8,6 +8,7 @@ numbers with theirs.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from statistics import NormalDist
 from typing import Any
 
@@ -72,14 +73,12 @@ class Metric:
         label: its name on the screen.
         compute: returns its value, or None if the metric is undefined for these classes.
         in_words: formats its value for the screen.
-        higher_is_better: the direction of improvement.
     """
 
     name: str
     label: str
     compute: Callable[[Outcomes], float | None]
     in_words: Callable[[float], str]
-    higher_is_better: bool = True
 
 
 @dataclass(frozen=True)
@@ -150,22 +149,21 @@ def wilson(correct: int, n: int) -> tuple[float, float]:
     return low, 1.0 if correct == n else centre + half
 
 
-def calibration_error(
-    confidence: NDArray[np.floating], correct: NDArray[np.bool_], bins: int = CALIBRATION_BINS
-) -> float:
+def calibration_error(confidence: NDArray[np.floating], correct: NDArray[np.bool_]) -> float:
     """Expected calibration error (Guo et al. 2017, "On Calibration of Modern Neural Networks", eq. 3).
 
-    Images are sorted into ``bins`` bins of equal width by the probability of their predicted class. Bins are
-    open below and closed above. The error is the mean gap between accuracy and confidence of a bin, weighted
-    by its number of images.
+    Images are sorted into bins of equal width by the probability of their predicted class. Bins are open
+    below and closed above. The error is the mean gap between accuracy and confidence of a bin, weighted by
+    its number of images.
 
     Args:
         confidence: (N,) probability of the predicted class.
         correct: (N,) whether the prediction is right.
     """
-    edges = np.linspace(0.0, 1.0, bins + 1)
-    which = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
-    gaps = np.bincount(which, weights=correct.astype(np.float64) - confidence, minlength=bins)
+    edges = np.linspace(0.0, 1.0, CALIBRATION_BINS + 1)
+    which = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, CALIBRATION_BINS - 1)
+    weights = correct.astype(np.float64) - confidence
+    gaps = np.bincount(which, weights, minlength=CALIBRATION_BINS)
     return float(np.abs(gaps).sum() / len(confidence))
 
 
@@ -255,7 +253,7 @@ def _top5(outcomes: Outcomes) -> float | None:
     return float((rank < TOP_K).mean())
 
 
-def _mean_over_classes(outcomes: Outcomes, rate: str) -> float:
+def _mean_over_classes(rate: str, outcomes: Outcomes) -> float:
     """Mean of a rate over the classes that have images."""
     return float(np.mean([getattr(entry, rate) for entry in outcomes.per_class if entry.support]))
 
@@ -270,26 +268,14 @@ METRICS: dict[str, Metric] = {
     for metric in (
         Metric("top1", "top-1", lambda found: float(found.correct.mean()), _percent),
         Metric("top5", "top-5", _top5, _percent),
-        Metric(
-            "balanced_accuracy",
-            "balanced accuracy",
-            lambda found: _mean_over_classes(found, "recall"),
-            _percent,
-        ),
-        Metric("macro_f1", "macro F1", lambda found: _mean_over_classes(found, "f1"), _percent),
-        Metric(
-            "loss",
-            "loss",
-            lambda found: float(-found.log_likelihood.mean()),
-            lambda value: f"{value:.4f}",
-            higher_is_better=False,
-        ),
+        Metric("balanced_accuracy", "balanced accuracy", partial(_mean_over_classes, "recall"), _percent),
+        Metric("macro_f1", "macro F1", partial(_mean_over_classes, "f1"), _percent),
+        Metric("loss", "loss", lambda found: float(-found.log_likelihood.mean()), "{:.4f}".format),
         Metric(
             "ece",
             "calibration error",
             lambda found: calibration_error(found.confidence, found.correct),
             lambda value: f"{value:.4f}  (expected, {CALIBRATION_BINS} bins)",
-            higher_is_better=False,
         ),
     )
 }

@@ -1,7 +1,7 @@
 """Compare two networks on the same images: which one is better, and by how much."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,26 +27,14 @@ class Paired:
     only_second: int
     p: float
 
-    def to_dict(self) -> dict[str, float | int]:
-        """JSON-ready."""
-        return asdict(self)
-
 
 def paired(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Paired:
     """Compare two networks by their correct predictions: (N,) each, for the same images in the same order."""
     if first.shape != second.shape or not len(first):
         raise ValueError(f"{len(first)} and {len(second)} images")
     n, only_first, only_second = len(first), int((first & ~second).sum()), int((second & ~first).sum())
-    low, high = difference_interval(only_first, only_second, n)
-    return Paired(
-        n,
-        (only_second - only_first) / n,
-        low,
-        high,
-        only_first,
-        only_second,
-        mcnemar(only_first, only_second),
-    )
+    difference, p = (only_second - only_first) / n, mcnemar(only_first, only_second)
+    return Paired(n, difference, *difference_interval(only_first, only_second, n), only_first, only_second, p)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -56,9 +44,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
     exactly one network classifies correctly count. The value is 1 if there are none.
     """
     disagreements = only_first + only_second
-    if disagreements == 0:
-        return 1.0
-    return float(binomtest(only_first, disagreements, 0.5).pvalue)
+    return float(binomtest(only_first, disagreements, 0.5).pvalue) if disagreements else 1.0
 
 
 def difference_interval(only_first: int, only_second: int, n: int) -> tuple[float, float]:

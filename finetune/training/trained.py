@@ -129,4 +129,4 @@ def evaluate_trained(
     batches = eval_batches(images, trained.card.preprocessing, options)
     module, autocast = inference_form(trained.module), inference(trained.device, precision)
     collected = collect_logits(module, watch(batches), trained.device, autocast)
-    return Evaluation.of(collected, trained.card.classes, images, split_name, precision)
+    return Evaluation(collected.metrics(trained.card.classes), collected, images, split_name, precision)

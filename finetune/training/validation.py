@@ -7,7 +7,7 @@ from finetune.data.batches.sampling import shuffled
 from finetune.data.keys import key
 from finetune.errors import DataError
 from finetune.evaluation.evaluate import collect_logits
-from finetune.evaluation.metrics import Metrics, classification_metrics
+from finetune.evaluation.metrics import Metrics
 from finetune.features.cut import inference_form
 from finetune.model.batchnorm import recalibrate
 from finetune.model.freeze import Freeze
@@ -46,7 +46,7 @@ def evaluate(setup: Setup, split_name: str, signals: Signals, prefix: FrozenPref
         if error.name not in setup.left_out:
             setup.left_out.add(error.name)
             log.warning("left out of %s: %s", split_name, error)
-    return classification_metrics(collected.logits, collected.targets, setup.card.classes)
+    return collected.metrics(setup.card.classes)
 
 
 def recalibrate_batchnorm(setup: Setup, freeze: Freeze, epoch: int, signals: Signals) -> None:

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import ExifTags, Image
 
 from finetune.deploy.memory_images import from_memory
@@ -34,7 +33,7 @@ def test_paths_pillow_images_and_arrays_get_the_same_prediction(
     Image.fromarray(COLOURS).save(path)
     classifier: Classifier = OnnxClassifier(onnx_model)
     if by == "torch":
-        classifier = TorchClassifier.of(trained, torch.device("cpu"))
+        classifier = TorchClassifier(trained.module, trained.card)
     with Image.open(path) as opened:
         inputs: list[ImageInput] = [str(path), path, opened, Image.fromarray(COLOURS), COLOURS]
         first, *others = predict(classifier, inputs)

@@ -91,7 +91,7 @@ def evaluate(
 ) -> Evaluation:
     batches = eval_batches(images, RAW, ReadOptions(batch_size, on_bad_image=on_bad_image))
     collected = collect_logits(module, batches, torch.device("cpu"), autocast)
-    return Evaluation.of(collected, CLASSES, images, "val")
+    return Evaluation(collected.metrics(CLASSES), collected, images, "val")
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 99])

@@ -104,7 +104,7 @@ def test_abbreviated_names_fit_and_differ(names: list[str], width: int) -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.lists(words, min_size=1, max_size=5))
 def test_vertical_heads_read_as_the_names(names: list[str]) -> None:
-    lines = list(stack(names))
+    lines = stack(names)
     assert all(lines[-1])  # heads end on the last line
     assert ["".join(column) for column in zip(*lines, strict=True)] == names
 

@@ -29,7 +29,8 @@ def evaluation(num_classes: int) -> Evaluation:
     logits, targets = np.eye(num_classes, dtype=np.float32), np.arange(num_classes, dtype=np.int64)
     classes = tuple("abcdefgh"[:num_classes])
     images: Any = None
-    return Evaluation.of(Collected(logits, targets, targets, ()), classes, images, "test")
+    collected = Collected(logits, targets, targets, ())
+    return Evaluation(collected.metrics(classes), collected, images, "test")
 
 
 def test_json_and_screen_have_every_metric_of_the_table() -> None:

@@ -5,7 +5,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ class Comparison:
             }
             for each in self.runs
         ]
-        pairs = [{"first": names[i], "second": names[j], **each.to_dict()} for i, j, each in self.pairs]
+        pairs = [{"first": names[i], "second": names[j], **asdict(each)} for i, j, each in self.pairs]
         return {"runs": runs, "pairs": pairs}
 
 

@@ -142,4 +142,4 @@ def _pooled(folds: Sequence[Evaluation]) -> Evaluation:
         JoinedImages([fold.images.images for fold in folds]),
         np.concatenate([fold.images.targets for fold in folds]),
     )
-    return Evaluation.of(collected, folds[0].metrics.classes, images, OUT_OF_FOLD)
+    return Evaluation(collected.metrics(folds[0].metrics.classes), collected, images, OUT_OF_FOLD)
