@@ -1,16 +1,11 @@
-"""Backbones by name, from every registered library."""
+"""Backbones by name, from every library that the catalogue names."""
+
+from pkgutil import resolve_name
 
 from torch import nn
 
-from finetune.errors import UserError
 from finetune.model.libraries.library import SOURCE_CLASSES, Backbone, Library
-from finetune.model.libraries.packaged import PackagedLibrary
-from finetune.model.libraries.timm_library import TimmLibrary
-from finetune.model.libraries.torchvision_library import TorchvisionLibrary
 from finetune.recipe import catalog
-
-# Of several libraries with the same prefix, the first one that has a name provides it.
-LIBRARIES: list[Library] = [PackagedLibrary(), TorchvisionLibrary(), TimmLibrary()]
 
 
 def find_backbone(name: str) -> Backbone:
@@ -21,10 +16,7 @@ def find_backbone(name: str) -> Backbone:
         MissingExtraError: its library is not installed.
     """
     prefix, _ = catalog.split_name(name)
-    libraries = [each for each in LIBRARIES if each.prefix == prefix]
-    if not libraries:
-        hint = catalog.suggest(prefix, [each.prefix for each in LIBRARIES if each.prefix])
-        raise UserError(f"unknown backbone {name!r}: there is no library {prefix!r}.{hint}")
+    libraries: list[Library] = [resolve_name(path)() for path in catalog.LIBRARIES[prefix]]
     *first, last = libraries
     return next((each for each in first if name in each.names()), last).backbone(name)
 

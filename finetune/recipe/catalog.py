@@ -1,7 +1,7 @@
-"""Names of backbones and known data sets, and the facts about each backbone.
+"""Names of backbones, their libraries and known data sets, and the facts about each backbone.
 
-``scripts/backbones-table`` generates ``backbones.json`` from torchvision's metadata. Reading the table does
-not import torch, so an unknown name is reported at once.
+``scripts/backbones-table`` generates ``backbones.json`` from torchvision's metadata. This module does not
+import torch, so an unknown name is reported at once.
 """
 
 import json
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import UserError
+from finetune.recipe.document import MAX_SHOWN, show_value
 
 KNOWN_SETS: tuple[str, ...] = ("digits", "hotdog")
 # A set of drawn images for `--smoke`, which checks that a recipe runs. No message lists it.
@@ -21,6 +22,17 @@ DRAWN = "drawn"
 # The default backbone of every command and of the starter recipe. Its weights come as a Python package, so
 # the result does not depend on a network connection or on earlier downloads.
 DEFAULT_BACKBONE = "efficientnet_lite0"
+
+# The backbone libraries by the prefix of their backbones' names. ``backbones.json`` lists the backbones
+# without a prefix. finetune.model.backbones imports the classes. Of several libraries with the same prefix,
+# the first one that has a name provides it.
+LIBRARIES: dict[str, tuple[str, ...]] = {
+    "": (
+        "finetune.model.libraries.packaged:PackagedLibrary",
+        "finetune.model.libraries.torchvision_library:TorchvisionLibrary",
+    ),
+    "timm": ("finetune.model.libraries.timm_library:TimmLibrary",),
+}
 
 TABLE = Path(__file__).with_name("backbones.json")
 
@@ -98,11 +110,11 @@ def backbones() -> dict[str, BackboneInfo]:
 def split_name(name: str) -> tuple[str, str]:
     """Split a backbone's name into its library's prefix ("" for none) and the library's own name for it."""
     prefix, _, own = name.partition(":")
-    return (prefix, own) if own and prefix.isidentifier() else ("", name)
+    return (prefix, own) if prefix and own and prefix in LIBRARIES else ("", name)
 
 
 def is_listed(name: str) -> bool:
-    """Whether a backbone belongs to the table. Names with a prefix are known to their library alone."""
+    """Whether a backbone belongs to the table. Only its library knows a name with a prefix."""
     return split_name(name)[0] == ""
 
 
@@ -110,7 +122,7 @@ def check_backbone(name: str) -> None:
     """Refuse an unknown name, as far as that is possible without importing the name's library.
 
     Raises:
-        UserError: the table has no such backbone.
+        UserError: an unknown library's prefix, or the table has no such backbone.
     """
     if is_listed(name):
         backbone(name)
@@ -124,14 +136,18 @@ def backbone(name: str) -> BackboneInfo:
     """
     known = backbones()
     if name not in known:
+        own = name.partition(":")[2]
+        hint = suggest(name, [*known, *(f"{prefix}:{own}" for prefix in LIBRARIES if prefix and own)])
         raise UserError(
-            f"unknown backbone {name!r}.{suggest(name, known)} `finetune backbones` lists all {len(known)}."
+            f"unknown backbone {show_value(name)}.{hint} `finetune backbones` lists all {len(known)}."
         )
     return known[name]
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the known word most similar to this one, or ``""``."""
+    if len(word) > MAX_SHOWN:
+        return ""  # comparing it would take too long
     by_folded = {_fold(each): each for each in known}
     near = get_close_matches(_fold(word), by_folded, n=1, cutoff=0.6)
     return f" Did you mean {by_folded[near[0]]!r}?" if near else ""

@@ -24,8 +24,8 @@ from pydantic import ValidationError
 
 from finetune.disk.nearby import did_you_mean, is_recipe
 from finetune.disk.regular import open_regular
-from finetune.errors import RecipeError
-from finetune.recipe.catalog import backbones, is_listed, suggest
+from finetune.errors import RecipeError, UserError
+from finetune.recipe.catalog import backbone, check_backbone, is_listed
 from finetune.recipe.document import Document, KeyPath, Place, Problem, show_value
 from finetune.recipe.overrides import apply_override, parse_overrides
 from finetune.recipe.scalars import read_word
@@ -35,7 +35,6 @@ from finetune.recipe.yaml_reader import read_yaml
 
 MAX_BYTES = 256 * 1024
 _ENUM_NAME = re.compile(r"IMAGENET1K_\w+")
-_MAX_NAME = 60
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -184,20 +183,19 @@ def _decode(text: bytes | str) -> str:
 
 def _name_problems(document: Document) -> list[Problem]:
     """Check the names of the backbone and its weights, for which the schema accepts any text."""
-    name = document.at(("model", "backbone"))
-    if not isinstance(name, str) or not name or not is_listed(name):
+    path: KeyPath = ("model", "backbone")
+    name = document.at(path)
+    if not isinstance(name, str) or not name:
         return []
-    known = backbones()
-    if name not in known:
-        path: KeyPath = ("model", "backbone")
-        hint = suggest(name, known) if len(name) <= _MAX_NAME else ""
-        text = f"unknown backbone {show_value(name)}.{hint} `finetune backbones` lists all {len(known)}."
-        return [Problem.at(document.place_of(path), path, text)]
+    try:
+        check_backbone(name)
+    except UserError as error:
+        return [Problem.at(document.place_of(path), path, str(error))]
     path = ("model", "weights")
     weights = document.at(path)
-    if not isinstance(weights, str) or not _ENUM_NAME.fullmatch(weights):
+    if not is_listed(name) or not isinstance(weights, str) or not _ENUM_NAME.fullmatch(weights):
         return []
-    names = [each.name for each in known[name].weights]
+    names = [each.name for each in backbone(name).weights]
     if weights in names:
         return []
     text = f"{name} has no weights {show_value(weights)}; it has {', '.join(names) or 'none'}"

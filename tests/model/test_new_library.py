@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from finetune.errors import UserError
+from finetune.errors import RecipeError, UserError
 from finetune.image.preprocessing import Preprocessing
-from finetune.model import backbones
+from finetune.model.backbones import find_backbone
 from finetune.model.build import Network, build, describe, rebuild
 from finetune.model.freeze import Freeze, resolve_freeze
-from finetune.model.libraries.library import SOURCE_CLASSES, Backbone, PublishedWeights
+from finetune.model.libraries.library import SOURCE_CLASSES, Backbone, Library, PublishedWeights
 from finetune.model.param_groups import GroupRules, param_groups
+from finetune.recipe import catalog
 from finetune.recipe.load import parse_recipe
 from finetune.recipe.schema import ModelSection
 
@@ -52,9 +53,7 @@ class SmallBackbone(Backbone):
         return PublishedWeights(state, "toy weights")
 
 
-class ToyLibrary:
-    prefix = "toy"
-
+class ToyLibrary(Library):
     def names(self) -> Sequence[str]:
         return ("small",)
 
@@ -67,7 +66,7 @@ class ToyLibrary:
 @pytest.fixture
 def network(monkeypatch: pytest.MonkeyPatch) -> Network:
     """Registers the library and builds its backbone from a recipe."""
-    monkeypatch.setattr(backbones, "LIBRARIES", [*backbones.LIBRARIES, ToyLibrary()])
+    monkeypatch.setitem(catalog.LIBRARIES, "toy", (f"{__name__}:ToyLibrary",))
     return build(parse_recipe(RECIPE, "recipe.yaml").model, 3, seed=0)
 
 
@@ -83,7 +82,7 @@ def test_it_is_built_with_its_weights(network: Network) -> None:
 def test_its_layers_are_listed(network: Network) -> None:
     assert [layer.name for layer in network.table.layers] == ["first", "second", "head"]
     assert [layer.output_shape for layer in describe("toy:small").layers] == [(4, 7, 7), (5,), (1000,)]
-    assert [name for library in backbones.LIBRARIES[-1:] for name in library.names()] == ["small"]
+    assert find_backbone("toy:small").name == "toy:small"
 
 
 def test_it_trains_a_step_with_a_frozen_layer(network: Network) -> None:
@@ -102,5 +101,7 @@ def test_it_trains_a_step_with_a_frozen_layer(network: Network) -> None:
 def test_an_unknown_name_or_library_is_refused(network: Network) -> None:
     with pytest.raises(UserError, match="no backbone toy:large"):
         build(ModelSection(backbone="toy:large"), 3, seed=0)
-    with pytest.raises(UserError, match=r"there is no library 'toi'\. Did you mean 'toy'"):
-        build(ModelSection(backbone="toi:small"), 3, seed=0)
+    with pytest.raises(
+        RecipeError, match=r"3:19: model.backbone: unknown backbone 'toi:small'\. Did you mean 'toy:small'"
+    ):
+        parse_recipe(RECIPE.replace("toy:", "toi:"), "recipe.yaml")

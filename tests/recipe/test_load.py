@@ -170,6 +170,25 @@ def test_keys_that_do_not_fit_together_are_placed(
     assert problems(LEAST + f"train: {train}") == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("timn:resnet50", "timm:resnet50"),
+        ("Timm:resnet10t", "timm:resnet10t"),
+        ("resnet:50", "resnet50"),
+        ("timm:", None),
+        (":resnet18", "resnet18"),
+        ("x" * 5000 + ":resnet18", None),
+    ],
+)
+def test_an_unknown_library_is_refused_at_its_place(problems: Problems, name: str, meant: str | None) -> None:
+    (problem,) = problems(LEAST.replace("resnet18", f'"{name}"'))
+    assert problem.startswith(f"recipe.yaml:2:19: model.backbone: unknown backbone '{name[:60]}")
+    assert len(problem) < 250
+    assert ("Did you mean" in problem) is (meant is not None)
+    assert meant is None or f" Did you mean '{meant}'?" in problem
+
+
 def test_backbones_are_checked_at_their_place(problems: Problems) -> None:
     (problem,) = problems(LEAST.replace("resnet18", "resnet_18"))
     assert problem.startswith("recipe.yaml:2:19: model.backbone: unknown backbone 'resnet_18'.")

@@ -1,6 +1,6 @@
 """The protocol of a backbone library.
 
-A new library is one module in this folder and one entry of ``LIBRARIES`` in :mod:`finetune.model.backbones`.
+A new library is one module in this folder and one entry of ``LIBRARIES`` in :mod:`finetune.recipe.catalog`.
 Classes inherit from the protocols for the default behaviour: a network that :mod:`torch.fx` can trace, that
 takes images of any size, and that has one head.
 """
@@ -126,13 +126,7 @@ class Backbone(Protocol):
 
 
 class Library(Protocol):
-    """A source of backbones.
-
-    Attributes:
-        prefix: begins the names of the library's backbones, before a colon; "" if they have no prefix.
-    """
-
-    prefix: str
+    """A source of backbones."""
 
     def names(self) -> Sequence[str]:
         """Names of all backbones of the library, without the prefix.

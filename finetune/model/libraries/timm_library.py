@@ -13,17 +13,15 @@ from finetune.errors import MissingExtraError, UserError, WeightsError, first_li
 from finetune.image.preprocessing import Interpolation, Preprocessing
 from finetune.model.layers.table import LayerTable
 from finetune.model.libraries import timm_layers
-from finetune.model.libraries.library import SOURCE_CLASSES, Backbone, PublishedWeights
+from finetune.model.libraries.library import SOURCE_CLASSES, Backbone, Library, PublishedWeights
 from finetune.model.libraries.torchvision_library import imagenet_classes
 from finetune.model.weights.adapt import Adapt
 from finetune.offline import because, is_offline
 from finetune.recipe import catalog
 
 
-class TimmLibrary:
+class TimmLibrary(Library):
     """Every network of the installed timm."""
-
-    prefix = "timm"
 
     def names(self) -> Sequence[str]:
         return _require_timm().list_models()  # type: ignore[no-any-return]

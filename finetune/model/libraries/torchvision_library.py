@@ -17,7 +17,7 @@ from torchvision.models.vision_transformer import VisionTransformer, interpolate
 
 from finetune.errors import UserError, WeightsError, first_line, printable
 from finetune.image.preprocessing import Preprocessing
-from finetune.model.libraries.library import SOURCE_CLASSES, Backbone, PublishedWeights
+from finetune.model.libraries.library import SOURCE_CLASSES, Backbone, Library, PublishedWeights
 from finetune.model.weights.adapt import Adapt
 from finetune.model.weights.files import UNREADABLE, check_hash, read_file
 from finetune.offline import because, is_offline
@@ -28,10 +28,8 @@ _AUXILIARY_HEADS = {"googlenet": ("aux1.fc2", "aux2.fc2"), "inception_v3": ("Aux
 _POSITIONS = "encoder.pos_embedding"
 
 
-class TorchvisionLibrary:
+class TorchvisionLibrary(Library):
     """Every classifier of the installed torchvision."""
-
-    prefix = ""
 
     def names(self) -> Sequence[str]:
         return models.list_models(module=models)  # type: ignore[no-any-return]
