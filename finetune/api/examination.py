@@ -10,8 +10,13 @@ if TYPE_CHECKING:
     from finetune.strategy.doctor.examine import Report
 
 
-def examine(source: str, overrides: Sequence[str], reporter: Reporter) -> "Report":
+def examine(
+    source: str, overrides: Sequence[str], reporter: Reporter, *, near_copies: bool = True
+) -> "Report":
     """Examine every image of ``source``. Of ``overrides``, those of ``data`` say how the source is read.
+
+    Args:
+        near_copies: also search for near-duplicates.
 
     Raises:
         RecipeError: an override is wrong.
@@ -26,4 +31,4 @@ def examine(source: str, overrides: Sequence[str], reporter: Reporter) -> "Repor
         from finetune.training.setup.prepare import reading_of
 
         reading = reading_of(minimal_recipe(source, "resnet18", overrides=of_data, name="doctor").data)
-    return doctor.examine(source, reading, partial(reporter.work, "image"))
+    return doctor.examine(source, reading, partial(reporter.work, "image"), near_copies=near_copies)

@@ -47,8 +47,7 @@ def compare(
     _check(what, against, set_ or [])
     from finetune.disk.figure import check_figure
     from finetune.strategy.experiments.compare import compare as compare_all
-    from finetune.strategy.experiments.compare import measure
-    from finetune.strategy.experiments.curves import draw
+    from finetune.strategy.experiments.compare import draw, measure
     from finetune.strategy.experiments.repeat import RunOptions
     from finetune.training.compute.precision import pick_device
 

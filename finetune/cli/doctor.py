@@ -20,12 +20,15 @@ def doctor(
     source: SourceArgument,
     as_json: JsonOption = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if there is any finding.")] = False,
+    near_copies: Annotated[
+        bool,
+        typer.Option(help="Search for near-duplicates: recompressed, resized, cropped or mirrored copies."),
+    ] = True,
     set_: SetOption = None,
 ) -> None:
     """Check your images before training: broken files, duplicates, leaks between splits, small classes.
 
-    No file is changed. Near-duplicates are searched among all images, also mirrored. --set takes keys of
-    data, such as data.split_column.
+    No file is changed. --set takes keys of data, such as data.split_column.
     """
     for each in set_ or []:
         if not each.startswith("data."):
@@ -33,7 +36,7 @@ def doctor(
     from finetune.cli.progress import open_progress
 
     with open_progress() as progress:
-        report = examine(source, set_ or [], progress.reporter)
+        report = examine(source, set_ or [], progress.reporter, near_copies=near_copies)
     if as_json:
         output.data(json.dumps(report.to_dict(), indent=2))
     else:
@@ -65,6 +68,8 @@ def _show(report: "Report") -> None:
         output.data("shares " + ", ".join(f"{output.percent(facts[key])} {name}" for name, key in shares))
     for note in report.notes:
         output.data(f"note   {printable(note)}")
+    if not facts["near_copies_searched"]:
+        output.data("note   near-duplicates were not searched (--no-near-copies)")
     output.data("")
     if not report.findings:
         output.data("Nothing found.")

@@ -1,4 +1,4 @@
-"""Write matplotlib figures to files that users name."""
+"""Make matplotlib figures, and write them to files that users name."""
 
 import io
 from pathlib import Path
@@ -8,10 +8,26 @@ from finetune.disk.outputs import check_output, write_output
 from finetune.errors import UserError, printable
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # The format of a file name without an extension.
 FORMAT = "png"
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """Make an empty figure of the given size in inches. It needs no display."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def new_chart(width: float, height: float, title: str) -> "tuple[Figure, Axes]":
+    """Make a figure with one pair of axes. Dollar signs in ``title`` do not start a formula."""
+    figure = new_figure(width, height)
+    axes = figure.add_subplot()
+    axes.set_title(printable(title), parse_math=False)
+    return figure, axes
 
 
 def check_figure(path: Path) -> None:

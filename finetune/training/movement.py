@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from finetune.disk.figure import write_figure
+from finetune.disk.figure import new_chart, write_figure
 from finetune.disk.regular import DOCUMENT_BYTES, read_regular
 from finetune.errors import FinetuneError, RunDirError, printable
 from finetune.model.build import Network, build
@@ -94,18 +94,11 @@ def plot(found: Sequence[Movement], title: str, path: Path) -> None:
         UserError: the file cannot be written, or matplotlib does not know its format.
         SaveError: the disk is full or failing.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 1.2 + 0.22 * len(found)), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = new_chart(7, 1.2 + 0.22 * len(found), title)
     labels = ["head" if each.is_head else f"{each.number}  {each.name}" for each in found]
     colours = ["tab:orange" if each.is_head else "tab:blue" for each in found]
     axes.barh(range(len(found)), [each.moved or 0.0 for each in found], color=colours)
     axes.set_yticks(range(len(found)), labels)
     axes.invert_yaxis()
     axes.set_xlabel("distance from the start, relative: |w - w0| / |w0|")
-    axes.set_title(printable(title), parse_math=False)
     write_figure(figure, path)

@@ -100,6 +100,23 @@ def test_near_duplicates_within_a_split(clean: Path) -> None:
     assert found(clean) == {"near-duplicate": {"train/cat/07.jpg", "train/cat/copy.jpg"}}
 
 
+def test_without_near_copies_only_identical_files_are_duplicates(
+    clean: Path, cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Image.open(clean / "train/cat/07.jpg") as image:
+        image.save(clean / "train/cat/copy.jpg", quality=40)
+    shutil.copy(clean / "train/dog/04.jpg", clean / "train/dog/again.jpg")
+    ended = cli("doctor", clean, "--no-near-copies")
+    assert "near-duplicates were not searched" in ended.out
+    ended = cli("doctor", clean, "--no-near-copies", "--json")
+    report = json.loads(ended.out)
+    assert [finding["kind"] for finding in report["findings"]] == ["duplicate"]
+    assert report["facts"]["near_copies_searched"] is False
+    assert examine(str(clean)).facts["near_copies_searched"] is True
+    monkeypatch.setattr("finetune.strategy.doctor.examine.find_near_duplicates", pytest.fail)
+    examine(str(clean), near_copies=False)
+
+
 def test_a_class_that_a_split_lacks(clean: Path, scene: Any) -> None:
     shutil.rmtree(clean / "val/dog")
     kinds = found(clean)

@@ -29,7 +29,7 @@ class Report:
         classes: split -> class -> number of readable images.
         facts: JSON-ready: numbers of images, widths, heights (pixels) and aspect ratios (width to height)
             with minimum, median and maximum, formats, and shares (0 to 1) of grey, transparent and rotated
-            images.
+            images; and whether near-duplicates were searched (``near_copies_searched``).
         findings: the most harmful first.
         notes: the notes that training prints on how it reads the source, unless they are findings.
     """
@@ -52,12 +52,17 @@ class Report:
 
 
 def examine(
-    source: str, options: SourceOptions = DEFAULT_OPTIONS, progress: OnProgress = no_progress
+    source: str,
+    options: SourceOptions = DEFAULT_OPTIONS,
+    progress: OnProgress = no_progress,
+    *,
+    near_copies: bool = True,
 ) -> Report:
     """Examine every image of ``source``, anything that a recipe's ``data.source`` may be.
 
     Args:
         options: how the source is read.
+        near_copies: also search for near-duplicates, which takes longest on large sets.
 
     Raises:
         DataError: the source does not exist, or has no images.
@@ -70,11 +75,12 @@ def examine(
     if inventory.usable:
         too_few, split_notes = _check_splits(inventory.source, examined)
         findings += too_few
-    findings += check_copies(examined, _near_duplicates(examined))
+    findings += check_copies(examined, _near_duplicates(examined) if near_copies else ())
     counts = class_counts(inventory.source.classes, examined)
+    facts = _facts(examined) | {"near_copies_searched": near_copies}
     said = {finding.message for finding in findings}
     notes = tuple(note for note in (*inventory.source.notes, *split_notes) if note not in said)
-    return Report(inventory.source.name, counts, _facts(examined), tuple(sort_findings(findings)), notes)
+    return Report(inventory.source.name, counts, facts, tuple(sort_findings(findings)), notes)
 
 
 def _examine_images(source: Source, progress: OnProgress) -> list[Examined]:

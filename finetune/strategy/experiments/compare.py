@@ -15,6 +15,7 @@ import torch
 
 from finetune.data.dataset import quoted
 from finetune.data.identity import file_digest
+from finetune.disk.figure import new_figure, write_figure
 from finetune.disk.regular import TABLE_BYTES, read_regular_text
 from finetune.errors import CheckpointError, DataError, printable
 from finetune.evaluation.evaluate import Evaluation
@@ -119,6 +120,49 @@ def measure(run: Path, device: torch.device) -> ComparedRun:
         seconds=round(sum(float(entry["seconds"]) for entry in timing), 3),
         images=sum(int(entry["images"]) for entry in timing),
     )
+
+
+def draw(runs: Sequence[ComparedRun], labels: Sequence[str], path: Path) -> None:
+    """Draw top-1 and loss against epochs, one colour per run: solid for val, dashed for training.
+
+    A dot at the end is the top-1 on test, with its 95 % interval.
+
+    Raises:
+        UserError: the file cannot be written, or matplotlib does not know its extension.
+        SaveError: the disk is full or failing.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    figure = new_figure(10, 4.2)
+    accuracy, loss = figure.subplots(1, 2)
+    last = max(each.epochs for each in runs)
+    for place, (each, given) in enumerate(zip(runs, labels, strict=True)):
+        # matplotlib reads text between dollar signs as a formula.
+        label = printable(given).replace("$", r"\$")
+        colour = f"C{place}"
+        epochs = [entry["epoch"] for entry in each.history]
+        for axes, measure in ((accuracy, "top1"), (loss, "loss")):
+            for split, style, width in (("train", "--", 1.0), ("val", "-", 1.8)):
+                values = [entry[f"{split}_{measure}"] for entry in each.history]
+                # A line does not show a single point.
+                marker = "o" if len(values) == 1 else None
+                name = f"{label}, {split}"
+                axes.plot(epochs, values, style, color=colour, linewidth=width, marker=marker, label=name)
+        if each.split == "test":
+            metrics = each.metrics
+            spread = [[metrics.top1 - metrics.top1_low], [metrics.top1_high - metrics.top1]]
+            at = last + 0.03 * max(last, 8) * (place + 1)
+            name = f"{label}, test"
+            accuracy.errorbar([at], [metrics.top1], spread, fmt="o", color=colour, capsize=3, label=name)
+    accuracy.set_title("top-1")
+    loss.set_title("loss")
+    loss.set_ylim(bottom=0)
+    for axes in (accuracy, loss):
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+    accuracy.legend(fontsize="small")
+    write_figure(figure, path)
 
 
 def _evaluate(trained: Trained) -> Evaluation:

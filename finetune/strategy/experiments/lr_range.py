@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from finetune.data.batches.batch import Batch
-from finetune.disk.figure import write_figure
-from finetune.errors import FinetuneError, NonFiniteLossError, UserError, printable
+from finetune.disk.figure import new_chart, write_figure
+from finetune.errors import FinetuneError, NonFiniteLossError, UserError
 from finetune.features.progress import OnProgress, no_progress
 from finetune.model.layers.modes import preserve_modes
 from finetune.recipe.schema import Recipe
@@ -206,13 +206,7 @@ def draw(test: RangeTest, title: str, path: Path) -> None:
         UserError: the file cannot be written, or matplotlib does not know its extension.
         SaveError: the disk is full or failing.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = new_chart(7, 4.2, title)
     axes.plot(test.lr, test.loss, color="C0", alpha=0.3, linewidth=1, label="loss of the batch")
     axes.plot(test.lr, test.smoothed, color="C0", linewidth=2, label="smoothed")
     axes.axvline(test.suggestion, color="C1", linestyle="--", label=f"suggestion: {test.suggestion:.1e}")
@@ -221,6 +215,5 @@ def draw(test: RangeTest, title: str, path: Path) -> None:
     axes.set_ylim(0, 1.2 * max(test.smoothed[0], *test.smoothed[: max(len(test.smoothed) // 2, 1)]))
     axes.set_xlabel("learning rate of the body")
     axes.set_ylabel("loss")
-    axes.set_title(printable(title), parse_math=False)
     axes.legend(fontsize="small")
     write_figure(figure, path)

@@ -13,8 +13,8 @@ from pathlib import Path
 from torch import nn
 
 from finetune.data.dataset import Source
-from finetune.disk.figure import write_figure
-from finetune.errors import UserError, printable
+from finetune.disk.figure import new_chart, write_figure
+from finetune.errors import UserError
 from finetune.evaluation.metrics import Metrics, wilson
 from finetune.features.classifiers import Classifier, best_linear, fit_classifiers
 from finetune.features.progress import OnProgress, no_progress
@@ -184,19 +184,12 @@ def plot(rows: Sequence[Row], title: str, path: Path) -> None:
         UserError: the file cannot be written, or matplotlib does not know its extension.
         SaveError: the disk is full or failing.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = new_chart(7, 4.5, title)
     for name in dict.fromkeys(row.classifier for row in rows):
         own = [row for row in rows if row.classifier == name]
         axes.plot([row.layer for row in own], [100 * row.cv_top1 for row in own], marker="o", label=name)
     axes.set_xlabel("features after layer")
     axes.set_ylabel("top-1, cross-validated on train (%)")
-    axes.set_title(printable(title), parse_math=False)
     axes.legend()
     write_figure(figure, path)
 
