@@ -12,10 +12,10 @@ from finetune.data.batches.loaders import read_draws
 from finetune.data.batches.options import OnBadImage, ReadOptions
 from finetune.data.batches.sampling import Draw
 from finetune.data.dataset import Split
-from finetune.data.processes.callbacks import do_nothing
+from finetune.data.processes.pool import Check, do_nothing
 from finetune.errors import BadImageError, DataError, printable
 from finetune.features.extract import Extractor
-from finetune.features.progress import Check, OnProgress, no_progress
+from finetune.features.progress import OnProgress, no_progress
 from finetune.features.store import FeatureStore
 from finetune.image.transforms import Transform
 

@@ -99,14 +99,6 @@ class RandomErasing:
         return View(view.pixels, box)
 
 
-def _flip(augment: AugmentSection, preprocessing: Preprocessing) -> Apply:
-    return Flip(axis=1)
-
-
-def _vertical_flip(augment: AugmentSection, preprocessing: Preprocessing) -> Apply:
-    return Flip(axis=0)
-
-
 def _affine(augment: AugmentSection, preprocessing: Preprocessing) -> Apply:
     def create(fill: list[float]) -> v2.Transform:
         return v2.RandomAffine(
@@ -155,8 +147,8 @@ def _interpolation(preprocessing: Preprocessing) -> v2.InterpolationMode:
 
 AUGMENTATIONS = (
     Augmentation(("crop",), RandomResizedCrop, parameters=("scale", "ratio")),
-    Augmentation(("flip",), _flip),
-    Augmentation(("vertical_flip",), _vertical_flip),
+    Augmentation(("flip",), lambda *_: Flip(axis=1)),
+    Augmentation(("vertical_flip",), lambda *_: Flip(axis=0)),
     Augmentation(("rotation", "translate"), _affine),
     Augmentation(("color_jitter",), _color_jitter, needs_colours=True),
     Augmentation(("randaugment",), _randaugment, needs_colours=True),

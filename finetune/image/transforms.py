@@ -12,7 +12,7 @@ draw views at the same time.
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -26,25 +26,11 @@ from finetune.image.view import View, seeded
 from finetune.recipe.schema import AugmentSection
 
 
-class Transform(Protocol):
-    """A transform as a reader uses it. ``shorter`` is the size that images may be decoded at, if any."""
-
-    preprocessing: Preprocessing
-    shorter: int | None
-
-    def base(self, image: ImageOrBands) -> Pixels:
-        """Compute the base of an image of any size: uint8 (height, width, 3 or bands)."""
-        ...
-
-    def view(self, base: Pixels, key: int) -> View:
-        """Draw the view of ``key``."""
-        ...
-
-
 class EvalTransform:
     """The preprocessing of evaluation. There is one view per image."""
 
-    shorter: int | None = None
+    # Training alone decodes images at a reduced size.
+    shorter = None
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         self.preprocessing = preprocessing
@@ -121,6 +107,9 @@ class TrainTransform:
         elif self.shorter is not None and min(width, height) > self.shorter:
             width, height = reduced_size(width, height, self.shorter)
         return width * height * (self.preprocessing.channels if self.preprocessing.reads == "bands" else 3)
+
+
+Transform = EvalTransform | TrainTransform
 
 
 def reduced_side(augment: AugmentSection, preprocessing: Preprocessing) -> int:

@@ -26,7 +26,7 @@ from finetune.data.batches.sampling import Sampler, Sampling
 from finetune.data.dataset import Split
 from finetune.data.images import FileImages
 from finetune.data.processes import pool
-from finetune.data.processes.child import in_worker
+from finetune.data.processes.worker import in_worker
 from finetune.data.sources.named.drawn import draw_source
 from finetune.errors import BadImageError, DataError
 from finetune.image.preprocessing import Preprocessing

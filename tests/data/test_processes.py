@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from finetune.data.processes import child, messages, pool
-from finetune.data.processes.callbacks import Heartbeat
+from finetune.data.processes import messages, pool, worker
 from finetune.data.processes.messages import is_shortage
 from finetune.data.processes.pool import ProcessPool, Wording
+from finetune.data.processes.worker import Heartbeat
 from finetune.errors import FinetuneError
 
 forks = pytest.mark.skipif(sys.platform != "linux", reason="what is patched here reaches forked processes")
@@ -130,7 +130,7 @@ def raising(error: BaseException) -> Callable[[Any, Heartbeat], Any]:
     """Fails at task 3 in a worker process."""
 
     def work(task: int, heartbeat: Heartbeat) -> int:
-        if task == 3 and child.in_worker():
+        if task == 3 and worker.in_worker():
             raise error
         return 2 * task
 
@@ -238,7 +238,7 @@ def die(task: Callable[[], None], heartbeat: Heartbeat) -> None:
 )
 def test_the_death_of_a_process_is_an_error_with_the_reason(number: Any, said: str, started: Any) -> None:
     def work(task: int, heartbeat: Heartbeat) -> int:
-        if task == 3 and child.in_worker():
+        if task == 3 and worker.in_worker():
             if isinstance(number, int):
                 os._exit(number)
             signal.signal(getattr(signal, number), signal.SIG_DFL) if number != "SIGKILL" else None
@@ -258,12 +258,12 @@ def test_an_incomplete_result_is_a_death(parts: int, started: Any, monkeypatch: 
     whole = messages.send
 
     def torn(to: socket.socket, frame: list[Any]) -> None:
-        if child.in_worker():
+        if worker.in_worker():
             whole(to, frame[:parts])
             os._exit(0)
         whole(to, frame)
 
-    monkeypatch.setattr(child, "send", torn)
+    monkeypatch.setattr(worker, "send", torn)
     with pytest.raises(FinetuneError, match="a helper died"):
         list(started(pixels).results(range(4)))
 
@@ -275,7 +275,7 @@ class EnoughError(Exception):
 @forks
 def test_a_check_ends_the_wait_for_a_stopped_process(started: Any) -> None:
     def work(task: int, heartbeat: Heartbeat) -> int:
-        if task == 3 and child.in_worker():
+        if task == 3 and worker.in_worker():
             os.kill(os.getpid(), signal.SIGSTOP)
         return task
 
@@ -299,7 +299,7 @@ def test_the_wait_for_a_stopped_process_ends(
     monkeypatch.setattr(pool, "STUCK", 0.5)
 
     def work(task: int, heartbeat: Heartbeat) -> int:
-        if task == 3 and child.in_worker():
+        if task == 3 and worker.in_worker():
             os.kill(os.getpid(), signal.SIGSTOP)
         return 2 * task
 
@@ -316,7 +316,7 @@ def test_the_wait_for_a_stopped_process_ends(
 @forks
 def test_heartbeats_prolong_the_wait(started: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "STUCK", 1.0)
-    monkeypatch.setattr(child, "BEAT", 0.05)
+    monkeypatch.setattr(worker, "BEAT", 0.05)
 
     def work(task: int, heartbeat: Heartbeat) -> int:
         for _ in range(25):

@@ -10,12 +10,12 @@ from finetune.data.batches.changed_files import FileChanges
 from finetune.data.batches.mixing import BatchMixer
 from finetune.data.batches.normalize import Normalizer
 from finetune.data.batches.options import ReadOptions
-from finetune.data.batches.reading import Reader, ReadRequest, loader_processes, read_batches
+from finetune.data.batches.reading import Reader, loader_processes, read_batches
 from finetune.data.batches.sampling import Draw, Sampling
 from finetune.data.cache.decoded import DecodedCache
 from finetune.data.dataset import Split
 from finetune.data.keys import key
-from finetune.data.processes.callbacks import Check, do_nothing
+from finetune.data.processes.pool import Check, do_nothing
 from finetune.errors import BadImageError, DataError
 from finetune.image.preprocessing import Preprocessing
 from finetune.image.transforms import EvalTransform, TrainTransform, Transform
@@ -83,16 +83,13 @@ class TrainLoader:
         """
         if self._running is not None:
             self._running.close()
-        cache = self._reader.cache
-        requests = (_requests(self.split, draws, cache) for draws in self.draws(epoch, start))
-        self._running = read_batches(self._pool, requests, self._options.on_bad_image, check)
+        draws = self.draws(epoch, start)
+        self._running = read_batches(self._reader, self._pool, draws, self._options.on_bad_image, check)
         count, first_bad = 0, ""
         try:
             for number, batch in enumerate(self._running, start):
                 self.report_bad_images(batch.bad)
                 self._changes.report(batch.indices)
-                if batch.newly_decoded is not None and cache is not None:
-                    batch.newly_decoded.add_to(cache)
                 count += len(batch.indices)
                 first_bad = first_bad or "".join(map(str, batch.bad[:1]))
                 yield self._finished(batch, epoch, number)
@@ -183,24 +180,9 @@ def read_draws(
     ``cache`` and ``check`` are as in :func:`eval_batches`, and so are the errors raised.
     """
     size = options.batch_size
-    requests = (_requests(split, draws[s : s + size], cache) for s in range(0, len(draws), size))
-    batches = -(-len(draws) // size)
-    options = dataclasses.replace(options, workers=min(options.workers, batches))
+    batches = [draws[start : start + size] for start in range(0, len(draws), size)]
+    options = dataclasses.replace(options, workers=min(options.workers, len(batches)))
     normalize = Normalizer(transform.preprocessing, options.device)
-    with loader_processes(Reader(split, transform, cache), options) as pool:
-        for batch in read_batches(pool, requests, options.on_bad_image, check):
-            if batch.newly_decoded is not None and cache is not None:
-                batch.newly_decoded.add_to(cache)
-            yield normalize(batch)
-
-
-def _requests(split: Split, draws: Iterable[Draw], cache: DecodedCache | None) -> list[ReadRequest]:
-    """A request for each draw, with its cache entry, or the stamp under which to cache it."""
-    if cache is None:
-        return [ReadRequest(*draw) for draw in draws]
-    requests = []
-    for draw in draws:
-        stamp = split.stamp(draw[0])
-        entry = None if stamp is None else cache.find(stamp)
-        requests.append(ReadRequest(*draw, stamp if entry or cache.takes_more else None, entry))
-    return requests
+    reader = Reader(split, transform, cache)
+    with loader_processes(reader, options) as pool:
+        yield from map(normalize, read_batches(reader, pool, batches, options.on_bad_image, check))

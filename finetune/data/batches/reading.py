@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -12,12 +12,12 @@ import torch
 
 from finetune.data.batches.batch import NewlyDecoded, PixelBatch
 from finetune.data.batches.options import OnBadImage, ReadOptions
+from finetune.data.batches.sampling import Draw
 from finetune.data.cache.decoded import CacheEntry, DecodedCache
 from finetune.data.dataset import Split
 from finetune.data.machine import cores
-from finetune.data.processes.callbacks import Check, Heartbeat, do_nothing
-from finetune.data.processes.child import in_worker
-from finetune.data.processes.pool import ProcessPool, Wording
+from finetune.data.processes.pool import Check, ProcessPool, Wording, do_nothing
+from finetune.data.processes.worker import Heartbeat, in_worker
 from finetune.errors import BadImageError
 from finetune.image.decode import suppress_warnings
 from finetune.image.pixels import Pixels
@@ -40,6 +40,9 @@ class ReadRequest(NamedTuple):
     entry: CacheEntry | None = None
 
 
+# The base of an image, or the reason why there is none, and whether it was decoded just now.
+Base = tuple[ReadRequest, Pixels | BadImageError, bool]
+
 # Images per thread that are decoded, or waiting to be. A decoded image takes more memory than its file.
 AHEAD = 2
 # Bytes. Smaller files are decoded faster than a thread can take them over.
@@ -58,6 +61,17 @@ class Reader:
         self.transform = transform
         self.cache = cache
 
+    def requests(self, draws: Sequence[Draw]) -> list[ReadRequest]:
+        """A request for each draw, with its cache entry, or the stamp under which to cache it."""
+        if self.cache is None:
+            return [ReadRequest(*draw) for draw in draws]
+        requests = []
+        for draw in draws:
+            stamp = self.split.stamp(draw[0])
+            entry = None if stamp is None else self.cache.find(stamp)
+            requests.append(ReadRequest(*draw, stamp if entry or self.cache.takes_more else None, entry))
+        return requests
+
     def read(self, requests: list[ReadRequest], heartbeat: Heartbeat = do_nothing) -> PixelBatch:
         """Read the batch of ``requests``; call ``heartbeat`` after each image."""
         preprocessing = self.transform.preprocessing
@@ -71,7 +85,7 @@ class Reader:
                 bad.append(base)
                 continue
             if is_new and request.stamp is not None:
-                decoded.append((request.stamp, base, request.entry))
+                decoded.append(NewlyDecoded(request.stamp, base, request.entry))
             view = self.transform.view(base, request.key)
             pixels[len(indices)] = view.pixels
             if view.erased is not None:
@@ -79,13 +93,10 @@ class Reader:
             indices.append(request.image)
         labels = torch.from_numpy(self.split.targets[np.asarray(indices, dtype=np.int64)])
         read = torch.from_numpy(pixels[: len(indices)])
-        newly_decoded = NewlyDecoded.join(decoded) if decoded else None
-        return PixelBatch(read, labels, tuple(indices), tuple(erased), newly_decoded, tuple(bad))
+        return PixelBatch(read, labels, tuple(indices), tuple(erased), tuple(decoded), tuple(bad))
 
-    def _bases(
-        self, requests: list[ReadRequest]
-    ) -> Iterator[tuple[ReadRequest, Pixels | BadImageError, bool]]:
-        """Yield for each request its base, or the reason why there is none, and whether it is new.
+    def _bases(self, requests: list[ReadRequest]) -> Iterator[Base]:
+        """Yield the base of each request.
 
         A loader process decodes on one core. In the training process the other cores are idle until the
         batch is complete, so threads decode large images. Only this thread draws views.
@@ -93,19 +104,16 @@ class Reader:
         alone = in_worker() or not self.split.thread_safe or not self._are_large(requests)
         count = 1 if alone else cores()
         if count == 1:
-            for request in requests:
-                cached = self._cached(request)
-                yield request, self._decoded(request) if cached is None else cached, cached is None
+            yield from map(self._base, requests)
             return
-        waiting: deque[tuple[ReadRequest, Pixels | Future[Pixels | BadImageError]]] = deque()
+        waiting: deque[Future[Base]] = deque()
         with suppress_warnings(), ThreadPoolExecutor(count) as pool:
-            for number, request in enumerate(requests):
-                cached = self._cached(request)
-                waiting.append((request, pool.submit(self._decoded, request) if cached is None else cached))
-                if number >= AHEAD * count:
-                    yield _awaited(*waiting.popleft())
+            for request in requests:
+                waiting.append(pool.submit(self._base, request))
+                if len(waiting) > AHEAD * count:
+                    yield waiting.popleft().result()
             while waiting:
-                yield _awaited(*waiting.popleft())
+                yield waiting.popleft().result()
 
     def _are_large(self, requests: list[ReadRequest]) -> bool:
         """Whether the files that are not cached are large on average."""
@@ -116,24 +124,20 @@ class Reader:
                 nbytes += os.path.getsize(self.split.name(request.image))  # noqa: PTH202
         return nbytes > LARGE_FILE * len(uncached)
 
+    def _base(self, request: ReadRequest) -> Base:
+        if self.cache is not None and request.entry is not None:
+            cached = self.cache.read(request.entry)
+            if cached is not None:
+                return request, cached, False
+        return request, self._decoded(request), True
+
     def _decoded(self, request: ReadRequest) -> Pixels | BadImageError:
+        transform = self.transform
         try:
-            transform = self.transform
-            bands = transform.preprocessing.bands
-            return transform.base(self.split.image(request.image, bands, transform.shorter))
+            image = self.split.image(request.image, transform.preprocessing.bands, transform.shorter)
+            return transform.base(image)
         except BadImageError as error:
             return error
-
-    def _cached(self, request: ReadRequest) -> Pixels | None:
-        if self.cache is None or request.entry is None:
-            return None
-        return self.cache.read(request.entry)
-
-
-def _awaited(
-    request: ReadRequest, base: "Pixels | Future[Pixels | BadImageError]"
-) -> tuple[ReadRequest, Pixels | BadImageError, bool]:
-    return (request, base.result(), True) if isinstance(base, Future) else (request, base, False)
 
 
 def loader_processes(reader: Reader, options: ReadOptions) -> ProcessPool[list[ReadRequest], PixelBatch]:
@@ -151,24 +155,29 @@ def loader_processes(reader: Reader, options: ReadOptions) -> ProcessPool[list[R
 
 
 def read_batches(
+    reader: Reader,
     pool: ProcessPool[list[ReadRequest], PixelBatch],
-    requests: Iterable[list[ReadRequest]],
+    draws: Iterable[Sequence[Draw]],
     on_bad_image: OnBadImage,
     check: Check = do_nothing,
 ) -> Generator[PixelBatch]:
-    """Read one batch for each list of ``requests``.
+    """Read the batches of ``draws``, and add newly decoded images to the cache of ``reader``.
 
     Args:
+        pool: the loader processes of ``reader``.
         check: called while this process waits for a batch; it may end the wait by raising.
 
     Raises:
         BadImageError: an image cannot be read, and ``on_bad_image`` is "error".
         FinetuneError: a loader process died or hangs.
     """
-    for batch in pool.results(requests, check):
+    for batch in pool.results(map(reader.requests, draws), check):
         if batch.bad and on_bad_image == "error":
             # A copy. The original would keep this frame, and with it the processes, alive.
             raise BadImageError(batch.bad[0].name, batch.bad[0].reason)
+        if reader.cache is not None:
+            for new in batch.newly_decoded:
+                reader.cache.add(*new)
         yield batch
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 # The length of the pickle and the number of buffers, followed by the length of each buffer.
 # A heartbeat is a frame of zeros.
 FRAME, LENGTH = struct.Struct("<QI"), struct.Struct("<Q")
+HEARTBEAT = [FRAME.pack(0, 0)]
 # Errors of the machine, which ran short of something, and not of the task.
 SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN)
 
@@ -45,25 +46,17 @@ def describe(error: BaseException) -> str:
 
 def to_frame(content: Any) -> Frame:
     """Pickle ``content`` to a list of parts to send. Large buffers are not copied."""
-    buffers: list[memoryview] = []
-
-    def set_apart(buffer: pickle.PickleBuffer) -> None:
-        buffers.append(buffer.raw())
-
-    head = pickle.dumps(content, protocol=5, buffer_callback=set_apart)
-    sizes = b"".join(LENGTH.pack(buffer.nbytes) for buffer in buffers)
-    return [FRAME.pack(len(head), len(buffers)) + sizes, head, *buffers]
+    buffers: list[pickle.PickleBuffer] = []
+    head = pickle.dumps(content, protocol=5, buffer_callback=buffers.append)
+    parts = [buffer.raw() for buffer in buffers]
+    sizes = b"".join(LENGTH.pack(part.nbytes) for part in parts)
+    return [FRAME.pack(len(head), len(parts)) + sizes, head, *parts]
 
 
 def send(connection: socket.socket, frame: Frame) -> None:
     """Send a frame."""
     for part in frame:
         connection.sendall(part)
-
-
-def send_heartbeat(connection: socket.socket) -> None:
-    """Send a heartbeat."""
-    connection.sendall(FRAME.pack(0, 0))
 
 
 def receive(connection: socket.socket) -> Any:

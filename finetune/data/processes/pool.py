@@ -15,19 +15,19 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Generic, Literal, Self, TypeVar
 
-from finetune.data.processes.callbacks import Check, Heartbeat, do_nothing
-from finetune.data.processes.child import RUN_SIGNALS
 from finetune.data.processes.messages import Message, describe
-from finetune.data.processes.worker import Worker, end_workers
+from finetune.data.processes.worker import RUN_SIGNALS, Heartbeat, Worker, end_workers
 from finetune.errors import FinetuneError
 
 log = logging.getLogger("finetune")
 
 T = TypeVar("T")
 R = TypeVar("R")
+# Called while this process waits. It may end the wait by raising.
+Check = Callable[[], None]
 
 # Tasks per process that are submitted ahead of the result that is being waited for.
 AHEAD = 2
@@ -40,6 +40,10 @@ SPARE_DESCRIPTORS = 12
 
 # The failures that the log has already reported.
 _reported: set[tuple[str, str]] = set()
+
+
+def do_nothing() -> None:
+    """Do nothing: the default of a callback."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,7 @@ class ProcessPool(Generic[T, R]):
                 yield result
         except _ShortageError as error:
             self._do_without(str(error))
-        for task in _chain(submitted, todo):
+        for task in chain(submitted, todo):
             check()
             result = self._work(task, do_nothing)
             yield result if self._finish is None else self._finish(result)
@@ -148,11 +152,12 @@ class ProcessPool(Generic[T, R]):
         # Registered first. At exit, Python waits for its processes, and these ignore SIGTERM.
         self._end = multiprocessing.util.Finalize(self, end_workers, args=(self._workers,), exitpriority=10)
         try:
-            with _ignore_fork_warnings(), _signals_held():
+            # Python warns about forks while threads run. torch's loaders fork all the same.
+            with warnings.catch_warnings(action="ignore", category=DeprecationWarning), _signals_held():
                 for _ in range(self._count):
-                    self._workers.append(
-                        Worker(context, self._work, self._prepare, self._finish, tuple(self._workers))
-                    )
+                    siblings = [each.connection for each in self._workers]
+                    worker = Worker(context, self._work, self._prepare, self._finish, siblings)
+                    self._workers.append(worker)
             for worker in self._workers:
                 worker.start_thread()
             _require_spare_descriptors(self._workers[0].connection)
@@ -223,13 +228,6 @@ class _ShortageError(Exception):
     """A worker ran out of memory or descriptors, and still lives."""
 
 
-def _chain(first: deque[T], then: Iterator[T]) -> Iterator[T]:
-    # Drops each task of the queue when it is done.
-    while first:
-        yield first.popleft()
-    yield from then
-
-
 def _require_spare_descriptors(some: socket.socket) -> None:
     """Raise OSError if too few descriptors are left for the work itself."""
     taken: list[int] = []
@@ -241,19 +239,8 @@ def _require_spare_descriptors(some: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def _ignore_fork_warnings() -> Iterator[None]:
-    """Python advises against forks while threads run. torch's own loaders fork all the same."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
-        yield
-
-
-@contextlib.contextmanager
 def _signals_held() -> Iterator[None]:
     """Hold back signals until the processes that start here ignore them."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, RUN_SIGNALS)
     try:
         yield

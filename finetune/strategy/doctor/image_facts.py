@@ -14,8 +14,8 @@ from PIL import Image
 
 from finetune.data.images import Images
 from finetune.data.machine import cores
-from finetune.data.processes.callbacks import Heartbeat
 from finetune.data.processes.pool import ProcessPool, Wording
+from finetune.data.processes.worker import Heartbeat
 from finetune.disk.regular import open_regular
 from finetune.errors import BadImageError
 from finetune.image.decode import orientation, read_image, upright_rgb

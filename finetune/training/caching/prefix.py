@@ -12,7 +12,7 @@ from torch import nn
 
 from finetune.data.batches.batch import Batch
 from finetune.data.batches.loaders import eval_batches
-from finetune.data.processes.callbacks import do_nothing
+from finetune.data.processes.pool import do_nothing
 from finetune.features.cached import CachedFeatures
 from finetune.features.cut import cut_network, suffix_graph
 from finetune.features.extract import Extractor
