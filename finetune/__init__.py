@@ -4,7 +4,7 @@
 loaded when it is first used.
 """
 
-__version__ = "0.1.0"
+from finetune.version import __version__
 
 __all__ = [
     "Advice", "EvaluationResult", "FinetuneError", "Model", "Prediction", "ProgressEvent", "Recipe", "Resume",

@@ -10,6 +10,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision import models
 
+from finetune.recipe.load import parse_recipe
+from finetune.recipe.schema import Recipe
+from finetune.training.compute.precision import choose_compute, pick_device
+from finetune.training.setup.prepare import Setup, load_data, prepare
+
 # The backbone that :func:`stand_in` replaces: recipes name this one.
 STANDS_FOR = "resnet18"
 
@@ -47,6 +52,22 @@ def create(name: str, *, num_classes: int, **_options: Any) -> nn.Module:
     """Replaces ``torchvision.models.get_model``."""
     assert name == STANDS_FOR
     return TinyNetwork(num_classes)
+
+
+def recipe(source: Path, train: str = "{}", *overrides: str) -> Recipe:
+    """A recipe for the tiny network on images of 16 px, with this ``train`` section."""
+    text = (
+        f"data: {{source: {source}, image_size: 16, resize: 16, workers: 0}}\n"
+        f"model: {{backbone: {STANDS_FOR}, weights: none}}\n"
+        f"train: {train}\n"
+    )
+    return parse_recipe(text, "recipe.yaml", overrides)
+
+
+def setup(of: Recipe) -> Setup:
+    """The objects of a recipe, on the CPU."""
+    compute = choose_compute(pick_device("cpu"), of.train)
+    return prepare(of, load_data(of.data, of.seed), compute)
 
 
 def draw_images(root: Path, counts: dict[str, tuple[int, int]]) -> Path:

@@ -8,7 +8,6 @@ from typing import Annotated, NoReturn, TextIO, cast
 
 import typer
 
-import finetune
 from finetune.cli import output
 from finetune.cli.commands import COMMANDS, add_commands
 from finetune.cli.stdout import Stdout
@@ -26,6 +25,7 @@ from finetune.errors import (
     printable,
 )
 from finetune.offline import forbid
+from finetune.version import __version__
 
 # Set by a shell that asks for completions.
 COMPLETING = "_FINETUNE_COMPLETE"
@@ -48,7 +48,7 @@ def command_line(loaded: Container[str]) -> typer.Typer:
 
 def _version(asked: bool) -> None:
     if asked:
-        output.data(f"finetune {finetune.__version__}")
+        output.data(f"finetune {__version__}")
         raise typer.Exit
 
 
@@ -150,13 +150,13 @@ def _broken_package(error: Exception) -> str | None:
     """The package whose import failed with ``error``; None for other errors and for our own files."""
     if isinstance(error, ModuleNotFoundError) and error.name:
         top = error.name.partition(".")[0]
-        return None if top == finetune.__name__ else top
+        return None if top == "finetune" else top
     trace = error.__traceback__
     while trace is not None:
         # A file that is being imported runs as <module>. The first one that is not ours is the package.
         frame, trace = trace.tb_frame, trace.tb_next
         top = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-        if frame.f_code.co_name == "<module>" and top not in (finetune.__name__, "__main__"):
+        if frame.f_code.co_name == "<module>" and top not in ("finetune", "__main__"):
             return top
     return None
 

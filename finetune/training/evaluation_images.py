@@ -9,14 +9,7 @@ from finetune.data.holdout.recorded import SAME, SplitRecord
 from finetune.data.sources.read import is_path, read_other_source
 from finetune.errors import DataError, printable
 from finetune.evaluation.choose_split import choose_split
-from finetune.training.run.own_data import (
-    OwnData,
-    own_data,
-    read_record,
-    read_undivided,
-    recorded_places,
-    same_place,
-)
+from finetune.training.run.own_data import OwnData, RecordedData, read_undivided, same_place
 from finetune.training.setup.prepare import reading_of
 from finetune.training.trained import Trained
 
@@ -72,16 +65,16 @@ def images_to_evaluate(
     Raises:
         DataError: there are no such images; with ``strict``, they differ from what the run recorded.
     """
-    record = read_record(trained.run)
+    recorded = RecordedData.read(trained.run, trained.recipe.data, trained.card.classes)
     if given is not None:
-        own = None if include_seen or record is None else _own_if_given(trained, record, given, wanted)
+        own = None if include_seen or recorded is None else _own_if_given(recorded, given, wanted)
         if own is None:
+            record = None if recorded is None else recorded.record
             return _other(trained, record, given, wanted, strict=strict, include_seen=include_seen)
-    elif record is None:
+    elif recorded is None:
         return _unrecorded(trained, wanted)
     else:
-        verify = _verified(record, wanted)
-        own = own_data(trained.run, trained.recipe.data, record, trained.card.classes, verify=verify)
+        own = recorded.find(verify=_verified(recorded, wanted))
     return _own(trained, own, wanted, strict=strict)
 
 
@@ -150,17 +143,16 @@ def _other(
     return EvaluationImages(name, rest, source.notes, (warning,), {"seen": number})
 
 
-def _own_if_given(trained: Trained, record: SplitRecord, given: str, wanted: str | None) -> OwnData | None:
+def _own_if_given(recorded: RecordedData, given: str, wanted: str | None) -> OwnData | None:
     """The run's own data if ``given`` is that, else None."""
-    data, classes, verify = trained.recipe.data, trained.card.classes, _verified(record, wanted)
-    if not (is_path(given) and is_path(data.source)):
-        same = given == data.source
-        return own_data(trained.run, data, record, classes, verify=verify) if same else None
-    if any(same_place(given, place) for place in recorded_places(trained.run, data)[:1]):
-        return own_data(trained.run, data, record, classes, verify=verify, place=given)
-    if record.overlap(read_other_source(given, reading_of(data))) < SAME:
-        return None
-    return own_data(trained.run, data, record, classes, verify=verify, place=given)
+    section, verify = recorded.section, _verified(recorded, wanted)
+    if not (is_path(given) and is_path(section.source)):
+        return recorded.find(verify=verify) if given == section.source else None
+    if not same_place(given, recorded.places()[0]):
+        other = read_other_source(given, reading_of(section))
+        if recorded.record.overlap(other) < SAME:
+            return None
+    return recorded.find(given, verify=verify)
 
 
 def _unrecorded(trained: Trained, wanted: str | None) -> EvaluationImages:
@@ -174,6 +166,6 @@ def _unrecorded(trained: Trained, wanted: str | None) -> EvaluationImages:
     return EvaluationImages(name, images, source.notes)
 
 
-def _verified(record: SplitRecord, wanted: str | None) -> tuple[str, ...]:
+def _verified(recorded: RecordedData, wanted: str | None) -> tuple[str, ...]:
     """The split whose file contents are verified: the one to evaluate."""
-    return (wanted,) if wanted else ("test",) if "test" in record.splits else ("val",)
+    return (wanted,) if wanted else ("test",) if "test" in recorded.record.splits else ("val",)

@@ -11,6 +11,7 @@ PACKAGE = Path(finetune.__file__).parent
 # Each room may import the rooms before it; data and model stand side by side.
 ROOMS = {
     "errors": set(),
+    "version": set(),
     "offline": {"errors"},
     "disk": {"errors"},
     "recipe": {"errors", "disk"},
@@ -127,6 +128,21 @@ def test_an_import_against_the_direction_of_subrooms_would_be_found() -> None:
     assert "finetune.training.run" in subrooms(imports)["finetune.training"]
     imports["finetune.training.run.signals"] |= {"finetune.training.progress"}
     assert {"finetune.training", "finetune.training.run"} <= set(circle(subrooms(imports)))
+
+
+def imports_the_top(tree: ast.AST) -> bool:
+    """Whether a file imports the package itself, whose names come from the upper rooms."""
+    return any(
+        (isinstance(node, ast.Import) and any(alias.name == "finetune" for alias in node.names))
+        or (isinstance(node, ast.ImportFrom) and node.module == "finetune")
+        for node in ast.walk(tree)
+    )
+
+
+def test_no_room_imports_the_top_of_the_package() -> None:
+    assert [path for path in SOURCES if imports_the_top(ast.parse(path.read_text()))] == []
+    assert imports_the_top(ast.parse("from finetune import __version__"))
+    assert imports_the_top(ast.parse("def f():\n    import finetune"))
 
 
 def test_a_wrong_import_would_be_found() -> None:

@@ -15,7 +15,7 @@ from finetune.features.softmax import Features, Targets
 from finetune.image.transforms import EvalTransform
 from finetune.model.truncate import Pool
 from finetune.recipe.schema import HeadSection, PhaseSection, Recipe
-from finetune.training.caching.feature_store import open_store
+from finetune.training.caching.feature_store import describe_features, open_store
 from finetune.training.setup.prepare import Setup
 
 
@@ -93,7 +93,8 @@ def features_of(
     where: Where = "memory" if setup.recipe.cache.where in ("memory", "off") else "disk"
     split = setup.source.splits[split_name]
     rows = sum(len(each) for each in setup.source.splits.values())
-    store = open_store(setup, extract, k, where, rows * extract.spec.nbytes, plain=True)
+    about = describe_features(setup, k, plain=True)
+    store = open_store(setup, extract, about, where, rows * extract.spec.nbytes, {})
     cached = CachedFeatures(store, extract, split, EvalTransform(preprocessing), plain=True)
     draws = [(index, 0) for index in (range(len(split)) if places is None else places)]
     cached.fill(draws, workers=setup.workers, on_bad_image=setup.recipe.data.on_bad_image, progress=progress)

@@ -27,7 +27,7 @@ from finetune.training.compute.precision import choose_compute, pick_device
 from finetune.training.describe import describe_run
 from finetune.training.run.directory import RunDir
 from finetune.training.run.environment import describe_environment
-from finetune.training.run.own_data import describe_place, own_data, read_record
+from finetune.training.run.own_data import RecordedData, describe_place
 from finetune.training.run.position import Best
 from finetune.training.session import EpochClock, Session
 from finetune.training.setup.prepare import Setup, load_data, prepare
@@ -122,10 +122,10 @@ def before_and_after(
     trained: Trained, *, device: str | None = None, progress: OnProgress = no_progress
 ) -> tuple[Depth, Depth]:
     """Probe a run's network with its weights before training and after, on the run's train and val."""
-    record, recipe = read_record(trained.run), trained.recipe
-    source = None
-    if record is not None:
-        own = own_data(trained.run, recipe.data, record, trained.card.classes, groups=True)
+    recipe, source = trained.recipe, None
+    recorded = RecordedData.read(trained.run, recipe.data, trained.card.classes)
+    if recorded is not None:
+        own = recorded.find(groups=True)
         for line in own.changes.lines():
             log.warning("%s: changed since the run began: %s", own.place, line)
         source = own.source

@@ -26,46 +26,50 @@ FORMAT = 3
 def open_store(
     setup: Setup,
     extract: Extractor,
-    k: int,
+    about: Mapping[str, Any],
     where: Where,
     needed: int,
-    beside: Mapping[Path, int] | None = None,
-    *,
-    plain: bool,
+    in_use: Mapping[Path, int],
 ) -> FeatureStore:
-    """Open the store for the features that ``extract``, the first ``k`` layers, computes.
+    """Open the store for the features that ``extract`` computes.
 
-    On disk the name of the folder is a hash of everything but the images that the rows depend on. Older
+    On disk the name of the folder is a hash of everything but the images that the features depend on. Older
     folders are removed to stay within ``cache.limit``.
 
     Args:
-        needed: size of the rows in bytes.
-        beside: other cache folders in use, which stay, with their sizes in bytes.
+        about: from :func:`describe_features`.
+        needed: size of the features in bytes.
+        in_use: other cache folders, which stay, with their sizes in bytes.
     """
-    about = _about(setup, k, plain)
     if where == "memory":
         return FeatureStore(extract.spec, None, about)
     text = json.dumps([extract.digest(), extract.spec.to_dict(), about], sort_keys=True)
     folder = features_folder() / hashlib.sha256(text.encode()).hexdigest()[:32]
-    used = {**(beside or {}), folder: needed}
+    used = {**in_use, folder: needed}
     gone = make_room(sum(used.values()), setup.recipe.cache.limit_bytes, *used)
     if gone:
         log.info("cache: removed %d older set%s of features to make room", gone, "s" if gone > 1 else "")
     return FeatureStore(extract.spec, folder, about)
 
 
-def _about(setup: Setup, k: int, plain: bool) -> dict[str, Any]:
-    """Everything but prefix and images that the rows depend on; ``finetune cache info`` shows it."""
+def describe_features(setup: Setup, k: int, *, plain: bool) -> dict[str, Any]:
+    """Everything but weights and images that the features of the first ``k`` layers depend on.
+
+    ``finetune cache info`` shows it.
+
+    Args:
+        plain: whether the images are preprocessed as in evaluation, without augmentation.
+    """
     compute, augment = setup.compute, setup.recipe.train.augment
     layer = setup.network.table.body[k - 1]
-    looks = augment.model_dump(exclude={"views", "mixup_alpha", "cutmix_alpha"})
+    views = augment.model_dump(exclude={"views", "mixup_alpha", "cutmix_alpha"})
     return {
         "format": FORMAT,
         "backbone": setup.recipe.model.backbone,
         "layers": k,
         "layer": layer.name,
         "preprocessing": setup.card.preprocessing.to_dict(),
-        "augment": None if plain else looks,
+        "augment": None if plain else views,
         "decoded": None if plain else setup.loader.transform.shorter,
         "precision": "fp32",
         "device": compute.device.type,

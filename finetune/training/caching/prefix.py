@@ -21,7 +21,7 @@ from finetune.features.store import FeatureStore
 from finetune.image.transforms import EvalTransform
 from finetune.model.freeze import Freeze
 from finetune.training.caching.feature_plan import FeaturePlan
-from finetune.training.caching.feature_store import open_store
+from finetune.training.caching.feature_store import describe_features, open_store
 from finetune.training.run.signals import Signals
 from finetune.training.setup.prepare import Setup
 
@@ -79,8 +79,11 @@ class FrozenPrefix:
         """Whether val can use the features: not if the first layers of the moving average differ."""
         return not self._averages_differ
 
-    def fill(self, signals: Signals, tell: Callable[[int, int], None]) -> None:
+    def fill(self, signals: Signals, progress: Callable[[int, int], None]) -> None:
         """Compute the features that are not cached yet, in the order of the images.
+
+        Args:
+            progress: receives the number of images done, and of all.
 
         Raises:
             StoppedError: a signal arrived; the features computed so far stay cached.
@@ -100,13 +103,13 @@ class FrozenPrefix:
             transform = as_evaluated if plain else loader.transform
             store = self._store(self._plan.train, plain)
             self._train = CachedFeatures(store, self._extract, loader.split, transform, plain=plain)
-            self._fill(self._train, self._draws, signals, tell)
+            self._fill(self._train, self._draws, signals, progress)
         if self._plan.val.where is not None and self.serves_val:
             val = self._setup.source.splits["val"]
             self._val = CachedFeatures(
                 self._store(self._plan.val, True), self._extract, val, as_evaluated, plain=True
             )
-            self._fill(self._val, [(index, 0) for index in range(len(val))], signals, tell)
+            self._fill(self._val, [(index, 0) for index in range(len(val))], signals, progress)
 
     def epoch(self, epoch: int, start: int = 0, check: Callable[[], None] = do_nothing) -> Iterator[Batch]:
         """As :meth:`finetune.data.batches.loaders.TrainLoader.epoch`, with features in place of images."""
@@ -153,29 +156,28 @@ class FrozenPrefix:
 
     def _fill(
         self,
-        looks: CachedFeatures,
+        features: CachedFeatures,
         draws: list[tuple[int, int]],
         signals: Signals,
-        tell: Callable[[int, int], None],
+        progress: Callable[[int, int], None],
     ) -> None:
-        looks.fill(
+        features.fill(
             draws,
             workers=self._setup.workers,
             on_bad_image=self._setup.recipe.data.on_bad_image,
             check=signals.check,
-            progress=tell,
+            progress=progress,
         )
 
-    def _store(self, verdict: Placement, plain: bool) -> FeatureStore:
-        assert verdict.where is not None
-        kind = (verdict.where, plain)
+    def _store(self, placement: Placement, plain: bool) -> FeatureStore:
+        assert placement.where is not None
+        kind = (placement.where, plain)
         if kind not in self._stores:
             plan = self._plan
             needed = plan.train_bytes if (plan.train.where, plan.plain) == kind else 0
             needed += plan.val_bytes if (plan.val.where, True) == kind else 0
-            store = open_store(
-                self._setup, self._extract, plan.k, verdict.where, needed, self._folders, plain=plain
-            )
+            about = describe_features(self._setup, plan.k, plain=plain)
+            store = open_store(self._setup, self._extract, about, placement.where, needed, self._folders)
             if store.folder is not None:
                 self._folders[store.folder] = needed
             self._stores[kind] = store

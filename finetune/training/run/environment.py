@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-import finetune
 from finetune.model.digests import weights_digest
 from finetune.training.compute.precision import cpu_capability
 from finetune.training.setup.prepare import Setup
+from finetune.version import __version__
 
 
 def describe_environment(setup: Setup) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def describe_environment(setup: Setup) -> dict[str, Any]:
     compute, weights = setup.compute, setup.network.weights
     return {
         "versions": {
-            "finetune": finetune.__version__,
+            "finetune": __version__,
             "python": platform.python_version(),
             **{name: version(name) for name in ("torch", "torchvision", "numpy", "pillow")},
         },

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from finetune.checkpoint.storage import read_document
 from finetune.data.dataset import Source
@@ -63,6 +63,99 @@ def describe_place(place: str, run: Path) -> dict[str, str] | None:
     return found
 
 
+@dataclass(frozen=True)
+class RecordedData:
+    """The data of a run as its directory records it.
+
+    Attributes:
+        section: the data section of the recipe.
+        record: the images of each split.
+        classes: in the order of the run's targets.
+    """
+
+    run: Path
+    section: DataSection
+    record: SplitRecord
+    classes: Sequence[str]
+
+    @classmethod
+    def read(cls, run: Path, section: DataSection, classes: Sequence[str]) -> Self | None:
+        """Read the record of a run; None for a run of an earlier version.
+
+        Raises:
+            CheckpointError: the file is damaged or cannot be read.
+        """
+        record = read_record(run)
+        return None if record is None else cls(run, section, record, classes)
+
+    def find(
+        self,
+        place: str | None = None,
+        *,
+        verify: Sequence[str] = SPLITS,
+        groups: bool = False,
+        take_changed: bool = False,
+    ) -> OwnData:
+        """Find the images and split them as recorded.
+
+        Args:
+            place: the source to read; None: search :meth:`places`. Of all but the first place, at least half
+                of the recorded images must be there, so that another folder of the same name is never used.
+            groups: whether to find the groups of ``data.group_by``.
+            verify, take_changed: as :meth:`SplitRecord.divide`.
+
+        Raises:
+            DataError: the images are not found or cannot be read.
+        """
+        if place is None:
+            source, place = self._search(groups)
+        else:
+            source = read_undivided(self.section, place, groups=groups)
+        if self.section.fold is not None:
+            # The source's own test split is not part of a fold.
+            rest = {name: split for name, split in source.splits.items() if name != "test"}
+            source = dataclasses.replace(source, splits=rest)
+        divided, changes = self.record.divide(source, self.classes, verify=verify, take_changed=take_changed)
+        return OwnData(divided, changes, place, source.classes)
+
+    def places(self) -> list[str]:
+        """The paths where the images may be, in the order of the search.
+
+        First the path where they were when the run began, then the same path relative to the run, then the
+        path in the recipe relative to the working directory.
+        """
+        known: Any = None
+        if (self.run / files.ENVIRONMENT).is_file():
+            environment = read_document(self.run / files.ENVIRONMENT)
+            known = environment.get("data_source") if isinstance(environment, dict) else None
+        here = os.path.abspath(Path(self.section.source).expanduser())  # noqa: PTH100
+        if not isinstance(known, dict):
+            return [here]
+        found = [known.get("absolute")]
+        if isinstance(known.get("from_run"), str):
+            found.append(os.path.normpath(os.path.join(os.path.realpath(self.run), known["from_run"])))  # noqa: PTH118
+        places = [each for each in found if isinstance(each, str)] + [here]
+        # Spelled as in the recipe, if that is the same folder.
+        spelt = self.section.source if Path(self.section.source).exists() else None
+        return list(dict.fromkeys(spelt if spelt and same_place(spelt, each) else each for each in places))
+
+    def _search(self, groups: bool) -> tuple[Source, str]:
+        if not is_path(self.section.source):
+            return read_undivided(self.section, groups=groups), self.section.source
+        places = self.places()
+        there = [place for place in places if Path(place).exists()]
+        for place in there:
+            source = read_undivided(self.section, place, groups=groups)
+            if place == places[0] or self.record.resembles(source):
+                return source, place
+        other = f" {printable(there[0])} holds other images." if there else ""
+        raise DataError(
+            f"{printable(places[0])}: the images that {printable(self.run)} was trained on are not there any "
+            f"more.{other} If they were moved, give their path with --data (eval) or --set data.source=... "
+            "(train --resume)."
+        )
+
+
 def read_record(run: Path) -> SplitRecord | None:
     """Read the splits that a run recorded; None for a run of an earlier version.
 
@@ -77,83 +170,6 @@ def read_record(run: Path) -> SplitRecord | None:
     except OSError as error:
         raise CheckpointError(f"{printable(path)}: cannot be read ({error.strerror}).") from None
     return SplitRecord.from_csv(content, str(path))
-
-
-def own_data(
-    run: Path,
-    data: DataSection,
-    record: SplitRecord,
-    classes: Sequence[str],
-    *,
-    verify: Sequence[str] = SPLITS,
-    groups: bool = False,
-    take_changed: bool = False,
-    place: str | None = None,
-) -> OwnData:
-    """Find the images of a run and split them as it recorded.
-
-    Searches the path where the images were when the run began, then the same path relative to the run, then
-    the path in the recipe relative to the working directory. In the last two, at least half of the recorded
-    images must be there, so that another folder of the same name is never used.
-
-    Args:
-        data: the data section of the recipe.
-        classes: of the run, in the order of its targets.
-        verify, take_changed: as :meth:`Record.divide`.
-        groups: whether to find the groups of ``data.group_by``.
-        place: the source to read instead of searching.
-
-    Raises:
-        DataError: the images are not found or cannot be read.
-    """
-    source, found = (
-        (read_undivided(data, place, groups=groups), place)
-        if place is not None
-        else _find(run, data, record, groups)
-    )
-    if data.fold is not None:
-        # The source's own test split is not part of a fold.
-        rest = {name: split for name, split in source.splits.items() if name != "test"}
-        source = dataclasses.replace(source, splits=rest)
-    divided, changes = record.divide(source, classes, verify=verify, take_changed=take_changed)
-    return OwnData(divided, changes, found, source.classes)
-
-
-def _find(run: Path, data: DataSection, record: SplitRecord, groups: bool) -> tuple[Source, str]:
-    if not is_path(data.source):
-        return read_undivided(data, groups=groups), data.source
-    places = recorded_places(run, data)
-    for number, place in enumerate(places):
-        if not Path(place).exists():
-            continue
-        source = read_undivided(data, place, groups=groups)
-        if number == 0 or record.resembles(source):
-            return source, place
-    there = [printable(place) for place in places if Path(place).exists()]
-    other = f" {printable(there[0])} holds other images." if there else ""
-    raise DataError(
-        f"{printable(places[0])}: the images that {printable(run)} was trained on are not there any "
-        f"more.{other} If they were moved, give their path with --data (eval) or --set data.source=... "
-        "(train --resume)."
-    )
-
-
-def recorded_places(run: Path, data: DataSection) -> list[str]:
-    """The paths where the images of a run may be, in the order of the search."""
-    known: Any = None
-    if (run / files.ENVIRONMENT).is_file():
-        environment = read_document(run / files.ENVIRONMENT)
-        known = environment.get("data_source") if isinstance(environment, dict) else None
-    here = os.path.abspath(Path(data.source).expanduser())  # noqa: PTH100
-    if not isinstance(known, dict):
-        return [here]
-    found = [known.get("absolute")]
-    if isinstance(known.get("from_run"), str):
-        found.append(os.path.normpath(os.path.join(os.path.realpath(run), known["from_run"])))  # noqa: PTH118
-    places = [each for each in found if isinstance(each, str)] + [here]
-    # Spelled as in the recipe, if that is the same folder.
-    spelt = data.source if Path(data.source).exists() else None
-    return list(dict.fromkeys(spelt if spelt and same_place(spelt, each) else each for each in places))
 
 
 def same_place(one: str, other: str) -> bool:

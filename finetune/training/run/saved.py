@@ -26,7 +26,7 @@ from finetune.training.compute.batch_size import IMAGES_A_STEP
 from finetune.training.compute.precision import DTYPES, MEMORY_FORMATS
 from finetune.training.run.directory import RunDir
 from finetune.training.run.files import ENVIRONMENT, RESOLVED
-from finetune.training.run.own_data import OwnData, own_data, read_record
+from finetune.training.run.own_data import OwnData, RecordedData
 from finetune.training.run.position import Position
 from finetune.training.setup.prepare import Setup
 
@@ -79,17 +79,16 @@ class SavedRun:
             RunDirError: an earlier version began the run and did not record its splits.
             DataError: the images are not found or cannot be read, or a split has none left.
         """
-        record = read_record(self.run.path)
-        if record is None:
+        begun, classes = self.recipe.data, self.environment.get("classes", [])
+        data = recipe.data.model_copy(update={"source": begun.source})
+        recorded = RecordedData.read(self.run.path, data, classes)
+        if recorded is None:
             raise RunDirError(
                 f"{printable(self.run.path)}: an earlier version began this run and did not record its "
                 "splits. Start over with --overwrite."
             )
-        begun = self.recipe.data
         elsewhere = None if recipe.data.source == begun.source else recipe.data.source
-        data = recipe.data.model_copy(update={"source": begun.source})
-        classes = self.environment.get("classes", [])
-        own = own_data(self.run.path, data, record, classes, groups=True, take_changed=True, place=elsewhere)
+        own = recorded.find(elsewhere, groups=True, take_changed=True)
         if set(own.classes) == set(classes):
             for name, split in own.source.splits.items():
                 if not len(split):

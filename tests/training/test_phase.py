@@ -1,4 +1,4 @@
-"""Several phases, from a recipe to what the optimizer held at the end."""
+"""Runs of several phases: their learning rates and the state of their optimizers."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ train:
     - {{freeze: layer3.1, epochs: 2, lr: 1e-3, head_lr_mult: 2, layer_decay: 0.5}}
     - {{freeze: 4, epochs: 1, lr: 1e-4, head_lr_mult: 1, layer_decay: 0.1, weight_decay: 0.0}}
 """
-STEPS = 2  # an epoch
+STEPS = 2  # per epoch
 
 
 def run(path: Path, text: str) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
@@ -56,10 +56,10 @@ def test_each_phase_has_its_own_rates(adamw: tuple[list[Any], dict[str, torch.Te
     )
 
 
-def test_state_outlives_phases_where_a_parameter_stays(
+def test_optimizer_state_survives_a_change_of_phase(
     adamw: tuple[list[Any], dict[str, torch.Tensor]],
 ) -> None:
-    """AdamW counts the steps of each parameter: those of all phases in which it was trained."""
+    """AdamW counts the steps of each parameter, through all phases that train it."""
     counts = {name.split("|")[0]: int(t) for name, t in adamw[1].items() if name.endswith("|step")}
     expected: dict[str, Any] = {}
     for layer in find_layers(blueprint("resnet18")).layers[4:]:
@@ -75,16 +75,3 @@ def test_the_kind_of_optimizer_may_change_with_the_phase(shapes: Path, tmp_path:
     _, state = run(tmp_path / "run", text)
     assert {name.split("|")[1] for name in state} == {"step", "exp_avg", "exp_avg_sq"}
     assert {int(t) for name, t in state.items() if name.endswith("|step")} == {STEPS}
-
-
-def test_freezing_what_nothing_was_loaded_into_is_told(
-    shapes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    text = f"""
-data: {{source: {shapes}, image_size: 32, workers: 0}}
-model: {{backbone: squeezenet1_1, weights: none}}
-train: {{max_steps: 1, phases: [{{freeze: 2, epochs: 1}}]}}
-"""
-    run(tmp_path / "run", text)
-    assert "2 of the first 2 layers hold initial values" in caplog.text
-    assert "features.0, features.3.squeeze" in caplog.text

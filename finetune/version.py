@@ -1,0 +1,3 @@
+"""The version of the package, for every room to import."""
+
+__version__ = "0.1.0"
