@@ -10,14 +10,15 @@ next write to the same target removes it.
 
 import contextlib
 import errno
+import glob
 import os
 import shutil
 import stat
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from finetune.disk.atomic import sync
@@ -194,15 +195,10 @@ class TextOutput:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not None:
-            with contextlib.suppress(OSError):  # The error that is being raised says more.
-                self._file.close()
-        else:
-            with write_errors_for(self._target):
-                self._file.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # An error that is being raised already says more than one from closing.
+        with contextlib.suppress(OSError) if kind else write_errors_for(self._target):
+            self._file.close()
 
 
 def _file_to_write(target: Path) -> Path | None:
@@ -260,11 +256,13 @@ def _folder_beside(target: Path) -> Iterator[Path]:
     A lock on the folder ends with its process. So a folder without one was left by a killed process.
     """
     folder, name = target.parent, target.name[:_STAGE_NAME_LENGTH]
-    created = _missing(folder)
+    created = list(takewhile(lambda each: not each.exists(), (folder, *folder.parents)))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob(f".{_escaped(name)}.*{_STAGE_SUFFIX}"):
-            _remove_if_abandoned(left)
+        for left in folder.glob(f".{glob.escape(name)}.*{_STAGE_SUFFIX}"):
+            if (lock := _lock(left)) is not None:
+                shutil.rmtree(left, ignore_errors=True)
+                os.close(lock)
         stage = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=_STAGE_SUFFIX, dir=folder))
     except OSError:
         _remove_empty(created)
@@ -277,15 +275,6 @@ def _folder_beside(target: Path) -> Iterator[Path]:
         if lock is not None:
             os.close(lock)
         _remove_empty(created)
-
-
-def _missing(folder: Path) -> list[Path]:
-    """``folder`` and its parents, as far up as they do not exist, innermost first."""
-    found = []
-    while not folder.exists() and folder != folder.parent:
-        found.append(folder)
-        folder = folder.parent
-    return found
 
 
 def _remove_empty(folders: list[Path]) -> None:
@@ -310,14 +299,3 @@ def _lock(folder: Path) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
-
-
-def _remove_if_abandoned(folder: Path) -> None:
-    lock = _lock(folder)
-    if lock is not None:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
-
-
-def _escaped(name: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)

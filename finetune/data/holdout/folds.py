@@ -10,6 +10,13 @@ from finetune.data.dataset import Source, merge_splits
 from finetune.data.keys import key
 from finetune.errors import DataError, printable
 
+Places = npt.NDArray[np.int64]
+# For each fold: the indices of the remaining images, and of those held out.
+Folds = list[tuple[Places, Places]]
+FOLDS = 3
+# Attempts to assign groups to folds so that every class is in the rest of every fold.
+ATTEMPTS = 20
+
 
 def fold_source(source: Source, number: int, of: int, seed: int) -> Source:
     """``source`` with fold ``number`` (counted from 0) of ``of`` as test and the other folds as train.
@@ -48,14 +55,6 @@ def fold_source(source: Source, number: int, of: int, seed: int) -> Source:
         notes.append("the test split of the source is not part of the folds")
     splits = {"train": whole.subset(rest), "test": whole.subset(held)}
     return dataclasses.replace(source, splits=splits, notes=tuple(notes))
-
-
-Places = npt.NDArray[np.int64]
-# For each fold: the indices of the remaining images, and of those held out.
-Folds = list[tuple[Places, Places]]
-FOLDS = 3
-# Attempts to assign groups to folds so that every class is in the rest of every fold.
-ATTEMPTS = 20
 
 
 def inner_folds(targets: Places, seed: int, groups: Places | None = None, most: int = FOLDS) -> Folds:

@@ -61,13 +61,10 @@ class DataChanges:
     def lines(self) -> list[str]:
         """One line per kind of difference."""
         found = [
-            f"{split}: {_images(len(names))} {what} ({_first(names)})"
+            f"{split}: {_images(len(names[split]))} {difference} ({_first(names[split])})"
             for split in SPLITS
-            for names, what in (
-                (self.missing.get(split, []), "missing"),
-                (self.changed.get(split, []), "changed"),
-            )
-            if names
+            for difference, names in (("missing", self.missing), ("changed", self.changed))
+            if split in names
         ]
         if self.new:
             found.append(f"{_images(len(self.new))} new ({_first(self.new)})")

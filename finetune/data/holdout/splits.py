@@ -31,17 +31,10 @@ def split_stratified(
     Raises:
         DataError: a class has fewer than ``1 + leave`` images.
     """
-    targets = np.asarray(targets, dtype=np.int64)
-    classes, counts = np.unique(targets, return_counts=True)
-    _refuse_small(classes, counts, leave)
-    held_counts = _shares(counts, fraction, leave)
+    _, counts = _class_counts(targets, leave)
     # PCG64's raw stream is the same in every version of NumPy.
-    draw = np.random.PCG64(key(seed, "split")).random_raw(len(targets))
-    order = np.lexsort((draw, targets))
-    place_in_class = np.arange(len(targets)) - np.repeat(np.cumsum(counts) - counts, counts)
-    is_held = np.zeros(len(targets), dtype=bool)
-    is_held[order] = place_in_class < np.repeat(held_counts, counts)
-    return np.flatnonzero(~is_held).astype(np.int64), np.flatnonzero(is_held).astype(np.int64)
+    draws = np.random.PCG64(key(seed, "split")).random_raw(len(targets))
+    return _hold_out_smallest(targets, draws, counts, _shares(counts, fraction, leave))
 
 
 def split_by_draws(
@@ -61,18 +54,10 @@ def split_by_draws(
     Raises:
         DataError: a class has fewer than ``1 + leave`` images.
     """
-    targets = np.asarray(targets, dtype=np.int64)
-    classes, counts = np.unique(targets, return_counts=True)
-    _refuse_small(classes, counts, leave)
-    order = np.lexsort((draws, targets))
-    start = np.repeat(np.cumsum(counts) - counts, counts)
-    place_in_class = np.arange(len(targets)) - start
-    below = draws < np.uint64(min(int(fraction * 2.0**64), 2**64 - 1))
-    below_in_class = np.add.reduceat(below[order], np.cumsum(counts) - counts, dtype=np.int64)
-    held_counts = np.clip(below_in_class, 1, counts - leave)
-    is_held = np.zeros(len(targets), dtype=bool)
-    is_held[order] = place_in_class < np.repeat(held_counts, counts)
-    return np.flatnonzero(~is_held).astype(np.int64), np.flatnonzero(is_held).astype(np.int64)
+    classes, counts = _class_counts(targets, leave)
+    below = targets[draws < np.uint64(min(int(fraction * 2.0**64), 2**64 - 1))]
+    below_in_class = np.bincount(np.searchsorted(classes, below), minlength=len(classes))
+    return _hold_out_smallest(targets, draws, counts, np.clip(below_in_class, 1, counts - leave))
 
 
 def image_draws(source: Source, split: Split, seed: int) -> npt.NDArray[np.uint64]:
@@ -121,10 +106,22 @@ def hold_out_splits(source: Source, *, val_fraction: float, test_fraction: float
     return dataclasses.replace(source, splits=ordered, notes=tuple(notes))
 
 
-def _refuse_small(classes: Indices, counts: Indices, leave: int) -> None:
-    if len(classes) and counts.min() < 1 + leave:
-        too_small = [str(each) for each in classes[counts < 1 + leave]]
+def _class_counts(targets: Indices, leave: int) -> tuple[Indices, Indices]:
+    """The classes that occur and their numbers of images; DataError if one has fewer than ``1 + leave``."""
+    classes, counts = np.unique(targets, return_counts=True)
+    if too_small := [str(each) for each in classes[counts < 1 + leave]]:
         raise DataError(f"a split needs at least {1 + leave} images of each class: {quoted(too_small)}")
+    return classes, counts.astype(np.int64)
+
+
+def _hold_out_smallest(
+    targets: Indices, draws: npt.NDArray[np.uint64], counts: Indices, held_counts: Indices
+) -> tuple[Indices, Indices]:
+    """(rest, held out), where each class gives the ``held_counts`` images with the smallest draws."""
+    place_in_class = np.arange(len(targets)) - np.repeat(np.cumsum(counts) - counts, counts)
+    is_held = np.zeros(len(targets), dtype=bool)
+    is_held[np.lexsort((draws, targets))] = place_in_class < np.repeat(held_counts, counts)
+    return np.flatnonzero(~is_held).astype(np.int64), np.flatnonzero(is_held).astype(np.int64)
 
 
 def _shares(counts: Indices, fraction: float, leave: int) -> Indices:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from finetune.data.dataset import Source, quoted
-from finetune.data.sources.names.class_checks import similar_class_notes
+from finetune.data.sources.names.class_names import similar_class_notes
 from finetune.strategy.doctor.examined import Examined, class_counts
 from finetune.strategy.doctor.findings import Finding
 from finetune.strategy.doctor.image_facts import ImageFacts

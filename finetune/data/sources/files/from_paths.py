@@ -6,7 +6,7 @@ import numpy as np
 
 from finetune.data.dataset import Source, Split
 from finetune.data.images import FileImages
-from finetune.data.sources.names.class_checks import check_split_classes, similar_class_notes
+from finetune.data.sources.names.class_names import check_split_classes, similar_class_notes
 
 
 def source_from_paths(

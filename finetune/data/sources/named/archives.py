@@ -1,7 +1,6 @@
 """Unpack a zip file safely: only inside its folder, and only up to a size limit."""
 
 import lzma
-import os
 import shutil
 import stat
 import struct
@@ -16,7 +15,6 @@ from finetune.errors import DataError, printable
 # Far more than the largest known data set needs.
 MAX_BYTES = 2 << 30
 MAX_MEMBERS = 200_000
-CHUNK = 1 << 20
 # Exceptions that zipfile and its decompressors raise for damaged archives.
 DAMAGE_ERRORS = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, ValueError,
@@ -37,11 +35,10 @@ def unpack(archive: Path, folder: Path, *, member: str, max_bytes: int = MAX_BYT
     """
     try:
         with open_regular(archive) as file, zipfile.ZipFile(file) as opened:
-            members = _checked(opened.infolist(), max_bytes)
+            _check_members(opened.infolist(), max_bytes)
             temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
             try:
-                for info, path in members:
-                    _write(opened, info, temporary.joinpath(*path.parts))
+                opened.extractall(temporary)
                 if not (temporary / member).is_dir():
                     raise DataError(f"it has no folder {member!r}")
                 if not folder.exists():
@@ -58,13 +55,13 @@ def unpack(archive: Path, folder: Path, *, member: str, max_bytes: int = MAX_BYT
         raise DataError(f"{printable(archive)}: cannot be unpacked: {error.strerror or error}") from None
 
 
-def _checked(infos: list[zipfile.ZipInfo], max_bytes: int) -> list[tuple[zipfile.ZipInfo, PurePosixPath]]:
+def _check_members(infos: list[zipfile.ZipInfo], max_bytes: int) -> None:
     if len(infos) > MAX_MEMBERS:
         raise DataError(f"{len(infos)} members; the limit is {MAX_MEMBERS}")
     total = sum(info.file_size for info in infos)
     if total > max_bytes:
         raise DataError(f"{total} bytes when unpacked; the limit is {max_bytes}")
-    checked, seen = [], set()
+    seen = set()
     for info in infos:
         path = PurePosixPath(info.filename)
         kind = stat.S_IFMT(info.external_attr >> 16)
@@ -80,23 +77,3 @@ def _checked(infos: list[zipfile.ZipInfo], max_bytes: int) -> list[tuple[zipfile
             if path in seen:
                 raise DataError(f"two members have the name {info.filename!r}")
             seen.add(path)
-        checked.append((info, path))
-    return checked
-
-
-def _write(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> None:
-    if info.is_dir():
-        path.mkdir(parents=True, exist_ok=True)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    written = 0
-    with archive.open(info) as source, open(path, "xb", opener=_private) as target:
-        while chunk := source.read(CHUNK):
-            written += len(chunk)
-            if written > info.file_size:
-                raise DataError(f"the member {info.filename!r} is larger than its header says")
-            target.write(chunk)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o644)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from finetune.data.cache.folder import VARIABLE, cache_folder
 from finetune.data.dataset import Source, Split, quoted
 from finetune.data.images import ArrayImages, FileImages, Images, TorchvisionImages
-from finetune.data.sources.names.class_checks import check_split_classes
+from finetune.data.sources.names.class_names import check_split_classes
 from finetune.errors import DataError, printable
 from finetune.offline import because, is_offline
 from finetune.recipe.catalog import suggest

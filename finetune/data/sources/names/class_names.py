@@ -1,10 +1,15 @@
-"""Class names: which are valid, which are equivalent, and which may be misspellings of each other."""
+"""Class names: which are valid, equivalent, similar, or missing from a split."""
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import combinations
+
+from finetune.data.dataset import NAMES_SHOWN, quoted
+from finetune.disk.nearby import distance
+from finetune.errors import DataError
+from finetune.recipe.catalog import suggest
 
 # A class this many times rarer than a similar one may be a misspelling even if its name is short.
 RARE = 10
@@ -67,7 +72,47 @@ def similar_names(counts: Mapping[str, int]) -> list[tuple[str, str, str]]:
     return [(one, other, how) for (one, other), how in found.items() if normalized(one) != normalized(other)]
 
 
-def _near(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+def similar_class_notes(name: str, counts: Mapping[str, int]) -> list[str]:
+    """Notes on pairs of classes that may be one class with a misspelt name; ``counts`` is class -> images."""
+    pairs = similar_names(counts)
+    notes = [
+        f"{name}: the class names '{one}' ({counts[one]}) and '{other}' ({counts[other]}) differ "
+        f"{how}; if they are one class, use one name"
+        for one, other, how in pairs[:NAMES_SHOWN]
+    ]
+    if len(pairs) > NAMES_SHOWN:
+        notes.append(f"{name}: {len(pairs) - NAMES_SHOWN} more pairs of classes have similar names")
+    return notes
+
+
+def check_split_classes(name: str, classes: Mapping[str, Sequence[str]]) -> list[str]:
+    """Check that train has all classes; return notes on classes that val or test lacks.
+
+    Args:
+        classes: split -> class names.
+
+    Raises:
+        DataError: val or test has a class that train lacks.
+    """
+    notes = []
+    for split in ("val", "test"):
+        if split not in classes:
+            continue
+        trained, present = set(classes["train"]), set(classes[split])
+        if unknown := sorted(present - trained):
+            hints = "".join(dict.fromkeys(suggest(each, trained) for each in unknown[:3]))
+            raise DataError(
+                f"{name}: {split} has classes that train lacks, so they cannot be learned.{hints}\n"
+                f"  only in {split}: {quoted(unknown)}\n"
+                f"  in train: {quoted(sorted(trained))}\n"
+                "Class names must match exactly. Rename the classes or remove their images."
+            )
+        if absent := sorted(trained - present):
+            notes.append(f"{split} has no images of {quoted(absent)}, so it does not measure those classes")
+    return notes
+
+
+def _near(names: Iterable[str]) -> Iterable[tuple[str, str]]:
     """Pairs of names that become equal if at most one letter is removed from each.
 
     The time grows with the number of names, not with the number of pairs.
@@ -77,8 +122,7 @@ def _near(names: Iterable[str]) -> Iterator[tuple[str, str]]:
         compact = _without_separators(name)
         for key in {compact, *(compact[:place] + compact[place + 1 :] for place in range(len(compact)))}:
             without.setdefault(key, []).append(name)
-    pairs = {pair: None for group in without.values() for pair in combinations(group[:NEIGHBOURS], 2)}
-    return iter(pairs)
+    return {pair: None for group in without.values() for pair in combinations(group[:NEIGHBOURS], 2)}
 
 
 def _without_separators(name: str) -> str:
@@ -117,22 +161,15 @@ def _numbers(name: str) -> list[str]:
 
 def _misspelt(one: str, other: str, counts: Mapping[str, int]) -> bool:
     first, second = _without_separators(one), _without_separators(other)
-    if abs(len(first) - len(second)) > 1 or _numbers(first) != _numbers(second):
-        return False
     fewer, more = sorted((counts[one], counts[other]))
     rare = fewer * RARE <= more
     letters = min(len(first), len(second))
-    if first == second or letters < (4 if rare else LETTERS_TO_MISPLACE):
+    if letters < (4 if rare else LETTERS_TO_MISPLACE) or _numbers(first) != _numbers(second):
         return False
-    if len(first) == len(second):
-        differing = [place for place in range(letters) if first[place] != second[place]]
-        if len(differing) == 1:
-            return letters >= (LETTERS_TO_MISPLACE if rare else LETTERS_TO_MISTAKE)
-        return (
-            len(differing) == 2
-            and differing[1] == differing[0] + 1
-            and (first[differing[0]] == second[differing[1]] and first[differing[1]] == second[differing[0]])
-        )
-    shorter, longer = sorted((first, second), key=len)
-    # A missing letter inside the word. At its ends it usually makes another word.
-    return any(shorter == longer[:place] + longer[place + 1 :] for place in range(1, len(longer) - 1))
+    if distance(first, second) != 1:
+        return False
+    if len(first) != len(second):
+        # A letter is missing inside the word. Without a letter at its end, it is usually another word.
+        return first[0] == second[0] and first[-1] == second[-1]
+    swapped = sorted(first) == sorted(second)
+    return swapped or letters >= (LETTERS_TO_MISPLACE if rare else LETTERS_TO_MISTAKE)

@@ -21,35 +21,14 @@ REQUIRED_COLUMNS = ("path", "label")
 # Common other names of these columns, for hints.
 OTHER_NAMES = {
     "path": (
-        *("filename", "file_name", "filepath", "file_path", "file", "image_path", "img_path", "image", "img"),
-        *(
-            "image_name",
-            "image_file",
-            "image_id",
-            "picture",
-            "photo",
-            "filepaths",
-            "paths",
-            "name",
-            "url",
-            "id",
-        ),
+        "filename", "file_name", "filepath", "file_path", "file", "image_path", "img_path", "image", "img",
+        "image_name", "image_file", "image_id", "picture", "photo", "filepaths", "paths", "name", "url", "id",
     ),
     "label": (
-        *(
-            "class",
-            "class_name",
-            "classname",
-            "category",
-            "category_name",
-            "target",
-            "labels",
-            "species",
-            "tag",
-        ),
-        *("y", "ground_truth", "type", "diagnosis", "breed", "dx", "name", "class_id", "label_name"),
+        "class", "class_name", "classname", "category", "category_name", "target", "labels", "species", "tag",
+        "y", "ground_truth", "type", "diagnosis", "breed", "dx", "name", "class_id", "label_name",
     ),
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -96,9 +75,9 @@ def read_cells(table: Path, name: str) -> Cells:
         DataError: the file cannot be read or is not UTF-8, or its header lacks path or label or repeats one.
     """
     text = _read_text(table, name)
-    said = _SEP.match(text)
-    skipped = 1 if said else 0
-    body = text[said.end() :] if said else text
+    declaration = _SEP.match(text)
+    skipped = 1 if declaration else 0
+    body = text[declaration.end() :] if declaration else text
     if not body.strip():
         raise DataError(f"{name}: empty file. Write a header (path,label) and one row per image")
     delimiter = _delimiter(body)
