@@ -34,7 +34,7 @@ class Sort(StrEnum):
 _KEYS: dict[Sort, Callable[[BackboneInfo], float | None]] = {
     Sort.PARAMS: lambda each: each.parameters,
     Sort.TOP1: lambda each: None if each.default_weights.top1 is None else -each.default_weights.top1,
-    Sort.GFLOPS: lambda each: each.gflops,
+    Sort.GFLOPS: lambda each: each.default_weights.gflops,
     Sort.SIZE: lambda each: each.default_weights.megabytes,
 }
 
@@ -114,8 +114,8 @@ def _entry(each: BackboneInfo) -> dict[str, Any]:
         "family": each.family,
         "parameters": each.parameters,
         "depth": each.depth,
-        "gflops": each.gflops,
-        "image_size": each.image_size,
+        "gflops": weights.gflops,
+        "image_size": weights.image_size,
         "top1": weights.top1,
         "top5": weights.top5,
         "megabytes": weights.megabytes,
@@ -130,8 +130,8 @@ def _row(each: BackboneInfo) -> tuple[str, ...]:
         each.family,
         f"{each.parameters / 1e6:.2f}M",
         str(each.depth),
-        _or_dash(each.gflops, 1.0, 2),
-        str(each.image_size),
+        _or_dash(weights.gflops, 1.0, 2),
+        str(weights.image_size),
         _or_dash(weights.top1, 100.0, 1),
         _or_dash(weights.top5, 100.0, 1),
         f"{weights.megabytes:.0f}",

@@ -36,7 +36,6 @@ def validate(
 ) -> None:
     """Check recipes. Prints 'ok FILE', or every problem of a file; exits with 2 if there is any."""
     from finetune.recipe.load import load_recipe
-    from finetune.recipe.remarks import remarks
 
     problems: list[str] = []
     for file in recipes:
@@ -46,8 +45,8 @@ def validate(
             problems += error.problems
         else:
             output.data(f"ok {printable(file)}")
-            for remark in remarks(found):
-                output.warn(f"{printable(file)}: {remark}")
+            for warning in found.warnings:
+                output.warn(f"{printable(file)}: {warning}")
     if problems:
         raise RecipeError(problems)
 

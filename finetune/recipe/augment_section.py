@@ -22,7 +22,7 @@ def _check_range(value: tuple[float, float]) -> tuple[float, float]:
 
 
 class ColorJitter(Section):
-    """Random changes of colour, as in torchvision's ColorJitter."""
+    """Random changes of brightness, contrast, saturation and hue, as in torchvision's ColorJitter."""
 
     brightness: Strength = Field(
         0.0, description="Largest relative change of brightness: a factor from 1 - x to 1 + x."
@@ -70,12 +70,8 @@ class AugmentSection(Section):
     translate: Fraction = Field(
         0.0, description="Largest shift in either direction, as a share of the image's side."
     )
-    color_jitter: ColorJitter | None = Field(
-        None, description="Random changes of brightness, contrast, saturation and hue."
-    )
-    randaugment: RandAugment | None = Field(
-        None, description="RandAugment (Cubuk et al. 2019): random operations of one strength."
-    )
+    color_jitter: ColorJitter | None = None
+    randaugment: RandAugment | None = None
     trivial_augment: bool = Field(
         False, description="TrivialAugment (Müller and Hutter 2021): one random operation per image."
     )

@@ -8,22 +8,19 @@ from pydantic import AfterValidator, Field
 from finetune.recipe.fields import Section
 
 MOST_TB = 1_000_000
-MOST_BYTES = MOST_TB * 1000**4
-SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT])B")
 
 
 def _check_size(value: str) -> str:
-    if (nbytes := _nbytes(value)) is None:
-        raise ValueError(f"must be a size such as 500MB or 4GB; it is {value!r}")
-    if nbytes > MOST_BYTES:
+    if _bytes_of(value) > MOST_TB * 1000**4:
         raise ValueError(f"must be at most {MOST_TB:,}TB; it is {value!r}")
     return value
 
 
-def _nbytes(size: str) -> float | None:
-    """Bytes, at 1000 bytes per KB; None if ``size`` is not a size."""
-    found = SIZE.fullmatch(size)
-    return None if found is None else float(found[1]) * 1000 ** (1 + "KMGT".index(found[2]))
+def _bytes_of(size: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT])B", size)
+    if found is None:
+        raise ValueError(f"must be a size such as 500MB or 4GB; it is {size!r}")
+    return float(found[1]) * 1000.0 ** (1 + "KMGT".index(found[2]))
 
 
 class CacheSection(Section):
@@ -47,7 +44,5 @@ class CacheSection(Section):
 
     @property
     def limit_bytes(self) -> int:
-        """``limit`` in bytes."""
-        nbytes = _nbytes(self.limit)
-        assert nbytes is not None
-        return int(nbytes)
+        """``limit`` in bytes, at 1000 bytes per KB."""
+        return int(_bytes_of(self.limit))

@@ -66,16 +66,12 @@ class BackboneInfo:
     Attributes:
         parameters: number of parameters with the source's 1000 classes.
         depth: number of layers before the head, as ``finetune layers`` counts them.
-        gflops, image_size, resize: those of the default weights.
     """
 
     name: str
     family: str
     parameters: int
     depth: int
-    gflops: float | None
-    image_size: int
-    resize: int
     weights: tuple[WeightsInfo, ...]
 
     @property
@@ -87,17 +83,7 @@ class BackboneInfo:
     def from_dict(cls, name: str, value: dict[str, Any]) -> "BackboneInfo":
         """Read one entry of ``backbones.json``."""
         weights = tuple(WeightsInfo(**each) for each in value["weights"])
-        default = next(each for each in weights if each.default)
-        return cls(
-            name=name,
-            family=value["family"],
-            parameters=value["parameters"],
-            depth=value["depth"],
-            gflops=default.gflops,
-            image_size=default.image_size,
-            resize=default.resize,
-            weights=weights,
-        )
+        return cls(name, value["family"], value["parameters"], value["depth"], weights)
 
 
 @cache
@@ -137,10 +123,9 @@ def backbone(name: str) -> BackboneInfo:
     known = backbones()
     if name not in known:
         own = name.partition(":")[2]
-        hint = suggest(name, [*known, *(f"{prefix}:{own}" for prefix in LIBRARIES if prefix and own)])
-        raise UserError(
-            f"unknown backbone {show_value(name)}.{hint} `finetune backbones` lists all {len(known)}."
-        )
+        near = suggest(name, [*known, *(f"{prefix}:{own}" for prefix in LIBRARIES if prefix and own)])
+        hint = f"{near} `finetune backbones` lists all {len(known)}."
+        raise UserError(f"unknown backbone {show_value(name)}.{hint}")
     return known[name]
 
 

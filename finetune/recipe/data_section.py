@@ -11,7 +11,7 @@ from finetune.recipe.limits import IMAGE_SIZE, RESIZE
 
 
 class FoldSection(Section):
-    """One fold of a cross-validation, which becomes the test split."""
+    """The fold of a cross-validation that becomes the test split. `finetune cv` sets it."""
 
     number: Annotated[int, Field(ge=0, le=999)] = Field(
         description="The number of the fold that is held out, from 0."
@@ -78,10 +78,7 @@ class DataSection(Section):
         description="How to read a folder. `auto` recognizes splits by folder names and contents; `classes` "
         "takes every folder in it as a class.",
     )
-    fold: FoldSection | None = Field(
-        None,
-        description="The cross-validation fold that becomes the test split. `finetune cv` sets it.",
-    )
+    fold: FoldSection | None = None
     image_size: Annotated[int, Field(ge=IMAGE_SIZE[0], le=IMAGE_SIZE[1])] | Auto = Field(
         "auto",
         description="Side of the square network input, in pixels. `auto` uses that of the source weights.",

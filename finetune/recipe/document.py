@@ -46,12 +46,24 @@ class Document:
         places: the place of each value. A path below the last entry belongs to that entry.
         keys: the place of each key of a mapping.
         faulty: values that already have a problem. They are None and cause no further problems.
+        problems: all problems so far, in any order.
     """
 
     value: Any
     places: dict[KeyPath, Place]
     keys: dict[KeyPath, Place] = field(default_factory=dict)
     faulty: set[KeyPath] = field(default_factory=set)
+    problems: list[Problem] = field(default_factory=list)
+
+    @classmethod
+    def unreadable(cls, place: Place, message: str) -> "Document":
+        """A document whose reading failed at ``place``."""
+        return cls(None, {(): place}, faulty={()}, problems=[Problem(place, message)])
+
+    def refuse(self, message: str) -> None:
+        """Add a problem of the whole content."""
+        self.problems.append(Problem(self.places[()], message))
+        self.faulty.add(())
 
     def at(self, path: KeyPath) -> Any:
         """The value at ``path``, or at the part of ``path`` that exists."""

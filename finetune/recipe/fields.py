@@ -21,7 +21,7 @@ Share = Annotated[float, Field(ge=1e-6, le=1.0)]
 SplitShare = Annotated[float, Field(ge=1e-6, le=0.999)]
 Epochs = Annotated[int, Field(ge=1, le=1_000_000)]
 Batch = Annotated[int, Field(ge=1, le=1_000_000)]
-Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
+Seed = Annotated[int, Field(ge=0, le=SEEDS - 1)]
 OptimizerName = Literal["sgd", "adamw", "lbfgs"]
 ScheduleName = Literal["cosine", "one_cycle", "step", "constant"]
 
@@ -33,7 +33,7 @@ class ConflictError(ValueError):
     """Keys that are valid alone but not together.
 
     Each of ``faults`` is the path of the key to change, from the section that checks it, and a message.
-    Pydantic passes this error on in the context of its own error.
+    Pydantic puts this error into the context of its error.
     """
 
     def __init__(self, *faults: Fault) -> None:

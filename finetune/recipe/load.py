@@ -24,16 +24,17 @@ from pydantic import ValidationError
 
 from finetune.disk.nearby import did_you_mean, is_recipe
 from finetune.disk.regular import open_regular
-from finetune.errors import RecipeError, UserError
+from finetune.errors import RecipeError, UserError, printable
 from finetune.recipe.catalog import backbone, check_backbone, is_listed
 from finetune.recipe.document import Document, KeyPath, Place, Problem, show_value
-from finetune.recipe.overrides import apply_override, parse_overrides
+from finetune.recipe.overrides import apply_overrides
 from finetune.recipe.scalars import read_word
 from finetune.recipe.schema import Recipe
-from finetune.recipe.wording import MAX_PROBLEMS, schema_problems
+from finetune.recipe.wording import schema_problems
 from finetune.recipe.yaml_reader import read_yaml
 
 MAX_BYTES = 256 * 1024
+MAX_PROBLEMS = 50
 _ENUM_NAME = re.compile(r"IMAGENET1K_\w+")
 
 
@@ -43,7 +44,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: all faults of the file and the overrides, each with its place.
     """
-    return parse_recipe(read_recipe(path), _printable(str(path)), overrides)
+    return parse_recipe(read_recipe(path), printable(path), overrides)
 
 
 def minimal_recipe(
@@ -71,7 +72,7 @@ def given_recipe(path: Path, overrides: Sequence[str] = ()) -> str:
     Raises:
         RecipeError: as :func:`load_recipe`.
     """
-    _, document = _parse(read_recipe(path), _printable(str(path)), overrides)
+    _, document = _parse(read_recipe(path), printable(path), overrides)
     return _dump(document.value)
 
 
@@ -97,7 +98,7 @@ def read_recipe(path: Path) -> bytes:
     Raises:
         RecipeError: the file cannot be read.
     """
-    name = _printable(str(path))
+    name = printable(path)
     try:
         with open_regular(path) as file:
             return file.read(MAX_BYTES + 1)
@@ -110,7 +111,7 @@ def read_recipe(path: Path) -> bytes:
     except IsADirectoryError:
         inside = path / "recipe.yaml"
         # Not is_file(), which raises if the folder is not accessible.
-        hint = f"give {_printable(str(inside))}" if os.access(inside, os.R_OK) else "give the file itself"
+        hint = f"give {printable(inside)}" if os.access(inside, os.R_OK) else "give the file itself"
         raise RecipeError([f"{name}: a folder, not a recipe; {hint}"]) from None
     except OSError as error:
         reason = error.strerror or str(error)
@@ -123,27 +124,19 @@ def read_recipe(path: Path) -> bytes:
 
 
 def _parse(text: bytes | str, name: str, flags: Sequence[str]) -> tuple[Recipe, Document]:
-    def place_at(line: int, column: int) -> Place:
-        return Place(0, line, column, name)
-
-    overrides, problems = parse_overrides(flags)
     try:
-        decoded = _decode(text)
+        document = read_yaml(_decode(text), lambda line, column: Place(0, line, column, name))
     except ValueError as error:
-        raise RecipeError([f"{name}: {error}", *_lines(problems)]) from None
-    document, found = read_yaml(decoded, place_at)
-    problems += found
-    top = document.places[()]
-    if document.value is None and not document.faulty and not overrides:
-        problems.append(Problem(top, "empty; `finetune recipe new` prints a starter to fill in"))
-        document.faulty.add(())
+        document = Document.unreadable(Place(0, 0, 0, name), str(error))
+    if document.value is None and not document.faulty and not flags:
+        document.refuse("empty; `finetune recipe new` prints a starter to fill in")
     elif not isinstance(document.value, dict | None):
         sections = ", ".join(Recipe.model_fields)
-        message = f"a recipe is a mapping of sections ({sections}); this is {show_value(document.value)}"
-        problems.append(Problem(top, message))
-        document.faulty.add(())
-    problems += [fault for each in overrides if (fault := apply_override(document, each))]
-    recipe = None
+        document.refuse(
+            f"a recipe is a mapping of sections ({sections}); this is {show_value(document.value)}"
+        )
+    apply_overrides(document, flags)
+    recipe, problems = None, document.problems
     if () not in document.faulty:
         problems += _name_problems(document)
         try:
@@ -152,15 +145,11 @@ def _parse(text: bytes | str, name: str, flags: Sequence[str]) -> tuple[Recipe, 
         except ValidationError as error:
             problems += schema_problems(error, document)
     if recipe is None or problems:
-        raise RecipeError(_lines(problems))
+        lines = [str(problem) for problem in sorted(problems)]
+        if len(lines) > MAX_PROBLEMS:
+            lines[MAX_PROBLEMS:] = [f"and more: the first {MAX_PROBLEMS} problems are shown"]
+        raise RecipeError(lines)
     return recipe, document
-
-
-def _lines(problems: Sequence[Problem]) -> list[str]:
-    lines = [str(problem) for problem in sorted(problems)]
-    if len(lines) > MAX_PROBLEMS:
-        return [*lines[:MAX_PROBLEMS], f"and more: the first {MAX_PROBLEMS} problems are shown"]
-    return lines
 
 
 def _decode(text: bytes | str) -> str:
@@ -198,12 +187,8 @@ def _name_problems(document: Document) -> list[Problem]:
     names = [each.name for each in backbone(name).weights]
     if weights in names:
         return []
-    text = f"{name} has no weights {show_value(weights)}; it has {', '.join(names) or 'none'}"
+    text = f"{name} has no weights {show_value(weights)}; it has {', '.join(names)}"
     return [Problem.at(document.place_of(path), path, text)]
-
-
-def _printable(name: str) -> str:
-    return name if name.isprintable() else ascii(name)
 
 
 class _Dumper(yaml.SafeDumper):

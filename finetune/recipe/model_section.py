@@ -92,7 +92,7 @@ class ModelSection(Section):
         description="Number of input channels. 1 converts images to grey. 4 or more reads that many 8-bit "
         "bands from TIFF or `.npy` files; colour images repeat their channels (R, G, B, R, ...).",
     )
-    head: HeadSection = Field(default_factory=HeadSection, description="The new classification head.")
+    head: HeadSection = Field(default_factory=HeadSection)
     batchnorm: Literal["train", "frozen"] = Field(
         "train",
         description="`frozen` runs every BatchNorm layer in eval mode with the statistics of the source "

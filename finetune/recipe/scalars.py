@@ -8,6 +8,7 @@
 """
 
 import re
+from math import isinf
 from typing import TypeAlias
 
 from finetune.recipe.document import show_value
@@ -16,7 +17,7 @@ Scalar: TypeAlias = bool | int | float | str | None
 
 MAX_DIGITS = 20
 CORE = "tag:yaml.org,2002:"
-# The tag of an unquoted word without a tag of its own.
+# The tag of an unquoted word that has no tag.
 PLAIN = "plain"
 UNUSABLE = re.compile(r"[\x00\ud800-\udfff]")
 UNUSABLE_MESSAGE = "a NUL or half a character (surrogate) is not allowed here; remove it"
@@ -32,13 +33,7 @@ _WORDS = {
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
-_CORE_TYPES: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "int": (int,),
-    "float": (float, int),
-    "bool": (bool,),
-    "null": (type(None),),
-}
+_CORE_TYPES = {"int": (int,), "float": (float, int), "bool": (bool,), "null": (type(None),)}
 
 
 def tag_message(tag: str) -> str:
@@ -56,11 +51,11 @@ def read_scalar(tag: str, text: str) -> Scalar:
         raise ValueError(UNUSABLE_MESSAGE)
     if tag == PLAIN:
         return read_word(text)
+    if tag == f"{CORE}str":
+        return text
     core = tag.removeprefix(CORE)
     if core not in _CORE_TYPES or core == tag:
         raise ValueError(tag_message(tag))
-    if core == "str":
-        return text
     value = read_word(text)
     if type(value) not in _CORE_TYPES[core]:
         raise ValueError(f"{show_value(text)} is not a !!{core}; remove the tag or correct the value")
@@ -86,7 +81,7 @@ def read_word(text: str) -> Scalar:
         return int(text)
     if _FLOAT.fullmatch(text):
         value = float(text)
-        if value in (float("inf"), float("-inf")):
+        if isinf(value):
             raise ValueError(f"the number {show_value(text)} is too large; quote it if it is a text")
         return value
     if _NOT_FINITE.fullmatch(text):

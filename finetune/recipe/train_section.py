@@ -29,14 +29,9 @@ Multiple = Annotated[float, Field(ge=1e-6, le=1e6)]
 Steps = Annotated[int, Field(ge=1, le=10**12)]
 LayerNumber = Annotated[int, Field(ge=0, le=10_000)]
 
-_SCHEDULE = (
-    "Learning rate over a phase: `cosine` decays to zero, `one_cycle` rises and then decays, `step` drops "
-    "every `step_epochs`, `constant` stays."
-)
-
 
 class L2SPSection(Section):
-    """L2-SP (Li, Grandvalet and Davoine 2018): decay toward the starting weights."""
+    """L2-SP (Li, Grandvalet and Davoine 2018): decay toward the starting weights, instead of weight decay."""
 
     alpha: Decay = Field(0.1, description="Strength of the body's decay toward its starting weights.")
     beta: Decay = Field(0.01, description="Strength of the head's decay toward zero.")
@@ -104,12 +99,12 @@ class TrainSection(Section):
         False,
         description="Applies weight decay to all parameters, including biases and normalization layers.",
     )
-    l2_sp: L2SPSection | None = Field(
-        None,
-        description="L2-SP (Li, Grandvalet and Davoine 2018): decay toward the starting weights, which "
-        "replaces weight decay.",
+    l2_sp: L2SPSection | None = None
+    schedule: ScheduleName = Field(
+        "cosine",
+        description="Learning rate over a phase: `cosine` decays to zero, `one_cycle` rises and then decays, "
+        "`step` drops every `step_epochs`, `constant` stays.",
     )
-    schedule: ScheduleName = Field("cosine", description=_SCHEDULE)
     warmup_epochs: Warmup = Field(
         0.0,
         description="Epochs of linear warmup at the start of each phase. Must be 0 under `one_cycle`, which "
@@ -147,9 +142,7 @@ class TrainSection(Section):
     class_weights: Literal["none", "balanced"] = Field(
         "none", description="`balanced` weights the loss of a class by the inverse of its frequency."
     )
-    augment: AugmentSection = Field(
-        default_factory=AugmentSection, description="Random changes to training images."
-    )
+    augment: AugmentSection = Field(default_factory=AugmentSection)
     phases: Annotated[tuple[PhaseSection, ...], Field(min_length=1)] = Field(
         (PhaseSection(),),
         description="Phases of training, in order. One phase is plain fine-tuning; two, the first with "

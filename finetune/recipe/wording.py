@@ -11,11 +11,10 @@ from pydantic import ValidationError
 
 from finetune.recipe.catalog import suggest
 from finetune.recipe.document import Document, KeyPath, Place, Problem, has_child, show_value
+from finetune.recipe.fields import ConflictError
 from finetune.recipe.scalars import read_word
-from finetune.recipe.schema import ConflictError, Recipe
+from finetune.recipe.schema import Recipe
 
-MAX_PROBLEMS = 50
-_MAX_SUGGESTED = 60  # comparing longer names is slow
 _TRUE_WORDS = frozenset({"yes", "on", "y"})
 _FALSE_WORDS = frozenset({"no", "off", "n"})
 
@@ -26,13 +25,13 @@ def schema_problems(error: ValidationError, document: Document) -> list[Problem]
     """Turn pydantic's errors about ``document`` into problems, each at the place of its key.
 
     Reports one problem per key, however many types the key allows, and none for values that already have
-    one. Returns at most ``MAX_PROBLEMS`` and one more, sorted by place.
+    one.
     """
     found: dict[KeyPath, tuple[Place, str]] = {}
     wrong: set[KeyPath] = set()  # problems of the value itself, which a problem further inside replaces
     known: list[KeyPath] = []  # values that already have a problem
     for fault in error.errors(include_url=False, include_input=False):
-        kind, text = fault["type"], fault["msg"]
+        kind = fault["type"]
         path = _existing(document, fault["loc"])
         conflict = fault.get("ctx", {}).get("error")
         if isinstance(conflict, ConflictError):
@@ -43,24 +42,23 @@ def schema_problems(error: ValidationError, document: Document) -> list[Problem]
             known.append(path)
             continue
         place = document.place_of(path)
-        last = fault["loc"][-1] if fault["loc"] else ""
-        if kind == "missing" and isinstance(last, str):
-            found.setdefault((*path, last), (place, _missing((*path, last))))
+        key = (*path, *fault["loc"][-1:])
+        if kind == "missing" and isinstance(key[-1], str):
+            found.setdefault(key, (place, _missing(key)))
         elif kind == "extra_forbidden":
             found.setdefault(path, (document.keys.get(path, place), _unknown(path)))
         elif kind == "value_error":
-            found.setdefault(path, (place, text.removeprefix("Value error, ")))
+            found.setdefault(path, (place, fault["msg"].removeprefix("Value error, ")))
         elif path not in found:
-            found[path] = place, _wrong(path, document.at(path), text)
+            found[path] = place, _wrong(path, document.at(path))
             wrong.add(path)
     inner = {path[:length] for path in (*found, *known) for length in range(len(path))}
     # Pydantic also calls a list too short if it dropped invalid entries.
-    problems = [
+    return [
         Problem.at(place, path, message)
         for path, (place, message) in found.items()
         if path not in wrong or path not in inner
     ]
-    return sorted(problems, key=lambda each: each.place)[: MAX_PROBLEMS + 1]
 
 
 def _existing(document: Document, loc: tuple[str | int, ...]) -> KeyPath:
@@ -75,28 +73,23 @@ def _existing(document: Document, loc: tuple[str | int, ...]) -> KeyPath:
 
 
 def _missing(path: KeyPath) -> str:
-    schema = _schema_at(path) or {}
-    section = _section(schema)
-    if section is not None:
-        return f"missing. Write this section with at least: {', '.join(section.get('required', []))}"
+    schema = _schema_at(path)
+    if section := _section(schema):
+        return f"missing. Write this section with at least: {', '.join(section['required'])}"
     return f"missing. {schema.get('description') or describe(schema)}"
 
 
 def _unknown(path: KeyPath) -> str:
     key = str(path[-1])
-    section = _section(_schema_at(path[:-1]) or {}) or {}
-    known = list(section.get("properties", {}))
+    known = _section(_schema_at(path[:-1]))["properties"]
     elsewhere = [place for name, place in _all_keys() if name == key]
     if elsewhere:
         return f"unknown key here. It belongs in {' or '.join(elsewhere)}."
-    hint = suggest(key, known) if len(key) <= _MAX_SUGGESTED else ""
-    return "unknown key." + (hint or f" Known here: {', '.join(known)}.")
+    return "unknown key." + (suggest(key, known) or f" Known here: {', '.join(known)}.")
 
 
-def _wrong(path: KeyPath, value: Any, said: str) -> str:
+def _wrong(path: KeyPath, value: Any) -> str:
     schema = _schema_at(path)
-    if schema is None:
-        return said
     text = f"must be {describe(schema)}; it is {show_value(value)}"
     types = {each.get("type") for each in _variants(schema)}
     if isinstance(value, str):
@@ -105,8 +98,8 @@ def _wrong(path: KeyPath, value: Any, said: str) -> str:
             return f"{text}. Write {'true' if value.lower() in _TRUE_WORDS else 'false'}."
         if types & {"integer", "number"} and _is_number(value):
             return f"{text}. Remove the quotes."
-        if words and len(value) <= _MAX_SUGGESTED:
-            return text + ("." + hint if (hint := suggest(value, words)) else "")
+        if hint := suggest(value, words):
+            return f"{text}.{hint}"
     elif types == {"string"} and isinstance(value, int | float) and not any(map(_words, _variants(schema))):
         return f"{text}. Put it in quotes if it is a name."
     return text
@@ -133,28 +126,24 @@ def _variants(schema: _Schema) -> list[_Schema]:
     return [schema]
 
 
-def _section(schema: _Schema) -> _Schema | None:
-    return next((each for each in _variants(schema) if "properties" in each), None)
+def _section(schema: _Schema) -> _Schema:
+    return next((each for each in _variants(schema) if "properties" in each), {})
 
 
-def _schema_at(path: KeyPath) -> _Schema | None:
-    schema: _Schema | None = _root()
+def _schema_at(path: KeyPath) -> _Schema:
+    schema = _root()
     for part in path:
-        if schema is None:
-            return None
-        if isinstance(part, str):
-            schema = (_section(schema) or {}).get("properties", {}).get(part) or _of_any_name(schema)
-        else:
-            lists = [each for each in _variants(schema) if each.get("type") == "array"]
-            prefix = lists[0].get("prefixItems", []) if lists else []
-            schema = prefix[part] if part < len(prefix) else lists[0].get("items") if lists else None
+        children = (_child(each, part) for each in _variants(schema))
+        schema = next((each for each in children if isinstance(each, dict)), {})
     return schema
 
 
-def _of_any_name(schema: _Schema) -> _Schema | None:
-    """The schema of the values of a mapping with arbitrary keys."""
-    values = (each.get("additionalProperties") for each in _variants(schema))
-    return next((each for each in values if isinstance(each, dict)), None)
+def _child(schema: _Schema, part: str | int) -> Any:
+    """The schema of an entry: False or None if ``schema`` has none."""
+    if isinstance(part, str):
+        return schema.get("properties", {}).get(part) or schema.get("additionalProperties")
+    fixed = schema.get("prefixItems", [])
+    return fixed[part] if part < len(fixed) else schema.get("items")
 
 
 @cache
@@ -189,7 +178,8 @@ def _describe_one(schema: _Schema) -> str:
         return str(words[0])
     kind = schema.get("type")
     if kind in ("integer", "number"):
-        return ("a whole number" if kind == "integer" else "a number") + _range(schema)
+        number = "a whole number" if kind == "integer" else "a number"
+        return f"{number} from {schema['minimum']:.12g} to {schema['maximum']:.12g}"
     if kind == "object":
         keys = list(schema.get("properties", {}))
         if not keys:
@@ -204,13 +194,3 @@ def _describe_one(schema: _Schema) -> str:
         return "a text, not empty" if schema.get("minLength") else "a text"
     plain = {"boolean": "true or false", "null": "null"}
     return plain.get(str(kind), "another value")
-
-
-def _range(schema: _Schema) -> str:
-    low, high = schema.get("minimum"), schema.get("maximum")
-    above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
-    if low is not None and high is not None:
-        return f" from {low:.12g} to {high:.12g}"
-    bounds = [(low, "of at least"), (above, "greater than"), (high, "of at most"), (below, "less than")]
-    text = " and ".join(f"{words} {bound:.12g}" for bound, words in bounds if bound is not None)
-    return f" {text}" if text else ""

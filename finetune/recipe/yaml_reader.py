@@ -16,7 +16,7 @@ from finetune.recipe.scalars import CORE, PLAIN, UNUSABLE, UNUSABLE_MESSAGE, rea
 
 MAX_VALUES = 10_000
 MAX_DEPTH = 32
-# A text counts as one more value per so many characters. This bounds the cost of aliases of long texts.
+# A text counts as one more value per this many characters, which bounds the cost of aliases of long texts.
 CHARACTERS_PER_VALUE = 64
 
 _ALIAS = "alias"
@@ -28,27 +28,24 @@ _HINTS = {
 }
 
 
-def read_yaml(
-    text: str, place_at: Callable[[int, int], Place], base: KeyPath = ()
-) -> tuple[Document, list[Problem]]:
+def read_yaml(text: str, place_at: Callable[[int, int], Place], base: KeyPath = ()) -> Document:
     """Read one YAML document. An empty document is null.
+
+    After a problem that ends the reading, the whole document is faulty.
 
     Args:
         place_at: makes a place from a line and a column, both from 1.
         base: the path of the document; messages put it before the keys.
-
-    Returns:
-        The document and all problems. After a problem that ends the reading, the whole document is faulty.
     """
     start = place_at(1, 1)
-    document, problems = Document(None, {(): start}), list[Problem]()
+    document = Document(None, {(): start})
     try:
-        reader = _Reader(text, place_at, base, document, problems)
+        reader = _Reader(text, place_at, base, document)
         node = reader.compose_root()
         document.value = None if node is None else reader.read(node, (), 0)
     except _UnreadableError as error:
-        return Document(None, {(): start}, faulty={()}), [*problems, error.problem]
-    return document, problems
+        return Document(None, {(): start}, faulty={()}, problems=[*document.problems, error.problem])
+    return document
 
 
 class _UnreadableError(Exception):
@@ -63,22 +60,13 @@ class _Reader(yaml.SafeLoader):
     """Composes nodes, then reads them into a document. Aliases stay nodes, for the places in messages."""
 
     def __init__(
-        self,
-        text: str,
-        place_at: Callable[[int, int], Place],
-        base: KeyPath,
-        document: Document,
-        problems: list[Problem],
+        self, text: str, place_at: Callable[[int, int], Place], base: KeyPath, document: Document
     ) -> None:
-        self.place_at, self.base, self.document, self.problems = place_at, base, document, problems
-        self.text = text
+        self.text, self.place_at, self.base, self.document = text, place_at, base, document
         if (bad := _CONTROL.search(text)) is not None:
-            line, column = (
-                text.count("\n", 0, bad.start()),
-                bad.start() - text.rfind("\n", 0, bad.start()) - 1,
-            )
-            message = f"the character U+{ord(bad.group()):04X} is not allowed; remove it"
-            raise _UnreadableError(place_at(line + 1, column + 1), message)
+            before = text[: bad.start()]
+            place = place_at(before.count("\n") + 1, len(before) - before.rfind("\n"))
+            raise _UnreadableError(place, f"the character U+{ord(bad.group()):04X} is not allowed; remove it")
         super().__init__(text)
         self.composed = self.expanded = 0  # values so far, aliases not expanded and expanded
         self.depth = -1
@@ -133,17 +121,17 @@ class _Reader(yaml.SafeLoader):
             try:
                 return read_scalar(node.tag, node.value)
             except ValueError as error:
-                return self._fault(node, path, str(error))
+                return self._fault(path, str(error))
         self.open.append(node)
-        sequence = isinstance(node, yaml.SequenceNode)
         value: Any
-        if sequence:
+        if isinstance(node, yaml.SequenceNode):
             value = [self.read(item, (*path, n), depth + 1) for n, item in enumerate(node.value)]
+            allowed = node.tag == f"{CORE}seq"
         else:
             value = self._mapping(node, path, depth)
+            allowed = node.tag == f"{CORE}map"
         self.open.pop()
-        allowed = node.tag == f"{CORE}{'seq' if sequence else 'map'}"
-        return value if allowed else self._fault(node, path, tag_message(node.tag))
+        return value if allowed else self._fault(path, tag_message(node.tag))
 
     def _mapping(self, node: Any, path: KeyPath, depth: int) -> dict[str, Any]:
         values: dict[str, Any] = {}
@@ -151,12 +139,11 @@ class _Reader(yaml.SafeLoader):
             key, place = key_node.value, self._place(key_node.start_mark)
             self.expanded += _cost(key)
             if message := _key_problem(key_node):
-                self.problems.append(Problem.at(place, (*self.base, *path), message))
+                self._report(place, path, message)
             elif key in values:
                 first = self.document.keys[(*path, key)]
                 where = f"on line {first.line}, column {first.column}" if first.line else "in the same value"
-                message = f"given twice, first {where}; remove one"
-                self.problems.append(Problem.at(place, (*self.base, *path, key), message))
+                self._report(place, (*path, key), f"given twice, first {where}; remove one")
             else:
                 self.document.keys[(*path, key)] = place
                 values[key] = self.read(value_node, (*path, key), depth + 1)
@@ -165,16 +152,19 @@ class _Reader(yaml.SafeLoader):
     def _alias(self, node: Any, path: KeyPath, depth: int) -> Any:
         name, target = node.value
         if target is None:
-            return self._fault(node, path, f"no anchor named {show_value(name)} before this alias")
+            return self._fault(path, f"no anchor named {show_value(name)} before this alias")
         if any(each is target for each in self.open):
-            return self._fault(node, path, f"the alias {show_value(name)} is inside its own anchor")
+            return self._fault(path, f"the alias {show_value(name)} is inside its own anchor")
         return self.read(target, path, depth)
 
     def _place(self, mark: Any) -> Place:
         return self.place_at(mark.line + 1, mark.column + 1)
 
-    def _fault(self, node: Any, path: KeyPath, message: str) -> None:
-        self.problems.append(Problem.at(self._place(node.start_mark), (*self.base, *path), message))
+    def _report(self, place: Place, path: KeyPath, message: str) -> None:
+        self.document.problems.append(Problem.at(place, (*self.base, *path), message))
+
+    def _fault(self, path: KeyPath, message: str) -> None:
+        self._report(self.document.places[path], path, message)
         self.document.faulty.add(path)
 
     def _stop(self, mark: Any, message: str) -> NoReturn:

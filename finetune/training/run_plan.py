@@ -7,7 +7,6 @@ from typing import Any
 
 from finetune.model.batchnorm import raise_batchnorm_momentum
 from finetune.model.freeze import abbreviate_names, resolve_freeze, untrained_layers
-from finetune.recipe.remarks import remarks
 from finetune.training.caching.decoded import DecodedPlan, describe_decoded, plan_decoded
 from finetune.training.caching.feature_plan import FeaturePlan, plan_features
 from finetune.training.compute.batch_size import warn_of_little_memory
@@ -60,8 +59,8 @@ def warn_before_training(setup: Setup) -> None:
             k,
             abbreviate_names(fresh),
         )
-    for remark in remarks(setup.recipe):
-        log.warning(remark)
+    for warning in setup.recipe.warnings:
+        log.warning(warning)
 
 
 def plan_run(setup: Setup, extensions: Sequence[Mapping[str, Any]]) -> RunPlan:

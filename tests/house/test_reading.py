@@ -12,8 +12,7 @@ PACKAGE = Path(finetune.__file__).parent
 OTHERWISE = {
     "disk/regular.py": "the one place",
     "disk/outputs.py": "reads what it staged itself",
-    "disk/staging.py": "opens folders, to flush them",
-    "disk/whole.py": "opens what was just written, to flush it",
+    "disk/atomic.py": "opens new files and their folders, to flush them",
     "recipe/catalog.py": "a table of the package",
     "cli/recipe.py": "a starter of the package",
     "cli/stdout.py": "/dev/null, to write to",

@@ -35,12 +35,11 @@ def test_entry(name: str) -> None:
         assert (weights.image_size, weights.resize) == (preset.crop_size[0], preset.resize_size[0])
         assert weights.default is (entry is published.DEFAULT)
     assert published.DEFAULT.name == info.default_weights.name
-    assert (info.image_size, info.gflops) == (info.default_weights.image_size, info.default_weights.gflops)
 
 
 def test_lite() -> None:
     info = backbone("efficientnet_lite0")
-    assert (info.family, info.parameters, info.image_size) == ("efficientnet", 4652008, 224)
+    assert (info.family, info.parameters, info.default_weights.image_size) == ("efficientnet", 4652008, 224)
     assert info.default_weights.top1 is None
 
 

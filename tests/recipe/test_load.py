@@ -10,9 +10,8 @@ import yaml
 
 from finetune.errors import RecipeError
 from finetune.recipe.catalog import backbones
-from finetune.recipe.load import given_recipe, load_recipe, parse_recipe
+from finetune.recipe.load import MAX_PROBLEMS, given_recipe, load_recipe, parse_recipe
 from finetune.recipe.schema import PhaseSection, Recipe
-from finetune.recipe.wording import MAX_PROBLEMS
 
 Problems = Callable[..., list[str]]
 LEAST = "data: {source: digits}\nmodel: {backbone: resnet18}\n"
@@ -120,7 +119,7 @@ model:
         (LEAST + "train: {deterministic: No}", "must be true or false; it is 'No'. Write false."),
         (
             LEAST + "seed: 4294967296",
-            "3:7: seed: must be a whole number of at least 0 and less than 4294967296",
+            "3:7: seed: must be a whole number from 0 to 4294967295",
         ),
         (
             LEAST + "train: {augment: {scale: [0.1, x]}}",

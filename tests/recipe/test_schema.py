@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from finetune.recipe.load import parse_recipe
-from finetune.recipe.remarks import remarks
 
 RECIPE = """\
 data: {{source: {source}, image_size: 32, resize: 32, workers: 0}}
@@ -18,14 +17,14 @@ TWICE = "correct unequal classes twice"
 
 @pytest.mark.parametrize("sampler", ["shuffle", "balanced"])
 @pytest.mark.parametrize("weights", ["none", "balanced"])
-def test_only_both_together_correct_twice(sampler: str, weights: str) -> None:
+def test_only_both_together_cause_the_warning(sampler: str, weights: str) -> None:
     text = RECIPE.format(source="digits", more=f", sampler: {sampler}, class_weights: {weights}")
-    found = remarks(parse_recipe(text, "r"))
+    found = parse_recipe(text, "r").warnings
     assert [TWICE in each for each in found] == ([True] if (sampler, weights) == ("balanced",) * 2 else [])
 
 
 @pytest.mark.parametrize("both", [True, False])
-def test_the_commands_say_it(both: bool, shapes: Path, chdir_tmp: Path, cli: Any) -> None:
+def test_validate_and_train_print_the_warning(both: bool, shapes: Path, chdir_tmp: Path, cli: Any) -> None:
     more = ", sampler: balanced, class_weights: balanced" if both else ", sampler: balanced"
     Path("r.yaml").write_text(RECIPE.format(source=shapes, more=more))
     validated, trained = cli("recipe", "validate", "r.yaml"), cli("train", "r.yaml", "--device", "cpu")
