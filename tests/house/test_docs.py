@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from PIL import Image
 
 import finetune
+from finetune.cli.commands import COMMANDS
 from finetune.training.run import files
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,13 +81,8 @@ def test_every_room_is_in_the_design() -> None:
 
 
 def test_every_command_is_described() -> None:
-    from typer.main import get_command
-
-    from finetune.cli.main import command_line
-
     text = (DOCS / "commands.md").read_text(encoding="utf-8")
-    commands = get_command(command_line).commands  # type: ignore[attr-defined]
-    assert {name for name in commands if f"finetune {name}" not in text} == set()
+    assert {name for name in COMMANDS if f"finetune {name}" not in text} == set()
 
 
 def test_every_file_of_a_run_is_described() -> None:
@@ -145,7 +140,8 @@ def test_the_weights_load_into_the_plain_library(
     images = torch.randn(2, 3, 32, 32)
     own = finetune.load("runs/a").module.cpu()
     with torch.no_grad():
-        assert torch.equal(names["model"].eval()(images), own(images))
+        # Another memory format rounds otherwise.
+        assert torch.allclose(names["model"].eval()(images), own(images), atol=1e-5)
 
 
 def test_preprocessing_without_this_package(
@@ -160,7 +156,6 @@ def test_preprocessing_without_this_package(
     names: dict[str, Any] = {}
     exec(code, names)
     (expected,) = finetune.load("model.onnx").predict(["photo.jpg"])
-    found = SimpleNamespace(probabilities=names["probabilities"])
-    assert np.allclose(found.probabilities, expected.probabilities, atol=1e-6)
-    assert names["card"]["classes"] == list("abcdef")
-    assert capsys.readouterr().out.split()[0] in "abcdef"
+    found = dict(zip(names["card"]["classes"], names["probabilities"], strict=True))
+    assert found == pytest.approx(dict(expected.ranking()), abs=1e-6)
+    assert capsys.readouterr().out.split()[0] == expected.label
