@@ -1,7 +1,7 @@
 """The rule: from measured facts to a strategy. A table to read and to argue with.
 
 ``scripts/calibrate-advice`` tests the rule: it trains every strategy on real data sets and on variants of
-them, and writes how much the advised strategy loses against the best one to docs/advice.md. Thresholds
+them, and writes how much the advised strategy loses against the best one to docs/measured/advice.md. Thresholds
 without a stated reason come from there.
 """
 
@@ -44,12 +44,12 @@ FEW, FEW_OF_A_CLASS = 40, 4
 LEAST_WRONG = 5
 # If the solved head gets this share of the training images wrong, first-k is worth trying although val cannot
 # confirm it. With one seed it was better on five sets and variants, by 1.8 to 5.1 points; over five seeds of
-# openclipart it is level (docs/advice.md).
+# openclipart it is level (docs/measured/advice.md).
 MANY_WRONG = 1 / 3
 # A val split smaller than this chooses no epoch, however many of its images are wrong.
 LEAST_VAL = 20
 # Below this number of training images, regularisation is stronger and the general layers stay frozen
-# (docs/advice.md).
+# (docs/measured/advice.md).
 SMALL = 2_000
 # From here on, there are enough images to train a network from scratch if necessary.
 LARGE, LARGE_PER_CLASS = 20_000, 200
