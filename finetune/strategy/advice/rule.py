@@ -1,8 +1,8 @@
 """The rule: from measured facts to a strategy. A table to read and to argue with.
 
 ``scripts/calibrate-advice`` tests the rule: it trains every strategy on real data sets and on variants of
-them, and writes how much the advised strategy loses against the best one to docs/measured/advice.md. Thresholds
-without a stated reason come from there.
+them, and writes how much the advised strategy loses against the best one to docs/measured/advice.md.
+Thresholds without a stated reason come from there.
 """
 
 from collections.abc import Callable
