@@ -33,23 +33,23 @@ def test_a_formula_gets_an_apostrophe(cell: str) -> None:
 @pytest.mark.parametrize(
     "cell", [-1, -0.5, "-1", "+0.25", "-1e-05", "1e-05", "plain.jpg", "a=b", "", "'quoted'"]
 )
-def test_numbers_and_plain_names_stay(cell: object) -> None:
+def test_numbers_and_plain_names_stay_unchanged(cell: object) -> None:
     assert written([cell, "more"]) == [[str(cell), "more"]]
 
 
-def test_what_steers_a_terminal_is_an_escape() -> None:
+def test_control_characters_become_escapes() -> None:
     assert written(["a\x1b[31m\x07\u202e\udcff.png", "one\ntwo", "\u202f caf\u00e9 \u200d"]) == [
         ["a\\x1b[31m\\x07\\u202e\\udcff.png", "one\ntwo", "\u202f caf\u00e9 \u200d"]
     ]
 
 
 @given(odd)
-def test_a_cell_reads_back_as_it_was_but_for_escapes(cell: str) -> None:
+def test_reading_a_cell_undoes_the_guard(cell: str) -> None:
     assert unguarded(str(guarded(cell))) == plain(cell)
 
 
 @given(odd)
-def test_no_cell_begins_as_a_formula_unless_it_is_a_number(cell: str) -> None:
+def test_only_numbers_begin_like_a_formula(cell: str) -> None:
     held = str(guarded(cell))
     if held[:1] in tuple(LEADING):
         assert float(held) is not None

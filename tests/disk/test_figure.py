@@ -34,14 +34,14 @@ def test_an_unknown_extension_is_refused_early(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.png").symlink_to("/dev/full")
     with pytest.raises(SaveError, match="No space left"):
         write_figure(example_figure(), tmp_path / "a.png")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX file names")
-def test_a_name_that_is_no_unicode(tmp_path: Path) -> None:
+def test_a_name_that_is_not_valid_unicode(tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"a-\xff.png")
     write_figure(example_figure(), path)
     assert path.stat().st_size > 0

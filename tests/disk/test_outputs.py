@@ -25,7 +25,7 @@ def write(target: Path, text: str) -> None:
         publish(stage / target.name, target)
 
 
-def test_what_is_published_replaces_and_nothing_else_stays(tmp_path: Path) -> None:
+def test_publishing_replaces_the_file_and_leaves_nothing_else(tmp_path: Path) -> None:
     target = tmp_path / "new" / "a[1]*.csv"
     write(target, "one")
     write(target, "two")
@@ -33,7 +33,7 @@ def test_what_is_published_replaces_and_nothing_else_stays(tmp_path: Path) -> No
     assert [path.name for path in target.parent.iterdir()] == [target.name]
 
 
-def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
+def test_an_error_leaves_the_earlier_file(tmp_path: Path) -> None:
     target = tmp_path / "a.csv"
     target.write_text("before")
 
@@ -48,7 +48,7 @@ def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_an_error_takes_back_a_folder_that_was_made(tmp_path: Path) -> None:
+def test_an_error_removes_a_created_folder(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), staging(tmp_path / "export" / "model.onnx"):
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
@@ -65,7 +65,7 @@ with staging(Path(sys.argv[1])) as stage:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 here")
-def test_the_next_start_removes_what_a_kill_left_and_nothing_in_use(tmp_path: Path) -> None:
+def test_the_next_write_removes_the_leftovers_of_a_killed_process(tmp_path: Path) -> None:
     target = tmp_path / "model.onnx"
     ended = subprocess.run([sys.executable, "-c", KILLED, str(target)], check=False)
     assert ended.returncode == -signal.SIGKILL
@@ -77,7 +77,7 @@ def test_the_next_start_removes_what_a_kill_left_and_nothing_in_use(tmp_path: Pa
         assert sorted(tmp_path.iterdir()) == sorted([first, target])
 
 
-def test_places_where_nothing_can_be_written(tmp_path: Path) -> None:
+def test_unwritable_places_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is a folder"), staging(tmp_path):
         pass
     (tmp_path / "file").write_text("")
@@ -90,7 +90,7 @@ ERRNOS = ("ENOSPC", "EFBIG", "EDQUOT", "EIO", "EROFS", "EACCES")
 
 @pytest.mark.parametrize("where", ["write", "fsync", "replace"])
 @pytest.mark.parametrize("name", ERRNOS)
-def test_what_the_system_refuses_is_one_message_and_leaves_all_as_it_was(
+def test_a_failed_write_is_one_message_and_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, where: str
 ) -> None:
     target = tmp_path / "a.csv"
@@ -143,7 +143,7 @@ except SaveError as error:
 
 @posix
 @pytest.mark.parametrize("lines", [11, 1000])  # refused as the file is closed, and before
-def test_a_limit_on_the_size_of_files(tmp_path: Path, lines: int) -> None:
+def test_a_file_size_limit_is_an_error(tmp_path: Path, lines: int) -> None:
     target = tmp_path / "a.csv"
     target.write_text("before")
     words = [sys.executable, "-c", LIMITED, str(target), str(lines)]
@@ -155,7 +155,7 @@ def test_a_limit_on_the_size_of_files(tmp_path: Path, lines: int) -> None:
 
 
 @posix
-def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path: Path) -> None:
+def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path) -> None:
     inner = tmp_path / "inner"
     inner.mkdir()
     (inner / "real.csv").write_text("before")
@@ -171,7 +171,7 @@ def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path: Path) -> None:
 
 
 @posix
-def test_what_is_no_file_gets_the_bytes_and_stays(tmp_path: Path) -> None:
+def test_pipes_and_devices_receive_the_bytes(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE)
@@ -185,7 +185,7 @@ def test_what_is_no_file_gets_the_bytes_and_stays(tmp_path: Path) -> None:
 
 
 @posix
-def test_a_pipe_whose_reader_ends(tmp_path: Path) -> None:
+def test_a_pipe_without_a_reader_is_an_error(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = subprocess.Popen(["head", "-c", "1", str(pipe)], stdout=subprocess.DEVNULL)
@@ -195,7 +195,7 @@ def test_a_pipe_whose_reader_ends(tmp_path: Path) -> None:
 
 
 @posix
-def test_a_full_device(tmp_path: Path) -> None:
+def test_a_full_device_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "full").symlink_to("/dev/full")
     with pytest.raises(
         SaveError, match=r"full: cannot be written \(No space left on device\)\. Free some space"
@@ -217,7 +217,7 @@ print("after")
 
 @posix
 @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
-def test_an_own_stream_is_written_in_its_order(tmp_path: Path, name: str) -> None:
+def test_output_to_stdout_stays_in_order(tmp_path: Path, name: str) -> None:
     if not Path(name).parent.exists():
         pytest.skip("no such place here")
     words = [sys.executable, "-c", STDOUT, name]
@@ -246,13 +246,13 @@ def test_folders_sockets_and_circles_are_refused(chdir_tmp: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["circle", "socket", "to-folder"]
 
 
-def test_a_long_name_that_the_disk_takes(tmp_path: Path) -> None:
+def test_the_longest_file_name_works(tmp_path: Path) -> None:
     target = tmp_path / ("x" * 251 + ".csv")
     write_output(target, b"x")
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_what_is_there_already_stays_unless_it_may_go(tmp_path: Path) -> None:
+def test_an_existing_file_is_replaced_only_on_request(tmp_path: Path) -> None:
     target = tmp_path / "recipe.yaml"
     check_new_file(target)
     target.write_text("mine")

@@ -39,7 +39,7 @@ def pipe(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("read", [check_regular, open_regular, lambda path: read_regular(path, 10)])
-def test_pipes_devices_and_folders_are_no_files(
+def test_pipes_devices_and_folders_are_refused(
     pipe: Path, tmp_path: Path, read: Callable[[Path], Any]
 ) -> None:
     with pytest.raises(OSError, match="a named pipe, not a regular file"):
@@ -60,14 +60,14 @@ def test_links_to_files_are_followed(tmp_path: Path) -> None:
     assert read_regular_text(tmp_path / "link", 5) == "a\r\né"
 
 
-def test_a_file_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
+def test_a_file_beyond_the_limit_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "sparse").open("wb") as file:
         file.truncate(1 << 40)
     with pytest.raises(OSError, match="larger than 1 KiB"):
         read_regular(tmp_path / "sparse", 1 << 10)
 
 
-def test_a_file_that_hides_its_size_is_not_read_beyond_the_limit() -> None:
+def test_a_file_without_a_size_is_read_up_to_the_limit() -> None:
     source = Path("/proc/self/maps")
     if not source.exists():
         pytest.skip("there is no /proc here")
@@ -122,7 +122,7 @@ READERS = {
 
 @pytest.mark.parametrize("kind", ["pipe", "device"])
 @pytest.mark.parametrize("file", READERS)
-def test_no_file_of_a_run_is_waited_for(
+def test_pipes_in_a_run_never_block(
     run: Path, file: str, kind: str, tmp_path: Path, cli: Callable[..., Any]
 ) -> None:
     recipe, mine = run.parent / "recipe.yaml", tmp_path / "run"
@@ -143,12 +143,12 @@ def test_no_file_of_a_run_is_waited_for(
     for name in READERS[file]:
         ended = cli(*commands[name])
         assert "Traceback" not in ended.err
-        # A run whose splits are not there is one of an earlier version; before `last` there is another.
+        # A run without recorded splits is of an earlier version, and `last` has a previous checkpoint.
         goes_on = file == "splits.csv" or "using the checkpoint before it" in ended.err
         assert ended.code == 2 or (goes_on and ended.code == 0), (name, ended.err)
 
 
-def test_what_a_user_names_is_not_waited_for(tmp_path: Path, run: Path, shapes: Path) -> None:
+def test_pipes_that_a_user_names_never_block(tmp_path: Path, run: Path, shapes: Path) -> None:
     names = ("p.yaml", "p.csv", "p.onnx", "p.safetensors", "p.pth")
     for name in names:
         os.mkfifo(tmp_path / name)
@@ -162,7 +162,7 @@ def test_what_a_user_names_is_not_waited_for(tmp_path: Path, run: Path, shapes: 
         assert "named pipe" in refused("train", recipe, *words)
 
 
-def test_metrics_that_cannot_be_cut_back_are_refused(tmp_path: Path) -> None:
+def test_metrics_that_are_no_regular_file_are_refused(tmp_path: Path) -> None:
     from finetune.errors import CheckpointError
     from finetune.training.run.directory import RunDir
 
@@ -172,7 +172,7 @@ def test_metrics_that_cannot_be_cut_back_are_refused(tmp_path: Path) -> None:
             run.cut_back("metrics.jsonl", 0)
 
 
-def test_an_archive_or_a_description_that_is_a_pipe(pipe: Path) -> None:
+def test_pipes_as_archive_or_table_are_refused(pipe: Path) -> None:
     from finetune.checkpoint.manifest import find_damage
     from finetune.data.sources.named.archives import unpack
     from finetune.data.sources.tables.cells import read_cells

@@ -6,7 +6,8 @@ is too high.
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +41,15 @@ def assign_groups(source: Source, given: str, group_by: str) -> Source:
     """
     if given == DRAWN:
         return with_paired_groups(source)
-    label = _by_pattern(source, group_by) if "(" in group_by else _by_column(source, given, group_by)
+    names = {name: [split.name(i) for i in range(len(split))] for name, split in source.splits.items()}
+    unique = list(dict.fromkeys(chain.from_iterable(names.values())))
+    if "(" in group_by:
+        label_of = _match_pattern(source, unique, group_by)
+    else:
+        label_of = _look_up_column(source, given, unique, group_by)
     splits, seen = {}, {}
     for name, split in source.splits.items():
-        labels = [label(split.name(index)) for index in range(len(split))]
+        labels = [label_of[each] for each in names[name]]
         # The number depends only on the label, so that new groups change no other. 63 bits keep it positive.
         groups = np.fromiter((key(0, each) >> 1 for each in labels), dtype=np.int64, count=len(labels))
         splits[name] = dataclasses.replace(split, groups=groups)
@@ -151,9 +157,9 @@ def _distance(share: npt.NDArray[np.float64], fraction: float) -> float:
     return float(((share - fraction) ** 2).sum())
 
 
-def _by_pattern(source: Source, pattern: str) -> Callable[[str], str]:
+def _match_pattern(source: Source, names: list[str], pattern: str) -> dict[str, str]:
+    """Image name -> group, by a pattern in the name."""
     whole = "/" in pattern
-    names = list(dict.fromkeys(s.name(index) for s in source.splits.values() for index in range(len(s))))
     for name in names:
         if not os.path.exists(name):  # noqa: PTH110  (a Path for each of a million names is slow)
             raise DataError(
@@ -169,10 +175,11 @@ def _by_pattern(source: Source, pattern: str) -> Callable[[str], str]:
                 f"{printable(name)}: data.group_by ({printable(pattern)}) does not match this {where}"
             )
         labels[name] = found
-    return labels.__getitem__
+    return labels
 
 
-def _by_column(source: Source, given: str, column: str) -> Callable[[str], str]:
+def _look_up_column(source: Source, given: str, names: list[str], column: str) -> dict[str, str]:
+    """Image name -> group, from a column of the CSV file ``given``."""
     table = Path(given).expanduser()
     if not table.is_file():
         raise DataError(
@@ -180,13 +187,8 @@ def _by_column(source: Source, given: str, column: str) -> Callable[[str], str]:
             "not a CSV file. For files, give a pattern with one capture group, such as '^(patient[0-9]+)_'."
         )
     values = column_values(table, column)
-
-    def label(name: str) -> str:
-        value = values[name]
-        if not value:
-            raise DataError(
-                f"{printable(given)}: {printable(name)} has no value in column '{printable(column)}'"
-            )
-        return value
-
-    return label
+    if empty := next((name for name in names if not values[name]), None):
+        raise DataError(
+            f"{printable(given)}: {printable(empty)} has no value in column '{printable(column)}'"
+        )
+    return values

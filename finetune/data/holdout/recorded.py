@@ -16,7 +16,6 @@ import numpy as np
 
 from finetune.data.dataset import Source, Split, merge_splits, quoted
 from finetune.data.identity import Scheme, file_digest, file_size, scheme_for
-from finetune.disk.csv_table import CsvTable
 from finetune.errors import CheckpointError, printable
 
 COLUMNS = ("split", "class", "path", "bytes")
@@ -115,11 +114,9 @@ class SplitRecord:
     def to_csv(self) -> bytes:
         """A CSV table with one row per image. The name of the last column is the kind of digest."""
         text = io.StringIO(newline="")
-        table = CsvTable(text, safe=False)
-        table.row([*COLUMNS, self.scheme])
-        for row in self.rows:
-            size = "" if row.size is None else row.size
-            table.row([row.split, row.class_name, row.path, size, row.digest])
+        table = csv.writer(text)
+        table.writerow([*COLUMNS, self.scheme])
+        table.writerows([row.split, row.class_name, row.path, row.size, row.digest] for row in self.rows)
         # File names that are not valid Unicode survive the round trip.
         return text.getvalue().encode("utf-8", "surrogateescape")
 

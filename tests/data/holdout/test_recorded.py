@@ -32,7 +32,7 @@ def photos(tmp_path: Path) -> Path:
     return root
 
 
-def carved(place: Path | str) -> Source:
+def split_source(place: Path | str) -> Source:
     return hold_out_splits(read_source(str(place)), val_fraction=0.2, test_fraction=0.3, seed=0)
 
 
@@ -61,13 +61,13 @@ rows = st.builds(
 
 
 @given(st.lists(rows), st.sampled_from(["sha256", "ends"]))
-def test_what_is_written_is_read_again(found: list[Row], scheme: str) -> None:
+def test_a_written_record_is_read_again(found: list[Row], scheme: str) -> None:
     record = SplitRecord(tuple(found), scheme)  # type: ignore[arg-type]
     assert SplitRecord.from_csv(record.to_csv(), "splits.csv") == record
 
 
 @given(st.binary(max_size=60))
-def test_anything_else_is_refused_or_is_a_record(content: bytes) -> None:
+def test_any_content_is_a_record_or_an_error(content: bytes) -> None:
     for start in (b"", b"split,class,path,bytes,sha256\n"):
         try:
             found = SplitRecord.from_csv(start + content, "splits.csv")
@@ -88,13 +88,13 @@ def test_anything_else_is_refused_or_is_a_record(content: bytes) -> None:
         (b'split,class,path,bytes,sha256\ntrain,"a', "unexpected end"),
     ],
 )
-def test_what_is_wrong_with_it_is_said(content: bytes, why: str) -> None:
+def test_the_error_says_what_is_wrong(content: bytes, why: str) -> None:
     with pytest.raises(CheckpointError, match=rf"^splits\.csv: not a table of splits.*{why}"):
         SplitRecord.from_csv(content, "splits.csv")
 
 
-def test_the_same_folder_is_divided_as_it_was(photos: Path) -> None:
-    source = carved(photos)
+def test_the_same_folder_gets_the_same_splits(photos: Path) -> None:
+    source = split_source(photos)
     record = SplitRecord.of(source)
     assert record.splits == {name: len(split) for name, split in source.splits.items()}
     again, changes = record.divide(read_source(str(photos)), CLASSES)
@@ -108,10 +108,8 @@ def test_the_same_folder_is_divided_as_it_was(photos: Path) -> None:
 
 
 @pytest.mark.parametrize("spelling", ["copy", "link", "table", "absolute table"])
-def test_the_same_images_elsewhere_are_divided_as_they_were(
-    photos: Path, tmp_path: Path, spelling: str
-) -> None:
-    record = SplitRecord.of(carved(photos))
+def test_the_same_images_elsewhere_get_the_same_splits(photos: Path, tmp_path: Path, spelling: str) -> None:
+    record = SplitRecord.of(split_source(photos))
     if spelling == "link":
         place = tmp_path / "link"
         place.symlink_to(photos)
@@ -138,8 +136,8 @@ def test_the_same_images_elsewhere_are_divided_as_they_were(
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_a_image_that_is_gone_is_missing_and_moves_no_other(photos: Path, split: str) -> None:
-    source = carved(photos)
+def test_a_removed_image_is_missing_and_moves_no_other(photos: Path, split: str) -> None:
+    source = split_source(photos)
     record = SplitRecord.of(source)
     gone = an_image_of(record, split, photos)
     gone.unlink()
@@ -151,8 +149,8 @@ def test_a_image_that_is_gone_is_missing_and_moves_no_other(photos: Path, split:
 
 
 @pytest.mark.parametrize("take", [False, True])
-def test_a_image_with_another_content_is_changed(photos: Path, take: bool) -> None:
-    source = carved(photos)
+def test_an_image_with_other_content_is_changed(photos: Path, take: bool) -> None:
+    source = split_source(photos)
     record = SplitRecord.of(source)
     changed = an_image_of(record, "test", photos)
     content = bytearray(changed.read_bytes())
@@ -163,12 +161,12 @@ def test_a_image_with_another_content_is_changed(photos: Path, take: bool) -> No
     assert changes.changed == {"test": [name]}
     assert (name in paths(again)["test"]) == take
     assert changes.lines() == [f"test: 1 image changed ('{name}')"]
-    # What is not looked at is known by its name.
+    # Images of splits that are not verified are matched by name.
     assert not record.divide(read_source(str(photos)), CLASSES, verify=["val"])[1]
 
 
-def test_renamed_images_are_known_by_their_contents(photos: Path) -> None:
-    record = SplitRecord.of(carved(photos))
+def test_renamed_images_are_recognised_by_content(photos: Path) -> None:
+    record = SplitRecord.of(split_source(photos))
     test = an_image_of(record, "test", photos)
     train = an_image_of(record, "train", photos)
     test.rename(test.with_name("renamed.jpg"))
@@ -183,8 +181,8 @@ def test_renamed_images_are_known_by_their_contents(photos: Path) -> None:
     assert "cat/moved on.jpg" in paths(again)["train"]
 
 
-def test_swapped_files_are_found_where_they_are_now(photos: Path) -> None:
-    record = SplitRecord.of(carved(photos))
+def test_swapped_files_are_recognised_by_content(photos: Path) -> None:
+    record = SplitRecord.of(split_source(photos))
     test, train = (an_image_of(record, name, photos) for name in ("test", "train"))
     one, other = test.read_bytes(), train.read_bytes()
     test.write_bytes(other)
@@ -196,8 +194,8 @@ def test_swapped_files_are_found_where_they_are_now(photos: Path) -> None:
     assert test.relative_to(photos).as_posix() in paths(again)["train"]
 
 
-def test_a_file_over_which_another_was_copied_is_gone(photos: Path) -> None:
-    record = SplitRecord.of(carved(photos))
+def test_an_overwritten_image_is_missing(photos: Path) -> None:
+    record = SplitRecord.of(split_source(photos))
     test, train = (an_image_of(record, name, photos) for name in ("test", "train"))
     test.write_bytes(train.read_bytes())
     train.unlink()
@@ -209,7 +207,7 @@ def test_a_file_over_which_another_was_copied_is_gone(photos: Path) -> None:
 
 
 def test_new_images_belong_to_no_split(photos: Path) -> None:
-    source = carved(photos)
+    source = split_source(photos)
     record = SplitRecord.of(source)
     (photos / "cat" / "00a.jpg").write_bytes(b"new")
     (photos / "bird").mkdir()
@@ -222,8 +220,8 @@ def test_new_images_belong_to_no_split(photos: Path) -> None:
         assert again.splits[name].targets.tolist() == split.targets.tolist()
 
 
-def test_another_label_is_the_same_image_with_that_label(photos: Path) -> None:
-    record = SplitRecord.of(carved(photos))
+def test_a_relabelled_image_stays_in_its_split(photos: Path) -> None:
+    record = SplitRecord.of(split_source(photos))
     test = next(row.path for row in record.rows if row.split == "test" and row.class_name == "cat")
     (photos / test).rename(photos / "dog" / "was a cat.jpg")
     again, changes = record.divide(read_source(str(photos)), CLASSES)
@@ -232,8 +230,8 @@ def test_another_label_is_the_same_image_with_that_label(photos: Path) -> None:
     assert again.splits["test"].targets[place] == 1
 
 
-def test_a_class_that_the_run_does_not_know_is_a_change(photos: Path) -> None:
-    record = SplitRecord.of(carved(photos))
+def test_an_image_of_an_unknown_class_is_changed(photos: Path) -> None:
+    record = SplitRecord.of(split_source(photos))
     test = an_image_of(record, "test", photos)
     (photos / "fox").mkdir()
     test.rename(photos / "fox" / "1.jpg")
@@ -245,7 +243,7 @@ def test_a_class_that_the_run_does_not_know_is_a_change(photos: Path) -> None:
 def test_copies_of_one_image_are_each_found(photos: Path, tmp_path: Path) -> None:
     for number in range(5):
         (photos / "cat" / f"copy{number}.jpg").write_bytes(b"the same")
-    record = SplitRecord.of(carved(photos))
+    record = SplitRecord.of(split_source(photos))
     for path in photos.rglob("*.jpg"):
         path.rename(path.with_name(f"x{path.name}"))
     again, changes = record.divide(read_source(str(photos)), CLASSES)
@@ -254,8 +252,8 @@ def test_copies_of_one_image_are_each_found(photos: Path, tmp_path: Path) -> Non
     assert {name: len(split) for name, split in again.splits.items()} == record.splits
 
 
-def test_what_the_run_has_seen_is_told_by_content(photos: Path, tmp_path: Path) -> None:
-    source = carved(photos)
+def test_images_that_the_run_has_seen_are_recognised_by_content(photos: Path, tmp_path: Path) -> None:
+    source = split_source(photos)
     record = SplitRecord.of(source)
     shutil.copytree(photos, tmp_path / "other")
     (tmp_path / "other" / "cat" / "new.jpg").write_bytes(b"new")
@@ -268,7 +266,7 @@ def test_what_the_run_has_seen_is_told_by_content(photos: Path, tmp_path: Path) 
 
 
 def test_other_images_of_the_same_names_do_not_resemble(photos: Path, tmp_path: Path) -> None:
-    record = SplitRecord.of(carved(photos))
+    record = SplitRecord.of(split_source(photos))
     other = Path(shutil.copytree(photos, tmp_path / "other"))
     for path in other.rglob("*.jpg"):
         path.write_bytes(b"x" * (len(path.read_bytes()) + 1))
@@ -276,15 +274,17 @@ def test_other_images_of_the_same_names_do_not_resemble(photos: Path, tmp_path: 
     assert record.overlap(read_source(str(other))) == 0
 
 
-def test_of_many_bytes_the_ends_are_read(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_data_sets_are_compared_by_the_ends_of_files(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(identity, "READ_WHOLE", 100)
-    record = SplitRecord.of(carved(photos))
+    record = SplitRecord.of(split_source(photos))
     assert record.scheme == "ends"
     assert b"split,class,path,bytes,ends\r\n" in record.to_csv()
     assert not record.divide(read_source(str(photos)), CLASSES)[1]
 
 
-def test_the_ends_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_digest_of_the_ends_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(identity, "END", 8)
     path = tmp_path / "x"
 
@@ -320,5 +320,5 @@ def test_the_ends_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("photos/cafe\u0301/1.jpg", "photos", "caf\u00e9/1.jpg"),
     ],
 )
-def test_names_as_seen_from_the_source(name: str, root: str | None, expected: str) -> None:
+def test_names_are_relative_to_the_source(name: str, root: str | None, expected: str) -> None:
     assert relative_name(name.replace("/", os.sep), root) == expected

@@ -1,3 +1,5 @@
+"""Held-out splits: seeded, stratified, and independent of other images."""
+
 import time
 from collections import Counter
 
@@ -44,7 +46,7 @@ def test_every_image_is_on_one_side(sizes: list[int], fraction: float, seed: int
 
 
 @given(counts, fractions, seeds)
-def test_every_class_gives_its_share(sizes: list[int], fraction: float, seed: int) -> None:
+def test_every_class_gives_its_exact_share(sizes: list[int], fraction: float, seed: int) -> None:
     targets = interleaved(sizes)
     rest, held = split_stratified(targets, fraction, seed)
     given_by, kept_by = Counter(targets[held].tolist()), Counter(targets[rest].tolist())
@@ -57,7 +59,7 @@ def test_every_class_gives_its_share(sizes: list[int], fraction: float, seed: in
 
 
 @given(counts, fractions, seeds)
-def test_the_seed_decides(sizes: list[int], fraction: float, seed: int) -> None:
+def test_the_same_seed_gives_the_same_split(sizes: list[int], fraction: float, seed: int) -> None:
     targets = interleaved(sizes)
     first, second = split_stratified(targets, fraction, seed), split_stratified(targets, fraction, seed)
     np.testing.assert_array_equal(first[1], second[1])
@@ -76,7 +78,7 @@ def test_the_split_never_changes() -> None:
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=6), fractions)
-def test_refused_if_and_only_if_a_class_has_one_image(sizes: list[int], fraction: float) -> None:
+def test_a_class_with_one_image_is_refused(sizes: list[int], fraction: float) -> None:
     try:
         split_stratified(interleaved(sizes), fraction, 0)
     except DataError:
@@ -85,7 +87,7 @@ def test_refused_if_and_only_if_a_class_has_one_image(sizes: list[int], fraction
         assert min(sizes) >= 2
 
 
-def test_fair_draws() -> None:
+def test_every_image_is_held_out_equally_often() -> None:
     """Over many seeds, each image is held out equally often."""
     targets = np.zeros(20, dtype=np.int64)
     held = Counter(int(i) for seed in range(500) for i in split_stratified(targets, 0.25, seed)[1])
@@ -93,14 +95,14 @@ def test_fair_draws() -> None:
     assert all(80 < held[i] < 175 for i in range(20))
 
 
-def test_ten_thousand_classes_take_no_time() -> None:
+def test_ten_thousand_classes_are_divided_quickly() -> None:
     targets = np.tile(np.arange(10_000), 20)
     began = time.perf_counter()
     split_stratified(targets, 0.1, 0)
     assert time.perf_counter() - began < 2
 
 
-def test_no_splits_become_three() -> None:
+def test_a_source_without_splits_gets_three() -> None:
     made = hold_out_splits(source({"all": [40, 20]}), val_fraction=0.1, test_fraction=0.25, seed=3)
     assert list(made.splits) == ["train", "val", "test"]
     assert all((split.class_counts(2) >= 1).all() for split in made.splits.values())
@@ -109,7 +111,7 @@ def test_no_splits_become_three() -> None:
     assert len(made.notes) == 2
 
 
-def test_val_is_carved_out_of_train() -> None:
+def test_val_is_split_off_from_train() -> None:
     before = source({"train": [20, 10], "test": [4, 4]})
     made = hold_out_splits(before, val_fraction=0.2, test_fraction=0.5, seed=0)
     assert list(made.splits) == ["train", "val", "test"]
@@ -120,7 +122,7 @@ def test_val_is_carved_out_of_train() -> None:
 
 
 @pytest.mark.parametrize("has_test", [True, False])
-def test_what_is_divided_stays(has_test: bool) -> None:
+def test_given_splits_stay(has_test: bool) -> None:
     sizes = {"train": [3, 3], "val": [2, 1]} | ({"test": [1, 1]} if has_test else {})
     before = source(sizes)
     made = hold_out_splits(before, val_fraction=0.5, test_fraction=0.5, seed=0)
@@ -128,7 +130,7 @@ def test_what_is_divided_stays(has_test: bool) -> None:
     assert made.notes == ()
 
 
-def test_the_targets_go_with_the_images() -> None:
+def test_targets_stay_with_their_images() -> None:
     before = source({"all": [15, 9, 12]})
     made = hold_out_splits(before, val_fraction=0.3, test_fraction=0.3, seed=1)
     label_of = {before.splits["all"].name(i): t for i, t in enumerate(before.splits["all"].targets)}
@@ -144,7 +146,7 @@ def test_the_targets_go_with_the_images() -> None:
         ({"train": [9, 0], "val": [1, 1]}, "at least 1", "train"),
     ],
 )
-def test_classes_that_are_too_small(sizes: dict[str, list[int]], needed: str, sides: str) -> None:
+def test_classes_that_are_too_small_are_refused(sizes: dict[str, list[int]], needed: str, sides: str) -> None:
     with pytest.raises(DataError) as caught:
         hold_out_splits(source(sizes), val_fraction=0.1, test_fraction=0.1, seed=0)
     message = str(caught.value)
@@ -155,14 +157,16 @@ def test_classes_that_are_too_small(sizes: dict[str, list[int]], needed: str, si
     assert "class0'" not in message.split("Too small:")[1].split("Did you mean")[0]
 
 
-def test_one_class_is_no_task() -> None:
+def test_a_single_class_is_refused() -> None:
     with pytest.raises(DataError, match="only one class"):
         hold_out_splits(source({"all": [9]}), val_fraction=0.1, test_fraction=0.1, seed=0)
 
 
 @settings(deadline=None)
 @given(st.lists(st.integers(3, 30), min_size=2, max_size=8), fractions, fractions, seeds)
-def test_three_ways_is_a_partition(sizes: list[int], val: float, test: float, seed: int) -> None:
+def test_every_image_is_in_exactly_one_of_three_splits(
+    sizes: list[int], val: float, test: float, seed: int
+) -> None:
     made = hold_out_splits(source({"all": sizes}), val_fraction=val, test_fraction=test, seed=seed)
     names = Counter(split.name(i) for split in made.splits.values() for i in range(len(split)))
     assert len(names) == sum(sizes)
@@ -189,7 +193,7 @@ def files_of(counts: tuple[int, int], root: str = "photos") -> tuple[list[str], 
 
 @settings(deadline=None)
 @given(st.tuples(st.integers(20, 60), st.integers(20, 60)), seeds, st.data())
-def test_a_image_that_goes_or_comes_moves_no_other(
+def test_adding_or_removing_an_image_moves_no_other(
     sizes: tuple[int, int], seed: int, data: st.DataObject
 ) -> None:
     names, classes = files_of(sizes)
@@ -214,7 +218,7 @@ def test_shares_are_met_on_average() -> None:
 
 
 @given(counts, fractions, seeds)
-def test_by_name_every_class_is_on_both_sides(sizes: list[int], fraction: float, seed: int) -> None:
+def test_draws_leave_every_class_on_both_sides(sizes: list[int], fraction: float, seed: int) -> None:
     targets = interleaved(sizes)
     draws = np.asarray([key(seed, n) for n in range(len(targets))], dtype=np.uint64)
     rest, held = split_by_draws(targets, draws, fraction)
@@ -222,8 +226,8 @@ def test_by_name_every_class_is_on_both_sides(sizes: list[int], fraction: float,
     assert set(targets[rest]) == set(targets[held]) == set(targets)
 
 
-def test_where_the_folder_lies_and_how_it_is_spelt_decides_nothing() -> None:
-    def carved(root: str, given: str) -> dict[str, str]:
+def test_the_split_does_not_depend_on_the_location_of_the_folder() -> None:
+    def splits_of(root: str, given: str) -> dict[str, str]:
         names, classes = files_of((30, 30), root)
         split = Split(FileImages(names), np.asarray(classes))
         made = hold_out_splits(
@@ -235,9 +239,9 @@ def test_where_the_folder_lies_and_how_it_is_spelt_decides_nothing() -> None:
             for i in range(len(split))
         }
 
-    first = carved("photos", "photos")
-    assert carved("/somewhere/else", "/somewhere/else") == first
-    assert carved("photos", "elsewhere") != first  # The names count, as seen from the folder given.
+    first = splits_of("photos", "photos")
+    assert splits_of("/somewhere/else", "/somewhere/else") == first
+    assert splits_of("photos", "elsewhere") != first  # The names count, as seen from the folder given.
 
 
 def test_selections_of_selections() -> None:

@@ -1,3 +1,5 @@
+"""Archives are unpacked whole or refused, and nothing is written outside the folder."""
+
 import contextlib
 import stat
 import tempfile
@@ -50,7 +52,7 @@ def test_the_folder_appears_whole(archive: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "set.zip"]
 
 
-def test_what_is_there_stays(archive: Path, tmp_path: Path) -> None:
+def test_an_existing_folder_stays(archive: Path, tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     unpack(archive, tmp_path / "set", member="set")
     assert contents(tmp_path / "set") == {}
@@ -69,18 +71,20 @@ def test_what_is_there_stays(archive: Path, tmp_path: Path) -> None:
         ("set/device", stat.S_IFCHR, "special"),
     ],
 )
-def test_evil_members(name: str, kind: int, said: str, archive: Path) -> None:
+def test_members_outside_the_folder_and_special_files_are_refused(
+    name: str, kind: int, said: str, archive: Path
+) -> None:
     add(archive, name, b"/etc/passwd", kind)
     assert said in refused(archive)
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_two_of_one_name(archive: Path) -> None:
+def test_two_members_of_one_name_are_refused(archive: Path) -> None:
     add(archive, "set/a/1.txt", b"other")
     assert "two members" in refused(archive)
 
 
-def test_a_bomb(archive: Path) -> None:
+def test_an_archive_beyond_the_size_limit_is_refused(archive: Path) -> None:
     with zipfile.ZipFile(archive, "a", zipfile.ZIP_DEFLATED) as opened:
         opened.writestr("set/bomb", b"\0" * 30_000_000)
     assert archive.stat().st_size < 100_000
@@ -89,7 +93,7 @@ def test_a_bomb(archive: Path) -> None:
     assert not (archive.parent / "set").exists()
 
 
-def test_a_member_that_lies_about_its_size(archive: Path) -> None:
+def test_a_member_with_a_wrong_size_is_refused(archive: Path) -> None:
     data = bytearray(archive.read_bytes())
     # The sizes in both headers of the compressed member: 3000 becomes 30.
     assert data.count((3000).to_bytes(4, "little")) == 2
@@ -97,7 +101,7 @@ def test_a_member_that_lies_about_its_size(archive: Path) -> None:
     assert refused(archive)
 
 
-def test_damage(archive: Path) -> None:
+def test_a_damaged_archive_is_refused(archive: Path) -> None:
     data = archive.read_bytes()
     archive.write_bytes(data[: len(data) // 2])
     assert "not a valid zip file" in refused(archive)
@@ -107,7 +111,7 @@ def test_damage(archive: Path) -> None:
     assert "not a valid zip file" in refused(archive)
 
 
-def test_another_archive(archive: Path) -> None:
+def test_an_archive_without_the_folder_is_refused(archive: Path) -> None:
     with pytest.raises(DataError, match="no folder 'other'"):
         unpack(archive, archive.parent / "out", member="other")
 
@@ -117,7 +121,7 @@ def test_another_archive(archive: Path) -> None:
 )
 @settings(max_examples=60, deadline=None)
 @given(draw=st.data())
-def test_any_damage_is_a_message(draw: st.DataObject, method: int) -> None:
+def test_any_damage_gives_complete_files_or_an_error(draw: st.DataObject, method: int) -> None:
     """Damaged archives give complete files or a DataError, whatever bytes are changed or cut off."""
     whole = {f"{name}/{name}é.txt": name * 50 for name in "ab"}
     with tempfile.TemporaryDirectory() as home:

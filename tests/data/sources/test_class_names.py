@@ -26,16 +26,16 @@ CHANGES = {
 
 
 @given(NAMES, st.sampled_from(sorted(CHANGES)))
-def test_changes_that_make_no_other_class(name: str, change: str) -> None:
+def test_equivalent_names(name: str, change: str) -> None:
     changed = CHANGES[change](name)
-    # Some letters have no way back from upper case: two of them are one.
+    # Upper case maps some different letters to the same one.
     assume(change not in ("upper", "title", "swapped") or changed.lower() == name.lower())
     assert normalized(changed) == normalized(name)
     assert equivalent_names([name, changed]) == ([(changed, name)] if changed != name else [])
 
 
 @given(st.lists(NAMES, unique_by=normalized, max_size=8))
-def test_other_names_are_left_alone(names: list[str]) -> None:
+def test_different_names_are_not_equivalent(names: list[str]) -> None:
     assert equivalent_names(names) == []
 
 
@@ -49,7 +49,7 @@ def test_other_names_are_left_alone(names: list[str]) -> None:
         ("strawbery", "strawberry", "a letter"), ("chihuahua", "chihuehua", "a letter"),
     ],
 )  # fmt: skip
-def test_names_that_are_nearly_the_same(one: str, other: str, how: str) -> None:
+def test_similar_names(one: str, other: str, how: str) -> None:
     ((first, second, said),) = similar_names({one: 30, other: 30})
     assert {first, second} == {one, other}
     assert how in said
@@ -63,15 +63,15 @@ def test_names_that_are_nearly_the_same(one: str, other: str, how: str) -> None:
         ("left", "lift"), ("bear", "beer"), ("shell", "hell"),
     ],
 )  # fmt: skip
-def test_names_that_are_other_words(names: tuple[str, ...]) -> None:
+def test_different_words_are_not_similar(names: tuple[str, ...]) -> None:
     assert similar_names(dict.fromkeys(names, 30)) == []
 
 
-def test_a_rare_class_is_sooner_taken_for_a_misspelling() -> None:
+def test_a_rare_class_counts_as_a_misspelling_sooner() -> None:
     assert similar_names({"mouse": 30, "mause": 30}) == []
     assert len(similar_names({"mouse": 30, "mause": 1})) == 1
     assert len(similar_names({"hotdog": 22, "hotdgo": 1, "pizza": 20})) == 1
 
 
-def test_what_is_an_error_already_is_no_remark() -> None:
+def test_equivalent_names_are_not_similar_names() -> None:
     assert similar_names({"Cat": 3, "cat": 3, "dog": 3}) == []

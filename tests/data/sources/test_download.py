@@ -27,7 +27,7 @@ class Served:
 
     url: str = ""
     content: bytes = CONTENT
-    # After so many bytes the connection breaks, once for each entry.
+    # Each connection breaks after the next number of bytes in this list.
     breaks: list[int] = field(default_factory=list)
     ranges: bool = True
     status: int = 200
@@ -86,7 +86,7 @@ def refused(served: Served, target: Path, sha1: str = SHA1) -> str:
     return str(caught.value)
 
 
-def test_a_file_and_its_progress(served: Served, tmp_path: Path) -> None:
+def test_a_file_is_downloaded_with_progress(served: Served, tmp_path: Path) -> None:
     seen: list[tuple[int, int | None]] = []
     target = tmp_path / "deep" / "er" / "set.zip"
     fetch(
@@ -101,40 +101,40 @@ def test_a_file_and_its_progress(served: Served, tmp_path: Path) -> None:
     assert not target.with_name("set.zip.part").exists()
 
 
-def test_what_is_there_is_not_fetched_again(served: Served, tmp_path: Path) -> None:
+def test_an_existing_file_is_not_downloaded_again(served: Served, tmp_path: Path) -> None:
     (tmp_path / "set.zip").write_bytes(CONTENT)
     get(served, tmp_path / "set.zip")
     assert served.asked == []
 
 
-def test_a_wrong_file_that_is_there_is_not_touched(served: Served, tmp_path: Path) -> None:
+def test_an_existing_wrong_file_is_an_error_and_stays(served: Served, tmp_path: Path) -> None:
     (tmp_path / "set.zip").write_bytes(b"mine")
     assert "wrong checksum" in refused(served, tmp_path / "set.zip")
     assert (tmp_path / "set.zip").read_bytes() == b"mine"
     assert served.asked == []
 
 
-def test_broken_connections_are_taken_up_where_they_broke(served: Served, tmp_path: Path) -> None:
+def test_broken_connections_are_resumed(served: Served, tmp_path: Path) -> None:
     served.breaks = [1000, 5000]
     get(served, tmp_path / "set.zip")
     assert (tmp_path / "set.zip").read_bytes() == CONTENT
     assert served.asked == [None, "bytes=1000-", "bytes=6000-"]
 
 
-def test_the_next_call_goes_on(served: Served, tmp_path: Path) -> None:
+def test_the_next_call_continues_the_download(served: Served, tmp_path: Path) -> None:
     (tmp_path / "set.zip.part").write_bytes(CONTENT[:777])
     get(served, tmp_path / "set.zip")
     assert (tmp_path / "set.zip").read_bytes() == CONTENT
     assert served.asked == ["bytes=777-"]
 
 
-def test_a_complete_part_only_needs_its_name(served: Served, tmp_path: Path) -> None:
+def test_a_complete_part_is_renamed(served: Served, tmp_path: Path) -> None:
     (tmp_path / "set.zip.part").write_bytes(CONTENT)
     get(served, tmp_path / "set.zip")
     assert (tmp_path / "set.zip").read_bytes() == CONTENT
 
 
-def test_a_server_without_ranges_starts_again(served: Served, tmp_path: Path) -> None:
+def test_a_server_without_ranges_sends_the_whole_file(served: Served, tmp_path: Path) -> None:
     (tmp_path / "set.zip.part").write_bytes(b"x" * 777)
     served.ranges = False
     get(served, tmp_path / "set.zip")
@@ -142,13 +142,13 @@ def test_a_server_without_ranges_starts_again(served: Served, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("size", [777, len(CONTENT), len(CONTENT) + 5])
-def test_a_part_of_something_else_is_given_up(size: int, served: Served, tmp_path: Path) -> None:
+def test_a_part_of_another_file_is_discarded(size: int, served: Served, tmp_path: Path) -> None:
     (tmp_path / "set.zip.part").write_bytes(b"x" * size)
     get(served, tmp_path / "set.zip")
     assert (tmp_path / "set.zip").read_bytes() == CONTENT
 
 
-def test_a_server_that_only_breaks_is_given_up(served: Served, tmp_path: Path) -> None:
+def test_a_server_that_always_breaks_off_is_an_error(served: Served, tmp_path: Path) -> None:
     served.breaks = [1000] + [0] * 20
     message = refused(served, tmp_path / "set.zip")
     assert "1000 bytes received so far are kept" in message
@@ -156,7 +156,7 @@ def test_a_server_that_only_breaks_is_given_up(served: Served, tmp_path: Path) -
     assert (tmp_path / "set.zip.part").read_bytes() == CONTENT[:1000]
 
 
-def test_a_wrong_checksum(served: Served, tmp_path: Path) -> None:
+def test_a_wrong_checksum_is_an_error(served: Served, tmp_path: Path) -> None:
     served.content = b"a virus"
     message = refused(served, tmp_path / "set.zip")
     assert hashlib.sha1(b"a virus").hexdigest() in message
@@ -165,30 +165,30 @@ def test_a_wrong_checksum(served: Served, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("status", "said"), [(404, "404 Not Found"), (403, "403"), (503, "503")])
-def test_a_server_that_refuses(status: int, said: str, served: Served, tmp_path: Path) -> None:
+def test_a_server_that_refuses_is_an_error(status: int, said: str, served: Served, tmp_path: Path) -> None:
     served.status = status
     assert said in refused(served, tmp_path / "set.zip")
 
 
-def test_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_server_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda _: None)
     with pytest.raises(DataError, match="no connection"):
         fetch("http://127.0.0.1:9/set.zip", tmp_path / "set.zip", SHA1, schemes=("http",))
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/x", "ftp://127.0.0.1/x", "file:///etc/passwd"])
-def test_only_https(url: str, tmp_path: Path) -> None:
+def test_only_https_addresses_are_accepted(url: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="only https"):
         fetch(url, tmp_path / "x", SHA1)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_redirect_away_from_the_schemes(served: Served, tmp_path: Path) -> None:
+def test_a_redirect_to_another_scheme_is_refused(served: Served, tmp_path: Path) -> None:
     served.status, served.location = 302, "ftp://127.0.0.1/x"
     assert "redirects to ftp://127.0.0.1/x, which is not https" in refused(served, tmp_path / "set.zip")
 
 
-def test_no_redirect_from_https_to_http() -> None:
+def test_a_redirect_from_https_to_http_is_refused() -> None:
     request = urllib.request.Request("https://example.org/x")
     handler = download._HttpsRedirects(("https",))
     assert handler.redirect_request(request, io.BytesIO(), 302, "", {}, "https://example.org/y") is not None
@@ -196,9 +196,9 @@ def test_no_redirect_from_https_to_http() -> None:
         handler.redirect_request(request, io.BytesIO(), 302, "", {}, "http://example.org/x")
 
 
-def test_a_redirect_within_the_rules(served: Served, tmp_path: Path) -> None:
+def test_a_redirect_within_the_schemes_is_followed(served: Served, tmp_path: Path) -> None:
     served.status, served.location = 302, served.url
-    # It would go round for ever; urllib gives up.
+    # The redirects form a circle; urllib gives up.
     assert "302" in refused(served, tmp_path / "set.zip")
 
 
@@ -218,7 +218,7 @@ def _fetch_over_http(url: str, target: Path, sha1: str) -> None:
     fetch(url, target, sha1, schemes=("http",))
 
 
-def test_a_full_disk(served: Served, tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error(served: Served, tmp_path: Path) -> None:
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("there is no /dev/full here")

@@ -25,7 +25,7 @@ from finetune.recipe.schema import AugmentSection
 
 
 def large(root: Path, classes: int, images: int) -> Path:
-    """Empty files that are called images, evenly in classes."""
+    """Empty files with names of images, evenly spread over classes."""
     for number in range(classes):
         folder = root / f"class {number:05}"
         folder.mkdir(parents=True)
@@ -49,7 +49,7 @@ def listed_folders(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def calls(work: Callable[[], Any]) -> int:
-    """How many functions of Python and C ``work`` calls."""
+    """The number of Python and C functions that ``work`` calls."""
     count = 0
 
     def counted(frame: Any, event: str, argument: Any) -> None:
@@ -65,7 +65,7 @@ def calls(work: Callable[[], Any]) -> int:
 
 
 def start_up(root: Path) -> Source:
-    """What a training does with its data before the first step, and the first batch that it asks for."""
+    """The work of a training run on its data up to and including the first batch."""
     source = hold_out_splits(read_source(str(root)), val_fraction=0.1, test_fraction=0.2, seed=0)
     SplitRecord.of(source).to_csv()
     preprocessing = Preprocessing(16, 16, "shorter", "bilinear", (0.5,), (0.5,))
@@ -80,7 +80,7 @@ def start_up(root: Path) -> Source:
 
 
 @pytest.mark.parametrize(("classes", "images"), [((50, 50), (500, 2000)), ((50, 200), (2000, 2000))])
-def test_work_grows_with_images_and_classes_no_faster_than_they_do(
+def test_work_grows_linearly_with_images_and_classes(
     classes: tuple[int, int], images: tuple[int, int], tmp_path: Path
 ) -> None:
     start_up(large(tmp_path / "warm", 5, 50))

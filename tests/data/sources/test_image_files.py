@@ -67,18 +67,18 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("name", NAMES)
-def test_the_first_bytes_tell(format: str, name: str, tmp_path: Path) -> None:
+def test_images_are_recognised_by_their_first_bytes(format: str, name: str, tmp_path: Path) -> None:
     assert is_image_file(image(tmp_path / name, format))
 
 
 @pytest.mark.parametrize("name", STRAYS)
-def test_what_is_no_image(name: str, tmp_path: Path) -> None:
+def test_other_files_are_not_images(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(STRAYS[name])
     assert not is_image_file(tmp_path / name)
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "nothing", "broken link"])
-def test_what_is_no_file(kind: str, tmp_path: Path) -> None:
+def test_pipes_and_folders_are_not_images(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "IMG_0001"
     if kind == "folder":
         path.mkdir()
@@ -89,18 +89,18 @@ def test_what_is_no_file(kind: str, tmp_path: Path) -> None:
     assert not is_image_file(path)
 
 
-def test_names_that_say_it_are_believed_and_not_opened(tmp_path: Path, opened: list[str]) -> None:
+def test_files_with_conclusive_names_are_not_opened(tmp_path: Path, opened: list[str]) -> None:
     for extension in IMAGE_EXTENSIONS:
         (tmp_path / f"a{extension.upper()}").write_bytes(b"x")
         assert is_image_file(tmp_path / f"a{extension.upper()}")
-    # Copies that programs left of what they changed, raw data beside its JPEG, notes.
+    # Backups, camera raw files beside their JPEGs, and notes.
     for name in (*(f"a.jpg{extension}" for extension in OTHER_EXTENSIONS), "a.jpg~", "a.jpg_original"):
         assert not is_image_file(image(tmp_path / name))
     assert opened == []
     assert not IMAGE_EXTENSIONS & OTHER_EXTENSIONS
 
 
-def test_bytes_that_mean_nothing() -> None:
+def test_other_first_bytes_are_no_signature() -> None:
     for length in range(33):
         for byte in (b"\0", b" ", b"B", b"P", b"\xff"):
             assert not has_image_signature(byte * length)
@@ -118,7 +118,7 @@ def classes(root: Path) -> Path:
     return root
 
 
-def test_a_folder_of_classes(tmp_path: Path, opened: list[str]) -> None:
+def test_training_reads_images_without_extensions(tmp_path: Path, opened: list[str]) -> None:
     root = classes(tmp_path / "birds")
     found = read_folder(root)
     assert found.classes == ("lark", "owl", "wren")
@@ -127,12 +127,12 @@ def test_a_folder_of_classes(tmp_path: Path, opened: list[str]) -> None:
     assert "skipped files that are not images" in said
     assert ".txt 2" in said
     assert not any(name.endswith((".jpg", ".txt", ".csv", ".db", ".json")) for name in opened)
-    # Beside the classes: as if they had the extension.
+    # Images beside the classes are recognised too.
     image(root / "IMG_0009")
     assert any("outside the class folders" in note for note in read_folder(root).notes)
 
 
-def test_predict_takes_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predict_reads_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     classes(Path("birds"))
     assert len(list(expand(["birds"]))) == 18
@@ -143,7 +143,7 @@ def test_predict_takes_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(list(expand(["birds/owl"]))) == 5
 
 
-def test_a_class_of_strays_alone_still_has_no_images(tmp_path: Path) -> None:
+def test_a_class_without_image_files_is_empty(tmp_path: Path) -> None:
     root = classes(tmp_path / "birds")
     for path in (root / "owl").glob("IMG_*"):
         path.unlink()
@@ -151,7 +151,7 @@ def test_a_class_of_strays_alone_still_has_no_images(tmp_path: Path) -> None:
         read_folder(root)
 
 
-def test_doctor_and_training_see_them(chdir_tmp: Path, cli: Cli) -> None:
+def test_doctor_and_training_read_the_same_files(chdir_tmp: Path, cli: Cli) -> None:
     for number, name in enumerate(("owl", "lark")):
         for index in range(10):
             image(Path("birds") / name / f"IMG_{index:04}", shade=100 * number + 9 * index)

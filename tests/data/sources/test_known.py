@@ -1,3 +1,5 @@
+"""Known sets: digits, hotdog (downloaded from a local server) and drawn images."""
+
 import hashlib
 import io
 import threading
@@ -52,7 +54,7 @@ def server(tmp_path: Path, hotdog_zip: bytes) -> Iterator[str]:
     thread.join()
 
 
-def test_digits_are_scikit_learns() -> None:
+def test_digits_are_those_of_scikit_learn() -> None:
     source = read_source("digits")
     split = source.splits["all"]
     bunch = load_digits()
@@ -65,7 +67,7 @@ def test_digits_are_scikit_learns() -> None:
         np.testing.assert_array_equal(pixels[..., 1], np.rint(bunch.images[index] * 255 / 16))
 
 
-def test_hotdog_is_fetched_once(server: str, hotdog_zip: bytes) -> None:
+def test_hotdog_is_downloaded_once(server: str, hotdog_zip: bytes) -> None:
     sha1 = hashlib.sha1(hotdog_zip).hexdigest()
     for _ in range(2):
         source = read_hotdog(url=server, sha1=sha1, schemes=("http",))
@@ -79,14 +81,14 @@ def test_hotdog_is_fetched_once(server: str, hotdog_zip: bytes) -> None:
     ]
 
 
-def test_hotdog_put_there_by_hand(hotdog_zip: bytes) -> None:
+def test_an_archive_that_the_user_provides_is_unpacked(hotdog_zip: bytes) -> None:
     cache_folder().mkdir(parents=True)
     (cache_folder() / "hotdog.zip").write_bytes(hotdog_zip)
     source = read_hotdog(url="http://127.0.0.1:9/gone", sha1=hashlib.sha1(hotdog_zip).hexdigest())
     assert len(source.splits["train"]) == 4
 
 
-def test_the_wrong_file_put_there_by_hand(hotdog_zip: bytes) -> None:
+def test_a_wrong_archive_that_the_user_provides_is_an_error(hotdog_zip: bytes) -> None:
     cache_folder().mkdir(parents=True)
     (cache_folder() / "hotdog.zip").write_bytes(hotdog_zip)
     with pytest.raises(DataError, match=HOTDOG_SHA1):
@@ -94,7 +96,7 @@ def test_the_wrong_file_put_there_by_hand(hotdog_zip: bytes) -> None:
     assert (cache_folder() / "hotdog.zip").read_bytes() == hotdog_zip
 
 
-def test_offline_the_error_says_which_file_to_put_where(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_offline_error_says_which_file_to_put_where(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("finetune.data.sources.named.download.time.sleep", lambda _: None)
     with pytest.raises(DataError) as caught:
         read_source("hotdog")
@@ -105,12 +107,12 @@ def test_offline_the_error_says_which_file_to_put_where(monkeypatch: pytest.Monk
     assert "FINETUNE_CACHE" in message
 
 
-def test_the_address_is_safe() -> None:
+def test_the_address_is_https_and_has_a_checksum() -> None:
     assert HOTDOG_URL.startswith("https://")
     assert len(HOTDOG_SHA1) == 40
 
 
-def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_location_of_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FINETUNE_CACHE", "~/mine")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "mine"

@@ -66,7 +66,7 @@ WITHIN = ["", "/{split}", "/images", "/{split}/images", "/flowers"]
 
 @pytest.mark.parametrize(("train", "test"), PAIRS)
 @pytest.mark.parametrize("around", ["", "archive/photos/"])
-def test_splits_by_their_names(train: str, test: str, around: str, touch: Put) -> None:
+def test_splits_are_recognised_by_name(train: str, test: str, around: str, touch: Put) -> None:
     root = touch(*tree(around + train), *tree(around + test))
     source = read_source(str(root))
     assert layout(source) == {"train": ["cat", "dog"], "test": ["cat", "dog"]}
@@ -89,7 +89,7 @@ def test_folders_around_splits_and_classes(
     assert any("the classes are the folders in" in note for note in source.notes) == bool(within)
 
 
-def test_three_splits_and_images_without_labels(touch: Put) -> None:
+def test_images_without_labels_beside_splits_are_skipped(touch: Put) -> None:
     """The layout of Kaggle's Intel scenes."""
     root = touch(*tree("seg_train/seg_train"), *tree("seg_test/seg_test"), "seg_pred/seg_pred/1.jpg")
     source = read_source(str(root))
@@ -97,18 +97,18 @@ def test_three_splits_and_images_without_labels(touch: Put) -> None:
     assert any("skipped images without labels in 'seg_pred'" in note for note in source.notes)
 
 
-def test_a_test_folder_with_one_folder_that_is_no_class(touch: Put) -> None:
+def test_a_test_folder_with_one_unlabelled_folder(touch: Put) -> None:
     source = read_source(str(touch(*tree("train"), *tree("val"), "test/images/1.jpg")))
     assert list(source.splits) == ["train", "val"]
     assert any("no labels" in note for note in source.notes)
 
 
-def test_a_class_may_be_called_like_plain_words(touch: Put) -> None:
+def test_a_class_may_have_a_generic_name(touch: Put) -> None:
     root = touch(*tree("train", ("photo", "sketch")), *tree("test", ("photo",)))
     assert layout(read_source(str(root))) == {"train": ["photo", "sketch"], "test": ["photo"]}
 
 
-def test_splits_may_hold_some_of_the_classes(touch: Put) -> None:
+def test_val_and_test_may_lack_classes(touch: Put) -> None:
     root = touch(*tree("my_train", ("a", "b", "c")), *tree("my_test", ("b",)))
     assert layout(read_source(str(root))) == {"train": ["a", "b", "c"], "test": ["b"]}
 
@@ -116,7 +116,7 @@ def test_splits_may_hold_some_of_the_classes(touch: Put) -> None:
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        # The same splits, sites or folds in what would be classes.
+        # Classes that contain the same splits, sites or folds.
         (tree("siteA") + tree("siteB"), "give a single folder such as siteA"),
         (tree("fold1") + tree("fold2") + tree("fold3"), "'fold1', 'fold2', 'fold3' contain the same folders"),
         (tree("fold_a") + tree("fold_b", ("cat",)), "Which are the classes?"),
@@ -124,13 +124,13 @@ def test_splits_may_hold_some_of_the_classes(touch: Put) -> None:
         (tree("cat", ("indoor", "outdoor")) + tree("dog", ("indoor", "outdoor")), "data.layout: classes"),
         (tree("train/siteA") + tree("train/siteB"), "train: 'siteA', 'siteB' contain the same folders"),
         (tree("a") + tree("b") + ["c/1.jpg"], "'a', 'b' contain the same folders"),
-        # As Office-31 comes: the classes are a folder deeper.
+        # The layout of Office-31: the classes are one folder deeper.
         (tree("amazon/images") + tree("webcam/images"), "'amazon', 'webcam' contain the same folders"),
         (tree("north/2020") + tree("north/2021") + tree("south/2021"), "'north', 'south' contain the same"),
         (tree("a/x/train") + tree("a/x/test") + tree("b/y/train") + tree("b/y/test"), "named train, val or"),
         (tree("train/train") + tree("train/test"), "train: this train folder contains folders named"),
         (tree("train/cat", ("train", "test")) + tree("test"), "folder contains folders named train"),
-        # A class with its splits in it.
+        # A class that contains its splits.
         (tree("cat", ("train", "test")) + tree("dog", ("train", "test")), "put the split first"),
         ([*tree("cat", ("Training_Set", "Test_Set")), "dog/1.jpg"], "'cat' contain folders named train"),
         (tree("one/train") + tree("two/train"), "give one of them, such as"),
@@ -140,7 +140,7 @@ def test_splits_may_hold_some_of_the_classes(touch: Put) -> None:
         (["seg_train/1.jpg", "seg_test/2.jpg"], "no class folders"),
         (["train/1.jpg", "test/2.jpg", "samples/3.jpg"], "no class folders"),
         (["train/images/1.jpg", "test/images/2.jpg"], "no class folders"),
-        # Splits or not?
+        # Names that may mean splits.
         (tree("hotdog_train", ("a", "b")) + tree("hotdog_test", ("c", "d")), "may be splits or classes"),
         ([*tree("train_set"), "car/3.jpg"], "ambiguous"),
         (tree("train") + tree("other_test", ("x", "y")), "ambiguous"),
@@ -152,11 +152,11 @@ def test_splits_may_hold_some_of_the_classes(touch: Put) -> None:
         (tree("train") + tree("test") + tree("eval"), "are both test"),
     ],
 )  # fmt: skip
-def test_refused_with_what_to_do(names: list[str], said: str, touch: Put) -> None:
+def test_ambiguous_layouts_are_refused_with_instructions(names: list[str], said: str, touch: Put) -> None:
     assert said in refused(touch(*names))
 
 
-def test_what_a_refusal_proposes_helps(touch: Put) -> None:
+def test_the_instructions_of_a_refusal_work(touch: Put) -> None:
     root = touch(*tree("siteA"), *tree("siteB"))
     assert "as in cat/siteA_1.jpg" in refused(root)
     assert read_source(str(root / "siteA")).classes == ("cat", "dog")
@@ -169,7 +169,7 @@ def test_what_a_refusal_proposes_helps(touch: Put) -> None:
     assert layout(read_source(str(root))) == {"all": ["cat", "dog"]}
 
 
-def test_split_folders_of_each_class_move_to_the_front(touch: Put) -> None:
+def test_folders_named_after_class_and_split_are_refused(touch: Put) -> None:
     root = touch("cat_train/1.jpg", "cat_test/2.jpg", "dog_train/3.jpg", "dog_test/4.jpg")
     assert "cat_test/ becomes test/cat/" in refused(root)
     for name in ("cat", "dog"):
@@ -191,7 +191,7 @@ def test_split_folders_of_each_class_move_to_the_front(touch: Put) -> None:
         (tree("training shoes", ("nike", "puma")) + tree("boots", ("red", "blue")), None),
         (tree("test tubes", ("glass", "wood")) + tree("training shoes", ("x", "y")), None),
         ([*tree("sports", ("training shoes", "test tubes")), "boots/1.jpg"], None),
-        # Parts of classes: dates, plain words, and what only some have in common.
+        # Parts of classes: dates, generic words, and folders that only some classes share.
         (tree("cat", ("2020", "2021")) + tree("dog", ("2020", "2021")), ["cat", "dog"]),
         (tree("cat", ("2020-01", "2020-02")) + tree("dog", ("2020-01", "2020-02")), ["cat", "dog"]),
         (tree("cat", ("images",)) + tree("dog", ("images",)), ["cat", "dog"]),
@@ -222,14 +222,14 @@ def test_classes_stay_classes(names: list[str], classes: list[str] | None, touch
         ["cat_train/1.jpg", "cat_test/1.jpg", "dog_train/1.jpg", "dog_test/1.jpg"],
     ],
 )
-def test_who_says_that_they_are_classes_is_heard(names: list[str], touch: Put) -> None:
+def test_layout_classes_reads_every_folder_as_a_class(names: list[str], touch: Put) -> None:
     source = read_source(str(touch(*names)), AS_CLASSES)
     assert list(source.splits) == ["all"]
     assert set(source.classes) == {name.split("/")[0] for name in names}
     assert len(source.splits["all"]) == len(names)
 
 
-def test_an_empty_class_within_a_folder_around(touch: Put) -> None:
+def test_an_empty_class_inside_an_outer_folder_is_an_error(touch: Put) -> None:
     root = touch(*tree("images/train"), *tree("images/test"))
     (root / "images/train/owl").mkdir()
     assert f"{root}/images/train: no images in 'owl'" in refused(root)
@@ -250,7 +250,9 @@ NFC, NFD = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
     ],
 )
 @pytest.mark.parametrize("splits", [("", ""), ("train/", "train/"), ("train/", "val/")])
-def test_class_names_that_are_one(one: str, other: str, splits: tuple[str, str], touch: Put) -> None:
+def test_equivalent_class_names_are_refused(
+    one: str, other: str, splits: tuple[str, str], touch: Put
+) -> None:
     first, second = splits
     root = touch(f"{first}{one}/1.jpg", f"{second}{other}/2.jpg", f"{first}owl/3.jpg", f"{second}owl/4.jpg")
     written = [each for side in {first, second} for each in (root / side).iterdir()]
@@ -261,20 +263,20 @@ def test_class_names_that_are_one(one: str, other: str, splits: tuple[str, str],
     assert "rename" in said
 
 
-def test_two_unicode_forms_of_one_name(touch: Put) -> None:
+def test_two_unicode_forms_of_one_name_are_refused(touch: Put) -> None:
     root = touch(f"{NFC}/1.jpg", f"{NFD}/2.jpg", "owl/3.jpg")
     if len(list(root.iterdir())) < 3:
         pytest.skip("this file system holds one of the two")
     assert "Unicode" in refused(root)
 
 
-def test_nearly_the_same_class_names_are_a_remark(touch: Put) -> None:
+def test_similar_class_names_give_a_note(touch: Put) -> None:
     source = read_source(str(touch("cat/1.jpg", "cats/2.jpg", "owl/3.jpg")))
     assert source.classes == ("cat", "cats", "owl")
     assert any("'cat' (1) and 'cats' (1) differ in singular and plural only" in note for note in source.notes)
 
 
-def test_what_is_said_of_tables_does_not_hold_of_folders(touch: Put) -> None:
+def test_options_that_do_not_apply_are_refused(touch: Put) -> None:
     root = touch("cat/1.jpg", "dog/2.jpg")
     assert "CSV files only" in refused(root, SourceOptions(split_column="phase"))
     assert read_source(str(root), SourceOptions(split_column="none")).classes == ("cat", "dog")
@@ -287,7 +289,7 @@ NAME = st.sampled_from(["cat", "dog", "train", "test", "Train_Set", "seg_test", 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=80)
 @given(st.lists(st.lists(NAME, min_size=1, max_size=4), min_size=1, max_size=10))
-def test_no_folder_is_read_twice_or_by_halves(tmp_path_factory: Any, paths: list[list[str]]) -> None:
+def test_every_image_is_read_or_reported_once(tmp_path_factory: Any, paths: list[list[str]]) -> None:
     """Any tree of files is refused with a message, or each image is read or reported once."""
     root = tmp_path_factory.mktemp("tree")
     for number, parts in enumerate(paths):
@@ -301,7 +303,7 @@ def test_no_folder_is_read_twice_or_by_halves(tmp_path_factory: Any, paths: list
     names = [split.name(i) for split in source.splits.values() for i in range(len(split))]
     assert len(names) == len(set(names)) > 0
     if list(source.splits) == ["all"]:
-        # No class is called after a split without a word.
+        # A class with the name of a split is always reported.
         named = [name for name in source.classes if split_from_name(name)]
         assert not named or any("named like splits" in note for note in source.notes)
     if len(names) < len(paths):

@@ -1,3 +1,5 @@
+"""CSV files as sources: encodings, delimiters, labels, splits and faults."""
+
 import contextlib
 import csv
 import io
@@ -37,24 +39,21 @@ def refused(root: Path, text: str | bytes) -> str:
 
 
 def labels(source: Source) -> dict[str, dict[str, str]]:
-    """
-
-    from typing import Literal
-    split -> file name -> label."""
+    """Split -> file name -> label."""
     return {
         name: {Path(split.name(i)).name: source.classes[target] for i, target in enumerate(split.targets)}
         for name, split in source.splits.items()
     }
 
 
-def test_paths_and_labels(root: Path) -> None:
+def test_paths_and_labels_are_read(root: Path) -> None:
     source = read(root, "path,label\n1.png,b\n0.png,a\n2.png,a\n")
     assert source.classes == ("a", "b")
     assert labels(source) == {"all": {"0.png": "a", "2.png": "a", "1.png": "b"}}
     assert source.splits["all"].open(0).size == (10, 8)
 
 
-def test_splits_under_all_their_names(root: Path) -> None:
+def test_every_synonym_of_a_split_is_read(root: Path) -> None:
     rows = "0.png,a,train\n1.png,b,Train\n2.png,a,valid\n3.png,b,validation\n4.png,a,test\n5.png,b, TEST \n"
     assert labels(read(root, "path,label,split\n" + rows)) == {
         "train": {"0.png": "a", "1.png": "b"},
@@ -74,7 +73,7 @@ def test_splits_under_all_their_names(root: Path) -> None:
         b"path,label,split\n0.png,a,\n1.png,b,\n",
     ],
 )
-def test_ways_to_write_the_same(text: bytes, root: Path) -> None:
+def test_equivalent_tables_give_the_same_source(text: bytes, root: Path) -> None:
     assert labels(read(root, text)) == {"all": {"0.png": "a", "1.png": "b"}}
 
 
@@ -133,7 +132,7 @@ def test_the_order_of_the_rows_does_not_matter(root: Path) -> None:
         (b"\x89PNG\0\0", "not a text file"),
     ],
 )
-def test_faults_say_where_and_what(text: str | bytes, said: str, root: Path) -> None:
+def test_faults_name_the_line_and_the_problem(text: str | bytes, said: str, root: Path) -> None:
     assert said in refused(root, text)
 
 
@@ -143,7 +142,7 @@ def test_a_field_over_several_lines_keeps_the_line_numbers(root: Path) -> None:
     )
 
 
-def test_all_faults_at_once_the_first_ten_in_full(root: Path) -> None:
+def test_the_first_ten_faults_are_listed_and_the_rest_counted(root: Path) -> None:
     rows = "".join(f"gone{number}.png,a\n" for number in range(14))
     lines = refused(root, f"path,label\n0.png,\n{rows}1.png,b\n").splitlines()
     assert len(lines) == 11
@@ -152,27 +151,27 @@ def test_all_faults_at_once_the_first_ten_in_full(root: Path) -> None:
     assert "5 more" in lines[10]
 
 
-def test_a_row_that_comes_twice_counts_once(root: Path) -> None:
+def test_a_repeated_row_counts_once(root: Path) -> None:
     source = read(root, "path,label\n0.png,a\n1.png,b\n./0.png,a\n")
     assert len(source.splits["all"]) == 2
     assert "row (1)" in source.notes[0]
 
 
-def test_a_label_that_train_lacks(root: Path) -> None:
+def test_a_label_that_train_lacks_is_an_error(root: Path) -> None:
     message = refused(root, "path,label,split\n0.png,hotdog,train\n1.png,other,train\n2.png,hotdgo,test\n")
     assert "only in test: 'hotdgo'" in message
     assert "in train: 'hotdog', 'other'" in message
     assert "Did you mean 'hotdog'?" in message
 
 
-def test_a_rare_lookalike_is_a_remark(put: Put) -> None:
+def test_a_rare_similar_label_gives_a_note(put: Put) -> None:
     root = put(*(f"{number}.png" for number in range(44)))
     rows = "".join(f"{number}.png,{'hotdog' if number < 22 else 'pizza'}\n" for number in range(43))
     source = read(root, f"path,label\n{rows}43.png,hotdgo\n")
     assert any("'hotdgo' (1) and 'hotdog' (22) differ" in note for note in source.notes)
 
 
-def test_only_train_rows(root: Path) -> None:
+def test_train_rows_alone_are_divided_later(root: Path) -> None:
     source = read(root, "path,label,split\n0.png,a,train\n1.png,b,train\n")
     assert list(source.splits) == ["all"]
     assert "split off" in source.notes[0]
@@ -183,7 +182,7 @@ def test_only_train_rows(root: Path) -> None:
     st.lists(st.text(min_size=1, max_size=12).filter(is_class_name), min_size=2, max_size=8, unique=True),
     st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]),
 )
-def test_what_csv_writes_is_what_is_read(root: Path, written: list[str], quoting: Literal[0, 1, 2]) -> None:
+def test_output_of_the_csv_module_is_read(root: Path, written: list[str], quoting: Literal[0, 1, 2]) -> None:
     assume(len({normalized(label) for label in written}) == len(written))
     text = io.StringIO(newline="")
     writer = csv.writer(text, quoting=quoting)
@@ -205,7 +204,7 @@ def test_what_csv_writes_is_what_is_read(root: Path, written: list[str], quoting
     st.tuples(st.integers(0, 2), st.integers(0, 3)),
     st.booleans(),
 )
-def test_whatever_a_spreadsheet_makes_of_a_table(
+def test_tables_from_spreadsheets_are_read(
     root: Path, written: list[str], delimiter: str, sep: str, end: str, empty: tuple[int, int], bom: bool
 ) -> None:
     """Other delimiters, Excel's `sep=` line, empty trailing columns and empty lines."""
@@ -235,11 +234,11 @@ def test_whatever_a_spreadsheet_makes_of_a_table(
         ("sep=;\n", "empty file"),
     ],
 )
-def test_faults_of_tables_from_elsewhere(text: str, said: str, root: Path) -> None:
+def test_faults_of_tables_from_other_programs(text: str, said: str, root: Path) -> None:
     assert said in refused(root, text)
 
 
-def test_columns_of_another_delimiter_tell_groups_too(root: Path) -> None:
+def test_group_columns_with_another_delimiter(root: Path) -> None:
     text = "sep=;\nPath;label;Patient;\n0.png;a;x;\n1.png;b;y;\n"
     read(root, text)
     assert column_values(root / "table.csv", "patient") == {
@@ -250,7 +249,7 @@ def test_columns_of_another_delimiter_tell_groups_too(root: Path) -> None:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
 @given(st.one_of(st.binary(max_size=200), st.text(alphabet='pathlbe,sit"\n\r\t;01.g\0 ', max_size=120)))
-def test_anything_else_is_refused_with_a_message(root: Path, content: bytes | str) -> None:
+def test_any_other_content_is_refused_with_a_message(root: Path, content: bytes | str) -> None:
     data = content if isinstance(content, bytes) else b"path,label\n0.png,a\n" + content.encode()
     with contextlib.suppress(DataError):
         assert sum(map(len, read(root, data).splits.values())) >= 1

@@ -64,7 +64,9 @@ HELD, KEPT = [4, 5, 10, 11], [0, 1, 2, 3, 6, 7, 8, 9]
         ("trainval", "holdout", "test"),
     ],
 )  # fmt: skip
-def test_names_of_splits_in_any_column(name: str, train: str, held: str, split: str, root: Path) -> None:
+def test_split_names_are_found_in_any_column(
+    name: str, train: str, held: str, split: str, root: Path
+) -> None:
     source = read_source(table(root, {name: [train] * 4 + [held] * 2}))
     assert numbers(source) == {"train": KEPT, split: HELD}
     if name != "Split":
@@ -82,19 +84,19 @@ def test_names_of_splits_in_any_column(name: str, train: str, held: str, split: 
 @pytest.mark.parametrize(
     ("yes", "no"), [("True", "False"), ("1", "0"), ("yes", "no"), ("1.0", "0.0"), ("T", "F")]
 )
-def test_flags_of_what_is_held_out(name: str, split: str, yes: str, no: str, root: Path) -> None:
+def test_flag_columns_of_held_out_rows(name: str, split: str, yes: str, no: str, root: Path) -> None:
     source = read_source(table(root, {name: [no] * 4 + [yes] * 2}))
     assert numbers(source) == {"train": KEPT, split: HELD}
     assert any(f"'{name}' (yes is {split}, no is train)" in note for note in source.notes)
 
 
 @pytest.mark.parametrize("name", ["is_train", "train", "in_training", "is_training_image"])
-def test_what_is_not_train_is_never_trained_on(name: str, root: Path) -> None:
+def test_rows_that_are_not_train_are_never_trained_on(name: str, root: Path) -> None:
     source = read_source(table(root, {name: ["1"] * 4 + ["0"] * 2}))
     assert numbers(source) == {"train": KEPT, "test": HELD}
 
 
-def test_flags_of_two_splits(root: Path) -> None:
+def test_flag_columns_of_two_splits(root: Path) -> None:
     flags = {"is_valid": ["0", "0", "0", "0", "1", "1"], "is_test": ["0"] * 10 + ["1"] * 2}
     said = refused(table(root, flags))  # rows 10 and 11 are in both
     assert "but differ" in said
@@ -155,21 +157,21 @@ def test_columns_without_splits_are_reported(columns: dict[str, list[str]], root
     assert len(folds) == (name in ("fold", "kfold"))
 
 
-def test_plain_words_win_over_numbers_and_ticks(root: Path) -> None:
+def test_split_words_win_over_numbers_and_flags(root: Path) -> None:
     columns = {"set": ["train"] * 4 + ["test"] * 2, "valid": ["1"], "partition": ["0", "1", "2"]}
     source = read_source(table(root, columns))
     assert numbers(source) == {"train": KEPT, "test": HELD}
     assert any("'valid', 'partition'" in note for note in source.notes)
 
 
-def test_a_column_called_split_is_the_split(root: Path) -> None:
+def test_a_column_named_split_is_the_split(root: Path) -> None:
     columns = {"split": ["train"] * 4 + ["test"] * 2, "set": ["test", "train"]}
     source = read_source(table(root, columns))
     assert numbers(source) == {"train": KEPT, "test": HELD}
     assert any("ignored columns: 'set'" in note for note in source.notes)
 
 
-def test_the_column_that_is_said(root: Path) -> None:
+def test_the_given_column_is_the_split(root: Path) -> None:
     columns = {
         "set": ["train"] * 4 + ["test"] * 2,
         "Phase": ["train", "val"],
@@ -187,7 +189,7 @@ def test_the_column_that_is_said(root: Path) -> None:
     assert "unknown split 'a'" in refused(source, SourceOptions(split_column="label"))
 
 
-def test_the_column_of_the_groups_is_used(root: Path) -> None:
+def test_the_group_column_is_no_split_column(root: Path) -> None:
     source = table(root, {"patient": ["x", "y", "z"], "fold": ["0", "1", "2"]})
     read = read_source(source, SourceOptions(group_column="Patient"))
     assert next(note for note in read.notes if "ignored columns" in note).endswith("ignored columns: 'fold'")
@@ -196,7 +198,7 @@ def test_the_column_of_the_groups_is_used(root: Path) -> None:
     assert len(set(grouped.tolist())) == 3
 
 
-def test_what_was_said_of_another_source_holds_where_it_can(root: Path) -> None:
+def test_options_for_another_source_apply_where_they_can(root: Path) -> None:
     said = SourceOptions(split_column="phase", as_classes=True)
     with_it = table(root, {"Phase": ["train"] * 4 + ["test"] * 2, "set": ["train", "test"]})
     assert numbers(read_other_source(with_it, said)) == {"train": KEPT, "test": HELD}
@@ -216,7 +218,7 @@ HEADER = st.sampled_from(["set", "is_valid", "test", "fold", "width", "partition
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
 @given(st.dictionaries(HEADER, st.lists(WORD, min_size=1, max_size=6), min_size=1, max_size=3))
-def test_what_is_called_test_is_never_trained_on(root: Path, columns: dict[str, list[str]]) -> None:
+def test_rows_named_test_are_never_trained_on(root: Path, columns: dict[str, list[str]]) -> None:
     """Whatever the columns hold: refused, or no row that a column calls test, in words or by a flag, is in
     train, or in the images that train is split off from.
     """

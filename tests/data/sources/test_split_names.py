@@ -31,7 +31,7 @@ def spelt(words: list[str], separator: str, how: str) -> str:
     st.sampled_from("_- .+"),
     st.sampled_from(sorted(WRITTEN)),
 )
-def test_a_split_with_plain_words_is_that_split(
+def test_split_words_with_generic_words_name_a_split(
     word: str, beside: list[str], first: bool, separator: str, how: str
 ) -> None:
     words = [word, *beside] if first else [*beside, word]
@@ -43,7 +43,7 @@ def test_a_split_with_plain_words_is_that_split(
     st.sampled_from(["set", "data", "images", "Set", "DATA", "Images"]),
     st.booleans(),
 )
-def test_written_together(word: str, beside: str, title: bool) -> None:
+def test_compounds_name_a_split(word: str, beside: str, title: bool) -> None:
     name = (word.title() if title else word) + beside
     assert split_from_name(name) == SPLIT_WORDS[word]
 
@@ -55,7 +55,7 @@ def test_written_together(word: str, beside: str, title: bool) -> None:
     st.sampled_from("_- "),
     st.sampled_from(sorted(WRITTEN)),
 )
-def test_other_words_beside_are_kept_apart(
+def test_other_words_are_reported_separately(
     word: str, others: list[str], first: bool, separator: str, how: str
 ) -> None:
     found = parse_split_name(spelt([word, *others] if first else [*others, word], separator, how))
@@ -68,7 +68,7 @@ def test_other_words_beside_are_kept_apart(
     st.text(string.ascii_lowercase, min_size=1, max_size=6),
     st.booleans(),
 )
-def test_a_word_within_a_word_says_nothing(word: str, letters: str, first: bool) -> None:
+def test_a_split_word_inside_another_word_does_not_count(word: str, letters: str, first: bool) -> None:
     name = letters + word if first else word + letters
     if name_words(name) == (name,) and name not in SPLIT_WORDS:
         assert parse_split_name(name) is None
@@ -89,7 +89,7 @@ def test_a_word_within_a_word_says_nothing(word: str, letters: str, first: bool)
         "rest",
     ],
 )
-def test_words_that_hold_a_splits_name(name: str) -> None:
+def test_words_that_contain_a_split_name(name: str) -> None:
     assert parse_split_name(name) is None
 
 
@@ -103,10 +103,10 @@ def test_words_that_hold_a_splits_name(name: str) -> None:
         ("ｔｒａｉｎ", "train"), ("Trainingsdaten", "train"),
     ],
 )  # fmt: skip
-def test_names_of_data_sets_that_are_about(name: str, split: str) -> None:
+def test_names_of_data_sets(name: str, split: str) -> None:
     assert split_from_name(name) == split
 
 
 @pytest.mark.parametrize("name", ["train_test_split", "test-train", "val_test", "", "___", "123"])
-def test_two_splits_or_none(name: str) -> None:
+def test_names_of_two_splits_or_none(name: str) -> None:
     assert parse_split_name(name) is None

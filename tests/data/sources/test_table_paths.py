@@ -66,7 +66,7 @@ WRITTEN = {
 
 
 @pytest.mark.parametrize("how", WRITTEN)
-def test_paths_that_are_here_are_found(how: str, root: Path) -> None:
+def test_existing_files_are_found_however_written(how: str, root: Path) -> None:
     given_paths = [WRITTEN[how](name, root) for name in FILES]
     target = root / "photos" if how == "a drive, less deep" else root
     source = table(target, given_paths)
@@ -76,12 +76,12 @@ def test_paths_that_are_here_are_found(how: str, root: Path) -> None:
     assert read.classes == ("a", "b")
     told = [note for note in read.notes if "does not exist here" in note or "backslashes" in note]
     assert len(told) == (how not in ("as they are", "from the root", "outer spaces", "an address of a file"))
-    # What names its images by path finds them too.
+    # Columns that are looked up by image path match too.
     assert assign_groups(read, source, "patient").splits["all"].groups is not None
 
 
 @pytest.mark.parametrize("how", ["a drive", "a share", "another home", "a root"])
-def test_what_is_missing_among_them_is_named_alone(how: str, root: Path) -> None:
+def test_only_missing_files_are_reported(how: str, root: Path) -> None:
     names = [*FILES, "photos/dog/3.jpg"]
     said = refused(table(root, [WRITTEN[how](name, root) for name in names]))
     assert len(said) == 1
@@ -93,18 +93,18 @@ def test_what_is_missing_among_them_is_named_alone(how: str, root: Path) -> None
     ("prefix", "shown"),
     [("C:\\p\\", "C:\\p\\"), ("/home/anna/p/", "/home/anna/p/"), ("\\\\srv\\x\\", "\\\\srv\\x\\")],
 )
-def test_another_machines_paths_are_said_once(prefix: str, shown: str, root: Path) -> None:
+def test_paths_of_another_machine_are_reported_once(prefix: str, shown: str, root: Path) -> None:
     said = refused(table(root, [f"{prefix}{n}.png" for n in range(1000)]))
     assert len(said) == 1
     assert f"1,000 paths start with {shown}, which does not exist here" in said[0]
     assert f"without {shown}" in said[0]
-    # What is proposed helps.
+    # The suggested change works.
     for n in range(1000):
         (root / f"{n}.png").touch()
     assert len(read_source(table(root, [f"{n}.png" for n in range(1000)])).splits["all"]) == 1000
 
 
-def test_what_is_missing_here_is_not_looked_for_elsewhere(root: Path) -> None:
+def test_a_missing_file_of_this_machine_is_not_relocated(root: Path) -> None:
     """A deleted image is not replaced by another image of the same name."""
     (root / "1.jpg").touch()
     (root / FILES[0]).unlink()
@@ -122,13 +122,13 @@ def test_paths_of_two_machines(root: Path) -> None:
     assert files(read_source(table(root, paths)), root) == sorted(FILES)
 
 
-def test_one_image_under_two_spellings_is_one(root: Path) -> None:
+def test_two_spellings_of_a_path_are_one_image(root: Path) -> None:
     paths = [*FILES, FILES[0].replace("/", "\\"), "./" + FILES[0]]
     said = refused(table(root, paths))
     assert any("here, but 'a' in line 2" in line for line in said)  # the sixth is a "b"
 
 
-def test_paths_that_start_elsewhere(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_relative_to_another_folder_get_a_hint(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
     (root / "lists").mkdir()
     (said,) = refused(table(root / "photos", FILES))
@@ -137,14 +137,14 @@ def test_paths_that_start_elsewhere(root: Path, monkeypatch: pytest.MonkeyPatch)
     assert f"All files exist relative to {root}. Move the table to that folder" in said
 
 
-def test_another_case_and_a_missing_ending(root: Path) -> None:
+def test_another_case_and_a_missing_extension_get_a_hint(root: Path) -> None:
     said = refused(table(root, ["Photos/Cat/1.JPG", "photos/cat/2", FILES[2], "photos/cat/9.jpg"]))
     assert "Did you mean 'photos/cat/1.jpg'?" in said[0]
     assert "Did you mean 'photos/cat/2.jpg'?" in said[1]
     assert said[2].endswith("photos/cat/9.jpg: no such file")
 
 
-def test_addresses_on_the_web(root: Path) -> None:
+def test_web_addresses_are_refused(root: Path) -> None:
     said = refused(table(root, ["https://example.org/1.jpg", "s3://bucket/2.jpg", *FILES]))
     assert all("a web address" in line for line in said)
     assert len(said) == 2

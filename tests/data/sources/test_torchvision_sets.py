@@ -55,7 +55,7 @@ def refused(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", ["MNIST", "FashionMNIST", "KMNIST"])
-def test_arrays_of_grey_images(name: str, root: Path) -> None:
+def test_sets_of_grey_arrays(name: str, root: Path) -> None:
     rng = np.random.default_rng(0)
     pixels, labels = rng.integers(0, 256, (20, 28, 28)), np.arange(20) % 10
     for part, count in (("train", 20), ("t10k", 10)):
@@ -85,7 +85,7 @@ def test_a_class_without_images_is_dropped(root: Path) -> None:
     assert "'N/A'" in source.notes[0]
 
 
-def test_arrays_of_coloured_images(root: Path) -> None:
+def test_sets_of_colour_arrays(root: Path) -> None:
     folder = root / "cifar-10-batches-py"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -103,7 +103,7 @@ def test_arrays_of_coloured_images(root: Path) -> None:
         assert source.splits["test"].targets[index] == expected[index][1]
 
 
-def test_files_with_official_splits(root: Path) -> None:
+def test_sets_of_files_with_official_splits(root: Path) -> None:
     folder = root / "flowers-102"
     for number in range(1, 307):
         image(folder / "jpg" / f"image_{number:05d}.jpg", orientation=6 if number == 1 else 1)
@@ -115,11 +115,11 @@ def test_files_with_official_splits(root: Path) -> None:
     assert len(source.classes) == len(set(source.classes)) == 102
     assert source.splits["val"].targets.tolist() == list(range(102))
     assert source.splits["train"].name(0) == str(folder / "jpg" / "image_00001.jpg")
-    # Read the way that everybody's images are: the EXIF orientation counts.
+    # The EXIF orientation is applied, as for all image files.
     assert source.splits["train"].open(0).size == (7, 9)
 
 
-def test_synonyms_and_files_below_folders(root: Path) -> None:
+def test_synonyms_of_classes_and_nested_files(root: Path) -> None:
     wnids = ["n01440764", "n02102040"]
     for split in ("train", "val"):
         for wnid in torchvision.datasets.Imagenette._WNID_TO_CLASS:
@@ -130,7 +130,7 @@ def test_synonyms_and_files_below_folders(root: Path) -> None:
     assert all(wnid in source.splits["val"].name(i) for i, wnid in enumerate(wnids))
 
 
-def test_no_official_splits(root: Path) -> None:
+def test_sets_without_official_splits(root: Path) -> None:
     for name in ("River", "Forest"):
         image(root / "eurosat" / "2750" / name / f"{name}_1.jpg")
     source = read_source("torchvision:EuroSAT")
@@ -138,7 +138,7 @@ def test_no_official_splits(root: Path) -> None:
     assert list(source.splits) == ["all"]
 
 
-def test_a_set_that_only_torchvision_can_read(root: Path) -> None:
+def test_a_set_without_files_or_arrays(root: Path) -> None:
     folder = root / "caltech101" / "101_ObjectCategories"
     for name in ("BACKGROUND_Google", "ant", "bass"):
         for number in (1, 2):
@@ -153,7 +153,7 @@ def test_a_set_that_only_torchvision_can_read(root: Path) -> None:
         source.splits["all"].open(3)
 
 
-def test_a_split_without_labels(root: Path) -> None:
+def test_a_split_without_labels_is_skipped(root: Path) -> None:
     (root / "fer2013").mkdir()
     for name, columns in (("train", ["emotion", "pixels"]), ("test", ["pixels"])):
         with (root / "fer2013" / f"{name}.csv").open("w", newline="") as file:
@@ -169,14 +169,14 @@ def test_a_split_without_labels(root: Path) -> None:
     assert source.splits["train"].open(0).getpixel((5, 5)) == (7, 7, 7)
 
 
-def test_names() -> None:
+def test_names_and_variants() -> None:
     named = torchvision_sets._class_names
     assert named(["a", "b"]) == ["a", "b"]
     assert named([("crane",), ("crane", "bird"), ("ox", "bull")]) == ["crane", "crane, bird", "ox"]
     assert named(["x", "x"]) == ["x (0)", "x (1)"]
 
 
-def test_an_unknown_name() -> None:
+def test_an_unknown_name_is_an_error() -> None:
     message = refused("torchvision:cifar-10")
     assert "Did you mean 'CIFAR10'?" in message
     assert "Flowers102" in message
@@ -185,18 +185,18 @@ def test_an_unknown_name() -> None:
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_torchvision_has_them_all(name: str) -> None:
+def test_torchvision_has_every_set(name: str) -> None:
     assert hasattr(torchvision.datasets, name)
 
 
 @pytest.mark.parametrize("name", ["StanfordCars", "FGVCAircraft"])
-def test_what_must_be_put_there_by_hand(name: str) -> None:
+def test_sets_without_download_give_instructions(name: str) -> None:
     message = refused(f"torchvision:{name}")
     assert "torchvision cannot download it" in message
     assert str(cache_folder() / "torchvision") in message
 
 
-def test_a_download_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """No server listens there; the plain http address is requested over https."""
     asked: list[str] = []
     do_open = urllib.request.HTTPSHandler.https_open

@@ -13,7 +13,7 @@ def images_in(folder: Path) -> list[Path]:
     return [Path(path) for path in walk_files(folder) if is_image_file(path)]
 
 
-def test_a_folder_lists_images_and_leaves_out_the_rest(tmp_path: Path) -> None:
+def test_a_folder_lists_only_its_images(tmp_path: Path) -> None:
     for name in [
         "b.JPG",
         "a.png",
@@ -53,5 +53,5 @@ def test_the_walk_is_lazy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "is_one"), [("a.JpEg", True), ("a", False), (".jpg", True), ("jpg", False)])
-def test_names_of_images(name: str, is_one: bool) -> None:
+def test_image_names(name: str, is_one: bool) -> None:
     assert is_image_name(name) == is_one

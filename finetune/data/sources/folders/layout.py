@@ -59,14 +59,16 @@ def find_split_folders(top: Folder) -> dict[Folder, str]:
     others = [
         each.name
         for each in top.filled_folders
-        if each not in splits and each not in without and not _unlabelled(each, known)
+        if each not in splits
+        and each not in without
+        and not (is_unlabelled_name(each.name) and class_folders(each, known) is None)
     ]
     if others:
-        looking = quoted([each.name for each in splits])
+        similar = quoted([each.name for each in splits])
         raise AmbiguousLayoutError(
-            f"this layout is ambiguous. {looking} look like splits that contain classes, but "
+            f"this layout is ambiguous. {similar} look like splits that contain classes, but "
             f"{quoted(others)} beside them contain images too. For a data set with splits, move "
-            f"{quoted(others)} elsewhere. For a folder of classes, rename {looking} or {AS_CLASSES_HINT}."
+            f"{quoted(others)} elsewhere. For a folder of classes, rename {similar} or {AS_CLASSES_HINT}."
         )
     return {each: name.split for each, name in (splits | without).items()}
 
@@ -203,10 +205,6 @@ def _related(splits: dict[Folder, SplitName], known: Collection[str]) -> bool:
     count = Counter(each for split in splits for each in _class_names(split, known))
     rests = Counter(name.other_words for name in splits.values())
     return max(count.values()) > 1 or max(rests.values()) > 1
-
-
-def _unlabelled(folder: Folder, known: Collection[str]) -> bool:
-    return is_unlabelled_name(folder.name) and class_folders(folder, known) is None
 
 
 def _repeats(name: str, outer: str) -> bool:

@@ -68,7 +68,11 @@ def find_split_column(cells: Cells, wanted: str | None, ignored: Sequence[str] =
     if wanted == "none":
         return SplitColumn()
     if wanted is not None:
-        return _wanted(cells, wanted)
+        place = cells.find_column(wanted)
+        if place is None:
+            have = f"the columns are {quoted(cells.header)}"
+            return SplitColumn(problem=f"data.split_column: there is no column '{printable(wanted)}'; {have}")
+        return _flag(cells, place) or _by_words(place)
     place = cells.find_column("split")
     if place is not None and (values := {*cells.column(place)} - {""}):
         return _numbered(cells, place, values) or _by_words(place)
@@ -96,16 +100,6 @@ def find_split_column(cells: Cells, wanted: str | None, ignored: Sequence[str] =
     note = f"the split is read from the {columns} {quoted([cells.header[each] for each in chosen.columns])}"
     note += "".join(f" ({each})" for each in chosen.notes)
     return SplitColumn(chosen.columns, chosen.split_of_row, notes=(note, *notes))
-
-
-def _wanted(cells: Cells, wanted: str) -> SplitColumn:
-    place = cells.find_column(wanted)
-    if place is None:
-        return SplitColumn(
-            problem=f"data.split_column: there is no column '{printable(wanted)}'; the columns are "
-            f"{quoted(cells.header)}"
-        )
-    return _flag(cells, place) or _by_words(place)
 
 
 def _by_words(place: int) -> SplitColumn:
@@ -229,13 +223,10 @@ def _combine(cells: Cells, sure: list[SplitColumn]) -> SplitColumn | None:
     if all(each == splits[0] for each in splits):
         return sure[0]
     flags = [parse_split_name(cells.header[each.columns[0]]) for each in sure]
-    if any(flag is None or flag.split == "train" for flag in flags):
+    held_out = {flag.split for flag in flags if flag} - {"train"}
+    if len(held_out) < len(flags):
         return None
-    if len({flag.split for flag in flags if flag}) < len(flags):
-        return None
-    if any(
-        len({value for value in row if value and value != "train"}) > 1 for row in zip(*splits, strict=True)
-    ):
+    if any(len({*row} - {"", "train", None}) > 1 for row in zip(*splits, strict=True)):
         return None
 
     def split_of_row(row: list[str]) -> str | None:

@@ -62,7 +62,8 @@ class Table:
         """Split -> label -> files of the valid rows. A table without splits has the one split ``all``."""
         found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         for row in self.rows:
-            found[row.split or "all"][_class_name(row.label)].append(row.file)
+            class_name = unicodedata.normalize("NFC", row.label.strip())
+            found[row.split or "all"][class_name].append(row.file)
         return {split: found[split] for split in ("all", "train", "val", "test") if split in found}
 
     def source(self) -> Source:
@@ -72,7 +73,7 @@ class Table:
             DataError: the table has faults (the message lists the first ten), no rows, or no training images.
         """
         if self.faults:
-            raise DataError("\n".join(self._fault_lines()))
+            raise DataError(self._fault_message())
         if not self.rows:
             raise DataError(f"{self.name}: no rows after the header. Add one line per image.")
         found = self.splits()
@@ -84,18 +85,13 @@ class Table:
             found = {"all": found["train"]}
         return source_from_paths(self.name, found, notes, os.path.normpath(self.folder))
 
-    def _fault_lines(self) -> list[str]:
+    def _fault_message(self) -> str:
         faults = sorted((fault for fault in self.faults if not fault.is_covered), key=lambda each: each.line)
         lines = [
             f"{self.name}:{each.line}: {f'{each.subject}: ' if each.subject else ''}{each.message}"
             for each in faults[:FAULTS_SHOWN]
         ]
         if len(faults) > FAULTS_SHOWN:
-            lines.append(
-                f"... and {len(faults) - FAULTS_SHOWN} more faults (`finetune doctor` lists them all)"
-            )
-        return lines
-
-
-def _class_name(label: str) -> str:
-    return unicodedata.normalize("NFC", label.strip())
+            more = len(faults) - FAULTS_SHOWN
+            lines.append(f"... and {more} more faults (`finetune doctor` lists them all)")
+        return "\n".join(lines)
