@@ -33,7 +33,7 @@ def describe_run(setup: Setup, recipe_file: bytes | None, environment: Mapping[s
 
 
 def run_facts(setup: Setup, plan: RunPlan, extensions: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """What the user sees before training: pairs such as ``("data", "digits: 10 classes; ...")``."""
+    """The facts to show before training: pairs such as ``("data", "digits: 10 classes; ...")``."""
     source, network = setup.source, setup.network
     preprocessing = setup.card.preprocessing
     counts = ", ".join(f"{len(split):,} {name}" for name, split in source.splits.items())
@@ -64,7 +64,7 @@ def run_facts(setup: Setup, plan: RunPlan, extensions: Sequence[Mapping[str, Any
 
 
 def phase_title(plan: PhasePlan, setup: Setup, position: Position) -> str:
-    """How a phase trains, and its epochs.
+    """The layers, parameters, optimizer, learning rates and epochs of a phase, for the user.
 
     ``9 of 9 layers frozen, 5,130 of 11,181,642 parameters train, AdamW, lr 0.01 (head), 3 epochs``. The
     layers that the phase freezes must be frozen.

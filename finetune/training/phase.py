@@ -19,7 +19,7 @@ log = logging.getLogger("finetune")
 
 
 class Method(Protocol):
-    """How a phase trains: by gradient steps, or by solving the head."""
+    """The method of a phase: gradient steps, or solving the head."""
 
     # Whether `last` may be saved less often than every epoch.
     save_rarely: bool

@@ -17,7 +17,7 @@ class Progress(Protocol):
         """The features of ``done`` of ``images`` are computed and cached."""
 
     def step(self, epoch: int, done: int, steps: int) -> None:
-        """``done`` of ``steps`` optimizer steps of ``epoch`` (1-based) are made."""
+        """``done`` of ``steps`` optimizer steps of ``epoch`` (1-based) are done."""
 
     def epoch(self, entry: Mapping[str, Any], seconds: float, is_best: bool) -> None:
         """An epoch ends; ``entry`` is its line in ``metrics.jsonl``."""

@@ -1,17 +1,20 @@
-"""Plan a run before it starts: its phases in steps, what it caches, and warnings about what may fail."""
+"""Plan a run before it starts: its phases and caches. Warn of what may fail, and refuse what must."""
 
+import copy
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
+from finetune.errors import UserError
 from finetune.model.batchnorm import raise_batchnorm_momentum
-from finetune.model.freeze import abbreviate_names, resolve_freeze, untrained_layers
+from finetune.model.freeze import Freeze, abbreviate_names, resolve_freeze, untrained_layers
 from finetune.training.caching.decoded import DecodedPlan, describe_decoded, plan_decoded
 from finetune.training.caching.feature_plan import FeaturePlan, plan_features
 from finetune.training.compute.batch_size import warn_of_little_memory
 from finetune.training.run.resume import planned_phases
-from finetune.training.setup.batch_of_one import refuse_batch_of_one
 from finetune.training.setup.plan import PhasePlan
 from finetune.training.setup.prepare import Setup
 
@@ -74,9 +77,31 @@ def plan_run(setup: Setup, extensions: Sequence[Mapping[str, Any]]) -> RunPlan:
     """
     recipe = setup.recipe
     phases = planned_phases(setup, extensions)
-    refuse_batch_of_one(setup, phases)
+    _refuse_batch_of_one(setup, phases)
     warn_of_little_memory(recipe.train, setup.network, setup.image, setup.compute, recipe.model.batchnorm)
     steps = sum(phase.steps for phase in phases)
     momentum = raise_batchnorm_momentum(setup.network.module, recipe.model.batchnorm_momentum, steps)
     features = plan_features(setup, phases)
     return RunPlan(phases, features, plan_decoded(setup, phases, features), momentum)
+
+
+def _refuse_batch_of_one(setup: Setup, plans: Sequence[PhasePlan]) -> None:
+    """Try ``batch_size: 1`` on a copy of the network. Larger batches never shrink to one image."""
+    if setup.recipe.train.images_a_batch > 1:
+        return
+    network, side = setup.network, setup.image[-1]
+    for plan in plans:
+        trial = copy.deepcopy(network.module)
+        k = resolve_freeze(plan.freeze, network.table)
+        Freeze(trial, network.table, k, setup.recipe.model.batchnorm).train_mode()
+        try:
+            with torch.random.fork_rng(devices=[]), torch.no_grad(), setup.compute.autocast():
+                trial(torch.zeros(1, *setup.image, device=setup.compute.device))
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise UserError(
+                f"train.batch_size: 1 gives a BatchNorm of {setup.recipe.model.backbone} a single value "
+                f"per channel at {side} px, and it cannot train on that. Use batch_size 2 or more, larger "
+                "images (data.image_size), or model.batchnorm: frozen."
+            ) from None

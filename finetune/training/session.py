@@ -1,4 +1,4 @@
-"""A training session: everything that a training needs from its first phase to its last."""
+"""A training session: the state of a training, and its checkpoints and metrics."""
 
 import contextlib
 import time
@@ -139,7 +139,7 @@ class Session:
         self.progress.epoch(entry, seconds, is_best)
 
     def end_phase(self) -> None:
-        """Save what is not saved yet, and keep the optimizer's state for the next phase."""
+        """Save ``last`` if it is out of date, and leave the optimizer's state to the next phase."""
         if self._saved_step != self.position.global_step:
             self.save_last()
         self._collect_optimizer()

@@ -31,9 +31,9 @@ def smoke_recipe(recipe: Recipe) -> Recipe:
     )
     head = recipe.model.head.model_copy(update={"reuse": None})
     model = recipe.model.model_copy(update={"weights": "none", "head": head})
-    kept: dict[str, Any] = {name: getattr(recipe.data, name) for name in OF_THE_IMAGES}
+    same: dict[str, Any] = {name: getattr(recipe.data, name) for name in OF_THE_IMAGES}
     if (fold := recipe.data.fold) is not None:
         of = min(fold.of, SMOKE_FOLDS)
-        kept["fold"] = fold.model_copy(update={"number": fold.number % of, "of": of})
-    data = DataSection(source=DRAWN, workers=0).model_copy(update=kept)
+        same["fold"] = fold.model_copy(update={"number": fold.number % of, "of": of})
+    data = DataSection(source=DRAWN, workers=0).model_copy(update=same)
     return recipe.model_copy(update={"train": train, "model": model, "data": data})

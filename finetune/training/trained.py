@@ -1,4 +1,4 @@
-"""A trained network on images: its own data as it was split for it, and the numbers there."""
+"""The trained network of a run: load it and evaluate it."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -39,8 +39,6 @@ class Trained:
     """The network of a checkpoint, in eval mode, with the weights to evaluate.
 
     Attributes:
-        module: the network.
-        card: its description.
         run: the run directory.
         checkpoint: ``best`` or ``last``.
         recipe: the resolved recipe of the run.
@@ -65,8 +63,7 @@ def load_trained(
 
     Args:
         which: the checkpoint.
-        device: where to run the network. None leaves it on the CPU in the contiguous memory format, which
-            exports need.
+        device: to run on; None: the CPU, in the contiguous memory format, which exports need.
 
     Raises:
         RunDirError: ``run`` is not a run directory, or has no such checkpoint yet.
@@ -83,8 +80,7 @@ def load_trained(
         if folder is None:
             raise RunDirError(
                 f"{printable(run)}: has no checkpoint '{which}' yet. Finish the run with: finetune train "
-                f"{printable(run)}/recipe.yaml "
-                f"--run-dir {printable(run)} --resume"
+                f"{printable(run)}/recipe.yaml --run-dir {printable(run)} --resume"
             )
         card = ModelCard.from_dict(read_document(folder / CARD), str(folder / CARD))
         return folder, problem, card, read_tensors(folder / MODEL), load_recipe(run / RESOLVED)
@@ -107,13 +103,13 @@ def evaluate_trained(
     precision: InferencePrecision = "fp32",
     watch: Callable[[Iterable[Batch]], Iterable[Batch]] = iter,
 ) -> Evaluation:
-    """Evaluate a trained network on ``images``, in inference form and on the device that it is on.
+    """Evaluate a trained network on ``images``, on its device.
 
     Args:
-        images: their targets must be in the order of the network's classes.
-        split_name: names the images in the result.
-        batch_size: None means the recipe's.
-        watch: passes the batches on; may show progress.
+        images: with targets in the order of the network's classes.
+        split_name: the name of the images in the result.
+        batch_size: None: the recipe's.
+        watch: wraps the batches, for example to show progress.
 
     Raises:
         BadImageError: an image cannot be read and the recipe has ``on_bad_image: error``.

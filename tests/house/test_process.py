@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from finetune.cli.process import configure_waiting
-from finetune.training.compute.allocator import SETTLED_BY
+from finetune.training.compute.allocator import USERS_SETTINGS
 
 GLIBC = platform.libc_ver()[0] == "glibc"
 # Page faults of taking and giving back a block of 64 MB ten times; the first time is none of them.
@@ -54,7 +54,7 @@ print(digest.hexdigest())
 
 
 def run(script: str, *words: str, **environment: str) -> list[str]:
-    clean = {name: value for name, value in os.environ.items() if name not in SETTLED_BY}
+    clean = {name: value for name, value in os.environ.items() if name not in USERS_SETTINGS}
     done = subprocess.run(
         [sys.executable, "-c", script, *words],
         capture_output=True, text=True, check=True, env={**clean, **environment},

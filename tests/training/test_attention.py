@@ -69,14 +69,14 @@ def test_it_is_as_near_to_the_truth_as_torchs_own_in_bf16(spread: float) -> None
     assert all(a < 1.5 * b for a, b in zip(mine, torchs, strict=True))
 
 
-def test_a_few_images_at_a_time_are_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_do_not_depend_on_the_size_of_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """And what is computed again is what would have been kept."""
     tensors = some(5, 3, 9, 7, 8)
     whole = with_gradients(attention.attend, tensors, torch.bfloat16)
     monkeypatch.setattr(attention, "SCORES", 2 * 3 * 9 * 7)
-    assert [each.start for each in attention._a_few(*tensors[:2])] == [0, 2, 4]
+    assert [each.start for each in attention.chunks(*tensors[:2])] == [0, 2, 4]
     kept = with_gradients(attention.attend, tensors, torch.bfloat16)
-    monkeypatch.setattr(attention, "KEPT_UP_TO", 6)
+    monkeypatch.setattr(attention, "STORED_UP_TO", 6)
     again = with_gradients(attention.attend, tensors, torch.bfloat16)
     for found in (kept, again):
         assert all(torch.equal(a, b) for a, b in zip(found, whole, strict=True))

@@ -45,7 +45,7 @@ def settings() -> dict[str, Any]:
         "device": torch.get_default_device(),
         "gradients": torch.is_grad_enabled(),
         "generator": hashlib.sha256(torch.get_rng_state().numpy().tobytes()).hexdigest(),
-        "allocator": allocator._less,
+        "allocator": allocator.less_retained,
         "SIGINT": signal.getsignal(signal.SIGINT),
         "SIGTERM": signal.getsignal(signal.SIGTERM),
         "SIGHUP": signal.getsignal(signal.SIGHUP),
@@ -215,8 +215,8 @@ def test_freed_memory_is_kept_again(monkeypatch: pytest.MonkeyPatch) -> None:
         return True
 
     monkeypatch.setattr(allocator, "_set", settle)
-    monkeypatch.setattr(allocator, "_kept", True)
-    monkeypatch.setattr(allocator, "_less", False)
+    monkeypatch.setattr(allocator, "retained", True)
+    monkeypatch.setattr(allocator, "less_retained", False)
     with in_force(choose_compute(CPU, TrainSection(precision="fp32"))):
         allocator.return_large_blocks()
     assert calls == [

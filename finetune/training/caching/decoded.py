@@ -62,14 +62,15 @@ def plan_decoded(
         return DecodedPlan(None, "this system cannot share them between processes")
     nbytes = _base_bytes(setup)
     if nbytes is None:
-        return DecodedPlan(None, "they are no files")
+        return DecodedPlan(None, "they are not files")
     total = len(train) * nbytes + _val_bytes(setup)
     taken = max((each.train_bytes + each.val_bytes for each in features.values()), default=0)
     room = max(0, cache.limit_bytes - taken)
     size = f"{len(train):,} x {format_bytes(nbytes)}, and val"
     if cache.decoded != "auto":
         return DecodedPlan(cache.decoded, size, room)
-    epochs = sum(plan.epochs for plan in plans if not _features_kept(features.get(plan.number)))
+    cached = {number for number, each in features.items() if each.train.where is not None}
+    epochs = sum(plan.epochs for plan in plans if plan.number not in cached)
     if epochs <= 1:
         return DecodedPlan(None, "no more than one epoch reads them")
     if total > room:
@@ -111,44 +112,44 @@ def cache_decoded(setup: Setup, plan: DecodedPlan) -> Iterator[None]:
     if plan.where == "disk":
         setup.cache_folders = {_folder(setup, facts): min(needed, most) for facts, _, needed, most in wanted}
         make_room(sum(setup.cache_folders.values()), setup.recipe.cache.limit_bytes, *setup.cache_folders)
-    kept = [_open(setup, plan.where, *each) for each in wanted]
-    setup.loader.use_cache(kept[0])
-    setup.val_decoded = kept[-1]
+    caches = [_open(setup, plan.where, *each) for each in wanted]
+    setup.loader.use_cache(caches[0])
+    setup.val_decoded = caches[-1]
     try:
         yield
     finally:
         setup.loader.use_cache(None)
         setup.val_decoded = None
         setup.cache_folders = {}
-        for each in kept:
+        for each in caches:
             each.close()
 
 
 def _open(
     setup: Setup, where: Where, facts: Mapping[str, Any], splits: Sequence[str], needed: int, limit: int
 ) -> DecodedCache:
-    """What keeps the images of ``splits``, which take about ``needed`` bytes and may take ``limit``."""
+    """Open the cache of the images of ``splits``, which take about ``needed`` of at most ``limit`` bytes."""
     if where == "memory":
         return DecodedCache(None, limit)
     folder, about = _folder(setup, facts), _about(setup, facts)
     there = sum(each.nbytes for each in list_cached() if each.folder == folder)
-    kept = DecodedCache(folder, limit, about)
-    full = there + needed > limit and _of_these(setup, splits, kept) < OF_USE * min(needed, limit)
+    cache = DecodedCache(folder, limit, about)
+    full = there + needed > limit and _useful_bytes(setup, splits, cache) < OF_USE * min(needed, limit)
     if there and (full or there > min(WORN_OUT * needed, limit)):
-        kept.close()
+        cache.close()
         shutil.rmtree(folder, ignore_errors=True)
-        kept = DecodedCache(folder, limit, about)
-    return kept
+        cache = DecodedCache(folder, limit, about)
+    return cache
 
 
-def _of_these(setup: Setup, splits: Sequence[str], kept: DecodedCache) -> int:
-    """The bytes that the images of ``splits`` take of ``kept``."""
+def _useful_bytes(setup: Setup, splits: Sequence[str], cache: DecodedCache) -> int:
+    """The size, in bytes, of the cached images that are still in ``splits``."""
     found = 0
     for name in splits:
         split = setup.source.splits[name]
         for index in range(len(split)):
             stamp = split.stamp(index)
-            place = None if stamp is None else kept.find(stamp)
+            place = None if stamp is None else cache.find(stamp)
             found += 0 if place is None else place.nbytes
     return found
 
@@ -165,7 +166,7 @@ def _about(setup: Setup, facts: Mapping[str, Any]) -> dict[str, Any]:
         "format": FORMAT,
         "source": str(source.absolute() if source.exists() else source),
         **facts,
-        # A file with bands of its own is no image of colours that repeat, and one where they do not.
+        # Only if colours do not repeat, a file with bands of its own may be read as an image.
         **({"repeated": True} if setup.card.preprocessing.bands is not None else {}),
         "versions": {name: version(name) for name in ("pillow", "numpy")},
         # The same version of Pillow comes with one decoder or another.
@@ -178,16 +179,12 @@ def _val_bytes(setup: Setup) -> int:
     return len(setup.source.splits["val"]) * (setup.card.preprocessing.image_size**2 * 3 + 100)
 
 
-def _features_kept(plan: FeaturePlan | None) -> bool:
-    return plan is not None and plan.train.where is not None
-
-
 def _base_bytes(setup: Setup) -> int | None:
     """Average bytes of a decoded image, from a sample of sizes; None if the images are not files."""
     split, transform = setup.source.splits["train"], setup.loader.transform
     found = []
     for index in np.linspace(0, len(split) - 1, min(SIZES_READ, len(split)), dtype=np.int64).tolist():
-        if not os.path.isfile(split.name(index)):  # noqa: PTH113  (a Path's raises where it may not look)
+        if not os.path.isfile(split.name(index)):  # noqa: PTH113  (that of a Path raises if it may not read the folder)
             continue
         try:
             width, height = read_image(Path(split.name(index)), lambda image: image.size)

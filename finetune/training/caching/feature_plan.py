@@ -21,12 +21,12 @@ from finetune.training.setup.prepare import Setup
 
 @dataclass(frozen=True)
 class FeaturePlan:
-    """How the features of a phase's frozen layers are cached.
+    """The plan for caching the features of a phase's frozen layers.
 
     Attributes:
         k: number of frozen layers.
         views: the number of views per training image to cache; 0: every epoch shows new views.
-        plain: whether training images look as in evaluation.
+        plain: whether training images are preprocessed as in evaluation, without augmentation.
         train, val: where the features are cached, and why.
         train_bytes, val_bytes: their sizes, as ``cache.limit`` counts them.
         whole: why the network cannot be cut and runs whole; None if it can be cut.
@@ -99,7 +99,7 @@ def _cost(setup: Setup, k: int) -> Cost | str:
 
 
 def _plain(setup: Setup, plan: PhasePlan) -> bool:
-    """Whether training images look as in evaluation.
+    """Whether training images are preprocessed as in evaluation, without augmentation.
 
     A head is solved on a fixed set of views. If the other phases show new views in each epoch, it is solved
     on the images as in evaluation.

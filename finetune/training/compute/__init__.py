@@ -1,1 +1,1 @@
-"""What a step runs on: device, number format, kernels, memory, and how many images fit."""
+"""Device, precision, kernels and memory of training steps, and the number of images that fit."""

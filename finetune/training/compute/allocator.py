@@ -20,40 +20,39 @@ RETURNED_FROM = 1 << 30
 # the same loop without tuning.
 RETURNED_FROM_IN_FP32 = 64 << 20
 # Environment variables by which users tune the allocator themselves.
-SETTLED_BY = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "GLIBC_TUNABLES")
+USERS_SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "GLIBC_TUNABLES")
 
-_kept = _less = False
+retained = less_retained = False
 
 
 def retain_freed_memory() -> bool:
-    """Retain freed memory for the next step, unless the user tunes the allocator. Return whether it is
-    retained.
+    """Retain freed memory for the next step, unless the user tunes the allocator.
 
-    It affects the whole process, so only the owner of the process may call it.
+    Affects the whole process, so only the owner of the process may call it. Returns whether it is retained.
     """
-    global _kept
-    if not any(name in os.environ for name in SETTLED_BY):
-        _kept = _set(M_MMAP_THRESHOLD, RETURNED_FROM) and _set(M_TRIM_THRESHOLD, NEVER)
-    return _kept
+    global retained
+    if not any(name in os.environ for name in USERS_SETTINGS):
+        retained = _set(M_MMAP_THRESHOLD, RETURNED_FROM) and _set(M_TRIM_THRESHOLD, NEVER)
+    return retained
 
 
 def return_large_blocks() -> None:
-    """If freed memory is retained, return the largest blocks all the same: for training in fp32."""
-    global _less
-    if _kept:
-        _less = _set(M_MMAP_THRESHOLD, RETURNED_FROM_IN_FP32)
+    """Return the largest freed blocks even if freed memory is retained: for training in fp32."""
+    global less_retained
+    if retained:
+        less_retained = _set(M_MMAP_THRESHOLD, RETURNED_FROM_IN_FP32)
 
 
 @contextlib.contextmanager
 def restored_afterwards() -> Iterator[None]:
     """Undo, at the end, what :func:`return_large_blocks` changed within."""
-    global _less
-    before = _less
+    global less_retained
+    before = less_retained
     try:
         yield
     finally:
-        if _less != before:
-            _less = before
+        if less_retained != before:
+            less_retained = before
             _set(M_MMAP_THRESHOLD, RETURNED_FROM)
 
 

@@ -19,7 +19,7 @@ OFF = ("add_zero_attn", "need_weights", "use_separate_proj_weight", "is_causal")
 # The number of scores computed at a time: few enough for the processor's cache.
 SCORES = 1 << 21
 # Up to this many tokens the weights are stored for the backward pass: a small part of a layer's memory.
-KEPT_UP_TO = 256
+STORED_UP_TO = 256
 
 
 def suits(
@@ -31,7 +31,7 @@ def suits(
     is_causal: bool = False,
     **more: Any,
 ) -> bool:
-    """Whether :func:`attend` can take what ``scaled_dot_product_attention`` was given: all tokens see all."""
+    """Whether :func:`attend` supports these arguments (no mask, no dropout)."""
     return (
         not (any(more.values()) or is_causal or dropout_p)
         and attn_mask is None
@@ -44,15 +44,17 @@ def suits(
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """``scaled_dot_product_attention`` of (N, heads, L, D) by (N, heads, M, D): bf16 (N, heads, L, D).
 
-    Its memory is laid out as (N, L, heads, D), which is how networks go on.
+    Its memory layout is (N, L, heads, D), which networks use next.
     """
     found: Tensor = _Attention.apply(query.bfloat16(), key.bfloat16(), value.bfloat16())
     return found
 
 
 def suits_self_attention(given: Mapping[str, Any]) -> bool:
-    """Whether :func:`self_attend` does what ``multi_head_attention_forward`` is asked for, its arguments by
-    name: every token of a batch sees all others of its image, without dropout, and no one asks how much."""
+    """Whether :func:`self_attend` supports these arguments of ``multi_head_attention_forward``.
+
+    It supports self-attention over all tokens, without mask and dropout, whose weights are not returned.
+    """
     return (
         given["query"] is given["key"] is given["value"]
         and given["query"].ndim == 3
@@ -76,30 +78,30 @@ def self_attend(given: Mapping[str, Any]) -> Tensor:
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        found, kept = _room(query), []
+        found, stored = _empty(query), []
         with torch.autocast("cpu", enabled=False):
-            for few in _a_few(query, key):
-                q, k, v = (_by_head(each[few]) for each in (query, key, value))
-                shares = _shares(q, k)
-                _put(found[few], torch.bmm(shares, v))
-                if key.shape[2] <= KEPT_UP_TO:
-                    kept.append(shares)
-        ctx.save_for_backward(query, key, value, *kept)
+            for chunk in chunks(query, key):
+                q, k, v = (_by_head(each[chunk]) for each in (query, key, value))
+                weights = _attention_weights(q, k)
+                _put(found[chunk], torch.bmm(weights, v))
+                if key.shape[2] <= STORED_UP_TO:
+                    stored.append(weights)
+        ctx.save_for_backward(query, key, value, *stored)
         return found
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
-        query, key, value, *kept = ctx.saved_tensors
-        of_query, of_key, of_value = found = tuple(_room(each) for each in (query, key, value))
+        query, key, value, *stored = ctx.saved_tensors
+        of_query, of_key, of_value = found = tuple(_empty(each) for each in (query, key, value))
         scale = _scale(query)
-        for number, few in enumerate(_a_few(query, key)):
-            q, k, v, g = (_by_head(each[few]) for each in (query, key, value, gradient))
-            shares = kept[number] if kept else _shares(q, k)
-            _put(of_value[few], torch.bmm(shares.mT, g))
-            of_scores = torch._softmax_backward_data(torch.bmm(g, v.mT), shares, -1, shares.dtype)
-            _put(of_query[few], _product(of_scores, k, scale))
-            _put(of_key[few], _product(of_scores.mT, q, scale))
+        for number, chunk in enumerate(chunks(query, key)):
+            q, k, v, g = (_by_head(each[chunk]) for each in (query, key, value, gradient))
+            weights = stored[number] if stored else _attention_weights(q, k)
+            _put(of_value[chunk], torch.bmm(weights.mT, g))
+            of_scores = torch._softmax_backward_data(torch.bmm(g, v.mT), weights, -1, weights.dtype)
+            _put(of_query[chunk], _product(of_scores, k, scale))
+            _put(of_key[chunk], _product(of_scores.mT, q, scale))
         return found
 
 
@@ -107,8 +109,8 @@ def _scale(query: Tensor) -> float:
     return float(query.shape[-1] ** -0.5)
 
 
-def _shares(query: Tensor, key: Tensor) -> Tensor:
-    """(B, L, D) and (B, M, D): how much of each of M tokens each of L takes in, bf16 (B, L, M)."""
+def _attention_weights(query: Tensor, key: Tensor) -> Tensor:
+    """(B, L, D) and (B, M, D) to the weights of attention, bf16 (B, L, M)."""
     return torch.softmax(_product(query.float(), key.float().mT, _scale(query)), -1).bfloat16()
 
 
@@ -116,15 +118,15 @@ def _product(first: Tensor, second: Tensor, scale: float) -> Tensor:
     return torch.baddbmm(first.new_zeros(()), first, second, beta=0, alpha=scale)
 
 
-def _a_few(query: Tensor, key: Tensor) -> list[slice]:
-    """Images whose scores are computed together."""
+def chunks(query: Tensor, key: Tensor) -> list[slice]:
+    """The images whose scores are computed together."""
     n, heads, tokens, _ = query.shape
     count = max(1, SCORES // (heads * tokens * key.shape[2]))
     return [slice(start, start + count) for start in range(0, n, count)]
 
 
-def _room(like: Tensor) -> Tensor:
-    """For (N, heads, L, D), laid out as (N, L, heads, D)."""
+def _empty(like: Tensor) -> Tensor:
+    """An empty tensor (N, heads, L, D) with the memory layout (N, L, heads, D)."""
     n, heads, tokens, size = like.shape
     return like.new_empty(n, tokens, heads, size).transpose(1, 2)
 
@@ -134,5 +136,5 @@ def _by_head(images: Tensor) -> Tensor:
     return images.reshape(-1, *images.shape[2:])
 
 
-def _put(room: Tensor, found: Tensor) -> None:
-    room.copy_(found.view(room.shape))
+def _put(into: Tensor, found: Tensor) -> None:
+    into.copy_(found.view(into.shape))

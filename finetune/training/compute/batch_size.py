@@ -133,7 +133,7 @@ def step_memory(module: nn.Module, image: tuple[int, int, int], compute: Compute
     Args:
         module: in the modes that it trains in; the passes change its BatchNorm statistics.
     """
-    two, four = (_kept(module, (size, *image), compute) for size in (2, 4))
+    two, four = (_stored_bytes(module, (size, *image), compute) for size in (2, 4))
     each = (four - two) / 2
     trained = sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)
     shown = math.prod(image) * torch.float32.itemsize
@@ -141,26 +141,26 @@ def step_memory(module: nn.Module, image: tuple[int, int, int], compute: Compute
     return StepMemory(round(COPIES_OF_WEIGHTS * trained + two - 2 * each), round(PEAK * (each + shown)))
 
 
-def _kept(module: nn.Module, shape: tuple[int, ...], compute: Compute) -> int:
-    """Bytes stored for the backward pass, without the weights."""
-    kept: dict[int, int] = {}
+def _stored_bytes(module: nn.Module, shape: tuple[int, ...], compute: Compute) -> int:
+    """The bytes that a forward pass stores for the backward pass, without the weights."""
+    stored: dict[int, int] = {}
 
-    def keep(value: Tensor) -> Tensor:
+    def record(value: Tensor) -> Tensor:
         storage = value.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
+        stored[storage.data_ptr()] = storage.nbytes()
         return value
 
     weights = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
     images = torch.zeros(shape, device=compute.device)
     with (
         torch.random.fork_rng(devices=[]),
-        torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value),
+        torch.autograd.graph.saved_tensors_hooks(record, lambda value: value),
         compute.autocast(),
     ):
         logits = module(images)
         # Alive until here, so that no address is reused.
         del logits
-    return sum(nbytes for place, nbytes in kept.items() if place not in weights)
+    return sum(nbytes for place, nbytes in stored.items() if place not in weights)
 
 
 def _as_it_trains(train: TrainSection, network: Network, batchnorm: BatchNormMode) -> nn.Module:

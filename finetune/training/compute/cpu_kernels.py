@@ -35,20 +35,19 @@ def are_enabled() -> bool:
 
 
 class CpuKernels(TorchFunctionMode):
-    """While active, these take another way where they have a gradient.
+    """While active, replaces these operations if they need a gradient.
 
-    - The average over all places, of squeeze-and-excitation and before most heads: torch spreads its
-      gradient out over the places in the other memory format, and adding that to another gradient takes
-      several times as long as adding one number to all places. The bits are the same.
+    - Global average pooling (squeeze-and-excitation, most heads): torch expands its gradient in the other
+      memory format, and adding that to another gradient is several times slower. Results are bit-identical.
     - Under bf16 autocast, depthwise convolutions (:mod:`finetune.training.compute.depthwise`) and attention
       (:mod:`finetune.training.compute.attention`).
-    - Under bf16 autocast, convolutions whose image is shorter than their stride (ResNet's last stage at 16
-      px) compute in fp32 and give bf16 on: the gradient of their weights, in bf16, takes in memory that
-      nobody wrote (torch 2.14 with AMX; found by filling memory with NaN). It differs from run to run, and is
-      now and then not finite. So do depthwise ones that do not suit the way above.
+    - Under bf16 autocast, convolutions on images smaller than their stride (ResNet's last stage at 16 px),
+      and depthwise convolutions that the replacement does not support. They run in fp32, because the bf16
+      gradient of their weights reads uninitialized memory (torch 2.14 with AMX; found by filling memory with
+      NaN): it varies between runs and is sometimes not finite.
 
     Args:
-        half: bf16 autocast is on.
+        half: whether bf16 autocast is on.
     """
 
     def __init__(self, half: bool) -> None:
@@ -71,7 +70,7 @@ class CpuKernels(TorchFunctionMode):
             return _multi_head_attention(*args, **kwargs)
         if func is F.adaptive_avg_pool2d and _averages_all(*args, **kwargs):
             return _average(args[0], keepdim=True)
-        if func in (torch.mean, Tensor.mean) and _is_over_places(*args, **kwargs):
+        if func in (torch.mean, Tensor.mean) and _is_over_height_and_width(*args, **kwargs):
             return _average(args[0], args[2] if len(args) > 2 else kwargs.get("keepdim", False))
         return func(*args, **kwargs)
 
@@ -85,7 +84,7 @@ def _convolution(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Tensor:
-    """``torch.conv2d``, by its names."""
+    """As ``torch.conv2d``, with its arguments."""
     given = (stride, padding, dilation, groups)
     if not _has_gradient(input, weight):
         return torch.conv2d(input, weight, bias, *given)
@@ -100,14 +99,14 @@ def _convolution(
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """``scaled_dot_product_attention``, by its names."""
+    """As ``scaled_dot_product_attention``."""
     if _has_gradient(query, key, value) and attention.suits(query, key, value, *args, **kwargs):
         return attention.attend(query, key, value)
     return F.scaled_dot_product_attention(query, key, value, *args, **kwargs)
 
 
 def _multi_head_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-    """``multi_head_attention_forward``: the attention within it does not come by here."""
+    """As ``multi_head_attention_forward``, whose inner attention cannot be intercepted."""
     bound = MULTI_HEAD.bind(*args, **kwargs)
     bound.apply_defaults()
     given = bound.arguments
@@ -125,7 +124,7 @@ def _averages_all(input: Any, output_size: Any) -> bool:
     return _has_gradient(input) and input.ndim == 4 and output_size in (1, (1, 1), [1, 1])
 
 
-def _is_over_places(input: Any, dim: Any = None, keepdim: bool = False, **more: Any) -> bool:
+def _is_over_height_and_width(input: Any, dim: Any = None, keepdim: bool = False, **more: Any) -> bool:
     if more or not isinstance(dim, tuple | list) or not _has_gradient(input) or input.ndim != 4:
         return False
     return len(dim) == 2 and {axis % 4 for axis in dim} == PLACES and input.is_floating_point()
@@ -137,10 +136,10 @@ def _average(images: Tensor, keepdim: bool) -> Tensor:
 
 
 class _Average(torch.autograd.Function):
-    """The average over all places of (N, C, H, W): (N, C, 1, 1).
+    """The average over height and width of (N, C, H, W): (N, C, 1, 1).
 
-    Never a view, such as its flattened form: what may come next is dropout in place (MNASNet), which autograd
-    forbids for a view made in here.
+    The result is not a view: dropout in place may follow (MNASNet), which autograd forbids on a view that a
+    custom function returns.
     """
 
     @staticmethod
@@ -150,7 +149,7 @@ class _Average(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        # Divided first, where torch spreads it out first: the same numbers.
+        # torch expands first and divides then. The values are the same.
         height, width = ctx.sides
         share: Tensor = gradient / (height * width)
         return share.expand(-1, -1, height, width)

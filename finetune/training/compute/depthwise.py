@@ -30,8 +30,10 @@ def pair(value: Any) -> tuple[int, int]:
 
 
 def suits(images: Tensor, weight: Tensor, padding: Any, dilation: Any) -> bool:
-    """Whether :func:`train_depthwise` can take it: no dilation, padding in numbers, an image as large as the
-    weights."""
+    """Whether :func:`train_depthwise` supports it.
+
+    It needs numeric padding, no dilation, and an image at least as large as the kernel.
+    """
     return (
         not isinstance(padding, str)
         and pair(dilation) == (1, 1)
@@ -78,7 +80,7 @@ class _Depthwise(torch.autograd.Function):
 
 def _of_images(gradient: Tensor, images: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
     if stride != (1, 1):
-        # What stride 1 would have given, of which all but every so many places were left out.
+        # The gradient of the output at stride 1, with zeros where the stride skips.
         size = [
             side + 2 * more - across + 1
             for side, more, across in zip(images.shape[2:], padding, weight.shape[2:], strict=True)
@@ -101,7 +103,7 @@ def _of_weight(gradient: Tensor, images: Tensor, weight: Tensor, stride: Pair, p
         return _backward(gradient, images, half, stride, padding, OF_WEIGHT)[1].float()
     found, at = [], 0
     for columns in torch.split(half, COLUMNS, -1):
-        # What these columns see, and no more: a negative padding cuts off.
+        # Exactly the columns of the image that these columns of the kernel see; negative padding crops.
         left, seen = padding[1] - at, (gradient.shape[-1] - 1) * stride[1] + columns.shape[-1]
         part = F.pad(images, (left, seen - images.shape[-1] - left))
         found.append(_backward(gradient, part, columns, stride, (padding[0], 0), OF_WEIGHT)[1])

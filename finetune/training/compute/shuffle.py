@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-# The module where torchvision's ShuffleNets look the function up at each call.
+# The module where torchvision's ShuffleNets find the function at each call.
 HOME = "torchvision.models.shufflenetv2"
 
 

@@ -1,4 +1,4 @@
-"""What has changed since a run began, and whether it may continue all the same."""
+"""Find the changes since a run began, and refuse those that it must not continue with."""
 
 import logging
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ class Changes:
 def find_changes(
     begun: Recipe, setup: Setup, known: Mapping[str, Any], environment: Mapping[str, Any], own: OwnData
 ) -> Changes:
-    """Find what has changed, since the run began, of everything that its bits depend on.
+    """Find the changes, since the run began, in everything that its results depend on.
 
     Args:
         begun: the recipe that the run began with.

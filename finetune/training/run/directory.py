@@ -65,7 +65,7 @@ class RunDir:
         _sweep(path / CHECKPOINTS)
         return run
 
-    def begin(self, what: "Description") -> None:
+    def begin(self, description: Description) -> None:
         """Begin a new run: remove everything that an earlier run wrote here, and nothing else.
 
         Raises:
@@ -78,18 +78,18 @@ class RunDir:
             for name in OWN_FOLDERS:
                 shutil.rmtree(self.path / name, ignore_errors=True)
             (self.path / CHECKPOINTS).mkdir(exist_ok=True)
-        self.describe(what)
+        self.describe(description)
 
-    def describe(self, what: "Description") -> None:
+    def describe(self, description: Description) -> None:
         """Write the documents of the run and leave all other files."""
         with _saving(self.path):
-            for name, document in ((ENVIRONMENT, what.environment), (WEIGHTS, what.weights)):
+            for name, document in ((ENVIRONMENT, description.environment), (WEIGHTS, description.weights)):
                 if document is not None:
                     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
                     write_atomic(self.path / name, text.encode("utf-8", "surrogateescape"))
-            write_atomic(self.path / SPLITS, what.splits)
-            write_atomic(self.path / RECIPE, what.recipe)
-            write_atomic(self.path / RESOLVED, what.resolved.encode())
+            write_atomic(self.path / SPLITS, description.splits)
+            write_atomic(self.path / RECIPE, description.recipe)
+            write_atomic(self.path / RESOLVED, description.resolved.encode())
 
     @property
     def begun(self) -> bool:
@@ -119,18 +119,18 @@ class RunDir:
         """
         path = self.path / file
         try:
-            kept = read_regular(path, TABLE_BYTES).splitlines(keepends=True) if path.exists() else []
+            found = read_regular(path, TABLE_BYTES).splitlines(keepends=True) if path.exists() else []
         except OSError as error:
             raise CheckpointError(
                 f"{path}: cannot be read ({error.strerror}). Start over with --overwrite."
             ) from None
-        if len(kept) < lines:
+        if len(found) < lines:
             raise CheckpointError(
-                f"{printable(path)}: has {len(kept)} lines, the checkpoint knows {lines}. Start over with "
+                f"{printable(path)}: has {len(found)} lines, the checkpoint counts {lines}. Start over with "
                 "--overwrite."
             )
         with _saving(path):
-            write_atomic(path, b"".join(kept[:lines]))
+            write_atomic(path, b"".join(found[:lines]))
 
     def close(self) -> None:
         """Release the directory. If this process made it and no run began, remove it."""

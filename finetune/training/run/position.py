@@ -1,4 +1,4 @@
-"""The position of a run: everything but tensors that a resume needs, as plain JSON."""
+"""The position of a run: everything but tensors that a resume needs, JSON-ready."""
 
 import sys
 from dataclasses import asdict, dataclass, field

@@ -34,13 +34,16 @@ from finetune.training.steps.ema import moving_average
 
 @dataclass
 class Setup:
-    """What the recipe asked for, built.
+    """The objects that a recipe describes.
 
-    ``recipe`` has the weights' own image size filled in. ``ema`` is the averaged model, if one is kept.
-    ``start`` holds the body's weights before the run, where the recipe holds on to them (``train.l2_sp``).
-    ``left_out`` names the images of val and test that could not be read and were told of. ``val_decoded``
-    keeps those of val, resized and cut out, where that is done. ``kept`` are the folders of the cache that
-    decoded images are kept in, and what they come to in bytes.
+    Attributes:
+        recipe: with the batch size and the preprocessing filled in.
+        workers: the number of processes that read images.
+        ema: the moving average of the network, if the recipe asks for one.
+        start: the body's weights before the run, by name; only for ``train.l2_sp``.
+        left_out: the unreadable images of val and test that were reported.
+        val_decoded: the cache of val's images, resized and cropped, if there is one.
+        cache_folders: the folders that cache decoded images, with their sizes in bytes.
     """
 
     recipe: Recipe
@@ -64,7 +67,7 @@ class Setup:
         return self.card.preprocessing.channels, size, size
 
     def read_options(self, batch_size: int | None = None) -> ReadOptions:
-        """How images are read for evaluation: by default in batches of the training size."""
+        """The options for reading images in evaluation, by default in batches of the training size."""
         data, size = self.recipe.data, batch_size or self.recipe.train.images_a_batch
         return ReadOptions(size, self.workers, data.on_bad_image, self.compute.device)
 
@@ -113,10 +116,10 @@ def load_data(data: DataSection, seed: int) -> Source:
 
 
 def prepare(recipe: Recipe, source: Source, compute: Compute) -> Setup:
-    """Build everything. The source is read before, so that its faults are found before a network is loaded.
+    """Build everything that ``recipe`` describes, on a source that is read and split.
 
     Raises:
-        DataError: the images have bands, and not as many as ``model.in_channels``.
+        DataError: the number of bands per image is not ``model.in_channels``.
         UserError: impossible weights, freeze, sizes or augmentation.
         NoMemoryError: ``batch_size: auto``, and not even two images fit.
     """
@@ -199,8 +202,10 @@ def with_preprocessing(recipe: Recipe, preprocessing: Preprocessing) -> Recipe:
 
 
 def loss_function(train: TrainSection, split: Split, num_classes: int) -> nn.Module:
-    """Build the cross-entropy loss. ``class_weights: balanced`` weights a class of c of n images by
-    n / (num_classes c)."""
+    """Build the cross-entropy loss.
+
+    ``class_weights: balanced`` weights a class with c of n images by n / (num_classes c).
+    """
     require_known("class_weights", train.class_weights, ("none", "balanced"))
     weight = None
     if train.class_weights == "balanced":
