@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from finetune.deploy.predict import Classifier
 from finetune.errors import BadImageError, ExportError, UserError, first_line
-from finetune.training.evaluation_images import own_split
+from finetune.training.evaluation_images import images_to_evaluate
 from finetune.training.trained import Trained
 
 log = logging.getLogger("finetune")
@@ -84,7 +84,7 @@ def check_images(trained: Trained) -> tuple[NDArray[np.float32], str]:
     """
     preprocessing = trained.card.preprocessing
     try:
-        val = own_split(trained, "val")
+        val = images_to_evaluate(trained, "val").images
     except UserError as error:
         reason = first_line(error)
     else:

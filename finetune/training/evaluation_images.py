@@ -35,15 +35,6 @@ class EvaluationImages:
     counts: dict[str, int] = field(default_factory=dict)
 
 
-def own_split(trained: Trained, name: str) -> Split:
-    """The images of a split of a run, without missing and changed ones.
-
-    Raises:
-        DataError: the images are not found or cannot be read, or none is left.
-    """
-    return images_to_evaluate(trained, name).images
-
-
 def images_to_evaluate(
     trained: Trained,
     wanted: str | None = None,

@@ -1,4 +1,4 @@
-"""Attention that trains in bf16 on the CPU: what torch's computes, as near to the truth, and no other's."""
+"""Attention for training in bf16 on the CPU: as exact as torch's, and used only where it applies."""
 
 import contextlib
 from collections.abc import Callable
@@ -51,7 +51,7 @@ def distances(found: list[Tensor], expected: list[Tensor]) -> list[float]:
 @given(
     st.integers(1, 5), st.integers(1, 4), st.integers(1, 40), st.integers(2, 40), st.sampled_from([8, 20, 64])
 )
-def test_it_is_torchs(n: int, heads: int, tokens: int, others: int, size: int) -> None:
+def test_it_computes_what_torch_computes(n: int, heads: int, tokens: int, others: int, size: int) -> None:
     tensors = some(n, heads, tokens, others, size)
     found = with_gradients(attention.attend, tensors, torch.bfloat16)
     expected = with_gradients(F.scaled_dot_product_attention, tensors, torch.float64)
@@ -60,7 +60,7 @@ def test_it_is_torchs(n: int, heads: int, tokens: int, others: int, size: int) -
 
 
 @pytest.mark.parametrize("spread", [1.0, 5.0, 10.0])
-def test_it_is_as_near_to_the_truth_as_torchs_own_in_bf16(spread: float) -> None:
+def test_it_is_as_exact_as_torchs_in_bf16(spread: float) -> None:
     tensors = some(2, 4, 197, 197, 64, spread)
     truth = with_gradients(F.scaled_dot_product_attention, tensors, torch.float64)
     torchs = distances(with_gradients(F.scaled_dot_product_attention, tensors, torch.bfloat16), truth)
@@ -70,21 +70,21 @@ def test_it_is_as_near_to_the_truth_as_torchs_own_in_bf16(spread: float) -> None
 
 
 def test_results_do_not_depend_on_the_size_of_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And what is computed again is what would have been kept."""
+    """Weights that are recomputed are bit-identical to stored ones."""
     tensors = some(5, 3, 9, 7, 8)
     whole = with_gradients(attention.attend, tensors, torch.bfloat16)
     monkeypatch.setattr(attention, "SCORES", 2 * 3 * 9 * 7)
     assert [each.start for each in attention.chunks(*tensors[:2])] == [0, 2, 4]
-    kept = with_gradients(attention.attend, tensors, torch.bfloat16)
+    stored = with_gradients(attention.attend, tensors, torch.bfloat16)
     monkeypatch.setattr(attention, "STORED_UP_TO", 6)
     again = with_gradients(attention.attend, tensors, torch.bfloat16)
-    for found in (kept, again):
+    for found in (stored, again):
         assert all(torch.equal(a, b) for a, b in zip(found, whole, strict=True))
 
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """One number for each time that it was taken."""
+    """One entry per call of `attend`."""
     seen: list[int] = []
     attend = attention.attend
 
@@ -107,7 +107,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         ({"dropout_p": 0.5}, False),
     ],
 )
-def test_which_attention_is_computed_so(more: dict[str, Any], taken: bool, calls: list[int]) -> None:
+def test_only_plain_attention_is_replaced(more: dict[str, Any], taken: bool, calls: list[int]) -> None:
     query, key, value = (each.requires_grad_() for each in some(2, 3, 6, 6, 8)[:3])
     with training("bf16"):
         torch.manual_seed(0)
@@ -141,7 +141,7 @@ def test_which_attention_is_computed_so(more: dict[str, Any], taken: bool, calls
         ({"batch_first": True}, {"need_weights": False, "attn_mask": torch.eye(5, dtype=torch.bool)}, False),
     ],
 )
-def test_attention_within_a_layer_of_torchs(
+def test_attention_in_torchs_layers_is_replaced(
     made: dict[str, Any], asked: dict[str, Any], taken: bool, calls: list[int]
 ) -> None:
     torch.manual_seed(0)
@@ -173,7 +173,7 @@ def test_one_image_without_a_batch_is_left_to_torch(calls: list[int]) -> None:
     assert not calls
 
 
-def test_a_vision_transformer_trains_by_it(calls: list[int]) -> None:
+def test_a_vision_transformer_trains_with_it(calls: list[int]) -> None:
     torch.manual_seed(0)
     module = VisionTransformer(32, 8, 2, 2, 32, 64, num_classes=5)
     nn.init.normal_(module.heads.head.weight)

@@ -1,4 +1,4 @@
-"""``batch_size: auto``: so many images a step on every machine, in batches that fit."""
+"""``batch_size: auto``: the same number of images per step on every machine, in batches that fit."""
 
 import logging
 import subprocess
@@ -43,7 +43,7 @@ def give(monkeypatch: pytest.MonkeyPatch, room: int | None) -> None:
     monkeypatch.setattr(rule, "_room", lambda: room)
 
 
-def test_what_a_step_takes_has_a_closed_form() -> None:
+def test_the_memory_of_a_step_has_a_closed_form() -> None:
     """A linear layer keeps its input and a ReLU its output: 12 and 5 numbers an image."""
     module = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.ReLU(), nn.Linear(5, 2))
     found = step_memory(module, (3, 2, 2), compute())
@@ -94,13 +94,15 @@ print(peak - before, estimate.of(32))
     assert 0.5 * estimated < actual <= estimated
 
 
-def test_the_largest_that_fits() -> None:
+def test_the_size_is_halved_until_it_fits() -> None:
     taken = StepMemory(fixed=100, image=10)
     assert [taken.largest(32, room) for room in (420, 419, 200, 120, 119)] == [32, 16, 8, 2, None]
     assert taken.largest(3, 125) == 2
 
 
-def test_auto_is_32_images_a_step_however_they_fit(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_32_images_per_step_in_batches_that_fit(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
     auto = TrainSection(batch_size="auto", accumulate=3)
     before = {name: value.clone() for name, value in network.module.state_dict().items()}
     state = torch.get_rng_state()
@@ -122,7 +124,7 @@ def test_auto_is_32_images_a_step_however_they_fit(network: Network, monkeypatch
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_what_is_frozen_in_every_phase_takes_nothing(
+def test_layers_frozen_in_every_phase_need_no_memory(
     network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     phases = (PhaseSection(freeze="backbone"), PhaseSection(freeze=8))
@@ -132,7 +134,7 @@ def test_what_is_frozen_in_every_phase_takes_nothing(
     assert (everything.batch_size, part.batch_size) == (4, 32)
 
 
-def test_a_step_that_will_hardly_fit_is_told_of(
+def test_a_step_that_may_not_fit_is_warned_of(
     network: Network, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     taken = step_memory(network.module, IMAGE, compute())
@@ -157,7 +159,7 @@ train: {{batch_size: auto, threads: 1, phases: [{{freeze: none, epochs: 2, lr: 1
 """
 
 
-def test_it_is_written_down_and_a_resume_keeps_it(
+def test_the_size_is_recorded_and_a_resume_uses_it(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = parse_recipe(text, "r.yaml")

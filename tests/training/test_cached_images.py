@@ -1,4 +1,4 @@
-"""Decoded training images, kept or not: by the rule, and never another bit."""
+"""The cache of decoded images: where the rule puts it, and bit-identical results with and without it."""
 
 import contextlib
 import hashlib
@@ -62,7 +62,7 @@ def bits(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def keep(setup: Setup, where: Where) -> contextlib.AbstractContextManager[None]:
+def caching(setup: Setup, where: Where) -> contextlib.AbstractContextManager[None]:
     return decoded.cache_decoded(setup, decoded.DecodedPlan(where, "", setup.recipe.cache.limit_bytes))
 
 
@@ -82,7 +82,9 @@ def val_batches(setup: Setup, where: DecodedCache | None) -> Iterator[Batch]:
 
 
 @pytest.mark.parametrize("crop", ["random_resized", "none"])
-def test_the_same_bits(crop: str, recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+def test_results_with_and_without_the_cache_are_bit_identical(
+    crop: str, recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
     for where in ("off", "memory", "disk", "auto"):
         run(tmp_path / where, recipe(f"train.augment.crop={crop}", f"cache.decoded={where}"))
         assert bits(tmp_path / where) == bits(tmp_path / "off"), where
@@ -93,7 +95,7 @@ def test_the_same_bits(crop: str, recipe: Callable[..., Recipe], tmp_path: Path)
     assert {(folder.kind, folder.nbytes > 1000) for folder in folders} == {("images", True)}
 
 
-def test_decode_full_is_another_training(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+def test_decode_full_trains_on_other_pixels(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
     """The drawn images are larger than what the crops need: the positive control of the test above."""
     for decode in ("auto", "full"):
         run(tmp_path / decode, recipe(f"data.decode={decode}", "data.image_size=16", "data.resize=18"))
@@ -101,7 +103,7 @@ def test_decode_full_is_another_training(recipe: Callable[..., Recipe], tmp_path
 
 
 @pytest.mark.parametrize("where", ["memory", "disk"])
-def test_stopped_and_resumed(
+def test_a_resumed_run_is_bit_identical(
     where: str, recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = recipe(f"cache.decoded={where}", "train.checkpoint_every_steps=2")
@@ -124,7 +126,7 @@ def test_stopped_and_resumed(
     assert bits(tmp_path / "halves") == bits(tmp_path / "whole")
 
 
-def test_the_rule(recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rule_chooses_the_place(recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
     assert planned(recipe()).where == "disk"
     assert planned(recipe("cache.decoded=off")).where is None
     assert planned(recipe("cache.decoded=memory")).where == "memory"
@@ -135,21 +137,21 @@ def test_the_rule(recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
     assert "room neither" in planned(recipe()).why
 
 
-def test_where_features_are_kept_images_are_not(recipe: Callable[..., Recipe]) -> None:
-    """Once the features are there, nothing reads an image again."""
+def test_images_are_not_cached_where_features_are(recipe: Callable[..., Recipe]) -> None:
+    """Once features are cached, no epoch reads an image."""
     frozen = ("train.phases.0.freeze=backbone", "train.augment.views=1")
     assert "one epoch" in planned(recipe(*frozen)).why
     assert planned(recipe(*frozen, "cache.where=off")).where == "disk"
 
 
-def test_images_without_files(recipe: Callable[..., Recipe]) -> None:
-    assert "no files" in planned(recipe("data.source=digits")).why
+def test_images_that_are_not_files_are_not_cached(recipe: Callable[..., Recipe]) -> None:
+    assert "not files" in planned(recipe("data.source=digits")).why
 
 
-def test_the_estimate_is_what_is_written(recipe: Callable[..., Recipe]) -> None:
+def test_the_estimated_size_is_the_actual_size(recipe: Callable[..., Recipe]) -> None:
     setup = built(recipe())
     estimate = decoded._base_bytes(setup)
-    with keep(setup, "memory"):
+    with caching(setup, "memory"):
         own = setup.loader._reader.cache
         assert own is not None
         list(setup.loader.epoch(0))
@@ -158,31 +160,31 @@ def test_the_estimate_is_what_is_written(recipe: Callable[..., Recipe]) -> None:
         assert own._nbytes == pytest.approx(len(own) * estimate, rel=0.2)
         before = [each.images for each in val_batches(setup, None)]
         for _ in range(2):
-            kept_val = [each.images for each in val_batches(setup, setup.val_decoded)]
-            assert all(map(torch.equal, kept_val, before))
+            cached_val = [each.images for each in val_batches(setup, setup.val_decoded)]
+            assert all(map(torch.equal, cached_val, before))
         assert len(setup.val_decoded or ()) == len(setup.source.splits["val"])
     assert setup.val_decoded is None
     assert setup.loader._reader.cache is None
 
 
-def test_what_later_changes_left_behind_is_cleared_away(recipe: Callable[..., Recipe]) -> None:
+def test_a_folder_full_of_outdated_images_is_removed(recipe: Callable[..., Recipe]) -> None:
     setup = built(recipe())
     for count in (2, 400):
-        with keep(setup, "disk"):
+        with caching(setup, "disk"):
             own = setup.loader._reader.cache
             assert own is not None
             assert len(own) == (0 if count == 2 else 2)
             for number in range(count):
                 own.add(number.to_bytes(32, "big"), np.zeros((36, 36, 3), np.uint8))
-    with keep(setup, "disk"):
+    with caching(setup, "disk"):
         assert len(setup.loader._reader.cache or ()) == 0
 
 
 @pytest.mark.parametrize("limit", ["4GB", "tight"])
-def test_a_folder_full_of_what_has_changed_is_begun_anew(
+def test_images_that_change_again_and_again_stay_cached(
     limit: str, recipe: Callable[..., Recipe], tmp_path: Path
 ) -> None:
-    """Images that are copied anew, or touched, are others; as often as that happens, they are kept."""
+    """Images that are copied or touched count as others, and are cached again each time."""
     shapes = shutil.copytree(built(recipe()).source.name, tmp_path / "shapes")
     setup = built(recipe(f"data.source={shapes}"))
     needed = decoded._val_bytes(setup) + len(setup.source.splits["train"]) * (decoded._base_bytes(setup) or 0)
@@ -191,7 +193,7 @@ def test_a_folder_full_of_what_has_changed_is_begun_anew(
         for path in shapes.rglob("*.png"):
             path.touch()
         setup = built(recipe(f"data.source={shapes}", wanted))
-        with keep(setup, "disk"):
+        with caching(setup, "disk"):
             list(setup.loader.epoch(0))
             list(val_batches(setup, setup.val_decoded))
             own, val = setup.loader._reader.cache, setup.val_decoded
@@ -204,13 +206,13 @@ def test_a_folder_full_of_what_has_changed_is_begun_anew(
     assert sum(each.nbytes for each in contents.list_cached()) < (1.2 if limit == "tight" else 8) * needed
 
 
-def test_a_folder_that_is_full_of_these_images_stays(recipe: Callable[..., Recipe]) -> None:
+def test_a_folder_full_of_present_images_stays(recipe: Callable[..., Recipe]) -> None:
     setup = built(recipe())
     limit = decoded._val_bytes(setup) + 10 * (decoded._base_bytes(setup) or 0)
     setup = built(recipe(f"cache.limit={limit / 1000}KB"))
     counts = []
     for _ in range(2):
-        with keep(setup, "disk"):
+        with caching(setup, "disk"):
             counts.append(len(setup.loader._reader.cache or ()))
             list(setup.loader.epoch(0))
     assert counts[0] == 0

@@ -1,4 +1,4 @@
-"""A position that no run of the recipe can have is refused; every one that it has is taken."""
+"""Positions that a run of the recipe cannot reach are refused; all others are accepted."""
 
 import dataclasses
 from typing import Any
@@ -62,7 +62,7 @@ PHASES = {
 
 
 @pytest.mark.parametrize("name", PHASES)
-def test_every_position_of_a_run_is_taken(name: str) -> None:
+def test_every_position_of_a_run_is_accepted(name: str) -> None:
     planned, patience = plans(*PHASES[name])
     positions = walk(planned, patience)
     assert len(positions) > 2
@@ -113,12 +113,12 @@ def test_one_number_off_by_one_is_refused(name: str, by: int) -> None:
 @pytest.mark.parametrize(
     "name", ["phase", "epoch", "epoch_step", "global_step", "metrics_lines", "ema_updates"]
 )
-def test_what_is_no_count_is_refused(name: str, number: Any) -> None:
+def test_an_entry_that_is_not_a_count_is_refused(name: str, number: Any) -> None:
     with pytest.raises(CheckpointError, match="training state"):
         Position.from_dict({**Position().to_dict(), name: number}, "state.json")
 
 
-def test_what_earlier_versions_carried_over_from_a_solved_phase_is_refused() -> None:
+def test_an_epoch_that_an_earlier_version_left_open_is_refused() -> None:
     """Its epoch was never closed, and the next phase began in the midst of its first."""
     planned, _ = plans(f"{SOLVED}, {{epochs: 2}}")
     carried = Position()
@@ -141,7 +141,7 @@ def test_what_earlier_versions_carried_over_from_a_solved_phase_is_refused() -> 
         )
 
 
-def test_by_force_the_counts_of_several_recipes_are_taken() -> None:
+def test_forced_runs_may_have_counts_of_several_recipes() -> None:
     planned, _ = plans("{epochs: 3}, {epochs: 2}")
     position = walk(planned, None)[9]
     shorter, _ = plans("{epochs: 1}, {epochs: 1}")

@@ -52,7 +52,7 @@ def train(backend: str | None, start: int = 0, taken_up: dict[str, Tensor] | Non
     return states
 
 
-def test_what_is_saved_and_a_resume_know_nothing_of_it() -> None:
+def test_checkpoints_and_resumes_do_not_depend_on_compilation() -> None:
     plain, whole = train(None), train("aot_eager")
     assert whole[-1].keys() == plain[-1].keys() == network().state_dict().keys()
     resumed = train("aot_eager", 2, whole[1])
@@ -81,7 +81,7 @@ def test_kernels_compiled_for_this_machine() -> None:
     assert all(torch.equal(resumed[-1][name], value) for name, value in whole[-1].items())
 
 
-def test_a_network_that_cannot_be_compiled_is_the_users_to_change() -> None:
+def test_a_network_that_cannot_be_compiled_is_a_user_error() -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("the compiler is out")
 

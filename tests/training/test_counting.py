@@ -1,4 +1,4 @@
-"""Epochs are counted in one way: through all phases, and a head that is solved is one of them."""
+"""Epochs are counted through all phases; solving a head is one epoch."""
 
 import json
 import re
@@ -17,7 +17,7 @@ train:
 """
 SOLVED = "    - {freeze: backbone, optimizer: lbfgs, weight_decay: 1e-2}"
 TUNED = "    - {freeze: 8, epochs: 2, optimizer: sgd, lr: 1e-3}"
-# The phases, how long they are said to be, and what is said as each begins.
+# The phases, the length in the report, and the ends of the titles of the phases.
 CASES = {
     "solved": ([SOLVED], "1 step that solves the head: 1 epoch", ["epoch 1"]),
     "tuned": ([TUNED], "4 steps of 16 images: 2 epochs", ["2 epochs"]),
@@ -35,7 +35,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_all_that_is_said_of_epochs_agrees(case: str, shapes: Path, chdir_tmp: Path, cli: Any) -> None:
+def test_all_reports_count_epochs_the_same_way(case: str, shapes: Path, chdir_tmp: Path, cli: Any) -> None:
     phases, length, beginnings = CASES[case]
     Path("r.yaml").write_text(RECIPE.format(source=shapes, phases="\n".join(phases)))
     ended = cli("train", "r.yaml", "--device", "cpu")

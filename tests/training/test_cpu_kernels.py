@@ -1,4 +1,4 @@
-"""What trains on the CPU another way than torch would: the same numbers, and of what was written alone."""
+"""The replaced operations on the CPU: the numbers of torch, and no uninitialized memory."""
 
 from collections.abc import Callable, Sequence
 
@@ -80,7 +80,7 @@ def test_depthwise_convolutions_are_exact_where_bf16_is(
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2), (7, 1), (7, 2)])
-def test_depthwise_convolutions_are_near_what_they_are_in_double_precision(kernel: int, stride: int) -> None:
+def test_depthwise_convolutions_are_close_to_double_precision(kernel: int, stride: int) -> None:
     torch.manual_seed(0)
     conv = nn.Conv2d(40, 40, kernel, stride, kernel // 2, groups=40)
     with torch.no_grad():
@@ -95,7 +95,7 @@ def test_depthwise_convolutions_are_near_what_they_are_in_double_precision(kerne
         torch.testing.assert_close(mine.double(), reference, rtol=2**-8, atol=1e-4)
 
 
-def test_only_depthwise_convolutions_with_a_gradient_are_computed_another_way() -> None:
+def test_only_depthwise_convolutions_with_a_gradient_are_replaced() -> None:
     torch.manual_seed(0)
     images = torch.rand(4, 8, 9, 9)
     for groups in (1, 4, 8):
@@ -129,7 +129,7 @@ def test_any_other_depthwise_convolution_trains_too(conv: nn.Conv2d) -> None:
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "convnext_tiny", "efficientnet_b0", "mnasnet0_5"])
-def test_gradients_of_whole_networks_point_where_those_in_fp32_do(name: str) -> None:
+def test_gradients_of_whole_networks_agree_with_fp32(name: str) -> None:
     torch.manual_seed(0)
     module = create(name, 5, image_size=64).eval().to(memory_format=torch.channels_last)
     images = torch.rand(8, 3, 64, 64).to(memory_format=torch.channels_last)
@@ -158,7 +158,7 @@ def leave_nan_in_free_memory() -> None:
     ("kernel", "stride", "side"),
     [(3, 2, 1), (5, 4, 3), (3, 2, 2), (3, 1, 4), (3, 2, 9), (5, 1, 5), (5, 2, 8), (7, 1, 7), (7, 1, 3)],
 )
-def test_a_gradient_is_of_what_was_written(kernel: int, stride: int, side: int, groups: int) -> None:
+def test_gradients_read_no_uninitialized_memory(kernel: int, stride: int, side: int, groups: int) -> None:
     torch.manual_seed(0)
     conv = nn.Conv2d(32, 64, kernel, stride, kernel // 2, groups=groups)
     images = torch.rand(4, 32, side, side).to(memory_format=torch.channels_last)
@@ -214,7 +214,7 @@ class Excited(nn.Module):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("channels_last", [True, False])
 @pytest.mark.parametrize("name", [*AVERAGES, *OTHERS])
-def test_averages_have_the_bits_that_torch_gives_them(name: str, channels_last: bool, precision: str) -> None:
+def test_averages_are_bit_identical_to_torchs(name: str, channels_last: bool, precision: str) -> None:
     module = Excited({**AVERAGES, **OTHERS}[name])
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(3, 7, 6, 5, generator=generator)

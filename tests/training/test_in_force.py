@@ -1,4 +1,4 @@
-"""What a run sets in its process it puts back; what the process had before makes no difference to the run."""
+"""A run restores the settings of its process, and does not depend on them."""
 
 import contextlib
 import hashlib
@@ -128,7 +128,7 @@ FIRST = {
 
 
 @pytest.mark.parametrize("first", FIRST)
-def test_a_second_run_is_as_if_it_were_alone(first: str, read: Any, tmp_path: Path) -> None:
+def test_a_second_run_is_bit_identical_to_one_alone(first: str, read: Any, tmp_path: Path) -> None:
     second = read("precision: fp32")
     alone = train(second, tmp_path / "alone")
     before = settings()
@@ -157,7 +157,7 @@ def test_threads_are_those_of_the_recipe_while_it_trains(
 
 
 @pytest.mark.parametrize("other", OTHERS)
-def test_what_the_process_had_before_makes_no_difference_and_stays(
+def test_a_run_does_not_depend_on_the_settings_and_restores_them(
     other: str, read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = read("threads: 1, precision: fp32")
@@ -170,7 +170,7 @@ def test_what_the_process_had_before_makes_no_difference_and_stays(
         assert settings() == before
 
 
-def test_all_is_put_back_where_a_run_fails(read: Any, tmp_path: Path) -> None:
+def test_settings_are_restored_after_a_failed_run(read: Any, tmp_path: Path) -> None:
     before = settings()
     with pytest.raises(FinetuneError):
         train(
@@ -180,7 +180,7 @@ def test_all_is_put_back_where_a_run_fails(read: Any, tmp_path: Path) -> None:
     assert settings() == before
 
 
-def test_everything_that_trains_or_measures_puts_all_back(read: Any, tmp_path: Path) -> None:
+def test_every_function_that_trains_or_measures_restores_settings(read: Any, tmp_path: Path) -> None:
     recipe = read("threads: 2, deterministic: true")
     before = settings()
     options, telling = RunOptions("cpu"), lambda _place: Silent()
@@ -200,14 +200,14 @@ def test_everything_that_trains_or_measures_puts_all_back(read: Any, tmp_path: P
     assert settings() == before
 
 
-def test_to_choose_changes_nothing() -> None:
+def test_choosing_settings_changes_none() -> None:
     before = settings()
     compute = choose_compute(CPU, TrainSection(threads=5, deterministic=True, precision="bf16"))
     assert (compute.threads, compute.deterministic) == (5, True)
     assert settings() == before
 
 
-def test_freed_memory_is_kept_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_freed_memory_is_retained_again(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[int, int]] = []
 
     def settle(parameter: int, value: int) -> bool:
@@ -230,7 +230,7 @@ def test_freed_memory_is_kept_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("order", [("a", "b"), ("b", "a")])
-def test_compare_trains_each_with_its_own(
+def test_compare_trains_each_recipe_with_its_own_threads(
     order: tuple[str, str], read: Any, chdir_tmp: Path, cli: Any
 ) -> None:
     from finetune.recipe.load import dump_recipe

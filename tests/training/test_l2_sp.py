@@ -1,4 +1,4 @@
-"""Holding on to the source, against closed forms and against torch's own weight decay."""
+"""L2-SP against closed forms and against torch's weight decay."""
 
 import shutil
 from pathlib import Path
@@ -76,12 +76,12 @@ def test_from_a_start_of_zero_it_is_torchs_own_weight_decay(kind: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["head/decay", "body/no_decay", "body.3/no_decay"])
-def test_what_is_not_held(name: str) -> None:
+def test_heads_biases_and_norms_are_not_penalized(name: str) -> None:
     assert torch.equal(trained("sgd", lambda w: (0 * w).sum(), alpha=1.0, steps=3, begin=AIM, name=name), AIM)
 
 
 @pytest.mark.parametrize("name", ["body/decay", "body.3/decay"])
-def test_what_is_held(name: str) -> None:
+def test_weights_of_the_body_are_penalized(name: str) -> None:
     assert not torch.equal(
         trained("sgd", lambda w: (0 * w).sum(), alpha=1.0, steps=3, begin=AIM, name=name), AIM
     )
@@ -117,7 +117,7 @@ def train(path: Path, text: str, **options: Any) -> Path:
     return path
 
 
-def test_a_run_held_tight_stays_near(shapes: Path, tmp_path: Path) -> None:
+def test_a_strong_penalty_stays_near_the_start(shapes: Path, tmp_path: Path) -> None:
     free, tight = (
         train(tmp_path / f"{alpha}", RECIPE.format(source=shapes, optimizer="sgd", alpha=alpha))
         for alpha in (0.0, 20.0)
@@ -125,7 +125,9 @@ def test_a_run_held_tight_stays_near(shapes: Path, tmp_path: Path) -> None:
     assert far(tight) < far(free) / 2
 
 
-def test_resumed_the_bits_are_the_same(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_is_bit_identical(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The starting weights are not in the checkpoint: they are built again."""
     text = RECIPE.format(source=shapes, optimizer="adamw", alpha=0.1)
     whole = train(tmp_path / "whole", text)
@@ -163,13 +165,13 @@ def test_resumed_the_bits_are_the_same(shapes: Path, tmp_path: Path, monkeypatch
         ("phases: [{weight_decay: 0.1}]", r"train\.phases\[0\]\.weight_decay"),
     ],
 )
-def test_weight_decay_beside_it_is_an_error(train_keys: str, where: str) -> None:
+def test_weight_decay_with_l2_sp_is_an_error(train_keys: str, where: str) -> None:
     text = f"data: {{source: digits}}\nmodel: {{backbone: resnet18}}\ntrain:\n  l2_sp: {{}}\n  {train_keys}\n"
     with pytest.raises(RecipeError, match=rf"{where}: l2_sp replaces weight decay"):
         parse_recipe(text, "recipe.yaml")
 
 
-def test_weight_decay_is_off_beside_it() -> None:
+def test_l2_sp_turns_weight_decay_off() -> None:
     text = "data: {source: digits}\nmodel: {backbone: resnet18}\ntrain: {l2_sp: {alpha: 1.0}}"
     recipe = parse_recipe(text, "recipe.yaml")
     assert recipe.train.weight_decay == recipe.train.phases[0].weight_decay == 0.0

@@ -1,4 +1,4 @@
-"""Out of memory in a step: told with a batch size that fits, and the checkpoints stay what they were."""
+"""Out of memory in a step: the error names a batch size that fits, and checkpoints stay intact."""
 
 import errno
 import os
@@ -49,7 +49,7 @@ def test_what_counts_as_out_of_memory(error: Exception, is_one: bool) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="needs limits of a process")
 @pytest.mark.parametrize("limited", [True, False])
-def test_a_library_that_does_not_fit_into_the_addresses(
+def test_a_library_that_does_not_fit_into_the_address_space_is_one_too(
     limited: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a limit its file lies where nothing may be run from."""
@@ -76,7 +76,7 @@ def test_halves_are_tried_until_one_fits(size: int, room: int, found: int | None
     assert all(2 <= count < size for count in tried)
 
 
-def test_another_fault_is_not_hidden() -> None:
+def test_other_errors_are_not_hidden() -> None:
     def attempt(count: int) -> None:
         raise RuntimeError("shapes cannot be multiplied")
 
@@ -113,7 +113,7 @@ def step(model: nn.Module, size: int, accumulate: int = 1) -> None:
     stepper.step([batch] * accumulate, Totals(), 4, 4)
 
 
-def test_the_message_has_what_fits() -> None:
+def test_the_message_names_a_size_that_fits() -> None:
     model = Hungry(room=5)
     with pytest.raises(NoMemoryError) as raised:
         step(model, 32, accumulate=2)
@@ -124,12 +124,12 @@ def test_the_message_has_what_fits() -> None:
     assert model.seen == [32, 16, 8, 4]
 
 
-def test_where_nothing_fits_something_else_is_advised() -> None:
+def test_if_no_size_fits_the_message_advises_otherwise() -> None:
     with pytest.raises(NoMemoryError, match=r"Not even 2 images fit.*data\.image_size"):
         step(Hungry(room=0), 32)
 
 
-def test_the_run_goes_on_where_memory_is_free_again(
+def test_the_run_resumes_once_memory_is_free(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = f"""\
@@ -182,7 +182,7 @@ except Exception as error:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
-def test_a_real_limit() -> None:
+def test_a_real_limit_of_memory() -> None:
     ended = subprocess.run(
         [sys.executable, "-c", LIMITED, str(Path(__file__).parent)],
         capture_output=True, text=True, check=True,

@@ -39,7 +39,7 @@ def run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(tmp_path_factory.mktemp("moved") / "run", source=shapes, weights="none", init="xavier")
 
 
-def test_it_is_the_closed_form(run: Path) -> None:
+def test_movement_has_its_closed_form(run: Path) -> None:
     recipe = load_recipe(run / "resolved.yaml")
     start = build(recipe.model, 2, seed=recipe.seed, image_size=32)
     now = load_trained(run).module
@@ -55,7 +55,7 @@ def test_it_is_the_closed_form(run: Path) -> None:
         assert (each.moved == 0.0) is (each.number <= 3)
 
 
-def test_the_command(run: Path, tmp_path: Path, cli: Callable[..., Any]) -> None:
+def test_the_command_prints_and_plots_it(run: Path, tmp_path: Path, cli: Callable[..., Any]) -> None:
     image = tmp_path / "moved.png"
     ended = cli("layers", run, "--json", "--plot", image, "--checkpoint", "last")
     assert ended.code == 0, ended.err
@@ -72,13 +72,13 @@ def test_the_command(run: Path, tmp_path: Path, cli: Callable[..., Any]) -> None
     assert "moved.nonsense: unknown figure format" in ended.err
 
 
-def test_from_zero_there_is_no_ratio(shapes: Path, tmp_path: Path) -> None:
+def test_a_start_of_zero_has_no_ratio(shapes: Path, tmp_path: Path) -> None:
     found = movement(train(tmp_path / "run", source=shapes, weights="none", init="zero"))
     assert found[-1].moved is None
     assert found[-2].moved
 
 
-def test_a_start_that_is_gone_or_another(shapes: Path, tmp_path: Path) -> None:
+def test_a_missing_or_changed_start_is_an_error(shapes: Path, tmp_path: Path) -> None:
     weights = tmp_path / "own.safetensors"
     recipe = parse_recipe(RECIPE.format(source="digits", weights="none", init="xavier"), "recipe.yaml")
     tensors = dict(build(recipe.model, 1000, seed=1).module.state_dict())

@@ -81,7 +81,7 @@ def test_adamw_is_its_formula_on_weights_in_channels_last_format() -> None:
             torch.testing.assert_close(parameter.double(), weight, rtol=1e-5, atol=1e-5)
 
 
-def test_a_thawed_parameter_starts_at_nothing_and_one_that_stays_keeps_its_momentum() -> None:
+def test_a_thawed_parameter_starts_without_momentum_and_others_keep_theirs() -> None:
     model = network()
     head = build_optimizer("sgd", groups(model, "2."), momentum=0.9, device=CPU)
     step(model, head)

@@ -1,4 +1,4 @@
-"""Phases counted out in steps, and the position in them."""
+"""Phases in steps, and the position of a run."""
 
 import json
 from typing import Any

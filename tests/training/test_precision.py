@@ -1,4 +1,4 @@
-"""The rule that settles precision and formats, on fake machines, and what it puts into force on this one."""
+"""The rule that chooses precision and formats, on fake machines, and its effect on this one."""
 
 import json
 import shutil
@@ -39,7 +39,7 @@ CPU = torch.device("cpu")
         ({"device_type": "mps"}, "fp32", "on mps"),
     ],
 )
-def test_the_rule(machine: dict[str, Any], expected: str, says: str) -> None:
+def test_the_rule_chooses_the_precision(machine: dict[str, Any], expected: str, says: str) -> None:
     found, why = choose_precision(**machine)
     assert found == expected
     assert says in why
@@ -55,7 +55,9 @@ def test_the_rule(machine: dict[str, Any], expected: str, says: str) -> None:
         ({"neon", "bf16"}, ("Arm BF16",)),
     ],
 )
-def test_what_a_cpu_has(flags: set[str], units: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_units_of_a_cpu_for_bf16(
+    flags: set[str], units: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(precision, "cpu_flags", lambda: frozenset(flags))
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
     assert cpu_units() == units
@@ -65,9 +67,7 @@ def test_what_a_cpu_has(flags: set[str], units: tuple[str, ...], monkeypatch: py
     assert cpu_units() == ()
 
 
-def test_flags_are_read_where_torch_does_not_tell_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_flags_are_read_from_linux_if_torch_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     monkeypatch.setattr(precision, "CPUINFO", tmp_path / "cpuinfo")
     assert precision.cpu_flags() == frozenset()
@@ -78,7 +78,7 @@ def test_flags_are_read_where_torch_does_not_tell_them(
     assert flags_in("Features : fp asimd bf16\n") == {"fp", "asimd", "bf16"}
 
 
-def test_what_the_recipe_says_wins() -> None:
+def test_the_recipe_overrides_the_rule() -> None:
     for wanted in ("fp32", "bf16"):
         compute = choose_compute(CPU, TrainSection(precision=wanted, memory_format="contiguous"))
         assert (compute.precision, compute.memory_format) == (wanted, "contiguous")
@@ -97,7 +97,7 @@ def test_the_memory_format_is_that_of_the_weights(layout: Any) -> None:
     ]  # fmt: skip
 
 
-def test_training_is_in_bf16_and_all_else_in_fp32() -> None:
+def test_training_runs_in_bf16_and_all_else_in_fp32() -> None:
     compute, module, images = (
         choose_compute(CPU, TrainSection(precision="bf16")),
         nn.Linear(4, 2),
@@ -135,7 +135,7 @@ def test_tf32_follows_the_precision(wanted: Any, on: bool) -> None:
                 assert not torch.backends.cudnn.allow_tf32
 
 
-def test_a_resumed_run_keeps_what_the_rule_chose() -> None:
+def test_a_resumed_run_keeps_its_choices() -> None:
     known = {"threads": 3, "precision": "bf16", "memory_format": "contiguous", "device": "cpu"}
     taken = fill_in_choices(TrainSection(), known)
     assert (taken.threads, taken.precision, taken.memory_format) == (3, "bf16", "contiguous")
@@ -145,7 +145,7 @@ def test_a_resumed_run_keeps_what_the_rule_chose() -> None:
 
 
 @pytest.mark.parametrize("harm", [{"precision": "int8"}, {"memory_format": "rows"}, {"threads": 0}])
-def test_an_environment_that_cannot_be_is_refused(harm: dict[str, Any], tmp_path: Path) -> None:
+def test_an_impossible_environment_is_refused(harm: dict[str, Any], tmp_path: Path) -> None:
     document = {"threads": 1, "precision": "bf16", "memory_format": "contiguous"}
     (tmp_path / "environment.json").write_text(json.dumps(document))
     assert read_environment(tmp_path) == document
@@ -154,7 +154,7 @@ def test_an_environment_that_cannot_be_is_refused(harm: dict[str, Any], tmp_path
         read_environment(tmp_path)
 
 
-def test_to_compile_takes_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(UserError, match=r"needs a C\+\+ compiler"):

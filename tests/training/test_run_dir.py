@@ -1,4 +1,4 @@
-"""A run directory: who may have it, and what of it is ever removed."""
+"""A run directory: who can claim it, and which of its files are removed."""
 
 import os
 import subprocess
@@ -30,14 +30,14 @@ def run_path(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_run_is_kept_unless_asked(run_path: Path) -> None:
+def test_a_run_is_neither_continued_nor_replaced_unasked(run_path: Path) -> None:
     with pytest.raises(RunDirError, match=r"--resume .* --overwrite"):
         RunDir.open(run_path)
     with RunDir.open(run_path, resume=True):
         assert (run_path / "recipe.yaml").read_text() == "data: {}\n"
 
 
-def test_what_is_replaced_stays_until_the_new_run_begins(run_path: Path) -> None:
+def test_a_replaced_run_stays_until_the_new_one_begins(run_path: Path) -> None:
     with RunDir.open(run_path, overwrite=True):
         pass
     assert (run_path / "recipe.yaml").read_text() == "data: {}\n"
@@ -53,7 +53,7 @@ def test_overwrite_removes_what_a_run_writes_and_nothing_else(run_path: Path) ->
     assert (run_path / "my notes.txt").read_text() == "keep me"
 
 
-def test_a_folder_of_other_things_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_a_folder_of_other_files_is_refused_and_unchanged(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(b"x")
     for options in ({}, {"resume": True}, {"overwrite": True}):
         with pytest.raises(RunDirError, match="holds files but no run"):
@@ -67,7 +67,7 @@ def test_a_run_that_never_began_leaves_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_nor_do_the_folders_made_for_it(tmp_path: Path) -> None:
+def test_the_folders_made_for_it_are_removed_too(tmp_path: Path) -> None:
     with RunDir.open(tmp_path / "there" / "runs" / "one"):
         pass
     assert not list(tmp_path.iterdir())
@@ -77,13 +77,13 @@ def test_nor_do_the_folders_made_for_it(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["runs"]
 
 
-def test_a_folder_that_holds_other_things_by_then_stays(tmp_path: Path) -> None:
+def test_a_folder_that_holds_other_files_by_then_stays(tmp_path: Path) -> None:
     with RunDir.open(tmp_path / "runs" / "one"):
         (tmp_path / "runs" / "notes.txt").touch()
     assert [each.name for each in (tmp_path / "runs").iterdir()] == ["notes.txt"]
 
 
-def test_a_folder_that_another_process_takes_away_is_made_again(
+def test_a_folder_that_another_process_removes_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "runs").mkdir()
@@ -99,7 +99,7 @@ def test_a_folder_that_another_process_takes_away_is_made_again(
         assert (tmp_path / "runs" / "one").is_dir()
 
 
-def test_a_file_in_the_way(tmp_path: Path) -> None:
+def test_a_file_at_the_path_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("")
     with pytest.raises(RunDirError, match="cannot be a run directory"):
         RunDir.open(tmp_path / "run")
@@ -122,7 +122,7 @@ def test_two_processes_cannot_share_one_and_a_kill_frees_it(tmp_path: Path) -> N
     RunDir.open(path, resume=True).close()
 
 
-def test_metrics_are_cut_back(run_path: Path) -> None:
+def test_metrics_are_truncated(run_path: Path) -> None:
     with RunDir.open(run_path, resume=True) as run:
         for epoch in range(4):
             run.append(METRICS, {"epoch": epoch})

@@ -1,4 +1,4 @@
-"""By what the best epoch is chosen."""
+"""``train.select``: the choice of the best epoch."""
 
 import pytest
 
@@ -22,11 +22,13 @@ BEST = Best(3, 0.8, 0.5)
         ("last", 0.1, 0.9, True),
     ],
 )
-def test_what_beats_the_best(select: str, top1: float, loss: float, better: bool) -> None:
+def test_an_epoch_beats_the_best_by_the_selected_value(
+    select: str, top1: float, loss: float, better: bool
+) -> None:
     assert BEST.beaten_by(top1, loss, select) is better  # type: ignore[arg-type]
 
 
-def test_a_val_that_chooses_nothing_stops_nothing() -> None:
+def test_select_last_excludes_early_stopping() -> None:
     settings = ["train.select=last", "train.early_stopping=2"]
     with pytest.raises(RecipeError, match=r"early_stopping: under select: last"):
         minimal_recipe("digits", "resnet18", overrides=settings)

@@ -1,4 +1,4 @@
-"""ShuffleNet's shuffle: the same channels as torchvision's, in the memory format that came in."""
+"""ShuffleNet's shuffle: the same channels as torchvision's, in the memory format of the input."""
 
 import sys
 
@@ -24,7 +24,7 @@ sides = st.integers(1, 6)
 @given(
     st.integers(1, 4), st.integers(1, 5), st.tuples(st.integers(1, 3), sides, sides), st.sampled_from(LAYOUTS)
 )
-def test_it_is_torchvisions(
+def test_it_equals_torchvisions(
     groups: int, channels: int, rest: tuple[int, int, int], layout: torch.memory_format
 ) -> None:
     count, height, width = rest
@@ -35,7 +35,7 @@ def test_it_is_torchvisions(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_its_gradient_is_torchvisions(layout: torch.memory_format) -> None:
+def test_its_gradient_equals_torchvisions(layout: torch.memory_format) -> None:
     images = torch.randn(2, 6, 3, 4, dtype=torch.float64).to(memory_format=layout)
     weights = torch.randn(2, 6, 3, 4, dtype=torch.float64)
     found = []
@@ -49,7 +49,7 @@ def test_its_gradient_is_torchvisions(layout: torch.memory_format) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_training_keeps_one_format_and_puts_torchvisions_back(layout: torch.memory_format) -> None:
+def test_training_uses_one_format_and_restores_torchvisions(layout: torch.memory_format) -> None:
     module = create("shufflenet_v2_x0_5", 3).to(memory_format=layout)
     images = torch.rand(2, 3, 64, 64).to(memory_format=layout)
     formats = []
@@ -72,13 +72,13 @@ def test_training_keeps_one_format_and_puts_torchvisions_back(layout: torch.memo
     assert shufflenetv2.channel_shuffle is TORCHVISIONS
 
 
-def test_what_fails_within_puts_it_back_too() -> None:
+def test_an_error_restores_torchvisions_too() -> None:
     with pytest.raises(RuntimeError, match="shape"), shuffles_keep_format():
         shufflenetv2.channel_shuffle(torch.rand(1, 3, 2, 2).to(memory_format=torch.channels_last), 2)
     assert shufflenetv2.channel_shuffle is TORCHVISIONS
 
 
-def test_torchvision_is_not_loaded_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_does_not_import_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, HOME)
     with shuffles_keep_format():
         assert HOME not in sys.modules

@@ -61,7 +61,7 @@ def rates(run: Path) -> list[float]:
 
 @pytest.mark.parametrize("schedule", ["constant", "step", "constant, warmup_epochs: 0.5"])
 @pytest.mark.parametrize("more", ["", "ema: 0.9, ", "optimizer: sgd, l2_sp: {alpha: 0.1, beta: 0.1}, "])
-def test_where_rates_do_not_hang_on_the_length_it_is_as_if_so_long_from_the_start(
+def test_schedules_without_a_length_continue_as_in_one_long_run(
     schedule: str, more: str, read: Any, tmp_path: Path
 ) -> None:
     train_section = f"{more}step_epochs: 1, schedule: {schedule}, phases: [{{epochs: EPOCHS, freeze: 1}}]"
@@ -82,7 +82,7 @@ def test_where_rates_do_not_hang_on_the_length_it_is_as_if_so_long_from_the_star
 
 
 @pytest.mark.parametrize(("schedule", "end"), [("cosine", 0.6), ("one_cycle", 0.3)])
-def test_where_they_do_the_schedule_begins_again(
+def test_schedules_with_a_length_restart(
     schedule: str, end: float, read: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     section = f"schedule: {schedule}, phases: [{{epochs: EPOCHS, lr: 0.25}}]"
@@ -133,7 +133,7 @@ EXTENSIONS = {
 
 
 @pytest.mark.parametrize("name", EXTENSIONS)
-def test_an_extension_that_is_stopped_ends_in_the_same_bits(
+def test_a_stopped_extension_resumes_bit_identical(
     name: str, read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At each check of the signal in turn."""
@@ -175,7 +175,7 @@ def test_an_extension_that_is_stopped_ends_in_the_same_bits(
         ("[{freeze: backbone, epochs: 6, lr: 1e-12}, {epochs: 1}]", [0, 0, 0, 1]),
     ],
 )
-def test_after_early_stopping(after: str, phases: list[int], read: Any, tmp_path: Path) -> None:
+def test_extending_after_early_stopping(after: str, phases: list[int], read: Any, tmp_path: Path) -> None:
     section = "early_stopping: 1, optimizer: sgd, phases: "
     train(read(section + "[{freeze: backbone, epochs: 5, lr: 1e-12}]"), tmp_path / "run")
     longer(read(section + after), tmp_path / "run")
@@ -183,7 +183,7 @@ def test_after_early_stopping(after: str, phases: list[int], read: Any, tmp_path
     assert train(read(section + after), tmp_path / "run", resume=True).already_finished
 
 
-def test_a_kill_while_the_extension_is_written_down(
+def test_a_kill_while_the_extension_is_recorded(
     read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Killed(BaseException):
@@ -218,7 +218,7 @@ def test_a_kill_while_the_extension_is_written_down(
     assert at > 4
 
 
-def test_what_cannot_be_extended_says_what_to_do(read: Any, tmp_path: Path) -> None:
+def test_a_refused_extension_says_what_to_do(read: Any, tmp_path: Path) -> None:
     run = tmp_path / "run"
     recipe = read("phases: [{epochs: 2}]")
     train(recipe, run)
@@ -239,7 +239,7 @@ def test_what_cannot_be_extended_says_what_to_do(read: Any, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("harm", [3, [3], [{}], [{"phase": 0}], {"phase": 9}, {"step": -1}, {"goes_on": 1}])
-def test_a_history_that_cannot_be_is_refused(harm: Any, read: Any, tmp_path: Path) -> None:
+def test_a_damaged_history_is_refused(harm: Any, read: Any, tmp_path: Path) -> None:
     run, recipe = tmp_path / "run", read("phases: [{epochs: 2}]")
     train(read("phases: [{epochs: 1}]"), run)
     longer(recipe, run)
@@ -254,7 +254,7 @@ def test_a_history_that_cannot_be_is_refused(harm: Any, read: Any, tmp_path: Pat
         train(recipe, run, resume=True)
 
 
-def test_another_rate_for_the_added_epochs_takes_force_and_is_written_down(read: Any, tmp_path: Path) -> None:
+def test_another_rate_for_the_added_epochs_needs_force_and_is_recorded(read: Any, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(read("schedule: constant, phases: [{epochs: 1, lr: 0.5}]"), run)
     other = read("schedule: constant, phases: [{epochs: 2, lr: 0.25}]")
@@ -325,7 +325,7 @@ def test_any_changed_key_is_refused_with_a_command_that_does_it(
         assert (Path("a run-2") / "checkpoints" / "best").is_dir()
 
 
-def test_by_the_command_line(read: Any, chdir_tmp: Path, cli: Any) -> None:
+def test_the_command_extends_a_run(read: Any, chdir_tmp: Path, cli: Any) -> None:
     Path("r.yaml").write_text(dump_recipe(read("phases: [{epochs: 1, lr: 1e-3}]")))
     assert cli("train", "r.yaml", "--extend").code == 2
     assert cli("train", "r.yaml").code == 0
@@ -362,7 +362,7 @@ LATER = {
 
 
 @pytest.mark.parametrize("name", LATER)
-def test_a_head_that_was_left_open_ends_in_the_bits_of_the_whole_recipe(
+def test_an_open_run_extends_to_the_bits_of_the_whole_recipe(
     name: str, read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped at any check, of the head's run or of what it goes on to."""
@@ -391,7 +391,7 @@ def test_a_head_that_was_left_open_ends_in_the_bits_of_the_whole_recipe(
     assert at > 6
 
 
-def test_an_open_run_is_whole_and_not_finished(read: Any, tmp_path: Path) -> None:
+def test_an_open_run_is_complete_and_not_finished(read: Any, tmp_path: Path) -> None:
     first, run = read(f"phases: [{HEAD}]"), tmp_path / "run"
     result = train(first, run, leave_open=True)
     assert (result.epochs, result.test, result.already_finished) == (1, None, False)
@@ -414,7 +414,7 @@ def test_an_open_run_is_whole_and_not_finished(read: Any, tmp_path: Path) -> Non
         "phases: [{freeze: backbone, epochs: 1}, {epochs: 1}]",
     ],
 )
-def test_what_the_head_was_solved_with_stays(other: str, read: Any, tmp_path: Path) -> None:
+def test_keys_of_a_solved_head_cannot_change(other: str, read: Any, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(read(f"phases: [{HEAD}]"), run, leave_open=True)
     before = digests(run)
@@ -423,7 +423,7 @@ def test_what_the_head_was_solved_with_stays(other: str, read: Any, tmp_path: Pa
     assert digests(run) == before
 
 
-def test_after_gradient_steps_nothing_but_the_length_may_change(read: Any, tmp_path: Path) -> None:
+def test_after_gradient_steps_only_the_length_may_change(read: Any, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(read("phases: [{freeze: backbone, epochs: 1}]"), run, leave_open=True)
     with pytest.raises(UserError, match="label_smoothing"):

@@ -30,7 +30,7 @@ from processes import gone, in_training, linux_only
         ("worker", 1, "a loader process died"),
     ],
 )
-def test_every_end_is_in_time_and_takes_the_loaders_along(
+def test_every_stop_is_quick_and_ends_the_loaders(
     number: Any, code: int, said: str, recipe: Callable[..., Path], tmp_path: Path, start: Any
 ) -> None:
     run = tmp_path / "run"
@@ -58,7 +58,7 @@ def test_every_end_is_in_time_and_takes_the_loaders_along(
 @linux_only
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("where", ["train", "val"])
-def test_loaders_that_stand_still_hold_up_no_stop(
+def test_blocked_loaders_delay_no_stop(
     number: int, code: int, where: str, recipe: Callable[..., Path], tmp_path: Path, start: Any
 ) -> None:
     run, size = tmp_path / "run", "4096" if where == "val" else "8"
@@ -154,7 +154,7 @@ def _read_all(master: int) -> None:
             pass
 
 
-def test_what_each_signal_asks_for() -> None:
+def test_the_effect_of_each_signal() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         with Signals() as signals:
@@ -168,7 +168,7 @@ def test_what_each_signal_asks_for() -> None:
     assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
 
 
-def test_under_nohup_a_closed_terminal_asks_for_nothing() -> None:
+def test_under_nohup_a_closed_terminal_has_no_effect() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with Signals() as signals:
@@ -183,7 +183,7 @@ def test_under_nohup_a_closed_terminal_asks_for_nothing() -> None:
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
 @pytest.mark.parametrize("wait", [0.15, 1.0])
-def test_before_training_begins_there_is_nothing_to_save(
+def test_a_stop_before_training_saves_nothing(
     number: int, code: int, wait: float, recipe: Callable[..., Path], tmp_path: Path, start: Any
 ) -> None:
     process = start("train", recipe(), "--run-dir", tmp_path / "run", "--device", "cpu")

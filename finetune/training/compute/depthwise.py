@@ -85,16 +85,13 @@ def _of_images(gradient: Tensor, images: Tensor, weight: Tensor, stride: Pair, p
             side + 2 * more - across + 1
             for side, more, across in zip(images.shape[2:], padding, weight.shape[2:], strict=True)
         ]
-        layout = torch.channels_last if _is_channels_last(images) else torch.contiguous_format
+        is_channels_last = images.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if is_channels_last else torch.contiguous_format
         shape = (*gradient.shape[:2], *size)
         spread = torch.empty(shape, dtype=gradient.dtype, memory_format=layout).zero_()
         spread[:, :, :: stride[0], :: stride[1]] = gradient
         gradient = spread
     return _backward(gradient, images, weight.bfloat16(), (1, 1), padding, OF_IMAGES)[0]
-
-
-def _is_channels_last(images: Tensor) -> bool:
-    return images.is_contiguous(memory_format=torch.channels_last)
 
 
 def _of_weight(gradient: Tensor, images: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:

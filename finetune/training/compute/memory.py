@@ -15,24 +15,15 @@ def largest_that_fits(size: int, attempt: Callable[[int], None]) -> int | None:
     """
     while size > 2:
         size = max(size // 2, 2)
-        release()
-        if _works(size, attempt):
+        # Free the memory of the attempt before.
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        try:
+            attempt(size)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
             return size
     return None
-
-
-def release() -> None:
-    """Free memory that nothing references."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _works(size: int, attempt: Callable[[int], None]) -> bool:
-    try:
-        attempt(size)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        return False
-    return True

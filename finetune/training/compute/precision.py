@@ -67,9 +67,17 @@ class Compute:
         require_known("precision", self.precision, get_args(Precision))
         require_known("memory format", self.memory_format, get_args(MemoryFormat))
 
-    def autocast(self) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def autocast(self) -> Iterator[None]:
         """The context for forward passes in training."""
-        return _training(self)
+        dtype = DTYPES[self.precision]
+        with contextlib.ExitStack() as stack:
+            if dtype is not None:
+                stack.enter_context(torch.autocast(self.device.type, dtype=dtype))
+            if self.cpu_kernels:
+                stack.enter_context(CpuKernels(half=dtype is torch.bfloat16))
+                stack.enter_context(shuffles_keep_format())
+            yield
 
     def exact(self) -> contextlib.AbstractContextManager[None]:
         """The context for everything but training: fp32."""
@@ -84,18 +92,6 @@ class Compute:
         layout = "channels last" if self.memory_format == "channels_last" else "contiguous"
         compiled = ", compiled" if self.compile else ""
         return f"{self.device}, {self.precision} ({self.why}), {layout}{compiled}, {self.threads} threads"
-
-
-@contextlib.contextmanager
-def _training(compute: Compute) -> Iterator[None]:
-    dtype = DTYPES[compute.precision]
-    with contextlib.ExitStack() as stack:
-        if dtype is not None:
-            stack.enter_context(torch.autocast(compute.device.type, dtype=dtype))
-        if compute.cpu_kernels:
-            stack.enter_context(CpuKernels(half=dtype is torch.bfloat16))
-            stack.enter_context(shuffles_keep_format())
-        yield
 
 
 @contextlib.contextmanager

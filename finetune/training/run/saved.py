@@ -134,12 +134,15 @@ def read_environment(run: Path) -> dict[str, Any]:
         CheckpointError: the file is missing or damaged.
     """
     document = read_document(run / ENVIRONMENT)
-    if not isinstance(document, dict) or not _is_environment(document):
+    known = document if isinstance(document, dict) else {}
+    threads, layout = known.get("threads"), known.get("memory_format", "contiguous")
+    is_possible = type(threads) is int and threads >= 1 and layout in MEMORY_FORMATS
+    if not is_possible or known.get("precision", "fp32") not in DTYPES:
         raise CheckpointError(
             f"{printable(run / ENVIRONMENT)}: does not describe the environment of a run. Start over with "
             "--overwrite."
         )
-    return document
+    return known
 
 
 def fill_in_choices(train: TrainSection, environment: Mapping[str, Any]) -> TrainSection:
@@ -181,9 +184,3 @@ def best_is_saved(run: RunDir, position: Position, *, changed: bool) -> bool:
     if not newer or changed:
         raise CheckpointError(f"{fault}. The best weights are lost: start over with --overwrite.")
     return True
-
-
-def _is_environment(document: Mapping[str, Any]) -> bool:
-    threads, precision = document.get("threads"), document.get("precision", "fp32")
-    layout = document.get("memory_format", "contiguous")
-    return type(threads) is int and threads >= 1 and precision in DTYPES and layout in MEMORY_FORMATS
