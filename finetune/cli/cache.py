@@ -22,8 +22,7 @@ cache_app = typer.Typer(
 @cache_app.command()
 def info(as_json: JsonOption = False) -> None:
     """List what is cached, with its size."""
-    from finetune.data.cache.contents import list_cached
-    from finetune.data.cache.folder import cache_folder
+    from finetune.data.cache.contents import cache_folder, list_cached
 
     found = list_cached()
     if as_json:
@@ -60,8 +59,7 @@ def info(as_json: JsonOption = False) -> None:
 @cache_app.command()
 def clear(as_json: JsonOption = False) -> None:
     """Remove all cached features and images; they are computed again when needed. Downloads stay."""
-    from finetune.data.cache.contents import clear_cache
-    from finetune.data.cache.folder import cache_folder
+    from finetune.data.cache.contents import cache_folder, clear_cache
 
     freed = clear_cache()
     if as_json:

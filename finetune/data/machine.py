@@ -8,6 +8,7 @@ none. Torch-free.
 import contextlib
 import math
 import os
+import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -40,11 +41,9 @@ def free_memory(groups: Path = GROUPS, proc: Path = PROC) -> int | None:
     found = [limit - used for limit, used in _in_groups("memory", _memory_of, groups, proc)]
     with contextlib.suppress(OSError, ValueError):
         found.append(_entries(proc / "meminfo")["MemAvailable:"] * 1024)
-    with contextlib.suppress(ImportError, OSError, ValueError):
-        import resource  # not on Windows
-
-        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-        if limit != resource.RLIM_INFINITY:
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY:
+        with contextlib.suppress(OSError, ValueError):
             pages = int((proc / "self" / "statm").read_text().split()[0])
             found.append(limit - pages * resource.getpagesize())
     return max(0, min(found)) if found else None

@@ -11,13 +11,11 @@ bands) or (bands, height, width): the axis whose length is the requested number 
 
 import io
 import logging
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from finetune.errors import BadImageError, MissingExtraError
 from finetune.image.decode import (
@@ -25,9 +23,9 @@ from finetune.image.decode import (
     MAX_PIXELS,
     NPY_MAGIC,
     ORIENTATION,
+    open_rgb,
     read_file,
     read_image,
-    upright_rgb,
 )
 from finetune.image.modes import scaled
 from finetune.image.pixels import ImageOrBands, Pixels, map_triples
@@ -64,21 +62,11 @@ def open_image(path: Path, bands: int | None = None, shorter: int | None = None)
     """
     if bands is not None and bands > COLOURS:
         return open_bands(path, bands)
-    if bands is not None:
-        require_colours(path)
-    return read_image(path, partial(upright_rgb, shorter=shorter))
-
-
-def require_colours(path: Path) -> None:
-    """Refuse a file with more bands than RGB, for a network whose channels repeat the colours.
-
-    Raises:
-        BadImageError: the file has more than three bands, or cannot be read.
-    """
-    if (found := count_bands(path, COLOURS)) > COLOURS:
+    if bands is not None and (found := count_bands(path, COLOURS)) > COLOURS:
         raise BadImageError(
             str(path), f"has {found} bands, but this network repeats the three colours in its channels"
         )
+    return open_rgb(path, shorter)
 
 
 def open_bands(path: Path, bands: int) -> Pixels:
@@ -161,7 +149,8 @@ def _read_tiff(file: BinaryIO, name: str, bands: int) -> Pixels:
         if first.samplesperpixel == 1:
             count = len(tiff.pages)
             if count != bands:
-                raise BadImageError(name, f"has {_counted(count, 'page')} of 1 band, not {bands} bands")
+                pages_found = "1 page" if count == 1 else f"{count} pages"
+                raise BadImageError(name, f"has {pages_found} of 1 band, not {bands} bands")
             pages = [first, *(tiff.pages.get(number) for number in range(1, count))]
         elif first.samplesperpixel != bands:
             raise BadImageError(name, f"has {first.samplesperpixel} bands, not {bands}")
@@ -183,7 +172,9 @@ def _read_tiff(file: BinaryIO, name: str, bands: int) -> Pixels:
         pixels = np.ascontiguousarray(np.concatenate(planes, axis=2))
         tag = first.tags.get(ORIENTATION_TAG)
     method = None if tag is None else ORIENTATION.get(int(tag.value))
-    return pixels if method is None else _turned(pixels, method)
+    if method is None:
+        return pixels
+    return map_triples(pixels, lambda triple, _: triple.transpose(method))
 
 
 def _decoded(page: Any) -> npt.NDArray[Any]:
@@ -194,10 +185,6 @@ def _decoded(page: Any) -> npt.NDArray[Any]:
             raise MissingExtraError("Decoding this kind of TIFF file", "imagecodecs", "bands") from None
         raise
     return values
-
-
-def _turned(pixels: Pixels, method: Image.Transpose) -> Pixels:
-    return map_triples(pixels, lambda triple, _: triple.transpose(method))
 
 
 def _read_npy(file: BinaryIO, name: str, bands: int) -> Pixels:
@@ -250,8 +237,7 @@ def _band_axis(shape: tuple[int, ...], bands: int, name: str) -> int:
         )
     if not (first or last):
         raise BadImageError(
-            name,
-            f"an array of shape {shape}: neither the first nor the last axis is {bands} bands",
+            name, f"an array of shape {shape}: neither the first nor the last axis is {bands} bands"
         )
     return 0 if first else 2
 
@@ -275,18 +261,15 @@ def _full(dtype: Any, bits: Any, name: str) -> int:
         BadImageError: the type has no such value.
     """
     bits = most_bits(bits)
-    kind = None if dtype is None else np.dtype(dtype)
-    if kind is not None:
-        if kind.kind == "u" and 8 <= bits <= 16:
-            return int((1 << bits) - 1)
-        if kind.kind == "i" and bits == 16:
-            return 32_767
-        if kind.kind == "f":
-            return 1
-    raise BadImageError(
-        name,
-        f"numbers of type {kind}; bands are read from uint8, uint16, int16 and fractions (float) from 0 to 1",
-    )
+    kind = "" if dtype is None else np.dtype(dtype).kind
+    if kind == "u" and 8 <= bits <= 16:
+        return int((1 << bits) - 1)
+    if kind == "i" and bits == 16:
+        return 32_767
+    if kind == "f":
+        return 1
+    known = "uint8, uint16, int16 and fractions (float) from 0 to 1"
+    raise BadImageError(name, f"numbers of type {dtype}; bands are read from {known}")
 
 
 def _to_bytes(values: npt.NDArray[Any], full: int, name: str) -> Pixels:
@@ -297,7 +280,3 @@ def _to_bytes(values: npt.NDArray[Any], full: int, name: str) -> Pixels:
         raise BadImageError(name, f"fractions from {low:g} to {high:g}; all must lie between 0 and 1")
     pixels: Pixels = np.rint(values.astype(np.float64) * 255.0).astype(np.uint8)
     return pixels
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"

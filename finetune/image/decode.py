@@ -19,7 +19,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from finetune.disk.regular import open_regular
 from finetune.errors import BadImageError, MissingExtraError, is_out_of_files, printable
 from finetune.image.modes import to_rgb
-from finetune.image.tiff import MAGIC, TiffLayout, tiff_layout
+from finetune.image.tiff import MAGIC, tiff_layout
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ def open_rgb(path: Path, shorter: int | None = None) -> Image.Image:
 
     Args:
         shorter: if given, a JPEG may be decoded at a half, a quarter or an eighth of its size, in a fraction
-            of the time, as long as its shorter side keeps at least this many pixels.
+            of the time, as long as its shorter side still has at least this many pixels.
 
     Raises:
         BadImageError: the file does not exist, is not a regular file, cannot be read, is empty, not an image,
@@ -235,26 +235,19 @@ def _damaged(error: Exception) -> str:
     return f"damaged: {text or type(error).__name__}"
 
 
-def _layout(path: Path) -> TiffLayout | None:
-    with contextlib.suppress(OSError), open_regular(path) as file:
-        return tiff_layout(file)
-    return None
-
-
 def _why_unidentified(path: Path) -> str:
     """The reason why no decoder recognises a file, according to its first bytes."""
-    try:
-        with open_regular(path) as file:
-            head = file.read(512)
-    except OSError:
-        head = b""
-    if head.startswith(MAGIC) and (layout := _layout(path)) is not None:
-        by_bands = f", or read all its bands with model.in_channels: {layout.bands}"
-        return (
+    head, layout = b"", None
+    with contextlib.suppress(OSError), open_regular(path) as file:
+        head = file.read(512)
+        layout = tiff_layout(file) if head.startswith(MAGIC) else None
+    if layout is not None:
+        reason = (
             f"a TIFF file of {layout.bands} bands of {layout.bits} bits, which cannot be read as colours: "
             "convert it to 1 or 3 bands of 8 bits"
-            f"{by_bands if layout.bands > 3 else ''}"
         )
+        by_bands = f", or read all its bands with model.in_channels: {layout.bands}"
+        return reason + by_bands if layout.bands > 3 else reason
     if head.startswith(NPY_MAGIC):
         return "an array (.npy). Set model.in_channels to its number of bands, 4 or more, to read it"
     if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"heif", b"hevc", b"mif1", b"msf1"):

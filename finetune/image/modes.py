@@ -47,18 +47,14 @@ def _from_numbers(image: Image.Image) -> Image.Image:
         grey = _floats_to_bytes(values)
     elif (full := full_range(image)) is not None:
         grey = scaled(np.clip(values, 0, full), full)
+    elif values.dtype.itemsize > 2 and (values.min() < 0 or values.max() > 65535):
+        grey = _stretch(values.astype(np.float64))
     else:
-        grey = _integers_to_bytes(values)
+        grey = scaled(values, 65535)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         grey = np.where(values == transparent, np.uint8(255), grey)
     return Image.fromarray(grey).convert("RGB")
-
-
-def _integers_to_bytes(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    if values.dtype.itemsize > 2 and (values.min() < 0 or values.max() > 65535):
-        return _stretch(values.astype(np.float64))
-    return scaled(values, 65535)
 
 
 def scaled(values: npt.NDArray[Any], full: int) -> npt.NDArray[np.uint8]:

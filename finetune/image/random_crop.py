@@ -10,12 +10,6 @@ from finetune.image.preprocessing import Preprocessing
 from finetune.image.view import Box, View, stand_in
 from finetune.recipe.schema import AugmentSection
 
-INTERPOLATION = {
-    "nearest": v2.InterpolationMode.NEAREST,
-    "bilinear": v2.InterpolationMode.BILINEAR,
-    "bicubic": v2.InterpolationMode.BICUBIC,
-    "lanczos": v2.InterpolationMode.LANCZOS,
-}
 # torch resizes 8-bit pixels two to three times as fast as Pillow with these. The results differ by one level
 # at most.
 RESIZED_BY_TORCH = ("bilinear", "bicubic")
@@ -69,9 +63,8 @@ class RandomResizedCrop:
         if interpolation not in RESIZED_BY_TORCH:
 
             def resized(image: Image.Image, _: int = 0) -> Image.Image:
-                found: Image.Image = v2.functional.resize(
-                    image, [height, width], INTERPOLATION[interpolation]
-                )
+                method = v2.InterpolationMode(interpolation)
+                found: Image.Image = v2.functional.resize(image, [height, width], method)
                 return found
 
             if self._preprocessing.reads == "bands":

@@ -1,7 +1,7 @@
 """Data in an image file that is not read: further bands, more than 8 bits per band, further frames.
 
 Every image becomes 8-bit RGB (:mod:`finetune.image.modes`). Satellite and microscope images may lose data by
-this, so their owner should know. The header alone tells, before anything is decoded.
+this, so their owner should know. The header alone shows it, before anything is decoded.
 """
 
 from typing import Any, NamedTuple
@@ -30,7 +30,7 @@ class UnreadData(NamedTuple):
 def unread_data(image: Image.Image) -> tuple[UnreadData, ...]:
     """The data of each pixel that is not read. The image must be open and not decoded yet."""
     found = []
-    bands, read = count_bands(image), len(image.getbands())
+    bands, read = _stored_bands(image), len(image.getbands())
     if bands > read:
         found.append(UnreadData("bands", f"{bands} bands, of which the first {read} are read"))
     if (bits := _bits(image)) == 16:
@@ -57,7 +57,7 @@ def unread_frames(image: Image.Image) -> tuple[UnreadData, ...]:
     return (UnreadData("frames", f"{frames} {name}, of which the first is read"),)
 
 
-def count_bands(image: Image.Image) -> int:
+def _stored_bands(image: Image.Image) -> int:
     """The number of values per pixel in the file, according to its header. Transparency counts as one."""
     tags: Any = getattr(image, "tag_v2", None)
     decoded = len(image.getbands())

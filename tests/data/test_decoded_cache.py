@@ -104,7 +104,7 @@ def test_batches_are_bit_identical_with_a_cache(
     workers: int, where: str, augment: AugmentSection, loader: Callable[..., TrainLoader], tmp_path: Path
 ) -> None:
     expected = epochs(loader(augment=augment))
-    folder = tmp_path / "kept" if where == "disk" else None
+    folder = tmp_path / "cache" if where == "disk" else None
     for _ in range(2):
         decoded = DecodedCache(folder, MUCH)
         assert same(epochs(loader(decoded, augment, workers=workers)), expected)
@@ -115,7 +115,7 @@ def test_batches_are_bit_identical_with_a_cache(
 def test_an_image_is_decoded_once(
     loader: Callable[..., TrainLoader], opened: list[int], tmp_path: Path
 ) -> None:
-    decoded = DecodedCache(tmp_path / "kept", MUCH)
+    decoded = DecodedCache(tmp_path / "cache", MUCH)
     first = loader(decoded)
     epochs(first, 1)
     assert sorted(opened) == list(range(9))
@@ -124,7 +124,7 @@ def test_an_image_is_decoded_once(
     assert sorted(set(opened[9:])) == [4]
     decoded.close()
     opened.clear()
-    again = DecodedCache(tmp_path / "kept", MUCH)
+    again = DecodedCache(tmp_path / "cache", MUCH)
     epochs(loader(again), 1)
     assert opened == [4]
     again.close()
@@ -135,12 +135,12 @@ def test_a_limit_below_the_size_of_all_images(
     sampler: str, loader: Callable[..., TrainLoader], opened: list[int], tmp_path: Path
 ) -> None:
     expected = epochs(loader(sampler=sampler))
-    decoded = DecodedCache(tmp_path / "kept", 20_000)
-    kept = loader(decoded, sampler=sampler)
-    assert same(epochs(kept), expected)
+    decoded = DecodedCache(tmp_path / "cache", 20_000)
+    cached = loader(decoded, sampler=sampler)
+    assert same(epochs(cached), expected)
     assert 0 < len(decoded) < 8
     assert not decoded.takes_more
-    (path,) = (tmp_path / "kept").glob("*.pixels")
+    (path,) = (tmp_path / "cache").glob("*.pixels")
     assert path.stat().st_size <= 20_000
     decoded.close()
 
@@ -168,17 +168,17 @@ def replace(path: Path) -> None:
 def test_changed_files_are_decoded_again(
     between: str, change: Any, loader: Callable[..., TrainLoader], split: Split, tmp_path: Path
 ) -> None:
-    """Of the same name and time of change; in one case of the same size, too."""
-    decoded = DecodedCache(tmp_path / "kept", MUCH)
-    kept = loader(decoded)
-    epochs(kept, 1)
+    """The new file has the same name and time of change, and in one case the same size."""
+    decoded = DecodedCache(tmp_path / "cache", MUCH)
+    cached = loader(decoded)
+    epochs(cached, 1)
     time.sleep(0.02)  # a tick of the file system's clock
     change(Path(split.name(2)))
     if between == "runs":
         decoded.close()
-        decoded = DecodedCache(tmp_path / "kept", MUCH)
-        kept = loader(decoded)
-    assert same(epochs(kept), epochs(loader()))
+        decoded = DecodedCache(tmp_path / "cache", MUCH)
+        cached = loader(decoded)
+    assert same(epochs(cached), epochs(loader()))
     assert len(decoded) == 9
     decoded.close()
 
@@ -186,7 +186,7 @@ def test_changed_files_are_decoded_again(
 def test_a_file_that_changed_just_now_is_not_cached(
     loader: Callable[..., TrainLoader], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Within a tick of the clock it could change again unnoticed."""
+    """It could change again within a tick of the clock, unnoticed."""
     monkeypatch.setattr(images_module, "JUST_NOW_NS", 3600 * 10**9)
     decoded = DecodedCache(None, MUCH)
     epochs(loader(decoded))
@@ -256,9 +256,9 @@ def test_damaged_records_are_ignored(tmp_path: Path) -> None:
     path = written(tmp_path, 1, 2)
     whole = path.read_bytes()
     for at in range(len(whole)):
-        harmed = bytearray(whole)
-        harmed[at] ^= 0x10
-        path.write_bytes(harmed)
+        damaged = bytearray(whole)
+        damaged[at] ^= 0x10
+        path.write_bytes(damaged)
         decoded = DecodedCache(tmp_path, MUCH)
         assert len(readable(decoded, 1, 2)) <= 1
         decoded.close()
@@ -266,9 +266,9 @@ def test_damaged_records_are_ignored(tmp_path: Path) -> None:
 
 def test_a_damaged_record_is_replaced(tmp_path: Path) -> None:
     path = written(tmp_path, 1)
-    harmed = bytearray(path.read_bytes())
-    harmed[-1] ^= 1
-    path.write_bytes(harmed)
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 1
+    path.write_bytes(damaged)
     decoded = DecodedCache(tmp_path, MUCH)
     lost = decoded.find(stamp(1))
     assert lost is not None
@@ -349,7 +349,7 @@ def test_a_full_disk_is_reported_once(
 
 def test_a_folder_that_cannot_be_created(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("in the way")
-    decoded = DecodedCache(tmp_path / "file" / "kept", MUCH)
+    decoded = DecodedCache(tmp_path / "file" / "cache", MUCH)
     decoded.add(stamp(1), image(1))
     assert len(decoded) == 0
     assert len(caplog.records) == 1

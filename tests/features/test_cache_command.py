@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from finetune.data.cache import contents
+from finetune.data.cache.contents import cache_folder
 from finetune.data.cache.decoded import DecodedCache
-from finetune.data.cache.folder import cache_folder
 from finetune.features.extract import RowSpec
 from finetune.features.store import FeatureStore
 

@@ -33,8 +33,8 @@ def tifffile() -> Any:
 def packed(**options: Any) -> Write:
     def write(path: Path, pixels: np.ndarray[Any, Any]) -> None:
         options.setdefault("planarconfig", "contig")
-        kept = np.moveaxis(pixels, 2, 0) if options["planarconfig"] == "separate" else pixels
-        tifffile().imwrite(path, kept, photometric="minisblack", **options)
+        stored = np.moveaxis(pixels, 2, 0) if options["planarconfig"] == "separate" else pixels
+        tifffile().imwrite(path, stored, photometric="minisblack", **options)
 
     return write
 
@@ -47,8 +47,8 @@ def pages(path: Path, pixels: np.ndarray[Any, Any]) -> None:
 
 def array(first: bool = False, fortran: bool = False) -> Write:
     def write(path: Path, pixels: np.ndarray[Any, Any]) -> None:
-        kept = np.moveaxis(pixels, 2, 0) if first else pixels
-        np.save(path, np.asfortranarray(kept) if fortran else np.ascontiguousarray(kept))
+        stored = np.moveaxis(pixels, 2, 0) if first else pixels
+        np.save(path, np.asfortranarray(stored) if fortran else np.ascontiguousarray(stored))
 
     return write
 
@@ -265,7 +265,9 @@ def files(root: Path) -> dict[str, Path]:
         (["rgb.png"], 3, False),
     ],
 )
-def test_the_files_decide(names: list[str], channels: int, own: bool, tmp_path: Path) -> None:
+def test_the_files_decide_how_channels_are_read(
+    names: list[str], channels: int, own: bool, tmp_path: Path
+) -> None:
     there = files(tmp_path)
     assert has_own_bands(split(*(there[name] for name in names)), channels) is own
 
@@ -374,7 +376,7 @@ AUGMENTED: dict[str, AugmentSection] = {
 def test_augmentation_treats_all_bands_alike(
     name: str, interpolation: Any, image: np.ndarray[Any, np.dtype[np.uint8]]
 ) -> None:
-    """A band by itself, three times over, looks the same for the same key."""
+    """A band by itself, three times over, gives the same view for the same key."""
     preprocessing = of_bands(interpolation=interpolation)
     transform = TrainTransform(AUGMENTED[name], preprocessing)
     differs = False

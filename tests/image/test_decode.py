@@ -103,13 +103,13 @@ def test_damaged_exif_data_does_not_hide_the_pixels(tmp_path: Path, smooth: Imag
     assert_near(open_rgb(written(tmp_path / "x.jpg", data)), smooth)
 
 
-def test_cmyk(tmp_path: Path, smooth: Image.Image) -> None:
+def test_cmyk_is_converted_as_pillow_does(tmp_path: Path, smooth: Image.Image) -> None:
     data = encoded(smooth.convert("CMYK"), "JPEG", quality=95)
     assert_near(open_rgb(written(tmp_path / "x.jpg", data)), smooth)
 
 
 @pytest.mark.parametrize("mode", ["YCbCr", "LAB", "HSV"])
-def test_other_colour_spaces(mode: str, smooth: Image.Image) -> None:
+def test_other_colour_spaces_become_rgb(mode: str, smooth: Image.Image) -> None:
     if mode == "LAB":
         image = Image.merge("LAB", [Image.new("L", (4, 4), value) for value in (255, 128, 128)])
         assert_near(to_rgb(image), Image.new("RGB", (4, 4), WHITE))
@@ -247,7 +247,7 @@ def refused(path: Path) -> str:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.8])
-def test_truncated(kind: str, share: float, tmp_path: Path, noise: Noise) -> None:
+def test_truncated_files_are_refused(kind: str, share: float, tmp_path: Path, noise: Noise) -> None:
     data = encoded(noise(60, 40), kind)
     reason = refused(written(tmp_path / "x", data[: int(share * len(data))]))
     # A GIF that ends within its header cannot be recognised.
@@ -255,7 +255,7 @@ def test_truncated(kind: str, share: float, tmp_path: Path, noise: Noise) -> Non
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "reason"),
     [
         (b"", "empty file"),
         (b"this is a note about cats\n" * 20, "a text file"),
@@ -269,11 +269,11 @@ def test_truncated(kind: str, share: float, tmp_path: Path, noise: Noise) -> Non
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", "PostScript"),
     ],
 )
-def test_files_that_are_no_images(data: bytes, said: str, tmp_path: Path) -> None:
-    assert said in refused(written(tmp_path / "x.jpg", data))
+def test_files_that_are_no_images(data: bytes, reason: str, tmp_path: Path) -> None:
+    assert reason in refused(written(tmp_path / "x.jpg", data))
 
 
-def test_flipped_bits(tmp_path: Path, noise: Noise) -> None:
+def test_flipped_bits_raise_no_other_error(tmp_path: Path, noise: Noise) -> None:
     data = bytearray(encoded(noise(60, 40), "PNG"))
     data[len(data) // 2] ^= 0xFF
     assert "damaged" in refused(written(tmp_path / "x.png", bytes(data)))
@@ -294,18 +294,18 @@ def test_a_large_photo_is_read_without_a_warning(tmp_path: Path) -> None:
         assert open_rgb(written(tmp_path / "x.png", data)).size == (10_000, 9_500)
 
 
-def test_too_elongated(tmp_path: Path) -> None:
+def test_elongated_files_are_refused(tmp_path: Path) -> None:
     assert "too elongated" in refused(written(tmp_path / "x.png", png(1, 200_000)))
 
 
-def test_a_missing_file(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     assert refused(tmp_path / "x.jpg") == "no such file"
     assert refused(tmp_path / ("x" * 300 + ".jpg")) == "the file name is too long"
     assert refused(tmp_path / "a\0b.jpg") == "not a possible file name"
     assert refused(written(tmp_path / "file", b"x") / "x.jpg") == "no such file"
 
 
-def test_a_folder_and_broken_links(tmp_path: Path) -> None:
+def test_folders_and_broken_links_are_refused(tmp_path: Path) -> None:
     (tmp_path / "folder.jpg").mkdir()
     assert refused(tmp_path / "folder.jpg") == "a folder, not an image"
     (tmp_path / "loop.jpg").symlink_to("loop.jpg")

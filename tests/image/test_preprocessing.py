@@ -148,7 +148,7 @@ def test_a_description_survives_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"image_size": 0}, "image_size"),
         ({"image_size": 24.0}, "image_size"),
@@ -165,8 +165,8 @@ def test_a_description_survives_json() -> None:
         ({"extra": 1}, "extra"),
     ],
 )
-def test_impossible_values_are_refused(change: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_impossible_values_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Preprocessing.from_dict(preprocessing().to_dict() | change)
 
 

@@ -121,13 +121,13 @@ def test_a_jpeg_is_decoded_smaller(scene: Callable[[int, int], Image.Image], tmp
     assert open_rgb(path, 1000).size == (640, 480)
 
 
-@pytest.mark.parametrize("keep", [0.3, 0.9])
+@pytest.mark.parametrize("share", [0.3, 0.9])
 def test_a_truncated_file_is_refused(
-    keep: float, scene: Callable[[int, int], Image.Image], tmp_path: Path
+    share: float, scene: Callable[[int, int], Image.Image], tmp_path: Path
 ) -> None:
     path = tmp_path / "a.jpg"
     scene(640, 480).save(path)
-    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     with pytest.raises(BadImageError, match="truncated"):
         base(path)
 

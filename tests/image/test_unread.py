@@ -170,11 +170,11 @@ def test_16_bits_are_scaled_by_their_type(low: int, high: int, tmp_path: Path) -
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("values", [(0, 100, 32_767), (-32_768, 0, 16_384), (0, 1, 2)])
-def test_numbers_with_a_sign_too(values: tuple[int, ...], order: str, tmp_path: Path) -> None:
+def test_signed_16_bits_are_scaled(values: tuple[int, ...], order: str, tmp_path: Path) -> None:
     """The same number is the same grey, whatever else is in the image."""
     path = tmp_path / "grey.tif"
     content = bytearray(tiff(1, 16, photometric=1, order=order, signed=True))
-    pixels = np.resize(np.array(values), 64)  # which would forget the order of bytes
+    pixels = np.resize(np.array(values), 64)  # before astype: resize would drop the byte order
     content[-128:] = pixels.astype(order + "i2").tobytes()
     path.write_bytes(content)
     expected = np.clip(pixels.astype(float), 0, None) * 255 / 32_767
@@ -184,7 +184,7 @@ def test_numbers_with_a_sign_too(values: tuple[int, ...], order: str, tmp_path: 
     assert "16 bits per band, of which 8 are read (32,767 becomes 255)" in left.message
 
 
-def test_twelve_bits(tmp_path: Path) -> None:
+def test_12_bits_are_scaled(tmp_path: Path) -> None:
     path = tmp_path / "grey.tif"
     values = np.linspace(0, 4095, 64).astype(int).reshape(8, 8)
     packed = b"".join(
@@ -219,7 +219,7 @@ train: {batch_size: 8, phases: [{epochs: 1}]}
 """
 
 
-def test_doctor_and_training_say_it(chdir_tmp: Path, cli: Cli) -> None:
+def test_doctor_and_training_report_unread_data(chdir_tmp: Path, cli: Cli) -> None:
     classes(Path("scenes"), tiff(4, 16, extra=0))
     findings = json.loads(cli("doctor", "scenes", "--json").out)["findings"]
     bands, bits = [each for each in findings if each["kind"] == "partly-read"]

@@ -5,6 +5,7 @@ import os
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -149,7 +150,8 @@ def loader_processes(reader: Reader, options: ReadOptions) -> ProcessPool[list[R
             "a loader process",
             "data.workers: 0 does without loader processes. A run that ended continues with --resume.",
         ),
-        prepare=_use_one_thread,
+        # The network needs the other cores.
+        prepare=partial(torch.set_num_threads, 1),
         finish=PixelBatch.pin_memory if options.device.type == "cuda" else None,
     )
 
@@ -163,9 +165,7 @@ def read_batches(
 ) -> Generator[PixelBatch]:
     """Read the batches of ``draws``, and add newly decoded images to the cache of ``reader``.
 
-    Args:
-        pool: the loader processes of ``reader``.
-        check: called while this process waits for a batch; it may end the wait by raising.
+    ``pool`` are the loader processes of ``reader``.
 
     Raises:
         BadImageError: an image cannot be read, and ``on_bad_image`` is "error".
@@ -173,14 +173,9 @@ def read_batches(
     """
     for batch in pool.results(map(reader.requests, draws), check):
         if batch.bad and on_bad_image == "error":
-            # A copy. The original would keep this frame, and with it the processes, alive.
+            # A copy. The traceback of the original would hold this frame, and with it the processes.
             raise BadImageError(batch.bad[0].name, batch.bad[0].reason)
         if reader.cache is not None:
             for new in batch.newly_decoded:
                 reader.cache.add(*new)
         yield batch
-
-
-def _use_one_thread() -> None:
-    # The network needs the other cores.
-    torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""The contents of the cache on disk: list them, remove them, make room. Torch-free, for ``finetune cache``.
+"""The cache on disk: find it, list its contents, remove them, make room. Torch-free, for ``finetune cache``.
 
 ``CACHE/features/KEY/`` holds the features of one frozen prefix under one preprocessing
 (:mod:`finetune.features.store`); ``CACHE/decoded/KEY/`` holds images that were decoded in one way
@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune.data.cache.folder import cache_folder
 from finetune.disk.regular import DOCUMENT_BYTES, read_regular
 
 log = logging.getLogger("finetune")
 
 ABOUT = "about.json"
+VARIABLE = "FINETUNE_CACHE"
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,18 @@ class CachedFolder:
     nbytes: int
     used: float
     about: dict[str, Any]
+
+
+def cache_folder() -> Path:
+    """``$FINETUNE_CACHE``, else ``$XDG_CACHE_HOME/finetune``, else ``~/.cache/finetune``.
+
+    The folder need not exist.
+    """
+    if own := os.environ.get(VARIABLE):
+        return Path(own).expanduser()
+    if shared := os.environ.get("XDG_CACHE_HOME"):
+        return Path(shared).expanduser() / "finetune"
+    return Path.home() / ".cache" / "finetune"
 
 
 def features_folder() -> Path:

@@ -15,11 +15,12 @@ import contextlib
 import json
 import logging
 import os
+import resource
 import secrets
 import struct
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -145,7 +146,7 @@ class DecodedCache:
 
     def close(self) -> None:
         """Close all files."""
-        for file in {*self._files.values(), *([] if self._own is None else [self._own])}:
+        for file in self._files.values():
             with contextlib.suppress(OSError):
                 os.close(file)
         self._files, self._own, self.takes_more = {}, None, False
@@ -199,23 +200,8 @@ class DecodedCache:
 
 def _max_logs() -> int:
     """The number of logs to read. Each takes a descriptor, and a process may have few."""
-    with contextlib.suppress(ImportError, OSError, ValueError):
-        import resource  # not on Windows
-
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        if limit != resource.RLIM_INFINITY:
-            return max(1, min(MAX_LOGS, limit // 4))
-    return MAX_LOGS
-
-
-@contextlib.contextmanager
-def decoded_in_memory(limit: int) -> Iterator[DecodedCache | None]:
-    """A cache in memory of at most ``limit`` bytes; None if the system does not support it."""
-    if not hasattr(os, "pread"):
-        yield None
-        return
-    with contextlib.closing(DecodedCache(None, limit)) as cache:
-        yield cache
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return MAX_LOGS if limit == resource.RLIM_INFINITY else max(1, min(MAX_LOGS, limit // 4))
 
 
 def _in_memory() -> tuple[int, Path]:

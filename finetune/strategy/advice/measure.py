@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from finetune.data.cache.decoded import decoded_in_memory
+from finetune.data.cache.decoded import DecodedCache
 from finetune.data.holdout.folds import inner_folds
 from finetune.errors import DataError
 from finetune.features.extract import costs
@@ -69,7 +69,9 @@ def measure_after(
     number = max(SAMPLE, 4 * classes)
     split = train.subset(stratified_sample(train.targets, train.groups, number, recipe.seed))
     own_bands = preprocessing.reads == "bands"
-    caching = contextlib.nullcontext() if own_bands else decoded_in_memory(recipe.cache.limit_bytes)
+    caching: contextlib.AbstractContextManager[DecodedCache | None] = contextlib.nullcontext()
+    if not own_bands:
+        caching = contextlib.closing(DecodedCache(None, recipe.cache.limit_bytes))
     with caching as cache:
         sample = Sample(setup, split, cache)
         found = pass_sample(sample, progress)

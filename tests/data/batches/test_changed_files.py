@@ -53,12 +53,12 @@ def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 @pytest.mark.parametrize("change", [replaced, touched])
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("cached", [False, True])
 def test_a_replaced_image_is_reported_once(
-    change: Callable[[str], None], workers: int, kept: bool, split: Split, caplog: pytest.LogCaptureFixture
+    change: Callable[[str], None], workers: int, cached: bool, split: Split, caplog: pytest.LogCaptureFixture
 ) -> None:
     made = loader(split, workers=workers)
-    made.use_cache(DecodedCache(None, 10**6) if kept else None)
+    made.use_cache(DecodedCache(None, 10**6) if cached else None)
     with caplog.at_level(logging.WARNING, "finetune"):
         list(made.epoch(0))
         assert warned(caplog) == []

@@ -186,7 +186,7 @@ def test_epochs_and_seeds_differ(loader: Callable[..., TrainLoader]) -> None:
     assert all(zero[i] != one[i] and zero[i] != other[i] for i in range(21))
 
 
-def test_views_repeat(loader: Callable[..., TrainLoader]) -> None:
+def test_views_repeat_after_that_many_epochs(loader: Callable[..., TrainLoader]) -> None:
     made = loader(views=2)
     seen = [list(made.epoch(epoch)) for epoch in range(4)]
     assert views(seen[0]) == views(seen[2]) != views(seen[1]) == views(seen[3])
@@ -214,7 +214,7 @@ def test_mixed_targets(loader: Callable[..., TrainLoader]) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_evaluation_keeps_the_order(workers: int, split: Split) -> None:
+def test_evaluation_batches_follow_the_order_of_the_split(workers: int, split: Split) -> None:
     batches = list(eval_batches(split, PREPROCESSING, ReadOptions(5, workers)))
     assert [index for batch in batches for index in batch.indices] == list(range(21))
     assert [len(batch.indices) for batch in batches] == [5, 5, 5, 5, 1]

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from finetune.data.cache.folder import cache_folder
+from finetune.data.cache.contents import cache_folder
 from finetune.data.sources.named.drawn import draw_source
 from finetune.data.sources.named.known import HOTDOG_SHA1, HOTDOG_URL, read_hotdog
 from finetune.data.sources.read import read_source

@@ -13,7 +13,7 @@ import torchvision.datasets
 from PIL import Image
 from scipy.io import savemat
 
-from finetune.data.cache.folder import cache_folder
+from finetune.data.cache.contents import cache_folder
 from finetune.data.sources.named import torchvision_sets
 from finetune.data.sources.named.torchvision_sets import SETS
 from finetune.data.sources.read import read_source

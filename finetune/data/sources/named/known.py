@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from finetune.data.cache.folder import VARIABLE, cache_folder
+from finetune.data.cache.contents import VARIABLE, cache_folder
 from finetune.data.dataset import Source, Split
 from finetune.data.images import ArrayImages
 from finetune.data.sources.folders.read import read_folder
@@ -62,8 +62,9 @@ def read_hotdog(
 ) -> Source:
     """Hot dogs and other food, with the published train and test splits.
 
-    Reads the folder ``hotdog`` in :func:`finetune.data.cache.folder.cache_folder`. If it is missing, unpacks
-    the archive ``hotdog.zip`` from there, or downloads it first. The checksum is checked before unpacking.
+    Reads the folder ``hotdog`` in :func:`~finetune.data.cache.contents.cache_folder`. If it is missing,
+    unpacks the archive ``hotdog.zip`` from there, or downloads it first. The checksum is checked before
+    unpacking.
 
     Raises:
         DataError: the archive cannot be downloaded or unpacked, or is not the right file.

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from finetune.data.cache.folder import VARIABLE, cache_folder
+from finetune.data.cache.contents import VARIABLE, cache_folder
 from finetune.data.dataset import Source, Split, quoted
 from finetune.data.images import ArrayImages, FileImages, Images, TorchvisionImages
 from finetune.data.sources.names.class_names import check_split_classes
