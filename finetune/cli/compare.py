@@ -123,8 +123,8 @@ def _train_from_scratch(pretrained: Path, options: "RunOptions") -> Path:
     """Train from random weights beside the pretrained run, on images of the same size."""
     from finetune.cli.progress import open_progress
     from finetune.recipe.load import load_recipe
+    from finetune.strategy.experiments.compare import from_scratch
     from finetune.strategy.experiments.repeat import train_in_place
-    from finetune.strategy.experiments.scratch import from_scratch
     from finetune.training.run.files import RESOLVED
 
     place = pretrained.with_name(f"{pretrained.name}-scratch")

@@ -6,6 +6,7 @@ chosen by stratified cross-validation on the training images alone. The first th
 are divided by a temperature fitted on held-out folds (Guo et al. 2017), which changes no prediction.
 """
 
+import dataclasses
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -83,12 +84,10 @@ def fit_classifiers(
         return lambda rows: predict(scaler.transform(rows.astype(np.float64)).astype(np.float32))
 
     return [
-        Classifier(
-            each.name,
-            each.setting,
-            each.cv_top1,
-            on_raw(each.predict),
-            None if each.head is None else _unscaled(each.head, scaler.mean_, scaler.scale_),
+        dataclasses.replace(
+            each,
+            predict=on_raw(each.predict),
+            head=None if each.head is None else _unscaled(each.head, scaler.mean_, scaler.scale_),
         )
         for each in found
     ]

@@ -25,7 +25,11 @@ from finetune.model.layers.table import LayerTable
 
 
 class CutError(FinetuneError):
-    """The network cannot be cut there; the message says why."""
+    """The network cannot be cut there; the message says why.
+
+    Either it cannot be traced, or more than one tensor crosses the cut, as with auxiliary classifiers in
+    training. All functions that cut a network raise it.
+    """
 
 
 @dataclass(frozen=True)
@@ -51,10 +55,6 @@ def cut_network(module: nn.Module, table: LayerTable, k: int) -> CutNetwork:
 
     At the end of the body, the cut is at the pooled features, just before the head. The first k layers must
     be in eval mode, as :meth:`finetune.model.freeze.Freeze.train_mode` sets it.
-
-    Raises:
-        CutError: the network cannot be traced, or more than one tensor crosses the cut (auxiliary
-            classifiers, in training).
     """
     return CutNetwork(
         fold_batchnorm(prefix_graph(module, table, k)),
@@ -64,25 +64,14 @@ def cut_network(module: nn.Module, table: LayerTable, k: int) -> CutNetwork:
 
 
 def prefix_graph(module: nn.Module, table: LayerTable, k: int) -> fx.GraphModule:
-    """Return the graph from images to the output of layer ``k``, in eval mode and not folded.
-
-    Raises:
-        CutError: as :func:`cut_network`.
-    """
-    graph = _trace(module)
-    return _part(module, graph, None, _cut_point(graph, table, k))
+    """Return the graph from images to the output of layer ``k``, in eval mode and not folded."""
+    return segment_graphs(module, table, [k])[0]
 
 
 def segment_graphs(module: nn.Module, table: LayerTable, ks: Sequence[int]) -> list[fx.GraphModule]:
     """Return consecutive graphs: from images to layer ``ks[0]``, from there to layer ``ks[1]``, and so on.
 
-    They are in eval mode and not folded.
-
-    Args:
-        ks: increasing layer numbers, each 1 to all of the body.
-
-    Raises:
-        CutError: as :func:`cut_network`.
+    They are in eval mode and not folded. ``ks`` increase, from 1 at least to all of the body at most.
     """
     graph = _trace(module)
     points = [_cut_point(graph, table, k) for k in ks]
@@ -95,9 +84,6 @@ def suffix_graph(module: nn.Module, table: LayerTable, k: int, *, training: bool
     Args:
         training: trace each module in its current mode, instead of eval mode. The graph is fixed at that
             mode: the caller must run it with the modules in the same mode.
-
-    Raises:
-        CutError: as :func:`cut_network`.
     """
     graph = _trace(module)
     point = _cut_point(graph, table, k)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from finetune.features.cut import CutError, prefix_graph, segment_graphs
+from finetune.features.cut import CutError, segment_graphs
 from finetune.model.digests import named_digest
 from finetune.model.layers.shapes import on_meta
 from finetune.model.layers.table import LayerTable
@@ -143,21 +143,22 @@ def cost(module: nn.Module, table: LayerTable, k: int, image_size: int, channels
     Raises:
         CutError: the network cannot be cut there.
     """
-    return _count([prefix_graph(on_meta(module).eval(), table, k)], image_size, channels)[0]
+    return _costs(module, table, [k], image_size, channels)[0]
 
 
 def costs(module: nn.Module, table: LayerTable, image_size: int, channels: int = 3) -> list[Cost]:
     """Count :func:`cost` for every k, in one pass."""
-    ks = range(1, len(table.body) + 1)
-    return _count(segment_graphs(on_meta(module).eval(), table, ks), image_size, channels)
+    return _costs(module, table, range(1, len(table.body) + 1), image_size, channels)
 
 
-def _count(parts: Sequence[nn.Module], image_size: int, channels: int) -> list[Cost]:
+def _costs(
+    module: nn.Module, table: LayerTable, ks: Sequence[int], image_size: int, channels: int
+) -> list[Cost]:
     # With a gradient required, attention takes its plain path, whose operations are counted.
     value = torch.empty(1, channels, image_size, image_size, device="meta", requires_grad=True)
     found = []
     with FlopCounterMode(display=False) as counter:
-        for part in parts:
+        for part in segment_graphs(on_meta(module).eval(), table, ks):
             value = part(value)
             found.append(Cost(counter.get_total_flops(), value[0].numel()))
     return found

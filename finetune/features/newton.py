@@ -6,8 +6,6 @@ Newton steps are solved in single precision: rounding makes a step slightly wors
 corrects it.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -23,17 +21,6 @@ REMAINDER = 0.1
 HALVINGS, ROUNDING = 10, 1e-14
 
 
-@dataclass(frozen=True)
-class _Point:
-    """``table`` (C, R + 1) is weight and bias; ``value`` and ``logs`` (N, C) are the objective and
-    log-probabilities there.
-    """
-
-    table: Tensor
-    value: float
-    logs: Tensor
-
-
 def refine(objective: Objective, start: Minimum, *, tolerance: float) -> Minimum:
     """Continue from ``start``, which is close to the minimum, until no derivative exceeds ``tolerance``.
 
@@ -45,38 +32,38 @@ def refine(objective: Objective, start: Minimum, *, tolerance: float) -> Minimum
     pull[-1] = 0
     each = torch.arange(len(labels))
 
-    def at(table: Tensor) -> _Point:
+    def evaluate(table: Tensor) -> tuple[float, Tensor]:
+        """Compute the objective and the log-probabilities (N, C)."""
         logs = torch.addmm(table[:, -1], rows, table[:, :-1].T).log_softmax(1)
-        value = -float(logs[each, labels] @ row_weights) + 0.5 * float((pull * table.square()).sum())
-        return _Point(table, value, logs)
+        return -float(logs[each, labels] @ row_weights) + 0.5 * float((pull * table.square()).sum()), logs
 
-    point = at(torch.cat([start.weight, start.bias[:, None]], dim=1))
+    # Weight and bias, (C, R + 1).
+    table, converged = torch.cat([start.weight, start.bias[:, None]], dim=1), False
+    value, logs = evaluate(table)
     for _ in range(STEPS):
-        shares = point.logs.exp()
+        shares = logs.exp()
         errors = shares.clone()
         errors[each, labels] -= 1
         errors *= row_weights[:, None]
-        gradient = torch.cat([errors.T @ rows, errors.sum(0)[:, None]], dim=1) + pull * point.table
+        gradient = torch.cat([errors.T @ rows, errors.sum(0)[:, None]], dim=1) + pull * table
         if float(gradient.abs().max()) <= tolerance:
-            return _minimum(point, converged=True)
+            converged = True
+            break
         hessian = _Hessian(single, objective, shares.float(), row_weights.float())
         step = _newton_step(hessian, gradient.float(), tolerance).double()
         # Single precision leaves a small common shift of the biases, which would add up over the steps.
         step[:, -1] -= step[:, -1].mean()
         slope = float((gradient * step).sum())
-        rounding = ROUNDING * abs(point.value)
+        rounding = ROUNDING * abs(value)
         for halving in range(HALVINGS):
-            tried = at(point.table + step / 2**halving)
-            if tried.value <= point.value + 1e-4 * slope / 2**halving + rounding:
-                point = tried
+            tried = table + step / 2**halving
+            new_value, new_logs = evaluate(tried)
+            if new_value <= value + 1e-4 * slope / 2**halving + rounding:
+                table, value, logs = tried, new_value, new_logs
                 break
         else:
             break
-    return _minimum(point, converged=False)
-
-
-def _minimum(point: _Point, *, converged: bool) -> Minimum:
-    return Minimum(point.table[:, :-1].contiguous(), point.table[:, -1].contiguous(), converged)
+    return Minimum(table[:, :-1].contiguous(), table[:, -1].contiguous(), converged)
 
 
 class _Hessian:

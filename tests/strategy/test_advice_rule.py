@@ -20,12 +20,17 @@ from finetune.strategy.advice.augmentation_rule import (
     judge,
 )
 from finetune.strategy.advice.augmentations import AUGMENTATIONS
-from finetune.strategy.advice.duration import ONCE, expected_seconds, format_duration
 from finetune.strategy.advice.facts import Facts, Probed, Seconds, Tried
 from finetune.strategy.advice.reasons import explain
 from finetune.strategy.advice.recipe_text import write_recipe
 from finetune.strategy.advice.rule import RULE, Similarity, Strategy, choose, similarity
-from finetune.strategy.advice.settings import choose_settings, total_epochs
+from finetune.strategy.advice.settings import (
+    ONCE,
+    choose_settings,
+    expected_seconds,
+    format_duration,
+    total_epochs,
+)
 
 NEUTRAL = Tried(kept=0.95, gain=0.0, error=0.01, told=0.5, n=256)
 UNASKED = dataclasses.replace(NEUTRAL, told=None)

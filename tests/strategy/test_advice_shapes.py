@@ -51,11 +51,11 @@ def measured(root: Path, *settings: str) -> tuple[Shapes, Recipe, Setup]:
     plain = frozen_recipe(recipe, None)
     source = load_data(recipe.data, recipe.seed)
     setup = prepare(plain, source, choose_compute(pick_device("cpu"), plain.train))
-    told: list[tuple[str, int, int]] = []
-    shapes = measure_shapes(recipe, setup, source.splits["train"], lambda *each: told.append(each))
+    reports: list[tuple[str, int, int]] = []
+    shapes = measure_shapes(recipe, setup, source.splits["train"], lambda *each: reports.append(each))
     assert shapes is not None
     # The features of the first way may be in a cache that the tests share.
-    assert {what for what, done, total in told if done == total} <= {STAGES[way] for way in shapes.sized}
+    assert {what for what, done, total in reports if done == total} <= {STAGES[way] for way in shapes.sized}
     return shapes, with_shape(recipe, shapes), in_shape(recipe, setup, shapes)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from finetune.errors import UserError
 from finetune.recipe.load import parse_recipe
-from finetune.strategy.experiments.scratch import from_scratch
+from finetune.strategy.experiments.compare import from_scratch
 
 RECIPE = """\
 seed: {seed}

@@ -136,10 +136,10 @@ def test_sound_rows_that_make_no_data_set(photos: Path) -> None:
 def test_the_doctor_shows_what_training_shows(photos: Path, cli: Any) -> None:
     source = table(photos, header="path,label,width")
     (photos / "t.csv").write_text("sep=,\n" + (photos / "t.csv").read_text().replace("photos/", "photos\\"))
-    told = read_source(source).notes
-    assert len(told) == 2
+    notes = read_source(source).notes
+    assert len(notes) == 2
     report = examine(source)
-    assert report.notes[:2] == told
+    assert report.notes[:2] == notes
     assert len([note for note in report.notes[2:] if "held out" in note]) == 2
     ended = cli("doctor", source)
     for note in report.notes:

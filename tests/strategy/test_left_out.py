@@ -67,7 +67,7 @@ def test_doctor_and_reading(case: str, photos: Path, cli: Any) -> None:
         assert sorted(name for each in found for name in each["files"]) == sorted(
             f"photos/{name}" for name in names if "/" in name or name.endswith(".png")
         )
-    # A training tells of these as it begins.
+    # Training reports these at its start.
     check("\n".join(read_source("photos").notes), sentences)
 
 

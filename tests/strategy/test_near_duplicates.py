@@ -11,9 +11,8 @@ from PIL import Image, ImageDraw
 
 from finetune.data.images import ArrayImages
 from finetune.strategy.doctor.alignment import differences
-from finetune.strategy.doctor.candidates import codes, nearest
 from finetune.strategy.doctor.image_facts import THUMB, ImageFacts, read_all_facts
-from finetune.strategy.doctor.near_duplicates import find_near_duplicates
+from finetune.strategy.doctor.near_duplicates import codes, find_near_duplicates, nearest
 
 Scene = Callable[..., Image.Image]
 
@@ -22,7 +21,7 @@ def thumb(image: Image.Image) -> npt.NDArray[np.uint8]:
     return np.asarray(image.convert("L").resize((THUMB, THUMB), Image.Resampling.BILINEAR))
 
 
-def looks(images: list[Image.Image]) -> list[ImageFacts]:
+def facts_of(images: list[Image.Image]) -> list[ImageFacts]:
     side = images[0].size
     pixels = np.stack([np.asarray(image.resize(side).convert("RGB")) for image in images])
     return list(read_all_facts(ArrayImages(pixels, "x"), 1))
@@ -52,7 +51,7 @@ def test_plain_images_have_no_code() -> None:
     assert not usable.any()
     assert np.isfinite(differences(thumbs, thumbs)).all()
     plain = [Image.new("RGB", (40, 40), (value, 90, 90)) for value in (10, 60, 200, 250, 90)]
-    assert find_near_duplicates(looks(plain)) == []
+    assert find_near_duplicates(facts_of(plain)) == []
 
 
 @settings(max_examples=30, deadline=None)
@@ -72,14 +71,14 @@ def test_the_search_equals_brute_force(count: int, k: int, seed: int) -> None:
 def test_a_mirrored_copy_is_reported_as_such(scene: Scene) -> None:
     images = [scene(number) for number in range(12)]
     images.append(images[4].transpose(Image.Transpose.FLIP_LEFT_RIGHT))
-    (pair,) = find_near_duplicates(looks(images))
+    (pair,) = find_near_duplicates(facts_of(images))
     assert (pair.first, pair.second, pair.mirrored) == (4, 12, True)
 
 
 def test_many_copies_of_one_image_are_found(scene: Scene) -> None:
     images = [scene(number) for number in range(30)]
     images += [images[3].crop((each, each, 96, 80)) for each in range(1, 7)]
-    named = {index for pair in find_near_duplicates(looks(images)) for index in (pair.first, pair.second)}
+    named = {index for pair in find_near_duplicates(facts_of(images)) for index in (pair.first, pair.second)}
     assert named == {3, *range(30, 36)}
 
 
@@ -93,14 +92,14 @@ def test_drawings_of_one_kind_are_not_copies() -> None:
         points = [tuple(rng.integers(15, 90, 2).tolist()) for _ in range(4)]
         draw.line(points, fill="black", width=3)
         images.append(image)
-    assert len(find_near_duplicates(looks(images))) <= 1
+    assert len(find_near_duplicates(facts_of(images))) <= 1
 
 
 def test_small_digits() -> None:
     from finetune.data.sources.named.known import read_known
 
     images = read_known("digits").splits["all"].images
-    some = [look for look, _ in zip(read_all_facts(images, 1), range(600), strict=False)]
+    some = [facts for facts, _ in zip(read_all_facts(images, 1), range(600), strict=False)]
     named = {index for pair in find_near_duplicates(some) for index in (pair.first, pair.second)}
     assert len(named) <= 0.02 * len(some)
 
@@ -112,9 +111,9 @@ def test_another_colour_is_another_drawing(scene: Scene) -> None:
         image = Image.new("RGB", (96, 80), "white")
         ImageDraw.Draw(image).regular_polygon((48, 40, 30), 5, fill=fill)
         drawn.append(image)
-    assert find_near_duplicates(looks(images + drawn)) == []
+    assert find_near_duplicates(facts_of(images + drawn)) == []
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3])
 def test_three_images_or_fewer(scene: Scene, count: int) -> None:
-    assert find_near_duplicates(looks([scene(number) for number in range(count)]) if count else []) == []
+    assert find_near_duplicates(facts_of([scene(number) for number in range(count)]) if count else []) == []

@@ -221,7 +221,7 @@ def test_features_computed_before_a_stop_are_cached(
         ended = cli(*words)
     assert ended.code == 130
     assert ended.out == ""
-    assert "are kept" in ended.err
+    assert "features that are in the cache" in ended.err
     again = cli(*words)
     assert again.code == 0, again.err
     assert json.loads(again.out)["backbones"][0]["computed"] == 16

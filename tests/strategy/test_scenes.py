@@ -19,7 +19,7 @@ from finetune.training.run.directory import RunDir
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Scenes of six shots each, which look alike; nothing but the scene tells the class."""
+    """Scenes of six similar shots each; only the scene identifies the class."""
     root, rng = tmp_path_factory.mktemp("scenes"), np.random.default_rng(0)
     for scene in range(30):
         pixels = rng.integers(0, 256, (5, 5, 3))
@@ -79,7 +79,7 @@ def test_advice(recipe: Callable[..., Recipe]) -> None:
 
 
 def test_a_solved_head(recipe: Callable[..., Recipe], tmp_path: Path, caplog: Any) -> None:
-    """Its strength is chosen by folds that leave a scene together, and so do the looks of one image."""
+    """Folds that choose its strength keep scenes together, and all views of an image."""
     caplog.set_level("INFO", logger="finetune")
 
     def decay(name: str, *overrides: str) -> float:

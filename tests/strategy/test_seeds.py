@@ -32,7 +32,7 @@ def test_seeds_are_trained_counted_and_taken_up(recipe: Path, chdir_tmp: Path, c
     assert "seed-3" in ended.out
     assert "range" in ended.out
     assert "too few runs for an interval of the mean (it takes 3) (2 runs)" in ended.out
-    # Not again, unless told to.
+    # Not again without --resume or --overwrite.
     ended = cli("train", recipe, "--seeds", "2", "--device", "cpu", "--set", "seed=3")
     assert ended.code == 2
     assert "--resume" in ended.err

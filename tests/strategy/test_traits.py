@@ -19,7 +19,7 @@ MARKED: dict[str, dict[str, Any]] = {
 every_trait = pytest.mark.parametrize("trait", TRAITS, ids=lambda trait: trait.kind)
 
 
-def looks(kind: str, having: int, lacking: int) -> list[ImageFacts]:
+def facts_of(kind: str, having: int, lacking: int) -> list[ImageFacts]:
     marked = [ImageFacts(f"has-{number}.jpg", **{**PLAIN, **MARKED[kind]}) for number in range(having)]
     return marked + [ImageFacts(f"not-{number}.jpg", **PLAIN) for number in range(lacking)]
 
@@ -31,7 +31,7 @@ def test_every_trait_is_tried() -> None:
 @every_trait
 @pytest.mark.parametrize(("having", "lacking"), [(1, 2), (1, 40), (10, 714), (3, 97), (20, 100)])
 def test_a_small_minority_with_the_trait_is_listed(trait: Trait, having: int, lacking: int) -> None:
-    (finding,) = check_traits(looks(trait.kind, having, lacking))
+    (finding,) = check_traits(facts_of(trait.kind, having, lacking))
     assert finding.kind == trait.kind
     assert finding.files == tuple(f"has-{number}.jpg" for number in range(having))
     assert finding.message.startswith(f"{having} of {having + lacking} images, ")
@@ -40,7 +40,7 @@ def test_a_small_minority_with_the_trait_is_listed(trait: Trait, having: int, la
 @every_trait
 @pytest.mark.parametrize(("having", "lacking"), [(714, 10), (2, 1), (40, 1), (97, 3), (100, 20)])
 def test_a_small_minority_without_the_trait_is_listed(trait: Trait, having: int, lacking: int) -> None:
-    (finding,) = check_traits(looks(trait.kind, having, lacking))
+    (finding,) = check_traits(facts_of(trait.kind, having, lacking))
     assert finding.kind == trait.opposite
     assert f"{lacking} of {having + lacking} images, " in finding.message
     assert f"{having} of" not in finding.message
@@ -53,7 +53,7 @@ def test_a_small_minority_without_the_trait_is_listed(trait: Trait, having: int,
 @every_trait
 @pytest.mark.parametrize(("having", "lacking"), [(1, 1), (50, 50), (30, 70), (70, 30), (362, 362), (2, 3)])
 def test_a_mixture_is_reported(trait: Trait, having: int, lacking: int) -> None:
-    (finding,) = check_traits(looks(trait.kind, having, lacking))
+    (finding,) = check_traits(facts_of(trait.kind, having, lacking))
     assert (finding.kind, finding.files) == (trait.kind, ())
     assert finding.message.startswith(f"a mixture: {min(having, lacking)} of {having + lacking} images, ")
     first, second = trait.having, trait.lacking
@@ -64,8 +64,8 @@ def test_a_mixture_is_reported(trait: Trait, having: int, lacking: int) -> None:
 @every_trait
 @pytest.mark.parametrize("count", [1, 30])
 def test_a_trait_of_all_images_is_reported_only_if_harmful(trait: Trait, count: int) -> None:
-    assert check_traits(looks(trait.kind, 0, count)) == []
-    found = check_traits(looks(trait.kind, count, 0))
+    assert check_traits(facts_of(trait.kind, 0, count)) == []
+    found = check_traits(facts_of(trait.kind, count, 0))
     assert [each.message for each in found] == ([f"all images: {trait.harm}"] if trait.harm else [])
 
 
@@ -73,6 +73,6 @@ def test_a_trait_of_all_images_is_reported_only_if_harmful(trait: Trait, count: 
 @pytest.mark.parametrize("count", [2, 3, 7, 50, 101])
 def test_no_share_is_above_one_half(trait: Trait, count: int) -> None:
     for having in range(1, count):
-        (finding,) = check_traits(looks(trait.kind, having, count - having))
+        (finding,) = check_traits(facts_of(trait.kind, having, count - having))
         (percent,) = re.findall(r"([\d.]+) %", finding.message)
         assert float(percent) <= 50

@@ -5,24 +5,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune.errors import UserError
+from finetune.features.progress import OnStage, no_progress
 from finetune.recipe.load import minimal_recipe, parse_recipe
 from finetune.recipe.schema import Recipe
 from finetune.strategy.advice.augmentation_rule import augmentations_to_try
-from finetune.strategy.advice.duration import expected_seconds
 from finetune.strategy.advice.facts import Facts
-from finetune.strategy.advice.first_pass import FirstPass, compute_for, first_pass
+from finetune.strategy.advice.first_pass import FirstPass, first_pass
 from finetune.strategy.advice.measure import measure_after
-from finetune.strategy.advice.progress import OnStage, no_progress
 from finetune.strategy.advice.reasons import explain
 from finetune.strategy.advice.recipe_text import write_recipe
 from finetune.strategy.advice.rule import Choice, Strategy, choose
 from finetune.strategy.advice.settings import (
     Settings,
     choose_settings,
+    expected_seconds,
     solved_head_settings,
     total_epochs,
 )
 from finetune.strategy.advice.shapes import with_shape
+from finetune.strategy.probing.frozen_features import frozen_compute
 from finetune.training.compute.in_force import in_force
 
 # The keys that the user may set before there is advice, besides data, seed and cache.
@@ -75,7 +76,7 @@ class FirstAdvice:
 
 def begin(recipe: Recipe, *, device: str | None = None, progress: OnStage = no_progress) -> FirstAdvice:
     """Run the first part of :func:`advise`; arguments and errors are the same."""
-    compute = compute_for(recipe, device)
+    compute = frozen_compute(recipe, device)
     with in_force(compute):
         first = first_pass(recipe, compute, progress)
     splits = first.source.splits
@@ -101,7 +102,7 @@ def advise(
         DataError: the data is unusable.
     """
     first = (begun or begin(recipe, device=device, progress=progress)).first
-    with in_force(first.compute):
+    with in_force(first.setup.compute):
         facts = measure_after(first, recipe, progress, augmentations_to_try)
     recipe = with_shape(recipe, facts.shapes)
     choice = choose(facts)

@@ -22,7 +22,7 @@ from finetune.image.transforms import EvalTransform, TrainTransform
 from finetune.image.view import View
 from finetune.recipe.schema import AugmentSection, ColorJitter
 from finetune.strategy.advice.facts import Tried
-from finetune.strategy.advice.gain import paired_gain
+from finetune.strategy.advice.sample import paired_gain
 
 # As a recipe would write them. For the measurement, mirroring flips every copy instead of every other one.
 AUGMENTATIONS: Mapping[str, AugmentSection] = {

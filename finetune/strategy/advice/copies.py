@@ -9,6 +9,7 @@ from finetune.data.batches.options import ReadOptions
 from finetune.data.holdout.folds import inner_folds
 from finetune.data.keys import key
 from finetune.features.depths import DepthExtractor
+from finetune.features.progress import OnStage
 from finetune.features.softmax import Targets
 from finetune.features.solve import LinearProblem, choose_decay
 from finetune.image.transforms import EvalTransform
@@ -20,7 +21,6 @@ from finetune.strategy.advice.augmentations import (
     transform_of,
 )
 from finetune.strategy.advice.facts import Tried
-from finetune.strategy.advice.progress import OnStage
 from finetune.strategy.advice.sample import learnable, repeated, stratified_sample
 from finetune.strategy.advice.sample_pass import BATCH_SIZE, Sample, SamplePass
 

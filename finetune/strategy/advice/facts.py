@@ -27,7 +27,7 @@ class Tried:
         error: the standard error of ``gain``.
         told: the accuracy of a classifier that separates copies from originals, 0.5 by chance. Measured for
             mirroring only, because the edges of other copies give them away.
-        n: the number of images copied. Older files lack it; the default is the largest number.
+        n: the number of images copied.
     """
 
     kept: float
@@ -45,7 +45,7 @@ class Sized:
         top1: the cross-validated accuracy of a linear classifier.
         gain: its gain over the weights' own way, on the same images.
         error: the standard error of ``gain``.
-        n: the number of images. Older files lack it; the default is the largest number.
+        n: the number of images.
     """
 
     top1: float
@@ -106,10 +106,8 @@ class Facts:
         depths: probes at increasing depths, all on one sample; the last is after the last layer.
         probe: the probe after the last layer, on the training images.
         shares: the share of the network's operations up to each layer, 0 to 1.
-        shift: the shift of the BatchNorm statistics (:class:`finetune.strategy.advice.similarity.Shift`);
-            None without BatchNorm.
-        confidence, told_apart: from the source classifier's predictions, see
-            :mod:`finetune.strategy.advice.similarity`; None without a source classifier.
+        shift: of the BatchNorm statistics; None without BatchNorm. See :mod:`.similarity`.
+        confidence, told_apart: of the source classifier; None without one. See :mod:`.similarity`.
         tried: the effect of each augmentation; empty if nothing is tuned.
         seconds: times per image.
         computed, cached: training images whose features were computed now, or were in the cache.

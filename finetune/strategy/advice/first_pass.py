@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 from finetune.data.dataset import Source
 from finetune.features.classifiers import require_two_per_class
+from finetune.features.progress import OnStage
 from finetune.recipe.schema import Recipe
 from finetune.strategy.advice.facts import Shapes
-from finetune.strategy.advice.progress import OnStage
 from finetune.strategy.advice.sample import stratified_sample
 from finetune.strategy.advice.shapes import STAGES, in_shape, measure_shapes
 from finetune.strategy.probing.frozen_features import FeatureRows, features_of, frozen_recipe
-from finetune.training.compute.precision import Compute, choose_compute, pick_device
+from finetune.training.compute.precision import Compute
 from finetune.training.setup.prepare import Setup, load_data, prepare
 
 # A linear classifier is cross-validated on at most this number of images times classes, but on at least
@@ -39,7 +39,6 @@ class FirstPass:
         computed: the number of these that the network computed now; the others were in the cache.
     """
 
-    compute: Compute
     source: Source
     setup: Setup
     shapes: Shapes | None
@@ -47,11 +46,6 @@ class FirstPass:
     probed: FeatureRows
     readable: int
     computed: int
-
-
-def compute_for(recipe: Recipe, device: str | None) -> Compute:
-    """Choose where and how advice on ``recipe`` computes."""
-    return choose_compute(pick_device(device), frozen_recipe(recipe, None).train)
 
 
 def first_pass(recipe: Recipe, compute: Compute, progress: OnStage) -> FirstPass:
@@ -106,4 +100,4 @@ def _pass(
     rows = features_of(setup, "train", counted)
     number = max(PROBED // len(source.classes), LEAST_PROBED)
     probed = rows.subset(stratified_sample(rows.targets, rows.groups, number, recipe.seed))
-    return FirstPass(setup.compute, source, setup, shapes, False, probed, len(rows.targets), computed)
+    return FirstPass(source, setup, shapes, False, probed, len(rows.targets), computed)

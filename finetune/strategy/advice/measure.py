@@ -7,31 +7,37 @@ several depths (:mod:`~finetune.strategy.advice.sample_pass`), and augmented cop
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
 
 from finetune.data.cache.decoded import DecodedCache
 from finetune.data.holdout.folds import inner_folds
 from finetune.errors import DataError
 from finetune.features.extract import costs
+from finetune.features.progress import OnStage, no_progress
 from finetune.features.solve import LinearProblem, choose_decay
 from finetune.image.augmentations import COLOUR_KEYS
 from finetune.model.layers.table import Layer
 from finetune.recipe.schema import Recipe
 from finetune.strategy.advice.augmentations import AUGMENTATIONS
 from finetune.strategy.advice.copies import images_to_copy, measure_augmentations
-from finetune.strategy.advice.facts import Facts, Probed
-from finetune.strategy.advice.first_pass import FirstPass, compute_for, first_pass, in_best_shape
-from finetune.strategy.advice.progress import OnStage, no_progress
+from finetune.strategy.advice.facts import Facts, Probed, Seconds
+from finetune.strategy.advice.first_pass import FirstPass, first_pass, in_best_shape
 from finetune.strategy.advice.sample import learnable, stratified_sample
 from finetune.strategy.advice.sample_pass import Sample, pass_sample
 from finetune.strategy.advice.similarity import confidence, told_apart
-from finetune.strategy.advice.timing import measure_seconds
-from finetune.strategy.probing.frozen_features import FeatureRows
+from finetune.strategy.probing.frozen_features import FeatureRows, frozen_compute
 from finetune.training.compute.in_force import in_force
-from finetune.training.compute.precision import choose_compute
+from finetune.training.compute.precision import Compute, choose_compute
+from finetune.training.setup.prepare import Setup
 
 # The number of images in the sample.
 SAMPLE = 512
+# The number of images in a batch that is timed.
+TIMED_IMAGES = 8
 
 # Chooses the augmentations to measure, from the other facts and the number of images that are copied.
 AugmentationsToTry = Callable[[Facts, int], Sequence[str]]
@@ -50,7 +56,7 @@ def measure(
         UserError: the weights are not available, or the network cannot be cut.
         DataError: the data is unusable, or a class has fewer than two training images.
     """
-    compute = compute_for(recipe, device)
+    compute = frozen_compute(recipe, device)
     with in_force(compute):
         first = first_pass(recipe, compute, progress)
         return measure_after(first, recipe, progress, augmentations)
@@ -99,7 +105,7 @@ def measure_after(
             confidence=None if found.logits is None else confidence(found.logits),
             told_apart=None if found.logits is None else told_apart(found.logits, found.targets),
             tried={},
-            seconds=measure_seconds(setup, choose_compute(first.compute.device, recipe.train), found.read),
+            seconds=_measure_seconds(setup, choose_compute(setup.compute.device, recipe.train), found.read),
             computed=first.computed,
             cached=first.readable - first.computed,
             shapes=first.shapes,
@@ -128,3 +134,35 @@ def _probe(rows: FeatureRows, seed: int, layer: Layer) -> Probed:
             "the groups of data.group_by cannot be divided into folds that all train on every class"
         )
     return Probed(layer.number, layer.name, chosen.top1, len(rows.targets))
+
+
+def _measure_seconds(setup: Setup, training: Compute, read: float) -> Seconds:
+    """Time a forward pass and, with the precision of ``training``, a training step.
+
+    Each runs twice on a small batch; the second run counts. ``read`` is the time to read one image.
+    """
+    network, preprocessing = setup.network, setup.card.preprocessing
+    size = preprocessing.image_size
+    images = torch.randn(TIMED_IMAGES, preprocessing.channels, size, size, device=setup.compute.device)
+    module = network.module.eval()
+
+    def seconds(work: Callable[[], Any]) -> float:
+        for _ in range(2):
+            began = time.perf_counter()
+            work()
+            if setup.compute.device.type == "cuda":
+                torch.cuda.synchronize(setup.compute.device)
+        return (time.perf_counter() - began) / TIMED_IMAGES
+
+    def forward() -> None:
+        with torch.no_grad():
+            module(images)
+
+    def step() -> None:
+        with training.autocast():
+            loss = module(images).sum()
+        loss.backward()
+        module.zero_grad(set_to_none=True)
+
+    # In eval mode, so that no statistics change; a step costs the same.
+    return Seconds(read, seconds(forward), seconds(step))

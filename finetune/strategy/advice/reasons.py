@@ -1,7 +1,6 @@
 """The reasons for advice, in plain words with their numbers."""
 
 from finetune.strategy.advice.augmentation_rule import judge
-from finetune.strategy.advice.duration import format_duration
 from finetune.strategy.advice.facts import Facts, Shapes, Sized, Tried
 from finetune.strategy.advice.rule import (
     Choice,
@@ -14,7 +13,7 @@ from finetune.strategy.advice.rule import (
     needs_tuning,
     similarity,
 )
-from finetune.strategy.advice.settings import Settings, total_epochs
+from finetune.strategy.advice.settings import Settings, format_duration, total_epochs
 from finetune.strategy.advice.shapes import ENOUGH
 
 STRATEGIES = {

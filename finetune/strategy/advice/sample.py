@@ -1,6 +1,9 @@
-"""Samples of the training images that classifiers can be cross-validated on."""
+"""Samples of the training images that classifiers can be cross-validated on, and the gain of a classifier."""
+
+import math
 
 import numpy as np
+import numpy.typing as npt
 
 from finetune.data.holdout.folds import count_per_class
 from finetune.data.holdout.splits import split_stratified
@@ -33,3 +36,9 @@ def learnable(rows: FeatureRows) -> tuple[FeatureRows, int]:
     rows = rows.subset(repeated(rows.targets, rows.groups, np.arange(len(rows.targets))))
     classes, targets = np.unique(rows.targets, return_inverse=True)
     return rows._replace(targets=targets.reshape(-1).astype(np.int64)), len(classes)
+
+
+def paired_gain(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> tuple[float, float]:
+    """Return how much more often ``first`` is correct than ``second``, and the standard error of that."""
+    gain = float(first.mean() - second.mean())
+    return gain, math.sqrt(max(float((first != second).mean()) - gain**2, 0.0) / len(first))

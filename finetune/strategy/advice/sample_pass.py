@@ -14,8 +14,8 @@ from finetune.data.cache.decoded import DecodedCache
 from finetune.data.dataset import Split
 from finetune.errors import DataError
 from finetune.features.depths import DepthExtractor
+from finetune.features.progress import OnStage
 from finetune.features.softmax import Features, Targets
-from finetune.strategy.advice.progress import OnStage
 from finetune.strategy.advice.similarity import Logits, Shift
 from finetune.strategy.probing.frozen_features import FeatureRows
 from finetune.training.setup.prepare import Setup

@@ -1,7 +1,7 @@
-"""The settings of a strategy: rates, lengths and regularisation, as they follow from the facts."""
+"""The settings of a strategy (rates, lengths, regularisation) and its duration, computed from the facts."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from finetune.recipe.schema import AugmentSection
 from finetune.strategy.advice.augmentation_rule import chosen_augmentations
@@ -26,6 +26,8 @@ SMALL_VAL = 200
 PATIENCE = 4
 # In runs with fewer steps than this, BatchNorm keeps the source's statistics.
 FEW_STEPS = 1_000
+# The constant part of a duration, in seconds: starting, solving the head, saving.
+ONCE = 10.0
 
 
 @dataclass(frozen=True)
@@ -38,31 +40,26 @@ class Settings:
         early_stopping: ends tuning after this many epochs without a better val; None: never.
     """
 
-    k: int
     epochs: int
     lr: float
     batch_size: int
-    batchnorm: str
-    augment: AugmentSection
-    label_smoothing: float
     weight_decay: float
     select: str
-    early_stopping: int | None
+    k: int = 0
+    batchnorm: str = "train"
+    augment: AugmentSection = field(default_factory=AugmentSection)
+    label_smoothing: float = 0.0
+    early_stopping: int | None = None
 
 
 def solved_head_settings(train: int, val: int) -> Settings:
     """Return the settings of ``Strategy.probe``; only the numbers of images matter."""
     return Settings(
-        k=0,
         epochs=epochs_for(Strategy.probe, train),
         lr=1e-3,
         batch_size=_batch_size(train),
-        batchnorm="train",
-        augment=AugmentSection(),
-        label_smoothing=0.0,
         weight_decay=_weight_decay(train),
         select=_select(val),
-        early_stopping=None,
     )
 
 
@@ -117,6 +114,33 @@ def epochs_for(strategy: Strategy, train: int) -> int:
 def total_epochs(strategy: Strategy, settings: Settings) -> int:
     """Count the epochs of the whole run. A head that is solved before tuning counts as one."""
     return settings.epochs + (strategy in (Strategy.first_k, Strategy.everything))
+
+
+def expected_seconds(strategy: Strategy, settings: Settings, facts: Facts) -> float:
+    """Estimate the seconds of the whole run, evaluation included. Accurate to a factor of two.
+
+    The features of the head's phase are assumed to be cached, as they are after advice.
+    """
+    seconds = facts.seconds
+    evaluate = seconds.read + seconds.forward
+    once = ONCE + evaluate * facts.test
+    if strategy is Strategy.probe:
+        return once + evaluate * facts.val
+    if strategy is Strategy.head:
+        # Steps of a linear layer on cached features cost almost nothing.
+        return once + evaluate * facts.val + 0.1 * settings.epochs
+    frozen = facts.shares[settings.k - 1] if settings.k else 0.0
+    step = frozen * seconds.forward + (1 - frozen) * seconds.step
+    return once + settings.epochs * ((seconds.read + step) * facts.train + evaluate * facts.val)
+
+
+def format_duration(seconds: float) -> str:
+    """Format seconds as ``about 40 seconds``, ``about 7 minutes`` or ``about 2.5 hours``."""
+    if seconds < 90:
+        return f"about {max(10, 10 * round(seconds / 10))} seconds"
+    if seconds < 90 * 60:
+        return f"about {round(seconds / 60)} minutes"
+    return f"about {seconds / 3600:.1f} hours"
 
 
 def _batch_size(train: int) -> int:

@@ -18,6 +18,7 @@ from finetune.data.dataset import Split
 from finetune.data.holdout.folds import inner_folds
 from finetune.errors import BadImageError, UserError
 from finetune.features.extract import costs
+from finetune.features.progress import OnStage
 from finetune.features.softmax import Targets
 from finetune.features.solve import LinearProblem, choose_decay, solve
 from finetune.image.bands import COLOURS
@@ -25,9 +26,7 @@ from finetune.image.decode import read_image
 from finetune.image.preprocessing import ResizeMode
 from finetune.recipe.schema import Recipe
 from finetune.strategy.advice.facts import Shapes, Sized
-from finetune.strategy.advice.gain import paired_gain
-from finetune.strategy.advice.progress import OnStage
-from finetune.strategy.advice.sample import learnable, stratified_sample
+from finetune.strategy.advice.sample import learnable, paired_gain, stratified_sample
 from finetune.strategy.probing.frozen_features import FeatureRows, features_of
 from finetune.training.setup.prepare import Setup, resolve_preprocessing, with_preprocessing
 

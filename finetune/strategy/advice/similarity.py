@@ -98,22 +98,14 @@ def told_apart(logits: Logits, targets: npt.NDArray[np.int64]) -> float:
     target class (the uncertainty coefficient of Theil 1970), corrected for chance: many source classes fit
     anything for few images. The chance level is the mean over shuffled targets.
     """
+    from scipy.stats import entropy as entropy_of
+    from sklearn.metrics import mutual_info_score
+
     predicted = logits.argmax(1)
     generator = np.random.default_rng(0)
-    entropy = _entropy(targets)
+    entropy = float(entropy_of(np.unique(targets, return_counts=True)[1]))
     if entropy == 0:
         return 0.0
-    found = _information(predicted, targets)
-    chance = float(np.mean([_information(predicted, generator.permutation(targets)) for _ in range(20)]))
+    found = mutual_info_score(predicted, targets)
+    chance = np.mean([mutual_info_score(predicted, generator.permutation(targets)) for _ in range(20)])
     return float(np.clip((found - chance) / max(entropy - chance, 1e-9), 0.0, 1.0))
-
-
-def _entropy(labels: npt.NDArray[np.int64]) -> float:
-    _, counts = np.unique(labels, return_counts=True)
-    shares = counts / counts.sum()
-    return float(-(shares * np.log(shares)).sum())
-
-
-def _information(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> float:
-    _, pairs = np.unique(np.stack([first, second]), axis=1, return_inverse=True)
-    return _entropy(first) + _entropy(second) - _entropy(pairs.reshape(-1).astype(np.int64))

@@ -10,9 +10,8 @@ from PIL import Image
 
 from finetune.data.dataset import Source, quoted
 from finetune.data.sources.names.class_names import similar_class_notes
-from finetune.strategy.doctor.examined import Examined, class_counts
 from finetune.strategy.doctor.findings import Finding
-from finetune.strategy.doctor.image_facts import ImageFacts
+from finetune.strategy.doctor.image_facts import Examined, ImageFacts, class_counts
 from finetune.strategy.doctor.traits import check_traits
 
 T = TypeVar("T")

@@ -3,27 +3,29 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from finetune.data.dataset import quoted
-from finetune.strategy.doctor.examined import Examined
 from finetune.strategy.doctor.findings import Finding
+from finetune.strategy.doctor.image_facts import Examined
 from finetune.strategy.doctor.near_duplicates import NearDuplicate
 
 
 def check_copies(examined: Sequence[Examined], near: Iterable[NearDuplicate]) -> list[Finding]:
     """Find images that occur more than once; ``near`` refers to places in ``examined``."""
-    groups = _Groups(len(examined))
     first: dict[bytes, int] = {}
+    pairs = []
     for index, each in enumerate(examined):
         # All empty files are equal, and have a finding of their own.
         if each.facts.digest and not (each.facts.fault or "").startswith("empty"):
-            groups.join(first.setdefault(each.facts.digest, index), index)
+            pairs.append((first.setdefault(each.facts.digest, index), index))
     mirrored = set()
     for pair in near:
-        groups.join(pair.first, pair.second)
+        pairs.append((pair.first, pair.second))
         if pair.mirrored:
             mirrored |= {pair.first, pair.second}
     findings = []
-    for members in groups.larger_than_one():
+    for members in _connected(len(examined), pairs):
         images = [examined[index] for index in members]
         names = tuple(each.facts.name for each in images)
         exact = len({each.facts.digest for each in images}) == 1
@@ -40,23 +42,15 @@ def check_copies(examined: Sequence[Examined], near: Iterable[NearDuplicate]) ->
     return findings
 
 
-class _Groups:
-    """Disjoint sets of 0 .. count - 1."""
+def _connected(count: int, pairs: Sequence[tuple[int, int]]) -> list[list[int]]:
+    """Return the groups of two and more of 0 .. count - 1 that ``pairs`` connect, each in order."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    def __init__(self, count: int) -> None:
-        self._parent = list(range(count))
-
-    def join(self, one: int, other: int) -> None:
-        self._parent[self._root(other)] = self._root(one)
-
-    def larger_than_one(self) -> list[list[int]]:
-        members: dict[int, list[int]] = defaultdict(list)
-        for index in range(len(self._parent)):
-            members[self._root(index)].append(index)
-        return sorted(each for each in members.values() if len(each) > 1)
-
-    def _root(self, index: int) -> int:
-        while self._parent[index] != index:
-            self._parent[index] = self._parent[self._parent[index]]
-            index = self._parent[index]
-        return index
+    if all(one == other for one, other in pairs):
+        return []
+    graph = coo_array((np.ones(len(pairs)), np.asarray(pairs).T), shape=(count, count))
+    members: dict[int, list[int]] = defaultdict(list)
+    for index, group in enumerate(connected_components(graph, directed=False)[1].tolist()):
+        members[group].append(index)
+    return [each for each in members.values() if len(each) > 1]

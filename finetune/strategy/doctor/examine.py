@@ -13,9 +13,8 @@ from finetune.features.progress import OnProgress, no_progress
 from finetune.recipe.schema import DataSection, default_of
 from finetune.strategy.doctor.checks import check_classes, check_files, check_names
 from finetune.strategy.doctor.copies import check_copies
-from finetune.strategy.doctor.examined import Examined, class_counts
 from finetune.strategy.doctor.findings import Finding, sort_findings
-from finetune.strategy.doctor.image_facts import read_all_facts
+from finetune.strategy.doctor.image_facts import Examined, class_counts, read_all_facts
 from finetune.strategy.doctor.inventory import take_inventory
 from finetune.strategy.doctor.near_duplicates import NearDuplicate, find_near_duplicates
 

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +67,24 @@ class ImageFacts:
     def luma(self) -> npt.NDArray[np.uint8]:
         """The thumbnail as an array: uint8, shape (THUMB, THUMB)."""
         return np.frombuffer(self.thumb, dtype=np.uint8).reshape(THUMB, THUMB)
+
+
+@dataclass(frozen=True)
+class Examined:
+    """An image with its split (train, val, test or all) and its class."""
+
+    facts: ImageFacts
+    split: str
+    label: str
+
+
+def class_counts(classes: Sequence[str], examined: Sequence[Examined]) -> dict[str, dict[str, int]]:
+    """Count the readable images of each class in each split."""
+    counts = {split: dict.fromkeys(classes, 0) for split in dict.fromkeys(each.split for each in examined)}
+    for each in examined:
+        if not each.facts.fault:
+            counts[each.split][each.label] += 1
+    return counts
 
 
 def read_facts(images: Images, index: int) -> ImageFacts:

@@ -22,11 +22,13 @@ from finetune.data.sources.files.walk import is_stray, walk_files
 from finetune.data.sources.names.split_names import split_from_name
 from finetune.data.sources.read import csv_path, read_source
 from finetune.data.sources.tables.read import examine_table
-from finetune.data.sources.tables.table import Table
+from finetune.data.sources.tables.table import Fault, Table
 from finetune.errors import BadImageError, DataError, printable
 from finetune.image.decode import read_image
 from finetune.strategy.doctor.findings import Finding
-from finetune.strategy.doctor.table_findings import table_findings
+
+# The number of line numbers that a message lists.
+LINES_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def take_inventory(source: str, options: SourceOptions = DEFAULT_OPTIONS) -> Inv
 
 
 def _inventory_of_table(table: Table) -> Inventory:
-    findings = table_findings(table)
+    findings = _table_findings(table)
     if table.faults:
         number = "1 fault" if len(table.faults) == 1 else f"{len(table.faults):,} faults"
         findings.insert(0, Finding("unusable", (), f"training refuses this table: {number}, listed below"))
@@ -85,6 +87,37 @@ def _inventory_of_table(table: Table) -> Inventory:
         for split, labels in valid.splits().items()
     }
     return Inventory(_source_of(table.name, found, table.notes), tuple(findings), False)
+
+
+def _table_findings(table: Table) -> list[Finding]:
+    """Group the faults of a table by kind and message, each group with all its files and lines.
+
+    A row without a path is listed by its line.
+    """
+    groups: dict[tuple[str, str], list[Fault]] = {}
+    for fault in sorted(table.faults, key=lambda each: each.line):
+        groups.setdefault((fault.kind, fault.message), []).append(fault)
+    return [
+        Finding(
+            kind, _table_files(table, faults), what if kind == "unusable" else f"{what} ({_lines(faults)})"
+        )
+        for (kind, what), faults in groups.items()
+    ]
+
+
+def _table_files(table: Table, faults: list[Fault]) -> tuple[str, ...]:
+    if faults[0].kind == "unusable":
+        return ()
+    return tuple(fault.file or f"{table.name}:{fault.line}" for fault in faults)
+
+
+def _lines(faults: list[Fault]) -> str:
+    numbers = [str(fault.line) for fault in faults]
+    if len(numbers) == 1:
+        return f"line {numbers[0]}"
+    if len(numbers) > LINES_SHOWN:
+        return f"lines {', '.join(numbers[:LINES_SHOWN])} and {len(numbers) - LINES_SHOWN:,} more"
+    return f"lines {', '.join(numbers[:-1])} and {numbers[-1]}"
 
 
 def _read_anyway(root: Path) -> Source | None:

@@ -4,6 +4,10 @@ Different images of the same kind are not near-duplicates. Whether two images co
 similar different images of the same set are: handwritten digits are much alike, photographs are not. The
 thresholds were chosen on photographs of food and of objects on a white table, on cliparts, handwriting and
 8 x 8 digits, with planted copies.
+
+Candidates are the nearest neighbours of each image by a perceptual code: the thumbnail at 16 x 16,
+standardised (so that brightness and contrast do not matter), minus the mean of the set, as a unit vector.
+Codes of copies, crops and recompressions point in the same direction. Candidates are then aligned.
 """
 
 from collections.abc import Sequence
@@ -14,12 +18,17 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune.data.machine import cores
-from finetune.strategy.doctor.alignment import differences
-from finetune.strategy.doctor.candidates import codes, nearest
+from finetune.strategy.doctor.alignment import blurred, differences
 from finetune.strategy.doctor.image_facts import CHROMA, ImageFacts
 
 Floats = npt.NDArray[np.float32]
+Places = npt.NDArray[np.int64]
 
+CODE_SIDE = 16
+# Images with a smaller standard deviation (of 255) are too plain to be compared.
+PLAIN = 3.0
+# Codes are compared by matrix products of this many rows.
+BLOCK = 512
 # The number of candidates that each image is aligned with, plain and mirrored.
 NEIGHBOURS = 4
 # The least cosine between the codes of copies. With a twentieth of each side cropped, it is above 0.8.
@@ -84,6 +93,43 @@ def find_near_duplicates(images: Sequence[ImageFacts]) -> list[NearDuplicate]:
     return [pairs_found[pair] for pair in sorted(pairs_found)]
 
 
+def codes(thumbs: npt.NDArray[np.uint8]) -> tuple[Floats, Floats, npt.NDArray[np.bool_]]:
+    """Compute codes of images and of their mirror images, float32 (N, 256) each, and which images have one.
+
+    ``thumbs`` is uint8, (N, S, S), S a multiple of 16. Images that are too plain get zeros.
+    """
+    factor = thumbs.shape[1] // CODE_SIDE
+    shape = (len(thumbs), CODE_SIDE, factor, CODE_SIDE, factor)
+    small = blurred(thumbs.reshape(shape).mean(axis=(2, 4), dtype=np.float32))
+    deviation = small.std(axis=(1, 2), keepdims=True)
+    usable = deviation[:, 0, 0] >= PLAIN
+    standard = (small - small.mean(axis=(1, 2), keepdims=True)) / np.maximum(deviation, PLAIN)
+    shared = standard[usable].mean(axis=0) if usable.sum() > 2 else np.zeros_like(small[0])
+
+    def unit(values: Floats) -> Floats:
+        rows = (values - shared).reshape(len(values), -1) * usable[:, None]
+        return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6), np.float32)
+
+    return unit(standard), unit(standard[:, :, ::-1]), usable
+
+
+def nearest(queries: Floats, codes_: Floats, k: int) -> tuple[Places, Floats]:
+    """Find the ``k`` codes nearest to each query except itself: places, int64 (N, k), and cosines, (N, k)."""
+    count = len(codes_)
+    k = min(k, count - 1)
+    places, cosines = np.empty((count, k), dtype=np.int64), np.empty((count, k), dtype=np.float32)
+    for start in range(0, count, BLOCK):
+        block = queries[start : start + BLOCK] @ codes_.T
+        rows = np.arange(len(block))
+        block[rows, start + rows] = -np.inf
+        top = np.argpartition(block, count - k, axis=1)[:, count - k :]
+        found = np.take_along_axis(block, top, axis=1)
+        order = np.argsort(-found, axis=1, kind="stable")
+        places[start : start + BLOCK] = np.take_along_axis(top, order, axis=1)
+        cosines[start : start + BLOCK] = np.take_along_axis(found, order, axis=1)
+    return places, cosines
+
+
 def _stranger_difference(left: Floats) -> Floats:
     """Estimate the difference between each image and a similar but different one: (N,) from (N, K)."""
     if left.shape[1] <= STRANGER:
@@ -92,9 +138,7 @@ def _stranger_difference(left: Floats) -> Floats:
     return np.asarray(np.maximum(own, SHARE_OF_SET * np.median(own)))
 
 
-def _aligned_differences(
-    thumbs: npt.NDArray[np.uint8], own: npt.NDArray[np.int64], other: npt.NDArray[np.int64], flip: bool
-) -> Floats:
+def _aligned_differences(thumbs: npt.NDArray[np.uint8], own: Places, other: Places, flip: bool) -> Floats:
     step = -1 if flip else 1
 
     def part(start: int) -> Floats:
@@ -108,9 +152,7 @@ def _aligned_differences(
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
 
 
-def _same_shape(
-    images: Sequence[ImageFacts], own: npt.NDArray[np.int64], other: npt.NDArray[np.int64]
-) -> npt.NDArray[np.bool_]:
+def _same_shape(images: Sequence[ImageFacts], own: Places, other: Places) -> npt.NDArray[np.bool_]:
     ratio = np.log([each.size[0] / each.size[1] for each in images])
     return np.asarray(np.abs(ratio[own] - ratio[other]) <= np.log(MOST_SQUEEZE))
 

@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from finetune.data.dataset import quoted
 from finetune.data.identity import file_digest
 from finetune.disk.figure import new_figure, write_figure
 from finetune.disk.regular import TABLE_BYTES, read_regular_text
-from finetune.errors import CheckpointError, DataError, printable
-from finetune.evaluation.evaluate import Evaluation
+from finetune.errors import CheckpointError, DataError, UserError, printable
 from finetune.evaluation.metrics import Metrics
 from finetune.evaluation.paired import Paired, paired
+from finetune.recipe.defaults import DEFAULT_LR, FROM_SCRATCH_LR_FACTOR
+from finetune.recipe.schema import Recipe
 from finetune.training.evaluation_images import images_to_evaluate
 from finetune.training.run.files import METRICS, TIMING
-from finetune.training.trained import Trained, evaluate_trained, load_trained
+from finetune.training.trained import evaluate_trained, load_trained
 
 log = logging.getLogger("finetune")
 
@@ -91,7 +91,7 @@ def compare(runs: Sequence[ComparedRun]) -> Comparison:
     for other in runs[1:]:
         _refuse_others(first, other)
     order = sorted(first.correct)
-    columns = [_column(each, order) for each in runs]
+    columns = [np.asarray([each.correct[name] for name in order], dtype=np.bool_) for each in runs]
     places = itertools.combinations(range(len(runs)), 2)
     return Comparison(tuple(runs), tuple((i, j, paired(columns[i], columns[j])) for i, j in places))
 
@@ -104,7 +104,10 @@ def measure(run: Path, device: torch.device) -> ComparedRun:
         DataError: its images are missing, or all have changed.
     """
     trained = load_trained(run, "best", device)
-    evaluation = _evaluate(trained)
+    chosen = images_to_evaluate(trained)
+    for warning in chosen.warnings:
+        log.warning("%s", warning)
+    evaluation = evaluate_trained(trained, chosen.images, chosen.name)
     classes = trained.card.classes
     found = evaluation.collected
     names = list(_identities(evaluation.images.name(int(index)) for index in found.indices))
@@ -122,14 +125,43 @@ def measure(run: Path, device: torch.device) -> ComparedRun:
     )
 
 
+def from_scratch(recipe: Recipe) -> Recipe:
+    """Return ``recipe`` with random weights; images, sizes, epochs and seed stay.
+
+    Nothing is frozen, and head and body have the same learning rate. It is ten times the recipe's, the usual
+    factor between fine-tuning and training from scratch. A phase that trains only a head has no rate for the
+    body; there, the default is used. Settings that refer to source weights are removed: L2-SP, layer decay,
+    frozen BatchNorm statistics, reused rows of the source's classifier.
+
+    Raises:
+        UserError: the recipe has no source weights.
+    """
+    if recipe.model.weights == "none":
+        raise UserError("--against scratch: model.weights is none already, so both runs would be the same")
+    document = recipe.model_dump(mode="json")
+    model, train = document["model"], document["train"]
+    model["weights"] = "none"
+    model["head"]["reuse"] = None
+    model["batchnorm"] = "train"
+    if train["l2_sp"] is not None:
+        train["l2_sp"], train["weight_decay"] = None, "auto"
+    for phase in train["phases"]:
+        if phase["freeze"] == "backbone":
+            phase["lr"] = DEFAULT_LR[phase["optimizer"]]
+        phase["lr"] *= FROM_SCRATCH_LR_FACTOR
+        phase |= {"freeze": "none", "head_lr_mult": 1.0, "layer_decay": None}
+        if recipe.train.l2_sp is not None:
+            phase["weight_decay"] = None
+    return Recipe.model_validate_json(json.dumps(document))
+
+
 def draw(runs: Sequence[ComparedRun], labels: Sequence[str], path: Path) -> None:
     """Draw top-1 and loss against epochs, one colour per run: solid for val, dashed for training.
 
     A dot at the end is the top-1 on test, with its 95 % interval.
 
     Raises:
-        UserError: the file cannot be written, or matplotlib does not know its extension.
-        SaveError: the disk is full or failing.
+        UserError, SaveError: as :func:`finetune.disk.figure.write_figure`.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -165,13 +197,6 @@ def draw(runs: Sequence[ComparedRun], labels: Sequence[str], path: Path) -> None
     write_figure(figure, path)
 
 
-def _evaluate(trained: Trained) -> Evaluation:
-    chosen = images_to_evaluate(trained)
-    for warning in chosen.warnings:
-        log.warning("%s", warning)
-    return evaluate_trained(trained, chosen.images, chosen.name)
-
-
 def _refuse_others(first: ComparedRun, other: ComparedRun) -> None:
     if set(first.metrics.classes) != set(other.metrics.classes):
         raise DataError(
@@ -188,10 +213,6 @@ def _refuse_others(first: ComparedRun, other: ComparedRun) -> None:
         f"second {len(other.labels)}, and {len(shared)} are in both. If test is held out "
         "from the data, use the same data.split_seed (default: the seed), test_fraction and val_fraction."
     )
-
-
-def _column(run: ComparedRun, order: Iterable[str]) -> npt.NDArray[np.bool_]:
-    return np.asarray([run.correct[name] for name in order], dtype=np.bool_)
 
 
 def _identities(names: Iterable[str]) -> Iterator[str]:

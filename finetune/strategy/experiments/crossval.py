@@ -14,13 +14,7 @@ from finetune.data.images import JoinedImages
 from finetune.errors import DataError, UserError, printable
 from finetune.evaluation.evaluate import Collected, Evaluation
 from finetune.recipe.schema import FoldSection, Recipe
-from finetune.strategy.experiments.repeat import (
-    ProgressOf,
-    RunOptions,
-    refuse_run,
-    refuse_taken,
-    train_in_place,
-)
+from finetune.strategy.experiments.repeat import ProgressOf, RunOptions, train_all
 from finetune.strategy.experiments.spread import Spread, of_folds
 from finetune.training.evaluation_images import images_to_evaluate
 from finetune.training.fit import Result
@@ -81,13 +75,11 @@ def train_folds(
     """
     if recipe.data.fold is not None:
         raise UserError("`finetune cv` sets data.fold: remove it from the recipe")
-    refuse_run(place)
-    places = fold_places(place, of)
-    if not (options.resume or options.overwrite):
-        refuse_taken(places)
-    for number, own in enumerate(places):
+    recipes = {}
+    for number, own in enumerate(fold_places(place, of)):
         data = recipe.data.model_copy(update={"fold": FoldSection(number=number, of=of)})
-        yield train_in_place(recipe.model_copy(update={"data": data}), own, options, progress_of(own))
+        recipes[own.name] = recipe.model_copy(update={"data": data})
+    return train_all(recipes, place, options, progress_of)
 
 
 def fold_places(place: Path, of: int) -> list[Path]:

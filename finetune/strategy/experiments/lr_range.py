@@ -5,13 +5,12 @@ fastai's `lr_find`. The suggestion comes from the longest fall of the loss.
 """
 
 import bisect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import count, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
-from finetune.data.batches.batch import Batch
 from finetune.disk.figure import new_chart, write_figure
 from finetune.errors import FinetuneError, NonFiniteLossError, UserError
 from finetune.features.progress import OnProgress, no_progress
@@ -127,7 +126,7 @@ def measure(setup: Setup, rise: Rise, progress: OnProgress = no_progress) -> Ran
             stepper.ema = None  # an average over rising rates means nothing
             losses: list[float] = []
             smooth: list[float] = []
-            batches = _batches(setup)
+            batches = chain.from_iterable(map(setup.loader.epoch, count()))
             for step in range(rise.steps):
                 progress(step, rise.steps)
                 totals = Totals()
@@ -194,17 +193,11 @@ def smoothed(losses: Sequence[float]) -> list[float]:
     return found
 
 
-def _batches(setup: Setup) -> Iterator[Batch]:
-    for epoch in count():
-        yield from setup.loader.epoch(epoch)
-
-
 def draw(test: RangeTest, title: str, path: Path) -> None:
     """Draw loss against rate, with the suggestion.
 
     Raises:
-        UserError: the file cannot be written, or matplotlib does not know its extension.
-        SaveError: the disk is full or failing.
+        UserError, SaveError: as :func:`finetune.disk.figure.write_figure`.
     """
     figure, axes = new_chart(7, 4.2, title)
     axes.plot(test.lr, test.loss, color="C0", alpha=0.3, linewidth=1, label="loss of the batch")

@@ -1,6 +1,6 @@
 """Trains a recipe in a run directory, once or with several seeds."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,42 +65,38 @@ def train_seeds(
         UserError: there are fewer than ``number`` seeds left.
         FinetuneError: as :func:`finetune.training.fit.fit`.
     """
-    refuse_run(place)
     if recipe.seed + number > SEEDS:
         raise UserError(
             f"--seeds {number}: the largest seed is {SEEDS - 1}, and the recipe starts at {recipe.seed}"
         )
-    seeds = range(recipe.seed, recipe.seed + number)
-    places = {seed: place / f"seed-{seed}" for seed in seeds}
-    if not (options.resume or options.overwrite):
-        refuse_taken(list(places.values()))
-    for seed, own in places.items():
+    recipes = {}
+    for seed in range(recipe.seed, recipe.seed + number):
         changed: dict[str, object] = {"seed": seed}
         if vary_split:
             changed["data"] = recipe.data.model_copy(update={"split_seed": seed})
-        yield train_in_place(recipe.model_copy(update=changed), own, options, progress_of(own))
+        recipes[f"seed-{seed}"] = recipe.model_copy(update=changed)
+    return train_all(recipes, place, options, progress_of)
 
 
-def refuse_run(place: Path) -> None:
-    """Check that ``place``, which will contain several runs, is not itself a run.
+def train_all(
+    recipes: Mapping[str, Recipe], place: Path, options: RunOptions, progress_of: ProgressOf
+) -> Iterator[Result]:
+    """Train recipes one after the other, each in the folder of ``place`` with its name.
 
     Raises:
-        RunDirError: it is one.
+        RunDirError: ``place`` is itself a run; or, before the first run begins, one of the folders is one
+            that ``options`` neither resume nor overwrite.
+        FinetuneError: as :func:`finetune.training.fit.fit`.
     """
     if (place / RESOLVED).is_file():
         raise RunDirError(
             f"{printable(place)}: is a single run. Choose another directory for several runs with --run-dir."
         )
-
-
-def refuse_taken(places: list[Path]) -> None:
-    """Check that no run would be overwritten, before the first of several runs begins.
-
-    Raises:
-        RunDirError: one of ``places`` holds a run.
-    """
-    if taken := [place for place in places if (place / RESOLVED).is_file()]:
+    taken = [place / name for name in recipes if (place / name / RESOLVED).is_file()]
+    if taken and not (options.resume or options.overwrite):
         raise RunDirError(
             f"{printable(taken[0])}: holds a run already. Add --resume to continue it, --overwrite to "
             "replace it, or choose another --run-dir."
         )
+    for name, recipe in recipes.items():
+        yield train_in_place(recipe, place / name, options, progress_of(place / name))

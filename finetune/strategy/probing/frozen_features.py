@@ -16,6 +16,7 @@ from finetune.image.transforms import EvalTransform
 from finetune.model.truncate import Pool
 from finetune.recipe.schema import HeadSection, PhaseSection, Recipe
 from finetune.training.caching.feature_store import describe_features, open_store
+from finetune.training.compute.precision import Compute, choose_compute, pick_device
 from finetune.training.setup.prepare import Setup
 
 
@@ -40,17 +41,14 @@ def frozen_recipe(recipe: Recipe, at: int | str | None) -> Recipe:
     model = recipe.model.model_copy(update={"head": HeadSection(at=at)})
     phase = PhaseSection(freeze="backbone", optimizer="lbfgs", weight_decay="auto")
     # Nothing is trained in steps, so everything is in fp32.
-    train = {"phases": (phase,), "precision": "fp32", "threads": recipe.train.threads}
-    train["memory_format"] = recipe.train.memory_format
-    return Recipe.model_validate(
-        {
-            "seed": recipe.seed,
-            "data": recipe.data,
-            "model": model,
-            "train": {**train, "batch_size": recipe.train.batch_size},
-            "cache": recipe.cache,
-        }
-    )
+    train = recipe.train.model_dump(include={"threads", "memory_format", "batch_size"})
+    train |= {"phases": (phase,), "precision": "fp32"}
+    return Recipe.model_validate({**dict(recipe), "model": model, "train": train})
+
+
+def frozen_compute(recipe: Recipe, device: str | None) -> Compute:
+    """Choose where and how the frozen features of ``recipe`` are computed."""
+    return choose_compute(pick_device(device), frozen_recipe(recipe, None).train)
 
 
 def features_of(

@@ -21,9 +21,8 @@ from finetune.features.progress import OnProgress, no_progress
 from finetune.model.build import describe as describe_layers
 from finetune.model.head import find_linear
 from finetune.recipe.schema import Recipe
-from finetune.strategy.probing.frozen_features import features_of, frozen_recipe
+from finetune.strategy.probing.frozen_features import features_of, frozen_compute, frozen_recipe
 from finetune.training.compute.in_force import in_force
-from finetune.training.compute.precision import choose_compute, pick_device
 from finetune.training.describe import describe_run
 from finetune.training.run.directory import RunDir
 from finetune.training.run.environment import describe_environment
@@ -90,7 +89,7 @@ def probe(
         DataError: the data is unusable.
     """
     source = source or load_data(recipe.data, recipe.seed)
-    compute = choose_compute(pick_device(device), frozen_recipe(recipe, None).train)
+    compute = frozen_compute(recipe, device)
     if layers is None:
         own = recipe.model.head.at if weights_of is not None else None
         plans: list[tuple[int | None, int | str | None]] = [(None, own)]
@@ -147,42 +146,40 @@ def save(depth: Depth, run: RunDir, command: str) -> tuple[Best, Metrics | None]
         The results on val, and on test if there is a test split.
     """
     with in_force(depth.setup.compute):
-        return _save(depth, run, command)
+        setup, winner = depth.setup, depth.winner
+        assert winner.head is not None
+        head = find_linear(setup.network.module, setup.network.head_path)
+        if head is None:
+            raise UserError(f"{setup.recipe.model.backbone}: its head is not a linear layer with a bias.")
+        set_head(head, winner.head)
+        environment = describe_environment(setup) | {
+            "data_source": describe_place(setup.recipe.data.source, run.path),
+            "probe": {"layer": depth.layer, "classifier": winner.name, "setting": winner.setting},
+        }
+        described = f"# {command}: {winner.name}{f' ({winner.setting})' if winner.setting else ''}, "
+        text = f"{described}on the features of layer {depth.layer}, {depth.name}\n".encode()
 
-
-def _save(depth: Depth, run: RunDir, command: str) -> tuple[Best, Metrics | None]:
-    setup, winner = depth.setup, depth.winner
-    assert winner.head is not None
-    set_head(_head(setup), winner.head)
-    environment = describe_environment(setup) | {
-        "data_source": describe_place(setup.recipe.data.source, run.path),
-        "probe": {"layer": depth.layer, "classifier": winner.name, "setting": winner.setting},
-    }
-    described = f"# {command}: {winner.name}{f' ({winner.setting})' if winner.setting else ''}, "
-    text = f"{described}on the features of layer {depth.layer}, {depth.name}\n".encode()
-
-    session, clock = Session(setup, run), EpochClock()
-    # Evaluated before the run begins, so that a stop in between leaves no run. A run that was stopped later
-    # has a solved head, or is yet to solve it: `train --resume` finishes it.
-    val = session.evaluate("val")
-    described_run = describe_run(setup, None, environment)
-    run.begin(dataclasses.replace(described_run, recipe=text + described_run.recipe))
-    session.position.made_step()
-    facts = {
-        "probe": winner.name, "layer": depth.layer, "cv_top1": winner.cv_top1,
-        "val_top1": val.top1, "val_loss": val.loss, "val_n": val.n,
-    }  # fmt: skip
-    session.end_epoch(facts, val, clock)
-    test = session.finish()
-    return session.best, test
+        session, clock = Session(setup, run), EpochClock()
+        # Evaluated before the run begins, so that a stop in between leaves no run. `train --resume` finishes
+        # a run that was stopped later, whether its head is solved already or not.
+        val = session.evaluate("val")
+        described_run = describe_run(setup, None, environment)
+        run.begin(dataclasses.replace(described_run, recipe=text + described_run.recipe))
+        session.position.made_step()
+        facts = {
+            "probe": winner.name, "layer": depth.layer, "cv_top1": winner.cv_top1,
+            "val_top1": val.top1, "val_loss": val.loss, "val_n": val.n,
+        }  # fmt: skip
+        session.end_epoch(facts, val, clock)
+        test = session.finish()
+        return session.best, test
 
 
 def plot(rows: Sequence[Row], title: str, path: Path) -> None:
     """Draw cross-validated accuracy against depth, one line per classifier.
 
     Raises:
-        UserError: the file cannot be written, or matplotlib does not know its extension.
-        SaveError: the disk is full or failing.
+        UserError, SaveError: as :func:`finetune.disk.figure.write_figure`.
     """
     figure, axes = new_chart(7, 4.5, title)
     for name in dict.fromkeys(row.classifier for row in rows):
@@ -210,7 +207,6 @@ def _probe_layer(recipe: Recipe, setup: Setup, number: int | None, progress: OnP
     rows = []
     for each in found:
         correct = int((each.predict(val.features) == val.targets).sum())
-        low, high = wilson(correct, len(val.targets))
         rows.append(
             Row(
                 number or layer.number,
@@ -219,15 +215,7 @@ def _probe_layer(recipe: Recipe, setup: Setup, number: int | None, progress: OnP
                 each.setting,
                 each.cv_top1,
                 correct / len(val.targets),
-                low,
-                high,
+                *wilson(correct, len(val.targets)),
             )
         )
     return Depth(recipe, setup, layer.number, layer.name, found, rows)
-
-
-def _head(setup: Setup) -> nn.Linear:
-    head = find_linear(setup.network.module, setup.network.head_path)
-    if head is None:
-        raise UserError(f"{setup.recipe.model.backbone}: its head is not a linear layer with a bias.")
-    return head

@@ -23,10 +23,10 @@ from finetune.features.extract import cost
 from finetune.features.progress import OnProgress, no_progress
 from finetune.features.softmax import Features, Targets
 from finetune.recipe.schema import Recipe
-from finetune.strategy.probing.frozen_features import features_of, frozen_recipe
+from finetune.strategy.probing.frozen_features import features_of, frozen_compute, frozen_recipe
 from finetune.strategy.probing.transferability import h_score, log_me
 from finetune.training.compute.in_force import in_force
-from finetune.training.compute.precision import Compute, choose_compute, pick_device
+from finetune.training.compute.precision import Compute
 from finetune.training.setup.prepare import load_data, prepare
 
 # With fewer networks, two orders agree by chance too often for a number to mean anything.
@@ -44,9 +44,8 @@ class Ranked:
             classifiers makes ``cv_top1`` slightly too high, for all networks alike.
         n: the number of training images.
         classifier, setting: the linear classifier of the probe.
-        log_me: :func:`finetune.strategy.probing.transferability.log_me`.
-        h_score: :func:`finetune.strategy.probing.transferability.h_score`, with shrinkage, which it needs if
-            there are more features than images.
+        log_me, h_score: see :mod:`finetune.strategy.probing.transferability`. The H-score is shrunk, because
+            there may be more features than images.
         features: the number of features per image.
         parameters: of the network without its head.
         gflops: billions of multiply-adds for one image without the head, as in ``finetune backbones``.
@@ -101,9 +100,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The networks, best first; those left out; and the agreement of each quick score (``log_me``,
-    ``h_score``).
-    """
+    """The networks, best first; those left out; and the agreement of each quick score, by its name."""
 
     ranked: tuple[Ranked, ...]
     left_out: tuple[LeftOut, ...]
@@ -140,7 +137,7 @@ def rank(
     source = load_data(shared.data, shared.seed)
     train = source.splits["train"]
     require_two_per_class(train.targets, len(source.classes), train.groups)
-    compute = choose_compute(pick_device(device), frozen_recipe(shared, None).train)
+    compute = frozen_compute(shared, device)
     ranked, left_out = [], []
     with in_force(compute):
         for recipe in recipes:
@@ -221,7 +218,6 @@ def _score(recipe: Recipe, source: Source, compute: Compute, progress: OnProgres
     evidence, h = quick_scores(features, targets)
     score_seconds = time.perf_counter() - began
     n = len(targets)
-    low, high = wilson(round(probe.cv_top1 * n), n)
     network, preprocessing = setup.network, setup.card.preprocessing
     size, channels = preprocessing.image_size, preprocessing.channels
     with torch.no_grad():
@@ -230,8 +226,7 @@ def _score(recipe: Recipe, source: Source, compute: Compute, progress: OnProgres
         model.backbone,
         weights,
         probe.cv_top1,
-        low,
-        high,
+        *wilson(round(probe.cv_top1 * n), n),
         n,
         probe.name,
         probe.setting,
