@@ -18,6 +18,7 @@ from finetune.strategy.probing.frozen_features import features_of
 from finetune.training.fit import fit
 from finetune.training.run.directory import RunDir
 from finetune.training.run.resume import Continuation
+from finetune.training.session import Session
 from finetune.training.trained import load_trained
 
 RECIPE = """\
@@ -105,7 +106,7 @@ def test_a_probe_that_is_stopped_while_it_is_saved(tmp_path: Path, monkeypatch: 
     text = RECIPE.format(source=source).replace("shufflenet_v2_x0_5", tiny.STANDS_FOR)
     (depth,) = strategy.probe(parse_recipe(text, "r.yaml"), device="cpu")
     writing: list[tuple[Any, str]] = [(RunDir, "begin"), (RunDir, "append")]
-    writing += [(strategy, name) for name in ("judge", "save_last", "save_best", "final_test")]
+    writing += [(Session, name) for name in ("evaluate", "save_last", "save_best", "finish")]
 
     def saved(run: Path, at: int) -> bool:
         """Whether the probe was saved before the ``at``-th of these calls."""
