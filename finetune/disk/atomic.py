@@ -1,7 +1,6 @@
-"""Write a file of the program's own whole or not at all.
+"""Write the program's own files atomically; :mod:`finetune.disk.outputs` writes those that users name.
 
-Files that users name are written by :mod:`finetune.disk.outputs`. This module imports almost nothing, so that
-a command that refuses to start does so at once.
+This module imports almost nothing, so that a command that refuses to start does so at once.
 """
 
 import os

@@ -214,7 +214,7 @@ class SplitRecord:
         changes = DataChanges(moved=len(moved))
         changes.new = [source.relative(whole.name(place)) for place in sorted(left - set(changed.values()))]
         number_of = {name: number for number, name in enumerate(classes)}
-        kept: dict[str, list[tuple[int, int]]] = {name: [] for name in self.splits}
+        entries: dict[str, list[tuple[int, int]]] = {name: [] for name in self.splits}
         for number, row in enumerate(self.rows):
             place = found.get(number, changed.get(number))
             if place is None:
@@ -226,8 +226,8 @@ class SplitRecord:
             elif label != row.class_name:
                 changes.relabelled += 1
             if label in number_of and (number in found or take_changed):
-                kept[row.split].append((place, number_of[label]))
-        splits = {name: _selected(whole, entries) for name, entries in kept.items()}
+                entries[row.split].append((place, number_of[label]))
+        splits = {name: _selected(whole, each) for name, each in entries.items()}
         return dataclasses.replace(source, classes=tuple(classes), splits=splits), changes
 
     def _known(self, of: tuple[str, ...]) -> dict[tuple[int | None, str], str]:
@@ -263,9 +263,8 @@ class SplitRecord:
 
 
 def _selected(whole: Split, entries: Sequence[tuple[int, int]]) -> Split:
-    indices = np.asarray([place for place, _ in entries], dtype=np.int64)
-    split = whole.subset(indices)
-    return Split(split.images, np.asarray([label for _, label in entries], dtype=np.int64), split.groups)
+    targets = np.asarray([label for _, label in entries], dtype=np.int64)
+    return dataclasses.replace(whole.subset([place for place, _ in entries]), targets=targets)
 
 
 def _first(names: Sequence[str]) -> str:

@@ -61,8 +61,7 @@ def has_own_bands(split: Split, in_channels: int, *, skips: bool = False) -> boo
                     f"more); it is {in_channels}."
                 )
         return False
-    own, colours, tiffs = "", "", False
-    faults: list[str] = []
+    own, colours, fault, tiffs = "", "", "", False
     for path in paths:
         try:
             bands = count_bands(path, in_channels)
@@ -70,21 +69,21 @@ def has_own_bands(split: Split, in_channels: int, *, skips: bool = False) -> boo
         except BadImageError as error:
             # Other damaged files are reported when they are read.
             if path.suffix.lower() == ".npy":
-                faults.append(f"{error.name}: {error.reason}; model.in_channels is {in_channels}.")
+                fault = fault or f"{error.name}: {error.reason}; model.in_channels is {in_channels}."
             continue
         if bands <= COLOURS:
             colours = colours or str(path)
         elif bands == in_channels:
             own = own or str(path)
         else:
-            faults.append(
+            fault = fault or (
                 f"{printable(path)}: has {bands} bands, but model.in_channels is {in_channels}. Set "
                 f"in_channels: {bands}, or 3 to read the first three bands as colours."
             )
     if own and skips:
-        faults, colours = [], ""
-    if faults:
-        raise DataError(faults[0])
+        fault = colours = ""
+    if fault:
+        raise DataError(fault)
     if own and colours:
         raise DataError(
             f"{own}: has {in_channels} bands, as model.in_channels requires, but {colours} has only colours. "

@@ -17,19 +17,16 @@ def is_stray(name: str) -> bool:
     return name.startswith(".") or name.lower() in STRAY_NAMES
 
 
-def walk_files(folder: str | Path, above: tuple[str | Path, ...] = ()) -> Iterator[str]:
+def walk_files(folder: str | Path) -> Iterator[str]:
     """Yield the paths of all files below ``folder``; each folder's entries are sorted by name.
 
     Hidden and stray names are skipped. Linked folders are followed, each at most once. A broken link or a
     pipe counts as a file, so that reading it reports the error.
 
-    Args:
-        above: the folders around ``folder``. Links to them are not followed.
-
     Raises:
         DataError: a folder cannot be listed.
     """
-    seen = {file_identity(path) for path in above}
+    seen: set[tuple[int, int] | str] = set()
     stack: list[tuple[str, bool]] = [(os.fspath(folder), True)]
     while stack:
         path, is_folder = stack.pop()

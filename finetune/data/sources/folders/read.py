@@ -240,15 +240,8 @@ def _no_images_message(name: str, top: Folder, others: Counter[str]) -> str:
             f"{name}: {len(top.own_images)} images, but no class folders. Put the images of each class into "
             "their own folder, or list the images in a CSV file with the columns path and label."
         )
-    if top.folders:
-        return (
-            f"{name}: no images in {quoted([folder.name for folder in top.folders])}{_other_files(others)}."
-        )
-    return f"{name}: no images and no class folders{_other_files(others)}."
-
-
-def _other_files(others: Counter[str]) -> str:
-    if not others:
-        return ""
     kinds = ", ".join(kind for kind, _ in others.most_common(5))
-    return f" (only {others.total()} other files: {kinds})"
+    found = f" (only {others.total()} other files: {kinds})" if others else ""
+    if top.folders:
+        return f"{name}: no images in {quoted([folder.name for folder in top.folders])}{found}."
+    return f"{name}: no images and no class folders{found}."

@@ -50,7 +50,6 @@ def fetch(
     sha1: str,
     *,
     schemes: tuple[str, ...] = ("https",),
-    timeout: float = TIMEOUT_SECONDS,
     progress: Progress | None = None,
 ) -> None:
     """Download ``url`` to ``target`` unless it exists, and check its SHA-1.
@@ -79,11 +78,11 @@ def fetch(
                 return
             part = target.with_name(f"{target.name}.part")
             resumed = part.exists() and part.stat().st_size > 0
-            _download_rest(url, part, schemes, timeout, progress)
+            _download_rest(url, part, schemes, progress)
             if resumed and file_sha1(part) != sha1:
                 # The bytes from before may belong to another file.
                 part.unlink()
-                _download_rest(url, part, schemes, timeout, progress)
+                _download_rest(url, part, schemes, progress)
             found = file_sha1(part)
             if found != sha1:
                 part.unlink()
@@ -114,16 +113,14 @@ def file_sha1(file: Path) -> str:
         return hashlib.file_digest(opened, lambda: hashlib.sha1(usedforsecurity=False)).hexdigest()
 
 
-def _download_rest(
-    url: str, part: Path, schemes: tuple[str, ...], timeout: float, progress: Progress | None
-) -> None:
+def _download_rest(url: str, part: Path, schemes: tuple[str, ...], progress: Progress | None) -> None:
     """Download the rest of ``part``, reconnecting after broken connections."""
     opener = urllib.request.build_opener(_HttpsRedirects(schemes))
     failures = 0
     while True:
         before = part.stat().st_size if part.exists() else 0
         try:
-            if _receive(opener, url, part, before, timeout, progress):
+            if _receive(opener, url, part, before, progress):
                 return
             reason: Exception = ConnectionError("the connection ended early")
         except urllib.error.HTTPError as error:
@@ -146,19 +143,14 @@ def _download_rest(
 
 
 def _receive(
-    opener: urllib.request.OpenerDirector,
-    url: str,
-    part: Path,
-    start: int,
-    timeout: float,
-    progress: Progress | None,
+    opener: urllib.request.OpenerDirector, url: str, part: Path, start: int, progress: Progress | None
 ) -> bool:
     """Download over one connection; True if the file is complete."""
     headers = {"User-Agent": "finetune", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
     request = urllib.request.Request(url, headers=headers)
-    with opener.open(request, timeout=timeout) as answer:
+    with opener.open(request, timeout=TIMEOUT_SECONDS) as answer:
         resumes = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(
             f"bytes {start}-"
         )

@@ -238,16 +238,16 @@ def _without_empty_classes(
     largest = max(int(split.targets.max(initial=-1)) for split in splits.values())
     names = _class_names(given) if given else [str(number) for number in range(largest + 1)]
     counts = leading.class_counts(len(names))
-    kept = np.flatnonzero(counts)
+    used = np.flatnonzero(counts)
     if empty := [name for name, count in zip(names, counts, strict=True) if not count]:
         notes.append(f"{source_name}: dropped {quoted(empty)}, which has no training images")
     if "train" in splits:
         present = {name: [names[k] for k in np.unique(split.targets)] for name, split in splits.items()}
         notes.extend(check_split_classes(source_name, present))
     place = np.full(len(names), -1, dtype=np.int64)
-    place[kept] = np.arange(len(kept))
+    place[used] = np.arange(len(used))
     renumbered = {name: Split(split.images, place[split.targets]) for name, split in splits.items()}
-    return Source(source_name, tuple(names[k] for k in kept), renumbered, tuple(notes))
+    return Source(source_name, tuple(names[k] for k in used), renumbered, tuple(notes))
 
 
 def _class_names(given: Any) -> list[str]:

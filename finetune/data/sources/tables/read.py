@@ -136,10 +136,10 @@ def _with_files(rows: list[Row], found: Table) -> list[Row]:
 
 def _without_repeats(rows: list[Row], found: Table) -> list[Row]:
     """The rows without repeated images; faults where repeated rows have different labels or splits."""
-    kept: dict[str, Row] = {}
+    first_rows: dict[str, Row] = {}
     repeats = 0
     for row in rows:
-        first = kept.setdefault(row.file, row)
+        first = first_rows.setdefault(row.file, row)
         if first is row:
             continue
         path = printable(row.path)
@@ -156,7 +156,7 @@ def _without_repeats(rows: list[Row], found: Table) -> list[Row]:
             repeats += 1
     if repeats:
         found.notes.append(f"{found.name}: skipped rows that repeat an earlier row ({repeats})")
-    return list(kept.values())
+    return list(first_rows.values())
 
 
 def _check_spelling(rows: list[Row], found: Table) -> None:
