@@ -194,7 +194,7 @@ def check_exports(network: Network, module: nn.Module, size: int, formats: Itera
     return differences
 
 
-def write_table(names: Iterable[str], px: int | None, tell: Callable[[str], None]) -> int:
+def write_table(names: Iterable[str], px: int | None, say: Callable[[str], None]) -> int:
     """Verify backbones and add their lines to the table. Returns the number of failures."""
     failed = 0
     for name in names:
@@ -204,10 +204,10 @@ def write_table(names: Iterable[str], px: int | None, tell: Callable[[str], None
         except (AssertionError, FinetuneError, RuntimeError) as error:
             failed += 1
             lines.pop(name, None)
-            tell(f"{name}: FAILED: {error}")
+            say(f"{name}: FAILED: {error}")
         else:
             lines[name] = found.line()
-            tell(f"{name}: {lines[name]}")
+            say(f"{name}: {lines[name]}")
         TABLE.parent.mkdir(parents=True, exist_ok=True)
         TABLE.write_text(as_text(lines), encoding="utf-8")
         PAGE.write_text(with_summary(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -26,7 +26,7 @@ def _one_thread() -> None:
 
 @contextlib.contextmanager
 def a_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Nothing of the user's own caches is read or written, and this one goes at the end."""
+    """The user's caches are neither read nor written; this cache is deleted at the end."""
     home = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("FINETUNE_CACHE", str(home / "finetune"))
@@ -37,7 +37,7 @@ def a_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def _cache_of_fixtures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """For what modules and sessions set up, which is before any test's own cache is there."""
+    """For fixtures of modules and sessions, which run before the cache of a test exists."""
     with a_cache(tmp_path_factory):
         yield
 
@@ -50,7 +50,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test that reaches out of this machine fails, instead of passing where there is a network."""
+    """A test that uses the network fails, even if a network is available."""
     connect = socket.socket.connect
 
     def guarded(self: socket.socket, address: Any) -> None:
@@ -63,7 +63,7 @@ def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _fresh_log() -> Iterator[None]:
-    """The command line's handler on the log does not outlive a test."""
+    """Removes the command line's log handler after each test."""
     logger = logging.getLogger("finetune")
     before = (list(logger.handlers), logger.level, logger.propagate)
     yield
@@ -89,7 +89,7 @@ def load_script() -> Callable[[str], ModuleType]:
         )
         assert spec is not None
         module = sys.modules[module_name] = importlib.util.module_from_spec(spec)
-        # Not by the loader, which would write bytecode beside the script.
+        # A loader would write bytecode beside the script.
         exec(compile(path.read_text(encoding="utf-8"), path, "exec"), module.__dict__)
         return module
 
@@ -127,7 +127,7 @@ def cli(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ended]:
 
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of two classes of drawn images, split in train, val and test: 16, 6 and 6 a class, 40 px."""
+    """A folder of drawn images of 40 px in two classes: 16, 6 and 6 per class in train, val and test."""
     from PIL import Image, ImageDraw
 
     root = tmp_path_factory.mktemp("shapes")

@@ -1,4 +1,4 @@
-"""A small recipe for training in a process of its own, and that process as /proc shows it."""
+"""A small recipe for training in a separate process, and facts about that process from /proc."""
 
 import subprocess
 import time

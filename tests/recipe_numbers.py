@@ -9,7 +9,7 @@ from typing import Any
 from finetune.recipe.load import json_schema
 
 ROOT: dict[str, Any] = json.loads(json_schema())
-# Keys that a number's key cannot do without, or cannot be together with as they are by default.
+# Further keys that a number's key needs, or conflicts with at their default.
 BESIDE: dict[str, dict[str, Any]] = {
     "data.fold.number": {"data.fold.of": 1000},
     "data.fold.of": {"data.fold.number": 0},
@@ -27,7 +27,7 @@ BESIDE: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Number:
-    """A place for a number: its dotted key, its kind and range; how many of them make a list (0: none)."""
+    """A number in a recipe: its dotted key, its kind and its range. ``pair``: a list of two."""
 
     key: str
     whole: bool
@@ -38,7 +38,7 @@ class Number:
 
     @property
     def ends(self) -> list[float]:
-        """The least and the greatest value, and 0 where that is a value of its own."""
+        """The lowest and the highest value, and 0 if it is allowed besides."""
         return [self.low, self.high, *([0] if self.zero else [])]
 
     @property
@@ -64,7 +64,7 @@ def variants(schema: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def numbers(schema: dict[str, Any] = ROOT, key: str = "") -> Iterator[Number]:
-    """Every number below ``schema``; of a list the first, of a mapping of any names one."""
+    """Every number below ``schema``: one per list, and one per mapping with arbitrary keys."""
     found = variants(schema)
     zero = any("const" in each and each["const"] == 0 for each in found)
     for each in found:

@@ -9,7 +9,7 @@ import time
 import torch
 from torch import nn
 
-from bench.job import Job, job_of_this_process, tell
+from bench.job import Job, job_of_this_process, print_facts
 from bench.network import begin, counted
 from bench.plain_loop import LR, MOMENTUM
 from finetune.model.auxiliary import loss_and_logits
@@ -40,7 +40,7 @@ def run(job: Job) -> None:
     criterion = nn.CrossEntropyLoss()
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=LR, momentum=MOMENTUM)
-    tell(**counted(module), threads=compute.threads, precision=compute.precision)
+    print_facts(**counted(module), threads=compute.threads, precision=compute.precision)
     freeze.train_mode()
     steps = job.images // job.batch_size
     for _ in range(job.epochs):
@@ -53,7 +53,7 @@ def run(job: Job) -> None:
             optimizer.step()
         last = loss.item()  # waits for the device
         seconds = time.perf_counter() - began
-        tell(seconds=seconds, images=steps * job.batch_size, loss=last, val_top1=None)
+        print_facts(seconds=seconds, images=steps * job.batch_size, loss=last, val_top1=None)
 
 
 if __name__ == "__main__":

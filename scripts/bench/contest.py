@@ -114,7 +114,7 @@ def write_start(job: Job, threads: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         path = job.write(Path(name, "job.json"))
         ended = _run(["-m", "bench.network", str(path)], threads, Path(name))
-    return _told(ended)[0][1]
+    return _lines_of_facts(ended)[0][1]
 
 
 def rounds(
@@ -143,19 +143,19 @@ def rounds(
 
 def outcome_of_lines(ended: Ended) -> Outcome:
     """The result of a loop that prints its facts, then one line per epoch."""
-    (_, facts), *epochs = _told(ended)
-    told = tuple(Epoch(**epoch, at=round(at, 4)) for at, epoch in epochs)
-    return Outcome(told, ended.seconds, ended.peak_bytes, facts)
+    (_, facts), *epochs = _lines_of_facts(ended)
+    reported = tuple(Epoch(**epoch, at=round(at, 4)) for at, epoch in epochs)
+    return Outcome(reported, ended.seconds, ended.peak_bytes, facts)
 
 
 def outcome_of_run(ended: Ended, run_dir: Path) -> Outcome:
     """The result of ``finetune train``, from the files of its run and the times of its epoch lines."""
-    told = [at for at, line in ended.lines if line.startswith("epoch ")]
+    reported = [at for at, line in ended.lines if line.startswith("epoch ")]
     timing = _json_lines(run_dir / TIMING)
     metrics = [entry for entry in _json_lines(run_dir / METRICS) if "train_loss" in entry]
     epochs = tuple(
         Epoch(time["train_seconds"], time["images"], entry["train_loss"], entry["val_top1"], round(at, 4))
-        for time, entry, at in zip(timing, metrics, told, strict=True)
+        for time, entry, at in zip(timing, metrics, reported, strict=True)
     )
     environment = json.loads((run_dir / ENVIRONMENT).read_text(encoding="utf-8"))
     facts = {key: environment[key] for key in ("threads", "precision", "workers")}
@@ -181,8 +181,8 @@ def _run(words: list[str], threads: int, folder: Path) -> Ended:
     return ended
 
 
-def _told(ended: Ended) -> list[tuple[float, dict[str, Any]]]:
-    """The lines of :func:`bench.job.tell`, without the lines of libraries."""
+def _lines_of_facts(ended: Ended) -> list[tuple[float, dict[str, Any]]]:
+    """The lines of :func:`bench.job.print_facts`, without the lines of libraries."""
     return [(at, json.loads(line)) for at, line in ended.lines if line.startswith("{")]
 
 

@@ -15,7 +15,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)  # it uses deprecated functions of torch
     from fastai.vision import all as fastai
 
-from bench.job import Job, job_of_this_process, tell
+from bench.job import Job, job_of_this_process, print_facts
 from bench.network import begin, counted
 from bench.plain_loop import LR, MOMENTUM
 
@@ -34,7 +34,7 @@ class _Clock(fastai.Callback):  # type: ignore[misc]
 
     def after_train(self) -> None:
         seconds = time.perf_counter() - self.began
-        tell(seconds=seconds, images=self.images, loss=self.losses / self.images, val_top1=None)
+        print_facts(seconds=seconds, images=self.images, loss=self.losses / self.images, val_top1=None)
 
 
 def loaders(job: Job, facts: Any) -> Any:
@@ -62,7 +62,7 @@ def run(job: Job) -> None:
         cbs=[_Clock()],
     )
     learner.remove_cb(fastai.ProgressCallback)
-    tell(**counted(module), threads=torch.get_num_threads(), precision="fp32")
+    print_facts(**counted(module), threads=torch.get_num_threads(), precision="fp32")
     with learner.no_logging():
         learner.fit(job.epochs, lr=LR)
 

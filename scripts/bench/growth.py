@@ -11,7 +11,7 @@ from finetune.data.dataset import Split
 
 TIMES = (1, 4, 16)
 CLASSES = 4
-# Where images do not grow there are so many times the fewest: enough that an epoch can be timed.
+# Multiple of the smallest number of images if the number is fixed: enough to time an epoch.
 STILL = TIMES[1]
 SHARES_FROZEN = (0.0, 0.25, 0.5, 0.75, 1.0)
 

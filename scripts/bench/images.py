@@ -38,13 +38,13 @@ def some(split: Split, count: int | None, seed: int) -> Split:
 
 
 def lay_out(source: Source, folder: Path, train: int | None, val: int | None, seed: int) -> dict[str, int]:
-    """Write ``train`` and ``val`` with a folder a class into ``folder``; returns how many images each has.
+    """Write ``train`` and ``val`` into ``folder``, a folder per class. Returns their numbers of images.
 
     Files are linked to, images of other sources are written as PNG. A class is named by its number, so
     that every tool sorts them alike.
 
     Args:
-        train, val: so many images at most, and at least one a class; None: all.
+        train, val: the largest number of images, at least one per class; None: all.
 
     Raises:
         DataError: an image cannot be read.
@@ -64,10 +64,10 @@ def lay_out(source: Source, folder: Path, train: int | None, val: int | None, se
 
 
 def lay_out_copies(split: Split, folder: Path, images: int, classes: int) -> None:
-    """Write so many thumbnails in so many classes, and a val of two a class.
+    """Write ``images`` thumbnails in ``classes`` classes, and a val with two per class.
 
-    Images come again as often as it takes, each time as a file of other contents, so that nothing can
-    know an image by them. The classes say nothing about what is on them.
+    Images repeat as often as needed. Each copy has other bytes, so no cache can recognize it. The classes
+    have nothing to do with the content.
     """
     targets: npt.NDArray[np.int64] = np.arange(images) % classes
     thumbnails = []

@@ -16,10 +16,10 @@ from typing import Any
 class Job:
     """The work of a contestant that is not finetune's own command.
 
-    ``folder`` holds ``train`` and ``val`` with a folder a class, ``start`` is what :mod:`bench.network` left:
-    the weights that all begin with. ``work`` is one of :data:`bench.contestants.WORKS`. ``workers`` are
-    loader processes. ``judge``: look at val after each epoch. ``mixed``: in mixed precision where the
-    hardware computes it.
+    ``folder`` has ``train`` and ``val`` with a folder per class. ``start`` is the file of
+    :mod:`bench.network` with the weights that all begin with. ``work`` is one of
+    :data:`bench.contestants.WORKS`. ``workers`` is the number of loader processes. ``judge``: evaluate on val
+    after each epoch. ``mixed``: use mixed precision if the hardware supports it.
     """
 
     folder: str
@@ -67,7 +67,7 @@ class Epoch:
     at: float
 
 
-def tell(**facts: Any) -> None:
+def print_facts(**facts: Any) -> None:
     """Print a JSON line for the parent process."""
     print(json.dumps(facts), flush=True)
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.job import Job, job_of_this_process, tell
+from bench.job import Job, job_of_this_process, print_facts
 from finetune.model.backbones import create
 from finetune.model.batchnorm import raise_batchnorm_momentum
 
@@ -70,4 +70,4 @@ def counted(module: nn.Module) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    tell(**write_start(job_of_this_process()))
+    print_facts(**write_start(job_of_this_process()))

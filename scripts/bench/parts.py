@@ -115,7 +115,7 @@ def accuracy(stage: Stage, results: Results) -> None:
     contestants = [
         replace(each, workers=faster.workers) if faster is not None and each.tool == "plain" else each
         for each in ACCURACY
-        # Advice stands on what a network knows already.
+        # Advice requires pretrained weights.
         if not (each.advised and options.weights == "none")
     ]
     stage.say(f"accuracy: {counts['train']} images, val {counts['val']}, {options.epochs} epochs")

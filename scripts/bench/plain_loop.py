@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from bench.job import Job, job_of_this_process, tell
+from bench.job import Job, job_of_this_process, print_facts
 from bench.network import begin, counted
 from finetune.model.auxiliary import loss_and_logits
 
@@ -27,7 +27,7 @@ def loaders(job: Job, facts: Mapping[str, Any]) -> "dict[str, DataLoader[Any]]":
     """Batches of train and val."""
     tail = [transforms.ToTensor(), transforms.Normalize(facts["mean"], facts["std"])]
     resampling = transforms.InterpolationMode(facts["interpolation"])
-    looks = {
+    views = {
         "train": [
             transforms.RandomResizedCrop(job.image_size, interpolation=resampling),
             transforms.RandomHorizontalFlip(),
@@ -39,12 +39,12 @@ def loaders(job: Job, facts: Mapping[str, Any]) -> "dict[str, DataLoader[Any]]":
     }
     return {
         name: DataLoader(
-            datasets.ImageFolder(str(Path(job.folder, name)), transforms.Compose([*look, *tail])),
+            datasets.ImageFolder(str(Path(job.folder, name)), transforms.Compose([*view, *tail])),
             batch_size=job.batch_size,
             shuffle=name == "train",
             num_workers=job.workers,
         )
-        for name, look in looks.items()
+        for name, view in views.items()
     }
 
 
@@ -59,7 +59,7 @@ def run(job: Job) -> None:
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=LR * job.batch_size / BATCH_SIZE, momentum=MOMENTUM)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, DROP_EVERY, DROP)
-    tell(**counted(module), threads=torch.get_num_threads(), precision="fp32")
+    print_facts(**counted(module), threads=torch.get_num_threads(), precision="fp32")
     for _ in range(job.epochs):
         began = time.perf_counter()
         module.train()
@@ -75,7 +75,7 @@ def run(job: Job) -> None:
         scheduler.step()
         seconds = time.perf_counter() - began
         top1 = judge(module, batches["val"], device) if job.judge else None
-        tell(seconds=seconds, images=count, loss=losses / count, val_top1=top1)
+        print_facts(seconds=seconds, images=count, loss=losses / count, val_top1=top1)
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from timm.data import create_dataset, create_loader  # type: ignore[attr-defined
 from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
 from torch import nn
 
-from bench.job import Job, job_of_this_process, tell
+from bench.job import Job, job_of_this_process, print_facts
 from bench.network import begin, counted
 from bench.plain_loop import LR, MOMENTUM
 from finetune.model.auxiliary import loss_and_logits
@@ -49,7 +49,7 @@ def run(job: Job) -> None:
     criterion = nn.CrossEntropyLoss()
     # "momentum" is torch's SGD; timm's "sgd" adds Nesterov's step.
     optimizer = create_optimizer_v2(module, opt="momentum", lr=LR, momentum=MOMENTUM, weight_decay=0.0)
-    tell(**counted(module), threads=torch.get_num_threads(), precision=compute.precision)
+    print_facts(**counted(module), threads=torch.get_num_threads(), precision=compute.precision)
     for _ in range(job.epochs):
         began = time.perf_counter()
         module.train()
@@ -65,7 +65,7 @@ def run(job: Job) -> None:
             count += len(labels)
         total = losses.item()  # waits for the device
         seconds = time.perf_counter() - began
-        tell(seconds=seconds, images=count, loss=total / count, val_top1=None)
+        print_facts(seconds=seconds, images=count, loss=total / count, val_top1=None)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`scripts/benchmark` on a small scale: its runs, ratios and files. No test checks a time."""
+"""`scripts/benchmark` on a small scale: its runs, ratios and files. No test checks a duration."""
 
 import json
 import sys
@@ -21,7 +21,7 @@ from finetune.recipe.load import parse_recipe
 from finetune.recipe.schema import ModelSection
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-# The size of everything: seconds for the whole script.
+# Sizes at which the whole script takes seconds.
 SMALL = [
     "--backbone", "resnet18", "--image-size", "32", "--batch-size", "8", "--rounds", "1", "--steps", "2",
     "--threads", "1",
@@ -55,12 +55,12 @@ def job(bench: Any, shapes: Path, tmp_path: Path) -> Any:
     return made
 
 
-def told(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+def printed(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
 def outcome(bench: Any, *speeds: float, tops: tuple[float, ...] = (), every: float = 1.0) -> Any:
-    """Epochs of one second of training each; told ``every`` second."""
+    """Epochs of one second of training each, reported ``every`` second."""
     epoch, made = bench("job").Epoch, bench("contest").Outcome
     judged = tops or (None,) * len(speeds)
     epochs = tuple(
@@ -71,7 +71,7 @@ def outcome(bench: Any, *speeds: float, tops: tuple[float, ...] = (), every: flo
     return made(epochs=epochs, seconds=9.0, peak_bytes=2_000_000, facts=facts)
 
 
-def test_the_whole_script(script: Any, shapes: Path, tmp_path: Path, capsys: Any) -> None:
+def test_the_whole_benchmark(script: Any, shapes: Path, tmp_path: Path, capsys: Any) -> None:
     names = ["plain-w0", "finetune"]
     words = [
         str(shapes),
@@ -111,8 +111,8 @@ def test_the_whole_script(script: Any, shapes: Path, tmp_path: Path, capsys: Any
     ]
 
 
-def test_ratios_are_taken_round_by_round(bench: Any) -> None:
-    # The machine is half as fast in the second round, and what is compared with it too.
+def test_ratios_compare_within_each_round(bench: Any) -> None:
+    # In the second round, both the machine and the contestant are half as fast.
     ours, theirs = [40.0, 20.0, 60.0], [10.0, 5.0, 20.0]
     found = bench("spread").ratio(ours, theirs)
     assert (found.median, found.low, found.high) == (4.0, 3.0, 4.0)
@@ -145,7 +145,7 @@ def test_the_speed_table_divides_by_the_faster_plain_loop(
         "1.25 (1.00 to 1.50)",
         "0.78 (0.75 to 0.80)",
     ]
-    assert ours[5:7] == ["0.0", "2"]  # start: told after one second, which the epoch took
+    assert ours[5:7] == ["0.0", "2"]  # start: reported after one second, which the epoch took
     assert cells["head", "plain loop, no workers"][0].strip() == "failed"
     contestant, packages = bench("contestants").Contestant, bench("contestants").PACKAGES
     away = property(lambda each: each.tool if each.tool in packages else None)
@@ -158,7 +158,7 @@ def test_the_speed_table_divides_by_the_faster_plain_loop(
 
 
 def test_time_to_the_plain_loops_accuracy(bench: Any) -> None:
-    # It ends with 0.8, which it first had after its second epoch: that is the moment to beat.
+    # It ends with 0.8, which it first reached after its second epoch.
     plain = outcome(bench, 1, 1, 1, tops=(0.5, 0.8, 0.8), every=10)
     ours = outcome(bench, 1, 1, tops=(0.7, 0.9), every=2)
     never = outcome(bench, 1, tops=(0.7,))
@@ -175,7 +175,7 @@ def test_time_to_the_plain_loops_accuracy(bench: Any) -> None:
     ]
 
 
-def test_every_recipe_can_be_run(bench: Any, job: Any) -> None:
+def test_every_benchmark_recipe_is_valid(bench: Any, job: Any) -> None:
     contest, contestants = bench("contest"), bench("contestants")
     scene = contest.Scene(job, {"everything": 0, "first k": 4, "head": 9}, 1)
     for rows, phase in ((contestants.SPEED, bench("parts").SGD), (contestants.ACCURACY, {})):
@@ -188,7 +188,9 @@ def test_every_recipe_can_be_run(bench: Any, job: Any) -> None:
                 assert recipe.train.augment.flip == bool(each.train.get("augment"))
 
 
-def test_the_advised_one_is_given_the_images(bench: Any, job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_advised_contestant_gets_the_images(
+    bench: Any, job: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     contest, contestants = bench("contest"), bench("contestants")
     given: list[list[str]] = []
 
@@ -215,14 +217,14 @@ def test_growth_per_image(bench: Any, tmp_path: Path, job: Any) -> None:
     assert by_name["classes-64"].scene.job.images == by_name["frozen layers-7"].scene.job.images == 32
     recipe = by_name["frozen layers-7"].scene.recipe_of(by_name["frozen layers-7"].contestant, 0, {})
     assert recipe["train"]["phases"][0]["freeze"] == 7
-    # Sixteen times the images in thirty-two times the time: each costs twice as much.
+    # Sixteen times the images in thirty-two times the time: twice the cost per image.
     fake = {"images-8": 8.0, "images-128": 4.0}
     outcomes = {name: [outcome(bench, 1, speed)] for name, speed in fake.items()}
     cells = [line.split("|") for line in bench("report").growth_table(outcomes, points).splitlines()[2:]]
     assert [cell[4].strip() for cell in cells] == ["1.00", "2.00"]
 
 
-def test_the_copies_of_a_image_are_other_files(bench: Any, shapes: Path, tmp_path: Path) -> None:
+def test_copies_of_an_image_differ_as_files(bench: Any, shapes: Path, tmp_path: Path) -> None:
     images = bench("images")
     split = images.read_splits(str(shapes), seed=0).splits["train"]
     images.lay_out_copies(split, tmp_path, images=80, classes=4)
@@ -235,8 +237,8 @@ def test_the_copies_of_a_image_are_other_files(bench: Any, shapes: Path, tmp_pat
 
 
 @pytest.mark.parametrize("origin", ["shapes", "digits"])
-def test_images_are_laid_out(bench: Any, shapes: Path, tmp_path: Path, origin: str) -> None:
-    """Files are linked to and other images written; every class keeps some."""
+def test_images_are_linked_or_written(bench: Any, shapes: Path, tmp_path: Path, origin: str) -> None:
+    """Files are linked, other images are written, and no class is empty."""
     images = bench("images")
     source = images.read_splits(str(shapes) if origin == "shapes" else "digits", seed=0)
     counts = images.lay_out(source, tmp_path, train=20, val=1, seed=0)
@@ -253,7 +255,7 @@ def test_images_are_laid_out(bench: Any, shapes: Path, tmp_path: Path, origin: s
 def test_the_plain_loop_trains(
     bench: Any, job: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two colours are soon told apart, in whatever crop."""
+    """Two colours are easy to learn, in any crop."""
     for split in ("train", "val"):
         for name, colour in (("blue", (20, 40, 220)), ("red", (220, 40, 20))):
             (tmp_path / "colours" / split / name).mkdir(parents=True)
@@ -261,7 +263,7 @@ def test_the_plain_loop_trains(
                 image = Image.new("RGB", (40, 40), tuple(part + index for part in colour))
                 image.save(tmp_path / "colours" / split / name / f"{index}.png")
     bench("plain_loop").run(replace(job, folder=str(tmp_path / "colours"), images=16))
-    facts, *epochs = told(capsys)
+    facts, *epochs = printed(capsys)
     assert facts["trained"] == facts["parameters"]
     assert [epoch["images"] for epoch in epochs] == [16] * job.epochs
     assert epochs[-1]["loss"] < 0.5 * epochs[0]["loss"]
@@ -273,8 +275,10 @@ def test_the_plain_loop_trains(
     "ignore::pytest.PytestUnraisableExceptionWarning",
 )
 @pytest.mark.parametrize("work", ["first k", "head"])
-def test_all_train_the_same_part(bench: Any, job: Any, work: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Of the same network, what finetune's own `freeze` leaves."""
+def test_all_contestants_train_the_same_part(
+    bench: Any, job: Any, work: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The layers that finetune's `freeze` leaves trainable."""
     network = build(ModelSection(backbone="resnet18", weights="none"), 2, seed=0)
     k = {"first k": 4, "head": 9}[work]
     Freeze(network.module, network.table, k).apply()
@@ -283,12 +287,12 @@ def test_all_train_the_same_part(bench: Any, job: Any, work: str, capsys: pytest
     loops = ["plain_loop", "ceiling", *(["timm_loop"] if find_spec("timm") else [])]
     for loop in loops:
         bench(loop).run(replace(job, work=work, epochs=1, images=8, judge=False))
-        facts, epoch = told(capsys)
+        facts, epoch = printed(capsys)
         assert (facts["parameters"], facts["trained"]) == expected, loop
         assert epoch["images"] == (8 if loop == "ceiling" else 32), loop
 
 
-def test_all_begin_with_the_weights_that_finetune_begins_with(bench: Any, job: Any) -> None:
+def test_all_contestants_begin_with_finetunes_weights(bench: Any, job: Any) -> None:
     seeded = replace(job, seed=3)
     facts = bench("network").write_start(seeded)
     module, _ = bench("network").begin(seeded)
@@ -299,7 +303,7 @@ def test_all_begin_with_the_weights_that_finetune_begins_with(bench: Any, job: A
     assert facts["frozen"] == {"everything": 0, "first k": 4, "head": 9}
 
 
-def test_what_fails_is_told_and_left_out(bench: Any) -> None:
+def test_a_failed_contestant_is_reported_and_left_out(bench: Any) -> None:
     contest, contestants = bench("contest"), bench("contestants")
     entered = [contestants.Contestant(name, name, "plain", "everything") for name in ("good", "bad")]
     turns = []
@@ -312,7 +316,7 @@ def test_what_fails_is_told_and_left_out(bench: Any) -> None:
 
     said: list[str] = []
     outcomes = contest.rounds(entered, 2, turn, said.append)
-    # In turns, and the one that failed not again.
+    # In turns; the failed one does not run again.
     assert turns == [("good", 0), ("bad", 0), ("good", 1)]
     assert "out of luck" in said[1]
     results = bench("report").Results({}, {}, speed=outcomes)
@@ -320,7 +324,7 @@ def test_what_fails_is_told_and_left_out(bench: Any) -> None:
     assert bench("report").succeeded(outcomes, "bad") == ()
 
 
-def test_a_process_is_watched(bench: Any, tmp_path: Path) -> None:
+def test_lines_and_memory_of_a_process_are_measured(bench: Any, tmp_path: Path) -> None:
     words = "import sys, time; print('one', flush=True); time.sleep(0.3); sys.exit('two')"
     ended = bench("process").run(["-c", words], 3, tmp_path)
     assert ended.code == 1
@@ -332,12 +336,12 @@ def test_a_process_is_watched(bench: Any, tmp_path: Path) -> None:
     assert bench("process").run(["-c", words], 3, tmp_path).last_words == f"3 {tmp_path}"
 
 
-def test_a_wrong_word_is_refused(script: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_option_is_refused(script: Any, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         script.main(["photos", "--only", "keras"])
     assert end.value.code == 2
     assert "no such thing: keras" in capsys.readouterr().err
     assert script.main(["/nowhere/at/all"]) == 2
-    # An option that is given counts more than --quick.
+    # A given option overrides --quick.
     wanted = script.parse(["photos", "--quick", "--image-size", "64"])
     assert (wanted.image_size, wanted.rounds) == (64, 1)

@@ -23,7 +23,7 @@ BASE: dict[str, Any] = {
     "cache.where": "off",
     "cache.decoded": "off",
 }
-# Keys that name more than there is of these images or this network, at one end of the range or both.
+# Keys whose bounds exceed these images or this network.
 REFUSED = {
     "data.fold.number",
     "data.fold.of",
@@ -32,9 +32,9 @@ REFUSED = {
     "model.weights.min_share",
     "train.phases.0.freeze",
 }
-# 256 processes say nothing that two do not.
+# Two processes test as much as 256.
 ELSEWHERE = {"data.workers"}
-# Half a minute for the one step.
+# One step would take half a minute.
 LARGE = ("data.image_size", 4096)
 CASES = [
     pytest.param(each, value, marks=[pytest.mark.slow] if (each.key, value) == LARGE else [])
@@ -46,12 +46,12 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Without splits, so that val and test are split off."""
+    """A folder without splits, so val and test are held out."""
     return tiny.draw_images(tmp_path_factory.mktemp("images"), {"all": (6, 6)}) / "all"
 
 
 @pytest.mark.parametrize(("each", "value"), CASES, ids=lambda each: getattr(each, "key", repr(each)))
-def test_a_step_at_each_end(
+def test_a_step_at_each_bound_trains_or_is_refused(
     each: Number,
     value: float,
     images: Path,

@@ -15,7 +15,7 @@ import pytest
 Cli = Any  # the fixture of tests/conftest.py
 
 RECIPE = """\
-# A comment that the run keeps.
+# A comment that stays in the run's copy.
 seed: 3
 data: {{source: {source}, image_size: 32, resize: 36, workers: 0}}
 model: {{backbone: resnet18, weights: none, head: {{dropout: 0.1}}}}
@@ -91,7 +91,7 @@ def train(recipe: Path, run: Path, *options: str) -> subprocess.CompletedProcess
 
 @pytest.fixture(scope="module")
 def run(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run, made by the installed command in a process of its own."""
+    """A finished run, made by the installed command in a separate process."""
     path = tmp_path_factory.mktemp("runs") / "shapes"
     ended = train(recipe, path)
     assert ended.returncode == 0, ended.stderr
@@ -101,7 +101,7 @@ def run(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_files_of_a_run(run: Path, recipe: Path) -> None:
+def test_a_run_has_the_documented_files(run: Path, recipe: Path) -> None:
     assert set(files(run)) == RUN_FILES
     assert (run / "recipe.yaml").read_bytes() == recipe.read_bytes()
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -113,7 +113,7 @@ def test_the_files_of_a_run(run: Path, recipe: Path) -> None:
     assert all(line["val_n"] == 12 for line in lines[:3])
 
 
-def test_weight_files_hold_no_time_and_no_path(run: Path) -> None:
+def test_weight_files_contain_no_time_and_no_path(run: Path) -> None:
     for path in run.rglob("*.safetensors"):
         size = int.from_bytes(path.read_bytes()[:8], "little")
         assert "__metadata__" not in json.loads(path.read_bytes()[8 : 8 + size])
@@ -125,7 +125,7 @@ def test_the_resolved_recipe_repeats_the_run(run: Path, cli: Cli) -> None:
     assert "auto" not in [line.split(": ")[-1] for line in shown.out.splitlines() if "resize" in line]
 
 
-def test_a_finished_run_is_left_as_it_is(run: Path, recipe: Path, cli: Cli) -> None:
+def test_resume_leaves_a_finished_run_unchanged(run: Path, recipe: Path, cli: Cli) -> None:
     before = files(run)
     ended = cli("train", recipe, "--run-dir", run, "--resume", "--device", "cpu")
     assert ended.code == 0, ended.err
@@ -174,10 +174,10 @@ def test_predictions_of_run_and_export_agree(run: Path, shapes: Path, cli: Cli) 
     exported.parent.rmdir()
 
 
-def test_resumed_from_every_kind_of_stop_the_bits_are_the_same(
+def test_a_run_resumed_after_each_kind_of_stop_is_bit_identical(
     run: Path, recipe: Path, tmp_path: Path
 ) -> None:
-    """SIGTERM in mid-epoch, then kill -9, then to the end."""
+    """SIGTERM in the middle of an epoch, then kill -9, then to the end."""
     path = tmp_path / "stopped"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for number, expected in ((signal.SIGTERM, 143), (signal.SIGKILL, -9)):
@@ -189,7 +189,7 @@ def test_resumed_from_every_kind_of_stop_the_bits_are_the_same(
         _wait_for_progress(path)
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
-        # A run so short may end before the signal arrives; then there was nothing to stop.
+        # Such a short run may end before the signal arrives.
         if process.returncode == 0:
             break
         assert process.returncode == expected, err.decode()
@@ -200,7 +200,7 @@ def test_resumed_from_every_kind_of_stop_the_bits_are_the_same(
 
 
 def _wait_for_progress(run: Path) -> None:
-    """Until a checkpoint newer than the ones at the call is there, a minute at most."""
+    """Wait for a new checkpoint, at most a minute."""
     state = run / "checkpoints" / "last" / "state.json"
 
     def stamp() -> int:
@@ -214,7 +214,7 @@ def _wait_for_progress(run: Path) -> None:
         time.sleep(0.002)
 
 
-def test_another_seed_gives_other_bits(run: Path, recipe: Path, tmp_path: Path) -> None:
+def test_another_seed_gives_other_weights(run: Path, recipe: Path, tmp_path: Path) -> None:
     ended = train(recipe, tmp_path / "other", "--set", "seed=4")
     assert ended.returncode == 0, ended.stderr
     assert promised_bits(tmp_path / "other") != promised_bits(run)

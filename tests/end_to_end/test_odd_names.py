@@ -14,7 +14,7 @@ from PIL import Image
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="names that other file systems refuse")
 
-# Escape, bell, a new line, a turn of direction, and C1's own escape.
+# Escape, bell, a new line, a change of direction, and the C1 escape.
 ODD = "a\x1b[31m\x07\n\u202e\x9b1m"
 RECIPE = """\
 data: {source: SOURCE, image_size: 32, resize: 32, workers: 0}
@@ -36,13 +36,13 @@ def images(root: Path, odd: str, class_name: str = "odd") -> Path:
 
 
 def steers(text: str) -> list[str]:
-    """The characters in it that no terminal should get."""
+    """The control characters in a text."""
     return [each for each in text if each not in "\n\t" and unicodedata.category(each) in ("Cc", "Cf", "Cs")]
 
 
 @pytest.fixture
 def heard(cli: Callable[..., Any]) -> Callable[..., Any]:
-    """``cli``, of which nothing steers the terminal; ``code`` is what it must end with."""
+    """``cli`` with checks: no control characters in the output, and the exit code is ``code``."""
 
     def run(*words: str | Path, code: int | None = 0) -> Any:
         ended = cli(*words)
@@ -54,7 +54,9 @@ def heard(cli: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def test_every_command_takes_names_that_steer_terminals(chdir_tmp: Path, heard: Callable[..., Any]) -> None:
+def test_every_command_escapes_control_characters_in_names(
+    chdir_tmp: Path, heard: Callable[..., Any]
+) -> None:
     place = chdir_tmp / ODD
     place.mkdir()
     source = images(place / f"images{ODD}", ODD)
@@ -64,7 +66,7 @@ def test_every_command_takes_names_that_steer_terminals(chdir_tmp: Path, heard: 
     heard("recipe", "show", recipe, "--resolved")
     heard("doctor", source)
     ended = heard("train", recipe, "--run-dir", run)
-    # The name's own new line starts no line of the message.
+    # A new line in the name does not start a line of the message.
     assert not [line for line in ended.err.splitlines() if line.startswith("\\u202e")]
     heard("train", recipe, "--run-dir", run, code=2)
     heard("train", recipe, "--run-dir", run, "--resume")
@@ -105,7 +107,7 @@ def test_folds_and_comparisons(chdir_tmp: Path, heard: Callable[..., Any]) -> No
     heard("lr", recipe, "--steps", "10", code=None)
 
 
-def test_a_class_named_so_is_refused_in_plain_letters(chdir_tmp: Path, heard: Callable[..., Any]) -> None:
+def test_a_class_name_with_control_characters_is_refused(chdir_tmp: Path, heard: Callable[..., Any]) -> None:
     source = images(chdir_tmp / "images", "p", class_name=ODD)
     recipe = chdir_tmp / "recipe.yaml"
     recipe.write_text(RECIPE.replace("SOURCE", str(source)))
@@ -114,7 +116,7 @@ def test_a_class_named_so_is_refused_in_plain_letters(chdir_tmp: Path, heard: Ca
     heard("advise", source, code=2)
 
 
-def test_names_that_are_no_unicode(chdir_tmp: Path, heard: Callable[..., Any]) -> None:
+def test_names_that_are_not_unicode_are_escaped(chdir_tmp: Path, heard: Callable[..., Any]) -> None:
     raw = os.fsdecode(b"p-\xff")
     source = images(chdir_tmp / "images", raw)
     recipe = chdir_tmp / "recipe.yaml"
@@ -138,7 +140,9 @@ def test_names_that_are_no_unicode(chdir_tmp: Path, heard: Callable[..., Any]) -
         assert "is not UTF-8. Rename it." in heard(word, odd_run, code=2).err
 
 
-def test_a_class_folder_that_is_no_unicode(chdir_tmp: Path, heard: Callable[..., Any]) -> None:
+def test_a_class_folder_whose_name_is_not_unicode_is_refused(
+    chdir_tmp: Path, heard: Callable[..., Any]
+) -> None:
     source = images(chdir_tmp / "images", "p", class_name=os.fsdecode(b"c-\xff"))
     recipe = chdir_tmp / "recipe.yaml"
     recipe.write_text(RECIPE.replace("SOURCE", str(source)))

@@ -15,13 +15,13 @@ train: {batch_size: 1, max_steps: 2, augment: {flip: true, random_erasing: 0.5},
 """
 VARIANTS: dict[str, tuple[str, ...]] = {
     "plain": (),
-    "a head that is a convolution": ("model.backbone=squeezenet1_1",),
+    "a convolution as the head": ("model.backbone=squeezenet1_1",),
     "frozen BatchNorm, at 32 px": ("model.batchnorm=frozen", "data.image_size=32"),
     "a frozen prefix": ("train.phases.0.freeze=4",),
-    "kept features": ("train.phases.0.freeze=backbone", "train.augment={views: 2}", "cache.where=memory"),
+    "cached features": ("train.phases.0.freeze=backbone", "train.augment={views: 2}", "cache.where=memory"),
     "solved": ("train.phases.0={freeze: backbone, optimizer: lbfgs}", "train.augment={}"),
     "a shorter network": ("model.head.at=6",),
-    "an average, and mixing": ("train.ema=0.9", "train.augment.mixup_alpha=0.2"),
+    "EMA and mixup": ("train.ema=0.9", "train.augment.mixup_alpha=0.2"),
     "in bf16": ("train.precision=bf16",),
     "auto": ("train.batch_size=auto",),
 }

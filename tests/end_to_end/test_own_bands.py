@@ -21,7 +21,7 @@ train:
 
 
 def scenes(root: Path, kind: str, bands: int, a_class: int = 10) -> None:
-    """Two classes that only the last band tells apart: bright there, or dark."""
+    """Two classes that differ only in the last band: bright or dark."""
     draws = np.random.default_rng(0)
     for number, name in enumerate(("field", "water")):
         (root / name).mkdir(parents=True)
@@ -59,7 +59,9 @@ def lines(text: str) -> list[dict[str, Any]]:
         pytest.param("tif", 6, marks=pytest.mark.slow),
     ],
 )
-def test_from_training_to_use(kind: str, bands: int, chdir_tmp: Path, works: Callable[..., Any]) -> None:
+def test_train_eval_predict_and_export_with_bands(
+    kind: str, bands: int, chdir_tmp: Path, works: Callable[..., Any]
+) -> None:
     pytest.importorskip("onnxruntime")
     scenes(Path("scenes"), kind, bands)
     Path("recipe.yaml").write_text(RECIPE.replace("BANDS", str(bands)))
@@ -85,8 +87,8 @@ def test_from_training_to_use(kind: str, bands: int, chdir_tmp: Path, works: Cal
         assert one["probability"] == pytest.approx(other["probability"], abs=1e-4)
 
 
-def test_the_last_band_is_learned_from(chdir_tmp: Path, works: Callable[..., Any]) -> None:
-    """What tells the classes apart is in a band that no colour image has."""
+def test_training_uses_the_last_band(chdir_tmp: Path, works: Callable[..., Any]) -> None:
+    """The classes differ only in a band that no colour image has."""
     scenes(Path("scenes"), "npy", 6, a_class=20)
     recipe = RECIPE.replace("BANDS", "6").replace("shufflenet_v2_x0_5, weights: none", "efficientnet_lite0")
     recipe = recipe.replace("{epochs: 2}", "{freeze: backbone, optimizer: lbfgs}")
@@ -95,7 +97,7 @@ def test_the_last_band_is_learned_from(chdir_tmp: Path, works: Callable[..., Any
     assert json.loads(works("eval", "run", "--json").out)["top1"] == 1.0
 
 
-def test_kept_features_and_loader_processes_change_nothing(
+def test_caching_and_loader_processes_do_not_change_the_result(
     chdir_tmp: Path, works: Callable[..., Any]
 ) -> None:
     scenes(Path("scenes"), "npy", 5)
@@ -104,7 +106,7 @@ def test_kept_features_and_loader_processes_change_nothing(
     found = []
     for name, more in {
         "plain": ("--set", "cache.where=off"),
-        "kept": ("--set", "cache.where=memory"),
+        "cached": ("--set", "cache.where=memory"),
         "processes": ("--set", "cache.where=off", "--set", "data.workers=2"),
     }.items():
         works("train", "recipe.yaml", "--run-dir", name, "--device", "cpu", *frozen, *more)
@@ -112,7 +114,7 @@ def test_kept_features_and_loader_processes_change_nothing(
     assert found[0] == found[1] == found[2]
 
 
-def test_what_does_not_go_with_bands_is_refused(chdir_tmp: Path, cli: Cli) -> None:
+def test_settings_that_do_not_support_bands_are_refused(chdir_tmp: Path, cli: Cli) -> None:
     scenes(Path("scenes"), "npy", 4)
     Path("recipe.yaml").write_text(RECIPE.replace("BANDS", "4"))
     for change, message in {
@@ -126,7 +128,9 @@ def test_what_does_not_go_with_bands_is_refused(chdir_tmp: Path, cli: Cli) -> No
         assert "Traceback" not in ended.err
 
 
-def test_one_odd_file_is_named_or_left_out(chdir_tmp: Path, cli: Cli, works: Callable[..., Any]) -> None:
+def test_a_file_with_other_bands_is_named_or_left_out(
+    chdir_tmp: Path, cli: Cli, works: Callable[..., Any]
+) -> None:
     scenes(Path("scenes"), "npy", 4)
     Path("recipe.yaml").write_text(RECIPE.replace("BANDS", "4"))
     np.save("scenes/field/odd.npy", np.zeros((9, 8, 5), np.uint8))
@@ -152,7 +156,9 @@ def test_one_odd_file_is_named_or_left_out(chdir_tmp: Path, cli: Cli, works: Cal
     assert "five.npy" in ended.out
 
 
-def test_the_other_commands_say_what_they_do(chdir_tmp: Path, cli: Cli, works: Callable[..., Any]) -> None:
+def test_other_commands_report_how_they_handle_bands(
+    chdir_tmp: Path, cli: Cli, works: Callable[..., Any]
+) -> None:
     scenes(Path("scenes"), "npy", 4)
     recipe = RECIPE.replace("BANDS", "4").replace("shufflenet_v2_x0_5, weights: none", "efficientnet_lite0")
     Path("recipe.yaml").write_text(recipe)

@@ -35,7 +35,7 @@ def long_images(root: Path) -> None:
 
 
 def logits(run: Path, image: Path) -> torch.Tensor:
-    """What the run's network says of an image, to the last bit."""
+    """The bits of the network's output for an image."""
     trained = load_trained(run)
     seen = torch.from_numpy(trained.card.preprocessing(open_rgb(image)))
     with torch.inference_mode():
@@ -55,7 +55,7 @@ def same_in_onnx(run: Path, cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("mode", ["pad", "squash"])
-def test_a_run_and_its_export_see_the_same(mode: str, chdir_tmp: Path, cli: Cli) -> None:
+def test_a_run_and_its_export_resize_alike(mode: str, chdir_tmp: Path, cli: Cli) -> None:
     long_images(chdir_tmp / "photos")
     Path("recipe.yaml").write_text(RECIPE.replace("MODE", mode))
     ended = cli("train", "recipe.yaml")
@@ -73,14 +73,14 @@ def test_a_run_and_its_export_see_the_same(mode: str, chdir_tmp: Path, cli: Cli)
     )
     if mode == "pad":
         same_in_onnx(run, cli)
-    # What the ends of an image show counts; a centre crop would not see them.
+    # The ends of an image affect the result; a centre crop would remove them.
     path = Path("photos/cat/0.png")
     before = logits(run, path)
     pixels = np.array(Image.open(path))
     pixels[:, :20], pixels[:, -20:] = 0, 255
     Image.fromarray(pixels).save(path)
     assert not torch.equal(logits(run, path), before)
-    # The next network starts where this one was, and sees images as it did.
+    # The next run starts from these weights and preprocesses alike.
     Path("next.yaml").write_text(
         RECIPE.replace(", resize_mode: MODE", "").replace("weights: none", f"weights: {run}")
     )
@@ -100,8 +100,8 @@ def test_padding_cannot_crop(given: str, chdir_tmp: Path, cli: Cli) -> None:
     assert not Path("runs").exists()
 
 
-def test_kept_or_not_the_bits_are_the_same(chdir_tmp: Path, cli: Cli) -> None:
-    """Decoded images and features of a frozen part."""
+def test_caching_does_not_change_the_result(chdir_tmp: Path, cli: Cli) -> None:
+    """Caches of decoded images and of features."""
     long_images(chdir_tmp / "photos")
     text = RECIPE.replace("MODE", "pad").replace("{epochs: 2, lr: 0.01}", "{epochs: 2, freeze: 4}")
     text = text.replace("flip: true", "flip: true, views: 2")

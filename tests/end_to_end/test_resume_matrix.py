@@ -1,4 +1,4 @@
-"""Killed at any moment and resumed in a new process, a run ends in the bits of an uninterrupted one.
+"""A run killed at any moment and resumed in a new process is bit-identical to an uninterrupted one.
 
 The kills here fall on chosen points; `scripts/kill-storm` lets them fall at random, on any recipe.
 """
@@ -22,7 +22,7 @@ train:
 """
 AUGMENT = "  augment: {crop: random_resized, flip: true, mixup_alpha: 0.2}\n"
 
-# Each recipe is trained whole, and again with kills. Stochastic depth is in both of the backbones.
+# Each recipe is trained without and with kills. Both backbones have stochastic depth.
 RECIPES = {
     "phases, EMA, accumulation, warm-up, two optimizers": (
         "efficientnet_lite0",
@@ -54,7 +54,7 @@ RECIPES = {
   phases: [{freeze: none, epochs: 2, lr: 1e-3}]
 """,
     ),
-    "features kept, two views": (
+    "cached features, two views": (
         "shufflenet_v2_x0_5",
         """  augment: {crop: random_resized, flip: true, views: 2}
   phases: [{freeze: backbone, epochs: 4, lr: 1e-2}, {freeze: 9, epochs: 3}]
@@ -63,7 +63,7 @@ cache: {where: memory}
     ),
 }
 
-# Endless looks go through the frozen layers in bf16, val's in fp32.
+# Views go through the frozen layers in bf16, val images in fp32.
 RECIPES["bf16, frozen layers"] = (
     "mobilenet_v3_small",
     """\
@@ -75,14 +75,14 @@ RECIPES["bf16, frozen layers"] = (
 """,
 )
 
-# Its `last` is saved every ten seconds: at the end of a phase, that is.
-NOW_AND_THEN = "features kept, saved now and then"
-RECIPES[NOW_AND_THEN] = (
+# `last` is saved every ten seconds, here only at the end of a phase.
+RARE_SAVES = "cached features, rare saves"
+RECIPES[RARE_SAVES] = (
     "shufflenet_v2_x0_5",
-    "  ema: 0.9\n" + RECIPES["features kept, two views"][1],
+    "  ema: 0.9\n" + RECIPES["cached features, two views"][1],
 )
 
-# Where a kill falls: the n-th call of a function within the process.
+# The moment of a kill: the n-th call of a function within the process.
 POINTS = {
     "in a save, at a flush": ("os", "fsync", 14),
     "between the renames": ("finetune.checkpoint.storage", "_swap", 3),
@@ -95,7 +95,7 @@ POINTS = {
     "in test": ("finetune.training.session", "load_weights", 1),
 }
 
-# A fork for each part of a run, from one process that has imported torch and computed nothing yet.
+# One process imports torch and computes nothing; each part of a run is a fork of it.
 DRIVER = """
 import importlib, json, os, signal, sys
 from finetune.cli.main import main
@@ -143,7 +143,7 @@ print("CODES", json.dumps(results))
 
 
 def codes(parts: list[tuple[list[str], tuple[str, str, int] | None]]) -> tuple[list[int], str]:
-    """Exit codes of the parts, run one after the other, and what they wrote on stderr."""
+    """Run the parts in order. Returns their exit codes and their stderr."""
     ended = subprocess.run(
         [sys.executable, "-c", DRIVER],
         input=json.dumps(parts),
@@ -166,7 +166,7 @@ def check(recipe_name: str, points: list[str], source: Path, folder: Path) -> No
     recipe = folder / "recipe.yaml"
     given = more if "augment" in more else AUGMENT + more
     text = RECIPE.replace("SOURCE", str(source)).replace("BACKBONE", backbone)
-    if recipe_name == NOW_AND_THEN:
+    if recipe_name == RARE_SAVES:
         text = text.replace("  checkpoint_every_steps: 2\n", "")
     recipe.write_text(text + given)
 
@@ -193,16 +193,16 @@ def test_killed_in_a_save_and_between_saves(shapes: Path, tmp_path: Path) -> Non
     check("phases, EMA, accumulation, warm-up, two optimizers", points, shapes, tmp_path)
 
 
-def test_killed_with_features_kept(shapes: Path, tmp_path: Path) -> None:
-    check("features kept, two views", ["in a save, at a flush", "in val"], shapes, tmp_path)
+def test_killed_with_cached_features(shapes: Path, tmp_path: Path) -> None:
+    check("cached features, two views", ["in a save, at a flush", "in val"], shapes, tmp_path)
 
 
 def test_killed_under_bf16(shapes: Path, tmp_path: Path) -> None:
     check("bf16, frozen layers", ["in a step", "between last and best", "in a later val"], shapes, tmp_path)
 
 
-def test_killed_where_saves_are_rare(shapes: Path, tmp_path: Path) -> None:
-    check(NOW_AND_THEN, ["in a later val", "between last and best", "in val"], shapes, tmp_path)
+def test_killed_with_rare_saves(shapes: Path, tmp_path: Path) -> None:
+    check(RARE_SAVES, ["in a later val", "between last and best", "in val"], shapes, tmp_path)
 
 
 @pytest.mark.slow

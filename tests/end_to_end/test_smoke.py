@@ -15,7 +15,7 @@ FAST: dict[str, Any] = {
     "data": {"source": "nowhere/at/all", "image_size": 32},
     "model": {"backbone": "squeezenet1_1"},
 }
-# Recipes that have every key of the schema between them. A new key belongs into one that it goes along with.
+# Recipes that together have every key of the schema. Add a new key to one that it does not conflict with.
 EXAMPLES: dict[str, dict[str, Any]] = {
     "groups by a column": {
         "data": {
@@ -105,7 +105,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
             "sampler": "balanced",
         }
     },
-    "views that are kept": {
+    "cached views": {
         "train": {
             "augment": {"trivial_augment": True, "views": 40},
             "phases": [{"freeze": "backbone", "epochs": 50, "warmup_epochs": 5.0, "schedule": "cosine"}],
@@ -142,7 +142,7 @@ def merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 
 def keys(model: type[BaseModel], path: str = "") -> Iterator[str]:
-    """Every key below a section, those of lists without their numbers."""
+    """Every key below a section, without the numbers of lists."""
     for name, field in model.model_fields.items():
         sections = [each for each in sections_in(field.annotation) if issubclass(each, BaseModel)]
         for section in sections:
@@ -176,7 +176,7 @@ def test_every_key_of_the_schema_has_an_example() -> None:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_what_validates_can_be_smoked(name: str, chdir_tmp: Path, cli: Callable[..., Any]) -> None:
+def test_every_valid_recipe_passes_smoke(name: str, chdir_tmp: Path, cli: Callable[..., Any]) -> None:
     Path("recipe.yaml").write_text(yaml.safe_dump(merged(FAST, EXAMPLES[name])))
     assert cli("recipe", "validate", "recipe.yaml").code == 0
     ended = cli("train", "recipe.yaml", "--smoke", "--device", "cpu")

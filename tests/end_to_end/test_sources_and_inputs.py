@@ -38,8 +38,8 @@ def trained(run: Path) -> dict[str, Tensor]:
     return load_file(run / "checkpoints" / "best" / "model.safetensors")
 
 
-def test_another_projects_partial_checkpoint(recipe: Path, tmp_path: Path, cli: Cli) -> None:
-    """Other names, an extra wrapper, a part of the layers, two of the wrong shape."""
+def test_a_partial_checkpoint_of_another_project(recipe: Path, tmp_path: Path, cli: Cli) -> None:
+    """Other names, an extra wrapper, missing layers, two of the wrong shape."""
     source = state()
     foreign = {
         name.replace("features.", "module.basenet.slice1."): value
@@ -103,14 +103,18 @@ def test_another_projects_partial_checkpoint(recipe: Path, tmp_path: Path, cli: 
         ("{path: a.pth, rename: [a, b]}", "model.weights.rename: must be a mapping"),
     ],
 )  # fmt: skip
-def test_a_mapping_that_is_wrong(recipe: Path, tmp_path: Path, weights: str, message: str, cli: Cli) -> None:
+def test_a_wrong_weights_mapping_is_refused(
+    recipe: Path, tmp_path: Path, weights: str, message: str, cli: Cli
+) -> None:
     ended = cli("train", recipe, "--run-dir", tmp_path / "run", "--set", f"model.weights={weights}")
     assert ended.code == 2
     assert message in ended.err
 
 
 @pytest.mark.parametrize("channels", [1, 4])
-def test_other_channels_from_training_to_use(shapes: Path, tmp_path: Path, channels: int, cli: Cli) -> None:
+def test_train_eval_predict_and_export_with_other_channels(
+    shapes: Path, tmp_path: Path, channels: int, cli: Cli
+) -> None:
     pytest.importorskip("onnxruntime")
     recipe, run = tmp_path / "recipe.yaml", tmp_path / "run"
     recipe.write_text(
@@ -147,7 +151,7 @@ def test_two_channels_are_refused(recipe: Path, tmp_path: Path, cli: Cli) -> Non
 
 
 def test_a_runs_classes_are_reused(recipe: Path, tmp_path: Path, cli: Cli) -> None:
-    """From one run to the next, by name, through a head with dropout."""
+    """From one run to the next, by name, with dropout in the head."""
     lite = ("--set", "model.backbone=efficientnet_lite0")
     ended = cli("train", recipe, "--run-dir", tmp_path / "a", *lite, "--set", "model.head.dropout=0.1")
     assert ended.code == 0, ended.err
@@ -185,8 +189,10 @@ def test_auxiliary_classifiers_through_training_and_export(recipe: Path, tmp_pat
     ("name", "size"),
     [("mobilenetv1_100", 32), pytest.param("crossvit_tiny_240", 240, marks=pytest.mark.slow)],
 )
-def test_timm_from_training_to_use(recipe: Path, tmp_path: Path, name: str, size: int, cli: Cli) -> None:
-    """One that can be traced, and one that cannot."""
+def test_train_eval_predict_and_export_with_timm(
+    recipe: Path, tmp_path: Path, name: str, size: int, cli: Cli
+) -> None:
+    """A backbone that can be traced, and one that cannot."""
     pytest.importorskip("timm")
     pytest.importorskip("onnxruntime")
     run = tmp_path / "run"

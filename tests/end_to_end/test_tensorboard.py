@@ -14,14 +14,14 @@ train: {batch_size: 8, phases: [{epochs: 2}]}
 
 
 def curve(run: Path, name: str) -> list[int]:
-    """The epochs that a curve has points at."""
+    """The epochs of the points of a curve."""
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     found = accumulator.EventAccumulator(str(run / "tensorboard"))
     found.Reload()
     return [event.step for event in found.Scalars(name)]
 
 
-def test_curves(chdir_tmp: Path, cli: Callable[..., Any]) -> None:
+def test_tensorboard_curves_are_written(chdir_tmp: Path, cli: Callable[..., Any]) -> None:
     Path("r.yaml").write_text(RECIPE)
     for option in ("--resume", "--overwrite"):
         ended = cli("train", "r.yaml", "--tensorboard", option, "--device", "cpu")

@@ -8,7 +8,7 @@ import pytest
 import finetune
 
 PACKAGE = Path(finetune.__file__).parent
-# Each room may import the rooms before it; data and model stand side by side.
+# Each room may import the rooms before it; data and model do not import each other.
 ROOMS = {
     "errors": set(),
     "version": set(),
@@ -79,7 +79,7 @@ def modules() -> dict[str, set[str]]:
 
 
 def circle(imports: dict[str, set[str]]) -> list[str]:
-    """What is left once all that imports nothing that is left has been taken out, again and again."""
+    """The modules in circles: those left after removing, repeatedly, all that import none of the rest."""
     left = dict(imports)
     while ground := [name for name, others in left.items() if not others & set(left) - {name}]:
         for name in ground:
@@ -99,7 +99,7 @@ def test_a_circle_would_be_found() -> None:
 
 
 def subroom_of(module: str) -> str:
-    """The folder of a module; a module directly in the package is a room of its own."""
+    """The folder of a module; a module directly in the package is a room."""
     folder = module.rpartition(".")[0]
     return module if folder in ("", "finetune") else folder
 
@@ -162,19 +162,19 @@ def test_the_recipe_room_knows_no_torch() -> None:
         }, path
 
 
-def test_no_room_is_called_after_nothing() -> None:
+def test_no_room_has_an_empty_name_like_utils() -> None:
     assert [p for p in SOURCES if set(p.relative_to(PACKAGE).with_suffix("").parts) & FORBIDDEN_NAMES] == []
 
 
 @pytest.mark.parametrize("path", [p for p in SOURCES if p.name == "__init__.py" and p.parent != PACKAGE])
-def test_a_room_says_what_it_is_for_and_imports_nothing(path: Path) -> None:
+def test_a_room_has_a_docstring_and_imports_nothing(path: Path) -> None:
     tree = ast.parse(path.read_text())
     assert ast.get_docstring(tree)
     assert len(tree.body) == 1
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_every_file_says_what_it_is(path: Path) -> None:
+def test_every_file_has_a_docstring(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text()))
 
 
@@ -195,7 +195,7 @@ def test_the_error_tree_in_the_docstring_is_the_tree() -> None:
             assert getattr(errors, words[0]).exit_code == int(words[1])
 
 
-def test_public_names_are_there() -> None:
+def test_public_names_exist() -> None:
     for name in finetune.__all__:
         assert getattr(finetune, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

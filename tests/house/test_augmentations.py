@@ -62,7 +62,7 @@ def test_parameters_and_mixing_alone_change_no_image() -> None:
 
 
 @pytest.mark.parametrize("key", MIXING)
-def test_mixing_is_on_where_the_recipe_asks_for_it(key: str) -> None:
+def test_mixing_is_on_if_the_recipe_turns_it_on(key: str) -> None:
     assert mixer_for(AugmentSection(), 3) is None
     assert mixer_for(AugmentSection(**{key: MIXING[key]}), 3) is not None
 

@@ -13,7 +13,7 @@ from finetune.cli.commands import COMMANDS
 from finetune.cli.main import command_line
 
 CLI = Path(finetune.__file__).parent / "cli"
-# The files of the room that are no commands.
+# Files of the room that are not commands.
 OTHERS = {
     "__init__", "commands", "main", "options", "output", "process", "progress", "seeds", "start", "stdout",
     "table",

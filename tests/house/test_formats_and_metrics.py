@@ -43,7 +43,7 @@ def test_json_and_screen_have_every_metric_of_the_table() -> None:
     assert "top5" not in evaluation(3).to_dict()
 
 
-def test_one_entry_is_all_that_a_new_metric_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_metric_needs_only_a_table_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     half = Metric("half", "half of it", lambda found: found.confidence.size / 2, lambda value: f"{value} h")
     monkeypatch.setitem(METRICS, "half", half)
     found = evaluation(8)

@@ -10,7 +10,7 @@ import typer
 from finetune.cli.commands import COMMANDS
 from finetune.cli.main import command_line
 
-# Checked by what takes them, with a message of its own.
+# Checked by the code that uses them.
 ELSEWHERE = {("eval", "min_top1"), ("export", "opset")}
 
 
@@ -29,7 +29,7 @@ def numbers(commands: typer.Typer, path: tuple[str, ...] = ()) -> Iterator[tuple
 ALL = list(numbers(command_line(set(COMMANDS))))
 
 
-def test_they_are_found() -> None:
+def test_the_numbers_of_all_commands_are_found() -> None:
     assert {("predict", "top"), ("train", "seeds"), ("lr", "steps"), ("cv", "folds")} <= {at for at, _ in ALL}
 
 

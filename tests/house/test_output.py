@@ -19,12 +19,12 @@ output.data("three")
 
 
 def environment(unbuffered: str) -> dict[str, str]:
-    """Whether Python keeps stdout back, where it is no terminal, as it does by default."""
+    """Whether Python buffers stdout if it is not a terminal, as it does by default."""
     return {**os.environ, "PYTHONUNBUFFERED": unbuffered}
 
 
-def test_a_file_that_gets_data_and_notes_has_them_in_order() -> None:
-    """As a log of CI is."""
+def test_data_and_notes_in_one_file_are_in_order() -> None:
+    """As in a log of CI."""
     done = subprocess.run(
         [sys.executable, "-c", SAID],
         stdout=subprocess.PIPE,
@@ -82,7 +82,7 @@ def test_an_error_is_reported_although_the_disk_is_full() -> None:
     assert (done.returncode, done.stderr) == (2, "error: the file is missing\n")
 
 
-def test_without_a_stdout_nothing_is_said_there() -> None:
+def test_a_closed_stdout_gets_no_output() -> None:
     done = subprocess.run(
         f"{FINETUNE} backbones >&- && {FINETUNE} recipe show missing.yaml >&-",
         shell=True,
@@ -95,7 +95,7 @@ def test_without_a_stdout_nothing_is_said_there() -> None:
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_reader_that_leaves_ends_the_command_without_a_word(unbuffered: str) -> None:
+def test_a_closed_pipe_ends_the_command_silently(unbuffered: str) -> None:
     with subprocess.Popen(
         [FINETUNE, "backbones"],
         stdout=subprocess.PIPE,
@@ -121,7 +121,7 @@ def test_a_reader_that_leaves_ends_the_command_without_a_word(unbuffered: str) -
         ),
     ],
 )
-def test_no_memory_left_is_a_message_wherever_it_happens(
+def test_out_of_memory_is_one_message_wherever_it_happens(
     cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, raised: Exception, code: int, says: str
 ) -> None:
     from finetune.cli import main
@@ -135,7 +135,7 @@ def test_no_memory_left_is_a_message_wherever_it_happens(
     assert ended.err.startswith(says)
 
 
-def test_another_fault_is_not_called_out_of_memory(
+def test_other_faults_are_not_reported_as_out_of_memory(
     cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from finetune.cli import main

@@ -16,7 +16,7 @@ anything = st.text(st.characters() | st.sampled_from("\x1b\x07\x7f\x9b\r\n\t\u20
 
 
 @given(anything)
-def test_nothing_steers_a_terminal_and_lines_stay(text: str) -> None:
+def test_control_characters_are_escaped_and_lines_stay(text: str) -> None:
     shown = plain(text)
     assert not [each for each in shown if unicodedata.category(each) in ("Cc", "Cs") and each not in "\n\t"]
     assert shown.count("\n") == text.count("\n")
@@ -27,17 +27,17 @@ def test_nothing_steers_a_terminal_and_lines_stay(text: str) -> None:
 
 
 @given(anything)
-def test_json_stays_what_it_was(text: str) -> None:
+def test_escaping_does_not_change_json(text: str) -> None:
     assert json.loads(plain(json.dumps(text))) == text
 
 
 @pytest.mark.parametrize("name", ["caf\u00e9 \U0001f355.png", "\u202f3.45 PM.png", "\u732b\u200d.png"])
-def test_names_of_all_languages_stay(name: str) -> None:
+def test_names_of_all_languages_are_unchanged(name: str) -> None:
     assert plain(name) == name
 
 
 @pytest.mark.parametrize("source", ["a\x1b[31m", "\x7f", "a\u202eb", "\x85\x9b"])
-def test_a_recipe_that_is_shown_is_the_same_recipe(source: str) -> None:
+def test_a_displayed_recipe_loads_back_equal(source: str) -> None:
     text = f"data: {{source: {json.dumps(source)}}}\nmodel: {{backbone: resnet18}}\n"
     shown: Any = yaml.safe_load(plain(dump_recipe(parse_recipe(text, "recipe.yaml"))))
     assert shown["data"]["source"] == source

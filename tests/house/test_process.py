@@ -11,7 +11,7 @@ from finetune.cli.process import configure_waiting
 from finetune.training.compute.allocator import USERS_SETTINGS
 
 GLIBC = platform.libc_ver()[0] == "glibc"
-# Page faults of taking and giving back a block of 64 MB ten times; the first time is none of them.
+# Page faults of allocating and freeing a block of 64 MB ten times, after a first time.
 FAULTS = """
 import ctypes, resource
 from finetune.training.compute.allocator import retain_freed_memory, return_large_blocks
@@ -34,7 +34,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 BITS = """
 import hashlib, sys
 from finetune.cli.process import configure_process
-if sys.argv[1] == "settled":
+if sys.argv[1] == "configured":
     configure_process()
 import torch
 from torchvision.models import resnet18
@@ -63,25 +63,25 @@ def run(script: str, *words: str, **environment: str) -> list[str]:
 
 
 @pytest.mark.skipif(not GLIBC, reason="of glibc's malloc alone")
-def test_freed_memory_comes_back_without_page_faults() -> None:
+def test_reused_memory_causes_no_page_faults() -> None:
     (without,) = run(FAULTS.format(keep=False, less=False))
-    kept, faults = run(FAULTS.format(keep=True, less=False))
-    assert kept == "True"
-    # As many as the blocks have pages, or a 512th of that where pages are huge; and next to none.
+    retained, faults = run(FAULTS.format(keep=True, less=False))
+    assert retained == "True"
+    # One fault per page without the setting (pages may be huge, 2 MB); almost none with it.
     assert int(without) >= 10 * (64 << 20) // (2 << 20) > 10 * int(faults)
-    # In fp32 the largest blocks are not kept.
+    # In fp32 the largest blocks are returned.
     assert int(run(FAULTS.format(keep=True, less=True))[1]) >= 10 * (64 << 20) // (2 << 20)
-    # What is not kept cannot be kept less.
+    # Returning large blocks has no effect without retaining.
     (never,) = run(FAULTS.format(keep=False, less=True))
     assert int(never) >= 10 * (64 << 20) // (2 << 20)
 
 
 @pytest.mark.skipif(not GLIBC, reason="of glibc's malloc alone")
-def test_the_users_own_settings_of_malloc_stand() -> None:
+def test_malloc_settings_of_the_user_win() -> None:
     assert run(FAULTS.format(keep=True, less=False), MALLOC_TRIM_THRESHOLD_="1000000")[0] == "False"
 
 
-def test_waiting_is_settled_where_the_user_has_not() -> None:
+def test_waiting_is_configured_unless_the_user_did() -> None:
     environment: dict[str, str] = {}
     configure_waiting(environment)
     assert environment == {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
@@ -91,5 +91,5 @@ def test_waiting_is_settled_where_the_user_has_not() -> None:
         assert environment == own
 
 
-def test_nothing_that_is_settled_changes_a_bit() -> None:
-    assert run(BITS, "settled") == run(BITS, "as-it-is")
+def test_process_settings_do_not_change_results() -> None:
+    assert run(BITS, "configured") == run(BITS, "default")

@@ -27,19 +27,19 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_train_says_the_same_data_and_no_notes(recipe: str, cli: Any) -> None:
-    told = cli("train", recipe, "--device", "cpu", "--run-dir", "a")
-    assert "epoch   1" in told.err
+def test_quiet_train_prints_the_same_data_and_no_notes(recipe: str, cli: Any) -> None:
+    usual = cli("train", recipe, "--device", "cpu", "--run-dir", "a")
+    assert "epoch   1" in usual.err
     quiet = cli("train", recipe, "--quiet", "--device", "cpu", "--run-dir", "b")
     assert (quiet.code, quiet.err) == (0, "")
-    assert quiet.out == told.out.replace("run          a\n", "run          b\n")
-    # A finished run says so; and one command that is quiet makes no other one quiet.
+    assert quiet.out == usual.out.replace("run          a\n", "run          b\n")
+    # A finished run is reported. A quiet command does not make the next one quiet.
     again = [
         cli(*words, "--resume", "--device", "cpu", "--run-dir", "a")
         for words in (["train", recipe], ["-q", "train", recipe])
     ]
     assert ["nothing was done" in ended.err for ended in again] == [True, False]
-    assert [ended.out for ended in again] == [told.out, told.out]
+    assert [ended.out for ended in again] == [usual.out, usual.out]
 
 
 @pytest.mark.parametrize(
@@ -48,15 +48,15 @@ def test_train_says_the_same_data_and_no_notes(recipe: str, cli: Any) -> None:
     ids=" ".join,
 )
 @pytest.mark.parametrize("quiet", ["-q", "--quiet"])
-def test_errors_are_told_all_the_same(words: list[str], quiet: str, cli: Any, chdir_tmp: Path) -> None:
-    told = cli(*words)
+def test_errors_are_printed_under_quiet(words: list[str], quiet: str, cli: Any, chdir_tmp: Path) -> None:
+    usual = cli(*words)
     for spelling in ([quiet, *words], [*words, quiet], [words[0], quiet, *words[1:]]):
         ended = cli(*spelling)
-        assert (ended.code, ended.err) == (2, told.err)
+        assert (ended.code, ended.err) == (2, usual.err)
         assert ended.err
 
 
-def test_warnings_are_told_all_the_same(shapes: Path, chdir_tmp: Path, cli: Any) -> None:
+def test_warnings_are_printed_under_quiet(shapes: Path, chdir_tmp: Path, cli: Any) -> None:
     Path("r.yaml").write_text(RECIPE.format(source=shapes).replace("freeze: none", "freeze: 3"))
     ended = cli("train", "r.yaml", "--device", "cpu", "-q")
     lines = ended.err.splitlines()
@@ -64,12 +64,12 @@ def test_warnings_are_told_all_the_same(shapes: Path, chdir_tmp: Path, cli: Any)
     assert all(line.startswith("warning: ") for line in lines)
 
 
-def test_what_comes_after_two_dashes_is_no_option(cli: Any, chdir_tmp: Path) -> None:
+def test_words_after_two_dashes_are_not_options(cli: Any, chdir_tmp: Path) -> None:
     ended = cli("predict", "nowhere", "--", "-q")
     assert "no such run directory" in ended.err
 
 
-def test_no_bars_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quiet_draws_no_progress_bars(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", Terminal())
     assert output.shows_progress()
     output.set_quiet(True)
@@ -81,5 +81,5 @@ def test_no_bars_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
         output.set_quiet(False)
 
 
-def test_help_lists_it(cli: Any) -> None:
+def test_help_lists_quiet(cli: Any) -> None:
     assert "--quiet" in cli("--help").out

@@ -8,17 +8,17 @@ import pytest
 import finetune
 
 PACKAGE = Path(finetune.__file__).parent
-# Who reads otherwise, and why that can neither hang nor grow.
+# Files that read in another way, and why that can neither hang nor fill memory.
 OTHERWISE = {
     "disk/regular.py": "the one place",
-    "disk/outputs.py": "reads what it staged itself",
+    "disk/outputs.py": "reads files that it staged itself",
     "disk/atomic.py": "opens new files and their folders, to flush them",
     "recipe/catalog.py": "a table of the package",
     "cli/recipe.py": "a starter of the package",
     "cli/stdout.py": "/dev/null, to write to",
-    "data/machine.py": "what the kernel says of the machine",
-    "training/compute/precision.py": "what the kernel says of the CPU",
-    "data/cache/decoded.py": "keeps its descriptors; does not wait",
+    "data/machine.py": "facts about the machine from the kernel",
+    "training/compute/precision.py": "facts about the CPU from the kernel",
+    "data/cache/decoded.py": "keeps its descriptors open; does not wait",
 }
 
 
@@ -41,12 +41,12 @@ def readings(tree: ast.AST) -> list[int]:
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_files_are_read_in_one_way(path: Path) -> None:
+def test_files_are_read_through_disk_regular(path: Path) -> None:
     if path.relative_to(PACKAGE).as_posix() not in OTHERWISE:
         assert readings(ast.parse(path.read_text())) == [], "read it by finetune.disk.regular"
 
 
-def test_another_way_would_be_found() -> None:
+def test_a_direct_read_would_be_found() -> None:
     for line in (
         "p.read_text()",
         "p.open('rb')",
@@ -58,5 +58,5 @@ def test_another_way_would_be_found() -> None:
     assert readings(ast.parse("p.open('wb')")) == []
 
 
-def test_those_who_read_otherwise_are_there() -> None:
+def test_listed_exceptions_exist() -> None:
     assert [name for name in OTHERWISE if not (PACKAGE / name).is_file()] == []

@@ -68,7 +68,7 @@ def test_usage_errors_import_nothing_heavy_and_exit_2(words: tuple[str, ...]) ->
     assert "Traceback" not in errors
 
 
-def test_help_loads_no_sub_command_and_a_sub_command_no_other() -> None:
+def test_help_loads_no_subcommand_and_a_subcommand_loads_no_other() -> None:
     script = (
         "import sys; sys.argv = ['finetune', *sys.argv[1:]]\n"
         "from finetune.cli.commands import COMMANDS; from finetune.cli.main import main\n"
@@ -84,7 +84,7 @@ def test_help_loads_no_sub_command_and_a_sub_command_no_other() -> None:
         assert done.stdout.splitlines()[-1] == f"LOADED{loaded}"
 
 
-def test_what_the_list_says_of_a_sub_command_is_what_it_says_itself() -> None:
+def test_the_command_list_has_each_subcommands_own_help_line() -> None:
     unloaded, loaded = (
         typer.testing.CliRunner().invoke(command_line(names), ["--help"], terminal_width=200).output
         for names in ((), COMMANDS)
@@ -96,7 +96,7 @@ def test_what_the_list_says_of_a_sub_command_is_what_it_says_itself() -> None:
 @pytest.mark.parametrize(
     ("line", "found"), [("finetune tr", "train"), ("finetune train x.yaml --resu", "--resume")]
 )
-def test_a_shell_completes_words(line: str, found: str) -> None:
+def test_shell_completion_completes_words(line: str, found: str) -> None:
     asked = {"_FINETUNE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
     done = subprocess.run(
         [str(Path(sys.executable).with_name("finetune"))],
@@ -119,8 +119,8 @@ def test_listing_backbones_needs_no_torch() -> None:
     assert run("backbones", "--json")[0] == "HEAVY  CODE 0"
 
 
-def test_a_refused_start_loads_next_to_nothing(tmp_path: Path) -> None:
-    """Of fifty starts in one directory 49 are refused; each loads what the interpreter has loaded anyway."""
+def test_a_refused_start_imports_almost_nothing(tmp_path: Path) -> None:
+    """A refused start imports only modules that the interpreter has loaded anyway."""
     (tmp_path / "recipe.yaml").touch()
     (tmp_path / "runs" / "recipe").mkdir(parents=True)
     (tmp_path / "runs" / "recipe" / "resolved.yaml").touch()
@@ -147,7 +147,7 @@ except SystemExit as end:
 
 
 @pytest.mark.parametrize("module", ["finetune.training.fit", "finetune.training.trained"])
-def test_training_and_evaluation_start_without_what_they_do_not_need(module: str) -> None:
+def test_training_and_evaluation_do_not_import_scipy_and_scikit_learn(module: str) -> None:
     """scipy and scikit-learn take longer to import than the first steps of a small run."""
     script = f"import sys, {module}; print(*{{'scipy', 'sklearn', 'matplotlib'}} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -12,7 +12,7 @@ from finetune.training.steps.schedule import SCHEDULES
 
 
 def choices(section: type[Section], key: str) -> set[str]:
-    """The names that a key may have, ``null`` left out."""
+    """The names that a key allows, without ``null``."""
     annotation: Any = section.model_fields[key].annotation
     literals = [annotation, *get_args(annotation)]
     return {name for literal in literals for name in get_args(literal) if isinstance(name, str)}

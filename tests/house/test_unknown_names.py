@@ -51,7 +51,7 @@ def froze(batchnorm: Any) -> object:
     return Freeze(network, find_layers(network), 1, batchnorm)
 
 
-# What takes a name -> a call with it, and the names that it knows.
+# Kind of name -> a call with it, and the known names.
 TAKES: dict[str, tuple[Callable[[Any], object], tuple[str, ...]]] = {
     "optimizer": (optimizer, ("sgd", "adamw")),
     "schedule": (lambda kind: Schedule(kind, 10), ("cosine", "one_cycle", "step", "constant")),

@@ -36,7 +36,7 @@ def sound() -> str:
 
 @pytest.fixture
 def problems() -> Callable[..., list[str]]:
-    """What is wrong with a text, as ``recipe.yaml``; the test fails where nothing is."""
+    """The problems of a text as ``recipe.yaml``; the test fails if there are none."""
 
     def read(text: str | bytes, overrides: Sequence[str] = ()) -> list[str]:
         with pytest.raises(RecipeError) as caught:

@@ -32,14 +32,13 @@ def test_every_number_is_found() -> None:
 
 @pytest.mark.parametrize("each", ALL, ids=lambda each: each.key)
 def test_every_number_is_bounded_on_both_sides(each: Number) -> None:
-    # The bounds themselves were found by `number`. No fraction that float32 does not have, nothing that it
-    # cannot hold the square of, no count that JSON's readers cannot.
+    # float32 represents every fraction and its square, and JSON readers represent every count.
     assert each.high <= (10**12 if each.whole else 1e12)
     assert each.low == 0 or abs(each.low) >= (1 if each.whole else 1e-12)
 
 
 @pytest.mark.parametrize("each", ALL, ids=lambda each: each.key)
-def test_the_ends_are_taken_and_what_is_beyond_is_refused(each: Number) -> None:
+def test_bounds_are_accepted_and_values_beyond_are_refused(each: Number) -> None:
     for value in each.ends:
         read(each.recipe(value))
     for value in each.beyond:
@@ -53,7 +52,7 @@ def test_the_ends_are_taken_and_what_is_beyond_is_refused(each: Number) -> None:
     st.sampled_from(ALL),
     st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(10**19), 10**19),
 )
-def test_any_number_is_taken_or_refused_at_its_line(each: Number, value: float) -> None:
+def test_any_number_is_accepted_or_refused_at_its_line(each: Number, value: float) -> None:
     if each.whole and not isinstance(value, int):
         return
     fits = (each.low <= value <= each.high) or (each.zero and value == 0)
@@ -63,7 +62,7 @@ def test_any_number_is_taken_or_refused_at_its_line(each: Number, value: float) 
         put(tree, key.split("."), written)
     text = yaml.safe_dump(tree, sort_keys=False)
     if fits:
-        # A number that is sound by itself may not go along with another key.
+        # A number that is valid alone may conflict with another key.
         with contextlib.suppress(RecipeError):
             parse_recipe(text, "recipe.yaml")
         return
@@ -95,7 +94,7 @@ def test_a_size_is_bounded_too(limit: str) -> None:
         read({"cache.limit": limit})
 
 
-def test_a_size_of_many_digits_after_the_point_is_a_number_of_bytes() -> None:
+def test_a_size_with_many_decimals_is_accepted() -> None:
     recipe = parse_recipe(LEAST, "recipe.yaml", [f"cache.limit=0.{'0' * 400}1KB"])
     assert recipe.cache.limit_bytes == 0
     assert math.isfinite(recipe.cache.limit_bytes)

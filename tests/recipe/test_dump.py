@@ -11,7 +11,7 @@ from finetune.recipe.catalog import backbones
 from finetune.recipe.load import dump_recipe, parse_recipe
 from finetune.recipe.schema import Recipe
 
-# What YAML 1.1, YAML 1.2 or a plain scalar would read as something else than the text.
+# Texts that YAML 1.1, YAML 1.2 or a plain scalar would read as another value.
 DOUBTFUL = [
     *(
         "no",
@@ -100,7 +100,7 @@ def test_a_dumped_recipe_loads_back_equal(values: dict[str, object]) -> None:
     text = dump_recipe(recipe)
     assert parse_recipe(text, "r") == recipe
     assert parse_recipe(text.encode(), "r") == recipe
-    # YAML 1.1 readers, as PyYAML's own, see the same values: no float or text changes its type.
+    # YAML 1.1 readers such as PyYAML read the same values: no float or text changes its type.
     assert yaml.safe_load(text) == recipe.model_dump(mode="json")
 
 

@@ -17,7 +17,7 @@ Problems = Callable[..., list[str]]
 LEAST = "data: {source: digits}\nmodel: {backbone: resnet18}\n"
 
 
-def test_a_sound_recipe_means_what_it_says(sound: str) -> None:
+def test_a_valid_recipe_has_the_written_values(sound: str) -> None:
     recipe = parse_recipe(sound, "recipe.yaml")
     assert recipe.seed == 3
     assert recipe.data.source == "photos"
@@ -29,7 +29,7 @@ def test_a_sound_recipe_means_what_it_says(sound: str) -> None:
     assert [phase.freeze for phase in recipe.train.phases] == ["backbone", 4]
 
 
-def test_what_follows_from_other_keys_is_filled_in(sound: str) -> None:
+def test_auto_values_are_resolved(sound: str) -> None:
     first, second = parse_recipe(sound, "recipe.yaml").train.phases
     assert (first.lr, second.lr) == (1e-3, 1e-2)
     assert first.head_lr_mult == second.head_lr_mult == 10.0
@@ -39,7 +39,7 @@ def test_what_follows_from_other_keys_is_filled_in(sound: str) -> None:
     assert (scratch.lr, scratch.head_lr_mult) == (1e-3, 1.0)
 
 
-def test_the_least_recipe_loads_and_sections_may_be_given_as_objects() -> None:
+def test_the_smallest_recipe_loads() -> None:
     recipe = parse_recipe(LEAST, "recipe.yaml")
     train = recipe.train.model_copy(update={"phases": (PhaseSection(),)})
     assert Recipe(data=recipe.data, model=recipe.model, train=train) == recipe
@@ -163,7 +163,7 @@ def test_one_fault_is_one_problem_in_plain_words(problems: Problems, text: str, 
         ),
     ],
 )
-def test_keys_that_do_not_fit_together_are_placed(
+def test_conflicting_keys_are_reported_at_their_place(
     problems: Problems, train: str, expected: list[str]
 ) -> None:
     assert problems(LEAST + f"train: {train}") == expected
@@ -201,7 +201,7 @@ def test_backbones_are_checked_at_their_place(problems: Problems) -> None:
         assert parse_recipe(LEAST.replace("resnet18", name), "r").model.backbone == name
 
 
-def test_weights_that_the_backbone_does_not_have(problems: Problems) -> None:
+def test_unknown_weights_of_a_backbone_are_refused(problems: Problems) -> None:
     (problem,) = problems(LEAST.replace("resnet18", "resnet18, weights: IMAGENET1K_V2"))
     assert problem == (
         "recipe.yaml:2:38: model.weights: resnet18 has no weights 'IMAGENET1K_V2'; it has IMAGENET1K_V1"
@@ -228,7 +228,7 @@ def test_every_key_refuses_nonsense_with_one_problem(problems: Problems, key: st
     assert "Input should" not in problem
 
 
-def test_a_flood_of_problems_is_cut(problems: Problems) -> None:
+def test_at_most_fifty_problems_are_listed(problems: Problems) -> None:
     found = problems(LEAST + "".join(f"key{number}: 1\n" for number in range(4000)))
     assert len(found) == MAX_PROBLEMS + 1
     assert found[-1] == f"and more: the first {MAX_PROBLEMS} problems are shown"
@@ -263,7 +263,7 @@ def test_an_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         load_recipe(path)
 
 
-def test_given_recipe_holds_the_given_keys_only(tmp_path: Path, sound: str) -> None:
+def test_given_recipe_has_only_the_written_keys(tmp_path: Path, sound: str) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(sound)
     text = given_recipe(path, ["train.batch_size=8"])

@@ -47,7 +47,7 @@ def test_a_later_flag_wins(sound: str) -> None:
     assert read(sound, "train.phases.0.epochs=9", "train.phases=[{epochs: 2}]").train.phases[0].epochs == 2
 
 
-def test_missing_sections_are_made() -> None:
+def test_missing_sections_are_created() -> None:
     recipe = parse_recipe(
         "seed: 1", "r", ["data.source=digits", "model.backbone=vgg11", "train.phases.0.epochs=2"]
     )
@@ -116,7 +116,7 @@ def test_values_follow_the_rules_of_the_file(sound: str) -> None:
 )
 def test_errors_cite_the_flag(problems: Problems, sound: str, flag: str, expected: str) -> None:
     found = [each for each in problems(sound, [flag]) if each.startswith(f"--set {flag}: ")]
-    if "warmup" in flag:  # the phases stand in the file, and so do the places of the complaint
+    if "warmup" in flag:  # the phases are in the file, and so is the place of the problem
         found = problems(sound, [flag])[:1]
     (problem,) = found
     assert expected in problem
@@ -157,6 +157,6 @@ def test_odd_flags_are_shown_on_one_line(problems: Problems, sound: str) -> None
     value=st.one_of(st.text(max_size=12), st.sampled_from(["1", "[", "{}", "*a", "&a [*a]", "\t", "!!x"])),
     equals=st.booleans(),
 )
-def test_any_flag_is_taken_or_refused(sound: str, key: list[str], value: str, equals: bool) -> None:
+def test_any_flag_is_accepted_or_refused(sound: str, key: list[str], value: str, equals: bool) -> None:
     with contextlib.suppress(RecipeError):
         read(sound, ".".join(key) + ("=" if equals else "") + value)

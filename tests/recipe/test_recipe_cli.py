@@ -27,7 +27,7 @@ def recipe_file(tmp_path: Path, sound: str) -> Path:
     return path
 
 
-def test_show_prints_what_is_given_or_all(recipe_file: Path) -> None:
+def test_show_prints_the_written_keys_or_all(recipe_file: Path) -> None:
     assert run("show", recipe_file).stdout == given_recipe(recipe_file)
     assert run("show", "--resolved", recipe_file).stdout == dump_recipe(load_recipe(recipe_file))
     shown = run("show", recipe_file, "--set", "train.phases.0.lr=1e-2", "--set", "seed=8").stdout
@@ -57,7 +57,7 @@ def test_validate_checks_every_file(recipe_file: Path, tmp_path: Path) -> None:
     assert run("validate").exit_code == 2
 
 
-def test_the_schema_that_ships_is_the_one_that_is_printed() -> None:
+def test_the_shipped_schema_is_up_to_date() -> None:
     printed = run("schema").stdout
     shipped = files("finetune.recipe").joinpath("recipe.schema.json").read_text(encoding="utf-8")
     assert printed == shipped, "write it anew: finetune recipe schema > finetune/recipe/recipe.schema.json"
@@ -85,10 +85,10 @@ def test_new_never_overwrites(recipe_file: Path, tmp_path: Path) -> None:
         assert isinstance(run("new", "-o", place).exception, UserError)
 
 
-def test_the_starter_tells_the_truth() -> None:
+def test_the_starter_names_the_true_defaults() -> None:
     text = run("new").stdout
     recipe = parse_recipe(text, "starter.yaml")
-    # Every line that is commented out names a key with its default: with all of them nothing changes.
+    # Every commented-out key shows its default, so enabling all of them changes nothing.
     full, count = re.subn(r"(?m)^( +)# (\w+: )(?=\S)", r"\1\2", text)
     assert count >= 20
     assert parse_recipe(full, "starter.yaml") == recipe

@@ -43,7 +43,7 @@ LEAST = "data: {source: digits}\nmodel: {backbone: resnet18}\n"
         *((word, word) for word in ("١", "1.2.3", "--1", "1e1.5", "tRUE", "<<", "=")),
     ],
 )
-def test_what_words_stand_for(word: str, value: object) -> None:
+def test_values_of_unquoted_words(word: str, value: object) -> None:
     resolved = read_word(word)
     assert resolved == value
     assert type(resolved) is type(value)
@@ -64,7 +64,7 @@ def test_a_class_or_folder_named_no_stays_a_text() -> None:
     assert parse_recipe(LEAST.replace("digits", "!!str 010"), "r").data.source == "010"
 
 
-def test_core_tags_are_taken() -> None:
+def test_core_tags_are_accepted() -> None:
     text = (
         LEAST
         + "seed: !!int '7'\n"
@@ -149,7 +149,7 @@ def test_other_tags_are_faults_and_construct_nothing(problems: Problems, tag: st
         ("#" * (MAX_BYTES + 1), "larger than 256 KiB"),
     ],
 )
-def test_what_is_refused(problems: Problems, text: str, expected: str) -> None:
+def test_unsupported_yaml_is_refused(problems: Problems, text: str, expected: str) -> None:
     (problem,) = problems(text)
     assert problem.startswith("recipe.yaml:")
     assert expected in problem
@@ -173,7 +173,7 @@ def test_a_repeated_section_is_still_checked(problems: Problems) -> None:
         (b"\x89PNG\r\n\x1a\n", "not UTF-8 text (byte 0x89 at offset 0, line 1)"),
     ],
 )
-def test_bytes_that_are_no_text(problems: Problems, data: bytes, expected: str) -> None:
+def test_undecodable_bytes_are_refused(problems: Problems, data: bytes, expected: str) -> None:
     (problem,) = problems(data)
     assert expected in problem
 
@@ -217,7 +217,7 @@ BOMBS = {
 def test_bombs_are_refused_quickly_with_a_short_message(problems: Problems, name: str) -> None:
     start = time.process_time()
     found = problems(BOMBS[name])
-    # A second is the promise; the tests' machine may be shared.
+    # The promise is one second; the machine of the tests may be shared.
     assert time.process_time() - start < 3
     assert sum(map(len, found)) < 20_000
 
@@ -322,7 +322,7 @@ def test_ten_thousand_mutated_recipes_within_a_second_and_300_mb_each(sound: str
     resource = pytest.importorskip("resource")
 
     def peak() -> int:
-        """Bytes that this process has ever had in memory."""
+        """The largest memory of this process so far, in bytes."""
         unit = 1 if sys.platform == "darwin" else 1024
         return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit
 

@@ -17,7 +17,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def recipe(tmp_path: Path, shapes: Path) -> Callable[..., Path]:
-    """``recipe(workers=2, epochs=500)`` writes a recipe; without words one of a single short epoch."""
+    """``recipe(workers=2, epochs=500)`` writes a recipe, by default one of a single short epoch."""
 
     def write(workers: int = 0, epochs: int = 1, source: Path | None = None, more: str = "") -> Path:
         path = tmp_path / "recipe.yaml"
@@ -28,13 +28,13 @@ def recipe(tmp_path: Path, shapes: Path) -> Callable[..., Path]:
 
 
 def _heed_ctrl_c() -> None:
-    # A shell starts what runs in its background with SIGINT ignored, and children inherit that.
+    # A shell ignores SIGINT for its background processes, and children inherit that.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture
 def start() -> Any:
-    """``start("train", recipe)``: the command in a process of its own, which does not outlive the test.
+    """``start("train", recipe)``: the command in a separate process, which ends with the test.
 
     ``program`` is what Python runs, ``before`` words that go before all others, ``within`` is called in the
     process first, and ``environment`` has more variables.

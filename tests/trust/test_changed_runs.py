@@ -23,7 +23,7 @@ train:
 
 
 class Cut(BaseException):
-    """What a kill is to a process, to a test in it."""
+    """Simulates a kill of the process."""
 
 
 def bits(run: Path) -> dict[str, str]:
@@ -56,7 +56,7 @@ def train(cli: Any, place: Path, run: Path, *words: str) -> Any:
 
 @pytest.fixture(scope="module")
 def parts(place: Path) -> dict[str, Path]:
-    """Runs as kills leave them: whole, half-way through an epoch, between the saves of its end."""
+    """Runs after kills: complete, in the middle of an epoch, between the saves at its end."""
     from finetune.recipe.load import load_recipe
     from finetune.training.run.directory import RunDir
 
@@ -82,7 +82,7 @@ def parts(place: Path) -> dict[str, Path]:
 
     with RunDir.open(place / "whole") as opened:
         fit_module.fit(recipe, opened, recipe_file=given, device="cpu")
-    # 32 training images: four steps an epoch; of the saves of `last`, every fourth ends an epoch.
+    # 32 training images: four steps per epoch; every fourth save of `last` ends an epoch.
     cut(place / "mid", "save_last", 6, before=False)
     cut(place / "between", "save_best", 1, before=True)
     return {name: place / name for name in ("whole", "mid", "between")}
@@ -104,7 +104,7 @@ def flip(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["mid", "between"])
-def test_it_goes_on_to_the_same_bits(name: str, take: Any, parts: Any, place: Path, cli: Any) -> None:
+def test_a_resumed_run_is_bit_identical(name: str, take: Any, parts: Any, place: Path, cli: Any) -> None:
     run = take(name)
     ended = train(cli, place, run, "--resume")
     assert ended.code == 0, ended.err
@@ -112,7 +112,7 @@ def test_it_goes_on_to_the_same_bits(name: str, take: Any, parts: Any, place: Pa
 
 
 @pytest.mark.parametrize("name", ["mid", "between", "whole"])
-def test_a_harmed_last_gives_way_to_the_one_before(
+def test_a_damaged_last_falls_back_to_the_one_before(
     name: str, take: Any, parts: Any, place: Path, cli: Any
 ) -> None:
     run = take(name)
@@ -124,7 +124,7 @@ def test_a_harmed_last_gives_way_to_the_one_before(
     assert not list(run.rglob(".tmp-*"))
 
 
-def test_without_a_whole_last_it_is_an_error(take: Any, place: Path, cli: Any) -> None:
+def test_without_a_usable_last_resume_is_an_error(take: Any, place: Path, cli: Any) -> None:
     run = take("mid")
     for name in ("last", "last.previous"):
         flip(run / "checkpoints" / name / "state.json")
@@ -160,7 +160,7 @@ def test_a_finished_run_is_left_alone_even_by_force(take: Any, place: Path, cli:
     assert bits(run) == before
 
 
-def test_what_changed_is_listed_and_force_goes_on(take: Any, place: Path, cli: Any) -> None:
+def test_resume_lists_changes_and_force_continues(take: Any, place: Path, cli: Any) -> None:
     run = take("mid")
     environment = json.loads((run / "environment.json").read_text())
     environment["versions"]["pillow"] = "1.0"
@@ -183,7 +183,7 @@ def test_what_changed_is_listed_and_force_goes_on(take: Any, place: Path, cli: A
     assert train(cli, place, run, "--resume", *words).code == 0
 
 
-def test_changed_images_are_seen(take: Any, place: Path, cli: Any, parts: Any) -> None:
+def test_changed_images_are_detected(take: Any, place: Path, cli: Any, parts: Any) -> None:
     run = take("mid")
     path = place / "images" / "train" / "disc" / "disc_03.png"
     original = path.read_bytes()
@@ -205,7 +205,7 @@ def test_changed_images_are_seen(take: Any, place: Path, cli: Any, parts: Any) -
 
 
 @pytest.mark.parametrize("key", ["model.backbone=resnet18", "train.ema=0.9"])
-def test_what_force_cannot_bridge(key: str, take: Any, place: Path, cli: Any) -> None:
+def test_changes_that_force_cannot_override(key: str, take: Any, place: Path, cli: Any) -> None:
     run = take("mid")
     ended = train(cli, place, run, "--resume", "--force", "--set", key)
     assert ended.code == 2
@@ -227,13 +227,15 @@ def test_other_classes_are_refused_even_by_force(take: Any, place: Path, cli: An
     assert "classes[0]: 'disc' before, 'disk' now" in ended.err
 
 
-def test_resume_without_a_checkpoint_starts(place: Path, cli: Any, parts: Any, tmp_path: Path) -> None:
+def test_resume_without_a_checkpoint_starts_the_run(
+    place: Path, cli: Any, parts: Any, tmp_path: Path
+) -> None:
     ended = train(cli, place, tmp_path / "new", "--resume")
     assert ended.code == 0, ended.err
     assert promised(tmp_path / "new") == promised(parts["whole"])
 
 
-def test_an_environment_that_is_gone_is_an_error(take: Any, place: Path, cli: Any) -> None:
+def test_a_missing_environment_file_is_an_error(take: Any, place: Path, cli: Any) -> None:
     run = take("mid")
     (run / "environment.json").write_text('{"threads": "many"}')
     assert train(cli, place, run, "--resume").code == 2

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-# Seconds, at each look.
+# Seconds, at each call.
 STEP = -3600.0
 
 
-def test_a_clock_that_is_set(
+def test_a_clock_that_is_set_back_changes_nothing(
     recipe: Callable[..., Path], tmp_path: Path, cli: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = recipe(more="").read_text().replace("{where: off}", "{where: disk, decoded: disk}")

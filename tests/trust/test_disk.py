@@ -37,7 +37,7 @@ from finetune.training.trained import load_trained
 
 @contextmanager
 def full_after(count: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """From the ``count``-th change to the disk on, all fail. Yields the changes made, by name."""
+    """Fail all changes to the disk from the ``count``-th on. Yields the names of the changes made."""
     made: list[str] = []
 
     def guarded(name: str, real: Callable[..., Any], harmless: Callable[..., bool] = lambda *_: False) -> Any:
@@ -71,7 +71,9 @@ def one_epoch(run: RunDir, number: int) -> None:
     save_checkpoint(run.checkpoints, "best", tensors, {CARD: {}}, keep_previous=False)
 
 
-def test_full_at_any_write_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_full_at_any_write_loses_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def three_epochs(path: Path) -> None:
         with RunDir.open(path, resume=True) as run:
             run.begin(Description(b"given", "resolved", {"threads": 1}, b"split,class"))
@@ -96,7 +98,7 @@ def test_full_at_any_write_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def _goes_on(path: Path) -> None:
-    """There is room again: what was saved is whole, and the next start takes up there."""
+    """With free space again: the saved files are complete, and the next start resumes from them."""
     with RunDir.open(path, resume=True) as run:
         assert not list(path.rglob(".tmp-*"))
         last = open_checkpoint(run.checkpoints, "last")
@@ -118,8 +120,10 @@ def _goes_on(path: Path) -> None:
 
 
 @pytest.mark.parametrize("limit", [50, 20_000])
-def test_files_that_may_not_grow(limit: int, recipe: Callable[..., Path], tmp_path: Path, cli: Any) -> None:
-    """The kernel's own refusal: in the middle of a write, as on a full disk."""
+def test_a_file_size_limit_is_reported(
+    limit: int, recipe: Callable[..., Path], tmp_path: Path, cli: Any
+) -> None:
+    """The kernel refuses in the middle of a write, as on a full disk."""
     words = ("train", recipe(), "--run-dir", tmp_path / "run", "--device", "cpu")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
@@ -157,7 +161,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def test_no_harmed_checkpoint_is_loaded(small_run: Path) -> None:
+def test_a_damaged_checkpoint_is_never_loaded(small_run: Path) -> None:
     draw = random.Random(0)
     files = sorted((small_run / "checkpoints" / "best").iterdir())
     whole = {path: path.read_bytes() for path in files}
@@ -191,7 +195,7 @@ def test_no_harmed_checkpoint_is_loaded(small_run: Path) -> None:
 
 
 def _rewritten(small_run: Path, folder: Path, change: Callable[[Path], None]) -> Path:
-    """A copy, changed by someone who then wrote a manifest that agrees."""
+    """A changed copy with a manifest that agrees with it."""
     run = folder / "run"
     shutil.copytree(small_run, run)
     best = run / "checkpoints" / "best"
@@ -289,7 +293,7 @@ def test_a_file_that_the_manifest_does_not_know_is_refused(small_run: Path, tmp_
 
 
 @pytest.mark.parametrize("name", ["ENOSPC", "EFBIG", "EDQUOT", "EIO", "EROFS", "EACCES"])
-def test_whatever_the_system_refuses_is_a_message(
+def test_refused_system_calls_are_clear_messages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     number = getattr(errno, name)

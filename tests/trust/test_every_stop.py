@@ -55,7 +55,7 @@ RECIPES = {
     "two loaders": recipe(
         "augment: {crop: random_resized, flip: true}, phases: [{freeze: none, epochs: 2}]", workers=2
     ),
-    "views kept on disk, L2-SP": recipe(
+    "views cached on disk, L2-SP": recipe(
         "l2_sp: {alpha: 0.1, beta: 0.01}, augment: {flip: true, crop: random_resized, views: 2}, "
         "phases: [{freeze: 2, epochs: 2}, {freeze: none, epochs: 1}]",
         where="disk",
@@ -99,7 +99,7 @@ def stopped_runs(stops: Stops, wanted: Recipe, folder: Path) -> Iterator[tuple[i
         yield at, run
 
 
-# The thorough form has these too: each is like another but for one thing.
+# For the slow test: each differs from another recipe in one point.
 ALIKE = ("recalibration without EMA",)
 
 
@@ -112,7 +112,7 @@ def test_stopped_at_each_check_in_turn(name: str, stops: Stops, tmp_path: Path) 
     expected = digests(tmp_path / "whole")
     seen: dict[str, int] = {}
     for at, run in stopped_runs(stops, wanted, tmp_path):
-        # What a resume goes by is all there is of a stopped run: from the same bits it comes to the same end.
+        # A resume reads only these files, so identical files lead to an identical end.
         state = repr(sorted(digests(run).items()))
         if state not in seen:
             assert stops.finishes(wanted, run, resume=True)
@@ -146,7 +146,7 @@ def test_stopped_again_in_each_resume(name: str, stops: Stops, tmp_path: Path) -
 @pytest.mark.parametrize("turn", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("how", ["folds", pytest.param("seeds", marks=pytest.mark.slow)])
 def test_several_runs_stopped_at_each_check(how: str, turn: bool, stops: Stops, tmp_path: Path) -> None:
-    """What is finished stays, what was stopped goes on, what is missing is done: in the same bits.
+    """Finished runs stay, stopped runs continue, missing runs start, all bit-identical.
 
     Stopped at the first check, its resume at the second, the resume of that at the third; or each in turn.
     """
@@ -177,17 +177,17 @@ def test_several_runs_stopped_at_each_check(how: str, turn: bool, stops: Stops, 
 
 
 def test_a_solved_head_whose_val_was_cut_short_counts(stops: Stops, tmp_path: Path) -> None:
-    """As the advice has it: the features are there already, and the signal comes after the head is solved."""
+    """As in advice: the features are cached, and the signal arrives after the head is solved."""
     wanted = RECIPES["a solved head alone"](draw_source(tmp_path, COUNTS))
     assert stops.finishes(wanted, tmp_path / "whole")
-    # Checks of its features, then of val.
+    # Checks while computing its features, then during val.
     for at in itertools.count(1):
         run = tmp_path / f"stopped-{at}"
         assert not stops.finishes(wanted, run, at)
         state = json.loads((run / "checkpoints" / "last" / "state.json").read_text())
         if state["phase_step"]:
             break
-    # What earlier versions saved at this place, too.
+    # Also the file that earlier versions saved here.
     assert (state["epoch_step"], state["epoch"], state["best"]) == (1, 0, None)
     assert stops.finishes(wanted, run, resume=True)
     assert digests(run) == digests(tmp_path / "whole")

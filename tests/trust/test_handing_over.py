@@ -21,7 +21,7 @@ SECONDS = 120  # A hang is a failure; nothing takes so long.
 
 @functools.cache
 def own_mounts() -> bool:
-    """Whether this user can mount a /dev/shm of their own."""
+    """Whether this user can mount a private /dev/shm."""
     unshare = shutil.which("unshare")
     if unshare is None or not hasattr(os, "geteuid") or os.geteuid() != 0:
         return False
@@ -30,7 +30,7 @@ def own_mounts() -> bool:
 
 
 def with_shm(mount: str) -> list[str]:
-    """Words that run what follows them with a /dev/shm of its own."""
+    """The beginning of a command line that runs the rest with a private /dev/shm."""
     return ["unshare", "-m", "sh", "-c", f'{mount} && exec "$@"', "sh"]
 
 
@@ -86,8 +86,8 @@ def test_shared_memory_is_not_needed(
     assert json.loads(out)["top1"] == plain[-1]["test_top1"]
 
 
-def test_nothing_is_put_into_shared_memory(recipe: Callable[..., Path], tmp_path: Path, start: Any) -> None:
-    """The same where no mount of one's own can be had."""
+def test_loaders_leave_shared_memory_empty(recipe: Callable[..., Path], tmp_path: Path, start: Any) -> None:
+    """Without a private mount."""
     run, shared = tmp_path / "run", Path("/dev/shm")
     if not shared.is_dir():
         pytest.skip("not here")
@@ -95,12 +95,12 @@ def test_nothing_is_put_into_shared_memory(recipe: Callable[..., Path], tmp_path
     loaders = in_training(process, run, 2)
     for pid in (process.pid, *loaders):
         maps = Path(f"/proc/{pid}/maps").read_text().split()
-        # Locks are there, of a few bytes, by others than the loaders.
+        # Other code creates small locks there.
         assert not [word for word in maps if word.startswith("/dev/shm") and "/sem." not in word]
 
 
 @pytest.mark.parametrize("count", [20, slow(24), slow(28), slow(40)])
-def test_few_descriptors(
+def test_few_file_descriptors_suffice(
     count: int, plain: list[Any], recipe: Callable[..., Path], tmp_path: Path, ends: Any
 ) -> None:
     def limit() -> None:
@@ -134,7 +134,7 @@ threading.Thread.start = start
 
 
 @pytest.mark.parametrize("fails", [NO_FORK, slow(NO_THREAD)])
-def test_no_more_processes_or_threads(
+def test_a_limit_on_processes_and_threads_is_reported(
     fails: str, plain: list[Any], recipe: Callable[..., Path], tmp_path: Path, ends: Any
 ) -> None:
     run = tmp_path / "run"
@@ -147,7 +147,7 @@ def test_no_more_processes_or_threads(
 
 @linux_only
 @pytest.mark.parametrize("killed", ["loader", slow("run")])
-def test_no_folder_is_left_for_what_was_killed(
+def test_a_killed_run_leaves_no_temporary_folder(
     killed: str, recipe: Callable[..., Path], tmp_path: Path, start: Any
 ) -> None:
     run, temporary = tmp_path / "run", tmp_path / "temporary"

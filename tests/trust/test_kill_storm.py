@@ -15,7 +15,7 @@ def storm(load_script: Callable[[str], ModuleType]) -> ModuleType:
     return load_script("kill-storm")
 
 
-def test_its_recipes_are_of_every_kind(storm: ModuleType, tmp_path: Path) -> None:
+def test_kill_storm_has_recipes_of_every_kind(storm: ModuleType, tmp_path: Path) -> None:
     recipes = [load_recipe(path) for path in storm.written(tmp_path)]
     assert len(recipes) == 8
     optimizers = {phase.optimizer for recipe in recipes for phase in recipe.train.phases}
@@ -26,12 +26,12 @@ def test_its_recipes_are_of_every_kind(storm: ModuleType, tmp_path: Path) -> Non
     assert any(recipe.model.batchnorm_recalibrate for recipe in recipes)
 
 
-def test_it_knows_how_each_signal_is_answered(storm: ModuleType) -> None:
+def test_kill_storm_knows_the_exit_code_of_each_signal(storm: ModuleType) -> None:
     assert storm.answers(signal.SIGKILL) == {-9}
     assert storm.answers(signal.SIGHUP) == {-1, 129}
     assert storm.answers(signal.SIGINT) == {-2, 130}
     assert storm.answers(signal.SIGTERM) == {-15, 143}
-    # Halted, and woken again, it goes on by itself.
+    # A suspended run continues after SIGCONT.
     assert storm.answers(signal.SIGSTOP) == storm.answers(None) == set()
     assert {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGSTOP} == set(
         storm.STRIKES

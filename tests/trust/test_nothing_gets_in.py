@@ -16,7 +16,7 @@ import torch
 
 from finetune.model.backbones import create
 
-# Every way to the network is closed, and each attempt to take one leaves a mark.
+# Blocks every connection, and records each attempt.
 OFFLINE = """
 import os, socket, sys
 
@@ -47,7 +47,7 @@ for line in sys.stdin.read().splitlines():
 """
 
 
-def test_no_command_asks_the_network(recipe: Callable[..., Path], shapes: Path, tmp_path: Path) -> None:
+def test_no_command_uses_the_network(recipe: Callable[..., Path], shapes: Path, tmp_path: Path) -> None:
     run, attempts = tmp_path / "run", tmp_path / "attempts"
     path = recipe()
     commands = [

@@ -17,7 +17,7 @@ from finetune.errors import DataError
 Cli = Callable[..., Any]
 CONTENT = b"all of it"
 SHA1 = hashlib.sha1(CONTENT).hexdigest()
-# What asks for a download, and what its refusal names beside the environment variable.
+# Requests for a download, and the words in each refusal besides the environment variable.
 ASKING = {
     "weights": (
         ("probe", "digits", "--backbone", "resnet18"),
@@ -38,14 +38,14 @@ ASKING = {
 
 @pytest.fixture(autouse=True)
 def _as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a command sets in the environment goes with the test."""
+    """Restores the environment after the test."""
     for name in (offline.VARIABLE, offline.OF_THE_HUB):
         monkeypatch.setenv(name, "")
 
 
 @pytest.fixture
 def reached(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Where anybody tried to connect to, or asked for the address of."""
+    """Addresses that were looked up or connected to."""
     found: list[Any] = []
 
     def refuse(*words: Any, **_: Any) -> Any:
@@ -59,7 +59,7 @@ def reached(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 @pytest.mark.parametrize("what", ASKING)
 @pytest.mark.parametrize("how", ["before", "after", "environment"])
-def test_nothing_is_reached_and_the_file_is_named(
+def test_offline_connects_nowhere_and_names_the_missing_file(
     what: str, how: str, cli: Cli, chdir_tmp: Path, reached: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words, named = ASKING[what]
@@ -79,14 +79,16 @@ def test_nothing_is_reached_and_the_file_is_named(
 
 
 @pytest.mark.parametrize("what", ["weights", "torchvision, by an address"])
-def test_otherwise_it_is_reached_for(what: str, cli: Cli, chdir_tmp: Path, reached: list[Any]) -> None:
+def test_without_offline_a_download_is_tried(
+    what: str, cli: Cli, chdir_tmp: Path, reached: list[Any]
+) -> None:
     """The positive control."""
     ended = cli(*ASKING[what][0])
     assert ended.code == 2
     assert reached != []
 
 
-def test_what_is_there_is_enough(cli: Cli, chdir_tmp: Path, reached: list[Any]) -> None:
+def test_offline_uses_files_that_are_present(cli: Cli, chdir_tmp: Path, reached: list[Any]) -> None:
     ended = cli("--offline", "doctor", "drawn")
     assert ended.code == 0, ended.err
     assert reached == []
@@ -95,14 +97,16 @@ def test_what_is_there_is_enough(cli: Cli, chdir_tmp: Path, reached: list[Any]) 
 @pytest.mark.parametrize(
     ("value", "forbids"), [("1", True), ("true", True), ("", False), ("0", False), ("no", False)]
 )
-def test_the_environment(value: str, forbids: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_variable_forbids_downloads(
+    value: str, forbids: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(offline.VARIABLE, value)
     assert offline.is_offline() is forbids
 
 
 @pytest.fixture
 def server() -> Iterator[tuple[str, list[str]]]:
-    """An address on loopback, and what was asked of it."""
+    """A server on loopback, and the requests that it got."""
     asked: list[str] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -126,7 +130,7 @@ def server() -> Iterator[tuple[str, list[str]]]:
             thread.join()
 
 
-def test_a_server_that_answers_is_not_asked(
+def test_offline_does_not_ask_a_reachable_server(
     server: tuple[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, asked = server

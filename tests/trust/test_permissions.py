@@ -18,18 +18,18 @@ from finetune.errors import FinetuneError, UserError
 
 
 def closed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is in ``folder`` may not be looked at, as if it were another user's: root may, so it is played."""
+    """Simulates a folder of another user: its content may not be read. (Root may read everything.)"""
     real_stat, real_scan, real_list = os.stat, os.scandir, os.listdir
 
     def guarded(real: Any, inside_only: bool) -> Any:
-        def look(path: Any = ".", *words: Any, **options: Any) -> Any:
+        def checked(path: Any = ".", *words: Any, **options: Any) -> Any:
             if not isinstance(path, int):
                 whole = Path(os.fsdecode(path)).absolute()
                 if folder in whole.parents or (whole == folder and not inside_only):
                     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
             return real(path, *words, **options)
 
-        return look
+        return checked
 
     monkeypatch.setattr(os, "stat", guarded(real_stat, True))
     monkeypatch.setattr(os, "scandir", guarded(real_scan, False))
@@ -37,7 +37,7 @@ def closed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("at", ["root", "set"])
-def test_a_cache_of_another_user(at: str, cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_of_another_user_is_reported(at: str, cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = contents.features_folder() / "abc"
     folder.mkdir(parents=True)
     (folder / "about.json").write_text("{}")
@@ -73,7 +73,9 @@ def test_images_in_a_folder_that_may_not_be_entered(shapes: Path, monkeypatch: p
         (OSError(errno.ENOMEM, "Cannot allocate memory"), FinetuneError, "out of memory"),
     ],
 )
-def test_what_the_system_refuses(error: Exception, kind: type[FinetuneError], said: str) -> None:
+def test_refused_permissions_are_clear_messages(
+    error: Exception, kind: type[FinetuneError], said: str
+) -> None:
     found = main._expected(error)
     assert found is not None
     assert found.exit_code == kind.exit_code

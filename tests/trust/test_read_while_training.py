@@ -32,7 +32,7 @@ Save = Callable[[tuple[str, ...]], None]
 
 @functools.cache
 def network(count: int) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """All of its weights are the number of its classes; and what it is."""
+    """A network whose weights all equal the number of its classes."""
     built = build(RECIPE.model, count, seed=0, image_size=32)
     state = {name: torch.full_like(value, count) for name, value in built.module.state_dict().items()}
     return state, built.architecture
@@ -40,7 +40,7 @@ def network(count: int) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
 @pytest.fixture
 def save(tmp_path: Path) -> Save:
-    """``save(("a", "b"))`` saves what a training with these classes would."""
+    """``save(("a", "b"))`` saves a checkpoint with these classes."""
     grey = (0.5, 0.5, 0.5)
     transform = Preprocessing(32, 32, "shorter", "bilinear", grey, grey)
     (tmp_path / "resolved.yaml").write_text(dump_recipe(RECIPE))
@@ -87,8 +87,10 @@ def test_weights_and_card_are_of_one_moment(
 
 
 @pytest.mark.parametrize("which", ["best", "last"])
-def test_between_two_renames(which: Any, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For a moment there is the one before only, and it goes as soon as there is a new one."""
+def test_a_reader_between_two_renames_gets_the_previous_checkpoint(
+    which: Any, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a moment only the previous checkpoint exists; it is deleted once the new one exists."""
     save(("a", "b"))
     folder = tmp_path / "checkpoints" / which
     previous = folder.with_name(f"{which}.previous")
@@ -103,7 +105,9 @@ def test_between_two_renames(which: Any, save: Save, tmp_path: Path, monkeypatch
     assert load_trained(tmp_path, which).card.classes == ("x", "y", "z")
 
 
-def test_replaced_all_the_time(save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_during_constant_replacement_gets_one_checkpoint(
+    save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save(("a", "b"))
     monkeypatch.setattr(manifest, "ATTEMPTS", 3)
     monkeypatch.setattr(manifest, "PAUSE_SECONDS", 0.0)
@@ -113,7 +117,7 @@ def test_replaced_all_the_time(save: Save, tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("at", ["find_damage", "read_run_card", "read_file"])
-def test_weights_of_a_run_that_trains(
+def test_weights_of_a_training_run_can_be_read(
     at: str, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(("a", "b"))
@@ -125,7 +129,7 @@ def test_weights_of_a_run_that_trains(
     assert loaded.head.weight.shape[0] == 3
 
 
-def test_a_folder_that_cannot_be_looked_into(
+def test_an_inaccessible_folder_is_an_error(
     save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(("a", "b"))

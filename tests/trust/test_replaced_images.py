@@ -28,7 +28,7 @@ cache: {{where: disk}}
 
 @pytest.fixture
 def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, str]]:
-    """``train("run")``: what is promised of a run of that name, on images that are at ``tmp_path``."""
+    """``train("run")`` trains on images at ``tmp_path`` and returns the reproducible files of that run."""
     tiny.stand_in(monkeypatch)
     source = draw_source(tmp_path, COUNTS)
 
@@ -41,7 +41,7 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], di
 
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, does: Callable[[], None]) -> None:
-    """Have ``does`` happen once, after the contents were looked at and before images are read."""
+    """Call ``does`` once, after the contents were hashed and before images are read."""
     real, done = read_draws, list[bool]()
 
     def read(*args: Any, **options: Any) -> Iterator[Any]:
@@ -54,7 +54,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, does: Callable[[], None]) -> None
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_another_image_ends_the_run_and_leaves_no_wrong_row(
+def test_a_replaced_image_ends_the_run_and_leaves_no_wrong_row(
     split: str, train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = sorted(tmp_path.rglob(f"{split}/*/*.png"))[0]
@@ -81,10 +81,10 @@ def test_another_image_ends_the_run_and_leaves_no_wrong_row(
     path.write_bytes(before)
     undisturbed = train("after")
     monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "another cache"))
-    assert train("without what was kept") == undisturbed
+    assert train("without caches") == undisturbed
 
 
-def test_a_image_that_is_only_touched_is_the_same(
+def test_an_image_with_a_new_time_stamp_is_the_same(
     train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = train("undisturbed")

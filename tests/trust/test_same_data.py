@@ -23,7 +23,7 @@ PER_CLASS = 24
 
 
 def put_noise(root: Path, seed: int = 0) -> Path:
-    """Images that nothing can be learned from; no two are alike."""
+    """Images of noise, all different."""
     draw = np.random.default_rng(seed)
     for name in ("cat", "dog"):
         (root / name).mkdir(parents=True)
@@ -57,7 +57,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def place(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy, as another machine would have it: where the run's data lay, there is nothing."""
+    """A copy, as on another machine: nothing is at the path of the run's data."""
     shutil.copytree(trained, tmp_path / "place", symlinks=True)
     environment = tmp_path / "place" / "runs" / "recipe" / "environment.json"
     document = json.loads(environment.read_text())
@@ -76,7 +76,7 @@ def recorded(run: Path) -> dict[str, list[str]]:
 
 
 def evaluated(cli: Cli, *words: str | Path) -> tuple[dict[str, Any], list[str], str]:
-    """What eval says, which images it judged (as class/name), and what it remarked."""
+    """The output of eval, the images it evaluated (as class/name), and its warnings."""
     ended = cli("eval", "runs/recipe", "--json", "--predictions", "judged.csv", *words)
     assert ended.code == 0, ended.err
     with open("judged.csv", newline="") as file:  # noqa: PTH123
@@ -87,7 +87,7 @@ def evaluated(cli: Cli, *words: str | Path) -> tuple[dict[str, Any], list[str], 
 @pytest.mark.parametrize(
     "spelling", ["noise", "noise/", "./noise", "../place/noise", "{here}/noise", "{here}/noise/", "link"]
 )
-def test_however_the_folder_is_spelt(spelling: str, place: Path, cli: Cli) -> None:
+def test_any_spelling_of_the_folder_gives_the_same_data(spelling: str, place: Path, cli: Cli) -> None:
     (place / "link").symlink_to("noise")
     expected = recorded(place / "runs/recipe")
     for split in ("test", "train", "val"):
@@ -97,7 +97,7 @@ def test_however_the_folder_is_spelt(spelling: str, place: Path, cli: Cli) -> No
 
 
 @pytest.mark.parametrize("kind", ["moved", "copied", "table", "other names"])
-def test_the_same_images_elsewhere(kind: str, place: Path, cli: Cli) -> None:
+def test_the_same_images_at_another_path_give_the_same_data(kind: str, place: Path, cli: Cli) -> None:
     other = place / "other"
     (shutil.move if kind == "moved" else shutil.copytree)(place / "noise", other)
     data = other
@@ -114,7 +114,7 @@ def test_the_same_images_elsewhere(kind: str, place: Path, cli: Cli) -> None:
     assert found["images"] == {"missing": 0, "changed": 0, "new": 0}
 
 
-def test_the_run_and_its_images_moved_together(place: Path, cli: Cli, monkeypatch: Any) -> None:
+def test_a_run_moved_with_its_images_finds_them(place: Path, cli: Cli, monkeypatch: Any) -> None:
     shutil.move(place, place.with_name("elsewhere"))
     run = place.with_name("elsewhere") / "runs/recipe"
     for here in (place.with_name("elsewhere"), place.parent):
@@ -124,8 +124,10 @@ def test_the_run_and_its_images_moved_together(place: Path, cli: Cli, monkeypatc
         assert json.loads(ended.out)["n"] == len(recorded(run)["test"])
 
 
-def test_from_another_working_directory(place: Path, cli: Cli, tmp_path: Path, monkeypatch: Any) -> None:
-    """Another folder of the same name lies there: it is not the run's."""
+def test_another_working_directory_gives_the_same_data(
+    place: Path, cli: Cli, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Another folder of the same name is there; it is not the run's."""
     expected = evaluated(cli)[0]["top1"]
     (tmp_path / "away").mkdir()
     put_noise(tmp_path / "away" / "noise", seed=9)
@@ -143,7 +145,7 @@ def test_from_another_working_directory(place: Path, cli: Cli, tmp_path: Path, m
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_a_deleted_image_moves_no_other(split: str, place: Path, cli: Cli) -> None:
+def test_deleting_an_image_moves_no_other_to_another_split(split: str, place: Path, cli: Cli) -> None:
     expected = recorded(place / "runs/recipe")
     gone = expected[split][0]
     (place / "noise" / gone).unlink()
@@ -175,7 +177,7 @@ def test_without_a_change_strict_passes(place: Path, cli: Cli) -> None:
     assert cli("eval", "runs/recipe", "--strict", "--min-top1", "0").code == 0
 
 
-def test_when_nothing_is_left_it_is_an_error(place: Path, cli: Cli) -> None:
+def test_an_empty_split_is_an_error(place: Path, cli: Cli) -> None:
     for name in recorded(place / "runs/recipe")["test"]:
         (place / "noise" / name).unlink()
     ended = cli("eval", "runs/recipe", "--min-top1", "0")
@@ -183,8 +185,8 @@ def test_when_nothing_is_left_it_is_an_error(place: Path, cli: Cli) -> None:
     assert "no image of test" in ended.err
 
 
-def test_other_data_is_judged_without_what_the_run_has_seen(place: Path, cli: Cli) -> None:
-    """A few of the run's images, of all splits, under other names, among many others."""
+def test_eval_on_other_data_leaves_out_images_seen_in_training(place: Path, cli: Cli) -> None:
+    """Ten of the run's images, of all splits, under other names, among many others."""
     other = put_noise(place / "other", seed=5)
     expected = recorded(place / "runs/recipe")
     seen = [*expected["train"][:3], expected["val"][0]]
@@ -228,7 +230,7 @@ def bits(run: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("spelling", ["./noise", "{here}/noise/", "moved", "table"])
-def test_resume_takes_the_same_images_however_spelt(spelling: str, place: Path, cli: Cli) -> None:
+def test_resume_accepts_any_spelling_of_the_folder(spelling: str, place: Path, cli: Cli) -> None:
     recipe = write_recipe(place / "two.yaml", "noise", epochs=2)
     assert cli("train", recipe, "--device", "cpu").code == 0
     whole = bits(place / "runs/two")
@@ -299,7 +301,7 @@ def test_resume_names_what_differs(place: Path, cli: Cli) -> None:
     assert "images: 1 image new ('cat/new.png')" in ended.err
     ended = cli(*words, "--force")
     assert ended.code == 0, ended.err
-    # Nothing that was in train or val is in test now, and the new image is in no split.
+    # No image from train or val is in test now, and the new image is in no split.
     assert recorded(run) == expected | {"train": expected["train"][1:]}
 
 
@@ -360,7 +362,7 @@ def test_a_run_is_probed_on_its_own_splits(place: Path, cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("vary", [False, True])
-def test_seeds_keep_the_split_unless_told(vary: bool, place: Path, cli: Cli) -> None:
+def test_seeds_use_one_split_unless_vary_split_is_given(vary: bool, place: Path, cli: Cli) -> None:
     words = ["--vary-split"] if vary else []
     ended = cli("train", "recipe.yaml", "--run-dir", "runs/seeds", "--seeds", "2", "--device", "cpu", *words)
     assert ended.code == 0, ended.err
@@ -373,11 +375,11 @@ def test_seeds_keep_the_split_unless_told(vary: bool, place: Path, cli: Cli) -> 
     assert weights[0] != weights[1]
 
 
-def test_vary_split_goes_with_seeds(place: Path, cli: Cli) -> None:
+def test_vary_split_requires_seeds(place: Path, cli: Cli) -> None:
     assert cli("train", "recipe.yaml", "--vary-split").code == 2
 
 
-def test_folds_of_changed_images_do_not_belong_together(place: Path, cli: Cli) -> None:
+def test_folds_of_changed_images_are_refused(place: Path, cli: Cli) -> None:
     words = ("cv", "recipe.yaml", "--folds", "3", "--device", "cpu")
     assert cli(*words).code == 0
     assert cli(*words, "--resume").code == 0

@@ -34,7 +34,7 @@ def starts_at_once(count: int, recipe: Path, run: Path, start: Any) -> list[floa
     _until((run / "checkpoints" / "last").is_dir)
     winner.kill()
     winner.communicate()
-    # A kill -9 leaves nothing that blocks the next one.
+    # A kill -9 leaves nothing that blocks the next start.
     again = start("train", recipe, "--run-dir", run, "--resume", "--device", "cpu")
     before = (run / "checkpoints" / "last").stat().st_ino
     _until(lambda: _inode(run) not in (before, None))
@@ -42,18 +42,20 @@ def starts_at_once(count: int, recipe: Path, run: Path, start: Any) -> list[floa
     return took
 
 
-def test_of_a_few_starts_one_runs(recipe: Callable[..., Path], tmp_path: Path, start: Any) -> None:
+def test_one_of_several_starts_runs(recipe: Callable[..., Path], tmp_path: Path, start: Any) -> None:
     starts_at_once(5, recipe(epochs=500), tmp_path / "run", start)
 
 
 @pytest.mark.slow
-def test_of_fifty_starts_one_runs(recipe: Callable[..., Path], tmp_path: Path, start: Any) -> None:
+def test_one_of_fifty_starts_runs(recipe: Callable[..., Path], tmp_path: Path, start: Any) -> None:
     took = starts_at_once(50, recipe(epochs=500), tmp_path / "run", start)
-    # Fifty interpreters share the cores with the one that trains: how long that takes is up to the machine.
+    # Fifty interpreters share the cores with the training one, so the time depends on the machine.
     print(f"refused within {sorted(took)[25]:.2f} s (median), {max(took):.2f} s (the last)")
 
 
-def test_a_refusal_takes_a_moment(recipe: Callable[..., Path], tmp_path: Path, start: Any) -> None:
+def test_a_refusal_takes_little_processor_time(
+    recipe: Callable[..., Path], tmp_path: Path, start: Any
+) -> None:
     """In processor time, which does not depend on what else the machine is doing."""
     path, run = recipe(), tmp_path / "run"
     with RunDir.open(run):
@@ -70,9 +72,9 @@ def test_the_start_knows_the_options_of_train() -> None:
     command = typer.main.get_command(command_line(COMMANDS)).commands["train"]  # type: ignore[attr-defined]
     options = {name for each in command.params for name in each.opts if name.startswith("--")}
     valued = {each.opts[0] for each in command.params if each.opts[0] in options and not each.is_flag}
-    valued.remove("--seeds")  # several runs, each in a place of its own
+    valued.remove("--seeds")  # several runs, each in its own directory
     assert set(VALUED) == valued
-    # --quiet is every command's; --vary-split goes with --seeds.
+    # Every command has --quiet; --vary-split requires --seeds.
     assert set(FLAGS) - set(output.QUIET) == options - valued - {"--seeds", "--vary-split"}
 
 
@@ -93,7 +95,7 @@ def test_the_start_knows_the_options_of_train() -> None:
         ([], None),
     ],
 )  # fmt: skip
-def test_what_is_not_plain_is_left_to_the_command_line(
+def test_unusual_command_lines_go_to_the_full_parser(
     words: list[str], expected: dict[str, str] | None, recipe: Callable[..., Path]
 ) -> None:
     path = str(recipe())
@@ -101,7 +103,7 @@ def test_what_is_not_plain_is_left_to_the_command_line(
     assert _options(place) == (expected and {k: path if v == "R" else v for k, v in expected.items()})
 
 
-def test_a_run_that_never_begins_leaves_no_folder(tmp_path: Path, start: Any) -> None:
+def test_a_run_that_fails_before_training_leaves_no_folder(tmp_path: Path, start: Any) -> None:
     (tmp_path / "bad.yaml").write_text("data: {}\n")
     process = start("train", tmp_path / "bad.yaml", "--run-dir", tmp_path / "run")
     _, err = process.communicate()

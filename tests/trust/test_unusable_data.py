@@ -87,12 +87,12 @@ def test_a_label_that_the_csv_misspells_without_splits(album: Path, refused: Any
     assert "'dics': 1 image. Did you mean 'disc'" in said
 
 
-def test_nothing_there(tmp_path: Path, refused: Any) -> None:
+def test_a_missing_source_is_refused(tmp_path: Path, refused: Any) -> None:
     (tmp_path / "empty").mkdir()
     assert "empty" in refused(tmp_path / "empty")
 
 
-def test_a_read_only_place_for_the_run(
+def test_a_read_only_run_directory_is_refused(
     recipe: Callable[..., Path], tmp_path: Path, cli: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def forbidden(*_: Any, **__: Any) -> None:
@@ -144,7 +144,7 @@ def test_a_last_single_image_joins_the_batch_before(
 
 
 def sites(album: Path) -> Path:
-    """Two folders that hold the same classes, and are not named after splits."""
+    """Two folders with the same classes, whose names are not those of splits."""
     (album / "train").rename(album / "north")
     (album / "test").rename(album / "south")
     shutil.rmtree(album / "val")
@@ -187,7 +187,7 @@ DOUBTFUL: dict[str, Callable[[Path], Path]] = {
 
 
 @pytest.mark.parametrize("how", DOUBTFUL)
-def test_doubtful_data_is_trained_on_by_no_command(
+def test_no_command_trains_on_ambiguous_data(
     how: str, album: Path, refused: Any, cli: Any, recipe: Callable[..., Path], chdir_tmp: Path
 ) -> None:
     source = DOUBTFUL[how](album)
@@ -205,8 +205,8 @@ def test_doubtful_data_is_trained_on_by_no_command(
     assert cli("doctor", source, "--strict").code == 1
 
 
-def test_what_says_how_a_source_is_read_can_be_tried(album: Path, recipe: Callable[..., Path]) -> None:
-    """Whatever names a column or a layout is sound for drawn images too, which have neither."""
+def test_smoke_accepts_keys_about_reading_the_source(album: Path, recipe: Callable[..., Path]) -> None:
+    """Keys about columns and layouts are accepted for drawn images too, which have neither."""
     path = recipe(source=listed_with("partition", "0", "2")(album))
     wanted = load_recipe(path, ["data.split_column=none"])
     assert any("ignored columns: 'partition'" in note for note in setup.load_data(wanted.data, 0).notes)
