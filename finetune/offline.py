@@ -6,21 +6,18 @@ This covers weights, known data sets, torchvision's data sets and timm's hub, he
 import os
 
 VARIABLE = "FINETUNE_OFFLINE"
-# For Hugging Face's client, which timm uses: with this it reads only its cache.
-OF_THE_HUB = "HF_HUB_OFFLINE"
+# Makes Hugging Face's client, which timm uses, read only its cache.
+HUB_VARIABLE = "HF_HUB_OFFLINE"
+# The end of messages about files that were not downloaded.
+NOT_FETCHED = f"not fetched, since --offline or {VARIABLE} forbids downloads"
 _NO = frozenset({"", "0", "no", "off", "false"})
 
 
-def forbid() -> None:
+def forbid_downloads() -> None:
     """Forbid downloads from now on, in this process and its child processes."""
-    os.environ[VARIABLE] = os.environ[OF_THE_HUB] = "1"
+    os.environ[VARIABLE] = os.environ[HUB_VARIABLE] = "1"
 
 
 def is_offline() -> bool:
     """Whether downloads are forbidden."""
     return os.environ.get(VARIABLE, "").strip().lower() not in _NO
-
-
-def because() -> str:
-    """The end of a message about something that was not downloaded."""
-    return f"not fetched, since --offline or {VARIABLE} forbids downloads"

@@ -24,7 +24,7 @@ from finetune.errors import (
     is_out_of_threads,
     printable,
 )
-from finetune.offline import forbid
+from finetune.offline import forbid_downloads
 from finetune.version import __version__
 
 # Set by a shell that asks for completions.
@@ -69,7 +69,7 @@ def _options(
     ] = False,
 ) -> None:
     if offline:
-        forbid()
+        forbid_downloads()
     from finetune.cli.process import configure_process
 
     configure_process()

@@ -28,7 +28,7 @@ from finetune.errors import RecipeError, UserError, printable
 from finetune.recipe.catalog import backbone, check_backbone, is_listed
 from finetune.recipe.document import Document, KeyPath, Place, Problem, show_value
 from finetune.recipe.overrides import apply_overrides
-from finetune.recipe.scalars import read_word
+from finetune.recipe.scalars import type_of_word
 from finetune.recipe.schema import Recipe
 from finetune.recipe.wording import schema_problems
 from finetune.recipe.yaml_reader import read_yaml
@@ -203,15 +203,9 @@ class _Dumper(yaml.SafeDumper):
 
 def _represent_text(dumper: _Dumper, value: str) -> yaml.ScalarNode:
     # PyYAML would not quote `.5e3`, which is not a number by its own rules.
-    plain = re.fullmatch(r"[A-Za-z_./~][^:#]*", value) and value.isprintable() and not _ambiguous(value)
+    safe = re.fullmatch(r"[A-Za-z_./~][^:#]*", value) and value.isprintable()
+    plain = safe and type_of_word(value) is str
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=None if plain else '"')
-
-
-def _ambiguous(text: str) -> bool:
-    try:
-        return not isinstance(read_word(text), str)
-    except ValueError:
-        return True
 
 
 def _represent_list(dumper: _Dumper, value: list[Any]) -> yaml.SequenceNode:

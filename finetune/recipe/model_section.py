@@ -110,14 +110,10 @@ class ModelSection(Section):
     )
 
     @model_validator(mode="after")
-    def _recalibrates_if_trained(self) -> Self:
+    def _fits(self) -> Self:
         if self.batchnorm == "frozen" and self.batchnorm_recalibrate is not None:
             message = "has no effect under batchnorm: frozen; leave one of them out"
             raise ConflictError((("batchnorm_recalibrate",), message))
-        return self
-
-    @model_validator(mode="after")
-    def _has_classes_to_reuse(self) -> Self:
         if self.head.reuse is not None and self.weights == "none":
             raise ConflictError((("head", "reuse"), "`weights: none` has no classifier to start from"))
         return self

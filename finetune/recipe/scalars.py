@@ -62,6 +62,14 @@ def read_scalar(tag: str, text: str) -> Scalar:
     return float(value) if core == "float" and value is not None else value
 
 
+def type_of_word(text: str) -> type | None:
+    """The type of an unquoted word; None if it is not allowed."""
+    try:
+        return type(read_word(text))
+    except ValueError:
+        return None
+
+
 def read_word(text: str) -> Scalar:
     """The value of an unquoted word.
 

@@ -9,7 +9,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from finetune.recipe.augment_section import NOT_AUGMENTING, AugmentSection, ColorJitter, RandAugment
+from finetune.recipe.augment_section import AugmentSection, ColorJitter, RandAugment
 from finetune.recipe.cache_section import CacheSection
 from finetune.recipe.data_section import DataSection, FoldSection
 from finetune.recipe.defaults import resolve_train
@@ -19,10 +19,8 @@ from finetune.recipe.train_section import DEFAULT_BATCH_SIZE, PhaseSection, Trai
 
 __all__ = [
     "DEFAULT_BATCH_SIZE",
-    "NOT_AUGMENTING",
     "SEEDS",
     "AugmentSection",
-    "CacheSection",
     "ColorJitter",
     "DataSection",
     "FoldSection",

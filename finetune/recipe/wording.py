@@ -12,11 +12,10 @@ from pydantic import ValidationError
 from finetune.recipe.catalog import suggest
 from finetune.recipe.document import Document, KeyPath, Place, Problem, has_child, show_value
 from finetune.recipe.fields import ConflictError
-from finetune.recipe.scalars import read_word
+from finetune.recipe.scalars import type_of_word
 from finetune.recipe.schema import Recipe
 
-_TRUE_WORDS = frozenset({"yes", "on", "y"})
-_FALSE_WORDS = frozenset({"no", "off", "n"})
+_BOOLEANS = dict.fromkeys(("yes", "on", "y"), "true") | dict.fromkeys(("no", "off", "n"), "false")
 
 _Schema = dict[str, Any]
 
@@ -94,22 +93,15 @@ def _wrong(path: KeyPath, value: Any) -> str:
     types = {each.get("type") for each in _variants(schema)}
     if isinstance(value, str):
         words = [str(word) for each in _variants(schema) for word in _words(each)]
-        if "boolean" in types and value.lower() in _TRUE_WORDS | _FALSE_WORDS:
-            return f"{text}. Write {'true' if value.lower() in _TRUE_WORDS else 'false'}."
-        if types & {"integer", "number"} and _is_number(value):
+        if "boolean" in types and (boolean := _BOOLEANS.get(value.lower())):
+            return f"{text}. Write {boolean}."
+        if types & {"integer", "number"} and type_of_word(value) in (int, float):
             return f"{text}. Remove the quotes."
         if hint := suggest(value, words):
             return f"{text}.{hint}"
     elif types == {"string"} and isinstance(value, int | float) and not any(map(_words, _variants(schema))):
         return f"{text}. Put it in quotes if it is a name."
     return text
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return isinstance(read_word(text), int | float)
-    except ValueError:
-        return False
 
 
 @cache

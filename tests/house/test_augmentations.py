@@ -11,7 +11,7 @@ from finetune.data.sources.named.drawn import draw_source
 from finetune.image.augmentations import AUGMENTATIONS
 from finetune.image.preprocessing import Preprocessing
 from finetune.image.transforms import TrainTransform
-from finetune.recipe.schema import NOT_AUGMENTING, AugmentSection, ColorJitter, RandAugment
+from finetune.recipe.augment_section import NOT_AUGMENTING, AugmentSection, ColorJitter, RandAugment
 
 PREPROCESSING = Preprocessing(16, 18, "shorter", "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 IMAGE = draw_source(2, 4, 24).splits["train"].open(0)

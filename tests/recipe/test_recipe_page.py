@@ -5,8 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+from finetune.recipe.cache_section import CacheSection
 from finetune.recipe.load import json_schema
-from finetune.recipe.schema import AugmentSection, CacheSection, DataSection, ModelSection, PhaseSection
+from finetune.recipe.schema import AugmentSection, DataSection, ModelSection, PhaseSection
 
 PAGE = Path(__file__).parents[2] / "docs" / "recipe.md"
 

@@ -39,7 +39,7 @@ ASKING = {
 @pytest.fixture(autouse=True)
 def _as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     """Restores the environment after the test."""
-    for name in (offline.VARIABLE, offline.OF_THE_HUB):
+    for name in (offline.VARIABLE, offline.HUB_VARIABLE):
         monkeypatch.setenv(name, "")
 
 

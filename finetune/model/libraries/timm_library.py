@@ -16,7 +16,7 @@ from finetune.model.libraries import timm_layers
 from finetune.model.libraries.library import SOURCE_CLASSES, Backbone, Library, PublishedWeights
 from finetune.model.libraries.torchvision_library import imagenet_classes
 from finetune.model.weights.adapt import Adapt
-from finetune.offline import because, is_offline
+from finetune.offline import NOT_FETCHED, is_offline
 from finetune.recipe import catalog
 
 
@@ -111,7 +111,7 @@ class TimmBackbone(Backbone):
         except Exception as error:
             # The hub's client raises errors of many kinds.
             why = (
-                f"are not in the cache, and were {because()}"
+                f"are not in the cache, and were {NOT_FETCHED}"
                 if offline
                 else f"could not be downloaded from timm's hub ({first_line(error)})"
             )
@@ -184,7 +184,7 @@ def _no_download() -> Iterator[None]:
     """Let timm and the hub's client read their caches, and make every download fail."""
 
     def refuse(url: str, *_: Any, **__: Any) -> None:
-        raise OSError(f"{url}: {because()}")
+        raise OSError(f"{url}: {NOT_FETCHED}")
 
     places = [
         (hub, "download_url_to_file", refuse),

@@ -20,7 +20,7 @@ from finetune.image.preprocessing import Preprocessing
 from finetune.model.libraries.library import SOURCE_CLASSES, Backbone, Library, PublishedWeights
 from finetune.model.weights.adapt import Adapt
 from finetune.model.weights.files import UNREADABLE, check_hash, read_file
-from finetune.offline import because, is_offline
+from finetune.offline import NOT_FETCHED, is_offline
 from finetune.recipe import catalog
 
 # Last layers of auxiliary classifiers.
@@ -154,7 +154,7 @@ def _fetch(entry: Any, backbone_name: str) -> Any:
     )
     if is_offline():
         raise WeightsError(
-            f"the weights of {backbone_name} ({entry.name}) are not in the cache, and were {because()}. "
+            f"the weights of {backbone_name} ({entry.name}) are not in the cache, and were {NOT_FETCHED}. "
             f"{by_hand}"
         )
     if not url.startswith("https://"):

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from finetune.disk.regular import open_regular
 from finetune.errors import DataError, printable
-from finetune.offline import because, is_offline
+from finetune.offline import NOT_FETCHED, is_offline
 
 log = logging.getLogger("finetune")
 
@@ -69,7 +69,7 @@ def fetch(
     if urlsplit(url).scheme not in schemes:
         raise DataError(f"{url}: only https is allowed")
     if is_offline() and not target.exists():
-        raise DataError(f"{url}: {because()}")
+        raise DataError(f"{url}: {NOT_FETCHED}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _lock(target.with_name(f"{target.name}.lock")):

@@ -19,7 +19,7 @@ from finetune.data.dataset import Source, Split, quoted
 from finetune.data.images import ArrayImages, FileImages, Images, TorchvisionImages
 from finetune.data.sources.names.class_names import check_split_classes
 from finetune.errors import DataError, printable
-from finetune.offline import because, is_offline
+from finetune.offline import NOT_FETCHED, is_offline
 from finetune.recipe.catalog import suggest
 
 # Prefix in a recipe's data.source.
@@ -150,7 +150,7 @@ def _load(source_name: str, set_name: str, arguments: dict[str, Any], fetched: b
         reason = _short_message(error)
     if fetched and is_offline():
         raise DataError(
-            f"{source_name}: not found, and {because()}.{_download_addresses(kind)}\n"
+            f"{source_name}: not found, and {NOT_FETCHED}.{_download_addresses(kind)}\n"
             f"{_manual_instructions(set_name)}"
         )
     if fetched:
