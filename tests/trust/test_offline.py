@@ -27,11 +27,11 @@ ASKING = {
         ("probe", "digits", "--backbone", "resnet50", "--set", "model.weights=IMAGENET1K_V1"),
         ("https://download.pytorch.org/models/resnet50-", "checkpoints"),
     ),
-    "a known set": (("doctor", "hotdog"), ("hotdog.zip", "put it at")),
-    "torchvision, by mirrors": (("doctor", "torchvision:MNIST"), ("train-images-idx3", "belong into")),
-    "torchvision, by an address": (("doctor", "torchvision:CIFAR10"), ("cifar-10-python", "belong into")),
+    "a known set": (("doctor", "hotdog"), ("hotdog.zip", "save it as")),
+    "torchvision, by mirrors": (("doctor", "torchvision:MNIST"), ("train-images-idx3", "Put its files into")),
+    "torchvision, by an address": (("doctor", "torchvision:CIFAR10"), ("cifar-10-python", "Put its files into")),
     "advice": (("advise", "digits", "--backbone", "resnet18"), ("resnet18-", "checkpoints")),
-    "images alone": (("train", "hotdog"), ("hotdog.zip", "put it at")),
+    "images alone": (("train", "hotdog"), ("hotdog.zip", "save it as")),
     "timm": (("probe", "digits", "--backbone", "timm:resnet10t"), ("huggingface.co", "model.weights")),
 }  # fmt: skip
 
