@@ -77,7 +77,7 @@ def test_schedules_without_a_length_continue_as_in_one_long_run(
     assert {name: extended[name] for name in kept} == {name: at_once[name] for name in kept}
     epochs = [line for line in lines(tmp_path / "run") if "split" not in line]
     assert epochs == [line for line in lines(tmp_path / "at once") if "split" not in line]
-    # What test said at the first end stays, before what it said at the second.
+    # The first test result stays, before the second one.
     assert [place for place, line in enumerate(lines(tmp_path / "run")) if "split" in line] == [1, 4]
 
 
@@ -99,7 +99,7 @@ def test_schedules_with_a_length_restart(
         (4, 8, True),
     ]
     assert entries[0]["changed"] == ["recipe train.phases[0].epochs: 2 before, 4 now"]
-    # Finished, and as its recipe says.
+    # Finished, with the lengths of its recipe.
     before = digests(run)
     assert train(recipe, run, resume=True).already_finished
     assert digests(run) == before
@@ -167,10 +167,10 @@ def test_a_stopped_extension_resumes_bit_identical(
 @pytest.mark.parametrize(
     ("after", "phases"),
     [
-        # Early stopping ended it after two of five epochs: one more without a better one, ...
+        # Early stopping ended it after two of five epochs: one more without improvement, ...
         ("[{freeze: backbone, epochs: 5, lr: 1e-12}]", [0, 0, 0]),
         ("[{freeze: backbone, epochs: 9, lr: 1e-12}]", [0, 0, 0]),
-        # ... or none, where only what comes after is new.
+        # ... or none, if only later phases are new.
         ("[{freeze: backbone, epochs: 5, lr: 1e-12}, {epochs: 1}]", [0, 0, 1]),
         ("[{freeze: backbone, epochs: 6, lr: 1e-12}, {epochs: 1}]", [0, 0, 0, 1]),
     ],
@@ -267,7 +267,7 @@ def test_another_rate_for_the_added_epochs_needs_force_and_is_recorded(read: Any
     assert environment["extended"][0]["epoch"] == 1
 
 
-def test_a_run_that_is_not_finished_is_finished_first(
+def test_an_unfinished_run_is_finished_before_it_is_extended(
     read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stops = Stops(monkeypatch)
@@ -295,7 +295,7 @@ CHANGES = [
 
 @pytest.mark.parametrize("force", [False, True])
 @pytest.mark.parametrize("changes", CHANGES, ids=" ".join)
-def test_any_changed_key_is_refused_with_a_command_that_does_it(
+def test_a_changed_key_is_refused_with_the_command_to_use(
     changes: list[str], force: bool, read: Any, chdir_tmp: Path, cli: Any
 ) -> None:
     Path("r e.yaml").write_text(
@@ -341,7 +341,7 @@ def test_the_command_extends_a_run(read: Any, chdir_tmp: Path, cli: Any) -> None
         in ended.err
     )
     assert "best epoch" in ended.out
-    # Another machine or library is no reason to refuse where there is nothing to do.
+    # Another machine or library is accepted if there is nothing to do.
     environment = json.loads(Path("runs/r/environment.json").read_text())
     environment["versions"]["pillow"] = "1.0"
     Path("runs/r/environment.json").write_text(json.dumps(environment))
@@ -351,7 +351,7 @@ def test_the_command_extends_a_run(read: Any, chdir_tmp: Path, cli: Any) -> None
 
 
 HEAD = "{freeze: backbone, optimizer: lbfgs, weight_decay: auto}"
-# What comes after a solved head, and a recipe for the head alone that may know nothing of it.
+# Phases after a solved head, and a recipe for the head alone.
 LATER = {
     "augmentation": "augment: {flip: true, crop: random_resized}",
     "smoothing, decay": "label_smoothing: 0.2, weight_decay: 0.3",
@@ -365,7 +365,7 @@ LATER = {
 def test_an_open_run_extends_to_the_bits_of_the_whole_recipe(
     name: str, read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped at any check, of the head's run or of what it goes on to."""
+    """Stopped at any check, in the head's run or in its continuation."""
     first = read(f"phases: [{HEAD}]")
     whole = read(f"{LATER[name]}, phases: [{HEAD}, {{freeze: 2, epochs: 2}}]")
     stops = Stops(monkeypatch)
@@ -397,7 +397,7 @@ def test_an_open_run_is_complete_and_not_finished(read: Any, tmp_path: Path) -> 
     assert (result.epochs, result.test, result.already_finished) == (1, None, False)
     assert not any("split" in line for line in lines(run))
     assert (run / "checkpoints" / "best" / "model.safetensors").is_file()
-    # Nothing more to come after all: it is judged, and finished.
+    # Without further phases, it is tested and finished.
     ended = longer(first, run)
     assert ended.test is not None
     assert [line.get("split") for line in lines(run)] == [None, "test"]

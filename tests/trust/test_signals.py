@@ -94,7 +94,9 @@ main()
 
 
 @linux_only
-def test_the_second_ctrl_c_ends_it_at_once(recipe: Callable[..., Path], tmp_path: Path, start: Any) -> None:
+def test_the_second_ctrl_c_ends_the_run_at_once(
+    recipe: Callable[..., Path], tmp_path: Path, start: Any
+) -> None:
     run = tmp_path / "run"
     words = ["train", recipe(workers=2, epochs=500), "--run-dir", run, "--device", "cpu"]
     process = start(*words, program=("-c", ENDLESS))
@@ -113,8 +115,8 @@ def test_the_second_ctrl_c_ends_it_at_once(recipe: Callable[..., Path], tmp_path
 
 @linux_only
 @pytest.mark.parametrize("ignored", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_terminal_that_is_closed(ignored: bool, recipe: Callable[..., Path], tmp_path: Path) -> None:
-    """The run is stopped as by Ctrl-C, though nothing can be written any more; under nohup it goes on."""
+def test_a_closed_terminal_stops_the_run(ignored: bool, recipe: Callable[..., Path], tmp_path: Path) -> None:
+    """The run stops as after Ctrl-C, although nothing can be written; under nohup it continues."""
     import fcntl
     import pty
     import termios
@@ -144,7 +146,7 @@ def test_a_terminal_that_is_closed(ignored: bool, recipe: Callable[..., Path], t
         process.kill()
         process.wait()
     state = json.loads((run / "checkpoints" / "last" / "state.json").read_text())
-    # Without a terminal the closing words cannot be written to stdout, which is an error of its own.
+    # Without a terminal, the final message cannot be written to stdout, which is another error.
     assert (code, state["finished"]) == ((1, True) if ignored else (129, False))
 
 
@@ -160,7 +162,7 @@ def test_the_effect_of_each_signal() -> None:
         with Signals() as signals:
             signals.check()
             os.kill(os.getpid(), number)
-            # A shell sends it too when its terminal goes.
+            # A shell also sends it when its terminal closes.
             os.kill(os.getpid(), signal.SIGHUP)
             with pytest.raises(StoppedError, match=f"stopped by {number.name}") as stopped:
                 list(signals.watch(range(3)))
