@@ -58,8 +58,8 @@ def test_recipes_and_runs(write: Any, chdir_tmp: Path, cli: Any) -> None:
 
 
 def test_other_images_are_refused(write: Any, chdir_tmp: Path, cli: Any, shapes: Path) -> None:
-    carved = shapes / "train"
-    one, two = write("one", source=carved), write("two", source=carved, seed=1)
+    trained = shapes / "train"
+    one, two = write("one", source=trained), write("two", source=trained, seed=1)
     ended = cli("compare", one, two, "--device", "cpu")
     assert ended.code == 2
     assert "same images" in ended.err
