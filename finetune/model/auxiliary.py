@@ -5,17 +5,17 @@ reference training). They belong to the head: they get the target's classes and 
 eval mode they are not computed.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.models.googlenet import GoogLeNetOutputs
 from torchvision.models.inception import InceptionOutputs
 
 from finetune.errors import FinetuneError
 from finetune.model.backbones import find_backbone
-from finetune.model.head import swap_head
 
 # Weight of each auxiliary loss, by the type that a network returns in train mode.
 LOSS_WEIGHTS: dict[type, float] = {GoogLeNetOutputs: 0.3, InceptionOutputs: 0.4}
@@ -24,21 +24,12 @@ LOSS_WEIGHTS: dict[type, float] = {GoogLeNetOutputs: 0.3, InceptionOutputs: 0.4}
 def has_room(name: str, image_size: int) -> bool:
     """Whether a backbone has auxiliary classifiers and images of this size are large enough for them."""
     backbone = find_backbone(name)
-    if not backbone.auxiliary_heads:
-        return False
     images = torch.empty(2, 3, image_size, image_size, device="meta")
-    try:
-        with torch.no_grad():
+    with contextlib.suppress(RuntimeError), torch.no_grad():
+        if backbone.auxiliary_heads:
             backbone.blueprint(image_size=image_size).train()(images)
-    except RuntimeError:
-        return False
-    return True
-
-
-def swap_auxiliary(module: nn.Module, name: str, num_classes: int, *, init: str) -> None:
-    """Replace the last layer of each auxiliary classifier of a backbone."""
-    for path in find_backbone(name).auxiliary_heads:
-        swap_head(module, path, num_classes, dropout=0.0, init=init)
+            return True
+    return False
 
 
 def loss_and_logits(

@@ -1,6 +1,7 @@
 """Backbones by name, from every library that the catalogue names."""
 
 from pkgutil import resolve_name
+from typing import Any
 
 from torch import nn
 
@@ -21,15 +22,11 @@ def find_backbone(name: str) -> Backbone:
     return next((each for each in first if name in each.names()), last).backbone(name)
 
 
-def create(
-    name: str, num_classes: int = SOURCE_CLASSES, *, image_size: int | None = None, auxiliary: bool = True
-) -> nn.Module:
+def create(name: str, num_classes: int = SOURCE_CLASSES, **options: Any) -> nn.Module:
     """Create a backbone with random weights; see :meth:`Backbone.create`."""
-    return find_backbone(name).create(num_classes, image_size=image_size, auxiliary=auxiliary)
+    return find_backbone(name).create(num_classes, **options)
 
 
-def blueprint(
-    name: str, num_classes: int = SOURCE_CLASSES, *, image_size: int | None = None, auxiliary: bool = True
-) -> nn.Module:
+def blueprint(name: str, num_classes: int = SOURCE_CLASSES, **options: Any) -> nn.Module:
     """Create a backbone on the meta device; see :meth:`Backbone.blueprint`."""
-    return find_backbone(name).blueprint(num_classes, image_size=image_size, auxiliary=auxiliary)
+    return find_backbone(name).blueprint(num_classes, **options)

@@ -26,7 +26,6 @@ def raise_batchnorm_momentum(
     """Set the momentum of every BatchNorm for a run of ``steps`` optimizer steps.
 
     Args:
-        module: the network.
         setting: ``auto`` raises a smaller momentum to 10 / steps, at most 0.1. ``keep`` changes nothing. A
             number, above 0 and up to 1, becomes the momentum.
         steps: length of the run, at least 1.
@@ -60,7 +59,6 @@ def recalibrate(module: nn.Module, paths: Sequence[str], batches: Iterable[Tenso
     everything else runs in eval mode. Modes, momenta and step counts are restored afterwards.
 
     Args:
-        module: the network.
         paths: the BatchNorms to recompute. They must track running statistics.
         batches: images ``(N, 3, S, S)`` on the module's device. Batches of equal size count equally. Batches
             of fewer than two images are skipped.

@@ -12,11 +12,12 @@ from torch import nn
 
 from finetune.errors import CheckpointError, FinetuneError, UserError, WeightsError, first_line
 from finetune.image.preprocessing import Preprocessing
-from finetune.model.auxiliary import has_room, swap_auxiliary
+from finetune.model.auxiliary import has_room
 from finetune.model.backbones import find_backbone
 from finetune.model.head import HeadDesign, names_without_dropout, swap_head
 from finetune.model.layers.find import find_layers
 from finetune.model.layers.table import LayerTable
+from finetune.model.libraries.library import Backbone
 from finetune.model.reuse import choose_rows, copy_rows
 from finetune.model.source_weights import LoadedWeights, input_spec, load_source_weights
 from finetune.model.truncate import Cut, plan_cut, table_before, truncate, truncated_table
@@ -35,7 +36,6 @@ class Network:
     Attributes:
         module: images ``(N, in_channels, S, S)`` to logits ``(N, num_classes)``.
         table: its layers, with the new head.
-        head_path: path of the new head.
         input_spec: the preprocessing that the source weights were trained with.
         weights: the source weights; None for random weights.
         architecture: the argument of :func:`rebuild`, JSON-ready.
@@ -63,7 +63,6 @@ def build(
 
     Args:
         section: the recipe's ``model`` section.
-        num_classes: size of the new head.
         seed: determines the initial values of the head, and of a backbone without weights.
         image_size: side of the training images in pixels; None: the image size of the weights.
         classes: class names for ``head.reuse``; None: the classes' numbers.
@@ -72,23 +71,15 @@ def build(
         UserError: an unknown backbone, an image size that it cannot take, or an unknown class to reuse.
         WeightsError: the weights cannot be fetched, read or matched.
     """
-    name, head = section.backbone, section.head
-    backbone = find_backbone(name)
-    spec = input_spec(name, section.weights)
-    channels = section.in_channels
+    head, channels = section.head, section.in_channels
+    backbone = find_backbone(section.backbone)
+    spec = input_spec(backbone.name, section.weights)
     mean, std = repeated(spec.mean, channels), repeated(spec.std, channels)
     spec = replace(spec, mean=mean, std=std, reads="colours")
     size = spec.image_size if image_size is None else image_size
     if size != spec.image_size:
-        describe(name, size, warn=False)  # refuses a size that would fail later
-    whole = head.at is None
-    auxiliary = whole and has_room(name, size)
-    if backbone.auxiliary_heads and whole and not auxiliary:
-        log.warning(
-            "%s: images of %d px are too small for its auxiliary classifiers, so it is built without them",
-            name,
-            size,
-        )
+        describe(backbone.name, size, warn=False)  # refuses a size that would fail later
+    auxiliary = head.at is None and _has_auxiliary(backbone, size)
     with _seeded(seed, "backbone"):
         module = backbone.create(image_size=size, auxiliary=auxiliary)
         first_conv = set_in_channels(module, channels) if channels != COLOURS else None
@@ -99,26 +90,16 @@ def build(
         # Weights of the layers that are cut off need not match.
         wanted = source if cut is None else table_before(source, cut)
         adapt = adapter(first_conv, backbone.resizer(module))
-        weights = load_source_weights(module, name, section.weights, wanted, adapt)
-        if weights.report is not None:
-            _log_report(weights.origin, weights.report)
-    design = HeadDesign(head.hidden, head.type, head.scale, head.learn_scale)
+        weights = load_source_weights(module, backbone.name, section.weights, wanted, adapt)
+        _log_report(weights.origin, weights.report)
     path = source.head.name
     if cut is not None:
         module, path = truncate(module, source, cut)
     elif head.hidden is None:
         _check_init(module, source, head.init)
-    with _seeded(seed, "head"):
-        for each in backbone.head_paths(path) if whole else (path,):
-            swap_head(module, each, num_classes, dropout=head.dropout, init=head.init, design=design)
-        if auxiliary:
-            swap_auxiliary(module, name, num_classes, init=head.init)
-    reused: dict[str, str] = {}
-    if head.reuse is not None:
-        names = [str(number) for number in range(num_classes)] if classes is None else classes
-        reused = _reuse(module.get_submodule(path), head.reuse, names, weights)
+    design = HeadDesign(head.hidden, head.type, head.scale, head.learn_scale)
     architecture: dict[str, Any] = {
-        "backbone": name,
+        "backbone": backbone.name,
         "auxiliary": auxiliary,
         "in_channels": channels,
         "head": {"path": path, "dropout": head.dropout, **design.to_dict()},
@@ -127,6 +108,12 @@ def build(
         architecture["head"]["cut"] = cut.to_dict()
     if backbone.has_fixed_size:
         architecture["image_size"] = size
+    with _seeded(seed, "head"):
+        _swap_heads(module, architecture, num_classes, head.init, design)
+    reused: dict[str, str] = {}
+    if head.reuse is not None:
+        names = [str(number) for number in range(num_classes)] if classes is None else classes
+        reused = _reuse(module.get_submodule(path), head.reuse, names, weights)
     table = backbone.find_layers(module, path) if cut is None else truncated_table(module, source, cut, path)
     return Network(module, table, path, spec, weights, architecture, reused)
 
@@ -141,8 +128,8 @@ def rebuild(architecture: dict[str, Any], num_classes: int) -> nn.Module:
         UserError: the installation does not have the backbone.
     """
     try:
-        name, auxiliary = architecture["backbone"], architecture["auxiliary"]
-        path, dropout = architecture["head"]["path"], architecture["head"]["dropout"]
+        name, auxiliary, head = (architecture[key] for key in ("backbone", "auxiliary", "head"))
+        path, dropout = head["path"], head["dropout"]
         size, channels = architecture.get("image_size"), architecture.get("in_channels", COLOURS)
         if not (
             isinstance(name, str)
@@ -154,7 +141,6 @@ def rebuild(architecture: dict[str, Any], num_classes: int) -> nn.Module:
             and is_whole(channels, CHANNELS)
         ):
             raise TypeError("an entry of the wrong type")
-        head = architecture["head"]
         design = HeadDesign.from_dict(head)
         cut = Cut.from_dict(head["cut"]) if "cut" in head else None
     except (KeyError, TypeError, AttributeError) as error:
@@ -166,11 +152,8 @@ def rebuild(architecture: dict[str, Any], num_classes: int) -> nn.Module:
             set_in_channels(module, channels)
         try:
             if cut is not None:
-                module, path = truncate(module, find_layers(module), cut)
-            for each in backbone.head_paths(path) if cut is None else (path,):
-                swap_head(module, each, num_classes, dropout=dropout, init="default", design=design)
-            if auxiliary:
-                swap_auxiliary(module, name, num_classes, init="default")
+                module, _ = truncate(module, find_layers(module), cut)
+            _swap_heads(module, architecture, num_classes, "default", design)
         except (AttributeError, FinetuneError) as error:
             raise CheckpointError(f"the checkpoint's architecture has no such head ({error})") from None
     return module
@@ -185,12 +168,10 @@ def published_names(module: nn.Module, architecture: dict[str, Any]) -> dict[str
         module: as :func:`build` or :func:`rebuild` returns it.
         architecture: its description.
     """
-    head = architecture["head"]
-    if "cut" in head:
-        return {}  # no library has such a network
     found: dict[str, str] = {}
-    for path in find_backbone(architecture["backbone"]).head_paths(head["path"]):
-        found |= names_without_dropout(module, path)
+    if "cut" not in architecture["head"]:  # no library has a network that is cut
+        for path in _head_paths(architecture):
+            found |= names_without_dropout(module, path)
     return found
 
 
@@ -198,7 +179,6 @@ def describe(name: str, image_size: int | None = None, *, warn: bool = True) -> 
     """Return the layers of a backbone as :func:`build` numbers them, with their output shapes.
 
     Args:
-        name: the backbone.
         image_size: of the images, in pixels; None: the default weights' own.
         warn: log a warning if the layers are not cuts of the forward graph.
 
@@ -217,6 +197,36 @@ def describe(name: str, image_size: int | None = None, *, warn: bool = True) -> 
             f"{name} cannot take images of {size} px ({first_line(error)}). Its weights were trained at "
             f"{own} px."
         ) from None
+
+
+def _head_paths(architecture: dict[str, Any]) -> Sequence[str]:
+    head = architecture["head"]
+    if "cut" in head:
+        return (head["path"],)
+    return find_backbone(architecture["backbone"]).head_paths(head["path"])
+
+
+def _swap_heads(
+    module: nn.Module, architecture: dict[str, Any], num_classes: int, init: str, design: HeadDesign
+) -> None:
+    dropout = architecture["head"]["dropout"]
+    for path in _head_paths(architecture):
+        swap_head(module, path, num_classes, dropout=dropout, init=init, design=design)
+    if architecture["auxiliary"]:
+        for path in find_backbone(architecture["backbone"]).auxiliary_heads:
+            swap_head(module, path, num_classes, dropout=0.0, init=init)
+
+
+def _has_auxiliary(backbone: Backbone, image_size: int) -> bool:
+    """Whether to build the auxiliary classifiers. Warns if the images are too small for them."""
+    auxiliary = has_room(backbone.name, image_size)
+    if backbone.auxiliary_heads and not auxiliary:
+        log.warning(
+            "%s: images of %d px are too small for its auxiliary classifiers, so it is built without them",
+            backbone.name,
+            image_size,
+        )
+    return auxiliary
 
 
 def _log_report(origin: str, report: LoadReport) -> None:

@@ -25,7 +25,6 @@ def resolve_freeze(freeze: int | str, table: LayerTable) -> int:
 
     Args:
         freeze: a number; the last layer to freeze; ``backbone`` (all but the head); or ``none``.
-        table: the layers of the network.
 
     Raises:
         FreezeError: an unknown layer, more layers than the body has, or nothing left to train.
@@ -69,7 +68,6 @@ def untrained_layers(table: LayerTable, k: int, not_loaded: Iterable[str] | None
     """Find layers among the first ``k`` that still have random initial values.
 
     Args:
-        table: the layers of the network.
         k: how many layers to look at.
         not_loaded: entries of the network without loaded weights; None: all of them.
     """
@@ -94,8 +92,6 @@ class Freeze:
     """The frozen part of a network: its first ``k`` layers.
 
     Args:
-        module: the network.
-        table: its layers.
         k: the number of frozen layers, as :func:`resolve_freeze` returns it.
         batchnorm: ``frozen`` runs every BatchNorm in eval mode and keeps its statistics, also in layers that
             train. Its weight and bias still train there.

@@ -91,24 +91,18 @@ def swap_head(
     dropout: float,
     init: str,
     design: HeadDesign | None = None,
-) -> str:
+) -> None:
     """Replace the linear layer or convolution at ``head_path`` by a new head for ``num_classes`` classes.
 
     The new head has the old one's inputs, geometry, device and type, and a bias if the old one has one. Its
     values are drawn from torch's global generator.
 
     Args:
-        module: the network.
-        head_path: path of the old head.
-        num_classes: size of the new head.
         dropout: probability of dropout before each new layer, from 0 (none) to below 1.
         init: initial weights of the last layer: ``xavier`` (uniform; Glorot and Bengio 2010), ``normal``
             (standard deviation 0.01) or ``zero``, each with a bias of zero, or ``default`` (torch's own). A
             hidden layer starts as in He et al. 2015, or with ``default`` at torch's own values.
         design: a hidden layer or a cosine classifier. None: neither.
-
-    Returns:
-        The path of the new head, which is the old one's.
 
     Raises:
         UserError: a cosine classifier would replace a convolution.
@@ -117,20 +111,26 @@ def swap_head(
     require_known("head init", init, get_args(Init))
     design = design or HeadDesign()
     old = module.get_submodule(head_path)
+    if not (isinstance(old, nn.Linear) or (isinstance(old, nn.Conv2d) and old.groups == 1)):
+        raise FinetuneError(
+            f"the head {head_path} is a {type(old).__name__}, not a linear layer or a convolution"
+        )
+    if design.kind == "cosine" and isinstance(old, nn.Conv2d):
+        raise UserError(
+            f"model.head.type: cosine needs one feature vector per image, and the head {head_path} is a "
+            f"convolution over a map. Cut the network before it with model.head.at, or use type: linear."
+        )
     parts: list[nn.Module] = []
     if design.hidden is not None:
-        hidden = _hidden(old, head_path, design.hidden)
+        hidden = _hidden(old, design.hidden)
         if init != "default":
             nn.init.kaiming_uniform_(hidden.weight, nonlinearity="relu")
             nn.init.zeros_(hidden.bias)  # type: ignore[arg-type]
         parts = [*_dropout(dropout), hidden, nn.ReLU()]
-    layer = _like(old, head_path, num_classes, design)
+    layer = _last_layer(old, num_classes, design)
     _initialise(layer, init)
     parts += [*_dropout(dropout), layer]
-    new = nn.Sequential(*parts) if len(parts) > 1 else layer
-    parent, _, name = head_path.rpartition(".")
-    setattr(module.get_submodule(parent), name, new)
-    return head_path
+    module.set_submodule(head_path, nn.Sequential(*parts) if len(parts) > 1 else layer)
 
 
 def find_linear(module: nn.Module, head_path: str) -> nn.Linear | None:
@@ -159,41 +159,25 @@ def _dropout(share: float) -> list[nn.Module]:
     return [nn.Dropout(share)] if share > 0 else []
 
 
-def _hidden(old: nn.Module, head_path: str, units: int) -> nn.Linear | nn.Conv2d:
+def _hidden(old: nn.Linear | nn.Conv2d, units: int) -> nn.Linear | nn.Conv2d:
     if isinstance(old, nn.Linear):
         return nn.Linear(old.in_features, units, device=old.weight.device, dtype=old.weight.dtype)
-    if isinstance(old, nn.Conv2d):
-        # 1 x 1: the last layer has the old one's geometry.
-        return nn.Conv2d(old.in_channels, units, 1, device=old.weight.device, dtype=old.weight.dtype)
-    raise FinetuneError(
-        f"the head {head_path} is a {type(old).__name__}, not a linear layer or a convolution"
-    )
+    # 1 x 1: the last layer has the old one's geometry.
+    return nn.Conv2d(old.in_channels, units, 1, device=old.weight.device, dtype=old.weight.dtype)
 
 
-def _like(
-    old: nn.Module, head_path: str, num_classes: int, design: HeadDesign
+def _last_layer(
+    old: nn.Linear | nn.Conv2d, num_classes: int, design: HeadDesign
 ) -> nn.Linear | nn.Conv2d | CosineLinear:
+    options: dict[str, Any] = {"device": old.weight.device, "dtype": old.weight.dtype}
     if isinstance(old, nn.Linear):
-        options: dict[str, Any] = {"device": old.weight.device, "dtype": old.weight.dtype}
         features = design.hidden or old.in_features
         if design.kind == "cosine":
             return CosineLinear(features, num_classes, design.scale, design.learn_scale).to(**options)
         return nn.Linear(features, num_classes, old.bias is not None, **options)
-    if design.kind == "cosine" and isinstance(old, nn.Conv2d):
-        raise UserError(
-            f"model.head.type: cosine needs one feature vector per image, and the head {head_path} is a "
-            f"convolution over a map. Cut the network before it with model.head.at, or use type: linear."
-        )
-    if isinstance(old, nn.Conv2d) and old.groups == 1:
-        options = {
-            name: getattr(old, name)
-            for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode")
-        }
-        options |= {"bias": old.bias is not None, "device": old.weight.device, "dtype": old.weight.dtype}
-        return nn.Conv2d(design.hidden or old.in_channels, num_classes, **options)
-    raise FinetuneError(
-        f"the head {head_path} is a {type(old).__name__}, not a linear layer or a convolution"
-    )
+    for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode"):
+        options[name] = getattr(old, name)
+    return nn.Conv2d(design.hidden or old.in_channels, num_classes, bias=old.bias is not None, **options)
 
 
 def _initialise(layer: nn.Linear | nn.Conv2d | CosineLinear, init: str) -> None:

@@ -38,7 +38,6 @@ def param_groups(module: nn.Module, table: LayerTable, rules: GroupRules) -> lis
 
     Args:
         module: the network; parameters with ``requires_grad`` are grouped.
-        table: the layers of the network.
 
     Returns:
         The groups that are not empty, from the first layer to the head: ``body/decay``, ``body/no_decay``,

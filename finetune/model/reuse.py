@@ -45,8 +45,6 @@ def choose_rows(
     Args:
         reuse: ``auto`` for every target class whose normalised name belongs to exactly one source class; or a
             mapping of target classes to source classes, by name or by number from 0.
-        classes: the target's class names.
-        source: the source's classifier.
 
     Raises:
         UserError: an unknown class, a name that several classes share, or ``auto`` without known class names.
@@ -100,7 +98,6 @@ def copy_rows(head: nn.Module, rows: Mapping[int, int], source: SourceHead) -> N
     Args:
         head: the last layer, or a sequence that ends in it.
         rows: rows of the head, and the source row of each.
-        source: the source's classifier.
 
     Raises:
         WeightsError: the rows have another length, for example because the new head has a hidden layer.

@@ -27,25 +27,21 @@ class LoadedWeights:
     """The result of :func:`load_source_weights`.
 
     Attributes:
-        input_spec: the preprocessing that the weights were trained with.
-        classes: names of the source's classes in the order of its logits; None: unknown.
         origin: describes the weights in reports.
-        report: what was loaded and what was not; None for random weights.
+        report: what was loaded and what was not.
         head: the source's classifier, if there is one.
     """
 
-    input_spec: Preprocessing
-    classes: tuple[str, ...] | None
     origin: str
-    report: LoadReport | None
-    head: SourceHead | None = None
+    report: LoadReport
+    head: SourceHead | None
 
 
 @dataclass(frozen=True)
 class _Source:
     """Where a recipe's weights come from. ``path``: a file, or the model file of a run's checkpoint."""
 
-    kind: Literal["none", "published", "file", "run"]
+    kind: Literal["published", "file", "run"]
     path: Path = Path()
 
 
@@ -57,6 +53,8 @@ def input_spec(backbone_name: str, weights: str | WeightsFile) -> Preprocessing:
         WeightsError: unknown weights, or a run of another backbone.
     """
     backbone = find_backbone(backbone_name)
+    if weights == "none":
+        return backbone.preprocessing()
     source = _find_source(backbone, weights)
     if source.kind == "run":
         return read_run_card(source.path, backbone_name).preprocessing
@@ -70,15 +68,13 @@ def load_source_weights(
     table: LayerTable | None = None,
     adapt: Adapt | None = None,
 ) -> LoadedWeights:
-    """Load a recipe's ``weights`` into a network that still has its source's head.
+    """Load a recipe's ``weights``, other than ``none``, into a network that still has its source's head.
 
     The head's entries of a file or run are not loaded.
 
     Args:
-        module: as :func:`finetune.model.backbones.create` makes it, with 1000 classes.
-        backbone_name: its name.
-        weights: ``default``, ``none``, a name of the library's, a .pt, .pth or .safetensors file, or a run
-            directory.
+        module: as :meth:`Backbone.create` returns it, with 1000 classes.
+        weights: the name of published weights, a checkpoint file, or a run directory.
         table: the network's layers, if they are known already.
         adapt: adapts entries to a network with other channels or another image size.
 
@@ -87,15 +83,12 @@ def load_source_weights(
     """
     backbone = find_backbone(backbone_name)
     source = _find_source(backbone, weights)
-    spec = input_spec(backbone_name, weights)
-    if source.kind == "none":
-        return LoadedWeights(spec, None, "none", None)
+    classes = None
     if source.kind == "published":
         found = backbone.fetch_weights(str(weights))
         content, classes, origin = found.entries, found.classes, found.origin
         file, rules = found.file or origin, MatchRules(1.0, with_head=found.has_head, adapt=adapt)
     else:
-        classes = None
         if source.kind == "run":
             card, content = read_run(source.path, backbone_name)
             classes = card.classes
@@ -103,9 +96,9 @@ def load_source_weights(
             content = read_file(source.path)
         origin = file = str(source.path)
         given = weights if isinstance(weights, WeightsFile) else WeightsFile(path=weights)
-        rules = MatchRules(given.min_share, rename=given.rename or {}, adapt=adapt)
+        rules = MatchRules(given.min_share, rename=given.rename, adapt=adapt)
     report = load_matching(module, table or backbone.find_layers(module), content, file, rules)
-    return LoadedWeights(spec, classes, origin, report, _source_head(report, classes))
+    return LoadedWeights(origin, report, _source_head(report, classes))
 
 
 def _source_head(report: LoadReport, classes: tuple[str, ...] | None) -> SourceHead | None:
@@ -126,8 +119,6 @@ def _source_head(report: LoadReport, classes: tuple[str, ...] | None) -> SourceH
 def _find_source(backbone: Backbone, weights: str | WeightsFile) -> _Source:
     if isinstance(weights, WeightsFile):
         return _find_path(weights.path) or _missing(weights.path, "model.weights.path")
-    if weights == "none":
-        return _Source("none")
     names = backbone.weights_names
     if weights == "default" or weights in names:
         return _Source("published")

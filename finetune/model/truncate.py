@@ -14,8 +14,8 @@ from typing import Any, Self
 
 from torch import Tensor, fx, nn
 
-from finetune.errors import UserError
-from finetune.model.layers.graph import Tracer, call_of, trace
+from finetune.errors import FinetuneError, UserError
+from finetune.model.layers.graph import call_of, trace
 from finetune.model.layers.modes import preserve_modes
 from finetune.model.layers.shapes import with_output_shapes
 from finetune.model.layers.table import Layer, LayerTable
@@ -74,8 +74,6 @@ def plan_cut(
     vector stays a vector (VGG at ``classifier.0``: all 25,088 numbers).
 
     Args:
-        module: the whole network.
-        table: its layers.
         at: number or name of the first layer to remove. The first layer of the body must stay.
         image_size: side of the images in pixels.
         in_channels: channels of the images.
@@ -165,10 +163,13 @@ def truncate(module: nn.Module, table: LayerTable, cut: Cut) -> tuple[nn.Module,
     number = _resolve(cut.at, table)
     name = table.body[number - 2].cut
     graph = trace(module)
-    last = next(node for node in graph.nodes if node.name == name)
-    _check_modes(module, graph, last, cut.at)
-    output = next(node for node in graph.nodes if node.op == "output")
-    head = next(each for each in _HEAD_NAMES if not _in_use(graph, last, each))
+    nodes = list(graph.nodes)
+    last = next(node for node in nodes if node.name == name)
+    before = nodes[: nodes.index(last) + 1]
+    _check_modes(module, before, cut.at)
+    output = next(node for node in nodes if node.op == "output")
+    used = {str(node.target).split(".")[0] for node in before if node.op in ("call_module", "get_attr")}
+    head = next(each for each in _HEAD_NAMES if each not in used)
     root = _Root(module)
     root.add_module(head, nn.Linear(cut.in_features, 1))
     root.add_module(_POOL, Pool(cut.pool))
@@ -188,9 +189,7 @@ def truncated_table(module: nn.Module, table: LayerTable, cut: Cut, head_path: s
 
     Args:
         module: the cut network.
-        table: the layers of the whole network.
         cut: the place of the cut.
-        head_path: path of the new head.
     """
     number = _resolve(cut.at, table)
     parameters = dict(module.named_parameters())
@@ -253,26 +252,13 @@ def _resolve(at: int | str, table: LayerTable) -> int:
     return number
 
 
-def _in_use(graph: fx.Graph, last: fx.Node, name: str) -> bool:
-    return any(str(node.target).split(".")[0] == name for node in _up_to(graph, last) if node.op in _NAMED)
-
-
-_NAMED = {"call_module", "get_attr"}
-
-
-def _up_to(graph: fx.Graph, last: fx.Node) -> list[fx.Node]:
-    nodes = list(graph.nodes)
-    return nodes[: nodes.index(last) + 1]
-
-
-def _check_modes(module: nn.Module, graph: fx.Graph, last: fx.Node, at: str) -> None:
+def _check_modes(module: nn.Module, before: Sequence[fx.Node], at: str) -> None:
     with preserve_modes(module):
-        module.train()
         try:
-            other = Tracer().trace(module)
-        except (fx.proxy.TraceError, TypeError) as error:
+            other = trace(module.train(), as_it_stands=True)
+        except FinetuneError as error:
             raise UserError(f"{KEY}: the network cannot be traced in training ({error}).") from None
-    for ours, theirs in zip(_up_to(graph, last), other.nodes, strict=False):
+    for ours, theirs in zip(before, other.nodes, strict=False):
         if call_of(ours) != call_of(theirs):
             raise UserError(
                 f"{KEY}: the network cannot be cut at {at}. Before it, training and evaluation compute "

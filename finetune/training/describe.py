@@ -25,7 +25,7 @@ def describe_run(setup: Setup, recipe_file: bytes | None, environment: Mapping[s
     resolved = dump_recipe(setup.recipe)
     weights = setup.network.weights
     report = None
-    if weights is not None and weights.report is not None:
+    if weights is not None:
         reused = {"reused": dict(setup.network.reused)}
         report = {"origin": weights.origin, **weights.report.to_dict(), **reused}
     recipe = resolved.encode() if recipe_file is None else recipe_file

@@ -52,7 +52,7 @@ def warn_before_training(setup: Setup) -> None:
     """
     network = setup.network
     weights = network.weights
-    loaded = None if weights is None or weights.report is None else weights.report.kept
+    loaded = None if weights is None else weights.report.kept
     k = max(resolve_freeze(section.freeze, network.table) for section in setup.recipe.train.phases)
     fresh = untrained_layers(network.table, k, loaded)
     if fresh:

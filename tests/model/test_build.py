@@ -31,7 +31,6 @@ def test_pretrained() -> None:
     network = made(weights="default")
     assert network.module.eval()(torch.rand(2, 3, 64, 64)).shape == (2, 3)
     assert network.weights is not None
-    assert network.weights.report is not None
     assert network.weights.report.share == 1.0
     assert network.input_spec.mean == (0.5, 0.5, 0.5)
     assert network.table.head.name == network.head_path == "classifier.1"

@@ -91,12 +91,12 @@ def test_settings() -> None:
 def pretrained() -> tuple[nn.Module, tuple[str, ...]]:
     network = create("efficientnet_lite0").eval()
     loaded = load_source_weights(network, "efficientnet_lite0", "default")
-    assert loaded.classes is not None
-    assert loaded.report is not None
+    assert loaded.head is not None
+    assert loaded.head.classes is not None
     assert loaded.report.share == 1.0
     assert not loaded.report.kept
     assert not loaded.report.unused
-    return network, loaded.classes
+    return network, loaded.head.classes
 
 
 def test_the_packaged_weights_fill_every_entry(pretrained: tuple[nn.Module, tuple[str, ...]]) -> None:

@@ -33,7 +33,8 @@ def script() -> ModuleType:
 
 
 def small_network(module: nn.Module, script: ModuleType) -> Network:
-    path = swap_head(module, find_layers(module).head.name, script.CLASSES, dropout=0.0, init="xavier")
+    path = find_layers(module).head.name
+    swap_head(module, path, script.CLASSES, dropout=0.0, init="xavier")
     spec = Preprocessing(32, 32, "shorter", "bilinear", (0.5,) * 3, (0.5,) * 3)
     return Network(module, find_layers(module, path), path, spec, None, {})
 

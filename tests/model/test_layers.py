@@ -196,7 +196,8 @@ def test_reused_weights_belong_to_their_first_use() -> None:
 
 def test_a_named_head_takes_its_dropout_with_it() -> None:
     network = blueprint("efficientnet_lite0")
-    path = swap_head(network, find_layers(network).head.name, 3, dropout=0.5, init="default")
+    path = find_layers(network).head.name
+    swap_head(network, path, 3, dropout=0.5, init="default")
     by_structure, by_name = find_layers(network), find_layers(network, path)
     assert by_structure.head.name == f"{path}.1"
     assert f"{path}.0" in by_structure.body[-1].modules

@@ -106,7 +106,6 @@ def test_positions_are_resampled_as_timm_does(name: str, size: int, fitted: str,
     whole = sys.modules[type(source).__module__].checkpoint_filter_fn(source.state_dict(), reference)
     reference.load_state_dict(whole)
     assert network.weights is not None
-    assert network.weights.report is not None
     assert network.weights.report.share == 1.0
     assert not network.weights.report.kept
     assert set(network.weights.report.adapted) == ({fitted} if fitted else set())
@@ -121,7 +120,6 @@ def test_own_checkpoints(tmp_path: Path) -> None:
     network = made("mobilenetv1_100", weights=str(tmp_path / "own.pth"))
     assert torch.equal(network.module.get_parameter("conv_stem.weight"), source.conv_stem.weight)
     assert network.weights is not None
-    assert network.weights.report is not None
     assert network.weights.report.share == 1.0
     assert network.input_spec.image_size == 224
 
@@ -167,7 +165,6 @@ def test_pretrained_weights_by_timms_own_code(tmp_path: Path, monkeypatch: pytes
     assert torch.equal(network.module.get_parameter("cls_token"), source.cls_token)
     assert network.reused == {"0": "hotdog (934)"}
     assert network.weights is not None
-    assert network.weights.report is not None
     assert list(network.weights.report.adapted) == ["pos_embed"]
     with pytest.raises(WeightsError, match=r"elsewhere \(https://huggingface\.co/timm/test_vit2"):
         made("test_vit2", weights="default")

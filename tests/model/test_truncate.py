@@ -225,7 +225,6 @@ def test_weights_need_only_the_layers_before_the_cut(tmp_path: Path) -> None:
     cut = section.model_copy(update={"head": HeadSection(at="features.9.squeeze")})
     network = build(cut, 3, seed=0)
     assert network.weights is not None
-    assert network.weights.report is not None
     assert network.weights.report.share == 1.0
     assert not network.weights.report.kept
     assert all(torch.equal(network.module.get_parameter(name), value) for name, value in first.items())

@@ -22,7 +22,7 @@ from torch import fx, nn
 
 from finetune.errors import FinetuneError
 from finetune.model.layers.graph import ForwardGraph
-from finetune.model.layers.table import Layer, LayerTable
+from finetune.model.layers.table import LayerTable, tabulate
 
 
 def find_layers(module: nn.Module, head_path: str | None = None) -> LayerTable:
@@ -108,7 +108,6 @@ def _common_path(stacks: Sequence[Sequence[str]]) -> str:
 
 
 def _tabulate(module: nn.Module, graph: ForwardGraph, groups: Sequence[_Group]) -> LayerTable:
-    sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
     owner: dict[str, int] = {}
     spans: dict[str, tuple[int, int]] = {}
     for number, group in enumerate(groups, start=1):
@@ -119,20 +118,9 @@ def _tabulate(module: nn.Module, graph: ForwardGraph, groups: Sequence[_Group]) 
                 for path in ("", *graph.paths(each)):
                     first, last = spans.get(path, (number, number))
                     spans[path] = min(first, number), max(last, number)
-    for name in sizes:
+    for name, _ in module.named_parameters():
         owner.setdefault(name, len(groups))
-    ends = _ends(graph, groups)
-    layers = []
-    for number, group in enumerate(groups, start=1):
-        parameters = tuple(name for name in sizes if owner[name] == number)
-        if not parameters:
-            raise FinetuneError(f"internal error: layer {number} ({group.name}) has no parameter")
-        modules = tuple(path for path, span in spans.items() if span == (number, number) and path)
-        count = sum(sizes[name] for name in parameters)
-        layers.append(Layer(number, group.name, parameters, modules, count, cut=ends[number - 1]))
-    if sum(layer.num_parameters for layer in layers) != sum(sizes.values()):
-        raise FinetuneError(f"internal error: the layers of {type(module).__name__} do not add up")
-    return LayerTable(tuple(layers[:-1]), layers[-1], spans)
+    return tabulate(module, [group.name for group in groups], owner, spans, _ends(graph, groups))
 
 
 def _ends(graph: ForwardGraph, groups: Sequence[_Group]) -> list[str | None]:

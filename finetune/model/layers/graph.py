@@ -24,7 +24,7 @@ _MIXING = frozenset(
 _GIVES_NO_TENSOR = frozenset({"size", "dim", "numel", "chunk", "split", "tensor_split", "unbind"})
 
 
-class Tracer(fx.Tracer):
+class _Tracer(fx.Tracer):
     """Records convolutions, linear layers, norms and dropout as single calls, also subclasses elsewhere."""
 
     # Otherwise a value computed from a buffer becomes a constant of the traced module.
@@ -41,7 +41,6 @@ def trace(module: nn.Module, *, as_it_stands: bool = False) -> fx.Graph:
     Tracing fixes the value of ``self.training``, so a graph is valid for one mode.
 
     Args:
-        module: the network.
         as_it_stands: trace each module in its current mode.
 
     Raises:
@@ -51,7 +50,7 @@ def trace(module: nn.Module, *, as_it_stands: bool = False) -> fx.Graph:
         if not as_it_stands:
             module.eval()
         try:
-            return Tracer().trace(module, concrete_args=_defaults(module))
+            return _Tracer().trace(module, concrete_args=_defaults(module))
         except (fx.proxy.TraceError, TypeError) as error:
             name = type(module).__name__
             raise FinetuneError(f"{name} cannot be traced, so it has no numbered layers: {error}") from error

@@ -1,7 +1,11 @@
 """The numbered layers of a network, and its head."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+
+from torch import nn
+
+from finetune.errors import FinetuneError
 
 
 @dataclass(frozen=True)
@@ -42,3 +46,31 @@ class LayerTable:
     def layers(self) -> tuple[Layer, ...]:
         """The body's layers, then the head."""
         return (*self.body, self.head)
+
+
+def tabulate(
+    module: nn.Module,
+    names: Sequence[str],
+    owner: Mapping[str, int],
+    spans: Mapping[str, tuple[int, int]],
+    cuts: Sequence[str | None],
+) -> LayerTable:
+    """Make the table of a network.
+
+    Args:
+        names: of the layers, the head's last.
+        owner: number of the layer of each parameter.
+        spans: as in the table.
+        cuts: of the layers.
+
+    Raises:
+        FinetuneError: a layer has no parameter.
+    """
+    layers = []
+    for number, (name, cut) in enumerate(zip(names, cuts, strict=True), start=1):
+        sizes = {each: value.numel() for each, value in module.named_parameters() if owner[each] == number}
+        if not sizes:
+            raise FinetuneError(f"internal error: layer {number} ({name}) has no parameter")
+        modules = tuple(path for path, span in spans.items() if path and span == (number, number))
+        layers.append(Layer(number, name, tuple(sizes), modules, sum(sizes.values()), cut=cut))
+    return LayerTable(tuple(layers[:-1]), layers[-1], spans)

@@ -102,7 +102,6 @@ class Backbone(Protocol):
         """Number the layers of the network.
 
         Args:
-            module: the network.
             head_path: the module that the head begins with; None: the last linear layer or convolution.
             warn: log a warning if the layers are not cuts of the forward graph.
         """

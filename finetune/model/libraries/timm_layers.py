@@ -18,7 +18,7 @@ from torch.utils.hooks import RemovableHandle
 from finetune.errors import FinetuneError, UserError, first_line
 from finetune.model.layers import find
 from finetune.model.layers.modes import preserve_modes
-from finetune.model.layers.table import Layer, LayerTable
+from finetune.model.layers.table import LayerTable, tabulate
 
 log = logging.getLogger("finetune")
 
@@ -28,7 +28,6 @@ def find_layers(name: str, module: nn.Module, head_paths: Sequence[str], *, warn
 
     Args:
         name: the backbone's name, for messages.
-        module: the network.
         head_paths: its last layers.
         warn: log a warning if the layers are timm's groups.
 
@@ -88,39 +87,31 @@ def with_output_shapes(module: nn.Module, table: LayerTable, image_size: int) ->
 def _by_groups(module: nn.Module, heads: Sequence[str]) -> LayerTable:
     from timm.models import group_parameters
 
-    sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
-    in_head = {name for name in sizes if any(name.startswith(f"{path}.") for path in heads)}
+    parameters = {name for name, _ in module.named_parameters()}
+    in_head = {name for name in parameters if any(name.startswith(f"{path}.") for path in heads)}
     grouped = group_parameters(module, module.group_matcher(coarse=False))  # type: ignore[operator]
     body: list[list[str]] = []
     for number, (_, names) in enumerate(sorted(grouped.items())):
-        own = [name for name in names if name in sizes and name not in in_head]
+        own = [name for name in names if name in parameters and name not in in_head]
         if own and body and number == len(grouped) - 1 and len(own) < len(names):
             body[-1].extend(own)  # the norm before the head
         elif own:
             body.append(own)
-    number_of = {name: number for number, names in enumerate(body, start=1) for name in names}
+    owner = {name: number for number, names in enumerate(body, start=1) for name in names}
+    if not body or owner.keys() | in_head != parameters:
+        raise UserError(
+            f"{type(module).__name__} cannot be used: timm's groups do not include all of its parameters"
+        )
+    owner |= dict.fromkeys(in_head, len(body) + 1)
     spans: dict[str, tuple[int, int]] = {}
-    for name in sizes:
-        number = number_of.get(name, len(body) + 1)
-        path = name
+    for path, number in owner.items():
         while path:
             path = path.rpartition(".")[0]
             first, last = spans.get(path, (number, number))
             spans[path] = min(first, number), max(last, number)
-    names = [_common(parameters) for parameters in body]
+    names = [_common(group) for group in body]
     unique = [name if names.count(name) == 1 else f"{name}#{i}" for i, name in enumerate(names, start=1)]
-    rows = [*zip(unique, body, strict=True), (_head_path(heads), [name for name in sizes if name in in_head])]
-    found = []
-    for number, (label, parameters) in enumerate(rows, start=1):
-        modules = tuple(path for path, span in spans.items() if path and span == (number, number))
-        found.append(
-            Layer(number, label, tuple(parameters), modules, sum(sizes[each] for each in parameters))
-        )
-    if sum(layer.num_parameters for layer in found) != sum(sizes.values()) or not body:
-        raise UserError(
-            f"{type(module).__name__} cannot be used: timm's groups do not include all of its parameters"
-        )
-    return LayerTable(tuple(found[:-1]), found[-1], spans)
+    return tabulate(module, [*unique, _head_path(heads)], owner, spans, [None] * (len(body) + 1))
 
 
 def _common(parameters: Sequence[str]) -> str:

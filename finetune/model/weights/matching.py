@@ -69,7 +69,6 @@ def load_matching(
 
     Args:
         module: the network, still with the head that ``table`` describes.
-        table: the layers of the network.
         content: what was read from the file: names to tensors, perhaps inside wrappers.
         file: names the file in errors.
         rules: what counts as a match.
@@ -139,13 +138,13 @@ def _entries(content: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, di
         yield ".".join(path), tensors
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Plan:
     """The assignment of a file's ``entries``. ``sources``: the file's name and tensor per network entry."""
 
     entries: Mapping[str, Tensor]
-    sources: dict[str, tuple[str, Tensor]] = field(default_factory=dict)
-    report: LoadReport = field(default_factory=lambda: LoadReport((), {}, {}, 0.0))
+    sources: Mapping[str, tuple[str, Tensor]]
+    report: LoadReport
 
 
 def _plan(
@@ -160,7 +159,7 @@ def _plan(
         rename = {foreign: "", **rename}
         targets = {key: _target(key, own, table.head.name, rename) for key in entries}
     usual = Counter(prefix for name, prefix in targets.values() if name is not None)
-    plan = _Plan(entries)
+    sources: dict[str, tuple[str, Tensor]] = {}
     unused: dict[str, str] = {}
     differs: dict[str, str] = {}
     adapted: dict[str, str] = {}
@@ -173,27 +172,27 @@ def _plan(
             unused[key] = "head: replaced by a new one"
         elif name not in own:
             unused[key] = _UNKNOWN
-        elif name in plan.sources:
-            unused[key] = f"{plan.sources[name][0]} was loaded instead"
+        elif name in sources:
+            unused[key] = f"{sources[name][0]} was loaded instead"
         elif reason := _mismatch(own[name], tensor):
             other = rules.adapt(name, tensor, own[name]) if rules.adapt is not None else None
             if other is None or _mismatch(own[name], other[0]):
                 unused[key] = differs[name] = reason
             else:
-                plan.sources[name] = key, other[0]
+                sources[name] = key, other[0]
                 adapted[name] = other[1]
         else:
-            plan.sources[name] = key, tensor
+            sources[name] = key, tensor
     expected = [
         name for name in own if (rules.with_head or name not in in_head) and not name.endswith(_COUNTER)
     ]
-    kept = {name: differs.get(name, _ABSENT) for name in expected if name not in plan.sources}
+    kept = {name: differs.get(name, _ABSENT) for name in expected if name not in sources}
     body = {name for layer in table.body for name in layer.parameters}
     total = sum(own[name].numel() for name in body)
-    share = sum(own[name].numel() for name in body & plan.sources.keys()) / total
-    loaded = tuple(name for name in own if name in plan.sources)
-    prefixes = Counter(targets[key][1] for key, _ in plan.sources.values())
-    plan.report = LoadReport(
+    share = sum(own[name].numel() for name in body & sources.keys()) / total
+    loaded = tuple(name for name in own if name in sources)
+    prefixes = Counter(targets[key][1] for key, _ in sources.values())
+    report = LoadReport(
         loaded,
         kept,
         unused,
@@ -206,7 +205,7 @@ def _plan(
         source_head=_head_tensors(table.head.name, targets, entries),
         head=tuple(name for name in own if name in in_head),
     )
-    return plan
+    return _Plan(entries, sources, report)
 
 
 def _head_tensors(

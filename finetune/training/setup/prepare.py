@@ -25,7 +25,6 @@ from finetune.errors import UserError, require_known
 from finetune.image.preprocessing import Preprocessing, Reads
 from finetune.image.transforms import TrainTransform
 from finetune.model.build import Network, build
-from finetune.model.start import starting_weights
 from finetune.recipe.schema import DataSection, Recipe, TrainSection
 from finetune.training.compute.batch_size import resolve_batch_size
 from finetune.training.compute.precision import Compute, place
@@ -157,8 +156,13 @@ def prepare(recipe: Recipe, source: Source, compute: Compute) -> Setup:
         compute=compute,
         workers=workers,
         ema=moving_average(network.module, train.ema) if train.ema is not None else None,
-        start=starting_weights(network.module, network.table) if train.l2_sp is not None else {},
+        start={} if train.l2_sp is None else _body_weights(network),
     )
+
+
+def _body_weights(network: Network) -> dict[str, Tensor]:
+    names = [name for layer in network.table.body for name in layer.parameters]
+    return {name: network.module.get_parameter(name).detach().clone() for name in names}
 
 
 def resolve_preprocessing(data: DataSection, spec: Preprocessing, reads: Reads = "colours") -> Preprocessing:
