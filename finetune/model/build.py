@@ -14,7 +14,7 @@ from finetune.errors import CheckpointError, FinetuneError, UserError, WeightsEr
 from finetune.image.preprocessing import Preprocessing
 from finetune.model.auxiliary import has_room
 from finetune.model.backbones import find_backbone
-from finetune.model.head import HeadDesign, names_without_dropout, swap_head
+from finetune.model.head import HeadDesign, swap_head
 from finetune.model.layers.find import find_layers
 from finetune.model.layers.table import LayerTable
 from finetune.model.libraries.library import Backbone
@@ -162,16 +162,19 @@ def rebuild(architecture: dict[str, Any], num_classes: int) -> nn.Module:
 def published_names(module: nn.Module, architecture: dict[str, Any]) -> dict[str, str]:
     """Map entries to their names in the library's own implementation, where the names differ.
 
-    Dropout before the last layer changes that layer's name here.
+    Dropout before the last layer changes that layer's name: ``fc.weight`` becomes ``fc.1.weight``.
 
     Args:
         module: as :func:`build` or :func:`rebuild` returns it.
         architecture: its description.
     """
+    if "cut" in architecture["head"]:
+        return {}  # no library has such a network
     found: dict[str, str] = {}
-    if "cut" not in architecture["head"]:  # no library has a network that is cut
-        for path in _head_paths(architecture):
-            found |= names_without_dropout(module, path)
+    for path in _head_paths(architecture):
+        head = module.get_submodule(path)
+        if isinstance(head, nn.Sequential) and len(head) == 2 and isinstance(head[0], nn.Dropout):
+            found |= {f"{path}.1.{name}": f"{path}.{name}" for name in head[1].state_dict()}
     return found
 
 

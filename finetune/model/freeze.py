@@ -68,7 +68,7 @@ def untrained_layers(table: LayerTable, k: int, not_loaded: Iterable[str] | None
     """Find layers among the first ``k`` that still have random initial values.
 
     Args:
-        k: how many layers to look at.
+        k: number of layers to check.
         not_loaded: entries of the network without loaded weights; None: all of them.
     """
     if not_loaded is None:
@@ -93,7 +93,7 @@ class Freeze:
 
     Args:
         k: the number of frozen layers, as :func:`resolve_freeze` returns it.
-        batchnorm: ``frozen`` runs every BatchNorm in eval mode and keeps its statistics, also in layers that
+        batchnorm: ``frozen`` runs every BatchNorm in eval mode with fixed statistics, also in layers that
             train. Its weight and bias still train there.
 
     Raises:

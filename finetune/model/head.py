@@ -143,18 +143,6 @@ def find_linear(module: nn.Module, head_path: str) -> nn.Linear | None:
     return layer if layer.bias is not None else None
 
 
-def names_without_dropout(module: nn.Module, head_path: str) -> dict[str, str]:
-    """Map the entries of a head with dropout to their names without dropout.
-
-    For example ``fc.1.weight`` to ``fc.weight``. Empty if the head is not dropout and one layer.
-    """
-    head = module.get_submodule(head_path)
-    parts = list(head) if isinstance(head, nn.Sequential) else [head]
-    if len(parts) != 2 or not isinstance(parts[0], nn.Dropout):
-        return {}
-    return {f"{head_path}.1.{name}": f"{head_path}.{name}" for name in parts[1].state_dict()}
-
-
 def _dropout(share: float) -> list[nn.Module]:
     return [nn.Dropout(share)] if share > 0 else []
 

@@ -1,4 +1,4 @@
-"""Which learning rate and which weight decay each trainable parameter gets."""
+"""Groups parameters by learning rate and weight decay."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -257,7 +257,7 @@ def _check_modes(module: nn.Module, before: Sequence[fx.Node], at: str) -> None:
         try:
             other = trace(module.train(), as_it_stands=True)
         except FinetuneError as error:
-            raise UserError(f"{KEY}: the network cannot be traced in training ({error}).") from None
+            raise UserError(f"{KEY}: the network cannot be traced in training ({error.__cause__}).") from None
     for ours, theirs in zip(before, other.nodes, strict=False):
         if call_of(ours) != call_of(theirs):
             raise UserError(

@@ -52,7 +52,7 @@ def test_the_response_to_repeated_colours_is_the_same(channels: int) -> None:
     torch.testing.assert_close(after, nn.functional.conv2d(image, weight))
 
 
-def test_mean_and_std() -> None:
+def test_mean_and_std_follow_the_channels() -> None:
     assert repeated((0.1, 0.2, 0.6), 1) == pytest.approx((0.3,))
     assert repeated((0.1, 0.2, 0.6), 5) == (0.1, 0.2, 0.6, 0.1, 0.2)
     assert repeated((0.5,), 3) == (0.5, 0.5, 0.5)

@@ -27,7 +27,7 @@ def test_the_losses_are_weighted() -> None:
     torch.testing.assert_close(total, plain + 0.4 * loss(first, targets))
 
 
-def test_room() -> None:
+def test_small_images_leave_no_room_for_a_classifier() -> None:
     assert has_room("googlenet", 32)
     assert has_room("inception_v3", 299)
     assert not has_room("inception_v3", 128)
@@ -42,7 +42,7 @@ def test_too_small_images_are_reported(caplog: pytest.LogCaptureFixture) -> None
     assert isinstance(network.module.train()(torch.rand(2, 3, 80, 80)), torch.Tensor)
 
 
-def test_googlenet() -> None:
+def test_googlenet_trains_freezes_and_is_rebuilt() -> None:
     """Auxiliary classifiers are replaced, train at the head's rate, never freeze, and are rebuilt."""
     network = build(ModelSection(backbone="googlenet", weights="none"), 3, seed=0, image_size=64)
     module, body = network.module, len(network.table.body)

@@ -36,7 +36,7 @@ def test_auto_never_lowers() -> None:
     assert momenta(network) == [0.3, 0.05, None]
 
 
-def test_keep_and_set() -> None:
+def test_keep_changes_nothing_and_a_number_is_set() -> None:
     network = norms(0.3, 0.01, None)
     assert raise_batchnorm_momentum(network, "keep", 5) is None
     assert momenta(network) == [0.3, 0.01, None]

@@ -27,7 +27,7 @@ def head_of(network: Network) -> torch.Tensor:
     return network.module.get_parameter(f"{network.head_path}.weight")
 
 
-def test_pretrained() -> None:
+def test_pretrained_weights_are_loaded() -> None:
     network = made(weights="default")
     assert network.module.eval()(torch.rand(2, 3, 64, 64)).shape == (2, 3)
     assert network.weights is not None
@@ -67,7 +67,7 @@ def test_a_random_backbone_depends_on_the_seed_alone() -> None:
         ("googlenet", {}),
     ],
 )
-def test_rebuild(backbone: str, head: dict[str, Any]) -> None:
+def test_a_rebuilt_network_takes_the_trained_weights(backbone: str, head: dict[str, Any]) -> None:
     network = made(backbone=backbone, head=head)
     state = torch.get_rng_state()
     again = rebuild(json.loads(json.dumps(network.architecture)), 3)
@@ -110,14 +110,14 @@ def test_rebuild_refuses_what_build_did_not_write(changed: dict[str, Any]) -> No
         rebuild(good | changed, 2)
 
 
-def test_unknown_names() -> None:
+def test_unknown_names_are_refused() -> None:
     with pytest.raises(UserError, match="Did you mean 'resnet18'"):
         made(backbone="resnet-18x")
     with pytest.raises(WeightsError, match="has no 'IMAGENET1K_V3'"):
         made(backbone="resnet50", weights="IMAGENET1K_V3")
 
 
-def test_another_image_size() -> None:
+def test_another_image_size_is_built_or_refused() -> None:
     assert build(section(), 2, seed=0, image_size=65).module.eval()(torch.rand(1, 3, 65, 65)).shape == (1, 2)
     with pytest.raises(UserError, match="alexnet cannot take images of 24 px"):
         build(section("alexnet"), 2, seed=0, image_size=24)

@@ -18,7 +18,7 @@ def test_the_table_covers_torchvision() -> None:
 
 
 @pytest.mark.parametrize("name", BOTH)
-def test_entry(name: str) -> None:
+def test_an_entry_agrees_with_torchvision(name: str) -> None:
     info, published = backbones()[name], models.get_model_weights(name)
     known = {weights.name: weights for weights in info.weights}
     assert info.parameters == published.DEFAULT.meta["num_params"]
@@ -37,13 +37,13 @@ def test_entry(name: str) -> None:
     assert published.DEFAULT.name == info.default_weights.name
 
 
-def test_lite() -> None:
+def test_the_packaged_backbone_is_listed() -> None:
     info = backbone("efficientnet_lite0")
     assert (info.family, info.parameters, info.default_weights.image_size) == ("efficientnet", 4652008, 224)
     assert info.default_weights.top1 is None
 
 
-def test_families() -> None:
+def test_backbones_have_their_family() -> None:
     families = {name: info.family for name, info in backbones().items()}
     expected = {
         "resnet50": "resnet",
@@ -62,7 +62,7 @@ def test_families() -> None:
     ("word", "meant"),
     [("resnet-18", "resnet18"), ("ResNet50", "resnet50"), ("efficientnet_lite", "efficientnet_lite0")],
 )
-def test_suggestions(word: str, meant: str) -> None:
+def test_a_similar_name_is_suggested(word: str, meant: str) -> None:
     assert suggest(word, backbones()) == f" Did you mean {meant!r}?"
     with pytest.raises(UserError, match=f"unknown backbone {word!r}. Did you mean {meant!r}"):
         backbone(word)

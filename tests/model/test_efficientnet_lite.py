@@ -73,7 +73,7 @@ def test_padding_can_be_exported_for_any_batch() -> None:
         torch.testing.assert_close(program.module()(x), network(x))
 
 
-def test_settings() -> None:
+def test_the_settings_are_the_published_ones() -> None:
     network = create("efficientnet_lite0")
     assert sum(p.numel() for p in network.parameters()) == 4652008
     norms = [each for each in network.modules() if isinstance(each, nn.BatchNorm2d)]

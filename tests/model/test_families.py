@@ -39,7 +39,9 @@ def small_network(module: nn.Module, script: ModuleType) -> Network:
     return Network(module, find_layers(module, path), path, spec, None, {})
 
 
-def test_a_small_one(small: Callable[..., nn.Module], family: str, script: ModuleType) -> None:
+def test_a_small_network_passes_the_checks(
+    small: Callable[..., nn.Module], family: str, script: ModuleType
+) -> None:
     network = small_network(small(family), script)
     script.check_structure(network)
     for precision in script.PRECISIONS:
@@ -48,13 +50,13 @@ def test_a_small_one(small: Callable[..., nn.Module], family: str, script: Modul
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_one_of_torchvisions(name: str, script: ModuleType) -> None:
+def test_a_torchvision_network_passes_the_checks(name: str, script: ModuleType) -> None:
     assert set(script.verify(name, 64, ["pt2"], only=2).differences) == {"pt2"}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REAL + LARGE)
-def test_onnx_too(name: str, script: ModuleType) -> None:
+def test_the_onnx_export_passes_the_checks(name: str, script: ModuleType) -> None:
     pytest.importorskip("onnxruntime")
     assert script.verify(name, 96).px in (96, 224, 299)
 

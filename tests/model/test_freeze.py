@@ -57,7 +57,7 @@ def without_chance(network: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("where", ["none", "middle", "backbone"])
-def test_training(small: Small, family: str, where: str) -> None:
+def test_training_does_not_change_frozen_layers(small: Small, family: str, where: str) -> None:
     network = small(family)
     without_chance(network)
     table = find_layers(network)
@@ -130,7 +130,7 @@ def test_frozen_layers_run_in_eval_mode(small: Small, family: str) -> None:
     assert all(each.training for each in network.modules())
 
 
-def test_modes(small: Small) -> None:
+def test_modules_that_work_in_frozen_layers_only_stay_in_eval_mode(small: Small) -> None:
     network = small("vit")
     table = find_layers(network)
     Freeze(network, table, 2).train_mode()
@@ -162,7 +162,7 @@ def test_the_dropout_of_a_new_head_is_not_frozen() -> None:
     assert network.get_submodule("1.0").training
 
 
-def test_batchnorm_frozen(small: Small) -> None:
+def test_frozen_batchnorm_keeps_its_statistics(small: Small) -> None:
     """Statistics stay in every layer, while weights and biases train."""
     network = small("resnet")
     table = find_layers(network)
@@ -195,7 +195,7 @@ def test_a_broken_freeze_is_found(small: Small) -> None:
         freeze.verify({})
 
 
-def test_unfreezing(small: Small) -> None:
+def test_a_smaller_freeze_unfreezes_layers(small: Small) -> None:
     network = small("resnet")
     table = find_layers(network)
     Freeze(network, table, len(table.body)).apply()
@@ -221,7 +221,7 @@ def test_dropout_shared_across_the_cut_is_refused() -> None:
     Freeze(network, table, 2)
 
 
-def test_resolve(resnet18: LayerTable) -> None:
+def test_freeze_resolves_to_a_number_of_layers(resnet18: LayerTable) -> None:
     expected: dict[int | str, int] = {
         "none": 0,
         "backbone": 9,
@@ -248,7 +248,7 @@ def test_resolve(resnet18: LayerTable) -> None:
         ("", "is not a layer"),
     ],
 )
-def test_resolve_refuses(resnet18: LayerTable, freeze: int | str, message: str) -> None:
+def test_an_impossible_freeze_is_refused(resnet18: LayerTable, freeze: int | str, message: str) -> None:
     with pytest.raises(FreezeError, match=message):
         resolve_freeze(freeze, resnet18)
 

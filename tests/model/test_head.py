@@ -28,7 +28,7 @@ def swapped(old: nn.Module, init: str = "xavier", dropout: float = 0.0, classes:
      "convnext_tiny", "vgg11", "inception_v3", "shufflenet_v2_x0_5", "efficientnet_lite0"],
 )  # fmt: skip
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_on_every_kind_of_path(name: str, dropout: float) -> None:
+def test_a_head_on_every_kind_of_path_is_replaced(name: str, dropout: float) -> None:
     network = blueprint(name, auxiliary=False)
     path = find_layers(network).head.name
     kept = {n: p for n, p in network.named_parameters() if not n.startswith(f"{path}.")}
@@ -74,7 +74,7 @@ def test_dropout_comes_first() -> None:
         ("default", 1 / math.sqrt(3 * 300)),
     ],
 )
-def test_initial_values(init: str, std: float) -> None:
+def test_initial_values_follow_init(init: str, std: float) -> None:
     """Glorot's variance is 2 / (in + out). torch's default is uniform in +-1 / sqrt(in)."""
     new = swapped(nn.Linear(300, 9), init)
     assert isinstance(new, nn.Linear)
@@ -140,7 +140,7 @@ def test_a_convolution_cannot_be_a_cosine_classifier() -> None:
         built(nn.Conv2d(4, 9, 1), kind="cosine")
 
 
-def test_what_cannot_be_a_head(small: Callable[..., nn.Module]) -> None:
+def test_other_modules_are_refused(small: Callable[..., nn.Module]) -> None:
     with pytest.raises(FinetuneError, match="is a Conv1d"):
         swapped(nn.Conv1d(2, 3, 1))
     with pytest.raises(FinetuneError, match="unknown head init"):

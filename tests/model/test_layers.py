@@ -170,7 +170,7 @@ class Toy(nn.Module):
         return x.softmax(-1) if not self.training else self.spare(x)
 
 
-def test_toy() -> None:
+def test_a_network_with_every_kind_of_layer() -> None:
     table = find_layers(Toy())
     assert names(table) == ["stem", "plain", "block", "left", "free"]
     assert set(table.body[0].parameters) == {"shift", "stem.weight", "stem.bias", "gain"}
@@ -219,7 +219,7 @@ def test_networks_without_layers_are_refused() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(backbones()))
-def test_every_backbone(name: str) -> None:
+def test_the_layers_of_every_backbone(name: str) -> None:
     """Each parameter is in one layer, the head can be replaced, and the table has the number of layers."""
     network = blueprint(name)
     table = find_layers(network)

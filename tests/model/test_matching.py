@@ -128,16 +128,16 @@ def test_a_refused_checkpoint_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_values_that_are_not_finite(value: float) -> None:
+def test_values_that_are_not_finite_are_refused(value: float) -> None:
     state = Net().state_dict()
     state["norm.running_var"][2] = value
     with pytest.raises(
-        WeightsError, match=r"1 entries hold values that are not finite, such as norm\.running_var"
+        WeightsError, match=r"1 entries have values that are not finite, such as norm\.running_var"
     ):
         load(state)
 
 
-def test_kinds() -> None:
+def test_only_dense_tensors_of_the_same_kind_are_loaded() -> None:
     source = Net()
     network, _ = load({name: value.half() for name, value in source.state_dict().items()})
     torch.testing.assert_close(network.get_parameter("deep.weight"), source.deep.weight, atol=1e-3, rtol=1e-3)
@@ -158,12 +158,12 @@ def test_kinds() -> None:
 @pytest.mark.parametrize(
     "content", [None, [], torch.ones(2), {}, {"a": 1}, {"a": {"b": {}}}, {1: torch.ones(1)}]
 )
-def test_no_entries(content: Any) -> None:
-    with pytest.raises(WeightsError, match="holds no tensors by name"):
+def test_a_file_without_tensors_is_refused(content: Any) -> None:
+    with pytest.raises(WeightsError, match="contains no tensors by name"):
         load(content)
 
 
-def test_entries_of_nothing() -> None:
+def test_a_file_of_another_network_is_refused() -> None:
     with pytest.raises(WeightsError, match=r"0\.0 % of the body.*Is it a checkpoint of another backbone"):
         load({"features.0.weight": torch.ones(3)})
 
@@ -173,7 +173,7 @@ def test_batch_counters_are_not_missed() -> None:
     assert not load(state)[1].kept
 
 
-def test_with_the_head() -> None:
+def test_the_head_is_loaded_on_request() -> None:
     source = Net()
     network, report = load(source.state_dict(), with_head=True)
     assert torch.equal(network.get_parameter("fc.weight"), source.fc.weight)
@@ -229,7 +229,7 @@ def renamed(**prefixes: str) -> dict[str, Tensor]:
     return state
 
 
-def test_other_names() -> None:
+def test_rules_rename_entries() -> None:
     state = renamed(stem="basenet.slice1", norm="basenet.slice2", deep="basenet.slice3")
     with pytest.raises(WeightsError, match=r"0\.0 % of the body"):
         load(state, min_share=0.5)

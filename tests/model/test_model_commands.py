@@ -54,7 +54,7 @@ def test_names_are_not_cut_without_a_terminal(cli: Cli) -> None:
         (("backbones", "--min-top1", "101"), "--min-top1"),
     ],
 )
-def test_wrong_input(cli: Cli, words: tuple[str, ...], message: str) -> None:
+def test_wrong_input_is_refused(cli: Cli, words: tuple[str, ...], message: str) -> None:
     done = cli(*words)
     assert (done.code, done.out) == (2, "")
     assert message in done.err
@@ -78,7 +78,7 @@ def test_backbones(cli: Cli) -> None:
     assert list(rows) == sorted(rows)
 
 
-def test_filters(cli: Cli) -> None:
+def test_backbones_are_filtered(cli: Cli) -> None:
     rows = backbones(cli, "--max-params", "10M", "--min-top1", "75")
     assert rows
     assert all(row["parameters"] <= 10_000_000 and row["top1"] >= 0.75 for row in rows)
@@ -91,7 +91,7 @@ def test_filters(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("key", ["params", "gflops", "size", "top1"])
-def test_sorting(cli: Cli, key: str) -> None:
+def test_backbones_are_sorted(cli: Cli, key: str) -> None:
     field = {"params": "parameters", "size": "megabytes"}.get(key, key)
     values = [row[field] for row in backbones(cli, "--sort", key)]
     known = [value for value in values if value is not None]

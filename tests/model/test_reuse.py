@@ -33,7 +33,7 @@ def test_auto_takes_unique_names() -> None:
     assert choose_rows("auto", ("boat",), source()) == {}
 
 
-def test_aliases_and_numbers() -> None:
+def test_classes_are_given_by_name_or_number() -> None:
     rows = choose_rows(
         {"Snack": "HotDog", "bird": 3, "cat": "egyptian cat"}, ("snack", "bird", "cat"), source()
     )
@@ -106,7 +106,7 @@ def test_beside_rows_of_zeros_the_scale_stays() -> None:
     torch.testing.assert_close(head.weight[1].detach(), given.weight[2] - given.weight.mean(0))
 
 
-def test_other_features() -> None:
+def test_rows_of_another_length_are_refused() -> None:
     with pytest.raises(WeightsError, match="the new head takes others"):
         copy_rows(nn.Linear(6, 3), {0: 0}, source())
 

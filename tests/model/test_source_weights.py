@@ -71,7 +71,9 @@ def test_published_weights_from_the_cache(
     assert capsys.readouterr().out == ""
 
 
-def test_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_connection_the_message_says_how_to_get_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     path, url = published(monkeypatch, tmp_path, network().state_dict())
     path.unlink()
     with pytest.raises(WeightsError) as caught:
@@ -81,7 +83,7 @@ def test_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert capsys.readouterr().out == ""
 
 
-def test_a_damaged_file_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_file_in_the_cache_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, _ = published(monkeypatch, tmp_path, network().state_dict())
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -90,7 +92,7 @@ def test_a_damaged_file_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyP
         load("default")
 
 
-def test_only_https(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_downloads_use_https_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, _ = published(monkeypatch, tmp_path, network().state_dict(), scheme="http")
     path.unlink()
     with pytest.raises(WeightsError, match="over https only"):
@@ -106,7 +108,7 @@ def test_a_published_file_must_fill_the_network(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".safetensors"])
-def test_a_file(suffix: str, tmp_path: Path) -> None:
+def test_a_file_is_loaded_without_its_head(suffix: str, tmp_path: Path) -> None:
     source, path = network(), tmp_path / f"own{suffix}"
     if suffix == ".safetensors":
         safetensors.torch.save_file(source.state_dict(), path)
@@ -149,7 +151,7 @@ def test_a_hostile_pickle_is_refused_and_does_nothing(how: str, tmp_path: Path) 
     assert not target.exists()
 
 
-def test_damaged_files(tmp_path: Path) -> None:
+def test_damaged_files_are_refused(tmp_path: Path) -> None:
     whole = tmp_path / "whole.pt"
     torch.save(network().state_dict(), whole)
     content = whole.read_bytes()
@@ -180,7 +182,7 @@ def test_damaged_files(tmp_path: Path) -> None:
         ("x" * 5000, "has no"),
     ],
 )
-def test_unknown_weights(weights: str, message: str) -> None:
+def test_unknown_weights_are_refused(weights: str, message: str) -> None:
     with pytest.raises(WeightsError, match=message):
         load(weights)
 
@@ -213,7 +215,7 @@ def run_directory(root: Path, **changed: Any) -> Path:
     return root / "run"
 
 
-def test_a_run(tmp_path: Path) -> None:
+def test_a_run_provides_weights_and_preprocessing(tmp_path: Path) -> None:
     run = run_directory(tmp_path)
     module, loaded = load(run)
     assert same(module, network(), head=False)
@@ -225,7 +227,7 @@ def test_a_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "card.json", "manifest.json"])
-def test_a_damaged_run(file: str, tmp_path: Path) -> None:
+def test_a_damaged_run_is_refused(file: str, tmp_path: Path) -> None:
     path = run_directory(tmp_path) / "checkpoints" / "best" / file
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -234,7 +236,7 @@ def test_a_damaged_run(file: str, tmp_path: Path) -> None:
         load(tmp_path / "run")
 
 
-def test_a_run_of_another_backbone(tmp_path: Path) -> None:
+def test_a_run_of_another_backbone_is_refused(tmp_path: Path) -> None:
     run = run_directory(tmp_path)
     with pytest.raises(WeightsError, match=r"was trained with backbone 'squeezenet1_1'.*Set model\.backbone"):
         input_spec("resnet18", str(run))

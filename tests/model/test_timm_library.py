@@ -114,7 +114,7 @@ def test_positions_are_resampled_as_timm_does(name: str, size: int, fitted: str,
         assert key in head or torch.equal(value, reference.get_parameter(key)), key
 
 
-def test_own_checkpoints(tmp_path: Path) -> None:
+def test_a_timm_checkpoint_is_loaded(tmp_path: Path) -> None:
     source = timm.create_model("mobilenetv1_100", num_classes=7)
     torch.save({"state_dict": source.state_dict()}, tmp_path / "own.pth")
     network = made("mobilenetv1_100", weights=str(tmp_path / "own.pth"))
@@ -170,14 +170,14 @@ def test_pretrained_weights_by_timms_own_code(tmp_path: Path, monkeypatch: pytes
         made("test_vit2", weights="default")
 
 
-def test_names() -> None:
+def test_unknown_names_are_refused() -> None:
     with pytest.raises(UserError, match=r"timm .* has no 'mobilenetv1_10'\. Did you mean 'mobilenetv1_100'"):
         made("mobilenetv1_10")
     with pytest.raises(WeightsError, match="there is no file or run directory 'IMAGENET1K_V1'"):
         made("mobilenetv1_100", weights="IMAGENET1K_V1")
 
 
-def test_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_timm_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(MissingExtraError, match=r"finetune-pictures\[timm\]"):
         made("mobilenetv1_100")

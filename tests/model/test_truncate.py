@@ -203,7 +203,7 @@ def test_a_row_of_the_source_fits_a_head_like_the_sources(head: str) -> None:
         ("batchnorm: frozen, batchnorm_recalibrate: 64", r"model\.batchnorm_recalibrate: batchnorm: frozen"),
     ],
 )
-def test_options_that_contradict_each_other(model: str, message: str) -> None:
+def test_options_that_contradict_each_other_are_refused(model: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         parse_recipe(f"data: {{source: digits}}\nmodel: {{backbone: resnet18, {model}}}\n", "recipe.yaml")
 

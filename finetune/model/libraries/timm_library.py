@@ -160,7 +160,7 @@ class TimmBackbone(Backbone):
         def resize(name: str, found: Tensor, own: Tensor) -> tuple[Tensor, str] | None:
             if name.endswith(".weight") or found.ndim != own.ndim:
                 return None
-            # Each architecture has its own function, which fails in its own way on other entries.
+            # The function differs per architecture, and so do its errors for other entries.
             with contextlib.suppress(
                 RuntimeError, ValueError, TypeError, AssertionError, AttributeError, LookupError
             ):

@@ -79,7 +79,7 @@ def load_matching(
     candidates = list(_entries(content))
     if not candidates:
         kind = type(content).__name__
-        raise WeightsError(f"{file}: holds no tensors by name (it is a {kind}). A state_dict is needed.")
+        raise WeightsError(f"{file}: contains no tensors by name (it is a {kind}). A state_dict is needed.")
     plans = [_plan(module, table, path, entries, rules) for path, entries in candidates]
     # max returns the first of equals. Moving averages come first, since a run is evaluated with them.
     plan = max(plans, key=lambda each: each.report.share)
@@ -98,7 +98,7 @@ def load_matching(
         source for name, (source, tensor) in plan.sources.items() if not _finite(tensor.to(own[name].dtype))
     ]:
         raise WeightsError(
-            f"{file}: {len(bad)} entries hold values that are not finite, such as {bad[0]}. Such weights "
+            f"{file}: {len(bad)} entries have values that are not finite, such as {bad[0]}. Such weights "
             f"cannot be trained."
         )
     with torch.no_grad():
