@@ -118,8 +118,7 @@ def _tabulate(module: nn.Module, graph: ForwardGraph, groups: Sequence[_Group]) 
                 for path in ("", *graph.paths(each)):
                     first, last = spans.get(path, (number, number))
                     spans[path] = min(first, number), max(last, number)
-    for name, _ in module.named_parameters():
-        owner.setdefault(name, len(groups))
+    owner = {name: owner.get(name, len(groups)) for name, _ in module.named_parameters()}
     return tabulate(module, [group.name for group in groups], owner, spans, _ends(graph, groups))
 
 

@@ -59,7 +59,7 @@ def tabulate(
 
     Args:
         names: of the layers, the head's last.
-        owner: number of the layer of each parameter.
+        owner: number of the layer of each parameter, in the order of the table.
         spans: as in the table.
         cuts: of the layers.
 
@@ -68,7 +68,7 @@ def tabulate(
     """
     layers = []
     for number, (name, cut) in enumerate(zip(names, cuts, strict=True), start=1):
-        sizes = {each: value.numel() for each, value in module.named_parameters() if owner[each] == number}
+        sizes = {each: module.get_parameter(each).numel() for each, its in owner.items() if its == number}
         if not sizes:
             raise FinetuneError(f"internal error: layer {number} ({name}) has no parameter")
         modules = tuple(path for path, span in spans.items() if path and span == (number, number))

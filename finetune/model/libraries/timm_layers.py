@@ -87,8 +87,8 @@ def with_output_shapes(module: nn.Module, table: LayerTable, image_size: int) ->
 def _by_groups(module: nn.Module, heads: Sequence[str]) -> LayerTable:
     from timm.models import group_parameters
 
-    parameters = {name for name, _ in module.named_parameters()}
-    in_head = {name for name in parameters if any(name.startswith(f"{path}.") for path in heads)}
+    parameters = [name for name, _ in module.named_parameters()]
+    in_head = [name for name in parameters if name.startswith(tuple(f"{path}." for path in heads))]
     grouped = group_parameters(module, module.group_matcher(coarse=False))  # type: ignore[operator]
     body: list[list[str]] = []
     for number, (_, names) in enumerate(sorted(grouped.items())):
@@ -98,13 +98,14 @@ def _by_groups(module: nn.Module, heads: Sequence[str]) -> LayerTable:
         elif own:
             body.append(own)
     owner = {name: number for number, names in enumerate(body, start=1) for name in names}
-    if not body or owner.keys() | in_head != parameters:
+    if not body or owner.keys() | {*in_head} != {*parameters}:
         raise UserError(
             f"{type(module).__name__} cannot be used: timm's groups do not include all of its parameters"
         )
     owner |= dict.fromkeys(in_head, len(body) + 1)
     spans: dict[str, tuple[int, int]] = {}
-    for path, number in owner.items():
+    for path in parameters:
+        number = owner[path]
         while path:
             path = path.rpartition(".")[0]
             first, last = spans.get(path, (number, number))
