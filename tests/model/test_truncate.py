@@ -190,7 +190,7 @@ def test_a_strange_architecture_is_refused(changed: dict[str, Any]) -> None:
     "head", ["{reuse: auto, at: 5}", "{reuse: auto, hidden: 8}", "{reuse: auto, type: cosine}"]
 )
 def test_a_row_of_the_source_fits_a_head_like_the_sources(head: str) -> None:
-    with pytest.raises(RecipeError, match=r"model\.head\.reuse: a source class's row"):
+    with pytest.raises(RecipeError, match=r"model\.head\.reuse: needs a head like that of the source"):
         parse_recipe(
             f"data: {{source: digits}}\nmodel: {{backbone: resnet18, head: {head}}}\n", "recipe.yaml"
         )
@@ -200,7 +200,10 @@ def test_a_row_of_the_source_fits_a_head_like_the_sources(head: str) -> None:
     ("model", "message"),
     [
         ("head: {type: cosine, init: zero}", r"model\.head\.init: type: cosine"),
-        ("batchnorm: frozen, batchnorm_recalibrate: 64", r"model\.batchnorm_recalibrate: batchnorm: frozen"),
+        (
+            "batchnorm: frozen, batchnorm_recalibrate: 64",
+            r"model\.batchnorm_recalibrate: has no effect under batchnorm: frozen",
+        ),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(model: str, message: str) -> None:
