@@ -27,7 +27,7 @@ class CachedFeatures:
     view. A changed file is therefore another image, and splits and runs share the rows of images they share.
 
     Args:
-        plain: there is no augmentation: all views of an image are the same, whatever their key.
+        plain: without augmentation, when all views of an image are the same.
     """
 
     def __init__(

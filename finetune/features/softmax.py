@@ -58,12 +58,12 @@ class Axes:
             span, lengths = torch.linalg.qr(rows.T)
             rows = lengths.T
         variances, turn = torch.linalg.eigh(rows.T @ rows / len(rows))
-        kept = variances > NEGLIGIBLE * max(float(variances[-1]), NEGLIGIBLE)
-        if not kept.any():
-            kept[-1] = True
-        turn = turn[:, kept]
+        varying = variances > NEGLIGIBLE * max(float(variances[-1]), NEGLIGIBLE)
+        if not varying.any():
+            varying[-1] = True
+        turn = turn[:, varying]
         rows = rows @ turn
-        return cls(rows, variances[kept], turn if span is None else span @ turn, mean, scale)
+        return cls(rows, variances[varying], turn if span is None else span @ turn, mean, scale)
 
 
 @dataclass(frozen=True, eq=False)

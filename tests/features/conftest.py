@@ -20,7 +20,7 @@ SMALL: dict[str, Callable[[], nn.Module]] = {
 
 
 def network(family: str) -> nn.Module:
-    """One of them, with a head and BatchNorm statistics that say something."""
+    """One of them, with a head and BatchNorm statistics that are not the defaults."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         module = SMALL[family]()
@@ -37,7 +37,7 @@ def network(family: str) -> nn.Module:
 
 @pytest.fixture(params=sorted(SMALL))
 def small(request: pytest.FixtureRequest) -> nn.Module:
-    """One family after the other."""
+    """Each family in turn."""
     return network(request.param)
 
 

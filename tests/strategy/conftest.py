@@ -10,7 +10,7 @@ Scene = Callable[..., Image.Image]
 
 @pytest.fixture(scope="session")
 def scene() -> Scene:
-    """An image that no other number gives: coloured clouds of several sizes, as in a photograph."""
+    """An image that depends on the number: coloured clouds of several sizes, as in a photograph."""
 
     def make(number: int, size: tuple[int, int] = (96, 80)) -> Image.Image:
         rng = np.random.default_rng(number)

@@ -29,7 +29,7 @@ def test_variants_have_the_same_classes(
     assert counts == {"train/disc": 10, "train/square": 10, "test/disc": 6, "test/square": 6}
 
 
-def test_pixels_are_changed_as_said(script: ModuleType) -> None:
+def test_the_variants_change_the_pixels(script: ModuleType) -> None:
     image = Image.new("RGB", (64, 48), (250, 10, 30))
     assert script.VARIANTS["inverted"](image).getpixel((0, 0)) == (5, 245, 225)
     assert script.VARIANTS["small"](image).size == (32, 24)
@@ -60,7 +60,7 @@ def line(strategy: str, test: float, seed: int = 0, **more: Any) -> dict[str, An
     return own | {"n": 50, "facts": FACTS} | more
 
 
-def test_the_table_says_what_the_advice_loses(script: ModuleType) -> None:
+def test_the_table_has_the_loss_of_the_advice(script: ModuleType) -> None:
     lines = [
         line("probe", 0.90),
         line("probe", 0.80, seed=1),
@@ -87,8 +87,8 @@ def test_a_changed_rule_is_evaluated_on_stored_facts(script: ModuleType) -> None
     assert "**90.0** | 80.0 | 90.0 | 0.0" in text
 
 
-def test_each_seed_has_advice_of_its_own(script: ModuleType) -> None:
-    """The whole training of what is advised is beside it, and is no strategy to lose against."""
+def test_each_seed_has_its_own_advice(script: ModuleType) -> None:
+    """``to-the-end`` is shown beside the advice, and is not a strategy that it can lose against."""
     few = FACTS | {"train": 30}
     lines = [
         line("probe", 0.90, facts=few),

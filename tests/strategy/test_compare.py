@@ -79,7 +79,7 @@ def test_scratch(write: Any, chdir_tmp: Path, cli: Any) -> None:
     assert Path(answer["plot"]).is_file()
 
 
-def test_from_scratch_leaves_nothing_that_holds_on_to_a_source() -> None:
+def test_from_scratch_removes_every_setting_that_refers_to_a_source() -> None:
     recipe = parse_recipe(
         """
         data: {source: digits, image_size: 64}

@@ -25,7 +25,7 @@ def write(chdir_tmp: Path, shapes: Path) -> Any:
     return recipe
 
 
-def test_every_image_once(write: Any, chdir_tmp: Path, cli: Any, shapes: Path) -> None:
+def test_every_image_is_held_out_once(write: Any, chdir_tmp: Path, cli: Any, shapes: Path) -> None:
     ended = cli("cv", write(), "--folds", "3", "--device", "cpu")
     assert ended.code == 0, ended.err
     assert "standard deviation" in ended.out

@@ -22,7 +22,7 @@ def found(root: Path | str) -> dict[str, set[str]]:
     return kinds
 
 
-def test_a_clean_set_is_left_alone(clean: Path) -> None:
+def test_a_clean_set_has_no_findings(clean: Path) -> None:
     assert found(clean) == {}
 
 
@@ -157,7 +157,7 @@ def test_an_empty_folder(clean: Path) -> None:
     assert "unusable" in kinds
 
 
-def test_imbalance_and_scarcity(tmp_path: Path, scene: Any) -> None:
+def test_imbalance_and_scarcity_are_found(tmp_path: Path, scene: Any) -> None:
     for name, count in {"cat": 40, "dog": 8, "fox": 2}.items():
         (tmp_path / name).mkdir()
         for index in range(count):

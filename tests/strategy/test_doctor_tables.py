@@ -96,7 +96,7 @@ def test_a_thousand_missing_files_are_all_listed(photos: Path) -> None:
     assert finding.message == "no such file (lines 18, 19, 20, 21, 22, 23, 24, 25 and 992 more)"
 
 
-def test_nothing_of_the_table_is_there(photos: Path, cli: Any) -> None:
+def test_a_table_whose_files_are_all_missing_is_examined(photos: Path, cli: Any) -> None:
     (photos / "t.csv").write_text("path,label\nC:\\x\\1.jpg,cat\nC:\\x\\2.jpg,dog\nC:\\y\\3.jpg,dog\n")
     ended = cli("doctor", photos / "t.csv", "--json")
     assert ended.code == 0, ended.err
@@ -126,7 +126,7 @@ def test_a_doubtful_split_column_is_a_finding(photos: Path) -> None:
     assert messages(examine(source, options=SourceOptions(split_column="none")), "unusable") == []
 
 
-def test_sound_rows_that_make_no_data_set(photos: Path) -> None:
+def test_valid_rows_that_form_no_data_set_are_a_finding(photos: Path) -> None:
     (photos / "t.csv").write_text("path,label,split\nphotos/cat/0.jpg,cat,test\nphotos/dog/1.jpg,dog,test\n")
     report = examine(str(photos / "t.csv"))
     assert any("no row has the split train" in each for each in messages(report, "unusable"))
@@ -198,7 +198,7 @@ CELL = st.sampled_from(
     st.sampled_from(["path,label", "path,label,split"]),
 )
 def test_what_training_refuses_the_doctor_finds(photos: Path, rows: list[list[str]], header: str) -> None:
-    """Whatever the rows hold: the doctor finds something unusable if and only if reading is refused."""
+    """For any rows, the doctor finds something unusable if and only if reading is refused."""
     source = table(photos, *(",".join(row) for row in rows), header=header)
     try:
         read_source(source, DEFAULT_OPTIONS)

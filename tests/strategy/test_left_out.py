@@ -85,12 +85,12 @@ def test_train_and_advise(photos: Path, cli: Any) -> None:
     check(trained.err, sentences)
 
 
-def test_hidden_files_are_no_part_of_it(photos: Path, cli: Any) -> None:
+def test_hidden_files_are_not_reported(photos: Path, cli: Any) -> None:
     put(photos, ["disc/.hidden.png", "disc/.DS_Store", ".git/x.txt"])
     assert PASSED not in cli("doctor", "photos").out
 
 
-def test_kinds() -> None:
+def test_files_are_counted_by_kind() -> None:
     assert [file_kind(name) for name in ("a.TXT", "LICENSE", ".x", "a.", "a.tar.gz")] == [
         ".txt", "no extension", "no extension", "no extension", ".gz",
     ]  # fmt: skip

@@ -95,7 +95,7 @@ def test_drawings_of_one_kind_are_not_copies() -> None:
     assert len(find_near_duplicates(facts_of(images))) <= 1
 
 
-def test_small_digits() -> None:
+def test_small_digits_are_rarely_copies() -> None:
     from finetune.data.sources.named.known import read_known
 
     images = read_known("digits").splits["all"].images
@@ -115,5 +115,5 @@ def test_another_colour_is_another_drawing(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3])
-def test_three_images_or_fewer(scene: Scene, count: int) -> None:
+def test_three_images_or_fewer_have_no_copies(scene: Scene, count: int) -> None:
     assert find_near_duplicates(facts_of([scene(number) for number in range(count)]) if count else []) == []

@@ -96,7 +96,7 @@ def test_a_run_before_and_after(recipe: Path, tmp_path: Path, cli: Any) -> None:
 
 
 class Cut(BaseException):
-    """Stands for a kill or a signal."""
+    """Simulates a kill or a signal."""
 
 
 def test_a_probe_that_is_stopped_while_it_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

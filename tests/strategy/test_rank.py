@@ -89,7 +89,7 @@ def test_agreement_that_cannot_be_computed() -> None:
     assert "equal" in str(equal.why)
 
 
-def test_the_quick_scores_tell_labels_from_chance_with_more_features_than_images() -> None:
+def test_the_quick_scores_distinguish_labels_from_chance_with_more_features_than_images() -> None:
     features, targets = planted(1.0, n=20, d=40)
     chance = np.random.default_rng(0).permutation(targets)
     for true, shuffled in zip(quick_scores(features, targets), quick_scores(features, chance), strict=True):
@@ -194,7 +194,7 @@ def test_the_command(shapes: Path, cli: Any) -> None:
     ],
     ids=" ".join,
 )
-def test_wrong_input(words: tuple[str, ...], shapes: Path, cli: Any) -> None:
+def test_wrong_input_is_refused(words: tuple[str, ...], shapes: Path, cli: Any) -> None:
     ended = cli("rank", shapes, *words)
     assert ended.code == 2
     assert ended.out == ""

@@ -49,7 +49,7 @@ def recipe(scenes: Path) -> Callable[..., Recipe]:
 BY_SCENE = "data.group_by=^([sv][0-9]+)_"
 
 
-def test_a_probe(recipe: Callable[..., Recipe], tmp_path: Path, cli: Any) -> None:
+def test_a_probe_keeps_groups_together(recipe: Callable[..., Recipe], tmp_path: Path, cli: Any) -> None:
     tops = []
     for words in ([], ["--set", BY_SCENE]):
         path = tmp_path / "r.yaml"
@@ -64,21 +64,23 @@ def test_a_probe(recipe: Callable[..., Recipe], tmp_path: Path, cli: Any) -> Non
     assert max(tops[1].values()) < 0.75
 
 
-def test_a_ranking(recipe: Callable[..., Recipe], caplog: Any) -> None:
+def test_a_ranking_keeps_groups_together(recipe: Callable[..., Recipe], caplog: Any) -> None:
     alone, together = (rank([recipe(*words)], device="cpu").ranked[0].cv_top1 for words in ([], [BY_SCENE]))
     assert alone > 0.95
     assert together < 0.75
     assert not [each.message for each in caplog.records if "group" in each.message]
 
 
-def test_advice(recipe: Callable[..., Recipe]) -> None:
+def test_advice_keeps_groups_together(recipe: Callable[..., Recipe]) -> None:
     alone, together = measure(recipe(), device="cpu"), measure(recipe(BY_SCENE), device="cpu")
     assert alone.probe.top1 - together.probe.top1 > 0.1
     assert together.probe.top1 < 0.75
     assert set(alone.tried) == set(together.tried)
 
 
-def test_a_solved_head(recipe: Callable[..., Recipe], tmp_path: Path, caplog: Any) -> None:
+def test_solving_a_head_keeps_groups_together(
+    recipe: Callable[..., Recipe], tmp_path: Path, caplog: Any
+) -> None:
     """Folds that choose its strength keep scenes together, and all views of an image."""
     caplog.set_level("INFO", logger="finetune")
 

@@ -24,7 +24,7 @@ def state(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_seeds_are_trained_counted_and_taken_up(recipe: Path, chdir_tmp: Path, cli: Any) -> None:
+def test_seeds_are_trained_summarised_and_resumed(recipe: Path, chdir_tmp: Path, cli: Any) -> None:
     ended = cli("train", recipe, "--seeds", "2", "--device", "cpu", "--set", "seed=3")
     assert ended.code == 0, ended.err
     place = chdir_tmp / "runs/recipe"
@@ -49,13 +49,13 @@ def test_seeds_are_trained_counted_and_taken_up(recipe: Path, chdir_tmp: Path, c
     assert again[weights] == second[weights] != first[weights]
 
 
-def test_a_single_run_is_no_place_for_several(recipe: Path, cli: Any) -> None:
+def test_a_run_directory_is_refused_for_several_runs(recipe: Path, cli: Any) -> None:
     assert cli("train", recipe, "--device", "cpu", "--set", "train.max_steps=1").code == 0
     ended = cli("train", recipe, "--seeds", "2", "--device", "cpu")
     assert ended.code == 2
     assert "single run" in ended.err
 
 
-def test_options_that_do_not_go_together(recipe: Path, cli: Any) -> None:
+def test_conflicting_options_are_refused(recipe: Path, cli: Any) -> None:
     assert cli("train", recipe, "--seeds", "2", "--smoke").code == 2
     assert cli("train", recipe, "--seeds", "0").code == 2

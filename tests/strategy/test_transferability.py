@@ -58,7 +58,7 @@ def test_both_rise_with_the_distance_of_the_classes() -> None:
     assert [h for _, h in scores] == sorted(h for _, h in scores)
 
 
-def test_neither_cares_about_a_rotation() -> None:
+def test_a_rotation_changes_neither_score() -> None:
     features, targets = blobs(80, 6)
     turned = features @ np.linalg.qr(np.random.default_rng(1).standard_normal((6, 6)))[0]
     assert log_me(turned, targets) == pytest.approx(log_me(features, targets), rel=1e-6)
@@ -84,7 +84,7 @@ def test_the_shrunk_h_score_is_the_trace_of_its_definition(n: int, d: int) -> No
     assert h_score(features, targets, shrinkage) == pytest.approx(expected, rel=1e-9)
 
 
-def test_shrinking_tells_labels_from_chance_where_features_are_many() -> None:
+def test_shrinking_distinguishes_labels_from_chance_with_many_features() -> None:
     features, targets = blobs(40, 80, classes=2, apart=0.7)
     chance = np.random.default_rng(2).permutation(targets)
     assert h_score(features, targets) == pytest.approx(1.0)
@@ -92,7 +92,7 @@ def test_shrinking_tells_labels_from_chance_where_features_are_many() -> None:
     assert h_score(features, targets, 0.3) > h_score(features, chance, 0.3) + 0.1
 
 
-def test_the_h_score_at_its_ends() -> None:
+def test_the_h_score_is_0_without_and_maximal_with_full_separation() -> None:
     targets = np.arange(30) % 3
     points = np.eye(3)[targets]
     assert h_score(points, targets) == pytest.approx(2.0)
@@ -101,7 +101,7 @@ def test_the_h_score_at_its_ends() -> None:
 
 
 @pytest.mark.parametrize("score", [log_me, h_score])
-def test_what_has_no_score(score: object) -> None:
+def test_features_without_a_score_are_refused(score: object) -> None:
     assert callable(score)
     features, targets = blobs(12)
     with pytest.raises(ValueError, match="two classes"):

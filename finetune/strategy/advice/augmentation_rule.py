@@ -15,8 +15,8 @@ RARE = frozenset({"vertical_flip", "rotation", "color_jitter"})
 KNOWN_WELL = 0.9
 # If a classifier separates mirrored copies from originals more often than this, such images do not occur
 # naturally. Within two standard errors, which are large for few images, the result is uncertain.
-TOLD = 2 / 3
-# With two standard errors above this, an accuracy near ``TOLD`` says nothing.
+SEPARATED = 2 / 3
+# With two standard errors above this, an accuracy near ``SEPARATED`` says nothing.
 CLEAR = 0.1
 
 
@@ -40,13 +40,13 @@ def judge(name: str, tried: Tried, near: Similarity) -> tuple[Verdict, str]:
         return Verdict.refused, f"training on copies costs more than {_errors(doubt)}"
     said = ""
     if tried.told is not None:
-        margin = 2 * math.sqrt(TOLD * (1 - TOLD) / tried.n)
-        if tried.told > TOLD + margin:
+        margin = 2 * math.sqrt(SEPARATED * (1 - SEPARATED) / tried.n)
+        if tried.told > SEPARATED + margin:
             return (
                 Verdict.refused,
-                f"copies are distinguished from originals in more than {100 * (TOLD + margin):.0f} %",
+                f"copies are distinguished from originals in more than {100 * (SEPARATED + margin):.0f} %",
             )
-        if tried.told > TOLD - margin and margin > CLEAR:
+        if tried.told > SEPARATED - margin and margin > CLEAR:
             said = f"{tried.n} images are too few to show whether copies pass for originals; "
             if near is Similarity.dissimilar:
                 return Verdict.refused, f"{said}images unlike the source's may be writing"

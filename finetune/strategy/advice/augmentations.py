@@ -4,7 +4,7 @@ Whether a mirrored image keeps its class depends on the classes: a hot dog does,
 not. Two things are measured on features of held-out images. First, can a classifier separate copies from
 originals? If so, such images do not occur among these (for mirroring: "visual chirality", Lin et al. 2020; in
 general a two-sample test, Lopez-Paz and Oquab 2017). Second, does a classifier that also trains on copies get
-worse on plain images? It does if the copy of one class looks like another class.
+worse on plain images? It does if the copy of one class resembles another class.
 """
 
 from collections.abc import Mapping, Sequence
@@ -85,12 +85,12 @@ def compare_copies(originals: Originals, copies: Sequence[Features], *, mirrored
         mirrored: also separate copies from originals. This is done at each depth, because late features often
             ignore left and right.
     """
-    told = None
+    separated = None
     if mirrored:
         pairs = zip(originals.features, copies, strict=True)
-        told = max(_separability(plain, others, originals.folds) for plain, others in pairs)
-    kept, gain, error = _effect_on_classes(originals, copies[originals.best])
-    return Tried(kept, gain, error, told, len(originals.targets))
+        separated = max(_separability(plain, others, originals.folds) for plain, others in pairs)
+    unchanged, gain, error = _effect_on_classes(originals, copies[originals.best])
+    return Tried(unchanged, gain, error, separated, len(originals.targets))
 
 
 def _effect_on_classes(originals: Originals, copies: Features) -> tuple[float, float, float]:
@@ -98,16 +98,16 @@ def _effect_on_classes(originals: Originals, copies: Features) -> tuple[float, f
     plain, targets = originals.features[originals.best], originals.targets
     classes = int(targets.max()) + 1
     decay = max(originals.decay, LEAST_DECAY * total_variance(plain))
-    kept, without, with_copies = (np.zeros(len(targets), dtype=bool) for _ in range(3))
+    unchanged, without, with_copies = (np.zeros(len(targets), dtype=bool) for _ in range(3))
     for train, held in originals.folds:
         alone = solve(LinearProblem(plain[train], targets[train], classes), decay, rough=True)
         both = np.concatenate([plain[train], copies[train]])
-        taught = solve(LinearProblem(both, np.tile(targets[train], 2), classes), decay, rough=True)
+        augmented = solve(LinearProblem(both, np.tile(targets[train], 2), classes), decay, rough=True)
         own = alone.logits(plain[held]).argmax(1)
-        kept[held] = alone.logits(copies[held]).argmax(1) == own
+        unchanged[held] = alone.logits(copies[held]).argmax(1) == own
         without[held] = own == targets[held]
-        with_copies[held] = taught.logits(plain[held]).argmax(1) == targets[held]
-    return float(kept.mean()), *paired_gain(with_copies, without)
+        with_copies[held] = augmented.logits(plain[held]).argmax(1) == targets[held]
+    return float(unchanged.mean()), *paired_gain(with_copies, without)
 
 
 def _separability(plain: Features, copies: Features, folds: Folds) -> float:

@@ -130,13 +130,13 @@ def _augmentation(facts: Facts) -> list[tuple[str, str]]:
 
 
 def _tried(tried: Tried) -> str:
-    kept, gain, error = (100 * each for each in (tried.kept, tried.gain, tried.error))
-    told = ""
+    unchanged, gain, error = (100 * each for each in (tried.kept, tried.gain, tried.error))
+    separated = ""
     if tried.told is not None:
-        told = f"{100 * tried.told:.0f} % of copies and originals distinguished, 50 by chance; "
+        separated = f"{100 * tried.told:.0f} % of copies and originals distinguished, 50 by chance; "
     return (
-        f"{told}{kept:.0f} % of predictions unchanged; training on copies too: {gain:+.1f} points of "
-        f"accuracy, standard error {error:.1f}"
+        f"{separated}{unchanged:.0f} % of predictions unchanged; training on copies too: {gain:+.1f} points "
+        f"of accuracy, standard error {error:.1f}"
     )
 
 

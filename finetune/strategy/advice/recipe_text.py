@@ -36,8 +36,8 @@ def write_recipe(
         **({"early_stopping": settings.early_stopping} if settings.early_stopping else {}),
         **({"label_smoothing": settings.label_smoothing} if settings.label_smoothing else {}),
     }
-    kept = base.train.model_dump(include={"precision", "threads"}, exclude_defaults=True)
-    lines += ["", "train:", *_section(train | kept)]
+    given = base.train.model_dump(include={"precision", "threads"}, exclude_defaults=True)
+    lines += ["", "train:", *_section(train | given)]
     augment = settings.augment.model_dump(exclude_defaults=True)
     if augment:
         lines.append(f"  augment: {_flow(augment)}")

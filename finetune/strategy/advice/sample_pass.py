@@ -31,7 +31,7 @@ class Sample:
     """Training images that are measured in detail.
 
     Attributes:
-        cache: keeps them as evaluation resizes and crops them; None: they are decoded each time.
+        cache: of the decoded images, resized and cropped as for evaluation; None: they are decoded each time.
     """
 
     setup: Setup

@@ -19,7 +19,6 @@ from finetune.data.holdout.folds import inner_folds
 from finetune.errors import BadImageError, UserError
 from finetune.features.extract import costs
 from finetune.features.progress import OnStage
-from finetune.features.softmax import Targets
 from finetune.features.solve import LinearProblem, choose_decay, solve
 from finetune.image.bands import COLOURS
 from finetune.image.decode import read_image
@@ -109,7 +108,10 @@ def _compare(ways: dict[ResizeMode, Setup], split: Split, progress: OnStage) -> 
     found: dict[ResizeMode, Sized] = {}
     ahead = list(ways)
     for places in (first, most) if len(most) > 1.5 * len(first) else (most,):
-        correct = {way: _held_out(_rows(ways[way], way, places, progress), seed) for way in ahead}
+        correct = {}
+        for way in ahead:
+            rows = features_of(ways[way], "train", partial(progress, STAGES[way]), places.tolist())
+            correct[way] = _held_out(rows, seed)
         base = correct[own]
         if base is None:
             return {}
@@ -120,10 +122,6 @@ def _compare(ways: dict[ResizeMode, Setup], split: Split, progress: OnStage) -> 
         if len(ahead) == 1:
             break
     return found
-
-
-def _rows(setup: Setup, way: ResizeMode, places: Targets, progress: OnStage) -> FeatureRows:
-    return features_of(setup, "train", partial(progress, STAGES[way]), places.tolist())
 
 
 def _held_out(rows: FeatureRows, seed: int) -> npt.NDArray[np.bool_] | None:

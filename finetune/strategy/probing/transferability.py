@@ -64,11 +64,11 @@ def h_score(
     # In a basis in which the features are white, only the covariance of the class means matters.
     varying = s > s.max(initial=0.0) * max(f.shape) * np.finfo(np.float64).eps
     white, variance = u[:, varying], (1 - shrinkage) * s[varying] ** 2
-    kept = variance / (variance + shrinkage * float((s**2).sum()) / f.shape[1])
+    weights = variance / (variance + shrinkage * float((s**2).sum()) / f.shape[1])
     total = 0.0
     for each in np.unique(y):
         own = y == each
-        total += float(kept @ white[own].sum(axis=0) ** 2) / int(own.sum())
+        total += float(weights @ white[own].sum(axis=0) ** 2) / int(own.sum())
     return total
 
 
