@@ -23,27 +23,23 @@ if TYPE_CHECKING:
     from finetune.errors import FinetuneError
     from finetune.recipe.schema import Recipe
 else:
-    _PUBLIC = {
-        "Advice": "api.advice",
-        "advise": "api.advice",
-        "EvaluationResult": "api.model",
-        "Model": "api.model",
-        "load": "api.model",
-        "ProgressEvent": "api.progress",
-        "Resume": "api.training",
-        "Run": "api.training",
-        "train": "api.training",
-        "Prediction": "deploy.predict",
-        "FinetuneError": "errors",
-        "load_recipe": "api.recipes",
-        "Recipe": "recipe.schema",
+    _MODULES = {
+        "api.advice": ("Advice", "advise"),
+        "api.model": ("EvaluationResult", "Model", "load"),
+        "api.progress": ("ProgressEvent",),
+        "api.recipes": ("load_recipe",),
+        "api.training": ("Resume", "Run", "train"),
+        "deploy.predict": ("Prediction",),
+        "errors": ("FinetuneError",),
+        "recipe.schema": ("Recipe",),
     }
 
     def __getattr__(name):
-        if name in _PUBLIC:
-            from importlib import import_module
+        for module, names in _MODULES.items():
+            if name in names:
+                from importlib import import_module
 
-            return getattr(import_module(f"finetune.{_PUBLIC[name]}"), name)
+                return getattr(import_module(f"finetune.{module}"), name)
         raise AttributeError(f"module 'finetune' has no attribute {name!r}")
 
 

@@ -1,18 +1,20 @@
-"""``finetune.advise``: which fine-tuning fits these images, from measurements."""
+"""``finetune.advise``: which fine-tuning fits these images, from measurements; and their examination."""
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.api.progress import Callback, Reporter
-from finetune.api.recipes import Overrides, override_flags
 from finetune.recipe import catalog
 
 if TYPE_CHECKING:
+    from finetune.recipe.overrides import Overrides
     from finetune.recipe.schema import Recipe
     from finetune.strategy.advice.advise import Advice as Measured
     from finetune.strategy.advice.facts import Facts
+    from finetune.strategy.doctor.examine import Report
 
 
 @dataclass(frozen=True)
@@ -31,10 +33,6 @@ class Advice:
     seconds: float
     facts: "Facts"
     _measured: "Measured"
-
-    @classmethod
-    def of(cls, measured: "Measured") -> "Advice":
-        return cls(measured.recipe, measured.reasons, measured.seconds, measured.facts, measured)
 
     @property
     def recipe(self) -> "Recipe":
@@ -68,7 +66,7 @@ def advise(
     source: str | os.PathLike[str],
     *,
     backbone: str | None = None,
-    overrides: Overrides | None = None,
+    overrides: "Overrides | None" = None,
     device: str | None = None,
     progress: Callback | None = None,
 ) -> Advice:
@@ -89,14 +87,14 @@ def advise(
     from finetune.strategy.advice.advise import advise as measure
 
     reporter = Reporter(progress)
-    base = advice_base(os.fspath(source), backbone, override_flags(overrides), reporter)
+    base = advice_base(os.fspath(source), backbone, overrides or (), reporter)
     measured = measure(base, device=device, progress=reporter.passing)
     for note in measured.facts.notes:
         reporter.note("", note)
-    return Advice.of(measured)
+    return Advice(measured.recipe, measured.reasons, measured.seconds, measured.facts, measured)
 
 
-def advice_base(source: str, backbone: str | None, overrides: list[str], reporter: Reporter) -> "Recipe":
+def advice_base(source: str, backbone: str | None, overrides: "Overrides", reporter: Reporter) -> "Recipe":
     """The recipe to advise on. Reports its backbone before any image is read."""
     if backbone is not None:
         catalog.check_backbone(backbone)
@@ -108,3 +106,26 @@ def advice_base(source: str, backbone: str | None, overrides: list[str], reporte
     default = "the default, whose weights come with the toolkit; --set model.backbone=NAME takes another"
     reporter.note("backbone", f"{name} ({'as asked for' if given else default})")
     return base
+
+
+def examine(source: str, overrides: "Overrides", reporter: Reporter, *, near_copies: bool = True) -> "Report":
+    """Examine every image of ``source``. Of ``overrides``, those of ``data`` say how the source is read.
+
+    Args:
+        near_copies: also search for near-duplicates.
+
+    Raises:
+        RecipeError: an override is wrong.
+        DataError: the source does not exist or holds no image.
+    """
+    from finetune.data.dataset import SourceOptions
+    from finetune.recipe.overrides import select
+    from finetune.strategy.doctor import examine as doctor
+
+    reading = SourceOptions()
+    if of_data := select(overrides, "data"):
+        from finetune.recipe.load import minimal_recipe
+        from finetune.training.setup.prepare import reading_of
+
+        reading = reading_of(minimal_recipe(source, "resnet18", overrides=of_data, name="doctor").data)
+    return doctor.examine(source, reading, partial(reporter.work, "image"), near_copies=near_copies)

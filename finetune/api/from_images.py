@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune.api.advice import advice_base
-from finetune.api.examination import examine
+from finetune.api.advice import advice_base, examine
 from finetune.api.paths import run_name
 from finetune.api.progress import Reporter
 from finetune.data.sources.files.image_files import LOOSE_IMAGES, SKIPPED_FILES
@@ -18,6 +17,7 @@ from finetune.recipe.catalog import DRAWN, KNOWN_SETS
 from finetune.training.run.files import RECIPE, RESOLVED
 
 if TYPE_CHECKING:
+    from finetune.recipe.overrides import Overrides
     from finetune.recipe.schema import Recipe
     from finetune.strategy.doctor.examine import Report
     from finetune.training.fit import Result
@@ -63,9 +63,9 @@ def _is_trainable(path: str) -> bool:
     return is_recipe(path) or Path(path).is_dir() or path.lower().endswith(TABLES)
 
 
-def images_run_dir(source: str, run_dir: Path | None) -> Path:
-    """The run directory of a training on images."""
-    return run_dir or Path("runs") / run_name(source)
+def images_run_dir(source: str, run_dir: str | os.PathLike[str] | None) -> Path:
+    """Return the run directory of a training on images."""
+    return Path("runs") / run_name(source) if run_dir is None else Path(run_dir)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class ImageTraining:
     force: bool
     reporter: Reporter
 
-    def start(self, source: str, overrides: list[str]) -> "Result":
+    def start(self, source: str, overrides: "Overrides") -> "Result":
         """Examine the images, solve a head, ask for advice, and train what is advised.
 
         Raises:
@@ -91,7 +91,7 @@ class ImageTraining:
         base, remarks = self._without_unreadable(base, examine(source, overrides, self.reporter))
         return self._train_in_two_parts(base, remarks, first=None)
 
-    def resume(self, overrides: list[str]) -> "Result":
+    def resume(self, overrides: "Overrides") -> "Result":
         """Continue wherever the training stopped, with the run's own recipe.
 
         Raises:
@@ -100,7 +100,9 @@ class ImageTraining:
         from finetune.recipe.load import read_recipe
 
         if overrides:
-            raise RunDirError(f"{printable(self.run.path)}: goes on with its own recipe: leave --set out.")
+            raise RunDirError(
+                f"{printable(self.run.path)}: continues with its own recipe and takes no overrides (--set)."
+            )
         text = read_recipe(self.run.path / RECIPE)
         remarks, is_first, _ = text.partition(FIRST.encode())
         if not is_first:
@@ -112,18 +114,18 @@ class ImageTraining:
         from finetune.strategy.advice import advise as strategy
         from finetune.strategy.advice.rule import Strategy
 
-        with self._interruptible() as tell:
-            begun = strategy.begin(base, device=self.device, progress=tell)
+        with self._interruptible() as report:
+            begun = strategy.begin(base, device=self.device, progress=report)
         resumes = first is not None
         first = first or f"{remarks}{FIRST}{begun.recipe}".encode()
         self._fit(first, resume=resumes, leave_open=True)
         place = printable(self.run.path)
         self.reporter.note("", f"a first model is in {place}. Next: does more training pay?\n")
-        with self._interruptible("the first model can be used as it is") as tell:
-            advice = strategy.advise(base, progress=tell, begun=begun)
+        with self._interruptible("the first model can be used as it is") as report:
+            advice = strategy.advise(base, progress=report, begun=begun)
         self.reporter.advice(advice.reasons, advice.facts.cached, advice.facts.train)
         text = (remarks + advice.recipe).encode()
-        # A head on other features, or no solved head at all, is not the first part of what is advised.
+        # The advised training continues the first part only if it has the same features and a solved head.
         same_data = self._parse(first).data == self._parse(text).data
         continues = same_data and advice.choice.strategy is not Strategy.scratch
         return self._fit(text, resume=continues, extend=continues)
@@ -147,7 +149,7 @@ class ImageTraining:
         return parse_recipe(text, str(self.run.path / RECIPE))
 
     def _without_unreadable(self, base: "Recipe", report: "Report") -> "tuple[Recipe, str]":
-        """``base``, made to skip images that cannot be read, and the first lines of a recipe that say so."""
+        """Make ``base`` skip images that cannot be read; also return the comment that says so in a recipe."""
         self._report_findings(report)
         count = sum(len(each.files) for each in report.findings if each.kind in UNREADABLE)
         if not count:
@@ -171,7 +173,7 @@ class ImageTraining:
 
     @contextmanager
     def _interruptible(self, remark: str = "") -> "Iterator[Callable[[str, int, int], None]]":
-        """A callback for measurements that also checks for signals; computed features are kept.
+        """Yield a callback for a measurement, which also checks for signals. Computed features stay cached.
 
         Args:
             remark: what the user should know after a signal.

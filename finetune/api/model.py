@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from finetune.api.paths import check_model
+from finetune.api.paths import check_model, check_run
 from finetune.api.progress import Callback, Reporter
-from finetune.errors import BadImageError, UserError, printable
+from finetune.deploy.formats import check_opset, choose_format
+from finetune.errors import BadImageError, UserError, check_unicode, printable
+from finetune.training.run.files import EXPORT
 
 if TYPE_CHECKING:
     from torch import nn
@@ -66,18 +68,8 @@ def load(
     if precision == "bf16" and not computes_bf16(chosen):
         log.warning("--precision bf16: this %s computes bf16 in software, slower than fp32.", chosen.type)
     trained = load_trained(where, checkpoint, chosen)
-    parts = _RunParts(trained, checkpoint, precision)
     classifier = TorchClassifier(inference_form(trained.module), trained.card, chosen, precision)
-    return Model(where, classifier, parts)
-
-
-@dataclass(frozen=True)
-class _RunParts:
-    """What a run has beyond an ONNX file."""
-
-    trained: "Trained"
-    checkpoint: Checkpoint
-    precision: Precision
+    return Model(where, classifier, trained, checkpoint, precision)
 
 
 class Model:
@@ -89,10 +81,17 @@ class Model:
         classifier: the network as :func:`finetune.deploy.predict.predict_batches` takes it.
     """
 
-    def __init__(self, path: Path, classifier: "Classifier", parts: _RunParts | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        classifier: "Classifier",
+        trained: "Trained | None" = None,
+        checkpoint: Checkpoint = "best",
+        precision: Precision = "fp32",
+    ) -> None:
         self.path = path
         self.classifier = classifier
-        self._parts = parts
+        self._trained, self._checkpoint, self._precision = trained, checkpoint, precision
 
     @property
     def card(self) -> "ModelCard":
@@ -110,7 +109,7 @@ class Model:
         Raises:
             UserError: the model is an ONNX file.
         """
-        return self._run_parts("module").trained.module
+        return self._from_run("module").module
 
     def predict(
         self,
@@ -120,7 +119,7 @@ class Model:
         batch_size: int = 32,
         errors: Literal["raise", "return"] = "raise",
     ) -> "list[Prediction]":
-        """Predict the classes of images; the order is kept.
+        """Predict the classes of images, in their order.
 
         Args:
             images: paths, Pillow images and uint8 arrays (H, W), (H, W, 3) or (H, W, 4), mixed as you like.
@@ -181,25 +180,24 @@ class Model:
         from finetune.training.evaluation_images import images_to_evaluate
         from finetune.training.trained import evaluate_trained
 
-        parts = self._run_parts("evaluate")
-        trained = parts.trained
+        trained = self._from_run("evaluate")
         given = None if data is None else os.fspath(data)
-        judged = images_to_evaluate(trained, split, given, strict=strict, include_seen=include_seen)
-        for note in judged.notes:
+        evaluated = images_to_evaluate(trained, split, given, strict=strict, include_seen=include_seen)
+        for note in evaluated.notes:
             log.info("%s", note)
-        for warning in judged.warnings:
+        for warning in evaluated.warnings:
             log.warning("%s", warning)
         size = batch_size or trained.recipe.train.images_a_batch
-        reporter, batches = Reporter(progress), math.ceil(len(judged.images) / size)
+        reporter, batches = Reporter(progress), math.ceil(len(evaluated.images) / size)
         evaluation = evaluate_trained(
             trained,
-            judged.images,
-            judged.name,
+            evaluated.images,
+            evaluated.name,
             batch_size=size,
-            precision=parts.precision,
+            precision=self._precision,
             watch=lambda items: reporter.watch(items, "batch", batches),
         )
-        return EvaluationResult(evaluation, self.path, parts.checkpoint, judged.counts)
+        return EvaluationResult(evaluation, self.path, self._checkpoint, evaluated.counts)
 
     def export(
         self,
@@ -223,18 +221,16 @@ class Model:
             MissingExtraError: the ONNX packages are not installed.
             ExportError: the network cannot be exported, or the file disagrees with it; no file is left.
         """
-        from finetune.api.exporting import export_run
-
-        checkpoint = self._run_parts("export").checkpoint
+        self._from_run("export")
         target = None if path is None else Path(path)
-        return export_run(self.path, target, format=format, opset=opset, checkpoint=checkpoint)
+        return export_run(self.path, target, format=format, opset=opset, checkpoint=self._checkpoint)
 
-    def _run_parts(self, purpose: str) -> _RunParts:
-        if self._parts is None:
+    def _from_run(self, purpose: str) -> "Trained":
+        if self._trained is None:
             raise UserError(
                 f"{printable(self.path)}: an ONNX file has no `{purpose}`. Load the run directory."
             )
-        return self._parts
+        return self._trained
 
     def __repr__(self) -> str:
         return f"<finetune.Model of {len(self.classes)} classes from {str(self.path)!r}>"
@@ -294,3 +290,26 @@ class EvaluationResult:
         """The JSON object that ``finetune eval --json`` prints."""
         about = {"checkpoint": self.checkpoint, "run": str(self.run), "images": self.counts}
         return self.evaluation.to_dict() | about
+
+
+def export_run(
+    run: Path,
+    target: Path | None,
+    *,
+    format: str | None = None,
+    opset: int | None = None,
+    checkpoint: Checkpoint = "best",
+) -> "Exported":
+    """Write a checkpoint of ``run`` as :meth:`Model.export` does."""
+    chosen = choose_format(format, target)
+    check_opset(chosen, opset)
+    check_run(run)
+    if target is not None:
+        from finetune.disk.outputs import check_output
+
+        check_unicode("--out", target)
+        check_output(target)
+    from finetune.deploy.export import export
+    from finetune.training.trained import load_trained
+
+    return export(load_trained(run, checkpoint), chosen, target or run / EXPORT / f"model.{chosen}", opset)

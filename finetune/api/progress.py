@@ -17,7 +17,7 @@ class ProgressEvent:
     - ``features``: ``done`` of ``total`` images went through the frozen layers. ``message`` says what for.
     - ``step``: ``done`` of ``total`` optimizer steps of ``epoch`` are made.
     - ``epoch``: ``epoch`` is over after ``seconds``. ``metrics`` is its line in ``metrics.jsonl``, and
-      ``is_best`` tells whether it is the best so far.
+      ``is_best`` says whether it is the best so far.
     - ``work``: ``done`` of ``total`` units of other work are done. ``message`` names the unit, such as
       "image" or "batch". ``total`` is 0 while it is unknown.
     - ``note``: ``facts`` holds pairs of a heading and a sentence for the user. A heading may be empty.
@@ -45,7 +45,7 @@ class Reporter:
     """A :class:`finetune.training.progress.Progress` that passes events to a callback, or to nobody."""
 
     def __init__(self, callback: Callback | None = None) -> None:
-        self._report: Callback = callback or _ignore
+        self._report: Callback = callback or (lambda event: None)
 
     def started(self, facts: Sequence[tuple[str, str]]) -> None:
         self._report(ProgressEvent("start", facts=tuple(facts)))
@@ -64,10 +64,8 @@ class Reporter:
         self._report(ProgressEvent("step", done=done, total=steps, epoch=epoch))
 
     def epoch(self, entry: Mapping[str, Any], seconds: float, is_best: bool) -> None:
-        event = ProgressEvent(
-            "epoch", epoch=entry["epoch"], metrics=dict(entry), seconds=seconds, is_best=is_best
-        )
-        self._report(event)
+        number, metrics = entry["epoch"], dict(entry)
+        self._report(ProgressEvent("epoch", epoch=number, metrics=metrics, seconds=seconds, is_best=is_best))
 
     def work(self, unit: str, done: int, total: int) -> None:
         """Report that ``done`` of ``total`` units of other work are done."""
@@ -79,15 +77,11 @@ class Reporter:
         for done, item in enumerate(items, 1):
             yield item
             if done != total:
-                self._report(ProgressEvent("work", unit, done, total))
-        self._report(ProgressEvent("work", unit, done, done))
+                self.work(unit, done, total)
+        self.work(unit, done, done)
 
     def note(self, heading: str, sentence: str) -> None:
         self._report(ProgressEvent("note", facts=((heading, sentence),)))
 
     def advice(self, reasons: Sequence[tuple[str, str]], cached: int, images: int) -> None:
         self._report(ProgressEvent("advice", done=cached, total=images, facts=tuple(reasons)))
-
-
-def _ignore(event: ProgressEvent) -> None:
-    pass

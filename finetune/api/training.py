@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from finetune.api.from_images import ImageTraining, images_run_dir, names_images
 from finetune.api.progress import Callback, Reporter
-from finetune.api.recipes import Overrides, override_flags, read_recipe_argument
+from finetune.api.recipes import read_recipe_argument
 from finetune.errors import UserError
+from finetune.training.run.claim import place_of
 
 if TYPE_CHECKING:
     from finetune.api.model import Model
     from finetune.evaluation.metrics import Metrics
+    from finetune.recipe.overrides import Overrides
     from finetune.recipe.schema import Recipe
     from finetune.training.fit import Result
     from finetune.training.run.position import Best
@@ -78,7 +80,7 @@ def train(
     recipe: "str | os.PathLike[str] | Mapping[str, Any] | Recipe",
     run_dir: str | os.PathLike[str] | None = None,
     *,
-    overrides: Overrides | None = None,
+    overrides: "Overrides | None" = None,
     device: str | None = None,
     resume: bool | Resume = False,
     overwrite: bool = False,
@@ -105,79 +107,40 @@ def train(
         FinetuneError: the run failed.
     """
     if resume and overwrite:
-        raise UserError("--resume continues a run and --overwrite replaces it: choose one.")
-    request = _Request(
-        None if run_dir is None else Path(run_dir),
-        override_flags(overrides),
-        device,
-        Resume() if resume is True else resume or None,
-        overwrite,
-        Reporter(progress),
-    )
-    if not isinstance(recipe, str | os.PathLike):
-        return request.train_recipe(recipe, smoke=smoke)
-    path = Path(recipe)
-    if names_images(path):
-        if smoke or (request.resume is not None and request.resume.extend):
-            raise UserError("--smoke and --extend take a recipe: write one with `finetune advise -o`.")
-        return request.train_images(str(path))
-    return request.train_recipe(path, smoke=smoke)
+        raise UserError("resume continues a run and overwrite replaces it: choose one.")
+    continues, choices = bool(resume), resume if isinstance(resume, Resume) else Resume()
+    given = Path(recipe) if isinstance(recipe, str | os.PathLike) else recipe
+    path = given if isinstance(given, Path) else None
+    from_images = path is not None and names_images(path)
+    if from_images and (smoke or choices.extend):
+        raise UserError("smoke and extend take a recipe: write one with `finetune advise -o`.")
+    if path is None and run_dir is None:
+        raise UserError("run_dir: a recipe without a file needs a run directory, such as 'runs/first'.")
+    if from_images:
+        place = images_run_dir(str(path), run_dir)
+    else:
+        place = Path(place_of(path or "", run_dir, smoke=smoke))
+    from finetune.training.run.directory import RunDir
 
+    # A smoke run replaces the one before it, but never a run in a directory that the user names.
+    replaces = overwrite or (smoke and not continues and run_dir is None)
+    reporter = Reporter(progress)
+    # Cheapest check first: the directory, then the recipe; torch is loaded only after both.
+    with RunDir.open(place, resume=continues, overwrite=replaces) as run:
+        if from_images:
+            training = ImageTraining(run, device, choices.force, reporter)
+            if continues and run.begun:
+                return Run.of(training.resume(overrides or ()))
+            return Run.of(training.start(str(path), overrides or ()))
+        wanted, text = read_recipe_argument(given, overrides or ())
+        if smoke:
+            from finetune.training.smoke import smoke_recipe
 
-@dataclass(frozen=True)
-class _Request:
-    """The arguments of a training but its recipe. ``overrides`` are texts; without ``resume`` it starts."""
+            wanted = smoke_recipe(wanted)
+        from finetune.training.fit import fit
+        from finetune.training.run.resume import Continuation
 
-    run_dir: Path | None
-    overrides: list[str]
-    device: str | None
-    resume: Resume | None
-    overwrite: bool
-    reporter: Reporter
-
-    def train_recipe(self, recipe: "Path | Mapping[str, Any] | Recipe", *, smoke: bool) -> Run:
-        place = self._place(recipe, smoke)
-        # A smoke run replaces the one before it, but never a run in a directory that the user names.
-        replaces = self.overwrite or (smoke and self.resume is None and self.run_dir is None)
-        from finetune.training.run.directory import RunDir
-
-        # Cheapest check first: the directory, then the recipe, and only then torch is loaded.
-        with RunDir.open(place, resume=self.resume is not None, overwrite=replaces) as run:
-            given = read_recipe_argument(recipe, self.overrides)
-            wanted = given.recipe
-            if smoke:
-                from finetune.training.smoke import smoke_recipe
-
-                wanted = smoke_recipe(wanted)
-            from finetune.training.fit import fit
-            from finetune.training.run.resume import Continuation
-
-            choices = self.resume or Resume()
-            result = fit(
-                wanted,
-                run,
-                recipe_file=given.text,
-                device=self.device,
-                continuation=Continuation(self.resume is not None, choices.force, choices.extend),
-                progress=self.reporter,
-            )
-        return Run.of(result)
-
-    def train_images(self, source: str) -> Run:
-        from finetune.training.run.directory import RunDir
-
-        place = images_run_dir(source, self.run_dir)
-        # A taken directory is refused now, not after minutes of measuring.
-        with RunDir.open(place, resume=self.resume is not None, overwrite=self.overwrite) as run:
-            force = self.resume is not None and self.resume.force
-            training = ImageTraining(run, self.device, force, self.reporter)
-            if self.resume is not None and run.begun:
-                return Run.of(training.resume(self.overrides))
-            return Run.of(training.start(source, self.overrides))
-
-    def _place(self, recipe: object, smoke: bool) -> Path:
-        if self.run_dir is None and not isinstance(recipe, Path):
-            raise UserError("run_dir: a recipe without a file needs a run directory, such as 'runs/first'.")
-        from finetune.training.run.claim import place_of
-
-        return Path(place_of(recipe if isinstance(recipe, Path) else "", self.run_dir, smoke=smoke))
+        continuation = Continuation(continues, choices.force, choices.extend)
+        return Run.of(
+            fit(wanted, run, recipe_file=text, device=device, continuation=continuation, progress=reporter)
+        )

@@ -1,6 +1,5 @@
 """``finetune backbones``: the backbones that can be fine-tuned, from the catalogue (no torch)."""
 
-import json
 import re
 from collections.abc import Callable
 from enum import StrEnum
@@ -8,17 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from finetune.cli import output, table
-from finetune.cli.options import JsonOption
+from finetune.cli import options, output
+from finetune.cli.options import option
 from finetune.errors import UserError
 from finetune.recipe import catalog
 from finetune.recipe.catalog import BackboneInfo
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
-_COLUMNS = [
-    ("backbone", False), ("family", False), ("parameters", True), ("layers", True), ("GFLOPs", True),
-    ("px", True), ("top-1", True), ("top-5", True), ("MB", True), ("weights", False),
-]  # fmt: skip
 
 
 class Sort(StrEnum):
@@ -40,26 +35,13 @@ _KEYS: dict[Sort, Callable[[BackboneInfo], float | None]] = {
 
 
 def backbones(
-    family: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Only this family, such as resnet.", show_default=False),
-    ] = None,
-    max_params: Annotated[
-        str | None,
-        typer.Option(metavar="N", help="At most N parameters, such as 10M.", show_default=False),
-    ] = None,
+    family: Annotated[str | None, option("Only this family, such as resnet.", "NAME")] = None,
+    max_params: Annotated[str | None, option("At most N parameters, such as 10M.", "N")] = None,
     min_top1: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            max=100.0,
-            metavar="PERCENT",
-            help="At least this ImageNet top-1, such as 75.",
-            show_default=False,
-        ),
+        float | None, option("At least this ImageNet top-1, such as 75.", "PERCENT", min=0.0, max=100.0)
     ] = None,
     sort: Annotated[Sort, typer.Option(help="The order of the list.")] = Sort.NAME,
-    as_json: JsonOption = False,
+    as_json: options.Json = False,
 ) -> None:
     """List the backbones that can be fine-tuned, with their cost and accuracy.
 
@@ -76,17 +58,15 @@ def backbones(
         least = min_top1 if min_top1 <= 1 else min_top1 / 100
         chosen = [each for each in chosen if (each.default_weights.top1 or 0.0) >= least]
     if sort is not Sort.NAME:
-        chosen.sort(key=lambda each: _missing_last(_KEYS[sort](each)))
+        by = _KEYS[sort]
+        # Backbones without the number come last.
+        chosen.sort(key=lambda each: (by(each) is None, by(each) or 0.0))
     if as_json:
-        output.data(json.dumps([_entry(each) for each in chosen], indent=2))
+        output.json_data([_entry(each) for each in chosen], indent=2)
     elif chosen:
-        table.show(_COLUMNS, [_row(each) for each in chosen])
+        output.table([_row(each) for each in chosen])
     else:
         output.note("no backbone matches; relax --family, --max-params or --min-top1")
-
-
-def _missing_last(value: float | None) -> tuple[bool, float]:
-    return value is None, value or 0.0
 
 
 def _of_family(chosen: list[BackboneInfo], family: str) -> list[BackboneInfo]:
@@ -123,20 +103,20 @@ def _entry(each: BackboneInfo) -> dict[str, Any]:
     }
 
 
-def _row(each: BackboneInfo) -> tuple[str, ...]:
+def _row(each: BackboneInfo) -> dict[str, str]:
     weights = each.default_weights
-    return (
-        each.name,
-        each.family,
-        f"{each.parameters / 1e6:.2f}M",
-        str(each.depth),
-        _or_dash(weights.gflops, 1.0, 2),
-        str(weights.image_size),
-        _or_dash(weights.top1, 100.0, 1),
-        _or_dash(weights.top5, 100.0, 1),
-        f"{weights.megabytes:.0f}",
-        ", ".join(one.name for one in each.weights),
-    )
+    return {
+        "backbone": each.name,
+        "family": each.family,
+        ">parameters": f"{each.parameters / 1e6:.2f}M",
+        ">layers": str(each.depth),
+        ">GFLOPs": _or_dash(weights.gflops, 1.0, 2),
+        ">px": str(weights.image_size),
+        ">top-1": _or_dash(weights.top1, 100.0, 1),
+        ">top-5": _or_dash(weights.top5, 100.0, 1),
+        ">MB": f"{weights.megabytes:.0f}",
+        "weights": ", ".join(one.name for one in each.weights),
+    }
 
 
 def _or_dash(value: float | None, factor: float, digits: int) -> str:

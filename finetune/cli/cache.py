@@ -1,13 +1,11 @@
 """``finetune cache``: the features of frozen layers and the decoded images that are cached on disk."""
 
-import json
 import time
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from finetune.cli import output, table
-from finetune.cli.options import JsonOption
+from finetune.cli import options, output
 from finetune.errors import printable
 
 if TYPE_CHECKING:
@@ -20,7 +18,7 @@ cache_app = typer.Typer(
 
 
 @cache_app.command()
-def info(as_json: JsonOption = False) -> None:
+def info(as_json: options.Json = False) -> None:
     """List what is cached, with its size."""
     from finetune.data.cache.contents import cache_folder, list_cached
 
@@ -37,33 +35,33 @@ def info(as_json: JsonOption = False) -> None:
             for each in found
         ]
         total = sum(each.nbytes for each in found)
-        output.data(json.dumps({"folder": str(cache_folder()), "bytes": total, "kept": entries}, indent=2))
+        output.json_data({"folder": str(cache_folder()), "bytes": total, "kept": entries}, indent=2)
         return
     if found:
-        rows = [
-            (
-                each.kind,
-                _in_words(each),
-                time.strftime("%Y-%m-%d %H:%M", time.localtime(each.used)),
-                _megabytes(each.nbytes),
-            )
-            for each in found
-        ]
-        columns = [("cached", False), ("of", False), ("last used", False)]
-        table.show([*columns, ("size", True)], rows)
+        output.table(
+            [
+                {
+                    "cached": each.kind,
+                    "of": _in_words(each),
+                    "last used": time.strftime("%Y-%m-%d %H:%M", time.localtime(each.used)),
+                    ">size": _megabytes(each.nbytes),
+                }
+                for each in found
+            ]
+        )
     size = _megabytes(sum(each.nbytes for each in found))
     number = "1 set" if len(found) == 1 else f"{len(found)} sets"
     output.data(f"{printable(cache_folder())}: {size} in {number}")
 
 
 @cache_app.command()
-def clear(as_json: JsonOption = False) -> None:
+def clear(as_json: options.Json = False) -> None:
     """Remove all cached features and images; they are computed again when needed. Downloads stay."""
     from finetune.data.cache.contents import cache_folder, clear_cache
 
     freed = clear_cache()
     if as_json:
-        output.data(json.dumps({"folder": str(cache_folder()), "freed": freed}))
+        output.json_data({"folder": str(cache_folder()), "freed": freed})
     else:
         output.data(f"{printable(cache_folder())}: {_megabytes(freed)} freed")
 

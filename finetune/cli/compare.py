@@ -1,17 +1,15 @@
 """``finetune compare A B``: runs or recipes on the same test images."""
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from finetune.cli import output, table
-from finetune.cli.options import DeviceOption, JsonOption, SetOption, plot_option
+from finetune.cli import options, output
+from finetune.cli.options import argument, option
 from finetune.errors import UserError, printable
 
 if TYPE_CHECKING:
+    from finetune.recipe.schema import Recipe
     from finetune.strategy.experiments.compare import Comparison
     from finetune.strategy.experiments.repeat import RunOptions
 
@@ -25,23 +23,16 @@ class Against(StrEnum):
 def compare(
     what: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="RUN|RECIPE...",
-            help="Two or more. A recipe is first trained in runs/NAME, or resumed there.",
-            show_default=False,
-        ),
+        argument("Two or more. A recipe is first trained in runs/NAME, or resumed there.", "RUN|RECIPE..."),
     ],
     against: Annotated[
         Against | None,
-        typer.Option(
-            help="scratch: also train the one RECIPE from random weights, in runs/NAME-scratch.",
-            show_default=False,
-        ),
+        option("scratch: also train the one RECIPE from random weights, in runs/NAME-scratch."),
     ] = None,
-    plot: Annotated[Path | None, plot_option("Draw the learning curves.", "runs/compare-A-B.png")] = None,
-    set_: SetOption = None,
-    as_json: JsonOption = False,
-    device: DeviceOption = None,
+    plot: Annotated[Path | None, options.plot("Draw the learning curves.", "runs/compare-A-B.png")] = None,
+    set_: options.Set = None,
+    as_json: options.Json = False,
+    device: options.Device = None,
 ) -> None:
     """Compare runs or recipes on the same images: accuracies, their difference, McNemar's test, cost."""
     _check(what, against, set_ or [])
@@ -53,18 +44,18 @@ def compare(
 
     if plot is not None:
         check_figure(plot)
-    options = RunOptions(device, resume=True)
-    places = [each if each.is_dir() else _train(each, set_ or [], options) for each in what]
+    run_options = RunOptions(device, resume=True)
+    places = [each if each.is_dir() else _train_recipe(each, set_ or [], run_options) for each in what]
     labels = [place.name for place in places]
     if against is not None:
-        places.append(_train_from_scratch(places[0], options))
+        places.append(_train_from_scratch(places[0], run_options))
         labels = ["pretrained", "from scratch"]
     where = pick_device(device)
     comparison = compare_all([measure(place, where) for place in places])
     target = plot or Path("runs") / f"compare-{'-'.join(place.name for place in places)}.png"
     draw(comparison.runs, labels, target)
     if as_json:
-        output.data(json.dumps(comparison.to_dict() | {"plot": str(target)}, allow_nan=False))
+        output.json_data(comparison.to_dict() | {"plot": str(target)}, allow_nan=False)
     else:
         _show(comparison)
         output.data(f"\ncurves  {printable(target)}")
@@ -82,13 +73,16 @@ def _check(what: list[Path], against: Against | None, overrides: list[str]) -> N
     if overrides and not recipes:
         raise UserError("--set changes recipes, and only runs are given")
     from finetune.api.paths import check_run
-    from finetune.disk.nearby import did_you_mean
+    from finetune.disk.nearby import did_you_mean, is_recipe, is_run
     from finetune.recipe.load import load_recipe
+
+    def is_comparable(path: str) -> bool:
+        return is_run(path) or is_recipe(path)
 
     for each in what:
         if each.is_dir():
             check_run(each)
-        elif not each.exists() and (hint := did_you_mean(str(each), _is_run_or_recipe)):
+        elif not each.exists() and (hint := did_you_mean(str(each), is_comparable)):
             raise UserError(f"{printable(each)}: no such run or recipe.{hint}")
         else:
             load_recipe(each, overrides)
@@ -96,77 +90,58 @@ def _check(what: list[Path], against: Against | None, overrides: list[str]) -> N
         raise UserError("two recipes have the same name and would be trained in the same run directory")
 
 
-def _is_run_or_recipe(path: str) -> bool:
-    from finetune.disk.nearby import is_recipe, is_run
-
-    return is_run(path) or is_recipe(path)
-
-
-def _train(recipe: Path, overrides: list[str], options: "RunOptions") -> Path:
-    from finetune.cli.progress import open_progress
+def _train_recipe(file: Path, overrides: list[str], run_options: "RunOptions") -> Path:
     from finetune.recipe.load import load_recipe, read_recipe
-    from finetune.strategy.experiments.repeat import train_in_place
     from finetune.training.run.claim import place_of
 
-    place = Path(place_of(recipe, None))
-    output.note(f"\n{printable(place)}")
-    with open_progress() as progress:
-        result = train_in_place(
-            load_recipe(recipe, overrides), place, options, progress.reporter, recipe_file=read_recipe(recipe)
-        )
-    if result.already_finished:
-        output.note("finished before; nothing was done")
-    return place
+    return _train(load_recipe(file, overrides), Path(place_of(file, None)), run_options, read_recipe(file))
 
 
-def _train_from_scratch(pretrained: Path, options: "RunOptions") -> Path:
+def _train_from_scratch(pretrained: Path, run_options: "RunOptions") -> Path:
     """Train from random weights beside the pretrained run, on images of the same size."""
-    from finetune.cli.progress import open_progress
     from finetune.recipe.load import load_recipe
     from finetune.strategy.experiments.compare import from_scratch
-    from finetune.strategy.experiments.repeat import train_in_place
     from finetune.training.run.files import RESOLVED
 
-    place = pretrained.with_name(f"{pretrained.name}-scratch")
     recipe = from_scratch(load_recipe(pretrained / RESOLVED))
-    output.note(f"\n{printable(place)}")
+    return _train(recipe, pretrained.with_name(f"{pretrained.name}-scratch"), run_options)
+
+
+def _train(recipe: "Recipe", place: Path, run_options: "RunOptions", text: bytes | None = None) -> Path:
+    from finetune.cli.progress import open_progress
+    from finetune.strategy.experiments.repeat import train_in_place
+
     with open_progress() as progress:
-        result = train_in_place(recipe, place, options, progress.reporter)
-    if result.already_finished:
-        output.note("finished before; nothing was done")
+        progress.finish(train_in_place(recipe, place, run_options, progress.announce(place), text))
     return place
 
 
 def _show(comparison: "Comparison") -> None:
-    rows = []
-    for each in comparison.runs:
-        metrics = each.metrics
-        rows.append(
-            (
-                printable(each.name),
-                each.split,
-                output.interval(metrics.top1, metrics.top1_low, metrics.top1_high, metrics.n),
-                f"{metrics.loss:.4f}",
-                f"{each.seconds:,.0f}",
-                str(each.epochs),
-                f"{each.images:,}",
-            )
-        )
-    headings: tuple[str, ...] = ("run", "split", "top-1", "loss", "seconds", "epochs", "images seen")
-    table.show([(heading, place > 2) for place, heading in enumerate(headings)], rows)
+    output.table(
+        [
+            {
+                "run": printable(each.name),
+                "split": each.split,
+                "top-1": output.accuracy(each.metrics),
+                ">loss": f"{each.metrics.loss:.4f}",
+                ">seconds": f"{each.seconds:,.0f}",
+                ">epochs": str(each.epochs),
+                ">images seen": f"{each.images:,}",
+            }
+            for each in comparison.runs
+        ]
+    )
     names = [printable(each.name) for each in comparison.runs]
     output.data("")
-    headings = ("second less first", "points", "only first right", "only second right", "McNemar p")
-    table.show(
-        [(heading, place > 1) for place, heading in enumerate(headings)],
+    output.table(
         [
-            (
-                f"{names[j]} - {names[i]}",
-                f"{100 * pair.difference:+.1f} [{100 * pair.low:+.1f} to {100 * pair.high:+.1f}]",
-                str(pair.only_first),
-                str(pair.only_second),
-                f"{pair.p:.3g}",
-            )
+            {
+                "second less first": f"{names[j]} - {names[i]}",
+                "points": f"{100 * pair.difference:+.1f} [{100 * pair.low:+.1f} to {100 * pair.high:+.1f}]",
+                ">only first right": str(pair.only_first),
+                ">only second right": str(pair.only_second),
+                ">McNemar p": f"{pair.p:.3g}",
+            }
             for i, j, pair in comparison.pairs
-        ],
+        ]
     )

@@ -1,43 +1,31 @@
 """``finetune cv RECIPE``: cross-validation."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finetune.cli import output, table
-from finetune.cli.options import (
-    CsvSafeOption,
-    DeviceOption,
-    JsonOption,
-    OverwriteOption,
-    RecipeArgument,
-    ResumeOption,
-    SetOption,
-    run_dir_option,
-)
+from finetune.cli import options, output
 from finetune.errors import UserError, printable
 
 if TYPE_CHECKING:
     from finetune.strategy.experiments.crossval import CrossValidation
-    from finetune.training.progress import Progress
 
 PREDICTIONS = "out_of_fold.csv"
 
 
 def cv(
-    recipe: RecipeArgument,
+    recipe: options.RecipeFile,
     folds: Annotated[int, typer.Option(min=2, max=1000, metavar="N", help="The number of folds.")] = 5,
     run_dir: Annotated[
-        Path | None, run_dir_option("The folder of the folds' runs.", "runs/NAME-OF-THE-RECIPE-cv")
+        Path | None, options.run_dir("The folder of the folds' runs.", "runs/NAME-OF-THE-RECIPE-cv")
     ] = None,
-    set_: SetOption = None,
-    resume: ResumeOption = False,
-    overwrite: OverwriteOption = False,
-    csv_safe: CsvSafeOption = True,
-    as_json: JsonOption = False,
-    device: DeviceOption = None,
+    set_: options.Set = None,
+    resume: options.Resume = False,
+    overwrite: options.Overwrite = False,
+    csv_safe: options.CsvSafe = True,
+    as_json: options.Json = False,
+    device: options.Device = None,
 ) -> None:
     """Cross-validate a recipe: train once per fold and test each image with the network that never saw it.
 
@@ -57,21 +45,16 @@ def cv(
     from finetune.strategy.experiments.repeat import RunOptions
     from finetune.training.compute.precision import pick_device
 
+    run_options = RunOptions(device, resume, overwrite)
     with open_progress() as progress:
-
-        def announce(run: Path) -> "Progress":
-            output.note(f"\n{printable(run)}")
-            return progress.reporter
-
-        for result in train_folds(wanted, place, folds, RunOptions(device, resume, overwrite), announce):
-            if result.already_finished:
-                output.note("finished before; nothing was done")
+        for result in train_folds(wanted, place, folds, run_options, progress.announce):
+            progress.finish(result)
     found = evaluate_folds(fold_places(place, folds), pick_device(device))
     target = place / PREDICTIONS
     with staging(target) as stage:
         write_table(found.predictions(), stage, target, safe=csv_safe)
     if as_json:
-        output.data(json.dumps(found.to_dict() | {"predictions": str(target)}, allow_nan=False))
+        output.json_data(found.to_dict() | {"predictions": str(target)}, allow_nan=False)
     else:
         _show(found)
         output.data(f"\npredictions  {printable(target)}")
@@ -80,11 +63,17 @@ def cv(
 def _show(found: "CrossValidation") -> None:
     from finetune.evaluation.text import summary
 
-    rows = [
-        (str(number), output.percent(fold.metrics.top1), f"{fold.metrics.loss:.4f}", f"{fold.metrics.n:,}")
-        for number, fold in enumerate(found.folds)
-    ]
-    table.show([("fold", True), ("top-1", True), ("loss", True), ("n", True)], rows)
+    output.table(
+        [
+            {
+                ">fold": str(number),
+                ">top-1": output.percent(fold.metrics.top1),
+                ">loss": f"{fold.metrics.loss:.4f}",
+                ">n": f"{fold.metrics.n:,}",
+            }
+            for number, fold in enumerate(found.folds)
+        ]
+    )
     spread = found.spread
     assert spread.deviation is not None  # there are at least two folds
     corrected = "" if spread.mean_low is None else " (corrected for shared training images)"

@@ -1,13 +1,10 @@
 """``finetune doctor SOURCE``: check images before training."""
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from finetune.api.examination import examine
-from finetune.cli import output, table
-from finetune.cli.options import JsonOption, SetOption, SourceArgument
+from finetune.api.advice import examine
+from finetune.cli import options, output
+from finetune.cli.options import flag, option
 from finetune.errors import GateMissedError, UserError, printable
 
 if TYPE_CHECKING:
@@ -17,14 +14,16 @@ FILES_SHOWN = 4
 
 
 def doctor(
-    source: SourceArgument,
-    as_json: JsonOption = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if there is any finding.")] = False,
+    source: options.Source,
+    as_json: options.Json = False,
+    strict: Annotated[bool, flag("--strict", "Exit with 1 if there is any finding.")] = False,
     near_copies: Annotated[
         bool,
-        typer.Option(help="Search for near-duplicates: recompressed, resized, cropped or mirrored copies."),
+        option(
+            "Search for near-duplicates: recompressed, resized, cropped or mirrored copies.", default=True
+        ),
     ] = True,
-    set_: SetOption = None,
+    set_: options.Set = None,
 ) -> None:
     """Check your images before training: broken files, duplicates, leaks between splits, small classes.
 
@@ -38,7 +37,7 @@ def doctor(
     with open_progress() as progress:
         report = examine(source, set_ or [], progress.reporter, near_copies=near_copies)
     if as_json:
-        output.data(json.dumps(report.to_dict(), indent=2))
+        output.json_data(report.to_dict(), indent=2)
     else:
         _show(report)
     if strict and report.findings:
@@ -60,12 +59,9 @@ def _show(report: "Report") -> None:
         output.data(
             f"size   {sides} px, aspect ratio {facts['aspect']['min']:.2f} to {facts['aspect']['max']:.2f}"
         )
-        shares = [
-            ("grey", "grey_share"),
-            ("with alpha", "alpha_share"),
-            ("EXIF-rotated", "exif_rotated_share"),
-        ]
-        output.data("shares " + ", ".join(f"{output.percent(facts[key])} {name}" for name, key in shares))
+        shares = {"grey": "grey_share", "with alpha": "alpha_share", "EXIF-rotated": "exif_rotated_share"}
+        named = [f"{output.percent(facts[key])} {name}" for name, key in shares.items()]
+        output.data(f"shares {', '.join(named)}")
     for note in report.notes:
         output.data(f"note   {printable(note)}")
     if not facts["near_copies_searched"]:
@@ -74,8 +70,12 @@ def _show(report: "Report") -> None:
     if not report.findings:
         output.data("Nothing found.")
         return
-    rows = [(finding.kind, finding.message, _files(finding.files)) for finding in report.findings]
-    table.show([("finding", False), ("what", False), ("files", False)], rows)
+    output.table(
+        [
+            {"finding": each.kind, "what": each.message, "files": _files(each.files)}
+            for each in report.findings
+        ]
+    )
 
 
 def _files(names: tuple[str, ...]) -> str:

@@ -1,16 +1,13 @@
 """``finetune layers``: the numbered layers that a recipe's ``freeze`` counts."""
 
-import json
 import os
 from itertools import accumulate
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from finetune.api.paths import check_run
-from finetune.cli import output, table
-from finetune.cli.options import Checkpoint, CheckpointOption, JsonOption, plot_option
+from finetune.cli import options, output
+from finetune.cli.options import argument, option
 from finetune.disk.nearby import did_you_mean, is_run
 from finetune.errors import UserError, printable
 from finetune.recipe import catalog
@@ -19,27 +16,13 @@ BAR = 20
 
 
 def layers(
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME|RUN",
-            help="A backbone (`finetune backbones`) or a run directory.",
-            show_default=False,
-        ),
-    ],
+    name: Annotated[str, argument("A backbone (`finetune backbones`) or a run directory.", "NAME|RUN")],
     image_size: Annotated[
-        int | None,
-        typer.Option(
-            min=8,
-            max=4096,
-            metavar="PX",
-            help="Side of the images in pixels.",
-            show_default="the weights' own",
-        ),
+        int | None, option("Side of the images in pixels.", "PX", "the weights' own", min=8, max=4096)
     ] = None,
-    as_json: JsonOption = False,
-    plot: Annotated[Path | None, plot_option("With RUN: draw how far each layer has moved.", False)] = None,
-    checkpoint: CheckpointOption = Checkpoint.best,
+    as_json: options.Json = False,
+    plot: Annotated[Path | None, options.plot("With RUN: draw how far each layer has moved.", False)] = None,
+    checkpoint: options.WhichCheckpoint = options.Checkpoint.best,
 ) -> None:
     """List the layers of a backbone in the order in which they run: what `freeze` counts in a recipe.
 
@@ -73,7 +56,7 @@ def layers(
     running = accumulate(layer.num_parameters for layer in found)
     shares = [count / total for count in running]
     if as_json:
-        rows = [
+        listed = [
             {
                 "number": layer.number,
                 "name": layer.name,
@@ -84,25 +67,23 @@ def layers(
             }
             for layer, share in zip(found, shares, strict=True)
         ]
-        output.data(json.dumps(rows, indent=2))
+        output.json_data(listed, indent=2)
         return
-    columns = [("#", True), ("layer", False), ("parameters", True), ("so far", True), ("output", False)]
-    table.show(
-        columns,
+    output.table(
         [
-            (
-                "head" if layer is found[-1] else str(layer.number),
-                layer.name,
-                f"{layer.num_parameters:,}",
-                output.percent(share),
-                " x ".join(map(str, layer.output_shape or ())),
-            )
+            {
+                ">#": "head" if layer is found[-1] else str(layer.number),
+                "layer": layer.name,
+                ">parameters": f"{layer.num_parameters:,}",
+                ">so far": output.percent(share),
+                "output": " x ".join(map(str, layer.output_shape or ())),
+            }
             for layer, share in zip(found, shares, strict=True)
-        ],
+        ]
     )
 
 
-def _movement(run: Path, checkpoint: Checkpoint, as_json: bool, plot: Path | None) -> None:
+def _movement(run: Path, checkpoint: options.Checkpoint, as_json: bool, plot: Path | None) -> None:
     from finetune.training import movement
 
     found = movement.movement(run, checkpoint.value)
@@ -120,19 +101,18 @@ def _movement(run: Path, checkpoint: Checkpoint, as_json: bool, plot: Path | Non
             }
             for each in found
         ]
-        output.data(json.dumps(rows, indent=2))
+        output.json_data(rows, indent=2)
         return
     most = max((each.moved for each in found if each.moved is not None and not each.is_head), default=0.0)
-    table.show(
-        [("#", True), ("layer", False), ("parameters", True), ("moved", True), ("", False)],
+    output.table(
         [
-            (
-                "head" if each.is_head else str(each.number),
-                each.name,
-                f"{each.num_parameters:,}",
-                "from zero" if each.moved is None else f"{each.moved:.4f}",
-                "" if each.is_head or not each.moved else "#" * max(1, round(BAR * each.moved / most)),
-            )
+            {
+                ">#": "head" if each.is_head else str(each.number),
+                "layer": each.name,
+                ">parameters": f"{each.num_parameters:,}",
+                ">moved": "from zero" if each.moved is None else f"{each.moved:.4f}",
+                "": "" if each.is_head or not each.moved else "#" * max(1, round(BAR * each.moved / most)),
+            }
             for each in found
-        ],
+        ]
     )

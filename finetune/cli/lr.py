@@ -1,39 +1,32 @@
 """``finetune lr RECIPE``: the learning-rate range test."""
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from finetune.cli import output
-from finetune.cli.options import DeviceOption, JsonOption, RecipeArgument, SetOption, plot_option
+from finetune.cli import options, output
+from finetune.cli.options import option
 from finetune.errors import printable
 
-RATE = {"min": 1e-12, "max": 100.0, "metavar": "LR"}
+RATE = {"min": 1e-12, "max": 100.0}
 
 
 def lr(
-    recipe: RecipeArgument,
+    recipe: options.RecipeFile,
     steps: Annotated[
         int,
-        typer.Option(
-            min=10, max=100_000, metavar="N", help="Optimizer steps; fewer if the loss explodes earlier."
-        ),
+        option("Optimizer steps; fewer if the loss explodes earlier.", "N", True, min=10, max=100_000),
     ] = 100,
     low: Annotated[
-        float | None,
-        typer.Option(**RATE, help="The body's rate at the first step.", show_default="1e-6 AdamW, 1e-5 SGD"),
+        float | None, option("The body's rate at the first step.", "LR", "1e-6 AdamW, 1e-5 SGD", **RATE)
     ] = None,
     high: Annotated[
-        float | None,
-        typer.Option(**RATE, help="The body's rate at the last step.", show_default="1 AdamW, 10 SGD"),
+        float | None, option("The body's rate at the last step.", "LR", "1 AdamW, 10 SGD", **RATE)
     ] = None,
-    plot: Annotated[Path | None, plot_option("Draw loss against learning rate.", "runs/NAME-lr.png")] = None,
-    set_: SetOption = None,
-    as_json: JsonOption = False,
-    device: DeviceOption = None,
+    plot: Annotated[Path | None, options.plot("Draw loss against learning rate.", "runs/NAME-lr.png")] = None,
+    set_: options.Set = None,
+    as_json: options.Json = False,
+    device: options.Device = None,
 ) -> None:
     """Suggest a learning rate: raise it step by step until the loss explodes (range test).
 
@@ -61,9 +54,7 @@ def lr(
     draw(test, recipe.name, target)
     phase = wanted.train.phases[0]
     if as_json:
-        output.data(
-            json.dumps(test.to_dict() | {"recipe_lr": phase.lr, "plot": str(target)}, allow_nan=False)
-        )
+        output.json_data(test.to_dict() | {"recipe_lr": phase.lr, "plot": str(target)}, allow_nan=False)
         return
     output.data(f"suggestion  {test.suggestion:.2g}  (train.phases.0.lr; the recipe has {phase.lr:g})")
     output.data(f"tested      {test.lr[0]:.2g} to {test.lr[-1]:.2g} in {len(test.lr)} steps")

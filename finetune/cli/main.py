@@ -30,7 +30,7 @@ from finetune.version import __version__
 # Set by a shell that asks for completions.
 COMPLETING = "_FINETUNE_COMPLETE"
 OFFLINE = "--offline"
-INTACT = "What was saved is intact; continue a run with --resume."
+INTACT = "Saved files are intact; continue a run with --resume."
 
 
 def command_line(loaded: Container[str]) -> typer.Typer:
@@ -78,12 +78,13 @@ def _options(
     output.show_log()
 
 
-def _without_quiet(words: list[str]) -> list[str]:
-    """Apply and remove ``--quiet``, which may stand anywhere before ``--``."""
+def _apply_global_options(words: list[str]) -> list[str]:
+    """Apply and remove ``--quiet`` and ``--offline``, which are allowed anywhere before ``--``."""
     end = words.index("--") if "--" in words else len(words)
-    others = [word for word in words[:end] if word not in output.QUIET]
-    output.set_quiet(len(others) < end)
-    return others + words[end:]
+    output.set_quiet(any(word in output.QUIET for word in words[:end]))
+    if OFFLINE in words[:end]:
+        forbid_downloads()
+    return [word for word in words[:end] if word not in (*output.QUIET, OFFLINE)] + words[end:]
 
 
 def _called(words: list[str]) -> Container[str]:
@@ -93,20 +94,13 @@ def _called(words: list[str]) -> Container[str]:
     return [word for word in words if not word.startswith("-")][:1]
 
 
-def _offline_first(words: list[str]) -> list[str]:
-    """Move ``--offline``, which may also stand after a command, to the front."""
-    end = words.index("--") if "--" in words else len(words)
-    others = [word for word in words[:end] if word != OFFLINE]
-    return words if len(others) == end else [OFFLINE, *others, *words[end:]]
-
-
 def main() -> None:
     """Run the command line. An expected error ends it with a message and its exit code, no traceback."""
     with contextlib.redirect_stdout(cast(TextIO, Stdout(sys.stdout))):
         try:
             try:
                 if COMPLETING not in os.environ:
-                    sys.argv[1:] = _offline_first(_without_quiet(sys.argv[1:]))
+                    sys.argv[1:] = _apply_global_options(sys.argv[1:])
                 command_line(_called(sys.argv[1:]))()
             except SystemExit:
                 sys.stdout.flush()

@@ -21,49 +21,50 @@ class InferencePrecision(StrEnum):
     bf16 = "bf16"
 
 
-def run_dir_option(help: str, default: str) -> Any:
+def argument(help: str, metavar: str) -> Any:
+    return typer.Argument(metavar=metavar, help=help, show_default=False)
+
+
+def option(help: str, metavar: str | None = None, default: str | bool = False, **limits: Any) -> Any:
+    """An option with a value. ``default`` is how the help describes it; False: not, True: as it is."""
+    return typer.Option(help=help, metavar=metavar, show_default=default, **limits)
+
+
+def flag(name: str, help: str) -> Any:
+    return typer.Option(name, help=help)
+
+
+def run_dir(help: str, default: str) -> Any:
     return typer.Option("--run-dir", metavar="DIR", help=help, show_default=default)
 
 
-def plot_option(help: str, default: str | bool) -> Any:
+def plot(help: str, default: str | bool) -> Any:
     return typer.Option("--plot", metavar="FILE.png", help=help, show_default=default)
 
 
-RecipeArgument = Annotated[
-    Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML).", show_default=False)
+RecipeFile = Annotated[Path, argument("A recipe file (YAML).", "RECIPE")]
+Source = Annotated[
+    str, argument("Images, as data.source names them: a folder, a CSV file or a known set.", "SOURCE")
 ]
-SourceArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="SOURCE",
-        help="Images, as data.source names them: a folder, a CSV file or a known set.",
-        show_default=False,
-    ),
-]
-RunArgument = Annotated[
-    Path, typer.Argument(metavar="RUN", help="A run directory of `finetune train`.", show_default=False)
-]
-SetOption = Annotated[
+RunDir = Annotated[Path, argument("A run directory of `finetune train`.", "RUN")]
+Set = Annotated[
     list[str] | None,
     typer.Option(
         "--set", metavar="KEY=VALUE", help="Override a recipe key: train.phases.0.lr=1e-3. Repeatable."
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")]
-DeviceOption = Annotated[
-    str | None,
-    typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1 or mps.", show_default="the best available"),
-]
-CheckpointOption = Annotated[
+Json = Annotated[bool, flag("--json", "Print JSON instead of text.")]
+Overwrite = Annotated[bool, flag("--overwrite", "Replace what is there already.")]
+Resume = Annotated[bool, flag("--resume", "Continue from the last checkpoint.")]
+Device = Annotated[str | None, option("cpu, cuda, cuda:1 or mps.", "DEVICE", "the best available")]
+WhichCheckpoint = Annotated[
     Checkpoint, typer.Option(help="The checkpoint: best on val, or the last of the training.")
 ]
-PrecisionOption = Annotated[
+Precision = Annotated[
     InferencePrecision,
     typer.Option(help="bf16 is faster on hardware that has it; it changes the class of a few images."),
 ]
-CsvSafeOption = Annotated[
+CsvSafe = Annotated[
     bool,
     typer.Option(
         "--csv-safe/--no-csv-safe",
@@ -71,4 +72,7 @@ CsvSafeOption = Annotated[
         "and control characters become escapes.",
     ),
 ]
-BATCH_SIZE = {"min": 1, "max": 1_000_000, "metavar": "N", "help": "Images per forward pass."}
+
+
+def batch_size(default: str | bool) -> Any:
+    return option("Images per forward pass.", "N", default, min=1, max=1_000_000)

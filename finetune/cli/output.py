@@ -4,18 +4,24 @@ Control characters in names are escaped, so that none reaches the terminal.
 """
 
 import contextlib
+import json
 import logging
 import shutil
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from finetune.errors import plain
+
+if TYPE_CHECKING:
+    from finetune.evaluation.metrics import Metrics
 
 # Options that may stand anywhere on the command line.
 QUIET = ("--quiet", "-q")
 # Columns of a line that goes to a file or a pipe.
 LOG_WIDTH = 120
+# Columns of a table that goes there: wider than any, so that no name is wrapped.
+TABLE_WIDTH = 1000
 
 _quiet = False
 
@@ -23,6 +29,11 @@ _quiet = False
 def data(text: str) -> None:
     """Print a line of the command's result."""
     sys.stdout.write(plain(text) + "\n")
+
+
+def json_data(value: object, **style: Any) -> None:
+    """Print a value as JSON, in the ``style`` of :func:`json.dumps`."""
+    data(json.dumps(value, **style))
 
 
 def note(text: str) -> None:
@@ -42,7 +53,6 @@ def error(text: str) -> None:
 
 
 def warn(text: str) -> None:
-    """Print a warning."""
     error(f"warning: {text}")
 
 
@@ -62,9 +72,9 @@ def percent(fraction: float, digits: int = 1) -> str:
     return f"{100 * fraction:.{digits}f} %"
 
 
-def interval(top1: float, low: float, high: float, n: int) -> str:
-    """Write an accuracy with its 95 % Wilson interval: ``93.8 % [91.0 to 95.7] (n = 400)``."""
-    return f"{percent(top1)} [{100 * low:.1f} to {100 * high:.1f}] (n = {n:,})"
+def accuracy(of: "Metrics") -> str:
+    """Write top-1 with its 95 % Wilson interval: ``93.8 % [91.0 to 95.7] (n = 400)``."""
+    return f"{percent(of.top1)} [{100 * of.top1_low:.1f} to {100 * of.top1_high:.1f}] (n = {of.n:,})"
 
 
 def width() -> int:
@@ -72,10 +82,23 @@ def width() -> int:
     return shutil.get_terminal_size((LOG_WIDTH, 24)).columns
 
 
-def aligned(pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """Align names and values in two columns."""
-    width = max((len(name) for name, _ in pairs), default=0)
-    return [f"{name:<{width}}  {value}" for name, value in pairs]
+def table(rows: Sequence[Mapping[str, str]]) -> None:
+    """Print rows, which map headings to cells. ">" before a heading marks a column of numbers."""
+    from rich.console import Console
+    from rich.table import Table
+
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in rows[0]:
+        numbers = heading.startswith(">")
+        justify: Literal["right", "left"] = "right" if numbers else "left"
+        grid.add_column(heading.removeprefix(">"), justify=justify, overflow="fold", no_wrap=numbers)
+    for row in rows:
+        grid.add_row(*map(plain, row.values()))
+    console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH, markup=False, highlight=False)
+    with console.capture() as capture:
+        console.print(grid)
+    for line in capture.get().splitlines():
+        data(line.rstrip())
 
 
 def show_log() -> None:
@@ -89,8 +112,5 @@ def show_log() -> None:
 
 class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        message: Any = record.getMessage()
-        if record.levelno >= logging.WARNING:
-            warn(message)
-        else:
-            note(message)
+        show = warn if record.levelno >= logging.WARNING else note
+        show(record.getMessage())

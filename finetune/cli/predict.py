@@ -11,17 +11,9 @@ import typer
 
 from finetune.api.model import load
 from finetune.api.paths import check_model
-from finetune.cli import output
-from finetune.cli.options import (
-    BATCH_SIZE,
-    Checkpoint,
-    CheckpointOption,
-    CsvSafeOption,
-    DeviceOption,
-    InferencePrecision,
-    PrecisionOption,
-)
-from finetune.errors import FinetuneError, UserError, printable
+from finetune.cli import options, output
+from finetune.cli.options import argument, flag, option
+from finetune.errors import CheckpointError, FinetuneError, UserError, printable
 
 if TYPE_CHECKING:
     from finetune.deploy.predict import Prediction
@@ -40,52 +32,37 @@ class By(StrEnum):
 def predict(
     model: Annotated[
         Path,
-        typer.Argument(
-            metavar="RUN|MODEL.onnx",
-            help="A run directory, or an ONNX file of `finetune export`.",
-            show_default=False,
-        ),
+        argument("A run directory, or an ONNX file of `finetune export`.", "RUN|MODEL.onnx"),
     ],
     paths: Annotated[
         list[str],
-        typer.Argument(
-            metavar="PATH...",
-            help="Images, folders with their subfolders, or quoted patterns: 'a/**/*.jpg'. A single - reads "
+        argument(
+            "Images, folders with their subfolders, or quoted patterns: 'a/**/*.jpg'. A single - reads "
             "paths from standard input, one per line.",
-            show_default=False,
+            "PATH...",
         ),
     ],
     null: Annotated[
         bool, typer.Option("--null", "-0", help="With -: paths end in NUL, as `find -print0` writes them.")
     ] = False,
     top: Annotated[
-        int, typer.Option(min=1, max=1_000_000, metavar="N", help="Classes per image, most probable first.")
+        int, option("Classes per image, most probable first.", "N", True, min=1, max=1_000_000)
     ] = 5,
-    csv: Annotated[
-        Path | None,
-        typer.Option("--csv", metavar="FILE.csv", help="Write a CSV file.", show_default=False),
-    ] = None,
-    csv_safe: CsvSafeOption = True,
-    jsonl: Annotated[bool, typer.Option("--jsonl", help="Print one JSON object per image.")] = False,
+    csv: Annotated[Path | None, option("Write a CSV file.", "FILE.csv")] = None,
+    csv_safe: options.CsvSafe = True,
+    jsonl: Annotated[bool, flag("--jsonl", "Print one JSON object per image.")] = False,
     move_into: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Sort the images into FOLDER, one folder per class, and write sorted.csv there.",
-            show_default=False,
-        ),
+        option("Sort the images into FOLDER, one folder per class, and write sorted.csv there.", "FOLDER"),
     ] = None,
     by: Annotated[
         By | None,
-        typer.Option(
-            help="With --move-into: copy the images, link them symbolically, or move them.",
-            show_default="copy",
-        ),
+        option("With --move-into: copy the images, link them symbolically, or move them.", default="copy"),
     ] = None,
-    checkpoint: CheckpointOption = Checkpoint.best,
-    batch_size: Annotated[int, typer.Option(**BATCH_SIZE)] = 32,
-    precision: PrecisionOption = InferencePrecision.fp32,
-    device: DeviceOption = None,
+    checkpoint: options.WhichCheckpoint = options.Checkpoint.best,
+    batch_size: Annotated[int, options.batch_size(True)] = 32,
+    precision: options.Precision = options.InferencePrecision.fp32,
+    device: options.Device = None,
 ) -> None:
     """Predict the classes of images with a run or an exported ONNX file.
 
@@ -168,21 +145,16 @@ def _report_sorting(counts: "SortCounts", target: Path, by: By) -> None:
 
 def _counter_of_seen(model: Path) -> "Callable[[list[str]], int]":
     """Make a function that counts the files that a run was trained on or chosen by; 0 for an ONNX file."""
-    if not model.is_dir():
-        return lambda paths: 0
-    from finetune.errors import CheckpointError
-    from finetune.training.evaluation_images import SEEN
-    from finetune.training.run.own_data import read_record
+    if model.is_dir():
+        from finetune.training.evaluation_images import SEEN
+        from finetune.training.run.own_data import read_record
 
-    try:
-        record = read_record(model)
-    except CheckpointError as error:
-        output.warn(str(error))
-        record = None
-    if record is None:
-        return lambda paths: 0
-    known = record
-    return lambda paths: len(paths) - known.splits_by_content(paths, SEEN).count(None)
+        try:
+            if (record := read_record(model)) is not None:
+                return lambda paths: len(paths) - record.splits_by_content(paths, SEEN).count(None)
+        except CheckpointError as error:
+            output.warn(str(error))
+    return lambda paths: 0
 
 
 @contextlib.contextmanager

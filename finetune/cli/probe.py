@@ -1,64 +1,46 @@
 """``finetune probe``: what frozen features are worth, without training the network."""
 
-import json
 import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from finetune.api.paths import run_name
-from finetune.cli import output, table
-from finetune.cli.options import (
-    DeviceOption,
-    JsonOption,
-    OverwriteOption,
-    SetOption,
-    plot_option,
-    run_dir_option,
-)
+from finetune.cli import options, output
+from finetune.cli.options import argument, option
 from finetune.errors import UserError, printable
 from finetune.recipe.catalog import DEFAULT_BACKBONE
 
 if TYPE_CHECKING:
     from finetune.recipe.schema import Recipe
-    from finetune.strategy.probing.probe import Depth, Row
+    from finetune.strategy.probing.probe import Row
 
 
 def probe(
     what: Annotated[
         str,
-        typer.Argument(
-            metavar="RECIPE|SOURCE|RUN",
-            help="A recipe; images, as data.source names them; or a run, to compare before and after.",
-            show_default=False,
+        argument(
+            "A recipe; images, as data.source names them; or a run, to compare before and after.",
+            "RECIPE|SOURCE|RUN",
         ),
     ],
     layers: Annotated[
-        str | None,
-        typer.Option(
-            metavar="all|3,5,9",
-            help="Probe after each of these layers (`finetune layers`).",
-            show_default="the last",
-        ),
+        str | None, option("Probe after each of these layers (`finetune layers`).", "all|3,5,9", "the last")
     ] = None,
-    backbone: Annotated[
-        str, typer.Option(metavar="NAME", help="With SOURCE: the source network.")
-    ] = DEFAULT_BACKBONE,
+    backbone: Annotated[str, option("With SOURCE: the source network.", "NAME", True)] = DEFAULT_BACKBONE,
     run_dir: Annotated[
         Path | None,
-        run_dir_option("The run directory of the best linear classifier.", "runs/NAME-probe"),
+        options.run_dir("The run directory of the best linear classifier.", "runs/NAME-probe"),
     ] = None,
-    overwrite: OverwriteOption = False,
+    overwrite: options.Overwrite = False,
     plot: Annotated[
         Path | None,
-        plot_option("Draw accuracy against depth.", "runs/NAME-probe.png, for several layers"),
+        options.plot("Draw accuracy against depth.", "runs/NAME-probe.png, for several layers"),
     ] = None,
-    set_: SetOption = None,
-    as_json: JsonOption = False,
-    device: DeviceOption = None,
+    set_: options.Set = None,
+    as_json: options.Json = False,
+    device: options.Device = None,
 ) -> None:
     """Try simple classifiers on a network's frozen features: SVM, logistic regression, neighbours, means.
 
@@ -75,11 +57,10 @@ def probe(
         return
     recipe = _recipe(what, backbone, set_ or [])
     from finetune.cli.progress import open_progress
+    from finetune.disk.figure import check_figure
     from finetune.strategy.probing import probe as strategy
 
     if plot is not None:
-        from finetune.disk.figure import check_figure
-
         check_figure(plot)
     wanted = _numbers(layers, recipe)
     default = Path("runs") / f"{run_name(what)}-probe"
@@ -87,13 +68,20 @@ def probe(
     # A run in a directory that the user names is replaced only on request.
     with open_progress() as progress, RunDir.open(place, overwrite=overwrite or run_dir is None) as run:
         found = strategy.probe(recipe, wanted, device=device, progress=progress.reporter.features)
-        _show(found, as_json)
+        rows = [row for depth in found for row in depth.rows]
+        if as_json:
+            output.json_data([asdict(row) for row in rows], indent=2)
+        else:
+            _show([(f"{row.layer} {row.name}", row) for row in rows], "layer")
         best = max(found, key=lambda depth: depth.winner.cv_top1)
         command = printable(" ".join(["finetune", *map(shlex.quote, sys.argv[1:])]))
-        _conclude(best, place, *strategy.save(best, run, command))
+        _, test = strategy.save(best, run, command)
+        output.note(f"saved        {best.winner.name} after layer {best.layer}, {best.name}")
+        if test is not None:
+            output.note(f"test top-1   {output.accuracy(test)}")
+        output.note(f"run          {printable(place)}")
     if plot is not None or len(found) > 1:
         drawing = plot or default.with_name(f"{default.name}.png")
-        rows = [row for depth in found for row in depth.rows]
         strategy.plot(rows, f"{recipe.model.backbone} on {recipe.data.source}", drawing)
         output.note(f"drawn        {printable(drawing)}")
 
@@ -119,29 +107,19 @@ def _numbers(layers: str | None, recipe: "Recipe") -> list[int] | None:
         raise UserError(f"--layers {printable(layers)}: write all, or numbers such as 3,5,9.") from None
 
 
-def _show(found: "list[Depth]", as_json: bool) -> None:
-    rows = [row for depth in found for row in depth.rows]
-    if as_json:
-        output.data(json.dumps([asdict(row) for row in rows], indent=2))
-    else:
-        _table([(f"{row.layer} {row.name}", row) for row in rows], "layer")
-
-
-def _table(rows: "list[tuple[str, Row]]", heading: str) -> None:
-    columns = [(heading, False), ("classifier", False), ("chosen", False), ("cv top-1", True)]
-    table.show(
-        [*columns, ("val top-1", True), ("95 % interval", False)],
+def _show(rows: "list[tuple[str, Row]]", heading: str) -> None:
+    output.table(
         [
-            (
-                place,
-                row.classifier,
-                row.setting,
-                output.percent(row.cv_top1),
-                output.percent(row.val_top1),
-                f"{100 * row.val_low:.1f} to {100 * row.val_high:.1f}",
-            )
+            {
+                heading: place,
+                "classifier": row.classifier,
+                "chosen": row.setting,
+                ">cv top-1": output.percent(row.cv_top1),
+                ">val top-1": output.percent(row.val_top1),
+                "95 % interval": f"{100 * row.val_low:.1f} to {100 * row.val_high:.1f}",
+            }
             for place, row in rows
-        ],
+        ]
     )
 
 
@@ -160,18 +138,7 @@ def _compare(run: Path, device: str | None, as_json: bool) -> None:
             for when, depth in (("before", before), ("after", after))
             for row in depth.rows
         ]
-        output.data(json.dumps(rows, indent=2))
+        output.json_data(rows, indent=2)
         return
     pairs = zip(before.rows, after.rows, strict=True)
-    rows_of = [(when, row) for pair in pairs for when, row in zip(("before", "after"), pair, strict=True)]
-    _table(rows_of, "fine-tuning")
-
-
-def _conclude(best: "Depth", run: Path, val: object, test: object) -> None:
-    from finetune.evaluation.metrics import Metrics
-
-    output.note(f"saved        {best.winner.name} after layer {best.layer}, {best.name}")
-    if isinstance(test, Metrics):
-        number = output.interval(test.top1, test.top1_low, test.top1_high, test.n)
-        output.note(f"test top-1   {number}")
-    output.note(f"run          {printable(run)}")
+    _show([each for old, new in pairs for each in (("before", old), ("after", new))], "fine-tuning")

@@ -4,16 +4,19 @@ import contextlib
 import sys
 import textwrap
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from finetune.api.progress import ProgressEvent, Reporter
 from finetune.cli import output
 from finetune.disk.outputs import write_errors_for
-from finetune.errors import MissingExtraError
+from finetune.errors import MissingExtraError, printable
+
+if TYPE_CHECKING:
+    from finetune.training.fit import Result
 
 # Columns of a reason, with its heading.
 WIDTH = 110
@@ -61,9 +64,10 @@ class Console:
 
     def _start(self, event: ProgressEvent) -> None:
         # A run that continues, and another one like it, share most facts.
-        for fact, line in zip(event.facts, output.aligned(event.facts), strict=True):
-            if fact not in self._facts:
-                output.note(line)
+        width = max((len(name) for name, _ in event.facts), default=0)
+        for name, value in event.facts:
+            if (name, value) not in self._facts:
+                output.note(f"{name:<{width}}  {value}")
         self._facts.update(event.facts)
         if self._tensorboard is not None:
             from torch.utils.tensorboard import SummaryWriter
@@ -91,11 +95,9 @@ class Console:
             f"val loss {entry['val_loss']:.4f}  val top-1 {output.percent(entry['val_top1']):>7}  "
             f"{event.seconds:.1f} s{'  best so far' if event.is_best else ''}"
         )
-        if self._curves is not None and self._tensorboard is not None:
-            self._draw(entry, self._tensorboard)
-
-    def _draw(self, entry: Mapping[str, Any], tensorboard: Path) -> None:
-        with write_errors_for(tensorboard):
+        if self._curves is None or self._tensorboard is None:
+            return
+        with write_errors_for(self._tensorboard):
             for name in ("train_loss", "train_top1", "val_loss", "val_top1"):
                 self._curves.add_scalar(name.replace("_", "/"), entry[name], entry["epoch"])
             for group, rate in entry["lr"].items():
@@ -125,6 +127,16 @@ class Console:
                 self._curves.close()
             self._curves = None
 
+    def announce(self, run: Path) -> Reporter:
+        """Print the directory of one of several runs, and return the reporter for its training."""
+        output.note(f"\n{printable(run)}")
+        return self.reporter
+
+    def finish(self, result: "Result") -> None:
+        """Say so if one of several runs was finished before."""
+        if result.already_finished:
+            output.note("finished before; nothing was done")
+
     def close(self) -> None:
         """Remove the bar and close the curves."""
         self._close_bar()
@@ -147,8 +159,12 @@ def show_advice(reasons: Sequence[tuple[str, str]], cached: int, images: int) ->
 
 
 @contextlib.contextmanager
-def open_progress(tensorboard: Path | None = None) -> Iterator[Console]:
-    """Yield a console, which also writes TensorBoard curves below ``tensorboard`` if that is given.
+def open_progress(tensorboard: Path | None = None, *, features_remain: bool = False) -> Iterator[Console]:
+    """Yield a console.
+
+    Args:
+        tensorboard: also write TensorBoard curves below this folder.
+        features_remain: when Ctrl-C or SIGTERM stops the command, say that a repetition uses the cache.
 
     Raises:
         MissingExtraError: TensorBoard is asked for and not installed.
@@ -158,18 +174,10 @@ def open_progress(tensorboard: Path | None = None) -> Iterator[Console]:
             import torch.utils.tensorboard  # noqa: F401
         except ModuleNotFoundError:
             raise MissingExtraError("--tensorboard", "tensorboard", "tensorboard") from None
-    console = Console(tensorboard)
     try:
-        yield console
-    finally:
-        console.close()
-
-
-@contextlib.contextmanager
-def features_remain() -> Iterator[None]:
-    """Say, when Ctrl-C or SIGTERM ends a measurement, that repeating it does not start over."""
-    try:
-        yield
+        with contextlib.closing(Console(tensorboard)) as console:
+            yield console
     except SystemExit:
-        output.note("stopped; the same command continues with the features that are in the cache")
+        if features_remain:
+            output.note("stopped; the same command continues with the features that are in the cache")
         raise

@@ -1,13 +1,10 @@
 """``finetune rank``: source networks compared on images, without training any."""
 
-import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from finetune.cli import output, table
-from finetune.cli.options import DeviceOption, JsonOption, SetOption, SourceArgument
+from finetune.cli import options, output
+from finetune.cli.options import option
 from finetune.errors import UserError, printable
 from finetune.recipe import catalog
 
@@ -22,23 +19,18 @@ SCORES = {"log_me": "LogME", "h_score": "H-score"}
 
 
 def rank(
-    source: SourceArgument,
+    source: options.Source,
     backbones: Annotated[
         str,
-        typer.Option(
-            metavar="A,B=WEIGHTS,...", help="The source networks (`finetune backbones`), some with weights."
-        ),
+        option("The source networks (`finetune backbones`), some with weights.", "A,B=WEIGHTS,...", True),
     ] = USUAL,
     weights: Annotated[
         str,
-        typer.Option(
-            metavar="WEIGHTS",
-            help="The weights of the others: default, none, a name, a checkpoint or a run.",
-        ),
+        option("The weights of the others: default, none, a name, a checkpoint or a run.", "WEIGHTS", True),
     ] = "default",
-    set_: SetOption = None,
-    as_json: JsonOption = False,
-    device: DeviceOption = None,
+    set_: options.Set = None,
+    as_json: options.Json = False,
+    device: options.Device = None,
 ) -> None:
     """Rank source networks by how well a linear classifier on their frozen features does on your images.
 
@@ -49,10 +41,10 @@ def rank(
     """
     wanted = _wanted(backbones, weights)
     recipes = [_recipe(source, *each, set_ or []) for each in wanted]
-    from finetune.cli.progress import features_remain, open_progress
+    from finetune.cli.progress import open_progress
     from finetune.strategy.probing import rank as strategy
 
-    with features_remain(), open_progress() as progress:
+    with open_progress(features_remain=True) as progress:
 
         def announce(recipe: "Recipe", data: "Source") -> Callable[[int, int], None]:
             if recipe is recipes[0]:
@@ -66,7 +58,7 @@ def rank(
 
         found = strategy.rank(recipes, device=device, progress_of=announce)
     if as_json:
-        output.data(json.dumps(found.to_dict(), indent=2, allow_nan=False))
+        output.json_data(found.to_dict(), indent=2, allow_nan=False)
     else:
         output.note("")
         _show(found)
@@ -96,31 +88,27 @@ def _recipe(source: str, backbone: str, weights: str, overrides: list[str]) -> "
 
 
 def _show(found: "Ranking") -> None:
-    columns = [
-        ("backbone", False), ("weights", False), ("cv top-1", True), ("95 % interval", False),
-        ("probe", False), ("LogME", True), ("H-score", True), ("features", True), ("parameters", True),
-        ("GFLOPs", True), ("features s", True), ("from cache", True), ("scores s", True), ("probe s", True),
-    ]  # fmt: skip
-    rows = [
-        (
-            each.backbone,
-            printable(each.weights),
-            output.percent(each.cv_top1),
-            f"{100 * each.cv_low:.1f} to {100 * each.cv_high:.1f}",
-            each.classifier,
-            f"{each.log_me:.3f}",
-            f"{each.h_score:.3f}",
-            f"{each.features:,}",
-            f"{each.parameters:,}",
-            f"{each.gflops:.3f}",
-            f"{each.feature_seconds:.1f}",
-            f"{each.n - each.computed:,} of {each.n:,}",
-            f"{each.score_seconds:.2f}",
-            f"{each.probe_seconds:.1f}",
-        )
-        for each in found.ranked
-    ]
-    table.show(columns, rows)
+    output.table(
+        [
+            {
+                "backbone": each.backbone,
+                "weights": printable(each.weights),
+                ">cv top-1": output.percent(each.cv_top1),
+                "95 % interval": f"{100 * each.cv_low:.1f} to {100 * each.cv_high:.1f}",
+                "probe": each.classifier,
+                ">LogME": f"{each.log_me:.3f}",
+                ">H-score": f"{each.h_score:.3f}",
+                ">features": f"{each.features:,}",
+                ">parameters": f"{each.parameters:,}",
+                ">GFLOPs": f"{each.gflops:.3f}",
+                ">features s": f"{each.feature_seconds:.1f}",
+                ">from cache": f"{each.n - each.computed:,} of {each.n:,}",
+                ">scores s": f"{each.score_seconds:.2f}",
+                ">probe s": f"{each.probe_seconds:.1f}",
+            }
+            for each in found.ranked
+        ]
+    )
     for each in found.left_out:
         output.data(f"{each.backbone} ({printable(each.weights)}) is left out: {printable(each.reason)}")
     output.data("")

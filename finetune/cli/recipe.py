@@ -5,22 +5,18 @@ from typing import Annotated
 
 import typer
 
-from finetune.cli import output
-from finetune.cli.options import SetOption
+from finetune.cli import options, output
+from finetune.cli.options import flag
 from finetune.errors import RecipeError, printable
 
-recipe_app = typer.Typer(
-    name="recipe", help="Write, check and print recipes, without training.", no_args_is_help=True
-)
+recipe_app = typer.Typer(help="Write, check and print recipes, without training.", no_args_is_help=True)
 
 
 @recipe_app.command()
 def show(
     file: Annotated[Path, typer.Argument(help="The recipe file.", metavar="FILE")],
-    resolved: Annotated[
-        bool, typer.Option("--resolved", help="Print every key, with the defaults filled in.")
-    ] = False,
-    set_: SetOption = None,
+    resolved: Annotated[bool, flag("--resolved", "Print every key, with the defaults filled in.")] = False,
+    set_: options.Set = None,
 ) -> None:
     """Print a recipe as it is read: the keys that it gives or, with --resolved, all keys."""
     from finetune.recipe.load import dump_recipe, given_recipe, load_recipe

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune.cli import output, table
+from finetune.cli import output
 from finetune.errors import printable
 
 if TYPE_CHECKING:
     from finetune.strategy.experiments.repeat import RunOptions
     from finetune.strategy.experiments.spread import Spread
     from finetune.training.fit import Result
-    from finetune.training.progress import Progress
 
 
 def train_several(
@@ -33,12 +32,7 @@ def train_several(
     from finetune.strategy.experiments.repeat import train_seeds
 
     with open_progress() as progress:
-
-        def announce(run: Path) -> "Progress":
-            output.note(f"\n{printable(run)}")
-            return progress.reporter
-
-        results = list(train_seeds(wanted, place, number, options, announce, vary_split=vary_split))
+        results = list(train_seeds(wanted, place, number, options, progress.announce, vary_split=vary_split))
     show_results(results)
     if vary_split:
         output.note("The runs differ in their training and in their splits.")
@@ -50,18 +44,18 @@ def show_results(results: "Sequence[Result]") -> None:
     """Print one row per run, then the spread on test, or on val where there is no test split."""
     from finetune.strategy.experiments.spread import of_repeats
 
-    rows = [
-        (
-            result.run.name,
-            str(result.best.epoch),
-            output.percent(result.best.val_top1),
-            "-" if result.test is None else output.percent(result.test.top1),
-            "" if result.test is None else f"{result.test.n:,}",
-        )
-        for result in results
-    ]
-    columns = [("run", False), ("best epoch", True), ("val top-1", True), ("test top-1", True), ("n", True)]
-    table.show(columns, rows)
+    output.table(
+        [
+            {
+                "run": result.run.name,
+                ">best epoch": str(result.best.epoch),
+                ">val top-1": output.percent(result.best.val_top1),
+                ">test top-1": "-" if result.test is None else output.percent(result.test.top1),
+                ">n": "" if result.test is None else f"{result.test.n:,}",
+            }
+            for result in results
+        ]
+    )
     tested = [result.test.top1 for result in results if result.test is not None]
     measured = "test" if tested else "val"
     output.data(spread_line(measured, of_repeats(tested or [result.best.val_top1 for result in results])))

@@ -6,13 +6,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from finetune.api.from_images import images_run_dir, names_images
 from finetune.api.training import Resume
 from finetune.api.training import train as train_run
-from finetune.cli import output
-from finetune.cli.options import DeviceOption, OverwriteOption, ResumeOption, SetOption, run_dir_option
+from finetune.cli import options, output
+from finetune.cli.options import argument, flag, option
 from finetune.errors import FinishedRunError, RunDirError, UserError, printable
 from finetune.training.run.claim import place_of
 from finetune.training.run.files import RECIPE
@@ -24,54 +22,47 @@ if TYPE_CHECKING:
 def train(
     recipe: Annotated[
         Path,
-        typer.Argument(
-            metavar="RECIPE|IMAGES",
-            help="A recipe file (YAML); or images, as data.source names them, to train on as advised.",
-            show_default=False,
+        argument(
+            "A recipe file (YAML); or images, as data.source names them, to train on as advised.",
+            "RECIPE|IMAGES",
         ),
     ],
-    run_dir: Annotated[Path | None, run_dir_option("The run directory.", "runs/NAME-OF-THE-RECIPE")] = None,
-    set_: SetOption = None,
-    resume: ResumeOption = False,
+    run_dir: Annotated[Path | None, options.run_dir("The run directory.", "runs/NAME-OF-THE-RECIPE")] = None,
+    set_: options.Set = None,
+    resume: options.Resume = False,
     force: Annotated[
         bool,
-        typer.Option(
-            "--force", help="With --resume: continue although the recipe, data or libraries have changed."
-        ),
+        flag("--force", "With --resume: continue although the recipe, data or libraries have changed."),
     ] = False,
     extend: Annotated[
         bool,
-        typer.Option(
+        flag(
             "--extend",
-            help="With --resume: train a finished run longer; the recipe has more epochs in its last phase, "
+            "With --resume: train a finished run longer; the recipe has more epochs in its last phase, "
             "or more phases.",
         ),
     ] = False,
-    overwrite: OverwriteOption = False,
-    device: DeviceOption = None,
+    overwrite: options.Overwrite = False,
+    device: options.Device = None,
     smoke: Annotated[
         bool,
-        typer.Option(
-            "--smoke",
-            help="Try the recipe in seconds: drawn images, random weights, one short epoch per phase.",
+        flag(
+            "--smoke", "Try the recipe in seconds: drawn images, random weights, one short epoch per phase."
         ),
     ] = False,
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Also write curves to RUN/tensorboard.")
-    ] = False,
+    tensorboard: Annotated[bool, flag("--tensorboard", "Also write curves to RUN/tensorboard.")] = False,
     seeds: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
+        option(
+            "Train N times, with the recipe's seed and the next ones, in RUN/seed-0, RUN/seed-1, ... "
+            "on the same splits.",
+            "N",
             min=1,
             max=1000,
-            help="Train N times, with the recipe's seed and the next ones, in RUN/seed-0, RUN/seed-1, ... "
-            "on the same splits.",
-            show_default=False,
         ),
     ] = None,
     vary_split: Annotated[
-        bool, typer.Option("--vary-split", help="With --seeds: split the images anew for each seed.")
+        bool, flag("--vary-split", "With --seeds: split the images anew for each seed.")
     ] = False,
 ) -> None:
     """Train a network as RECIPE says, or as `finetune advise` would advise for IMAGES."""
@@ -94,8 +85,8 @@ def train(
         from finetune.cli.seeds import train_several
         from finetune.strategy.experiments.repeat import RunOptions
 
-        options = RunOptions(device, resume, overwrite)
-        train_several(recipe, run_dir, set_ or [], seeds, options, vary_split=vary_split)
+        run_options = RunOptions(device, resume, overwrite)
+        train_several(recipe, run_dir, set_ or [], seeds, run_options, vary_split=vary_split)
         return
     place = (
         images_run_dir(str(recipe), run_dir) if from_images else Path(place_of(recipe, run_dir, smoke=smoke))
@@ -125,20 +116,20 @@ def train(
 def _instead(
     error: FinishedRunError, recipe: Path, run: Path, overrides: list[str], device: str | None
 ) -> str:
-    """The command that does what a finished run refuses, as it can be typed; "" where there is none."""
-    options = [*(word for each in overrides for word in ("--set", each))]
-    options += ["--device", device] if device is not None else []
+    """The end of the error: the command that does what the finished run refuses, if there is one."""
+    same = [word for each in overrides for word in ("--set", each)]
+    same += ["--device", device] if device is not None else []
     if error.longer:
-        words = ["--run-dir", str(run), "--resume", "--extend", *options]
+        words = ["--run-dir", str(run), "--resume", "--extend", *same]
     elif error.weights:
         number = 2
         while (place := run.with_name(f"{run.name}-{number}")).exists():
             number += 1
-        words = ["--run-dir", str(place), *options, "--set", f"model.weights={run}"]
+        words = ["--run-dir", str(place), *same, "--set", f"model.weights={run}"]
         words += ["--set", "model.head.reuse=auto"] if error.reuse else []
     else:
         return "."
-    return f":\n  {' '.join(_program())} train {printable(shlex.join([str(recipe), *words]))}"
+    return f":\n  {_program()} train {printable(shlex.join([str(recipe), *words]))}"
 
 
 def _extend_takes_a_recipe(source: Path, run_dir: Path | None) -> str:
@@ -147,7 +138,7 @@ def _extend_takes_a_recipe(source: Path, run_dir: Path | None) -> str:
     line = shlex.join([*words, "--set", "train.phases.0.epochs=30"])
     return (
         "--extend takes a recipe: the run's own, with more epochs in its last phase, such as\n"
-        f"  {' '.join(_program())} train {printable(line)}"
+        f"  {_program()} train {printable(line)}"
     )
 
 
@@ -157,29 +148,19 @@ def _conclude(run: "Run") -> None:
         output.note(f"{printable(run.path)}: this run is finished; nothing was done.")
     output.data(f"best epoch   {best.epoch} of {run.epochs}: val top-1 {output.percent(best.val_top1)}")
     if test is not None:
-        number = output.interval(test.top1, test.top1_low, test.top1_high, test.n)
-        output.data(f"test top-1   {number}")
+        output.data(f"test top-1   {output.accuracy(test)}")
     else:
         output.data("test top-1   not measured: the data has no test split")
     output.data(f"run          {printable(run.path)}")
-    output.note("\nNext:")
-    for line in _next_commands(run):
-        output.note(f"  {line}")
+    command, path = _program(), printable(shlex.quote(str(run.path)))
+    output.note(f"\nNext:\n  {command} eval {path}\n  {command} export {path} --format onnx")
+    if run.example is not None:
+        output.note(f"  {command} predict {path} {printable(shlex.quote(run.example))}")
+    else:
+        output.note(f"  {command} layers {run.backbone}")
 
 
-def _program() -> list[str]:
+def _program() -> str:
     """The words that called this command line, quoted for a shell."""
     command = "finetune" if shutil.which("finetune") else sys.argv[0]
-    if Path(command).name == "__main__.py":
-        return [shlex.quote(sys.executable), "-m", "finetune"]
-    return [command]
-
-
-def _next_commands(run: "Run") -> list[str]:
-    """Three commands that can be typed as they stand."""
-    command = " ".join(_program())
-    path = printable(shlex.quote(str(run.path)))
-    commands = [f"{command} eval {path}", f"{command} export {path} --format onnx"]
-    if run.example is not None:
-        return [*commands, f"{command} predict {path} {printable(shlex.quote(run.example))}"]
-    return [*commands, f"{command} layers {run.backbone}"]
+    return f"{shlex.quote(sys.executable)} -m finetune" if Path(command).name == "__main__.py" else command

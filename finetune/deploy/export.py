@@ -6,6 +6,7 @@ from pathlib import Path
 
 from finetune.deploy.agreement import Agreement, check_agreement, check_images
 from finetune.deploy.export_format import ExportFormat
+from finetune.deploy.formats import check_opset
 from finetune.deploy.onnx_format import ONNX
 from finetune.deploy.pt2_format import PT2
 from finetune.deploy.safetensors_format import SAFETENSORS
@@ -15,14 +16,12 @@ from finetune.errors import (
     CheckpointError,
     ExportError,
     FinetuneError,
-    UserError,
     first_line,
-    printable,
     require_known,
 )
 from finetune.training.trained import Trained
 
-# A format's name is also the extension of its files.
+# The writers of the formats that finetune.deploy.formats names.
 FORMATS: dict[str, ExportFormat] = {"onnx": ONNX, "pt2": PT2, "safetensors": SAFETENSORS}
 
 
@@ -43,19 +42,6 @@ class Exported:
     checked_on: str
 
 
-def format_of(target: Path) -> str:
-    """Return the format that the extension of ``target`` names.
-
-    Raises:
-        UserError: no format has this extension.
-    """
-    name = target.suffix.lower().removeprefix(".")
-    if name not in FORMATS:
-        known = ", ".join(f".{each}" for each in FORMATS)
-        raise UserError(f"{printable(target)}: must end in one of {known}.")
-    return name
-
-
 def export(trained: Trained, format: str, target: Path, opset: int | None = None) -> Exported:
     """Write ``trained``, which must be on the CPU, to ``target``, and check the file before it gets its name.
 
@@ -72,10 +58,9 @@ def export(trained: Trained, format: str, target: Path, opset: int | None = None
         FinetuneError: ``format`` is unknown.
     """
     require_known("format", format, tuple(FORMATS))
+    check_opset(format, opset)
     entry = FORMATS[format]
-    if opset is not None:
-        if entry.with_opset is None:
-            raise UserError(f"--opset {opset}: belongs to --format onnx, not to {format}.")
+    if opset is not None and entry.with_opset is not None:
         entry = entry.with_opset(opset)
     entry.check(target)
     with staging(target) as stage:

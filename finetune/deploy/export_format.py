@@ -1,7 +1,7 @@
 """The parts of an export format: how to write a file, read it back, and check early that it can work.
 
-A format is one file in this room, one entry in :data:`finetune.deploy.export.FORMATS`, and one entry in the
-``--format`` option of ``finetune export``.
+A format is one file in this room, one entry in :data:`finetune.deploy.export.FORMATS`, and one name in
+:mod:`finetune.deploy.formats`.
 """
 
 from collections.abc import Callable

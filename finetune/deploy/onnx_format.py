@@ -12,13 +12,11 @@ from torch import nn
 
 from finetune.checkpoint.card import CARD_KEY, ModelCard
 from finetune.deploy.export_format import ExportFormat, example_input
+from finetune.deploy.formats import OPSET
 from finetune.deploy.onnx_classifier import INPUT, OUTPUT, OnnxClassifier
 from finetune.errors import ExportError, MissingExtraError, UserError
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-# The operator set that torch's exporter writes natively. onnxruntime reads it since 1.14 (February 2023).
-# Converters to older sets fail on most networks.
-OPSET = 18
 # The IR version that onnxruntime 1.14 reads. The files use nothing of newer versions.
 IR_VERSION = 8
 # Protocol buffers are limited to 2 GiB; the margin is for the graph.
@@ -87,11 +85,6 @@ def _check_opset(target: Path, opset: int) -> None:
     _check_packages(target)
     import onnx
 
-    if opset < OPSET:
-        raise UserError(
-            f"--opset {opset}: must be at least {OPSET}, the oldest that torch's exporter writes. "
-            "onnxruntime reads it since 1.14 (2023)."
-        )
     if opset > (newest := onnx.defs.onnx_opset_version()):
         raise UserError(
             f"--opset {opset}: must be at most {newest}, the newest that onnx {onnx.__version__} knows. Most "

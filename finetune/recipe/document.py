@@ -5,13 +5,15 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 MAX_SHOWN = 60
+# The source of values that a caller from Python gives.
+FROM_PYTHON = "overrides"
 
 KeyPath: TypeAlias = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, order=True)
 class Place:
-    """A place in the file (``rank`` 0, line and column from 1), or a flag (``rank`` from 1, line 0)."""
+    """A place in the file (``rank`` 0, line and column from 1), or an override (``rank`` from 1, line 0)."""
 
     rank: int
     line: int
@@ -31,7 +33,8 @@ class Problem:
 
     @classmethod
     def at(cls, place: Place, path: KeyPath, message: str) -> "Problem":
-        return cls(place, f"{dotted_key(path)}: {message}" if path else message)
+        key = dotted_key(path, ".{}" if place.source == FROM_PYTHON else "[{}]")
+        return cls(place, f"{key}: {message}" if path else message)
 
     def __str__(self) -> str:
         return f"{self.place}: {self.message}"
@@ -122,12 +125,12 @@ def show_value(value: Any) -> str:
     return repr(value)
 
 
-def dotted_key(path: KeyPath) -> str:
-    """``("train", "phases", 0, "lr")`` as ``train.phases[0].lr``."""
+def dotted_key(path: KeyPath, entry: str = "[{}]") -> str:
+    """``("train", "phases", 0, "lr")`` as ``train.phases[0].lr``; ``entry`` is the form of the number."""
     text = ""
     for part in path:
         if isinstance(part, int):
-            text += f"[{part}]"
+            text += entry.format(part)
         else:
             plain = re.fullmatch(r"\w{1,60}", part, re.ASCII)
             text += ("." if text else "") + (part if plain else show_value(part))

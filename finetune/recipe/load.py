@@ -1,10 +1,11 @@
 """Reads recipe files into :class:`~finetune.recipe.schema.Recipe` and writes them back.
 
-All faults of a file and of the ``--set`` flags are reported at once, each with its place, in order::
+All faults of a file and of the overrides are reported at once, each with its place, in order::
 
     recipe.yaml:3:13: model.backbone: unknown backbone 'resnet81'. Did you mean 'resnet18'?
     recipe.yaml:9:7: train.phases[0].lr: must be a number greater than 0, or auto; it is 'abc'
     --set train.batch_size=0: train.batch_size: must be a whole number of at least 1, or auto; it is 0
+    overrides: train.batch_size: must be a whole number of at least 1, or auto; it is 0
 
 :mod:`finetune.recipe.yaml_reader` defines the accepted YAML. Any bytes give either a recipe or a
 ``RecipeError``, in bounded time and memory.
@@ -15,7 +16,6 @@ import errno
 import json
 import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from finetune.disk.regular import open_regular
 from finetune.errors import RecipeError, UserError, printable
 from finetune.recipe.catalog import backbone, check_backbone, is_listed
 from finetune.recipe.document import Document, KeyPath, Place, Problem, show_value
-from finetune.recipe.overrides import apply_overrides
+from finetune.recipe.overrides import Overrides, apply_overrides
 from finetune.recipe.scalars import type_of_word
 from finetune.recipe.schema import Recipe
 from finetune.recipe.wording import schema_problems
@@ -38,8 +38,8 @@ MAX_PROBLEMS = 50
 _ENUM_NAME = re.compile(r"IMAGENET1K_\w+")
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe file. ``overrides`` are ``KEY=VALUE`` texts, as after ``--set``.
+def load_recipe(path: Path, overrides: Overrides = ()) -> Recipe:
+    """Read a recipe file and apply overrides.
 
     Raises:
         RecipeError: all faults of the file and the overrides, each with its place.
@@ -48,7 +48,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def minimal_recipe(
-    source: str, backbone: str, weights: str = "default", overrides: Sequence[str] = (), name: str = "recipe"
+    source: str, backbone: str, weights: str = "default", overrides: Overrides = (), name: str = "recipe"
 ) -> Recipe:
     """Make a recipe from a source and a backbone, for commands that take these instead of a file.
 
@@ -61,12 +61,12 @@ def minimal_recipe(
     return parse_recipe(text, name, overrides)
 
 
-def parse_recipe(text: bytes | str, name: str, overrides: Sequence[str] = ()) -> Recipe:
+def parse_recipe(text: bytes | str, name: str, overrides: Overrides = ()) -> Recipe:
     """Read a recipe from text. Messages call it ``name``. Raises as :func:`load_recipe`."""
     return _parse(text, name, overrides)[0]
 
 
-def given_recipe(path: Path, overrides: Sequence[str] = ()) -> str:
+def given_recipe(path: Path, overrides: Overrides = ()) -> str:
     """The keys in a recipe file and in the overrides, without defaults, as YAML without comments.
 
     Raises:
@@ -123,19 +123,19 @@ def read_recipe(path: Path) -> bytes:
         raise RecipeError([f"{name}: not a usable path ({error})"]) from None
 
 
-def _parse(text: bytes | str, name: str, flags: Sequence[str]) -> tuple[Recipe, Document]:
+def _parse(text: bytes | str, name: str, overrides: Overrides) -> tuple[Recipe, Document]:
     try:
         document = read_yaml(_decode(text), lambda line, column: Place(0, line, column, name))
     except ValueError as error:
         document = Document.unreadable(Place(0, 0, 0, name), str(error))
-    if document.value is None and not document.faulty and not flags:
+    if document.value is None and not document.faulty and not overrides:
         document.refuse("empty; `finetune recipe new` prints a starter to fill in")
     elif not isinstance(document.value, dict | None):
         sections = ", ".join(Recipe.model_fields)
         document.refuse(
             f"a recipe is a mapping of sections ({sections}); this is {show_value(document.value)}"
         )
-    apply_overrides(document, flags)
+    apply_overrides(document, overrides)
     recipe, problems = None, document.problems
     if () not in document.faulty:
         problems += _name_problems(document)

@@ -8,15 +8,13 @@ import typer.main
 from typer.core import TyperGroup
 
 import finetune
-from finetune.cli import commands
-from finetune.cli.commands import COMMANDS
+from finetune.cli.commands import COMMANDS, PANELS
 from finetune.cli.main import command_line
 
 CLI = Path(finetune.__file__).parent / "cli"
 # Files of the room that are not commands.
 OTHERS = {
     "__init__", "commands", "main", "options", "output", "process", "progress", "seeds", "start", "stdout",
-    "table",
 }  # fmt: skip
 
 
@@ -24,24 +22,23 @@ def test_each_file_of_the_room_is_a_command_or_serves_several() -> None:
     assert {path.stem for path in CLI.glob("*.py")} == set(COMMANDS) | OTHERS
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_a_command_has_a_panel_and_a_help_line_of_its_own(name: str) -> None:
+@pytest.mark.parametrize(("panel", "name"), [(panel, name) for panel in PANELS for name in PANELS[panel]])
+def test_a_command_has_its_panel_and_the_help_line_of_the_table(panel: str, name: str) -> None:
     app = typer.main.get_command(command_line([name]))
     assert isinstance(app, TyperGroup)
-    command, entry = app.commands[name], COMMANDS[name]
-    assert entry.panel in (commands.BEFORE, commands.TRAIN, commands.USE, commands.LOOK_UP)
-    assert getattr(command, "rich_help_panel", None) == entry.panel
+    command, line = app.commands[name], PANELS[panel][name]
+    assert getattr(command, "rich_help_panel", None) == panel
     assert command.help is not None
-    assert " ".join(command.help.split("\n\n")[0].split()) == entry.help
-    assert len(entry.help) <= 110
+    assert " ".join(command.help.split("\n\n")[0].split()) == line
+    assert len(line) <= 110
 
 
 def spelled_options(path: Path) -> list[str]:
-    """The names in the calls of ``typer.Option`` in a file."""
+    """The names in the calls that make options in a file."""
     return [
         argument.value
         for call in ast.walk(ast.parse(path.read_text()))
-        if isinstance(call, ast.Call) and ast.unparse(call.func) == "typer.Option"
+        if isinstance(call, ast.Call) and ast.unparse(call.func) in ("typer.Option", "option", "flag")
         for argument in call.args
         if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
     ]

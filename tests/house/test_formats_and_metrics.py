@@ -6,23 +6,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finetune.cli.export import Format
-from finetune.deploy.export import FORMATS, format_of
+from finetune.deploy.export import FORMATS
+from finetune.deploy.formats import Format, choose_format
 from finetune.errors import FinetuneError, UserError
 from finetune.evaluation.evaluate import Collected, Evaluation
 from finetune.evaluation.metrics import METRICS, Metric, classification_metrics
 from finetune.evaluation.text import summary
 
 
-def test_the_command_offers_the_formats_of_the_table() -> None:
+def test_every_format_has_a_writer() -> None:
     assert [each.value for each in Format] == list(FORMATS)
 
 
 def test_a_file_name_gives_the_format_and_an_unknown_one_is_an_error() -> None:
-    assert [format_of(Path(f"a.{name.upper()}")) for name in FORMATS] == list(FORMATS)
+    assert [choose_format(None, Path(f"a.{name.upper()}")) for name in FORMATS] == list(FORMATS)
     for name in ("model", "model.pth", "onnx"):
         with pytest.raises(UserError, match=r"must end in one of \.onnx, \.pt2, \.safetensors"):
-            format_of(Path(name))
+            choose_format(None, Path(name))
 
 
 def evaluation(num_classes: int) -> Evaluation:

@@ -68,6 +68,18 @@ def test_usage_errors_import_nothing_heavy_and_exit_2(words: tuple[str, ...]) ->
     assert "Traceback" not in errors
 
 
+@pytest.mark.parametrize(
+    "words", [("--out", "x.foo"), ("--format", "onx"), ("--opset", "17"), ("--opset", "20", "--out", "m.pt2")]
+)
+def test_a_wrong_export_of_a_run_is_refused_before_torch_is_loaded(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    (tmp_path / "resolved.yaml").touch()
+    last, errors = run("export", str(tmp_path), *words)
+    assert last == "HEAVY  CODE 2"
+    assert words[0] in errors or "must end in one of .onnx" in errors
+
+
 def test_help_loads_no_subcommand_and_a_subcommand_loads_no_other() -> None:
     script = (
         "import sys; sys.argv = ['finetune', *sys.argv[1:]]\n"

@@ -1,12 +1,12 @@
 """From images to advice: the table of contents."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from finetune.errors import UserError
 from finetune.features.progress import OnStage, no_progress
 from finetune.recipe.load import minimal_recipe, parse_recipe
+from finetune.recipe.overrides import Overrides, cite
 from finetune.recipe.schema import Recipe
 from finetune.strategy.advice.augmentation_rule import augmentations_to_try
 from finetune.strategy.advice.facts import Facts
@@ -114,7 +114,7 @@ def advise(
     return Advice(facts, choice, settings, seconds, reasons, text)
 
 
-def base_recipe(source: str, backbone: str, overrides: Sequence[str] = ()) -> Recipe:
+def base_recipe(source: str, backbone: str, overrides: Overrides = ()) -> Recipe:
     """Make a recipe of images and a network, with no training settings: advice chooses those.
 
     Raises:
@@ -126,7 +126,7 @@ def base_recipe(source: str, backbone: str, overrides: Sequence[str] = ()) -> Re
         section, _, rest = path.partition(".")
         if section in ALLOWED and rest.split(".")[0] not in ALLOWED[section]:
             raise UserError(
-                f"--set {path}: advice chooses this key. Write the advice to a file with `finetune advise "
-                "SOURCE -o recipe.yaml`, and change it there."
+                f"{cite(overrides, path)}: advice chooses this key. Write the advice to a file with "
+                "`finetune advise SOURCE -o recipe.yaml`, and change it there."
             )
     return minimal_recipe(source, backbone, overrides=overrides, name="advice")
