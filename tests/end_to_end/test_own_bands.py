@@ -68,7 +68,7 @@ def test_train_eval_predict_and_export_with_bands(
     ended = works("train", "recipe.yaml", "--run-dir", "run", "--device", "cpu")
     assert f"the {bands} bands of each file" in ended.err
     assert "the colours repeat" not in ended.err
-    assert "these have bands of their own" in ended.err  # of the decoded cache
+    assert "images with their own bands are not cached" in ended.err
     card = json.loads(Path("run/checkpoints/best/card.json").read_text())
     assert card["preprocessing"]["reads"] == "bands"
     assert len(card["preprocessing"]["mean"]) == bands
