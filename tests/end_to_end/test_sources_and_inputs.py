@@ -130,7 +130,7 @@ train:
     ended = cli("train", recipe, "--run-dir", run)
     assert ended.code == 0, ended.err
     assert f"3 channels became {channels}" in ended.err
-    assert ("made grey" if channels == 1 else "the colours repeat") in ended.err
+    assert ("converted to grey" if channels == 1 else "the colours repeat") in ended.err
     card = json.loads((run / "checkpoints" / "best" / "card.json").read_text())
     assert card["architecture"]["in_channels"] == channels
     assert len(card["preprocessing"]["mean"]) == channels
