@@ -154,7 +154,7 @@ def test_pipes_that_a_user_names_never_block(tmp_path: Path, run: Path, shapes: 
         os.mkfifo(tmp_path / name)
     recipe = run.parent / "recipe.yaml"
     said = refused("train", tmp_path / "p.yaml")
-    assert "p.yaml: cannot be read (a named pipe, not a regular file); save it to a file and give that file" in said
+    assert "p.yaml: cannot be read (a named pipe, not a regular file); save it to a file" in said
     assert "named pipe" in refused("predict", tmp_path / "p.onnx", shapes)
     assert "p.csv" in refused("doctor", tmp_path / "p.csv")
     for name in names[3:]:

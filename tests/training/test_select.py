@@ -30,6 +30,6 @@ def test_an_epoch_beats_the_best_by_the_selected_value(
 
 def test_select_last_excludes_early_stopping() -> None:
     settings = ["train.select=last", "train.early_stopping=2"]
-    with pytest.raises(RecipeError, match=r"early_stopping: under select: last"):
+    with pytest.raises(RecipeError, match=r"early_stopping: has no effect under select: last"):
         minimal_recipe("digits", "resnet18", overrides=settings)
     assert minimal_recipe("digits", "resnet18", overrides=settings[:1]).train.select == "last"
