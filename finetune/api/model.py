@@ -187,7 +187,7 @@ class Model:
             log.info("%s", note)
         for warning in evaluated.warnings:
             log.warning("%s", warning)
-        size = batch_size or trained.recipe.train.images_a_batch
+        size = batch_size or trained.recipe.train.images_per_batch
         reporter, batches = Reporter(progress), math.ceil(len(evaluated.images) / size)
         evaluation = evaluate_trained(
             trained,

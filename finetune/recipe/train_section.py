@@ -177,7 +177,7 @@ class TrainSection(Section):
     )
 
     @property
-    def images_a_batch(self) -> int:
+    def images_per_batch(self) -> int:
         """``batch_size`` of a recipe whose ``auto`` has been resolved."""
         assert self.batch_size != "auto"
         return self.batch_size

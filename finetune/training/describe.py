@@ -100,7 +100,7 @@ def _length(phases: Sequence[PhasePlan], train: TrainSection) -> str:
     """``240 steps of 32 images, and 1 step that solves the head: 16 epochs``."""
     solved = sum(phase.steps for phase in phases if phase.optimizer == SOLVER)
     steps = sum(phase.steps for phase in phases) - solved
-    size, times = train.images_a_batch, train.accumulate
+    size, times = train.images_per_batch, train.accumulate
     batch = f"{size} images" if times == 1 else f"{size * times} images, {times} batches of {size} each"
     parts = [f"{steps:,} steps of {batch}"] if steps else []
     if solved:

@@ -38,7 +38,7 @@ class GradientSteps:
         elif compute.precision == "fp32":
             return_large_blocks()
         if compute.compile:
-            self._stepper.compiled = Compiled(self._stepper.forward, train.images_a_batch)
+            self._stepper.compiled = Compiled(self._stepper.forward, train.images_per_batch)
 
     def train_epoch(self) -> None:
         session, plan, position = self._session, self._plan, self._session.position

@@ -87,7 +87,7 @@ def plan_run(setup: Setup, extensions: Sequence[Mapping[str, Any]]) -> RunPlan:
 
 def _refuse_batch_of_one(setup: Setup, plans: Sequence[PhasePlan]) -> None:
     """Try ``batch_size: 1`` on a copy of the network. Larger batches never shrink to one image."""
-    if setup.recipe.train.images_a_batch > 1:
+    if setup.recipe.train.images_per_batch > 1:
         return
     network, side = setup.network, setup.image[-1]
     for plan in plans:

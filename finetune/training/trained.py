@@ -118,7 +118,7 @@ def evaluate_trained(
     """
     section = trained.recipe.data
     options = ReadOptions(
-        batch_size or trained.recipe.train.images_a_batch,
+        batch_size or trained.recipe.train.images_per_batch,
         default_workers() if section.workers == "auto" else section.workers,
         section.on_bad_image,
     )

@@ -63,7 +63,7 @@ def recalibrate_batchnorm(setup: Setup, freeze: Freeze, epoch: int, signals: Sig
     if wanted is None or not paths:
         return
     train = setup.source.splits["train"]
-    size = setup.recipe.train.images_a_batch
+    size = setup.recipe.train.images_per_batch
     count = min(wanted, len(train))
     count -= count % size if count > size else 0
     order = shuffled(len(train), key(setup.recipe.seed, "recalibrate"), epoch)

@@ -81,7 +81,7 @@ def features_of(
         (preprocessing.channels, size, size),
         setup.compute.device,
         setup.compute.exact,
-        setup.recipe.train.images_a_batch,
+        setup.recipe.train.images_per_batch,
     )
     if len(extract.spec.shape) != 1:
         raise UserError(

@@ -61,7 +61,7 @@ class FrozenPrefix:
             (preprocessing.channels, size, size),
             setup.compute.device,
             setup.compute.exact,
-            setup.recipe.train.images_a_batch,
+            setup.recipe.train.images_per_batch,
         )
         self._stores: dict[tuple[str, bool], FeatureStore] = {}
         self._folders = dict(setup.cache_folders)
@@ -139,7 +139,7 @@ class FrozenPrefix:
 
     def val_batches(self, check: Callable[[], None] = do_nothing) -> Iterator[Batch]:
         """The features of val in order, in batches of the training size; ``check`` as in :meth:`epoch`."""
-        size = self._setup.recipe.train.images_a_batch
+        size = self._setup.recipe.train.images_per_batch
         if self._val is not None:
             yield from self._val.in_order(size)
             return

@@ -109,7 +109,7 @@ def warn_of_little_memory(
     batchnorm: BatchNormMode = "train",
 ) -> None:
     """Warn, on the CPU, if a step probably does not fit in free memory, and name a batch size that does."""
-    room, size = _room(), train.images_a_batch
+    room, size = _room(), train.images_per_batch
     weights = sum(p.numel() * p.element_size() for p in network.module.parameters())
     roomy = COPIES_OF_WEIGHTS * weights + size * ROOMY * (image[-1] / 224) ** 2
     if compute.device.type != "cpu" or room is None or room > roomy:

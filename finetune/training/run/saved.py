@@ -67,7 +67,7 @@ class SavedRun:
         train, begun = recipe.train, self.recipe.train
         if train.batch_size != "auto":
             return recipe
-        if begun.images_a_batch * begun.accumulate != IMAGES_A_STEP * train.accumulate:
+        if begun.images_per_batch * begun.accumulate != IMAGES_A_STEP * train.accumulate:
             return recipe  # another recipe, which is refused later
         sizes = {"batch_size": begun.batch_size, "accumulate": begun.accumulate}
         return recipe.model_copy(update={"train": train.model_copy(update=sizes)})

@@ -67,7 +67,7 @@ class Setup:
 
     def read_options(self, batch_size: int | None = None) -> ReadOptions:
         """The options for reading images in evaluation, by default in batches of the training size."""
-        data, size = self.recipe.data, batch_size or self.recipe.train.images_a_batch
+        data, size = self.recipe.data, batch_size or self.recipe.train.images_per_batch
         return ReadOptions(size, self.workers, data.on_bad_image, self.compute.device)
 
     @contextlib.contextmanager
@@ -142,7 +142,7 @@ def prepare(recipe: Recipe, source: Source, compute: Compute) -> Setup:
     loader = TrainLoader(
         source.splits["train"],
         TrainTransform(augment, preprocessing, data.decode),
-        ReadOptions(train.images_a_batch, workers, data.on_bad_image, compute.device),
+        ReadOptions(train.images_per_batch, workers, data.on_bad_image, compute.device),
         Sampling(recipe.seed, train.sampler, augment.views),
         mixer_for(augment, len(source.classes)),
     )
