@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from finetune.model.libraries.library import SOURCE_CLASSES, Backbone, Library
+from finetune.model.libraries.protocol import SOURCE_CLASSES, Backbone, Library
 from finetune.recipe import catalog
 
 

@@ -17,7 +17,7 @@ from finetune.model.backbones import find_backbone
 from finetune.model.head import HeadDesign, swap_head
 from finetune.model.layers.find import find_layers
 from finetune.model.layers.table import LayerTable
-from finetune.model.libraries.library import Backbone
+from finetune.model.libraries.protocol import Backbone
 from finetune.model.reuse import choose_rows, copy_rows
 from finetune.model.source_weights import LoadedWeights, input_spec, load_source_weights
 from finetune.model.truncate import Cut, plan_cut, table_before, truncate, truncated_table

@@ -11,7 +11,7 @@ from finetune.errors import WeightsError
 from finetune.image.preprocessing import Preprocessing
 from finetune.model.backbones import find_backbone
 from finetune.model.layers.table import LayerTable
-from finetune.model.libraries.library import Backbone
+from finetune.model.libraries.protocol import Backbone
 from finetune.model.reuse import SourceHead
 from finetune.model.run_weights import find_run, read_run, read_run_card
 from finetune.model.weights.adapt import Adapt

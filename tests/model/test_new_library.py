@@ -11,7 +11,7 @@ from finetune.image.preprocessing import Preprocessing
 from finetune.model.backbones import find_backbone
 from finetune.model.build import Network, build, describe, rebuild
 from finetune.model.freeze import Freeze, resolve_freeze
-from finetune.model.libraries.library import SOURCE_CLASSES, Backbone, Library, PublishedWeights
+from finetune.model.libraries.protocol import SOURCE_CLASSES, Backbone, Library, PublishedWeights
 from finetune.model.param_groups import GroupRules, param_groups
 from finetune.recipe import catalog
 from finetune.recipe.load import parse_recipe

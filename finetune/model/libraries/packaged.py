@@ -9,7 +9,7 @@ from torch import nn
 from finetune.errors import WeightsError, printable
 from finetune.image.preprocessing import Preprocessing
 from finetune.model.libraries.efficientnet_lite import efficientnet_lite0
-from finetune.model.libraries.library import SOURCE_CLASSES, Backbone, Library, PublishedWeights
+from finetune.model.libraries.protocol import SOURCE_CLASSES, Backbone, Library, PublishedWeights
 from finetune.model.libraries.torchvision_library import imagenet_classes
 from finetune.model.weights.files import check_hash, read_file
 

@@ -13,7 +13,7 @@ from finetune.errors import MissingExtraError, UserError, WeightsError, first_li
 from finetune.image.preprocessing import Interpolation, Preprocessing
 from finetune.model.layers.table import LayerTable
 from finetune.model.libraries import timm_layers
-from finetune.model.libraries.library import SOURCE_CLASSES, Backbone, Library, PublishedWeights
+from finetune.model.libraries.protocol import SOURCE_CLASSES, Backbone, Library, PublishedWeights
 from finetune.model.libraries.torchvision_library import imagenet_classes
 from finetune.model.weights.adapt import Adapt
 from finetune.offline import NOT_FETCHED, is_offline

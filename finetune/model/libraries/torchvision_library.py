@@ -17,7 +17,7 @@ from torchvision.models.vision_transformer import VisionTransformer, interpolate
 
 from finetune.errors import UserError, WeightsError, first_line, printable
 from finetune.image.preprocessing import Preprocessing
-from finetune.model.libraries.library import SOURCE_CLASSES, Backbone, Library, PublishedWeights
+from finetune.model.libraries.protocol import SOURCE_CLASSES, Backbone, Library, PublishedWeights
 from finetune.model.weights.adapt import Adapt
 from finetune.model.weights.files import UNREADABLE, check_hash, read_file
 from finetune.offline import NOT_FETCHED, is_offline
