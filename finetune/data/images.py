@@ -3,6 +3,7 @@
 To support another storage (tar or Parquet shards, for example), implement :class:`Images`.
 """
 
+import abc
 import hashlib
 import os
 import stat
@@ -120,28 +121,17 @@ class FileImages:
         return hashlib.blake2b(path + repr(facts).encode(), digest_size=32).digest()
 
 
-class ArrayImages:
-    """Images in memory: uint8, shape (N, height, width) for grey or (N, height, width, 3) for RGB.
+class _ImagesWithoutFiles(abc.ABC):
+    """Images that are not files. Their names are ``<prefix>/0``, ``<prefix>/1``, ..."""
 
-    The name of image 12 is ``<prefix>/12``.
-    """
-
-    thread_safe = True
-
-    def __init__(self, pixels: npt.NDArray[np.uint8], prefix: str) -> None:
-        if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4) or pixels.shape[3:] not in ((), (3,)):
-            raise ValueError(f"not uint8 (N, H, W) or (N, H, W, 3): {pixels.dtype} {pixels.shape}")
-        self._pixels = pixels
+    def __init__(self, prefix: str) -> None:
         self._prefix = prefix
 
-    def __len__(self) -> int:
-        return len(self._pixels)
+    @abc.abstractmethod
+    def open(self, index: int, shorter: int | None = None) -> Image.Image: ...
 
     def name(self, index: int) -> str:
         return f"{self._prefix}/{index}"
-
-    def open(self, index: int, shorter: int | None = None) -> Image.Image:
-        return to_rgb(Image.fromarray(self._pixels[index]))
 
     def path(self, index: int) -> Path | None:
         return None
@@ -153,7 +143,28 @@ class ArrayImages:
         return None
 
 
-class TorchvisionImages:
+class ArrayImages(_ImagesWithoutFiles):
+    """Images in memory: uint8, shape (N, height, width) for grey or (N, height, width, 3) for RGB.
+
+    The name of image 12 is ``<prefix>/12``.
+    """
+
+    thread_safe = True
+
+    def __init__(self, pixels: npt.NDArray[np.uint8], prefix: str) -> None:
+        if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4) or pixels.shape[3:] not in ((), (3,)):
+            raise ValueError(f"not uint8 (N, H, W) or (N, H, W, 3): {pixels.dtype} {pixels.shape}")
+        super().__init__(prefix)
+        self._pixels = pixels
+
+    def __len__(self) -> int:
+        return len(self._pixels)
+
+    def open(self, index: int, shorter: int | None = None) -> Image.Image:
+        return to_rgb(Image.fromarray(self._pixels[index]))
+
+
+class TorchvisionImages(_ImagesWithoutFiles):
     """A torchvision data set whose items begin with a Pillow image, for sets without files or arrays.
 
     The name of image 12 is ``<prefix>/12``.
@@ -163,14 +174,11 @@ class TorchvisionImages:
     thread_safe = False
 
     def __init__(self, dataset: Any, prefix: str) -> None:
+        super().__init__(prefix)
         self._dataset = dataset
-        self._prefix = prefix
 
     def __len__(self) -> int:
         return len(self._dataset)
-
-    def name(self, index: int) -> str:
-        return f"{self._prefix}/{index}"
 
     def open(self, index: int, shorter: int | None = None) -> Image.Image:
         try:
@@ -182,15 +190,6 @@ class TorchvisionImages:
             # A foreign data set can raise any exception.
             text = printable(" ".join(str(error).split()))[:120]
             raise BadImageError(self.name(index), f"{type(error).__name__}: {text}") from None
-
-    def path(self, index: int) -> Path | None:
-        return None
-
-    def digest(self, index: int) -> bytes:
-        return _digest_of_pixels(self.open(index))
-
-    def stamp(self, index: int) -> bytes | None:
-        return None
 
 
 class SelectedImages:
