@@ -17,6 +17,7 @@ ROOMS = {
     "recipe": {"errors", "disk"},
     "image": {"errors", "disk", "recipe"},
     "checkpoint": {"errors", "disk", "recipe", "image"},
+    "page": {"errors", "version", "disk", "image"},
     "data": {"errors", "offline", "disk", "recipe", "image"},
     "model": {"errors", "offline", "disk", "recipe", "image", "checkpoint"},
 }
@@ -25,6 +26,8 @@ ROOMS["evaluation"] = set(ROOMS)
 ROOMS["training"] = set(ROOMS)
 ROOMS["deploy"] = set(ROOMS)
 ROOMS["strategy"] = set(ROOMS)
+ROOMS["explain"] = set(ROOMS)
+ROOMS["report"] = set(ROOMS)
 ROOMS["api"] = set(ROOMS)
 ROOMS["cli"] = set(ROOMS)
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc", "tools"}

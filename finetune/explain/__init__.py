@@ -1,0 +1,1 @@
+"""What a network looks at: heat-maps, pictures of layers, maps of features, nearest images."""
