@@ -47,7 +47,7 @@ def movement(run: Path, which: Literal["best", "last"] = "best") -> list[Movemen
         CheckpointError: the checkpoint is damaged.
     """
     trained = load_trained(run, which)
-    network = _start(trained)
+    network = start_network(trained)
     start, now = dict(network.module.named_parameters()), dict(trained.module.named_parameters())
     found = []
     for layer in network.table.layers:
@@ -62,7 +62,12 @@ def movement(run: Path, which: Literal["best", "last"] = "best") -> list[Movemen
     return found
 
 
-def _start(trained: Trained) -> Network:
+def start_network(trained: Trained) -> Network:
+    """Rebuild the network of a run as it was before the first step, on the CPU.
+
+    Raises:
+        RunDirError: the source weights cannot be loaded, or have changed.
+    """
     recipe, card = trained.recipe, trained.card
     size = card.preprocessing.image_size
     try:

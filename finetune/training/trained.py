@@ -25,7 +25,7 @@ from finetune.data.batches.loaders import eval_batches
 from finetune.data.batches.options import ReadOptions, default_workers
 from finetune.data.dataset import Split
 from finetune.errors import RunDirError, printable
-from finetune.evaluation.evaluate import Evaluation, collect_logits
+from finetune.evaluation.evaluate import Collected, Evaluation, collect_logits
 from finetune.features.cut import inference_form
 from finetune.model.build import rebuild
 from finetune.recipe.load import load_recipe
@@ -116,6 +116,19 @@ def evaluate_trained(
         DataError: there are no readable images.
         FinetuneError: the network computes logits that are not finite.
     """
+    collected = collect_trained(trained, images, batch_size=batch_size, precision=precision, watch=watch)
+    return Evaluation(collected.metrics(trained.card.classes), collected, images, split_name, precision)
+
+
+def collect_trained(
+    trained: Trained,
+    images: Split,
+    *,
+    batch_size: int | None = None,
+    precision: InferencePrecision = "fp32",
+    watch: Callable[[Iterable[Batch]], Iterable[Batch]] = iter,
+) -> Collected:
+    """Compute the logits that :func:`evaluate_trained` evaluates; arguments and errors as there."""
     section = trained.recipe.data
     options = ReadOptions(
         batch_size or trained.recipe.train.images_per_batch,
@@ -124,5 +137,4 @@ def evaluate_trained(
     )
     batches = eval_batches(images, trained.card.preprocessing, options)
     module, autocast = inference_form(trained.module), inference(trained.device, precision)
-    collected = collect_logits(module, watch(batches), trained.device, autocast)
-    return Evaluation(collected.metrics(trained.card.classes), collected, images, split_name, precision)
+    return collect_logits(module, watch(batches), trained.device, autocast)

@@ -1,0 +1,147 @@
+"""The features of a split: logits and penultimate features of a trained network, from one pass."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from finetune.data.batches.batch import Batch
+from finetune.data.dataset import Split
+from finetune.errors import FinetuneError, printable
+from finetune.evaluation.evaluate import Collected
+from finetune.training.compute.precision import InferencePrecision, place
+from finetune.training.movement import start_network
+from finetune.training.trained import Trained, collect_trained
+
+Features = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class SplitFeatures:
+    """The features of the readable images of a split, in the order of the split.
+
+    Attributes:
+        images: the split.
+        collected: logits (N, C), targets (N,), indices (N,) in the split, and the images that could not be
+            read. The same numbers as in an evaluation.
+        features: (N, D) float32: the input of the last layer of the head; a map is averaged over its places.
+    """
+
+    images: Split
+    collected: Collected
+    features: Features
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @property
+    def logits(self) -> NDArray[np.float32]:
+        """(N, C)."""
+        return self.collected.logits
+
+    @property
+    def targets(self) -> NDArray[np.int64]:
+        """(N,), in the order of the network's classes."""
+        return self.collected.targets
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """(N,), the class with the largest logit; of equals, the first."""
+        classes: NDArray[np.int64] = self.collected.logits.argmax(1).astype(np.int64)
+        return classes
+
+    @property
+    def indices(self) -> NDArray[np.int64]:
+        """(N,), the place of each row in ``images``."""
+        return self.collected.indices
+
+    @property
+    def names(self) -> list[str]:
+        """N names: paths, where the images have one."""
+        return [self.images.name(int(index)) for index in self.indices]
+
+    @property
+    def groups(self) -> NDArray[np.int64] | None:
+        """(N,); None if the images have no groups."""
+        return None if self.images.groups is None else self.images.groups[self.indices]
+
+
+def features_of_images(
+    trained: Trained,
+    images: Split,
+    *,
+    batch_size: int | None = None,
+    precision: InferencePrecision = "fp32",
+    watch: Callable[[Iterable[Batch]], Iterable[Batch]] = iter,
+) -> SplitFeatures:
+    """Run a trained network over ``images`` once. Only the result stays in memory.
+
+    The logits are bit for bit those of :func:`finetune.training.trained.evaluate_trained` with the same
+    arguments. Targets have to be in the order of the network's classes; without labels, pass zeros.
+
+    Args:
+        batch_size: None: the recipe's.
+        watch: wraps the batches, for example to show progress.
+
+    Raises:
+        BadImageError: an image cannot be read and the recipe has ``on_bad_image: error``.
+        DataError: there are no readable images.
+        FinetuneError: a feature is infinite or not a number.
+    """
+    found: list[Features] = []
+    with _before_last_layer(trained) as (tap, channels_first):
+        tap.register_forward_hook(
+            lambda module, given, features: found.append(_rows(features, channels_first=channels_first))
+        )
+        collected = collect_trained(trained, images, batch_size=batch_size, precision=precision, watch=watch)
+    rows = np.concatenate(found)
+    finite = np.isfinite(rows).all(1)
+    if not finite.all():
+        name = images.name(int(collected.indices[np.flatnonzero(~finite)[0]]))
+        raise FinetuneError(f"{printable(name)}: its features are infinite or not a number")
+    return SplitFeatures(images, collected, rows)
+
+
+def at_start(trained: Trained) -> Trained:
+    """Return the run's network as it was before the first step: the source weights with a new head.
+
+    Raises:
+        RunDirError: the source weights cannot be loaded, or have changed.
+    """
+    module = start_network(trained).module.eval()
+    place(module, trained.device)
+    return dataclasses.replace(trained, module=module)
+
+
+def _rows(features: Tensor, *, channels_first: bool) -> Features:
+    """Convert features to (N, D). Maps and tokens are averaged over their places."""
+    places = tuple(range(2, features.ndim)) if channels_first else tuple(range(1, features.ndim - 1))
+    rows: Features = (features.mean(places) if places else features).float().cpu().numpy()
+    return rows
+
+
+@contextlib.contextmanager
+def _before_last_layer(trained: Trained) -> Iterator[tuple[nn.Identity, bool]]:
+    """Put a module that does nothing before the last layer of the head, for as long as the context lasts.
+
+    The network is traced before it runs, and only such a module is sure to stay one step of the graph: a
+    cosine classifier does not.
+
+    Yields:
+        The module, and whether its values have their channels in axis 1: the input of a convolution has.
+    """
+    module, path = trained.module, str(trained.card.architecture["head"]["path"])
+    head = module.get_submodule(path)
+    while isinstance(head, nn.Sequential):
+        path = f"{path}.{len(head) - 1}"
+        head = head[-1]
+    tap = nn.Identity().train(head.training)
+    module.set_submodule(path, nn.Sequential(tap, head).train(head.training))
+    try:
+        yield tap, isinstance(head, nn.Conv2d)
+    finally:
+        module.set_submodule(path, head)
