@@ -12,9 +12,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -142,3 +145,12 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 (draw.ellipse if name == "disc" else draw.rectangle)(box, fill=(250, 220 - index, 40))
                 image.save(folder / f"{name}_{index:02}.png")
     return root
+
+
+@pytest.fixture(scope="session")
+def browser() -> "Iterator[Browser]":
+    """One headless Chromium for all tests."""
+    from browser import chromium
+
+    with chromium() as started:
+        yield started
