@@ -47,7 +47,7 @@ BEGIN, END = "<!-- backbones: written by scripts/backbones-table -->\n", "<!-- e
 HEAD = """\
 # Backbones that were checked
 
-Written by `scripts/backbones-table --verify NAME...`; do not edit. Each line was found out by running the
+Written by `scripts/backbones-table --verify NAME...`; do not edit. Each line comes from running the
 backbone on random weights and images of so many px, with a new head for 7 classes:
 
 - *layers*: every parameter is in exactly one layer or in the head, and for every k `freeze: k` takes the

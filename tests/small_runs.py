@@ -8,7 +8,7 @@ from typing import Any
 
 from finetune.recipe.load import parse_recipe
 from finetune.training.fit import fit
-from finetune.training.progress import Silent
+from finetune.training.progress import Progress
 from finetune.training.run.directory import RunDir
 
 BASE = """\
@@ -18,7 +18,7 @@ model: {backbone: shufflenet_v2_x0_5, weights: none, head: {dropout: 0.2}}
 """
 
 
-class Reports(Silent):
+class Reports(Progress):
     """Collects the facts on features, and counts the images whose features are computed."""
 
     def __init__(self) -> None:

@@ -66,7 +66,7 @@ def load(
 
     chosen = pick_device(device)
     if precision == "bf16" and not computes_bf16(chosen):
-        log.warning("--precision bf16: this %s computes bf16 in software, slower than fp32.", chosen.type)
+        log.warning("precision bf16: this %s computes bf16 in software, slower than fp32.", chosen.type)
     trained = load_trained(where, checkpoint, chosen)
     classifier = TorchClassifier(inference_form(trained.module), trained.card, chosen, precision)
     return Model(where, classifier, trained, checkpoint, precision)

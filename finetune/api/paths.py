@@ -49,6 +49,6 @@ def check_model(model: Path, precision: str = "fp32") -> None:
         raise UserError(f"{printable(model)}: neither a run directory nor an {ONNX} file.")
     elif precision != "fp32":
         raise UserError(
-            f"--precision {precision}: an ONNX file computes in fp32. Give the run directory, or leave this "
+            f"precision {precision}: an ONNX file computes in fp32. Give the run directory, or leave this "
             "out."
         )

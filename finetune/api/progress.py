@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+from finetune.training.progress import Progress
+
 T = TypeVar("T")
 Kind = Literal["start", "phase", "features", "step", "epoch", "work", "note", "advice"]
 
@@ -41,8 +43,8 @@ class ProgressEvent:
 Callback = Callable[[ProgressEvent], None]
 
 
-class Reporter:
-    """A :class:`finetune.training.progress.Progress` that passes events to a callback, or to nobody."""
+class Reporter(Progress):
+    """Passes the reports of a run to a callback as events, or to nobody."""
 
     def __init__(self, callback: Callback | None = None) -> None:
         self._report: Callback = callback or (lambda event: None)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Against(StrEnum):
-    """What a recipe can be compared with."""
+    """The other side of a comparison with one recipe."""
 
     scratch = "scratch"
 

@@ -47,9 +47,9 @@ def check_opset(format: str, opset: int | None) -> None:
     if opset is None:
         return
     if format != Format.onnx:
-        raise UserError(f"--opset {opset}: belongs to --format onnx, not to {format}.")
+        raise UserError(f"opset {opset}: belongs to format onnx, not to {format}.")
     if opset < OPSET:
         raise UserError(
-            f"--opset {opset}: must be at least {OPSET}, the oldest that torch's exporter writes. "
+            f"opset {opset}: must be at least {OPSET}, the oldest that torch's exporter writes. "
             "onnxruntime reads it since 1.14 (2023)."
         )

@@ -92,7 +92,7 @@ def _open_session(path: Path, device: str) -> Any:
     provider = PROVIDERS.get(device)
     if provider not in onnxruntime.get_available_providers():
         raise UserError(
-            f"--device {device}: not available in this onnxruntime. Use cpu, or install onnxruntime-gpu for "
+            f"device {device}: not available in this onnxruntime. Use cpu, or install onnxruntime-gpu for "
             "cuda."
         )
     options = onnxruntime.SessionOptions()

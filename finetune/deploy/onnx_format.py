@@ -52,7 +52,7 @@ def write_onnx(module: nn.Module, card: ModelCard, path: Path, opset: int = OPSE
     assert program is not None  # only the exporter before dynamo returns None
     if (written := program.model.opset_imports.get("")) != opset:
         raise ExportError(
-            f"--opset {opset}: torch can write this network only as operator set {written}. No file was "
+            f"opset {opset}: torch can write this network only as operator set {written}. No file was "
             "written."
         )
     needed = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)])
@@ -87,7 +87,7 @@ def _check_opset(target: Path, opset: int) -> None:
 
     if opset > (newest := onnx.defs.onnx_opset_version()):
         raise UserError(
-            f"--opset {opset}: must be at most {newest}, the newest that onnx {onnx.__version__} knows. Most "
+            f"opset {opset}: must be at most {newest}, the newest that onnx {onnx.__version__} knows. Most "
             f"runtimes read {OPSET}."
         )
 

@@ -13,10 +13,10 @@ _BEST = Path("checkpoints", "best")
 
 
 def find_run(run: Path) -> Path:
-    """Return the verified model file of a run's best checkpoint.
+    """Return the model file of a run's best checkpoint. :func:`read_run` verifies its content.
 
     Raises:
-        WeightsError: the folder has no best checkpoint, or it is damaged.
+        WeightsError: the folder has no best checkpoint.
     """
     path = run / _BEST / MODEL
 
@@ -26,7 +26,6 @@ def find_run(run: Path) -> Path:
                 f"{printable(run)}: is not a run directory with a best checkpoint ({_BEST}/). Give the "
                 f"directory that `finetune train` printed, or a checkpoint file."
             )
-        _verify(path)
 
     read_unchanged([path.parent], check)
     return path
@@ -60,12 +59,8 @@ def read_run(path: Path, backbone_name: str) -> tuple[ModelCard, Any]:
     """
 
     def read() -> tuple[ModelCard, Any]:
-        _verify(path)
+        if (harm := find_damage(path.parent, NEEDED)) is not None:
+            raise WeightsError(f"model.weights: {harm}")
         return read_run_card(path, backbone_name), read_file(path)
 
     return read_unchanged([path.parent], read)
-
-
-def _verify(path: Path) -> None:
-    if (harm := find_damage(path.parent, NEEDED)) is not None:
-        raise WeightsError(f"model.weights: {harm}")

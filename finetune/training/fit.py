@@ -9,7 +9,7 @@ from finetune.training.compute.in_force import in_force
 from finetune.training.compute.precision import choose_compute, pick_device
 from finetune.training.describe import describe_run, run_facts
 from finetune.training.phase import train_phase
-from finetune.training.progress import Progress, Silent
+from finetune.training.progress import Progress
 from finetune.training.run.directory import RunDir
 from finetune.training.run.environment import describe_environment
 from finetune.training.run.own_data import describe_place
@@ -88,7 +88,7 @@ def fit(
         plan = plan_run(setup, start.extensions)
         environment |= plan.describe()
 
-        session = Session(setup, run, plan, start.position, progress or Silent())
+        session = Session(setup, run, plan, start.position, progress or Progress())
         if saved is not None:
             session.optimizer_state = saved.load_into(setup, start.position)
         if start.position.finished:

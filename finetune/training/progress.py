@@ -1,11 +1,11 @@
 """The progress reports of a run. The library prints nothing; the command line and callers listen."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 
-class Progress(Protocol):
-    """Receives the reports of a run, in this order."""
+class Progress:
+    """Receives the reports of a run, in this order. This class ignores them; subclasses show them."""
 
     def started(self, facts: Sequence[tuple[str, str]]) -> None:
         """Training starts; ``facts`` are pairs such as ("device", "cpu, fp32, 2 threads")."""
@@ -21,17 +21,3 @@ class Progress(Protocol):
 
     def epoch(self, entry: Mapping[str, Any], seconds: float, is_best: bool) -> None:
         """An epoch ends; ``entry`` is its line in ``metrics.jsonl``."""
-
-
-class Silent:
-    """Ignores all reports."""
-
-    def started(self, facts: Sequence[tuple[str, str]]) -> None: ...
-
-    def phase(self, title: str) -> None: ...
-
-    def features(self, done: int, images: int) -> None: ...
-
-    def step(self, epoch: int, done: int, steps: int) -> None: ...
-
-    def epoch(self, entry: Mapping[str, Any], seconds: float, is_best: bool) -> None: ...

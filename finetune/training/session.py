@@ -27,7 +27,7 @@ from finetune.errors import RunDirError, printable
 from finetune.evaluation.metrics import Metrics
 from finetune.training.caching.decoded import cache_decoded
 from finetune.training.caching.prefix import FrozenPrefix
-from finetune.training.progress import Progress, Silent
+from finetune.training.progress import Progress
 from finetune.training.run.directory import RunDir
 from finetune.training.run.files import METRICS, TIMING
 from finetune.training.run.position import Best, Position
@@ -70,7 +70,7 @@ class Session:
     run: RunDir
     plan: RunPlan = field(default_factory=RunPlan)
     position: Position = field(default_factory=Position)
-    progress: Progress = field(default_factory=Silent)
+    progress: Progress = field(default_factory=Progress)
     optimizer_state: dict[str, Tensor] = field(default_factory=dict)
     signals: Signals = field(default_factory=Signals)
     optimizer: torch.optim.Optimizer | None = None

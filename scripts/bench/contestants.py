@@ -55,7 +55,7 @@ def _of_work(work: str, suffix: str) -> tuple[Contestant, ...]:
         title, undecoded = "finetune, decoding anew", {"decoded": "off"}
         other = Contestant("finetune-undecoded", title, "finetune", work, train=AUGMENTED, cache=undecoded)
     else:
-        other = Contestant(f"finetune{suffix}-kept", "finetune, one look an image", "finetune", work)
+        other = Contestant(f"finetune{suffix}-kept", "finetune, one view per image", "finetune", work)
     return (
         *loops,
         Contestant(f"finetune{suffix}", "finetune", "finetune", work, train=AUGMENTED),

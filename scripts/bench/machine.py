@@ -1,4 +1,4 @@
-"""What the numbers were measured on. Free of torch."""
+"""The machine and the versions that the numbers were measured with. Free of torch."""
 
 import os
 import platform

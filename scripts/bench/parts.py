@@ -42,7 +42,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Stage:
-    """What the parts share: the data set, a temporary folder, and the receiver of progress."""
+    """The objects that all parts share: the data set, a temporary folder, and the receiver of progress."""
 
     options: Options
     source: Source

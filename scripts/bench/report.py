@@ -15,20 +15,20 @@ MEGABYTE = 1e6
 LEGEND = {
     "speed": """\
 Training steps only, from the second epoch on; median (least to most) over the rounds. Every loop crops and
-flips at random, except *one look an image*: finetune's default where the recipe asks for no augmentation,
-which lets it keep what frozen layers compute. *finetune* keeps decoded images, as it does by itself, and
+flips at random, except *one view per image*: finetune's default where the recipe asks for no augmentation,
+which lets it cache the output of frozen layers. *finetune* caches decoded images, as it does by default;
 *decoding anew* does not. *plain loop* and *timm* as the divisors are the fastest of
 their rows. Ratios are taken round by round. *ceiling*: the same step on tensors in memory, in finetune's
-number format and memory format and with its settings of the allocator. *start*: from the process's start to
-its first step, with what an epoch ends in. *peak*: memory of the largest process.
+number format and memory format and with its settings of the allocator. *start*: from process start to the
+first step, with the work at the end of an epoch. *peak*: memory of the largest process.
 """,
     "accuracy": """\
-Seconds from a process's start until it first told of the val top-1 that the plain loop had after its last
-epoch of that round (the same weights and seed to start from, the same val). Everything that a user waits for
-is in them: start-up, val, saving.
+Seconds from process start until val top-1 first reaches what the plain loop has after its last epoch of that
+round (same initial weights, same seed, same val). They include everything that a user waits for: start-up,
+validation, saving.
 """,
     "growth": """\
-finetune on thumbnails, one thing growing at a time: seconds of the training steps of the second epoch; per
+finetune on thumbnails; one quantity grows at a time. Seconds of the training steps of the second epoch; per
 image, as a multiple of the first line; start and peak as above.
 """,
 }

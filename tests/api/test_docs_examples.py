@@ -27,7 +27,7 @@ def blocks(page: str) -> list[str]:
 
 @pytest.fixture
 def folder(shapes: Path, chdir_tmp: Path) -> Iterator[Path]:
-    """What the examples name: ``photos/``, ``recipe.yaml``, ``a.jpg`` and ``b.jpg``."""
+    """The files that the examples name: ``photos/``, ``recipe.yaml``, ``a.jpg`` and ``b.jpg``."""
     shutil.copytree(shapes, "photos")
     Path("recipe.yaml").write_text(RECIPE)
     for name, source in {"a": "disc/disc_00", "b": "square/square_00"}.items():

@@ -80,6 +80,9 @@ def test_a_class_of_few_images_is_no_obstacle(
         path.write_bytes(b"no image")
     skipping = cli("advise", photos, *UNTRAINED, *TINY, "--set", "data.on_bad_image=skip", "--json")
     assert skipping.code == 0, skipping.err
+    counts = json.loads(skipping.out)["facts"]
+    # The two unreadable images are neither computed nor cached.
+    assert (counts["computed"], counts["cached"]) == (0, 33)
 
 
 @pytest.mark.parametrize(

@@ -150,34 +150,34 @@ def test_images_that_are_not_files_are_not_cached(recipe: Callable[..., Recipe])
 
 def test_the_estimated_size_is_the_actual_size(recipe: Callable[..., Recipe]) -> None:
     setup = built(recipe())
-    estimate = decoded._base_bytes(setup)
+    estimate = decoded.base_bytes(setup)
     with caching(setup, "memory"):
-        own = setup.loader._reader.cache
+        own = setup.loader.cache
         assert own is not None
         list(setup.loader.epoch(0))
         assert len(own) == len(setup.source.splits["train"])
         assert estimate is not None
-        assert own._nbytes == pytest.approx(len(own) * estimate, rel=0.2)
+        assert own.nbytes == pytest.approx(len(own) * estimate, rel=0.2)
         before = [each.images for each in val_batches(setup, None)]
         for _ in range(2):
             cached_val = [each.images for each in val_batches(setup, setup.val_decoded)]
             assert all(map(torch.equal, cached_val, before))
         assert len(setup.val_decoded or ()) == len(setup.source.splits["val"])
     assert setup.val_decoded is None
-    assert setup.loader._reader.cache is None
+    assert setup.loader.cache is None
 
 
 def test_a_folder_full_of_outdated_images_is_removed(recipe: Callable[..., Recipe]) -> None:
     setup = built(recipe())
     for count in (2, 400):
         with caching(setup, "disk"):
-            own = setup.loader._reader.cache
+            own = setup.loader.cache
             assert own is not None
             assert len(own) == (0 if count == 2 else 2)
             for number in range(count):
                 own.add(number.to_bytes(32, "big"), np.zeros((36, 36, 3), np.uint8))
     with caching(setup, "disk"):
-        assert len(setup.loader._reader.cache or ()) == 0
+        assert len(setup.loader.cache or ()) == 0
 
 
 @pytest.mark.parametrize("limit", ["4GB", "tight"])
@@ -187,7 +187,7 @@ def test_images_that_change_again_and_again_stay_cached(
     """Images that are copied or touched count as others, and are cached again each time."""
     shapes = shutil.copytree(built(recipe()).source.name, tmp_path / "shapes")
     setup = built(recipe(f"data.source={shapes}"))
-    needed = decoded._val_bytes(setup) + len(setup.source.splits["train"]) * (decoded._base_bytes(setup) or 0)
+    needed = decoded.val_bytes(setup) + len(setup.source.splits["train"]) * (decoded.base_bytes(setup) or 0)
     wanted = f"cache.limit={f'{1.1 * needed / 1000}KB' if limit == 'tight' else limit}"
     for _ in range(8):
         for path in shapes.rglob("*.png"):
@@ -196,7 +196,7 @@ def test_images_that_change_again_and_again_stay_cached(
         with caching(setup, "disk"):
             list(setup.loader.epoch(0))
             list(val_batches(setup, setup.val_decoded))
-            own, val = setup.loader._reader.cache, setup.val_decoded
+            own, val = setup.loader.cache, setup.val_decoded
             assert own is not None
             assert val is not None
             for split, where in (("train", own), ("val", val)):
@@ -208,12 +208,12 @@ def test_images_that_change_again_and_again_stay_cached(
 
 def test_a_folder_full_of_present_images_stays(recipe: Callable[..., Recipe]) -> None:
     setup = built(recipe())
-    limit = decoded._val_bytes(setup) + 10 * (decoded._base_bytes(setup) or 0)
+    limit = decoded.val_bytes(setup) + 10 * (decoded.base_bytes(setup) or 0)
     setup = built(recipe(f"cache.limit={limit / 1000}KB"))
     counts = []
     for _ in range(2):
         with caching(setup, "disk"):
-            counts.append(len(setup.loader._reader.cache or ()))
+            counts.append(len(setup.loader.cache or ()))
             list(setup.loader.epoch(0))
     assert counts[0] == 0
     assert 0 < counts[1] < len(setup.source.splits["train"])

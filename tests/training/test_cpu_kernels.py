@@ -148,7 +148,7 @@ def test_gradients_of_whole_networks_agree_with_fp32(name: str) -> None:
 
 
 def leave_nan_in_free_memory() -> None:
-    """What a kernel takes in that nobody wrote then shows."""
+    """Values that a kernel reads and nobody wrote then show."""
     blocks = [torch.full((1 << power,), torch.nan) for power in range(12, 22, 2) for _ in range(4)]
     del blocks
 

@@ -23,7 +23,7 @@ from finetune.training.compute import allocator
 from finetune.training.compute.in_force import in_force
 from finetune.training.compute.precision import choose_compute
 from finetune.training.fit import fit
-from finetune.training.progress import Silent
+from finetune.training.progress import Progress
 from finetune.training.run.directory import RunDir
 
 CPU = torch.device("cpu")
@@ -144,7 +144,7 @@ def test_threads_are_those_of_the_recipe_while_it_trains(
 ) -> None:
     seen = []
 
-    class Watching(Silent):
+    class Watching(Progress):
         def step(self, epoch: int, done: int, steps: int) -> None:
             seen.append((torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()))
 
@@ -183,7 +183,7 @@ def test_settings_are_restored_after_a_failed_run(read: Any, tmp_path: Path) -> 
 def test_every_function_that_trains_or_measures_restores_settings(read: Any, tmp_path: Path) -> None:
     recipe = read("threads: 2, deterministic: true")
     before = settings()
-    options, telling = RunOptions("cpu"), lambda _place: Silent()
+    options, telling = RunOptions("cpu"), lambda _place: Progress()
     for results in (
         train_seeds(recipe, tmp_path / "seeds", 2, options, telling),
         train_folds(recipe, tmp_path / "folds", 2, options, telling),

@@ -140,7 +140,7 @@ train: {{batch_size: 8, phases: [{{freeze: none, epochs: 2, lr: 1e-3}}]}}
     recipe = parse_recipe(text, "r.yaml")
     with RunDir.open(tmp_path / "whole") as run:
         fit(recipe, run, device="cpu")
-    real, calls = Stepper._backward, []
+    real, calls = Stepper.backward, []
 
     def fails(self: Stepper, batch: Batch, *rest: object) -> None:
         calls.append(len(batch.indices))
@@ -148,7 +148,7 @@ train: {{batch_size: 8, phases: [{{freeze: none, epochs: 2, lr: 1e-3}}]}}
             raise RuntimeError(SAYS)
         real(self, batch, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Stepper, "_backward", fails)
+    monkeypatch.setattr(Stepper, "backward", fails)
     with (
         RunDir.open(tmp_path / "stopped") as run,
         pytest.raises(NoMemoryError, match=r"train\.batch_size: 2"),

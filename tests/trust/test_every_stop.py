@@ -19,7 +19,7 @@ from finetune.recipe.load import parse_recipe
 from finetune.recipe.schema import Recipe
 from finetune.strategy.experiments.crossval import train_folds
 from finetune.strategy.experiments.repeat import RunOptions, train_seeds
-from finetune.training.progress import Silent
+from finetune.training.progress import Progress
 from stopped_runs import COUNTS, Stops, digests, draw_source
 
 # Like COUNTS, with three steps per epoch and two batches each for val and test.
@@ -156,7 +156,7 @@ def test_several_runs_stopped_at_each_check(how: str, turn: bool, stops: Stops, 
     def ends(place: Path, at: int = 0, resume: bool = False) -> bool:
         stops.set(at)
         try:
-            for _ in train(wanted, place, 2, RunOptions("cpu", resume=resume), lambda _place: Silent()):
+            for _ in train(wanted, place, 2, RunOptions("cpu", resume=resume), lambda _place: Progress()):
                 pass
         except StoppedError:
             return False

@@ -106,6 +106,11 @@ class TrainLoader:
         """The draws of each batch of an epoch, from batch number ``start``."""
         return self._sampling.draws(self.split.targets, epoch, pairwise(self._bounds()[start:]))
 
+    @property
+    def cache(self) -> DecodedCache | None:
+        """Where decoded images are cached; None: nowhere."""
+        return self._reader.cache
+
     def use_cache(self, cache: DecodedCache | None) -> None:
         """Read decoded images from ``cache`` and add new ones to it. Restarts the loader processes."""
         self.close()

@@ -66,6 +66,8 @@ class DecodedCache:
         folder: on disk; created if needed. None: in memory.
         limit: maximum size in bytes. Images that do not fit are not stored.
         about: description of the contents, for ``finetune cache info``.
+
+    ``nbytes`` is the size of all logs. ``takes_more`` is False once no more images are stored.
     """
 
     def __init__(self, folder: Path | None, limit: int, about: Mapping[str, Any] | None = None) -> None:
@@ -74,7 +76,7 @@ class DecodedCache:
         self._paths: list[Path] = []
         self._files: dict[int, int] = {}
         self._checked: set[CacheEntry] = set()
-        self._nbytes = 0
+        self.nbytes = 0
         self._own: int | None = None
         self._end = 0
         self.takes_more = True
@@ -121,7 +123,7 @@ class DecodedCache:
         """
         if not self.takes_more or self._entries.get(stamp) != unreadable:
             return
-        if self._nbytes + HEADER_BYTES + pixels.nbytes > self._limit:
+        if self.nbytes + HEADER_BYTES + pixels.nbytes > self._limit:
             self.takes_more = False
             log.info("cache.limit is reached: %d decoded images are cached", len(self))
             return
@@ -142,7 +144,7 @@ class DecodedCache:
         entry = CacheEntry(len(self._paths) - 1, offset, height, width, checksum)
         self._entries[stamp] = entry
         self._checked.add(entry)
-        self._nbytes += HEADER_BYTES + len(content)
+        self.nbytes += HEADER_BYTES + len(content)
 
     def close(self) -> None:
         """Close all files."""
@@ -185,7 +187,7 @@ class DecodedCache:
         """Index the complete records of a log, to which another process may be appending."""
         file = self._files[number] = os.open(self._paths[number], READING)
         size, at = os.fstat(file).st_size, 0
-        self._nbytes += size
+        self.nbytes += size
         while at + HEADER_BYTES <= size:
             content = os.pread(file, HEADER_BYTES, at)
             header, check = content[: HEADER.size], content[HEADER.size :]

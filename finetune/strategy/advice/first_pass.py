@@ -6,6 +6,7 @@ is still being measured.
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 
 from finetune.data.dataset import Source
 from finetune.features.classifiers import require_two_per_class
@@ -90,14 +91,7 @@ def _in_best_shape(
 def _pass(
     recipe: Recipe, source: Source, setup: Setup, shapes: Shapes | None, progress: OnStage
 ) -> FirstPass:
-    computed = 0
-
-    def counted(done: int, total: int) -> None:
-        nonlocal computed
-        computed = done
-        progress("through the network", done, total)
-
-    rows = features_of(setup, "train", counted)
+    rows = features_of(setup, "train", partial(progress, "through the network"))
     number = max(PROBED // len(source.classes), LEAST_PROBED)
     probed = rows.subset(stratified_sample(rows.targets, rows.groups, number, recipe.seed))
-    return FirstPass(source, setup, shapes, False, probed, len(rows.targets), computed)
+    return FirstPass(source, setup, shapes, False, probed, len(rows.targets), rows.computed)

@@ -21,11 +21,15 @@ from finetune.training.setup.prepare import Setup
 
 
 class FeatureRows(NamedTuple):
-    """Features (N, D) of images, their classes (N,), and their groups (N,) or None."""
+    """Features (N, D) of images, their classes (N,), and their groups (N,) or None.
+
+    ``computed`` rows were computed now; the others were in the cache.
+    """
 
     features: Features
     targets: Targets
     groups: Targets | None
+    computed: int = 0
 
     def subset(self, places: Targets) -> Self:
         groups = None if self.groups is None else self.groups[places]
@@ -95,8 +99,10 @@ def features_of(
     store = open_store(setup, extract, about, where, rows * extract.spec.nbytes, {})
     cached = CachedFeatures(store, extract, split, EvalTransform(preprocessing), plain=True)
     draws = [(index, 0) for index in (range(len(split)) if places is None else places)]
-    cached.fill(draws, workers=setup.workers, on_bad_image=setup.recipe.data.on_bad_image, progress=progress)
+    computed = cached.fill(
+        draws, workers=setup.workers, on_bad_image=setup.recipe.data.on_bad_image, progress=progress
+    )
     batch = cached.batch(draws)
     setup.loader.report_bad_images(batch.bad)
     groups = None if split.groups is None else split.groups[list(batch.indices)]
-    return FeatureRows(batch.images.float().numpy(), batch.labels.numpy(), groups)
+    return FeatureRows(batch.images.float().numpy(), batch.labels.numpy(), groups, computed)

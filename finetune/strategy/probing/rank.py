@@ -189,17 +189,10 @@ def _score(recipe: Recipe, source: Source, compute: Compute, progress: OnProgres
     def left_out(reason: object) -> LeftOut:
         return LeftOut(model.backbone, weights, str(reason))
 
-    computed = 0
-
-    def counted(done: int, total: int) -> None:
-        nonlocal computed
-        computed = total
-        progress(done, total)
-
     try:
         setup = prepare(frozen_recipe(recipe, None), source, compute)
         began = time.perf_counter()
-        features, targets, groups = features_of(setup, "train", counted)
+        features, targets, groups, computed = features_of(setup, "train", progress)
         feature_seconds = time.perf_counter() - began
     except DataError:
         # The images are unusable for every network.

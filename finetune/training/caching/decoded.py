@@ -60,10 +60,10 @@ def plan_decoded(
         return DecodedPlan(None, "images with their own bands are not cached")
     if not hasattr(os, "pread"):
         return DecodedPlan(None, "this system cannot share them between processes")
-    nbytes = _base_bytes(setup)
+    nbytes = base_bytes(setup)
     if nbytes is None:
         return DecodedPlan(None, "they are not files")
-    total = len(train) * nbytes + _val_bytes(setup)
+    total = len(train) * nbytes + val_bytes(setup)
     taken = max((each.train_bytes + each.val_bytes for each in features.values()), default=0)
     room = max(0, cache.limit_bytes - taken)
     size = f"{len(train):,} x {format_bytes(nbytes)}, and val"
@@ -99,8 +99,8 @@ def cache_decoded(setup: Setup, plan: DecodedPlan) -> Iterator[None]:
     of_train = setup.loader.transform.base_facts
     of_val = EvalTransform(setup.card.preprocessing).base_facts
     limit = plan.limit
-    for_val = min(_val_bytes(setup), limit)
-    for_train = len(setup.source.splits["train"]) * (_base_bytes(setup) or 0)
+    for_val = min(val_bytes(setup), limit)
+    for_train = len(setup.source.splits["train"]) * (base_bytes(setup) or 0)
     wanted: list[tuple[Mapping[str, Any], Sequence[str], int, int]]
     if of_train == of_val:
         wanted = [(of_train, ("train", "val"), for_train + for_val, limit)]
@@ -174,12 +174,12 @@ def _about(setup: Setup, facts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _val_bytes(setup: Setup) -> int:
-    # 100 bytes for the header.
+def val_bytes(setup: Setup) -> int:
+    """Bytes of all decoded images of val, with 100 for the header of each."""
     return len(setup.source.splits["val"]) * (setup.card.preprocessing.image_size**2 * 3 + 100)
 
 
-def _base_bytes(setup: Setup) -> int | None:
+def base_bytes(setup: Setup) -> int | None:
     """Average bytes of a decoded image, from a sample of sizes; None if the images are not files."""
     split, transform = setup.source.splits["train"], setup.loader.transform
     found = []

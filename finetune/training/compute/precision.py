@@ -150,7 +150,7 @@ def pick_device(name: str | None) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise UserError(
-            f"--device {printable(name)}: no such device. Write cpu, cuda, cuda:1 or mps."
+            f"device {printable(name)}: no such device. Write cpu, cuda, cuda:1 or mps."
         ) from None
     present = {
         "cpu": True,
@@ -158,9 +158,7 @@ def pick_device(name: str | None) -> torch.device:
         "mps": torch.backends.mps.is_available(),
     }
     if not present.get(device.type, False):
-        raise UserError(
-            f"--device {printable(name)}: this machine has no such device, or torch cannot use it."
-        )
+        raise UserError(f"device {printable(name)}: this machine has no such device, or torch cannot use it.")
     return device
 
 

@@ -122,14 +122,15 @@ class Stepper:
         images = sum(len(batch.indices) for batch in group)
         self.optimizer.zero_grad(set_to_none=True)
         for batch in group:
-            self._backward(batch, len(batch.indices) / images, totals, global_step)
+            self.backward(batch, len(batch.indices) / images, totals, global_step)
         self._prepare_gradients(group, global_step)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema is not None:
             self.ema.update_parameters(self.model)
 
-    def _backward(self, batch: Batch, share: float, totals: Totals, global_step: int) -> None:
+    def backward(self, batch: Batch, share: float, totals: Totals, global_step: int) -> None:
+        """Add the gradient of a batch, weighted by ``share`` (0 to 1), and its results to ``totals``."""
         if not batch.indices:
             return
         moved = batch.to(self.compute.device, non_blocking=True)
