@@ -73,6 +73,16 @@ def _fresh_log() -> Iterator[None]:
     logger.handlers, logger.level, logger.propagate = before
 
 
+@pytest.fixture(autouse=True)
+def _no_curves(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of tests draw no curves, which would take as long as the smallest trainings themselves.
+
+    ``@pytest.mark.curves`` turns them on. Runs in other processes draw them.
+    """
+    if request.node.get_closest_marker("curves") is None:
+        monkeypatch.setattr("finetune.training.curves.write_curves", lambda *_: None)
+
+
 @pytest.fixture
 def chdir_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory."""

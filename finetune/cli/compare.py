@@ -38,7 +38,8 @@ def compare(
     _check(what, against, set_ or [])
     from finetune.disk.figure import check_figure
     from finetune.strategy.experiments.compare import compare as compare_all
-    from finetune.strategy.experiments.compare import draw, measure
+    from finetune.strategy.experiments.compare import measure
+    from finetune.strategy.experiments.compare_figure import draw
     from finetune.strategy.experiments.repeat import RunOptions
     from finetune.training.compute.precision import pick_device
 
@@ -136,7 +137,7 @@ def _show(comparison: "Comparison") -> None:
     output.table(
         [
             {
-                "second less first": f"{names[j]} - {names[i]}",
+                "difference": f"{names[j]} - {names[i]}",
                 "points": f"{100 * pair.difference:+.1f} [{100 * pair.low:+.1f} to {100 * pair.high:+.1f}]",
                 ">only first right": str(pair.only_first),
                 ">only second right": str(pair.only_second),

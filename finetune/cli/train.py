@@ -13,7 +13,7 @@ from finetune.cli import options, output
 from finetune.cli.options import argument, flag, option
 from finetune.errors import FinishedRunError, RunDirError, UserError, printable
 from finetune.training.run.claim import place_of
-from finetune.training.run.files import RECIPE
+from finetune.training.run.files import CURVES, RECIPE
 
 if TYPE_CHECKING:
     from finetune.api.training import Run
@@ -153,7 +153,12 @@ def _conclude(run: "Run") -> None:
         output.data("test top-1   not measured: the data has no test split")
     output.data(f"run          {printable(run.path)}")
     command, path = _program(), printable(shlex.quote(str(run.path)))
-    output.note(f"\nNext:\n  {command} eval {path}\n  {command} export {path} --format onnx")
+    if (run.path / CURVES).is_file():
+        output.note(f"curves       {printable(run.path / CURVES)}")
+    output.note(
+        f"\nNext:\n  {command} report {path}    # where it goes wrong, image by image"
+        f"\n  {command} eval {path}\n  {command} export {path} --format onnx"
+    )
     if run.example is not None:
         output.note(f"  {command} predict {path} {printable(shlex.quote(run.example))}")
     else:

@@ -1,33 +1,136 @@
-"""Make matplotlib figures, and write them to files that users name."""
+"""Make matplotlib figures in one style, and write them to files that users name.
 
+Every figure of the project comes from here, so that fonts, grid, colours and sizes agree. Figures made from
+the same numbers have the same bytes: no file holds a date or a version.
+"""
+
+import contextlib
 import io
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from finetune.disk.outputs import check_output, write_output
 from finetune.errors import UserError, printable
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # The format of a file name without an extension.
 FORMAT = "png"
+DPI = 150
+
+# Okabe and Ito (2008): people with any colour vision can tell these apart. Their yellow is left out, which
+# is too pale for lines on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Beside the colour, so that lines can be told apart in grey as well.
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+# For what is neither data nor text: lines between phases, limits.
+GREY = "#666666"
+
+_STYLE: dict[str, Any] = {
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 13,
+    "axes.labelsize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.7,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "lines.markersize": 4.5,
+    "svg.hashsalt": "finetune",
+}
+# What keeps dates and versions out of a file, by format.
+_METADATA: dict[str, dict[str, None]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+    "svgz": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+# Longer labels lose their middle.
+LABEL_LENGTH = 60
+
+
+@contextlib.contextmanager
+def style() -> Iterator[None]:
+    """While active, what is added to a figure gets the style of all figures."""
+    from cycler import cycler
+    from matplotlib import rc_context
+
+    changes: Any = _STYLE | {"axes.prop_cycle": cycler(color=COLOURS)}
+    with rc_context(changes):
+        yield
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """Make an empty figure of the given size in inches. It needs no display."""
+    """Make an empty figure of the given size in inches. It needs no display.
+
+    Add what it shows within :func:`style`; :func:`new_panels` and :func:`new_chart` do so.
+    """
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    with style():
+        return Figure(figsize=(width, height), layout="constrained")
+
+
+def new_panels(width: float, height: float, titles: Sequence[str]) -> "tuple[Figure, list[Axes]]":
+    """Make a figure with pairs of axes in a row, one per title. An empty title takes no room."""
+    figure = new_figure(width, height)
+    with style():
+        row = figure.subplots(1, len(titles), squeeze=False)[0]
+        for axes, title in zip(row, titles, strict=True):
+            if title:
+                axes.set_title(printable(title), parse_math=False)
+    return figure, list(row)
 
 
 def new_chart(width: float, height: float, title: str) -> "tuple[Figure, Axes]":
     """Make a figure with one pair of axes. Dollar signs in ``title`` do not start a formula."""
-    figure = new_figure(width, height)
-    axes = figure.add_subplot()
-    axes.set_title(printable(title), parse_math=False)
+    figure, [axes] = new_panels(width, height, [title])
     return figure, axes
+
+
+def label(text: str) -> str:
+    """Make a name fit for a label: printable, no formula, and at most ``LABEL_LENGTH`` characters."""
+    shown = printable(text)
+    if len(shown) > LABEL_LENGTH:
+        half = LABEL_LENGTH // 2
+        shown = f"{shown[: half - 1]}…{shown[-half:]}"
+    # matplotlib reads text between dollar signs as a formula, and hides labels that begin with "_".
+    shown = shown.replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
+
+
+def legend_below(figure: "Figure", handles: "Sequence[Artist] | None" = None) -> None:
+    """Explain the figure below its axes, where no curve is.
+
+    Args:
+        handles: what to explain; None: everything with a label, each label once.
+    """
+    if handles is None:
+        found: dict[str, Artist] = {}
+        for axes in figure.axes:
+            for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+                found.setdefault(name, handle)
+        handles = list(found.values())
+    if not handles:
+        return
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    # A character is about 0.075 inch wide; the sample of a line takes the room of seven.
+    columns = int(figure.get_figwidth() / (0.075 * (longest + 7)))
+    with style():
+        figure.legend(handles=handles, loc="outside lower center", ncols=max(1, min(columns, len(handles))))
 
 
 def check_figure(path: Path) -> None:
@@ -55,9 +158,17 @@ def write_figure(figure: "Figure", path: Path) -> None:
         SaveError: the disk is full or failing.
     """
     check_figure(path)
+    write_output(path, figure_bytes(figure, _format(path)))
+
+
+def figure_bytes(figure: "Figure", file_format: str = FORMAT) -> bytes:
+    """Return the content of a file that shows ``figure``."""
     content = io.BytesIO()
-    figure.savefig(content, format=_format(path), dpi=120)
-    write_output(path, content.getvalue())
+    with style(), warnings.catch_warnings():
+        # A name in a script that the font lacks is drawn as boxes.
+        warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
+        figure.savefig(content, format=file_format, dpi=DPI, metadata=_METADATA.get(file_format))
+    return content.getvalue()
 
 
 def _format(path: Path) -> str:

@@ -25,6 +25,7 @@ from finetune.checkpoint.storage import (
 )
 from finetune.errors import RunDirError, printable
 from finetune.evaluation.metrics import Metrics
+from finetune.training import curves
 from finetune.training.caching.decoded import cache_decoded
 from finetune.training.caching.prefix import FrozenPrefix
 from finetune.training.progress import Progress
@@ -170,7 +171,8 @@ class Session:
         )
 
     def finish(self) -> Metrics | None:
-        """Evaluate the best checkpoint on test, write that to the metrics, and mark the run as finished."""
+        """Evaluate the best checkpoint on test, write that to the metrics, draw the curves, and mark the run
+        as finished."""
         test = self.test()
         if test is not None:
             entry = {
@@ -185,6 +187,10 @@ class Session:
             }
             self.run.append(METRICS, entry)
             self.position.metrics_lines += 1
+        recipe = self.setup.recipe
+        freezes = [phase.freeze for phase in recipe.train.phases]
+        # Before the run counts as finished: a resume of a finished run draws nothing.
+        curves.write_curves(self.run.path, recipe.model.backbone, freezes, self.best.epoch)
         self.position.finished = True
         self.save_last()
         return test

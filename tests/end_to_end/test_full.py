@@ -45,6 +45,7 @@ RUN_FILES = (
         "environment.json",
         "metrics.jsonl",
         "timing.jsonl",
+        "curves.png",
         "splits.csv",
     }
     | {f"checkpoints/best/{name}" for name in BEST}
@@ -67,7 +68,8 @@ def promised_bits(run: Path) -> dict[str, str]:
     return {
         name: digest
         for name, digest in found.items()
-        if name == "metrics.jsonl" or name.startswith(("checkpoints/best/", "checkpoints/last/"))
+        if name in ("metrics.jsonl", "curves.png")
+        or name.startswith(("checkpoints/best/", "checkpoints/last/"))
     }
 
 

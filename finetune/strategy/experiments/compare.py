@@ -14,15 +14,14 @@ import torch
 
 from finetune.data.dataset import quoted
 from finetune.data.identity import file_digest
-from finetune.disk.figure import new_figure, write_figure
-from finetune.disk.regular import TABLE_BYTES, read_regular_text
-from finetune.errors import CheckpointError, DataError, UserError, printable
+from finetune.errors import DataError, UserError, printable
 from finetune.evaluation.metrics import Metrics
 from finetune.evaluation.paired import Paired, paired
 from finetune.recipe.defaults import DEFAULT_LR, FROM_SCRATCH_LR_FACTOR
 from finetune.recipe.schema import Recipe
+from finetune.training.curves import History, read_lines
 from finetune.training.evaluation_images import images_to_evaluate
-from finetune.training.run.files import METRICS, TIMING
+from finetune.training.run.files import TIMING
 from finetune.training.trained import evaluate_trained, load_trained
 
 log = logging.getLogger("finetune")
@@ -38,7 +37,7 @@ class ComparedRun:
         metrics: of the best checkpoint.
         correct: image -> whether it was classified correctly. An image is identified by its content.
         labels: image -> class.
-        history: the entries of ``metrics.jsonl``, one per epoch.
+        history: the metrics of its epochs and of its test.
         seconds, images: the training time, and the number of images seen, with repetition.
     """
 
@@ -47,13 +46,13 @@ class ComparedRun:
     metrics: Metrics
     correct: dict[str, bool]
     labels: dict[str, str]
-    history: tuple[dict[str, Any], ...]
+    history: History
     seconds: float
     images: int
 
     @property
     def epochs(self) -> int:
-        return len(self.history)
+        return len(self.history.epochs)
 
 
 @dataclass(frozen=True)
@@ -112,14 +111,14 @@ def measure(run: Path, device: torch.device) -> ComparedRun:
     found = evaluation.collected
     names = list(_identities(evaluation.images.name(int(index)) for index in found.indices))
     correct = (found.logits.argmax(axis=1) == found.targets).tolist()
-    timing = _lines(run / TIMING)
+    timing = read_lines(run / TIMING)
     return ComparedRun(
         name=str(run),
         split=evaluation.split,
         metrics=evaluation.metrics,
         correct=dict(zip(names, correct, strict=True)),
         labels=dict(zip(names, (classes[int(target)] for target in found.targets), strict=True)),
-        history=tuple(entry for entry in _lines(run / METRICS) if "train_loss" in entry),
+        history=History.read(run),
         seconds=round(sum(float(entry["seconds"]) for entry in timing), 3),
         images=sum(int(entry["images"]) for entry in timing),
     )
@@ -155,48 +154,6 @@ def from_scratch(recipe: Recipe) -> Recipe:
     return Recipe.model_validate_json(json.dumps(document))
 
 
-def draw(runs: Sequence[ComparedRun], labels: Sequence[str], path: Path) -> None:
-    """Draw top-1 and loss against epochs, one colour per run: solid for val, dashed for training.
-
-    A dot at the end is the top-1 on test, with its 95 % interval.
-
-    Raises:
-        UserError, SaveError: as :func:`finetune.disk.figure.write_figure`.
-    """
-    from matplotlib.ticker import MaxNLocator
-
-    figure = new_figure(10, 4.2)
-    accuracy, loss = figure.subplots(1, 2)
-    last = max(each.epochs for each in runs)
-    for place, (each, given) in enumerate(zip(runs, labels, strict=True)):
-        # matplotlib reads text between dollar signs as a formula.
-        label = printable(given).replace("$", r"\$")
-        colour = f"C{place}"
-        epochs = [entry["epoch"] for entry in each.history]
-        for axes, measure in ((accuracy, "top1"), (loss, "loss")):
-            for split, style, width in (("train", "--", 1.0), ("val", "-", 1.8)):
-                values = [entry[f"{split}_{measure}"] for entry in each.history]
-                # A line does not show a single point.
-                marker = "o" if len(values) == 1 else None
-                name = f"{label}, {split}"
-                axes.plot(epochs, values, style, color=colour, linewidth=width, marker=marker, label=name)
-        if each.split == "test":
-            metrics = each.metrics
-            spread = [[metrics.top1 - metrics.top1_low], [metrics.top1_high - metrics.top1]]
-            at = last + 0.03 * max(last, 8) * (place + 1)
-            name = f"{label}, test"
-            accuracy.errorbar([at], [metrics.top1], spread, fmt="o", color=colour, capsize=3, label=name)
-    accuracy.set_title("top-1")
-    loss.set_title("loss")
-    loss.set_ylim(bottom=0)
-    for axes in (accuracy, loss):
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
-    accuracy.legend(fontsize="small")
-    write_figure(figure, path)
-
-
 def _refuse_others(first: ComparedRun, other: ComparedRun) -> None:
     if set(first.metrics.classes) != set(other.metrics.classes):
         raise DataError(
@@ -222,11 +179,3 @@ def _identities(names: Iterable[str]) -> Iterator[str]:
         content = file_digest(name, "ends") or name
         copies[content] += 1
         yield f"{content} {copies[content]}"
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    try:
-        text = read_regular_text(path, TABLE_BYTES) if path.is_file() else ""
-        return [dict(json.loads(line)) for line in text.splitlines()]
-    except (OSError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{printable(path)}: cannot be read ({error}).") from None

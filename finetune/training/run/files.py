@@ -7,10 +7,11 @@ WEIGHTS = "weights.json"
 SPLITS = "splits.csv"
 METRICS = "metrics.jsonl"
 TIMING = "timing.jsonl"
+CURVES = "curves.png"
 CHECKPOINTS = "checkpoints"
 EXPORT = "export"
 TENSORBOARD = "tensorboard"
 LOCK = ".lock"
 # Everything that a run writes. `--overwrite` removes these and nothing else.
-OWN_FILES = (RECIPE, RESOLVED, ENVIRONMENT, WEIGHTS, SPLITS, METRICS, TIMING)
+OWN_FILES = (RECIPE, RESOLVED, ENVIRONMENT, WEIGHTS, SPLITS, METRICS, TIMING, CURVES)
 OWN_FOLDERS = (CHECKPOINTS, EXPORT, TENSORBOARD)
