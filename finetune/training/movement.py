@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from torch import nn
+
 from finetune.disk.figure import new_chart, write_figure
 from finetune.disk.regular import DOCUMENT_BYTES, read_regular
 from finetune.errors import FinetuneError, RunDirError, printable
@@ -47,17 +49,21 @@ def movement(run: Path, which: Literal["best", "last"] = "best") -> list[Movemen
         CheckpointError: the checkpoint is damaged.
     """
     trained = load_trained(run, which)
-    network = start_network(trained)
-    start, now = dict(network.module.named_parameters()), dict(trained.module.named_parameters())
+    return movement_between(start_network(trained), trained.module)
+
+
+def movement_between(begin: Network, end: nn.Module) -> list[Movement]:
+    """Measure each layer between a network and one of the same architecture, on the same device."""
+    start, now = dict(begin.module.named_parameters()), dict(end.named_parameters())
     found = []
-    for layer in network.table.layers:
+    for layer in begin.table.layers:
         distance = length = 0.0
         for name in layer.parameters:
             before, after = start[name].detach().double(), now[name].detach().double()
             distance += float((after - before).square().sum())
             length += float(before.square().sum())
         moved = math.sqrt(distance / length) if length else None
-        is_head = layer is network.table.head
+        is_head = layer is begin.table.head
         found.append(Movement(layer.number, layer.name, layer.num_parameters, moved, is_head))
     return found
 
