@@ -16,18 +16,28 @@ def with_output_shapes(
 ) -> LayerTable:
     """Add each layer's ``output_shape`` for images of ``image_size`` pixels.
 
-    Runs on the meta device, without memory or arithmetic.
+    Raises:
+        RuntimeError: the network cannot take images of that size (torch's message).
+    """
+    shapes = node_shapes(module, image_size, in_channels)
+    body = tuple(replace(layer, output_shape=shapes[layer.cut or ""]) for layer in table.body)
+    return replace(table, body=body, head=replace(table.head, output_shape=shapes["output"]))
+
+
+def node_shapes(module: nn.Module, image_size: int, in_channels: int = 3) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor of the traced graph, by node, in execution order.
+
+    Shapes are without the batch dimension. Runs on the meta device, without memory or arithmetic.
 
     Raises:
+        FinetuneError: the network cannot be traced.
         RuntimeError: the network cannot take images of that size (torch's message).
     """
     shadow = on_meta(module)
     with torch.no_grad():
         recorder = _ShapeRecorder(fx.GraphModule(shadow, trace(shadow)))
-        output = recorder.run(torch.empty(1, in_channels, image_size, image_size, device="meta"))
-    shapes = recorder.shapes
-    body = tuple(replace(layer, output_shape=shapes[layer.cut or ""]) for layer in table.body)
-    return replace(table, body=body, head=replace(table.head, output_shape=tuple(output.shape[1:])))
+        recorder.run(torch.empty(1, in_channels, image_size, image_size, device="meta"))
+    return recorder.shapes
 
 
 def on_meta(module: nn.Module) -> nn.Module:

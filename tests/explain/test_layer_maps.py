@@ -1,0 +1,42 @@
+"""A network whose values pass through maps computes the same bits, and each layer's map has its places."""
+
+import pytest
+import torch
+from torch import nn
+
+from finetune.explain.layer_maps import MapLayout, map_layouts, mapped_network
+from finetune.model.backbones import find_backbone
+from finetune.model.layers.table import LayerTable
+
+# Images of 64 px; the map of the last layer.
+NETWORKS = {
+    "resnet18": MapLayout("", "channels_first", 512, 2, 2),
+    "squeezenet1_1": MapLayout("", "channels_first", 512, 3, 3),
+    "efficientnet_lite0": MapLayout("", "channels_first", 1280, 2, 2),
+    "timm:convnext_atto": MapLayout("", "channels_first", 320, 2, 2),
+    "timm:mobilenetv3_small_050": MapLayout("", "channels_first", 288, 2, 2),
+    "timm:vit_tiny_patch16_224": MapLayout("", "tokens", 192, 4, 4, 1),
+    "timm:swin_tiny_patch4_window7_224": MapLayout("", "channels_last", 768, 2, 2),
+}
+
+
+def network(name: str, side: int = 64) -> tuple[nn.Module, LayerTable]:
+    backbone = find_backbone(name)
+    torch.manual_seed(0)
+    module = backbone.create(5, image_size=side).eval()
+    return module, backbone.find_layers(module)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_values_pass_through_maps_and_the_logits_keep_their_bits(name: str) -> None:
+    module, table = network(name)
+    layouts = map_layouts(module, table, 64)
+    mapped = mapped_network(module, table, layouts)
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert torch.equal(mapped(images), module(images))
+        maps = mapped.maps(images)
+    for layout, found in zip(layouts.values(), maps, strict=True):
+        assert found.shape == (2, layout.channels, layout.height, layout.width)
+    last, expected = layouts[max(layouts)], NETWORKS[name]
+    assert last == MapLayout(last.point, *list(vars(expected).values())[1:])
