@@ -8,13 +8,14 @@ from finetune.version import __version__
 
 __all__ = [
     "Advice", "EvaluationResult", "FinetuneError", "Model", "Prediction", "ProgressEvent", "Recipe", "Resume",
-    "Run", "__version__", "advise", "load", "load_recipe", "train",
+    "Run", "__version__", "advise", "draw_layers", "load", "load_recipe", "train",
 ]  # fmt: skip
 
 # Read by type checkers alone; `typing` would take longer to load than all else here.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from finetune.api.advice import Advice, advise
+    from finetune.api.layers import draw_layers
     from finetune.api.model import EvaluationResult, Model, load
     from finetune.api.progress import ProgressEvent
     from finetune.api.recipes import load_recipe
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 else:
     _MODULES = {
         "api.advice": ("Advice", "advise"),
+        "api.layers": ("draw_layers",),
         "api.model": ("EvaluationResult", "Model", "load"),
         "api.progress": ("ProgressEvent",),
         "api.recipes": ("load_recipe",),

@@ -5,11 +5,14 @@ One function per mode: heat-maps of images, and one for each of ``--layers``, ``
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
-from finetune.cli import options
+from finetune.cli import options, output
 from finetune.cli.options import argument, flag, option
-from finetune.errors import UserError
+from finetune.errors import UserError, printable
+
+if TYPE_CHECKING:
+    from finetune.api.layers import LayerRequest
 
 
 class Method(StrEnum):
@@ -51,8 +54,18 @@ def explain(
         bool, flag("--map", "Draw all images of a split in the plane by their features.")
     ] = False,
     nearest: Annotated[bool, flag("--nearest", "List the training images most like each IMAGE.")] = False,
+    at: Annotated[
+        str | None,
+        option("With --layers: their numbers or names (`finetune layers`).", "1,5,9", "five, evenly spaced"),
+    ] = None,
     data: Annotated[str | None, option("With a BACKBONE: the images that it is shown.", "SOURCE")] = None,
-    out: Annotated[Path | None, option("Where to write.", "FOLDER", "RUN/explain")] = None,
+    weights: Annotated[
+        str | None, option("With a BACKBONE: as model.weights in a recipe.", "default|none|FILE", "default")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        option("Where to write. With --layers, also a file: .png, .svg, .pdf.", "FOLDER", "RUN/explain"),
+    ] = None,
     checkpoint: options.WhichCheckpoint = options.Checkpoint.best,
     as_json: options.Json = False,
     device: options.Device = None,
@@ -65,11 +78,12 @@ def explain(
     mode = given[0] if given else "heat-maps"
     if given and (class_ or method is not None):
         raise UserError(f"--class and --method go with heat-maps, not with {mode}.")
-    if data is not None and not layers:
-        raise UserError("--data goes with --layers and a backbone.")
+    for name, value in (("--data", data), ("--weights", weights), ("--at", at)):
+        if value is not None and not layers:
+            raise UserError(f"{name} goes with --layers.")
     asked = Asked(what, images or [], out, checkpoint, as_json, device)
     if mode == "--layers":
-        _layers(asked, data)
+        _layers(asked, data, weights, at)
     elif mode == "--map":
         _map(asked)
     elif mode == "--nearest":
@@ -82,8 +96,53 @@ def _heat_maps(asked: Asked, classes: list[str], method: Method) -> None:
     raise UserError("heat-maps are not available yet.")
 
 
-def _layers(asked: Asked, data: str | None) -> None:
-    raise UserError("--layers is not available yet.")
+def _layers(asked: Asked, data: str | None, weights: str | None, at: str | None) -> None:
+    from finetune.api.layers import LayerRequest
+
+    if len(asked.images) > 1:
+        raise UserError("--layers shows the values of one IMAGE. Give one, or none for the first of val.")
+    image = Path(asked.images[0]) if asked.images else None
+    request = LayerRequest(asked.what, image, data, weights, at)
+    request.check()
+    from finetune.cli.progress import open_progress
+    from finetune.disk.figure import check_figure, write_figure
+    from finetune.explain.layer_figure import draw_layers
+    from finetune.explain.layers import described
+
+    path = _figure_of_layers(request, asked.out)
+    check_figure(path)
+    with open_progress() as progress:
+        views = request.find(
+            asked.checkpoint.value,
+            asked.device,
+            lambda done, total: progress.reporter.work("image", done, total),
+        )
+    write_figure(draw_layers(views), path)
+    rows = described(views)
+    if asked.as_json:
+        output.json_data({"figure": str(path), "layers": rows}, indent=2)
+        return
+    output.table(
+        [
+            {
+                ">#": str(row["number"]),
+                "layer": row["name"],
+                ">sees": f"{row['sees']} px",
+                ">moved": "" if row["moved"] is None else f"{row['moved']:.4f}",
+                "channels": ", ".join(str(each["channel"]) for each in row["channels"]),
+            }
+            for row in rows
+        ]
+    )
+    output.note(f"drawn: {printable(path)}")
+
+
+def _figure_of_layers(request: "LayerRequest", out: Path | None) -> Path:
+    if out is not None and out.suffix and not out.is_dir():
+        return out
+    if request.of_run:
+        return (out or Path(request.what) / "explain") / "layers.png"
+    return (out or Path("runs") / "explain") / f"{request.what.replace(':', '-')}-layers.png"
 
 
 def _map(asked: Asked) -> None:

@@ -20,11 +20,12 @@ _EMPTY = (_FAR, -_FAR)
 
 @dataclass(frozen=True)
 class Places:
-    """A value with places: a map, in any order of its axes.
+    """A value with places: a map in any order of its axes, or tokens.
 
     Attributes:
-        axes: of the value (0 is the batch), for rows and columns.
-        spans: along these axes, for rows and columns.
+        axes: of the value (0 is the batch), for rows and columns. Tokens have both in one axis, row after
+            row, perhaps after tokens that see nothing.
+        spans: for the rows and columns of the map.
         gated: the value was multiplied by, or added to, one without places that sees the whole image, such as
             the gates of squeeze-and-excitation (Hu et al. 2018) and the statistics of a group norm.
     """
@@ -32,6 +33,10 @@ class Places:
     axes: tuple[int, int]
     spans: tuple[Spans, Spans]
     gated: bool = False
+
+    @property
+    def are_tokens(self) -> bool:
+        return self.axes[0] == self.axes[1]
 
     def moved(self, axes: Sequence[int | None]) -> "Sight":
         """Move the two axes. None: the axis is gone, and so are the places."""

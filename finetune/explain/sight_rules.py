@@ -151,7 +151,7 @@ def _adaptive_pooling(call: _Call) -> Sight:
 
 def _padding(call: _Call) -> Sight:
     amounts, mode = call.option(1, "pad"), call.option(2, "mode", "constant")
-    if mode != "constant":
+    if mode != "constant" or call.map.are_tokens:
         return EVERYTHING
     spans = list(call.map.spans)
     for index, axis in enumerate(call.map.axes):
@@ -181,8 +181,11 @@ def _softmax(call: _Call) -> Sight:
 
 
 def _concatenation(call: _Call) -> Sight:
-    axis = call.option(1, "dim", call.keywords.get("axis", 0))
-    return EVERYTHING if axis % call.result.ndim in call.map.axes else join(call.sights)
+    axis = call.option(1, "dim", call.keywords.get("axis", 0)) % call.result.ndim
+    if axis not in call.map.axes:
+        return join(call.sights)
+    # A class token in front of the others does not depend on the image.
+    return call.map if call.map.are_tokens and len(call.sights) == 1 else EVERYTHING
 
 
 def _division(call: _Call) -> Sight:
@@ -217,12 +220,16 @@ def _transposition(call: _Call) -> Sight:
 def _reshaping(call: _Call) -> Sight:
     """An axis is still there if one has its length and the same number of elements after it."""
     old, new = tuple(call.given.shape), tuple(call.result.shape)
-    found: list[int | None] = []
-    for axis in call.map.axes:
-        after = math.prod(old[axis + 1 :])
-        same = (i for i, size in enumerate(new) if size == old[axis] > 1 and math.prod(new[i + 1 :]) == after)
-        found.append(next(same, None))
-    return call.map.moved(found)
+
+    def find(length: int, last: int) -> int | None:
+        after = math.prod(old[last + 1 :])
+        same = (i for i, size in enumerate(new) if size == length > 1 and math.prod(new[i + 1 :]) == after)
+        return next(same, None)
+
+    rows, columns = call.map.axes
+    if columns == rows + 1 and (tokens := find(old[rows] * old[columns], columns)) is not None:
+        return call.map.moved((tokens, tokens))
+    return call.map.moved([find(old[axis], axis) for axis in call.map.axes])
 
 
 def _item(call: _Call) -> Sight:
@@ -234,7 +241,8 @@ def _item(call: _Call) -> Sight:
         at = parts.index(Ellipsis)
         parts[at : at + 1] = [slice(None)] * (call.given.ndim - len(parts) + 1)
     parts += [slice(None)] * (call.given.ndim - len(parts))
-    if any(not isinstance(part, slice | int) for part in parts) or len(parts) != call.given.ndim:
+    known = all(isinstance(part, slice | int) for part in parts) and len(parts) == call.given.ndim
+    if not known or call.map.are_tokens:
         return EVERYTHING
     new: list[Spans] = []
     for axis, spans in zip(call.map.axes, call.map.spans, strict=True):
@@ -258,7 +266,7 @@ _ELEMENTWISE = (
     "add add_ iadd sub sub_ isub mul mul_ imul div div_ truediv itruediv neg pow abs exp sqrt rsqrt square "
     "relu relu_ relu6 leaky_relu elu selu celu gelu silu mish sigmoid sigmoid_ tanh tanh_ hardtanh hardswish "
     "hardsigmoid softplus clamp clamp_ batch_norm dropout dropout2d stochastic_depth contiguous clone float "
-    "half to type type_as detach"
+    "half to type type_as detach addcmul addcdiv lerp where maximum minimum"
 )
 _OPERATIONS: dict[str, _Rule] = {
     **dict.fromkeys(_ELEMENTWISE.split(), _place_by_place),

@@ -169,3 +169,12 @@ def test_axes_are_followed() -> None:
     assert np.shape(field.rows) == (34, 2)
     assert np.shape(field.columns) == (33, 2)
     assert field.box(2 + 5, 7) == (11, 12, 14, 15)
+
+
+def test_tokens_see_their_patch_until_the_first_attention() -> None:
+    backbone = find_backbone("vit_b_32")
+    module = backbone.blueprint(4)
+    body = backbone.find_layers(module).body
+    embedded, attended = receptive_fields(module, [str(body[0].cut), str(body[1].cut)], 224).values()
+    assert embedded.box(1, 5) == (32, 64, 160, 192)
+    assert attended.whole
