@@ -43,9 +43,8 @@ class LayerRequest:
             raise UserError(f"{printable(self.image)}: no such image file.")
         if self.of_run:
             check_run(Path(self.what))
-            for option, given in (("--data", self.data), ("--weights", self.weights)):
-                if given is not None:
-                    raise UserError(f"{option}: {name} is a run, which has its own. Leave this out.")
+            if self.weights is not None:
+                raise UserError(f"--weights: {name} is a run, which has its own. Leave this out.")
             return
         if os.sep in self.what and catalog.is_listed(self.what):
             hint = did_you_mean(self.what, is_run) or " `finetune backbones` lists the backbones."
@@ -67,7 +66,7 @@ class LayerRequest:
 
         chosen = pick_device(device)
         if self.of_run:
-            subject = subject_of_run(Path(self.what), checkpoint, chosen)
+            subject = subject_of_run(Path(self.what), checkpoint, chosen, data=self.data)
         else:
             subject = subject_of_backbone(self.what, self.data or "", self.weights or "default", chosen)
         return view_layers(subject, self.at, self.image, progress=progress)
@@ -91,7 +90,8 @@ def draw_layers(
     Args:
         what: a run directory, or a backbone (`finetune backbones`).
         image: the image whose values are shown. Default: the first of val.
-        data: for a backbone, the images, as ``data.source`` names them.
+        data: the images, as ``data.source`` names them. A backbone needs them; for a run, they say where its
+            own images are now.
         weights: for a backbone: ``default``, ``none``, or what else ``model.weights`` takes.
         at: numbers or names of layers, such as ``1,5,9``. Default: five, evenly spaced.
         device: as for :func:`finetune.load`.

@@ -58,7 +58,9 @@ def explain(
         str | None,
         option("With --layers: their numbers or names (`finetune layers`).", "1,5,9", "five, evenly spaced"),
     ] = None,
-    data: Annotated[str | None, option("With a BACKBONE: the images that it is shown.", "SOURCE")] = None,
+    data: Annotated[
+        str | None, option("With --layers: the images; with a RUN, where its own are now.", "SOURCE")
+    ] = None,
     weights: Annotated[
         str | None, option("With a BACKBONE: as model.weights in a recipe.", "default|none|FILE", "default")
     ] = None,

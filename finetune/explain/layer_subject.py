@@ -13,7 +13,7 @@ from finetune.data.batches.options import OnBadImage
 from finetune.data.dataset import Source, Split
 from finetune.data.keys import key
 from finetune.data.sources.header_checks import has_own_bands
-from finetune.errors import printable
+from finetune.errors import DataError, printable
 from finetune.image.bands import open_image
 from finetune.image.pixels import ImageOrBands, Pixels
 from finetune.image.preprocessing import Preprocessing
@@ -114,9 +114,16 @@ class Subject:
 
 
 def subject_of_run(
-    run: Path, which: Literal["best", "last"] = "best", device: torch.device | None = None
+    run: Path,
+    which: Literal["best", "last"] = "best",
+    device: torch.device | None = None,
+    *,
+    data: str | None = None,
 ) -> Subject:
     """A run's network before and after fine-tuning, and the run's own images.
+
+    Args:
+        data: where the images are now; None: where they were, see :meth:`RecordedData.places`.
 
     Raises:
         RunDirError: there is no run or no checkpoint, or its start cannot be rebuilt.
@@ -133,7 +140,15 @@ def subject_of_run(
         module.eval()
     recorded = RecordedData.read(run, recipe.data, card.classes)
     # Nothing is measured on the images, so their contents need not be verified.
-    source = load_data(recipe.data, recipe.seed) if recorded is None else recorded.find(verify=()).source
+    if recorded is None:
+        section = recipe.data if data is None else recipe.data.model_copy(update={"source": data})
+        source = load_data(section, recipe.seed)
+    else:
+        source = recorded.find(data, verify=()).source
+    if not len(source.splits["train"]):
+        raise DataError(
+            f"{printable(source.name)}: none of the images that {printable(run)} was trained on are there."
+        )
     weights = recipe.model.weights
     return Subject(
         recipe.model.backbone,

@@ -112,6 +112,25 @@ def through_bins(spans: Spans, places: int) -> Spans:
     return np.array([(spans[a:b, 0].min(), spans[a:b, 1].max()) for a, b in bins], dtype=np.int64)
 
 
+def through_windows(spans: Spans, window: int, shift: int) -> Spans:
+    """What the outputs of attention in shifted windows see along one axis (Liu et al. 2021, section 3.2).
+
+    The map is padded to whole windows, and moved by ``shift`` around its end. A mask keeps apart what came
+    together only by that.
+    """
+    length = len(spans)
+    whole = -(-length // window) * window
+    shift = 0 if window >= whole else shift
+    moved = (np.arange(whole) - shift) % whole
+    masked = np.digitize(moved, [whole - window, whole - shift]) if shift else np.zeros(whole)
+    groups = np.stack([moved // window, masked], axis=1)[:length]
+    new = np.empty_like(spans)
+    for group in np.unique(groups, axis=0):
+        own = (groups == group).all(1)
+        new[own] = spans[own, 0].min(), spans[own, 1].max()
+    return new
+
+
 def padding_before(length: int, places: int, kernel: int, stride: int, dilation: int, given: int) -> int:
     """The padding in front of one axis of a convolution.
 

@@ -4,57 +4,35 @@ An operation without a rule sees the whole image. So a rule that is missing make
 small.
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, fx, nn
 from torchvision.ops import StochasticDepth
 
+from finetune.explain.axis_rules import (
+    concatenation,
+    division,
+    item,
+    permutation,
+    reduction,
+    reshaping,
+    transposition,
+)
 from finetune.explain.sight import (
     EVERYTHING,
     POOLED,
     Places,
     Sight,
-    Spans,
     join,
     padded,
     padding_before,
     through_bins,
     through_window,
+    through_windows,
 )
-
-
-@dataclass(frozen=True)
-class _Call:
-    """One operation: its arguments as values, its result, and what its inputs see.
-
-    Attributes:
-        map: what the first input with places sees.
-        sights: of all inputs that depend on the image.
-        given: the value of the first argument.
-        result: a tensor; of several, the first.
-    """
-
-    module: nn.Module | None
-    arguments: tuple[Any, ...]
-    keywords: Mapping[str, Any]
-    map: Places
-    sights: Sequence[Sight]
-    result: Tensor
-
-    @property
-    def given(self) -> Any:
-        return self.arguments[0]
-
-    def option(self, position: int, name: str, default: Any = None) -> Any:
-        """The argument at ``position``, or of this name; of a module, its attribute."""
-        if self.module is not None:
-            return getattr(self.module, name, default)
-        if len(self.arguments) > position:
-            return self.arguments[position]
-        return self.keywords.get(name, default)
+from finetune.explain.sight_call import Call
 
 
 def sight_of_node(
@@ -82,7 +60,7 @@ def sight_of_node(
         return EVERYTHING if EVERYTHING in seen else POOLED
     arguments: Any = fx.node.map_arg(node.args, lambda each: env[each])
     keywords: Any = fx.node.map_arg(node.kwargs, lambda each: env[each])
-    call = _Call(module, arguments, keywords, maps[0], seen, result)
+    call = Call(module, arguments, keywords, maps[0], seen, result)
     rule = _rule_of(node, module)
     return EVERYTHING if rule is None else rule(call)
 
@@ -94,16 +72,16 @@ def _rule_of(node: fx.Node, module: nn.Module | None) -> "_Rule | None":
     return _OPERATIONS.get(name)
 
 
-def _place_by_place(call: _Call) -> Sight:
+def _place_by_place(call: Call) -> Sight:
     return join(call.sights)
 
 
-def _with_statistics(call: _Call) -> Sight:
+def _with_statistics(call: Call) -> Sight:
     """A norm whose mean and variance are those of all places."""
     return join([*call.sights, POOLED])
 
 
-def _convolution(call: _Call) -> Sight:
+def _convolution(call: Call) -> Sight:
     weight = call.module.weight if call.module is not None else call.option(1, "weight")
     assert isinstance(weight, Tensor)
     kernel = tuple(weight.shape[2:])
@@ -111,7 +89,7 @@ def _convolution(call: _Call) -> Sight:
     return _window(call, kernel, stride, dilation, call.option(4, "padding", 0))
 
 
-def _pooling(call: _Call) -> Sight:
+def _pooling(call: Call) -> Sight:
     kernel = call.option(1, "kernel_size")
     stride = call.option(2, "stride") or kernel
     # An average pooling has ceil_mode where a maximum pooling has its dilation.
@@ -121,7 +99,7 @@ def _pooling(call: _Call) -> Sight:
 
 
 def _window(
-    call: _Call, kernel: Any, stride: Any, dilation: Any, padding: Any, *, ceil: bool = False
+    call: Call, kernel: Any, stride: Any, dilation: Any, padding: Any, *, ceil: bool = False
 ) -> Sight:
     if call.map.axes != (2, 3) or call.result.ndim != 4:
         return EVERYTHING
@@ -139,7 +117,7 @@ def _of_axis(value: Any, axis: int) -> int:
     return int(value[axis % len(value)]) if isinstance(value, tuple | list) else int(value)
 
 
-def _adaptive_pooling(call: _Call) -> Sight:
+def _adaptive_pooling(call: Call) -> Sight:
     rows, columns = call.map.spans
     height, width = call.result.shape[-2:]
     if call.map.axes != (call.result.ndim - 2, call.result.ndim - 1):
@@ -149,7 +127,7 @@ def _adaptive_pooling(call: _Call) -> Sight:
     return replace(call.map, spans=(through_bins(rows, height), through_bins(columns, width)))
 
 
-def _padding(call: _Call) -> Sight:
+def _padding(call: Call) -> Sight:
     amounts, mode = call.option(1, "pad"), call.option(2, "mode", "constant")
     if mode != "constant" or call.map.are_tokens:
         return EVERYTHING
@@ -161,12 +139,12 @@ def _padding(call: _Call) -> Sight:
     return replace(call.map, spans=(spans[0], spans[1]))
 
 
-def _over_the_last_axis(call: _Call) -> Sight:
+def _over_the_last_axis(call: Call) -> Sight:
     """A linear layer."""
     return EVERYTHING if call.result.ndim - 1 in call.map.axes else join(call.sights)
 
 
-def _layer_norm(call: _Call) -> Sight:
+def _layer_norm(call: Call) -> Sight:
     shape = call.option(1, "normalized_shape", ())
     own_forward = call.module is not None and type(call.module).forward is not nn.LayerNorm.forward
     if len(shape) == 1 and (own_forward or call.result.ndim - 1 not in call.map.axes):
@@ -175,92 +153,32 @@ def _layer_norm(call: _Call) -> Sight:
     return _with_statistics(call)
 
 
-def _softmax(call: _Call) -> Sight:
+def _softmax(call: Call) -> Sight:
     axis = call.option(1, "dim", -1)
     return EVERYTHING if axis is None or axis % call.result.ndim in call.map.axes else join(call.sights)
 
 
-def _concatenation(call: _Call) -> Sight:
-    axis = call.option(1, "dim", call.keywords.get("axis", 0)) % call.result.ndim
-    if axis not in call.map.axes:
-        return join(call.sights)
-    # A class token in front of the others does not depend on the image.
-    return call.map if call.map.are_tokens and len(call.sights) == 1 else EVERYTHING
-
-
-def _division(call: _Call) -> Sight:
-    """Division into several tensors along an axis."""
-    axis = call.option(2, "dim", 0) % call.given.ndim
-    return EVERYTHING if axis in call.map.axes else call.map
-
-
-def _reduction(call: _Call) -> Sight:
-    axes, keep = call.option(1, "dim"), call.option(2, "keepdim", default=False)
-    ndim = call.given.ndim
-    gone = range(ndim) if axes is None else [each % ndim for each in _listed(axes)]
-    if set(gone) & set(call.map.axes):
-        return POOLED
-    return (
-        call.map if keep else call.map.moved([each - sum(g < each for g in gone) for each in call.map.axes])
-    )
-
-
-def _permutation(call: _Call) -> Sight:
-    axes = call.option(1, "dims") if len(call.arguments) <= 2 else call.arguments[1:]
-    order = [each % call.result.ndim for each in _listed(axes)]
-    return call.map.moved([order.index(each) for each in call.map.axes])
-
-
-def _transposition(call: _Call) -> Sight:
-    first, second = (call.option(at, f"dim{at - 1}") % call.result.ndim for at in (1, 2))
-    swapped = {first: second, second: first}
-    return call.map.moved([swapped.get(each, each) for each in call.map.axes])
-
-
-def _reshaping(call: _Call) -> Sight:
-    """An axis is still there if one has its length and the same number of elements after it."""
-    old, new = tuple(call.given.shape), tuple(call.result.shape)
-
-    def find(length: int, last: int) -> int | None:
-        after = math.prod(old[last + 1 :])
-        same = (i for i, size in enumerate(new) if size == length > 1 and math.prod(new[i + 1 :]) == after)
-        return next(same, None)
-
-    rows, columns = call.map.axes
-    if columns == rows + 1 and (tokens := find(old[rows] * old[columns], columns)) is not None:
-        return call.map.moved((tokens, tokens))
-    return call.map.moved([find(old[axis], axis) for axis in call.map.axes])
-
-
-def _item(call: _Call) -> Sight:
-    if not isinstance(call.given, Tensor):
-        return call.map  # one of several tensors
-    index = call.arguments[1]
-    parts = list(index) if isinstance(index, tuple) else [index]
-    if Ellipsis in parts:
-        at = parts.index(Ellipsis)
-        parts[at : at + 1] = [slice(None)] * (call.given.ndim - len(parts) + 1)
-    parts += [slice(None)] * (call.given.ndim - len(parts))
-    known = all(isinstance(part, slice | int) for part in parts) and len(parts) == call.given.ndim
-    if not known or call.map.are_tokens:
+def _window_attention(call: Call) -> Sight:
+    """Attention within shifted windows (Liu et al. 2021), of a map ``(N, H, W, C)``."""
+    if call.map.axes != (1, 2):
         return EVERYTHING
-    new: list[Spans] = []
-    for axis, spans in zip(call.map.axes, call.map.spans, strict=True):
-        if isinstance(parts[axis], int):
-            return EVERYTHING
-        new.append(spans[parts[axis]])
-    kept = [axis - sum(isinstance(part, int) for part in parts[:axis]) for axis in call.map.axes]
-    return replace(call.map, spans=(new[0], new[1])).moved(kept)
+    windows, shifts = call.option(4, "window_size"), call.option(6, "shift_size")
+    rows, columns = (
+        through_windows(spans, int(windows[axis]), int(shifts[axis]))
+        for axis, spans in enumerate(call.map.spans)
+    )
+    return replace(call.map, spans=(rows, columns))
 
 
-def _listed(axes: Any) -> list[int]:
-    if isinstance(axes, int):
-        return [axes]
-    flat = axes[0] if len(axes) == 1 and isinstance(axes[0], tuple | list) else axes
-    return [int(each) for each in flat]
+def _patch_merging(call: Call) -> Sight:
+    """Two by two places of a map ``(N, H, W, C)`` become one (Liu et al. 2021)."""
+    if call.map.axes != (1, 2):
+        return EVERYTHING
+    rows, columns = (through_window(each, 2, 2, 1, 0, -(-len(each) // 2)) for each in call.map.spans)
+    return replace(call.map, spans=(rows, columns))
 
 
-_Rule = Callable[[_Call], Sight]
+_Rule = Callable[[Call], Sight]
 
 _ELEMENTWISE = (
     "add add_ iadd sub sub_ isub mul mul_ imul div div_ truediv itruediv neg pow abs exp sqrt rsqrt square "
@@ -278,13 +196,15 @@ _OPERATIONS: dict[str, _Rule] = {
     "linear": _over_the_last_axis,
     "layer_norm": _layer_norm,
     "softmax": _softmax,
-    **dict.fromkeys(("cat", "concat"), _concatenation),
-    **dict.fromkeys(("chunk", "split", "tensor_split"), _division),
-    **dict.fromkeys(("mean", "sum", "amax", "amin", "norm", "var"), _reduction),
-    "permute": _permutation,
-    **dict.fromkeys(("transpose", "swapaxes"), _transposition),
-    **dict.fromkeys(("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze"), _reshaping),
-    "getitem": _item,
+    **dict.fromkeys(("cat", "concat"), concatenation),
+    **dict.fromkeys(("chunk", "split", "tensor_split"), division),
+    **dict.fromkeys(("mean", "sum", "amax", "amin", "norm", "var"), reduction),
+    "permute": permutation,
+    **dict.fromkeys(("transpose", "swapaxes"), transposition),
+    **dict.fromkeys(("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze"), reshaping),
+    "getitem": item,
+    "shifted_window_attention": _window_attention,
+    "_patch_merging_pad": _patch_merging,
 }
 _MODULES: tuple[tuple[tuple[type[nn.Module], ...], _Rule], ...] = (
     ((nn.Conv2d,), _convolution),
@@ -294,7 +214,7 @@ _MODULES: tuple[tuple[tuple[type[nn.Module], ...], _Rule], ...] = (
     ((nn.modules.batchnorm._BatchNorm, nn.LocalResponseNorm), _place_by_place),
     ((nn.LayerNorm, nn.RMSNorm), _layer_norm),
     ((nn.Linear,), _over_the_last_axis),
-    ((nn.Flatten,), _reshaping),
+    ((nn.Flatten,), reshaping),
     ((nn.MultiheadAttention, nn.Softmax2d), lambda _: EVERYTHING),
     ((nn.Softmax,), _softmax),
     (

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision import models
 
 from finetune.explain.receptive_field import ReceptiveField, receptive_fields
 from finetune.features.cut import prefix_graph
 from finetune.model.backbones import find_backbone
+from finetune.model.layers.find import find_layers
 from finetune.model.layers.graph import trace
 
 SIDE = 64
@@ -143,12 +145,35 @@ def test_attention_and_unknown_operations_see_the_whole_image() -> None:
     assert field.whole
     assert field.size == SIDE
     assert field.box(3, 3) == (0, SIDE, 0, SIDE)
-    backbone = find_backbone("swin_t")
-    module = backbone.blueprint(4)
-    body = backbone.find_layers(module).body
-    first, second = receptive_fields(module, [str(body[0].cut), str(body[1].cut)], SIDE).values()
-    assert first.box(2, 3) == (8, 12, 12, 16)
-    assert second.whole
+
+
+def test_attention_in_windows_sees_its_window() -> None:
+    """To the bit: nothing outside the field changes a value, each border of the field does."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = models.SwinTransformer([4, 4], 8, [2, 2], [2, 2], [4, 4], 2.0).eval()
+    table = find_layers(module)
+    images = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    sizes = []
+    for layer in table.body[:4]:
+        field = receptive_fields(module, [str(layer.cut)], SIDE)[str(layer.cut)]
+        assert field.rows is not None
+        sizes.append(field.size)
+        prefix = prefix_graph(module, table, layer.number)
+        last = len(field.rows) - 1
+        for row, column in ((0, last), (last // 2, 1)):
+            top, bottom, left, right = field.box(row, column)
+            covered = images[1:].clone()
+            covered[..., top:bottom, left:right] = images[:1, :, top:bottom, left:right]
+            with torch.no_grad():
+                value = prefix(images[:1])[0, row, column]
+                assert torch.equal(prefix(covered)[0, row, column], value)
+                for y, x in ((top, left), (bottom - 1, right - 1)):
+                    changed = images[:1].clone()
+                    changed[..., y, x] += 1
+                    assert not torch.equal(prefix(changed)[0, row, column], value)
+    # A patch; a window of 4 patches, with a shifted one; merged; again.
+    assert sizes == [4, 16, 32, 32]
 
 
 def test_axes_are_followed() -> None:

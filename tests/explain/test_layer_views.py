@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from finetune.data.sources.read import read_source
 from finetune.errors import UserError
 from finetune.explain import layers
 from finetune.explain.layer_maps import map_layouts, mapped_network
-from finetune.explain.layer_subject import State, Subject
+from finetune.explain.layer_subject import State, Subject, subject_of_run
 from finetune.explain.layers import choose_depths, view_layers
 from finetune.image.preprocessing import Preprocessing
 from finetune.model.layers.find import find_layers
@@ -82,7 +83,7 @@ def test_every_family_is_shown(family: str, source: Source) -> None:
             assert [len(each) for each in unit.crops] == [4]
             assert unit.maps[0].shape == (depth.layout.height, depth.layout.width)
     last = views.depths[-1].field
-    assert last.whole == (family in ("vit", "swin", "maxvit"))
+    assert last.whole == (family in ("vit", "maxvit"))
     assert last.gated == (family == "efficientnet")
     assert views.depths[0].field.size < last.size
 
@@ -198,7 +199,7 @@ def test_a_backbone_is_shown_and_written_where_asked(
     ("words", "message"),
     [
         (("RUN", "--at", "99"), "has layers 1 to 18 before its head"),
-        (("RUN", "--data", "DATA"), "--data: .* is a run"),
+        (("RUN", "--data", "OTHER"), "none of the images that .* was trained on"),
         (("RUN", "--weights", "none"), "--weights: .* is a run"),
         (("RUN", "BROKEN"), "broken.png"),
         (("RUN", "nothing.png"), "nothing.png: no such image"),
@@ -214,11 +215,20 @@ def test_wrong_input_is_refused_with_a_message(
     words: tuple[str, ...], message: str, run: Path, shapes: Path, cli: CLI, chdir_tmp: Path
 ) -> None:
     Path("broken.png").write_bytes(b"no image")
-    names = {"RUN": run, "DATA": shapes, "BROKEN": Path("broken.png")}
+    for name in ("disc", "square"):
+        (Path("other") / name).mkdir(parents=True)
+        Image.new("RGB", (40, 40)).save(Path("other") / name / "a.png")
+    names = {"RUN": run, "OTHER": Path("other"), "DATA": shapes, "BROKEN": Path("broken.png")}
     ended = cli("explain", *(names.get(word, word) for word in words), "--layers")
     assert ended.code == 2
     assert "Traceback" not in ended.err
     assert re.search(message, ended.err, re.DOTALL)
+
+
+def test_images_that_were_moved_are_found(run: Path, shapes: Path, chdir_tmp: Path) -> None:
+    shutil.copytree(shapes, "moved")
+    there = subject_of_run(run, data="moved").sample(5)
+    assert [there.name(i).startswith("moved/") for i in range(5)] == [True] * 5
 
 
 def test_figures_have_their_place(run: Path, chdir_tmp: Path) -> None:
