@@ -8,7 +8,7 @@ from finetune.version import __version__
 
 __all__ = [
     "Advice", "EvaluationResult", "FinetuneError", "Model", "Prediction", "ProgressEvent", "Recipe", "Resume",
-    "Run", "__version__", "advise", "draw_layers", "load", "load_recipe", "train",
+    "Run", "__version__", "advise", "draw_layers", "load", "load_recipe", "report", "train",
 ]  # fmt: skip
 
 # Read by type checkers alone; `typing` would take longer to load than all else here.
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from finetune.api.model import EvaluationResult, Model, load
     from finetune.api.progress import ProgressEvent
     from finetune.api.recipes import load_recipe
+    from finetune.api.report import report
     from finetune.api.training import Resume, Run, train
     from finetune.deploy.predict import Prediction
     from finetune.errors import FinetuneError
@@ -30,6 +31,7 @@ else:
         "api.model": ("EvaluationResult", "Model", "load"),
         "api.progress": ("ProgressEvent",),
         "api.recipes": ("load_recipe",),
+        "api.report": ("report",),
         "api.training": ("Resume", "Run", "train"),
         "deploy.predict": ("Prediction",),
         "errors": ("FinetuneError",),

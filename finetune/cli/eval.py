@@ -1,7 +1,6 @@
 """``finetune eval RUN``: how good the network of a run is."""
 
 import contextlib
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,18 +11,10 @@ from finetune.cli.options import flag, option
 from finetune.errors import GateMissedError, UserError
 
 
-class SplitName(StrEnum):
-    """A split of a run's images."""
-
-    train = "train"
-    val = "val"
-    test = "test"
-
-
 def evaluate(
     run: options.RunDir,
     split: Annotated[
-        SplitName | None,
+        options.SplitName | None,
         option("The split of the images.", default="test, or val if there is no test split"),
     ] = None,
     data: Annotated[

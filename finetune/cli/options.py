@@ -14,6 +14,14 @@ class Checkpoint(StrEnum):
     last = "last"
 
 
+class SplitName(StrEnum):
+    """A split of a run's images."""
+
+    train = "train"
+    val = "val"
+    test = "test"
+
+
 class InferencePrecision(StrEnum):
     """The precision of forward passes."""
 

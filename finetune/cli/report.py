@@ -3,8 +3,11 @@
 from pathlib import Path
 from typing import Annotated
 
-from finetune.cli import options
+from finetune.api.report import IMAGES, MOST_IMAGES
+from finetune.api.report import report as write_report
+from finetune.cli import options, output
 from finetune.cli.options import argument, option
+from finetune.errors import UserError, printable
 
 
 def report(
@@ -13,11 +16,28 @@ def report(
     ],
     out: Annotated[Path | None, option("The file to write.", "FILE.html", "RUN/report.html")] = None,
     split: Annotated[
-        str | None, option("train, val or test.", "SPLIT", "test, or val if there is no test split")
+        options.SplitName | None,
+        option("The split of the images.", default="test, or val if there is no test split"),
     ] = None,
-    pictures: Annotated[int, option("Images on the page, at most.", "N", True, min=0, max=10_000)] = 200,
+    pictures: Annotated[
+        int, option("Images on the page, at most.", "N", True, min=0, max=MOST_IMAGES)
+    ] = IMAGES,
     checkpoint: options.WhichCheckpoint = options.Checkpoint.best,
     device: options.Device = None,
 ) -> None:
     """Write one HTML page about a run: how good it is, where it fails, and what it looks at."""
-    raise NotImplementedError
+    if len(runs) > 1:
+        raise UserError("report: give one run directory. `finetune compare` compares several.")
+    from finetune.cli.progress import open_progress
+
+    with open_progress() as progress:
+        path = write_report(
+            runs[0],
+            out,
+            None if split is None else split.value,
+            pictures,
+            checkpoint=checkpoint.value,
+            device=device,
+            progress=progress,
+        )
+    output.data(f"report       {printable(path)}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from finetune.api.from_images import images_run_dir, names_images
+from finetune.api.report import report as write_report
 from finetune.api.training import Resume
 from finetune.api.training import train as train_run
 from finetune.cli import options, output
@@ -51,6 +52,9 @@ def train(
         ),
     ] = False,
     tensorboard: Annotated[bool, flag("--tensorboard", "Also write curves to RUN/tensorboard.")] = False,
+    report: Annotated[
+        bool, flag("--report", "At the end, write RUN/report.html (`finetune report`).")
+    ] = False,
     seeds: Annotated[
         int | None,
         option(
@@ -80,7 +84,7 @@ def train(
     if from_images and (smoke or seeds is not None):
         raise UserError("--smoke and --seeds take a recipe: write one with `finetune advise -o`.")
     if seeds is not None:
-        if smoke or tensorboard or force or extend:
+        if smoke or tensorboard or force or extend or report:
             raise UserError("--seeds goes with --resume and --overwrite; leave out the other options.")
         from finetune.cli.seeds import train_several
         from finetune.strategy.experiments.repeat import RunOptions
@@ -108,7 +112,8 @@ def train(
         except FinishedRunError as error:
             command = _instead(error, recipe, place, set_ or [], device)
             raise RunDirError(f"{error}{command}") from None
-    _conclude(run)
+        page = write_report(run.path, device=device, progress=progress) if report else None
+    _conclude(run, page)
     if from_images:
         output.note(f"  the recipe that repeats it: {printable(run.path / RECIPE)}")
 
@@ -142,7 +147,7 @@ def _extend_takes_a_recipe(source: Path, run_dir: Path | None) -> str:
     )
 
 
-def _conclude(run: "Run") -> None:
+def _conclude(run: "Run", page: Path | None) -> None:
     best, test = run.best, run.test
     if run.already_finished:
         output.note(f"{printable(run.path)}: this run is finished; nothing was done.")
@@ -152,6 +157,8 @@ def _conclude(run: "Run") -> None:
     else:
         output.data("test top-1   not measured: the data has no test split")
     output.data(f"run          {printable(run.path)}")
+    if page is not None:
+        output.data(f"report       {printable(page)}")
     command, path = _program(), printable(shlex.quote(str(run.path)))
     if (run.path / CURVES).is_file():
         output.note(f"curves       {printable(run.path / CURVES)}")

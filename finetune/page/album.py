@@ -56,3 +56,7 @@ class Album:
         self._count += found is not None
         self._shown[key] = found
         return found
+
+    def unplaced(self) -> list[Shown]:
+        """The images that are nowhere in the page yet: for a hidden part of it, from which scripts copy."""
+        return [each for each in self._shown.values() if each is not None and not each.is_in_page]

@@ -5,20 +5,30 @@ presentation attributes, and matplotlib's default colours become the page's vari
 """
 
 import hashlib
-import io
 import re
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from markupsafe import Markup
 
+from finetune.disk.figure import figure_bytes
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _LINK = "{http://www.w3.org/1999/xlink}href"
-# Matplotlib's default colours, and the variables of page.css that replace them.
+# The colours of the project's figures and matplotlib's own, and the variables of page.css that replace them.
 _COLOURS = {
+    "#0072b2": "var(--chart-0)",
+    "#d55e00": "var(--chart-1)",
+    "#009e73": "var(--chart-2)",
+    "#cc79a7": "var(--chart-6)",
+    "#e69f00": "var(--chart-8)",
+    "#56b4e9": "var(--chart-9)",
+    "#666666": "var(--muted)",
+    "#dddddd": "var(--line)",
+    "#f3f3f3": "var(--panel)",
     "#ffffff": "var(--paper)",
     "#000000": "var(--ink)",
     "#b0b0b0": "var(--line)",
@@ -47,16 +57,14 @@ def svg(figure: "Figure", title: str, description: str) -> Markup:
     """
     import matplotlib
 
-    content = io.BytesIO()
     figure.patch.set_alpha(0.0)
-    # No date, no version, ids that do not depend on the process; text stays text.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
-        figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
-    root = ElementTree.fromstring(content.getvalue())
+    with matplotlib.rc_context({"svg.fonttype": "none"}):  # text stays text
+        content = figure_bytes(figure, "svg")
+    root = ElementTree.fromstring(content)
     _drop(root, "metadata", "style")
     for element in root.iter():
         _unstyle(element)
-    _rename(root, hashlib.sha256(content.getvalue() + description.encode()).hexdigest()[:10])
+    _rename(root, hashlib.sha256(content + f"{title}\n{description}".encode()).hexdigest()[:10])
     for element in root.iter():
         element.tag = element.tag.removeprefix(_SVG)
     _head(root, title, description)
@@ -65,7 +73,8 @@ def svg(figure: "Figure", title: str, description: str) -> Markup:
 
 def _head(root: ElementTree.Element, title: str, description: str) -> None:
     box = root.attrib["viewBox"]
-    width = box.split()[2]
+    # Points to pixels, so that text has the size that it has on paper.
+    width = f"{float(box.split()[2]) * 4 / 3:.0f}"
     root.attrib.clear()
     root.attrib |= {
         "viewBox": box,

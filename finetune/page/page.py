@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from finetune.errors import printable
+from finetune.errors import plain, printable
 from finetune.version import __version__
 
 OWN = "finetune.page"
@@ -27,10 +27,10 @@ def render(
 
     The same values give the same bytes. Strings are escaped. Write names from outside as ``{{ it | name }}``
     in text, and ``{{ it | plain }}`` in an attribute: both show control characters as escapes, and a name in
-    text cannot change the direction of the text around it.
+    text cannot change the direction of the text around it. ``{{ it | lines }}`` keeps lines.
 
     Args:
-        room: a package with a folder ``templates``, such as ``finetune.report``.
+        room: a package with a folder ``templates``, such as ``finetune.reporting``.
         styles, scripts: further files of that folder, which are added to the page's own.
         values: what the template reads. A value that it reads and that is missing is an error.
     """
@@ -78,7 +78,13 @@ def _environment(room: str) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"name": _name, "plain": printable, "percent": percent, "thousands": thousands}
+    environment.filters |= {
+        "name": _name,
+        "plain": printable,
+        "lines": plain,
+        "percent": percent,
+        "thousands": thousands,
+    }
     return environment
 
 

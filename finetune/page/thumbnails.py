@@ -27,7 +27,7 @@ def thumbnail(pixels: ImageOrBands, side: int = SIDE) -> str:
             of fewer, the first one, as grey.
         side: the longer side of the result in pixels, at most. Smaller images keep their size.
     """
-    image = _colours(pixels)
+    image = first_colours(pixels)
     if max(image.size) <= TINY:
         content = _encoded(image, "PNG", optimize=True)
         if len(content) <= MOST_BYTES:
@@ -43,7 +43,8 @@ def thumbnail(pixels: ImageOrBands, side: int = SIDE) -> str:
         side = side * 3 // 4
 
 
-def _colours(pixels: ImageOrBands) -> Image.Image:
+def first_colours(pixels: ImageOrBands) -> Image.Image:
+    """What can be shown of an image: RGB; of more than three bands the first three, of fewer the first."""
     if isinstance(pixels, Image.Image):
         return pixels if pixels.mode == "RGB" else pixels.convert("RGB")
     bands = np.asarray(pixels, dtype=np.uint8)

@@ -1,6 +1,7 @@
 """From a source to the doctor's report: the table of contents."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,12 @@ from finetune.recipe.schema import DataSection, default_of
 from finetune.strategy.doctor.checks import check_classes, check_files, check_names
 from finetune.strategy.doctor.copies import check_copies
 from finetune.strategy.doctor.findings import Finding, sort_findings
-from finetune.strategy.doctor.image_facts import Examined, class_counts, read_all_facts
+from finetune.strategy.doctor.image_facts import (
+    Examined,
+    ImageFacts,
+    class_counts,
+    read_all_facts,
+)
 from finetune.strategy.doctor.inventory import take_inventory
 from finetune.strategy.doctor.near_duplicates import NearDuplicate, find_near_duplicates
 
@@ -80,6 +86,36 @@ def examine(
     said = {finding.message for finding in findings}
     notes = tuple(note for note in (*inventory.source.notes, *split_notes) if note not in said)
     return Report(inventory.source.name, counts, facts, tuple(sort_findings(findings)), notes)
+
+
+def check_images(
+    source: Source, progress: OnProgress = no_progress, *, near_copies: bool = True
+) -> tuple[Finding, ...]:
+    """Read every image of ``source`` and return the findings, the most harmful first.
+
+    Unlike :func:`examine`, this takes the splits as they are, as a run has them, and looks at no other files.
+    """
+    examined = _examine_images(source, progress)
+    findings = [*check_files(examined), *check_names(source), *check_classes(source.classes, examined)]
+    findings += check_copies(examined, _near_duplicates(examined) if near_copies else ())
+    return tuple(sort_findings(findings))
+
+
+def check_digests(source: Source, digests: Mapping[str, Sequence[bytes]]) -> tuple[Finding, ...]:
+    """Return the findings that need no image to be read: class sizes, names, and copies of files.
+
+    Args:
+        digests: per split, the digest of each image's file; empty for images that are no files.
+    """
+    examined = [
+        Examined(
+            ImageFacts(split.name(index), digest=digest), name, source.classes[int(split.targets[index])]
+        )
+        for name, split in source.splits.items()
+        for index, digest in enumerate(digests[name])
+    ]
+    findings = [*check_names(source), *check_classes(source.classes, examined), *check_copies(examined, ())]
+    return tuple(sort_findings(findings))
 
 
 def _examine_images(source: Source, progress: OnProgress) -> list[Examined]:

@@ -8,10 +8,11 @@ SPLITS = "splits.csv"
 METRICS = "metrics.jsonl"
 TIMING = "timing.jsonl"
 CURVES = "curves.png"
+REPORT = "report.html"
 CHECKPOINTS = "checkpoints"
 EXPORT = "export"
 TENSORBOARD = "tensorboard"
 LOCK = ".lock"
 # Everything that a run writes. `--overwrite` removes these and nothing else.
-OWN_FILES = (RECIPE, RESOLVED, ENVIRONMENT, WEIGHTS, SPLITS, METRICS, TIMING, CURVES)
+OWN_FILES = (RECIPE, RESOLVED, ENVIRONMENT, WEIGHTS, SPLITS, METRICS, TIMING, CURVES, REPORT)
 OWN_FOLDERS = (CHECKPOINTS, EXPORT, TENSORBOARD)

@@ -1,0 +1,329 @@
+"""The page about one run: facts to HTML."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from finetune.errors import printable
+from finetune.evaluation.metrics import METRICS, wilson
+from finetune.page.charts import svg
+from finetune.page.page import render
+from finetune.reporting import draw, limits
+from finetune.reporting.collect import RunFacts
+from finetune.reporting.gallery import Gallery, cell_contents, fill
+from finetune.reporting.trust import SAID, confused_pairs, weakest
+from finetune.training.curves import draw_curves
+from finetune.training.setup.plan import SOLVER
+
+# The entries of a run's environment that a report shows, and their headings.
+_ENVIRONMENT = {
+    "platform": "machine",
+    "device": "device",
+    "device_name": "GPU",
+    "precision": "precision",
+    "memory_format": "memory format",
+    "threads": "threads",
+    "cpu_capability": "CPU instructions",
+    "workers": "loader processes",
+    "start_fingerprint": "starting weights, SHA-256",
+}
+# Shades of the matrix's cells.
+SHADES = 9
+# Below this number of images, a class's rates are rough.
+ROUGH = 30
+# The words for a split, where a sentence needs them.
+SEEN = {
+    "test": "which neither trained it nor chose it",
+    "val": "which did not train it, but chose its best epoch",
+    "train": "which trained it",
+}
+
+
+def run_page(facts: RunFacts, limit: int) -> bytes:
+    """Write the page about a run. The same facts give the same bytes.
+
+    Args:
+        limit: the images that the page shows, at most.
+    """
+    gallery = fill(facts, limit)
+    metrics = facts.evaluation.metrics
+    return render(
+        "finetune.reporting",
+        "run.html",
+        styles=["report.css"],
+        scripts=["report.js"],
+        facts=facts,
+        name=_name_of(facts.trained.run),
+        metrics=metrics,
+        correct=int(facts.predictions.correct.sum()),
+        seen=SEEN.get(facts.evaluation.split, ""),
+        said=SAID,
+        numbers=[
+            (key, METRICS[key].label, METRICS[key].in_words(value), value)
+            for key, value in metrics.values.items()
+        ],
+        weak=weakest(metrics, limits.CLASSES),
+        rough=[each for each in metrics.per_class if 0 < each.support < ROUGH],
+        pairs=confused_pairs(metrics.confusion, limits.PAIRS),
+        phases=_phases(facts),
+        facts_of_training=_training(facts),
+        counts=_class_counts(facts),
+        findings=_findings(facts),
+        leaks=sum(each.kind == "leakage" for each in facts.findings.found),
+        charts=_charts(facts),
+        finished=_is_finished(facts),
+        classes=[_class_row(facts, place) for place in range(len(metrics.classes))],
+        matrix=_matrix(facts) if len(metrics.classes) <= limits.MATRIX_CLASSES else None,
+        mistakes=[_card(facts, gallery, row) for row in facts.mistakes],
+        uncertain=[_card(facts, gallery, row) for row in facts.uncertain],
+        wrong=int((~facts.predictions.correct).sum()),
+        doubts=_doubts(facts, gallery),
+        gallery=gallery,
+        limits=limits,
+        cells=cell_contents(facts, gallery),
+        environment=_environment(facts.environment),
+        wilson=wilson,
+    )
+
+
+def _name_of(run: Path) -> str:
+    return run.resolve().name
+
+
+@dataclass(frozen=True)
+class Card:
+    """A prediction, to be shown. ``nearest``: image, class, name and similarity of training images."""
+
+    image: Markup | None
+    heat: Markup | None
+    name: str
+    true: str
+    predicted: str
+    is_right: bool
+    probabilities: list[tuple[str, float]]
+    nearest: list[tuple[Markup | None, str, str, float]]
+    hint: str
+
+
+def _card(facts: RunFacts, gallery: Gallery, row: int) -> Card:
+    classes, predictions = facts.evaluation.metrics.classes, facts.predictions
+    true, predicted = int(predictions.targets[row]), int(predictions.predicted[row])
+    name = facts.images.short(facts.split.name(predictions.place(row)))
+    image, heat = gallery.of_row(row), gallery.heat.get(row)
+    looked = facts.looked
+    nearest = []
+    labels = []
+    for place, similarity in facts.near.get(row, ()):
+        assert looked is not None
+        labels.append(int(looked.images.targets[place]))
+        label, other = classes[labels[-1]], facts.images.short(looked.images.name(place))
+        shown = gallery.of_looked(place)
+        alt = printable(f"training image of {label}: {other}")
+        nearest.append((None if shown is None else shown.tag(alt), label, other, similarity))
+    best = predictions.best(row, limits.CLASSES_OF_CARD)
+    if true not in [each for each, _ in best]:
+        best = [*best[:-1], (true, float(predictions.of_target[row]))]
+    return Card(
+        None if image is None else image.tag(printable(f"{name}, labelled {classes[true]}")),
+        None
+        if heat is None
+        else heat.tag(printable(f"heat-map: what speaks for {classes[predicted]} in {name}")),
+        name,
+        classes[true],
+        classes[predicted],
+        true == predicted,
+        [(classes[each], probability) for each, probability in best],
+        nearest,
+        _hint(labels, true, predicted),
+    )
+
+
+def _hint(labels: Sequence[int], true: int, predicted: int) -> str:
+    """What the nearest training images suggest of a mistake."""
+    if not labels or true == predicted:
+        return ""
+    if all(each == predicted for each in labels):
+        return "All training images that look most like it have the predicted class: is its label right?"
+    if all(each == true for each in labels):
+        return (
+            "All training images that look most like it have its label. Still it is taken for another class."
+        )
+    return ""
+
+
+def _class_row(facts: RunFacts, place: int) -> dict[str, Any]:
+    metrics = facts.evaluation.metrics
+    entry, found = metrics.per_class[place], int(metrics.confusion[place, place])
+    answers = int(metrics.confusion[:, place].sum())
+    interval = wilson(found, entry.support) if entry.support else None
+    return {"place": place, "entry": entry, "found": found, "answers": answers, "interval": interval}
+
+
+def _matrix(facts: RunFacts) -> list[list[tuple[int, int]]]:
+    """Rows of (count, shade): shades are 0 to ``SHADES``, by the share of the row."""
+    confusion = facts.evaluation.metrics.confusion
+    sums = confusion.sum(axis=1)
+    return [
+        [(int(count), -(-int(count) * SHADES // max(1, int(total)))) for count in row]
+        for row, total in zip(confusion, sums, strict=True)
+    ]
+
+
+def _phases(facts: RunFacts) -> list[dict[str, Any]]:
+    sections = facts.trained.recipe.train.phases
+    frozen = facts.layers.frozen or (None,) * len(sections)
+    return [
+        {
+            "number": number,
+            "frozen": phase.freeze if k is None else k,
+            "solved": phase.optimizer == SOLVER,
+            "epochs": phase.epochs,
+            "optimizer": phase.optimizer,
+            "lr": phase.lr,
+            "head": phase.head_lr_mult,
+        }
+        for number, (phase, k) in enumerate(zip(sections, frozen, strict=True), 1)
+    ]
+
+
+def _training(facts: RunFacts) -> list[tuple[str, str]]:
+    """What was trained on what, as pairs of a heading and a sentence."""
+    card, recipe, environment = facts.trained.card, facts.trained.recipe, facts.environment
+    body = f", {facts.layers.body} layers and a head" if facts.layers.movement else ""
+    weights = facts.weights.get("origin") or environment.get("weights") or recipe.model.weights
+    found = [
+        ("Network", f"{recipe.model.backbone}{body}"),
+        ("Started from", "random weights" if weights == "none" else str(weights)),
+        ("Images", f"{recipe.data.source}, {len(card.classes):,} classes"),
+        ("The network sees", card.preprocessing.in_words),
+        ("Augmentation", _augmentation(facts)),
+    ]
+    probe = environment.get("probe")
+    if isinstance(probe, dict):
+        found.append(
+            (
+                "Classifier",
+                f"{probe.get('classifier')} on the untrained features of layer {probe.get('layer')}",
+            )
+        )
+    best = _best_epoch(facts)
+    epochs = len(facts.history.epochs)
+    if best is not None and epochs > 1:
+        found.append(("Checkpoint", f"{facts.trained.checkpoint}; epoch {best} of {epochs} was best on val"))
+    return found
+
+
+def _augmentation(facts: RunFacts) -> str:
+    section = facts.trained.recipe.train.augment
+    default = type(section)()
+    changed = [
+        name.replace("_", " ")
+        for name in type(section).model_fields
+        if getattr(section, name) != getattr(default, name)
+    ]
+    if not section.changes_images:
+        return "none: training images are seen as they are"
+    return ", ".join(changed) or "crops and mirror images"
+
+
+def _class_counts(facts: RunFacts) -> dict[str, list[int]]:
+    number = len(facts.trained.card.classes)
+    return {name: split.class_counts(number).tolist() for name, split in facts.images.source.splits.items()}
+
+
+def _findings(facts: RunFacts) -> list[dict[str, Any]]:
+    short = facts.images.short
+    return [
+        {
+            "kind": each.kind.replace("-", " "),
+            "message": each.message,
+            "files": [short(name) for name in each.files[: limits.FILES]],
+            "more": max(0, len(each.files) - limits.FILES),
+        }
+        for each in facts.findings.found[: limits.FINDINGS]
+    ]
+
+
+def _best_epoch(facts: RunFacts) -> int | None:
+    if facts.history.test is not None:
+        return int(facts.history.test["epoch"])
+    best = max(facts.history.epochs, key=lambda each: (each["val_top1"], -each["val_loss"]), default=None)
+    return None if best is None else int(best["epoch"])
+
+
+def _is_finished(facts: RunFacts) -> bool:
+    """Whether the training came to its end, as far as its metrics tell."""
+    phases = facts.trained.recipe.train.phases
+    planned = sum(1 if phase.optimizer == SOLVER else int(phase.epochs or 0) for phase in phases)
+    tested = facts.history.test is not None
+    return tested or not facts.history.epochs or len(facts.history.epochs) >= planned
+
+
+def _charts(facts: RunFacts) -> dict[str, Markup]:
+    found = {
+        "reliability": svg(
+            draw.reliability(facts.trust.bins),
+            "Reliability diagram",
+            "Share of right answers against the probability that the network gave them.",
+        )
+    }
+    epochs = facts.history.epochs
+    best = _best_epoch(facts)
+    if len(epochs) > 1 and best is not None:
+        freezes = [phase.freeze for phase in facts.trained.recipe.train.phases]
+        first, last = (100 * epochs[place]["val_top1"] for place in (0, -1))
+        found["curves"] = svg(
+            draw_curves(facts.history, "", freezes, best),
+            "Accuracy and loss per epoch",
+            f"{len(epochs)} epochs. Val goes from {first:.1f} to {last:.1f} %. Epoch {best} is the best.",
+        )
+    if facts.layers.movement:
+        frozen = facts.layers.always_frozen
+        found["moved"] = svg(
+            draw.moved(facts.layers.movement, frozen),
+            "How far each layer moved",
+            f"One bar per layer, the first at the top; the first {frozen} were frozen.",
+        )
+    return found
+
+
+def _doubts(facts: RunFacts, gallery: Gallery) -> list[dict[str, Any]]:
+    looked, classes = facts.looked, facts.evaluation.metrics.classes
+    found = []
+    for each in facts.doubts.found[: limits.LABELS]:
+        assert looked is not None
+        name = facts.images.short(looked.images.name(each.index))
+        shown = gallery.of_looked(each.index)
+        found.append(
+            {
+                "image": None if shown is None else shown.tag(printable(name)),
+                "name": name,
+                "split": looked.splits[each.index],
+                "label": classes[each.label],
+                "suggested": classes[each.suggested],
+                "probability": each.probability,
+                "suggested_probability": each.suggested_probability,
+            }
+        )
+    return found
+
+
+def _environment(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The environment of a run as pairs of a heading and a value."""
+    versions = environment.get("versions")
+    found = (
+        [("versions", ", ".join(f"{name} {each}" for name, each in versions.items()))]
+        if isinstance(versions, dict)
+        else []
+    )
+    for key, heading in _ENVIRONMENT.items():
+        value = environment.get(key)
+        if value is not None:
+            found.append((heading, str(value)))
+    command = environment.get("command")
+    if isinstance(command, list):
+        found.append(("command", " ".join(["finetune", *map(str, command[1:])])))
+    return found
