@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from finetune.cli import options, output
 from finetune.cli.options import argument, option
+from finetune.cli.vary import compare_values
 from finetune.errors import UserError, printable
 
 if TYPE_CHECKING:
@@ -29,12 +30,28 @@ def compare(
         Against | None,
         option("scratch: also train the one RECIPE from random weights, in runs/NAME-scratch."),
     ] = None,
-    plot: Annotated[Path | None, options.plot("Draw the learning curves.", "runs/compare-A-B.png")] = None,
+    vary: Annotated[
+        str | None,
+        option(
+            "Train the one RECIPE with each value of a key, in runs/NAME-KEY-VALUE, and draw accuracy and "
+            "time against it: train.phases.0.freeze=0,3,backbone.",
+            "KEY=V1,V2,...",
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        options.plot("Draw the learning curves.", "runs/compare-A-B.png, with --vary runs/NAME-KEY.png"),
+    ] = None,
     set_: options.Set = None,
     as_json: options.Json = False,
     device: options.Device = None,
 ) -> None:
     """Compare runs or recipes on the same images: accuracies, their difference, McNemar's test, cost."""
+    if vary is not None:
+        if len(what) != 1 or what[0].is_dir() or against is not None:
+            raise UserError("--vary takes exactly one recipe, and goes without --against")
+        compare_values(what[0], vary, set_ or [], plot, device, as_json)
+        return
     _check(what, against, set_ or [])
     from finetune.disk.figure import check_figure
     from finetune.strategy.experiments.compare import compare as compare_all
@@ -67,7 +84,7 @@ def _check(what: list[Path], against: Against | None, overrides: list[str]) -> N
     if against is not None and (len(what) != 1 or what[0].is_dir()):
         raise UserError("--against scratch takes exactly one recipe")
     if against is None and len(what) < 2:
-        raise UserError("only one is given: give two or more, or --against scratch")
+        raise UserError("only one is given: give two or more, --against scratch, or --vary KEY=V1,V2")
     if len({str(each) for each in what}) < len(what):
         raise UserError("the same run or recipe is given twice")
     recipes = [each for each in what if not each.is_dir()]

@@ -101,11 +101,11 @@ def new_chart(width: float, height: float, title: str) -> "tuple[Figure, Axes]":
     return figure, axes
 
 
-def label(text: str) -> str:
-    """Make a name fit for a label: printable, no formula, and at most ``LABEL_LENGTH`` characters."""
+def label(text: str, longest: int = LABEL_LENGTH) -> str:
+    """Make a name fit for a label: printable, no formula, and of at most ``longest`` characters."""
     shown = printable(text)
-    if len(shown) > LABEL_LENGTH:
-        half = LABEL_LENGTH // 2
+    if len(shown) > longest:
+        half = longest // 2
         shown = f"{shown[: half - 1]}…{shown[-half:]}"
     # matplotlib reads text between dollar signs as a formula, and hides labels that begin with "_".
     shown = shown.replace("$", r"\$")

@@ -1,6 +1,7 @@
 """Train one phase: freeze, train epoch by epoch, evaluate on val, save, and verify the frozen layers."""
 
 import logging
+import time
 from typing import Any, Protocol
 
 from finetune.errors import StoppedError
@@ -67,9 +68,11 @@ def _train_epochs(session: Session, plan: PhasePlan, freeze: Freeze) -> None:
     clock = EpochClock()
     prefix = _open_prefix(session, plan, freeze)
     method.attach(prefix)
+    features_seconds = None if prefix is None else time.perf_counter() - clock.began
     while _is_open(session, plan):
         if plan.optimizer != SOLVER:  # the time to solve a head includes that of its features
-            clock = EpochClock()
+            clock = EpochClock(features_seconds=features_seconds)
+            features_seconds = None
         freeze.train_mode()
         method.train_epoch()
         clock.stop_training()

@@ -45,10 +45,14 @@ SECONDS_BETWEEN_SAVES = 10.0
 
 @dataclass
 class EpochClock:
-    """The time that an epoch takes: ``began`` (seconds, ``perf_counter``), and training without val."""
+    """The time that an epoch takes: ``began`` (seconds, ``perf_counter``), and training without val.
+
+    ``features_seconds`` is the time that its phase took before it, for the features of frozen layers.
+    """
 
     began: float = field(default_factory=time.perf_counter)
     train_seconds: float | None = None
+    features_seconds: float | None = None
 
     def stop_training(self) -> None:
         self.train_seconds = time.perf_counter() - self.began
@@ -126,6 +130,8 @@ class Session:
         timing: dict[str, Any] = {"epoch": position.epoch, "seconds": seconds}
         if clock.train_seconds is not None:
             timing["train_seconds"] = round(clock.train_seconds, 4)
+        if clock.features_seconds is not None:
+            timing["features_seconds"] = round(clock.features_seconds, 4)
         timing["images"] = position.totals.images
         self.run.append(METRICS, entry)
         position.metrics_lines += 1

@@ -15,6 +15,7 @@ CLI = Path(finetune.__file__).parent / "cli"
 # Files of the room that are not commands.
 OTHERS = {
     "__init__", "commands", "main", "options", "output", "process", "progress", "seeds", "start", "stdout",
+    "vary",
 }  # fmt: skip
 
 

@@ -38,7 +38,8 @@ class ComparedRun:
         correct: image -> whether it was classified correctly. An image is identified by its content.
         labels: image -> class.
         history: the metrics of its epochs and of its test.
-        seconds, images: the training time, and the number of images seen, with repetition.
+        seconds, images: the training time, val and the features of frozen layers included, and the number of
+            images seen, with repetition.
     """
 
     name: str
@@ -119,7 +120,7 @@ def measure(run: Path, device: torch.device) -> ComparedRun:
         correct=dict(zip(names, correct, strict=True)),
         labels=dict(zip(names, (classes[int(target)] for target in found.targets), strict=True)),
         history=History.read(run),
-        seconds=round(sum(float(entry["seconds"]) for entry in timing), 3),
+        seconds=round(sum(entry["seconds"] + entry.get("features_seconds", 0) for entry in timing), 3),
         images=sum(int(entry["images"]) for entry in timing),
     )
 
