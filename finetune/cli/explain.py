@@ -7,9 +7,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
+from finetune.api.paths import check_run
 from finetune.cli import options, output
 from finetune.cli.options import argument, flag, option
-from finetune.errors import UserError, printable
+from finetune.errors import FinetuneError, UserError, printable
 
 if TYPE_CHECKING:
     from finetune.api.layers import LayerRequest
@@ -152,4 +153,57 @@ def _map(asked: Asked) -> None:
 
 
 def _nearest(asked: Asked) -> None:
-    raise UserError("--nearest is not available yet.")
+    if not asked.images:
+        raise UserError("--nearest: give the images to compare with the training images.")
+    check_run(Path(asked.what))
+    from finetune.deploy.inputs import check_inputs, expand
+
+    check_inputs(asked.images)
+    from finetune.cli.progress import open_progress
+    from finetune.disk.figure import check_figure, write_figure
+    from finetune.explain.nearest_figure import draw_nearest, explained
+    from finetune.explain.nearest_images import nearest_images
+    from finetune.training.compute.precision import pick_device
+    from finetune.training.trained import load_trained
+
+    path = _in_folder(asked, "nearest.png")
+    check_figure(path)
+    with open_progress() as progress:
+        trained = load_trained(Path(asked.what), asked.checkpoint.value, pick_device(asked.device))
+        found = nearest_images(
+            trained, list(expand(asked.images)), watch=lambda items: progress.reporter.watch(items, "batch")
+        )
+    write_figure(draw_nearest(found), path)
+    rows = found.rows()
+    if asked.as_json:
+        about = {"figure": str(path), "searched": len(found.pool), "train": found.train}
+        output.json_data(about | {"images": rows}, indent=2)
+    else:
+        output.table(
+            [
+                {
+                    "image": row["path"] if place == 0 else "",
+                    "predicted": row["class"] if place == 0 else "",
+                    ">similarity": f"{each['similarity']:.3f}",
+                    "class": each["class"],
+                    "": "" if each["class"] == row["class"] else "other class",
+                    "training image": each["path"],
+                }
+                for row in rows
+                for place, each in enumerate(row["nearest"])
+            ]
+        )
+        output.note(explained(found))
+    output.note(f"drawn: {printable(path)}")
+    for error in found.bad:
+        output.warn(str(error))
+    if found.bad:
+        raise FinetuneError(f"{len(found.bad):,} of {len(found.bad) + len(rows):,} images cannot be read")
+
+
+def _in_folder(asked: Asked, name: str) -> Path:
+    """The file to write: ``--out`` is its name if it has an extension, or else its folder."""
+    out = asked.out
+    if out is not None and out.suffix and not out.is_dir():
+        return out
+    return (out or Path(asked.what) / "explain") / name

@@ -40,7 +40,8 @@ def nearest(
             if best.shape[1] > k:
                 best = np.partition(best, k - 1, axis=1)[:, :k]
         keys[start : start + step] = np.sort(best, axis=1)
-    return keys % max(1, len(pool)), 1.0 - (keys // max(1, len(pool))) / STEPS
+    similarities = np.round(1.0 - (keys // max(1, len(pool))) / STEPS, 6)
+    return keys % max(1, len(pool)), similarities
 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float64]:
