@@ -57,7 +57,11 @@ def explain(
     nearest: Annotated[bool, flag("--nearest", "List the training images most like each IMAGE.")] = False,
     at: Annotated[
         str | None,
-        option("With --layers: their numbers or names (`finetune layers`).", "1,5,9", "five, evenly spaced"),
+        option(
+            "With --layers: which ones, by number or name (`finetune layers`).",
+            "1,5,9",
+            "five, evenly spaced",
+        ),
     ] = None,
     data: Annotated[
         str | None, option("With --layers: the images; with a RUN, where its own are now.", "SOURCE")

@@ -248,7 +248,9 @@ def _search(
 ) -> list[list[TopImages]]:
     """The highest images of each state, at each depth, from one pass over ``split``."""
     tops = [[TopImages(IMAGES_PER_CHANNEL) for _ in network.numbers] for network in networks]
-    options = ReadOptions(BATCH, default_workers(), subject.on_bad_image, subject.device)
+    # Larger images, fewer of them: the maps of a batch take about as much memory.
+    size = max(1, min(BATCH, BATCH * 224**2 // subject.preprocessing.image_size**2))
+    options = ReadOptions(size, default_workers(), subject.on_bad_image, subject.device)
     done = 0
     for batch in eval_batches(split, subject.preprocessing, options):
         if batch.indices:
