@@ -55,6 +55,10 @@ def explain(
         bool, flag("--map", "Draw all images of a split in the plane by their features.")
     ] = False,
     nearest: Annotated[bool, flag("--nearest", "List the training images most like each IMAGE.")] = False,
+    split: Annotated[
+        options.SplitName | None,
+        option("With --map: the split.", default="test, or val if there is no test split"),
+    ] = None,
     at: Annotated[
         str | None,
         option(
@@ -88,11 +92,13 @@ def explain(
     for name, value in (("--data", data), ("--weights", weights), ("--at", at)):
         if value is not None and not layers:
             raise UserError(f"{name} goes with --layers.")
+    if split is not None and not as_map:
+        raise UserError("--split goes with --map.")
     asked = Asked(what, images or [], out, checkpoint, as_json, device)
     if mode == "--layers":
         _layers(asked, data, weights, at)
     elif mode == "--map":
-        _map(asked)
+        _map(asked, None if split is None else split.value)
     elif mode == "--nearest":
         _nearest(asked)
     else:
@@ -152,8 +158,48 @@ def _figure_of_layers(request: "LayerRequest", out: Path | None) -> Path:
     return (out or Path("runs") / "explain") / f"{request.what.replace(':', '-')}-layers.png"
 
 
-def _map(asked: Asked) -> None:
-    raise UserError("--map is not available yet.")
+def _map(asked: Asked, split: str | None) -> None:
+    if asked.images:
+        raise UserError("--map shows the images of a split. Leave out IMAGE, or choose with --split.")
+    run = Path(asked.what)
+    check_run(run)
+    from finetune.cli.progress import open_progress
+    from finetune.disk.figure import write_figure
+    from finetune.disk.outputs import check_output, write_output
+    from finetune.explain.feature_map import map_of_run
+    from finetune.explain.map_figure import draw_map
+    from finetune.explain.map_page import render_map
+    from finetune.training.compute.precision import pick_device
+    from finetune.training.trained import load_trained
+
+    page = _in_folder(asked, "map.html")
+    figures = {"tsne": page.with_suffix(".png"), "pca": page.with_name(f"{page.stem}-pca.png")}
+    for path in (page, *figures.values()):
+        check_output(path)
+    with open_progress() as progress:
+        trained = load_trained(run, asked.checkpoint.value, pick_device(asked.device))
+        found = map_of_run(trained, split, lambda items: progress.reporter.watch(items, "batch"))
+    write_output(page, render_map(found, run.name or str(run.resolve().name)))
+    write_figure(draw_map(found, "tsne"), figures["tsne"])
+    write_figure(draw_map(found, "pca"), figures["pca"])
+    if found.missing is not None:
+        output.warn(f"no map before fine-tuning: {found.missing}")
+    if asked.as_json:
+        output.json_data(
+            found.to_dict() | {"page": str(page), "figures": list(map(str, figures.values()))}, indent=2
+        )
+        return
+    count = (
+        f"{len(found.features):,} of {found.total:,}"
+        if len(found.features) < found.total
+        else f"{found.total:,}"
+    )
+    output.data(f"{found.split}: {count} images, {int(found.wrong.sum()):,} predicted wrongly")
+    for plane in found.planes:
+        share = output.percent(plane.agreement)
+        output.data(f"{plane.title:<19} most similar other image has the same label: {share}")
+    for path in (page, *figures.values()):
+        output.note(f"drawn: {printable(path)}")
 
 
 def _nearest(asked: Asked) -> None:

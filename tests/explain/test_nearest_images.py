@@ -1,7 +1,7 @@
 """The training images most like some images, and the command that lists them."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,26 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import tiny
 from finetune.explain import nearest_images as module
 from finetune.explain.nearest_figure import TILE, TITLE, draw_nearest
 from finetune.explain.nearest_images import nearest_images
-from finetune.training.fit import fit
-from finetune.training.run.directory import RunDir
 from finetune.training.trained import load_trained
 
 Cli = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        tiny.stand_in(patch)
-        with RunDir.open(folder) as run_dir:
-            text = "{batch_size: 8, precision: fp32, phases: [{epochs: 1, lr: 0.01}]}"
-            fit(tiny.recipe(shapes, text), run_dir, device="cpu")
-        yield folder
 
 
 def test_a_training_image_is_its_own_nearest(run: Path, shapes: Path) -> None:
