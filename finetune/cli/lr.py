@@ -18,10 +18,10 @@ def lr(
         option("Optimizer steps; fewer if the loss explodes earlier.", "N", True, min=10, max=100_000),
     ] = 100,
     low: Annotated[
-        float | None, option("The body's rate at the first step.", "LR", "1e-6 AdamW, 1e-5 SGD", **RATE)
+        float | None, option("lr, the body's rate, at the first step.", "LR", "1e-6 AdamW, 1e-5 SGD", **RATE)
     ] = None,
     high: Annotated[
-        float | None, option("The body's rate at the last step.", "LR", "1 AdamW, 10 SGD", **RATE)
+        float | None, option("lr, the body's rate, at the last step.", "LR", "1 AdamW, 10 SGD", **RATE)
     ] = None,
     plot: Annotated[Path | None, options.plot("Draw loss against learning rate.", "runs/NAME-lr.png")] = None,
     set_: options.Set = None,
@@ -30,8 +30,8 @@ def lr(
 ) -> None:
     """Suggest a learning rate: raise it step by step until the loss explodes (range test).
 
-    Tests the recipe's first phase. The rate is the body's; the head's is head_lr_mult times that. No weights
-    are saved.
+    Tests the recipe's first phase. lr is the body's rate; the head's is head_lr_mult times that. Where the
+    body is frozen, the plot shows the head's rate. No weights are saved.
     """
     from finetune.recipe.load import load_recipe
 
@@ -57,5 +57,14 @@ def lr(
         output.json_data(test.to_dict() | {"recipe_lr": phase.lr, "plot": str(target)}, allow_nan=False)
         return
     output.data(f"suggestion  {test.suggestion:.2g}  (train.phases.0.lr; the recipe has {phase.lr:g})")
+    if test.group == "head":
+        output.data(
+            f"            the body is frozen; the head learns at {test.head_lr_mult:g} times that "
+            f"(head_lr_mult), {test.factor * test.suggestion:.2g}"
+        )
+    output.data(
+        f"because     the smoothed loss falls longest from {test.fall_from:.2g} to {test.fall_to:.2g}; the "
+        "suggestion is two thirds into that fall"
+    )
     output.data(f"tested      {test.lr[0]:.2g} to {test.lr[-1]:.2g} in {len(test.lr)} steps")
     output.data(f"plot        {printable(target)}")

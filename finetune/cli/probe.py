@@ -59,6 +59,7 @@ def probe(
     from finetune.cli.progress import open_progress
     from finetune.disk.figure import check_figure
     from finetune.strategy.probing import probe as strategy
+    from finetune.strategy.probing.probe_figure import plot as plot_rows
 
     if plot is not None:
         check_figure(plot)
@@ -82,7 +83,7 @@ def probe(
         output.note(f"run          {printable(place)}")
     if plot is not None or len(found) > 1:
         drawing = plot or default.with_name(f"{default.name}.png")
-        strategy.plot(rows, f"{recipe.model.backbone} on {recipe.data.source}", drawing)
+        plot_rows(rows, f"{recipe.model.backbone} on {run_name(recipe.data.source)}", drawing)
         output.note(f"drawn        {printable(drawing)}")
 
 

@@ -8,6 +8,7 @@ import contextlib
 import io
 import warnings
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,11 +127,25 @@ def legend_below(figure: "Figure", handles: "Sequence[Artist] | None" = None) ->
         handles = list(found.values())
     if not handles:
         return
-    longest = max(len(str(handle.get_label())) for handle in handles)
-    # A character is about 0.075 inch wide; the sample of a line takes the room of seven.
-    columns = int(figure.get_figwidth() / (0.075 * (longest + 7)))
+    lengths = [len(str(handle.get_label())) for handle in handles]
     with style():
-        figure.legend(handles=handles, loc="outside lower center", ncols=max(1, min(columns, len(handles))))
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=_columns(lengths, figure.get_figwidth())
+        )
+
+
+def _columns(lengths: Sequence[int], width: float) -> int:
+    """Return how many columns of labels of these lengths fit in ``width`` inches, at least one."""
+    count = len(lengths)
+    for rows in range(1, count):
+        columns = -(-count // rows)
+        # matplotlib makes the first columns longer if they cannot all be equal.
+        ends = [(count * place + columns - 1) // columns for place in range(columns + 1)]
+        widest = [max(lengths[start:stop]) for start, stop in pairwise(ends)]
+        # A character is about 0.07 inch wide; the sample of a line takes the room of eight.
+        if 0.07 * sum(each + 8 for each in widest) <= width:
+            return columns
+    return 1
 
 
 def check_figure(path: Path) -> None:

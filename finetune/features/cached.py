@@ -2,9 +2,11 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from finetune.data.batches.batch import Batch
 from finetune.data.batches.changed_files import FileChanges
@@ -14,10 +16,24 @@ from finetune.data.batches.sampling import Draw
 from finetune.data.dataset import Split
 from finetune.data.processes.pool import Check, do_nothing
 from finetune.errors import BadImageError, DataError, printable
-from finetune.features.extract import Extractor
+from finetune.features.extract import Extractor, RowSpec
 from finetune.features.progress import OnProgress, no_progress
-from finetune.features.store import FeatureStore
+from finetune.features.store import Places
 from finetune.image.transforms import Transform
+
+
+class Store(Protocol):
+    """What :class:`CachedFeatures` needs of a :class:`~finetune.features.store.FeatureStore`."""
+
+    def __contains__(self, identity: bytes) -> bool: ...
+
+    def add(self, identities: Sequence[bytes], rows: Tensor) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def locate(self, identities: Sequence[bytes]) -> Places: ...
+
+    def read(self, places: Places) -> Tensor: ...
 
 
 class CachedFeatures:
@@ -32,7 +48,7 @@ class CachedFeatures:
 
     def __init__(
         self,
-        store: FeatureStore,
+        store: Store,
         extract: Extractor,
         split: Split,
         transform: Transform,
@@ -44,6 +60,8 @@ class CachedFeatures:
         self._split = split
         self._transform = transform
         self._plain = plain
+        self._spec = extract.spec
+        self._identities: dict[Draw, bytes] = {}
         self._places: dict[Draw, tuple[int, int]] = {}
         self._bad: dict[int, BadImageError] = {}
 
@@ -102,13 +120,19 @@ class CachedFeatures:
                 progress(done, len(missing))
         finally:
             self._store.flush()
-        found = [view for view, identity in identities.items() if identity in self._store]
-        places = self._store.locate([identities[view] for view in found])
-        self._places.update(zip(found, map(tuple, places.tolist()), strict=True))
+        self._identities.update(identities)
+        self._locate(identities)
         if views and not self._places:
             first = next(iter(self._bad.values()))
             raise DataError(f"none of the {len(self._split)} images can be read; the first: {first}")
         return done - sum(view[0] in self._bad for view in missing)
+
+    def of_store(self, store: Store, spec: RowSpec) -> "CachedFeatures":
+        """The same images, with their rows in another store, which has them all."""
+        other = CachedFeatures(store, self._extract, self._split, self._transform, plain=self._plain)
+        other._spec, other._bad = spec, self._bad
+        other._locate(self._identities)
+        return other
 
     def batch(self, draws: Sequence[Draw]) -> Batch:
         """Return features in place of images; :attr:`Batch.bad` has the images that could not be read."""
@@ -118,13 +142,18 @@ class CachedFeatures:
         indices = tuple(index for index, _ in good)
         labels = torch.from_numpy(self._split.targets[np.asarray(indices, dtype=np.int64)])
         bad = tuple(self._bad[index] for index, _ in views if index in self._bad)
-        return Batch(self._extract.spec.features(rows), labels, labels, indices, bad)
+        return Batch(self._spec.features(rows), labels, labels, indices, bad)
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
         """Yield all images of the split in order, without augmentation."""
         count = len(self._split)
         for start in range(0, count, batch_size):
             yield self.batch([(index, 0) for index in range(start, min(start + batch_size, count))])
+
+    def _locate(self, identities: dict[Draw, bytes]) -> None:
+        found = [view for view, identity in identities.items() if identity in self._store]
+        places = self._store.locate([identities[view] for view in found])
+        self._places.update(zip(found, map(tuple, places.tolist()), strict=True))
 
     def _view(self, draw: Draw) -> Draw:
         return (draw[0], 0) if self._plain else draw

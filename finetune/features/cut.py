@@ -68,6 +68,12 @@ def prefix_graph(module: nn.Module, table: LayerTable, k: int) -> fx.GraphModule
     return segment_graphs(module, table, [k])[0]
 
 
+def prefix_graphs(module: nn.Module, table: LayerTable, ks: Sequence[int]) -> list[fx.GraphModule]:
+    """Return :func:`prefix_graph` of each of ``ks``, from one trace."""
+    graph = _trace(module)
+    return [_part(module, graph, None, _cut_point(graph, table, k)) for k in ks]
+
+
 def segment_graphs(module: nn.Module, table: LayerTable, ks: Sequence[int]) -> list[fx.GraphModule]:
     """Return consecutive graphs: from images to layer ``ks[0]``, from there to layer ``ks[1]``, and so on.
 
@@ -151,6 +157,11 @@ def fold_batchnorm(prefix: fx.GraphModule) -> fx.GraphModule:
         setattr(result.get_submodule(parent), name, conv)
     result.training = False
     return result
+
+
+def operations(graph: fx.GraphModule) -> int:
+    """Count the calls of a graph."""
+    return sum(node.op.startswith("call") for node in graph.graph.nodes)
 
 
 def _fused(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Module:

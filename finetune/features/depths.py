@@ -1,11 +1,12 @@
 """Features at several depths of a network, from one pass."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
 
-from finetune.features.cut import fold_batchnorm, segment_graphs
+from finetune.features.cut import fold_batchnorm, operations, segment_graphs
 from finetune.model.layers.table import LayerTable
 from finetune.model.truncate import Pool, plan_pools
 
@@ -15,6 +16,12 @@ class DepthExtractor(nn.Module):
 
     It is in eval mode and runs the network's own modules, so hooks on them see the values. With ``folded``,
     BatchNorms are folded into convolutions instead, which is faster.
+
+    Attributes:
+        ks: the layers, from 1, increasing.
+        pools: of each layer, the axes that are averaged over; empty where its output is a vector.
+        lengths: of each layer, the length of its features.
+        operations: of each layer, the number of operations from the images to it, without pooling.
 
     Raises:
         CutError: the network cannot be cut there.
@@ -32,9 +39,15 @@ class DepthExtractor(nn.Module):
         folded: bool = False,
     ) -> None:
         super().__init__()
-        self._pools = [Pool(axes) for axes, _ in plan_pools(module, table, ks, image_size, channels)]
+        pools = plan_pools(module, table, ks, image_size, channels)
+        self.ks = tuple(ks)
+        self.pools = [axes for axes, _ in pools]
+        self.lengths = [length for _, length in pools]
+        self._pools = [Pool(axes) for axes in self.pools]
         segments = segment_graphs(module, table, ks)
-        self._segments = nn.ModuleList(map(fold_batchnorm, segments) if folded else segments)
+        segments = [fold_batchnorm(each) for each in segments] if folded else segments
+        self.operations = list(accumulate(map(operations, segments)))
+        self._segments = nn.ModuleList(segments)
         self.eval()
 
     @torch.no_grad()

@@ -119,14 +119,19 @@ class Extractor:
 
     def digest(self) -> str:
         """Hash everything that features depend on: operations, settings, weights, and images per pass."""
-        operations = f"{self.images_per_pass}\n{self._prefix!r}\n{getattr(self._prefix, 'code', '')}"
-        return named_digest(self._prefix.state_dict(keep_vars=True).items(), operations)
+        return prefix_digest(self._prefix, self.images_per_pass)
 
     def _run(self, images: Tensor, autocast: Autocast | None = None) -> Tensor:
         # Not in inference mode: the suffix saves its input for the backward pass.
         with torch.no_grad(), (autocast or self._autocast)():
             features: Tensor = self._prefix(images.to(self._device, non_blocking=True))
         return features
+
+
+def prefix_digest(prefix: nn.Module, images_per_pass: int) -> str:
+    """Hash everything that the features of ``prefix`` depend on, but the images."""
+    operations = f"{images_per_pass}\n{prefix!r}\n{getattr(prefix, 'code', '')}"
+    return named_digest(prefix.state_dict(keep_vars=True).items(), operations)
 
 
 @dataclass(frozen=True)

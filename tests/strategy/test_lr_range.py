@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from finetune.errors import FinetuneError, UserError
 from finetune.recipe.load import parse_recipe
 from finetune.recipe.schema import TrainSection
-from finetune.strategy.experiments.lr_range import Rise, longest_fall, measure, range_test, smoothed, suggest
+from finetune.strategy.experiments.lr_range import (
+    RangeTest,
+    Rise,
+    draw,
+    longest_fall,
+    measure,
+    range_test,
+    smoothed,
+    suggest,
+)
 from finetune.training.compute.precision import choose_compute
 from finetune.training.setup.prepare import load_data, prepare
 
@@ -111,3 +120,41 @@ def test_a_solved_head_has_no_rate_to_test(tmp_path: Path) -> None:
     text = RECIPE.format(source=tmp_path, freeze="backbone").replace("lr: 1e-3", "optimizer: lbfgs")
     with pytest.raises(UserError, match="no learning rate"):
         range_test(parse_recipe(text, "recipe.yaml"))
+
+
+def test_the_group_whose_rate_varies_is_named(shapes: Path, chdir_tmp: Path, cli: Any) -> None:
+    Path("r.yaml").write_text(RECIPE.format(source=shapes, freeze="backbone"))
+    words = ["lr", "r.yaml", "--steps", "12", "--low", "1e-3", "--high", "0.3", "--device", "cpu"]
+    words += ["--set", "train.phases.0.head_lr_mult=10"]
+    answer = json.loads(cli(*words, "--json").out)
+    assert (answer["group"], answer["head_lr_mult"]) == ("head", 10)
+    assert answer["group_suggestion"] == pytest.approx(10 * answer["suggestion"])
+    assert answer["fall_from"] <= answer["suggestion"] <= answer["fall_to"]
+    shown = cli(*words)
+    assert "the body is frozen; the head learns at 10 times that (head_lr_mult)" in shown.out
+    assert "falls longest from" in shown.out
+
+
+def example(group: str) -> RangeTest:
+    rates = tuple(10 ** (step / 4 - 6) for step in range(20))
+    losses = [1.0] * 5 + [1 - 0.07 * step for step in range(1, 11)] + [2.0] * 5
+    fall = longest_fall(losses)
+    return RangeTest(rates, tuple(losses), tuple(losses), suggest(rates, losses), tuple(fall), group, 10.0)
+
+
+@pytest.mark.parametrize(("group", "factor"), [("head", 10), ("body", 1)])
+def test_the_plot_shows_the_rate_of_the_group_and_the_fall(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: str, factor: int
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(
+        "finetune.strategy.experiments.lr_range.write_figure", lambda figure, _: drawn.append(figure)
+    )
+    test = example(group)
+    draw(test, "r.yaml", tmp_path / "x.png")
+    (axes,) = drawn[0].axes
+    assert axes.get_xlabel().startswith(f"learning rate of the {group}")
+    texts = [text.get_text() for text in drawn[0].legends[0].get_texts()]
+    assert f"its longest fall: {factor * test.fall_from:.1e} to {factor * test.fall_to:.1e}" in texts
+    (suggested,) = [line for line in axes.lines if str(line.get_label()).startswith("suggestion")]
+    assert list(suggested.get_xdata()) == [pytest.approx(factor * test.suggestion)]

@@ -14,6 +14,7 @@ from finetune.data.batches.options import ReadOptions
 from finetune.evaluation.evaluate import collect_logits
 from finetune.recipe.load import parse_recipe
 from finetune.strategy.probing import probe as strategy
+from finetune.strategy.probing import probe_figure
 from finetune.strategy.probing.frozen_features import features_of
 from finetune.training.fit import fit
 from finetune.training.run.directory import RunDir
@@ -93,6 +94,33 @@ def test_a_run_before_and_after(recipe: Path, tmp_path: Path, cli: Any) -> None:
     rows = json.loads(ended.out)
     assert [row["when"] for row in rows] == ["before"] * 4 + ["after"] * 4
     assert cli("probe", run, "--layers", "all").code == 2
+
+
+def test_the_plot_shows_val_with_its_interval_beside_the_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(probe_figure, "write_figure", lambda figure, _: drawn.append(figure))
+
+    def row(layer: int, classifier: str, cv: float, val: float) -> strategy.Row:
+        return strategy.Row(layer, f"layer{layer}", classifier, "", cv, val, val - 0.1, val + 0.05, 50)
+
+    rows = [
+        row(3, "svm", 0.7, 0.6), row(3, "logistic", 0.8, 0.5), row(3, "neighbours", 0.95, 0.9),
+        row(7, "svm", 0.9, 0.8), row(7, "logistic", 0.8, 0.85), row(7, "neighbours", 0.5, 0.4),
+    ]  # fmt: skip
+    probe_figure.plot(rows, "a $net$", tmp_path / "x.png")
+    (axes,) = drawn[0].axes
+    lines = {str(line.get_label()): list(line.get_ydata()) for line in axes.lines}
+    assert lines["linear SVM"] == pytest.approx([70, 90])
+    (val,) = axes.containers
+    assert "(n = 50)" in val.get_label()
+    # Of each layer, the linear classifier that cross-validation prefers, not the one that val prefers.
+    assert [list(each[:, 1]) for each in val.lines[2][0].get_segments()] == [
+        pytest.approx([40, 55]),
+        pytest.approx([70, 85]),
+    ]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["3\nlayer3", "7\nlayer7"]
 
 
 class Cut(BaseException):

@@ -11,9 +11,10 @@ from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
-from finetune.disk.figure import new_chart, write_figure
+from finetune.disk.figure import COLOURS, legend_below, new_chart, write_figure
 from finetune.errors import FinetuneError, NonFiniteLossError, UserError
 from finetune.features.progress import OnProgress, no_progress
+from finetune.model.freeze import resolve_freeze
 from finetune.model.layers.modes import preserve_modes
 from finetune.recipe.schema import Recipe
 from finetune.training.compute.in_force import in_force
@@ -38,20 +39,46 @@ class RangeTest:
     """The measurements of the test, one value per step.
 
     Attributes:
-        lr: the body's rate (the head's is ``head_lr_mult`` times that).
+        lr: ``train.phases.0.lr``: the body's rate. The head's is ``head_lr_mult`` times that.
         loss: of the batch, before the update.
         smoothed: the exponential mean of ``loss``, corrected for its start.
-        suggestion: the body's rate to train with: two thirds into the longest fall of the smoothed loss.
+        suggestion: the ``lr`` to train with: two thirds into the longest fall of the smoothed loss.
+        fall: the steps of that fall, from its start to its end.
+        group: ``body``, or ``head`` where the phase freezes the whole body.
+        head_lr_mult: of the phase.
     """
 
     lr: tuple[float, ...]
     loss: tuple[float, ...]
     smoothed: tuple[float, ...]
     suggestion: float
+    fall: tuple[int, ...]
+    group: str = "body"
+    head_lr_mult: float = 1.0
+
+    @property
+    def factor(self) -> float:
+        """The rate of ``group`` in relation to ``lr``."""
+        return self.head_lr_mult if self.group == "head" else 1.0
+
+    @property
+    def fall_from(self) -> float:
+        """The ``lr`` at which the fall begins."""
+        return self.lr[self.fall[0]]
+
+    @property
+    def fall_to(self) -> float:
+        """The ``lr`` at which the fall ends."""
+        return self.lr[self.fall[-1]]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+        """JSON-ready. ``group_`` values are rates of the group; the others are ``train.phases.0.lr``."""
+        own = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+        return own | {
+            "fall_from": self.fall_from,
+            "fall_to": self.fall_to,
+            "group_suggestion": self.suggestion * self.factor,
+        }
 
 
 @dataclass(frozen=True)
@@ -88,7 +115,8 @@ def range_test(
 
     Args:
         steps: the number of optimizer steps, at least 10. The test ends earlier if the loss explodes.
-        low, high: the body's rate at the first and the last step; None: 1e-6 to 1 (AdamW), 1e-5 to 10 (SGD).
+        low, high: ``train.phases.0.lr``, the body's rate, at the first and the last step; None: 1e-6 to 1
+            (AdamW), 1e-5 to 10 (SGD).
 
     Raises:
         UserError: the data, weights, freeze or range are unusable.
@@ -146,7 +174,17 @@ def measure(setup: Setup, rise: Rise, progress: OnProgress = no_progress) -> Ran
             for name, parameter in module.named_parameters():
                 parameter.requires_grad_(trainable[name])
     rates = [rise.lr(step) for step in range(len(losses))]
-    return RangeTest(tuple(rates), tuple(losses), tuple(smooth), suggest(rates, smooth))
+    suggestion, fall = suggest(rates, smooth), longest_fall(smooth)
+    frozen = resolve_freeze(plan.freeze, setup.network.table) == len(setup.network.table.body)
+    return RangeTest(
+        tuple(rates),
+        tuple(losses),
+        tuple(smooth),
+        suggestion,
+        tuple(fall),
+        "head" if frozen else "body",
+        plan.head_lr_mult,
+    )
 
 
 def suggest(rates: Sequence[float], losses: Sequence[float]) -> float:
@@ -194,19 +232,47 @@ def smoothed(losses: Sequence[float]) -> list[float]:
 
 
 def draw(test: RangeTest, title: str, path: Path) -> None:
-    """Draw loss against rate, with the suggestion.
+    """Draw loss against the rate of the group, with the fall that gave the suggestion.
 
     Raises:
         UserError, SaveError: as :func:`finetune.disk.figure.write_figure`.
     """
-    figure, axes = new_chart(7, 4.2, title)
-    axes.plot(test.lr, test.loss, color="C0", alpha=0.3, linewidth=1, label="loss of the batch")
-    axes.plot(test.lr, test.smoothed, color="C0", linewidth=2, label="smoothed")
-    axes.axvline(test.suggestion, color="C1", linestyle="--", label=f"suggestion: {test.suggestion:.1e}")
+    figure, axes = new_chart(7.5, 4.8, title)
+    rates = [test.factor * rate for rate in test.lr]
+    chosen = test.factor * test.suggestion
+    ends = [rates[step] for step in (test.fall[0], test.fall[-1])]
+    place = test.fall[int(INTO_THE_FALL * (len(test.fall) - 1))]
+    axes.axvspan(*ends, color=COLOURS[2], alpha=0.13, linewidth=0)
+    axes.plot(rates, test.loss, color=COLOURS[0], alpha=0.35, linewidth=1, label="loss of the batch")
+    axes.plot(rates, test.smoothed, color=COLOURS[0], linewidth=2, label="smoothed loss")
+    axes.plot(
+        [rates[step] for step in test.fall],
+        [test.smoothed[step] for step in test.fall],
+        color=COLOURS[2],
+        linewidth=4,
+        alpha=0.6,
+        label=f"its longest fall: {ends[0]:.1e} to {ends[1]:.1e}",
+    )
+    axes.plot(
+        [chosen],
+        [test.smoothed[place]],
+        "D",
+        color=COLOURS[1],
+        markersize=8,
+        label=f"suggestion, two thirds into the fall: {chosen:.1e}{_as_key(test)}",
+    )
+    axes.axvline(chosen, color=COLOURS[1], linestyle="--", linewidth=1.2)
     axes.set_xscale("log")
     # Without a limit, the exploded loss would flatten the rest.
     axes.set_ylim(0, 1.2 * max(test.smoothed[0], *test.smoothed[: max(len(test.smoothed) // 2, 1)]))
-    axes.set_xlabel("learning rate of the body")
-    axes.set_ylabel("loss")
-    axes.legend(fontsize="small")
+    if test.group == "head":
+        axes.set_xlabel("learning rate of the head (the body is frozen)")
+    else:
+        axes.set_xlabel(f"learning rate of the body (the head's is {test.head_lr_mult:g} times that)")
+    axes.set_ylabel("loss (cross-entropy)")
+    legend_below(figure)
     write_figure(figure, path)
+
+
+def _as_key(test: RangeTest) -> str:
+    return "" if test.factor == 1 else f" (lr: {test.suggestion:.1e}, head_lr_mult: {test.head_lr_mult:g})"

@@ -5,10 +5,12 @@ from typing import NamedTuple, Self
 
 from torch import nn
 
+from finetune.data.batches.batch import Batch
+from finetune.data.dataset import Split
 from finetune.errors import FinetuneError, UserError
 from finetune.features.cached import CachedFeatures
 from finetune.features.cut import fold_batchnorm, prefix_graph
-from finetune.features.extract import Extractor
+from finetune.features.extract import Extractor, RowSpec
 from finetune.features.placement import Where
 from finetune.features.progress import OnProgress, no_progress
 from finetune.features.softmax import Features, Targets
@@ -88,21 +90,38 @@ def features_of(
         setup.recipe.train.images_per_batch,
     )
     if len(extract.spec.shape) != 1:
-        raise UserError(
-            f"{setup.recipe.model.backbone}: its head takes a map, and a probe needs a vector. Probe an "
-            "earlier layer (`finetune probe --layers`)."
-        )
-    where: Where = "memory" if setup.recipe.cache.where in ("memory", "off") else "disk"
+        raise takes_a_map(setup)
     split = setup.source.splits[split_name]
-    rows = sum(len(each) for each in setup.source.splits.values())
     about = describe_features(setup, k, plain=True)
-    store = open_store(setup, extract, about, where, rows * extract.spec.nbytes, {})
+    store = open_store(setup, extract, about, where_cached(setup), bytes_needed(setup, extract.spec), {})
     cached = CachedFeatures(store, extract, split, EvalTransform(preprocessing), plain=True)
     draws = [(index, 0) for index in (range(len(split)) if places is None else places)]
     computed = cached.fill(
         draws, workers=setup.workers, on_bad_image=setup.recipe.data.on_bad_image, progress=progress
     )
-    batch = cached.batch(draws)
+    return rows_of(setup, split, cached.batch(draws), computed)
+
+
+def takes_a_map(setup: Setup) -> UserError:
+    """The error for a network whose last features are no vector."""
+    return UserError(
+        f"{setup.recipe.model.backbone}: its head takes a map, and a probe needs a vector. Probe an earlier "
+        "layer (`finetune probe --layers`)."
+    )
+
+
+def where_cached(setup: Setup) -> Where:
+    """Where a probe caches features: on disk, unless the recipe says memory or off."""
+    return "memory" if setup.recipe.cache.where in ("memory", "off") else "disk"
+
+
+def bytes_needed(setup: Setup, spec: RowSpec) -> int:
+    """The size of the features of all images of the source."""
+    return sum(len(each) for each in setup.source.splits.values()) * spec.nbytes
+
+
+def rows_of(setup: Setup, split: Split, batch: Batch, computed: int) -> FeatureRows:
+    """The features of a batch of ``split``. Reports the images that could not be read."""
     setup.loader.report_bad_images(batch.bad)
     groups = None if split.groups is None else split.groups[list(batch.indices)]
     return FeatureRows(batch.images.float().numpy(), batch.labels.numpy(), groups, computed)

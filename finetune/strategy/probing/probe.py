@@ -6,22 +6,23 @@ head.
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property, partial
 
 from torch import nn
 
 from finetune.data.dataset import Source
-from finetune.disk.figure import new_chart, write_figure
 from finetune.errors import UserError
 from finetune.evaluation.metrics import Metrics, wilson
 from finetune.features.classifiers import Classifier, best_linear, fit_classifiers
 from finetune.features.progress import OnProgress, no_progress
 from finetune.model.build import describe as describe_layers
 from finetune.model.head import find_linear
+from finetune.model.layers.table import Layer
 from finetune.recipe.schema import Recipe
-from finetune.strategy.probing.frozen_features import features_of, frozen_compute, frozen_recipe
+from finetune.strategy.probing.all_depths import SPLITS, features_at_depths
+from finetune.strategy.probing.frozen_features import FeatureRows, features_of, frozen_compute, frozen_recipe
 from finetune.training.compute.in_force import in_force
 from finetune.training.describe import describe_run
 from finetune.training.run.directory import RunDir
@@ -38,7 +39,10 @@ log = logging.getLogger("finetune")
 
 @dataclass(frozen=True)
 class Row:
-    """One classifier at one layer. Accuracies are fractions; ``val_low`` to ``val_high`` is Wilson's 95 %."""
+    """One classifier at one layer. Accuracies are fractions; ``val_low`` to ``val_high`` is Wilson's 95 %.
+
+    ``val_n`` is the number of images of val.
+    """
 
     layer: int
     name: str
@@ -48,23 +52,29 @@ class Row:
     val_top1: float
     val_low: float
     val_high: float
+    val_n: int
 
 
 @dataclass(frozen=True)
 class Depth:
-    """A network cut after a layer, and the classifiers fitted on its features there."""
+    """A network cut after a layer, and the classifiers fitted on its features there.
+
+    Attributes:
+        winner: the linear classifier with the best cross-validated accuracy.
+        prepare: builds the network.
+    """
 
     recipe: Recipe
-    setup: Setup
     layer: int
     name: str
-    found: list[Classifier]
+    winner: Classifier
     rows: list[Row]
+    prepare: Callable[[], Setup]
 
-    @property
-    def winner(self) -> Classifier:
-        """The linear classifier with the best cross-validated accuracy."""
-        return best_linear(self.found)
+    @cached_property
+    def setup(self) -> Setup:
+        """The network up to the layer, with a head. It is built when it is first asked for."""
+        return self.prepare()
 
 
 def probe(
@@ -79,10 +89,11 @@ def probe(
     """Probe the features of ``recipe``'s source network on its data.
 
     Args:
-        layers: the numbers of the layers to probe after; None: the last one before the head.
+        layers: the numbers of the layers to probe after, increasing; None: the last one before the head. One
+            pass of the images computes the features after all of them.
         weights_of: a trained network of the same recipe, whose weights replace the source's.
         source: the images with their splits; None: the recipe's.
-        progress: called with the images done for a layer, and their total.
+        progress: called with the images done of a split, and their total.
 
     Raises:
         UserError: a layer does not exist, or its features are not vectors.
@@ -90,26 +101,41 @@ def probe(
     """
     source = source or load_data(recipe.data, recipe.seed)
     compute = frozen_compute(recipe, device)
-    if layers is None:
-        own = recipe.model.head.at if weights_of is not None else None
-        plans: list[tuple[int | None, int | str | None]] = [(None, own)]
-    else:
-        count = layer_count(recipe)
-        if wrong := [each for each in layers if not 1 <= each <= count]:
-            raise UserError(
-                f"--layers {wrong[0]}: {recipe.model.backbone} has layers 1 to {count} before its head "
-                "(`finetune layers`)."
-            )
-        plans = [(each, None if each == count else each + 1) for each in layers]
-    found = []
     with in_force(compute):
-        for number, at in plans:
-            plain = frozen_recipe(recipe, at) if weights_of is None else recipe
-            setup = prepare(plain, source, compute)
-            if weights_of is not None:
-                setup.network.module.load_state_dict(weights_of.state_dict())
-            found.append(_probe_layer(plain, setup, number, progress))
-    return found
+        if weights_of is not None:
+            setup = prepare(recipe, source, compute)
+            setup.network.module.load_state_dict(weights_of.state_dict())
+            return [_probe_whole(recipe, setup, progress)]
+        if layers is None or len(layers) == 1:
+            at = None if layers is None else _checked(recipe, layers)[0]
+            plain = frozen_recipe(recipe, at)
+            return [_probe_whole(plain, prepare(plain, source, compute), progress)]
+        cuts = dict(zip(layers, _checked(recipe, layers), strict=True))
+
+        def alone(k: int) -> Setup:
+            return prepare(frozen_recipe(recipe, cuts[k]), source, compute)
+
+        setup = prepare(frozen_recipe(recipe, None), source, compute)
+        found = []
+        for k, train, val in features_at_depths(setup, layers, alone, progress):
+            plain, layer = frozen_recipe(recipe, cuts[k]), setup.network.table.body[k - 1]
+            found.append(_fit(plain, len(source.classes), layer, train, val, partial(alone, k)))
+        return found
+
+
+def _checked(recipe: Recipe, layers: Sequence[int]) -> list[int | None]:
+    """Return ``model.head.at`` that probes each of ``layers``.
+
+    Raises:
+        UserError: a layer does not exist.
+    """
+    count = layer_count(recipe)
+    if wrong := [each for each in layers if not 1 <= each <= count]:
+        raise UserError(
+            f"--layers {wrong[0]}: {recipe.model.backbone} has layers 1 to {count} before its head "
+            "(`finetune layers`)."
+        )
+    return [None if each == count else each + 1 for each in layers]
 
 
 def layer_count(recipe: Recipe) -> int:
@@ -175,47 +201,43 @@ def save(depth: Depth, run: RunDir, command: str) -> tuple[Best, Metrics | None]
         return session.best, test
 
 
-def plot(rows: Sequence[Row], title: str, path: Path) -> None:
-    """Draw cross-validated accuracy against depth, one line per classifier.
-
-    Raises:
-        UserError, SaveError: as :func:`finetune.disk.figure.write_figure`.
-    """
-    figure, axes = new_chart(7, 4.5, title)
-    for name in dict.fromkeys(row.classifier for row in rows):
-        own = [row for row in rows if row.classifier == name]
-        axes.plot([row.layer for row in own], [100 * row.cv_top1 for row in own], marker="o", label=name)
-    axes.set_xlabel("features after layer")
-    axes.set_ylabel("top-1, cross-validated on train (%)")
-    axes.legend()
-    write_figure(figure, path)
-
-
 def _without_reuse(recipe: Recipe) -> Recipe:
     """Remove from ``recipe`` what is used only at the start of a run."""
     head = recipe.model.head.model_copy(update={"reuse": None})
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"head": head})})
 
 
-def _probe_layer(recipe: Recipe, setup: Setup, number: int | None, progress: OnProgress) -> Depth:
-    layer = setup.network.table.body[-1]
-    train = features_of(setup, "train", progress)
-    val = features_of(setup, "val", progress)
-    found = fit_classifiers(
-        train.features, train.targets, len(setup.source.classes), recipe.seed, train.groups
-    )
+def _probe_whole(recipe: Recipe, setup: Setup, progress: OnProgress) -> Depth:
+    train, val = (features_of(setup, name, progress) for name in SPLITS)
+    return _fit(recipe, len(setup.source.classes), setup.network.table.body[-1], train, val, lambda: setup)
+
+
+def _fit(
+    recipe: Recipe,
+    classes: int,
+    layer: Layer,
+    train: FeatureRows,
+    val: FeatureRows,
+    prepare: Callable[[], Setup],
+) -> Depth:
+    """Fit the classifiers on the features of a layer, and measure them on val."""
+    found = fit_classifiers(train.features, train.targets, classes, recipe.seed, train.groups)
+    n = len(val.targets)
     rows = []
     for each in found:
         correct = int((each.predict(val.features) == val.targets).sum())
+        low, high = wilson(correct, n)
         rows.append(
             Row(
-                number or layer.number,
+                layer.number,
                 layer.name,
                 each.name,
                 each.setting,
                 each.cv_top1,
-                correct / len(val.targets),
-                *wilson(correct, len(val.targets)),
+                correct / n,
+                low,
+                high,
+                n,
             )
         )
-    return Depth(recipe, setup, layer.number, layer.name, found, rows)
+    return Depth(recipe, layer.number, layer.name, best_linear(found), rows, prepare)

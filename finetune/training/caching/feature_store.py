@@ -7,12 +7,12 @@ import platform
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from finetune.data.cache.contents import features_folder, make_room
-from finetune.features.extract import Extractor
+from finetune.features.extract import RowSpec
 from finetune.features.placement import Where
 from finetune.features.store import FeatureStore
 from finetune.training.setup.prepare import Setup
@@ -23,9 +23,18 @@ log = logging.getLogger("finetune")
 FORMAT = 3
 
 
+class Rows(Protocol):
+    """Rows of features: their layout in memory, and a hash of what they depend on but the images."""
+
+    @property
+    def spec(self) -> RowSpec: ...
+
+    def digest(self) -> str: ...
+
+
 def open_store(
     setup: Setup,
-    extract: Extractor,
+    extract: Rows,
     about: Mapping[str, Any],
     where: Where,
     needed: int,
