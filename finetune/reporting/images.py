@@ -1,10 +1,6 @@
 """The images of a run: the split to report on, and all splits as the run recorded them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
 
 from finetune.data.dataset import Source
 from finetune.evaluation.choose_split import match_classes
@@ -72,29 +68,3 @@ def images_of_run(trained: Trained, wanted: str | None) -> RunImages:
             for name, split in own.splits.items()
         },
     )
-
-
-def sample(targets: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """Places of at most ``most`` images, in order: the same number of each class, where there are as many.
-
-    They are spread evenly over the images of a class.
-    """
-    if len(targets) <= most:
-        return np.arange(len(targets))
-    classes, counts = np.unique(targets, return_counts=True)
-    share = _level(counts.tolist(), most)
-    places = [
-        np.flatnonzero(targets == each)[np.linspace(0, count - 1, min(count, share)).round().astype(int)]
-        for each, count in zip(classes, counts, strict=True)
-    ]
-    return np.sort(np.concatenate(places))[:most]
-
-
-def _level(counts: Sequence[int], most: int) -> int:
-    """The largest number of each class, at least 1, with which there are ``most`` images at most."""
-    low, high = 1, max(counts)
-    while low < high:
-        middle = (low + high + 1) // 2
-        fits = sum(min(count, middle) for count in counts) <= most
-        low, high = (middle, high) if fits else (low, middle - 1)
-    return low

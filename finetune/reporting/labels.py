@@ -9,9 +9,11 @@ import numpy as np
 from finetune.data.dataset import Split, merge_splits
 from finetune.errors import FinetuneError
 from finetune.explain.nearest import nearest
-from finetune.explain.split_features import SplitFeatures, features_of_images
+from finetune.explain.sample import sample
+from finetune.explain.split_features import Features, SplitFeatures, features_of_images
 from finetune.features.progress import OnStage
-from finetune.reporting.images import RunImages, sample
+from finetune.model.build import Network
+from finetune.reporting.images import RunImages
 from finetune.reporting.limits import NEAREST, SAMPLE, SAMPLE_OF_TRAIN
 from finetune.reporting.watch import watching
 from finetune.strategy.doctor.labels import DoubtfulLabel, doubtful_labels, out_of_fold
@@ -55,9 +57,7 @@ def look_at(trained: Trained, images: RunImages, progress: OnStage) -> Looked | 
     if images.is_large:
         places = np.concatenate(
             [
-                np.flatnonzero(splits == name)[
-                    sample(split.targets, SAMPLE_OF_TRAIN if name == "train" else SAMPLE)
-                ]
+                np.flatnonzero(splits == name)[sample(split.targets, _most(name), trained.recipe.seed)]
                 for name, split in images.source.splits.items()
             ]
         )
@@ -69,22 +69,40 @@ def look_at(trained: Trained, images: RunImages, progress: OnStage) -> Looked | 
     return Looked(whole, tuple(map(str, splits)), features)
 
 
-def find_doubts(trained: Trained, looked: Looked) -> Doubts:
-    """Find the labels that may be wrong."""
+def _most(split: str) -> int:
+    return SAMPLE_OF_TRAIN if split == "train" else SAMPLE
+
+
+def find_doubts(trained: Trained, looked: Looked, start: Network | None, progress: OnStage) -> Doubts:
+    """Find the labels that may be wrong.
+
+    Args:
+        start: the network before its first step, if training changed more than the head. A trained network
+            may have learned wrong labels by heart, and its start knows less: features of both find the most.
+    """
     features = looked.features
+    values = features.features
     try:
-        probabilities = out_of_fold(
-            features.features,
-            features.targets,
-            len(trained.card.classes),
-            trained.recipe.seed,
-            features.groups,
-        )
+        if start is not None:
+            begun = dataclasses.replace(trained, module=start.module.eval())
+            watch = watching(progress, trained, len(looked.images))
+            before = features_of_images(begun, looked.images, watch=watch)
+            if np.array_equal(before.indices, features.indices):
+                values = np.concatenate([_scaled(values), _scaled(before.features)], axis=1)
+        classes = len(trained.card.classes)
+        probabilities = out_of_fold(values, features.targets, classes, trained.recipe.seed, features.groups)
     except FinetuneError as error:
         return Doubts((), str(error))
     found = doubtful_labels(probabilities, features.targets)
     places = features.indices
     return Doubts(tuple(dataclasses.replace(each, index=int(places[each.index])) for each in found))
+
+
+def _scaled(features: Features) -> Features:
+    """Features whose mean is zero and whose mean squared length is 1."""
+    centred = features - features.mean(axis=0)
+    length = np.sqrt(np.square(centred, dtype=np.float64).sum() / len(centred))
+    return np.asarray(centred / max(length, np.finfo(np.float32).tiny), dtype=np.float32)
 
 
 def find_nearest(trained: Trained, looked: Looked, images: Split, rows: Sequence[int]) -> dict[int, Nearest]:

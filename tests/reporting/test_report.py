@@ -17,7 +17,6 @@ from finetune.errors import DataError, UserError
 from finetune.page.thumbnails import MOST_BYTES
 from finetune.recipe.catalog import DRAWN
 from finetune.reporting import limits
-from finetune.reporting.images import sample
 from reporting.conftest import CLASSES, COUNTS, draw_table, train
 
 MakeReport = Callable[..., str]
@@ -245,11 +244,3 @@ def test_wrong_words_of_the_command(tmp_path: Path, cli: Any) -> None:
         said = cli(*words)
         assert said.code == 2
         assert message in said.err
-
-
-def test_a_sample_has_the_same_number_of_each_class() -> None:
-    targets = np.repeat([0, 1, 2], [500, 40, 3])
-    places = sample(targets, 100)
-    assert np.bincount(targets[places]).tolist() == [57, 40, 3]
-    assert (np.diff(places) > 0).all()
-    assert sample(targets, 1000).tolist() == list(range(543))
