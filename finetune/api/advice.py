@@ -108,24 +108,43 @@ def advice_base(source: str, backbone: str | None, overrides: "Overrides", repor
     return base
 
 
-def examine(source: str, overrides: "Overrides", reporter: Reporter, *, near_copies: bool = True) -> "Report":
+def examine(
+    source: str,
+    overrides: "Overrides",
+    reporter: Reporter,
+    *,
+    near_copies: bool = True,
+    labels_by: str | None = None,
+) -> "Report":
     """Examine every image of ``source``. Of ``overrides``, those of ``data`` say how the source is read.
 
     Args:
         near_copies: also search for near-duplicates.
+        labels_by: also search for doubtful labels, by the features of this backbone.
 
     Raises:
         RecipeError: an override is wrong.
         DataError: the source does not exist or holds no image.
+        UserError: the backbone or its weights cannot be used.
     """
+    if labels_by is not None:
+        catalog.check_backbone(labels_by)
     from finetune.data.dataset import SourceOptions
     from finetune.recipe.overrides import select
     from finetune.strategy.doctor import examine as doctor
 
-    reading = SourceOptions()
-    if of_data := select(overrides, "data"):
+    reading, of_data = SourceOptions(), select(overrides, "data")
+    if of_data:
         from finetune.recipe.load import minimal_recipe
         from finetune.training.setup.prepare import reading_of
 
         reading = reading_of(minimal_recipe(source, "resnet18", overrides=of_data, name="doctor").data)
-    return doctor.examine(source, reading, partial(reporter.work, "image"), near_copies=near_copies)
+    report = doctor.examine(source, reading, partial(reporter.work, "image"), near_copies=near_copies)
+    if labels_by is None:
+        return report
+    from finetune.recipe.load import minimal_recipe
+    from finetune.strategy.doctor.label_check import check_labels
+
+    recipe = minimal_recipe(source, labels_by, overrides=of_data, name="doctor")
+    progress = partial(reporter.passing, f"through {labels_by}, for their labels")
+    return report.with_findings(check_labels(recipe, progress=progress))

@@ -6,11 +6,14 @@ from finetune.api.advice import examine
 from finetune.cli import options, output
 from finetune.cli.options import flag, option
 from finetune.errors import GateMissedError, UserError, printable
+from finetune.recipe.catalog import DEFAULT_BACKBONE
 
 if TYPE_CHECKING:
     from finetune.strategy.doctor.examine import Report
 
 FILES_SHOWN = 4
+DOUBTS_SHOWN = 50
+DOUBTFUL = "doubtful-label"
 
 
 def doctor(
@@ -23,6 +26,16 @@ def doctor(
             "Search for near-duplicates: recompressed, resized, cropped or mirrored copies.", default=True
         ),
     ] = True,
+    labels: Annotated[
+        bool,
+        flag(
+            "--labels", "Also search for doubtful labels: images that look like another class. Needs torch."
+        ),
+    ] = False,
+    backbone: Annotated[
+        str | None,
+        option("With --labels: the network that looks at the images.", "NAME", "efficientnet_lite0"),
+    ] = None,
     set_: options.Set = None,
 ) -> None:
     """Check your images before training: broken files, duplicates, leaks between splits, small classes.
@@ -32,16 +45,21 @@ def doctor(
     for each in set_ or []:
         if not each.startswith("data."):
             raise UserError(f"--set {printable(each)}: the doctor takes keys of data only.")
+    if backbone is not None and not labels:
+        raise UserError("--backbone goes with --labels.")
+    labels_by = (backbone or DEFAULT_BACKBONE) if labels else None
     from finetune.cli.progress import open_progress
 
     with open_progress() as progress:
-        report = examine(source, set_ or [], progress.reporter, near_copies=near_copies)
+        report = examine(source, set_ or [], progress.reporter, near_copies=near_copies, labels_by=labels_by)
     if as_json:
         output.json_data(report.to_dict(), indent=2)
     else:
         _show(report)
-    if strict and report.findings:
-        number = "1 finding" if len(report.findings) == 1 else f"{len(report.findings)} findings"
+    # Among a few hundred images, some always look like another class.
+    certain = [each for each in report.findings if each.kind != DOUBTFUL]
+    if strict and certain:
+        number = "1 finding" if len(certain) == 1 else f"{len(certain)} findings"
         raise GateMissedError(f"{number}, and --strict allows none")
 
 
@@ -67,15 +85,23 @@ def _show(report: "Report") -> None:
     if not facts["near_copies_searched"]:
         output.data("note   near-duplicates were not searched (--no-near-copies)")
     output.data("")
+    doubts = [each for each in report.findings if each.kind == DOUBTFUL]
+    others = [each for each in report.findings if each.kind != DOUBTFUL]
     if not report.findings:
         output.data("Nothing found.")
-        return
-    output.table(
-        [
-            {"finding": each.kind, "what": each.message, "files": _files(each.files)}
-            for each in report.findings
-        ]
-    )
+    if others:
+        output.table(
+            [{"finding": each.kind, "what": each.message, "files": _files(each.files)} for each in others]
+        )
+    if doubts:
+        if others:
+            output.data("")
+        output.data(
+            f"{len(doubts):,} images look like another class than their label, the most doubtful first:"
+        )
+        output.table([{"image": each.files[0], "what": each.message} for each in doubts[:DOUBTS_SHOWN]])
+        if len(doubts) > DOUBTS_SHOWN:
+            output.data(f"and {len(doubts) - DOUBTS_SHOWN:,} more (--json lists all)")
 
 
 def _files(names: tuple[str, ...]) -> str:

@@ -1,5 +1,11 @@
 """Doubtful labels: confident learning on out-of-fold predictions."""
 
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -112,3 +118,44 @@ def test_too_few_images_are_refused() -> None:
         out_of_fold(features, np.arange(3), 3, seed=0)
     with pytest.raises(DataError, match="two or more images"):
         out_of_fold(features, np.zeros(3, np.int64), 1, seed=0)
+
+
+@pytest.fixture
+def with_a_wrong_label(shapes: Path, tmp_path: Path) -> Path:
+    root = tmp_path / "shapes"
+    shutil.copytree(shapes, root)
+    (root / "train" / "disc" / "disc_03.png").rename(root / "train" / "square" / "moved.png")
+    (root / "val" / "disc" / "bad.png").write_text("no image")
+    return root
+
+
+def test_the_doctor_lists_doubtful_labels_when_asked(
+    with_a_wrong_label: Path, cli: Callable[..., Any]
+) -> None:
+    root = with_a_wrong_label
+    words = ("doctor", root, "--no-near-copies", "--set", "data.image_size=64")
+    ended = cli(*words, "--labels", "--json")
+    assert ended.code == 0, ended.err
+    doubtful = [each for each in json.loads(ended.out)["findings"] if each["kind"] == "doubtful-label"]
+    assert doubtful[0]["files"] == [str(root / "train" / "square" / "moved.png")]
+    assert doubtful[0]["message"].startswith("labelled 'square', looks like 'disc' (")
+    # The second time, the features are in the cache.
+    again = cli(*words, "--labels")
+    assert "look like another class" in again.out
+    assert ("features: 57 images" in ended.err, "features: 57 images" in again.err) == (True, False)
+    assert "doubtful" not in cli(*words, "--json").out
+
+
+def test_doubtful_labels_are_not_a_reason_for_strict(
+    with_a_wrong_label: Path, cli: Callable[..., Any]
+) -> None:
+    words = ("doctor", with_a_wrong_label, "--no-near-copies", "--set", "data.image_size=64", "--strict")
+    without, with_labels = cli(*words), cli(*words, "--labels")
+    assert (without.code, with_labels.code) == (1, 1)
+    assert without.err.splitlines()[-1] == with_labels.err.splitlines()[-1]
+
+
+def test_a_backbone_goes_with_labels(shapes: Path, cli: Callable[..., Any]) -> None:
+    assert cli("doctor", shapes, "--backbone", "resnet18").code == 2
+    ended = cli("doctor", shapes, "--labels", "--backbone", "resnet81")
+    assert (ended.code, "resnet18" in ended.err) == (2, True)

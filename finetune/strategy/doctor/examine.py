@@ -2,8 +2,8 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 
@@ -44,6 +44,10 @@ class Report:
     facts: dict[str, Any]
     findings: tuple[Finding, ...]
     notes: tuple[str, ...] = ()
+
+    def with_findings(self, more: Sequence[Finding]) -> Self:
+        """The report with ``more`` findings among its own."""
+        return replace(self, findings=tuple(sort_findings([*self.findings, *more])))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""

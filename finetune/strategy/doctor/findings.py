@@ -18,6 +18,7 @@ KINDS = {
     "too-few": "too few images to train on, or to evaluate on",
     "duplicate": "byte-identical files",
     "near-duplicate": "a copy of an image: resized, recompressed, cropped, brighter or mirrored",
+    "doubtful-label": "an image that looks like another class than its label (--labels)",
     "lookalike-classes": "class names that are nearly the same: a plural, a misspelling",
     "imbalance": "a class many times larger than another",
     "mislabelled": "a file whose content does not match its extension",

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
+import numpy as np
 from torch import nn
 
 from finetune.data.batches.batch import Batch
@@ -25,17 +26,21 @@ from finetune.training.setup.prepare import Setup
 class FeatureRows(NamedTuple):
     """Features (N, D) of images, their classes (N,), and their groups (N,) or None.
 
-    ``computed`` rows were computed now; the others were in the cache.
+    ``computed`` rows were computed now; the others were in the cache. ``places`` (N,) are the places of the
+    images in their split; None if they are not known.
     """
 
     features: Features
     targets: Targets
     groups: Targets | None
     computed: int = 0
+    places: Targets | None = None
 
-    def subset(self, places: Targets) -> Self:
-        groups = None if self.groups is None else self.groups[places]
-        return self._replace(features=self.features[places], targets=self.targets[places], groups=groups)
+    def subset(self, rows: Targets) -> Self:
+        groups, places = (None if each is None else each[rows] for each in (self.groups, self.places))
+        return self._replace(
+            features=self.features[rows], targets=self.targets[rows], groups=groups, places=places
+        )
 
 
 def frozen_recipe(recipe: Recipe, at: int | str | None) -> Recipe:
@@ -123,5 +128,6 @@ def bytes_needed(setup: Setup, spec: RowSpec) -> int:
 def rows_of(setup: Setup, split: Split, batch: Batch, computed: int) -> FeatureRows:
     """The features of a batch of ``split``. Reports the images that could not be read."""
     setup.loader.report_bad_images(batch.bad)
-    groups = None if split.groups is None else split.groups[list(batch.indices)]
-    return FeatureRows(batch.images.float().numpy(), batch.labels.numpy(), groups, computed)
+    found = np.asarray(batch.indices, dtype=np.int64)
+    groups = None if split.groups is None else split.groups[found]
+    return FeatureRows(batch.images.float().numpy(), batch.labels.numpy(), groups, computed, found)

@@ -192,7 +192,7 @@ def _score(recipe: Recipe, source: Source, compute: Compute, progress: OnProgres
     try:
         setup = prepare(frozen_recipe(recipe, None), source, compute)
         began = time.perf_counter()
-        features, targets, groups, computed = features_of(setup, "train", progress)
+        features, targets, groups, computed, _ = features_of(setup, "train", progress)
         feature_seconds = time.perf_counter() - began
     except DataError:
         # The images are unusable for every network.

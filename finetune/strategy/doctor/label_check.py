@@ -1,0 +1,71 @@
+"""Check the labels of a source with the frozen features of a source network."""
+
+import dataclasses
+
+from finetune.data.dataset import Source, Split, merge_splits
+from finetune.errors import printable
+from finetune.features.progress import OnProgress, no_progress
+from finetune.recipe.schema import Recipe
+from finetune.strategy.doctor.findings import Finding
+from finetune.strategy.doctor.labels import DoubtfulLabel, doubtful_labels, out_of_fold
+from finetune.strategy.probing.frozen_features import features_of, frozen_compute, frozen_recipe
+from finetune.training.compute.in_force import in_force
+from finetune.training.run.own_data import read_undivided
+from finetune.training.setup.prepare import prepare
+
+
+def check_labels(
+    recipe: Recipe, device: str | None = None, progress: OnProgress = no_progress
+) -> list[Finding]:
+    """Find images that look like another class than their label: one finding each, the most doubtful first.
+
+    All splits are looked at together. Features come from the network of ``recipe`` as it is before
+    fine-tuning, which has not seen the labels, and are cached as the recipe's ``cache`` says. Raises as
+    :func:`doubtful_labels_by`.
+    """
+    source = read_undivided(recipe.data)
+    whole = merge_splits(source)
+    doubts = doubtful_labels_by(recipe, whole, source.classes, device, progress)
+    return [_finding(each, whole.name(each.index), source.classes) for each in doubts]
+
+
+def doubtful_labels_by(
+    recipe: Recipe,
+    images: Split,
+    classes: tuple[str, ...],
+    device: str | None = None,
+    progress: OnProgress = no_progress,
+) -> list[DoubtfulLabel]:
+    """Find doubtful labels by the frozen features of a source network, which has not seen the labels.
+
+    Args:
+        recipe: names the network and its preprocessing, and says where features are cached.
+        images: targets are indices into ``classes``. Images that cannot be read are left out.
+        progress: called with the number of images that went through the network, and their total. Images
+            whose features are cached do not count.
+
+    Returns:
+        Labels whose ``index`` is a place in ``images``, the most doubtful first.
+
+    Raises:
+        DataError: fewer than two classes have two or more readable images, or groups.
+        UserError, WeightsError: the network or its weights cannot be used.
+    """
+    data = recipe.data.model_copy(update={"on_bad_image": "skip"})
+    frozen = frozen_recipe(recipe.model_copy(update={"data": data}), None)
+    compute = frozen_compute(recipe, device)
+    with in_force(compute):
+        joined = Source(recipe.data.source, classes, {"train": images})
+        rows = features_of(prepare(frozen, joined, compute), "train", progress)
+    probabilities = out_of_fold(rows.features, rows.targets, len(classes), recipe.seed, rows.groups)
+    assert rows.places is not None
+    return [
+        dataclasses.replace(each, index=int(rows.places[each.index]))
+        for each in doubtful_labels(probabilities, rows.targets)
+    ]
+
+
+def _finding(doubt: DoubtfulLabel, name: str, classes: tuple[str, ...]) -> Finding:
+    label, suggested = printable(classes[doubt.label]), printable(classes[doubt.suggested])
+    shares = f"{100 * doubt.suggested_probability:.0f} % against {100 * doubt.probability:.0f} %"
+    return Finding("doubtful-label", (name,), f"labelled '{label}', looks like '{suggested}' ({shares})")
