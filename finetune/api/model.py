@@ -3,7 +3,7 @@
 import logging
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from finetune.deploy.predict import Classifier, ImageInput, Prediction
     from finetune.evaluation.evaluate import Evaluation
     from finetune.evaluation.metrics import Metrics
+    from finetune.explain.explanations import Explained, Explanation
     from finetune.training.trained import Trained
 
 Checkpoint = Literal["best", "last"]
@@ -151,6 +152,50 @@ class Model:
         if isinstance(images, str | os.PathLike) or getattr(images, "ndim", 4) < 4:
             raise TypeError("predict takes several images: pass a list")
         return predict_batches(self.classifier, images, batch_size=batch_size, top=top)
+
+    def explain(
+        self,
+        images: "Iterable[ImageInput]",
+        classes: Sequence[str] | None = None,
+        method: Literal["gradient", "occlusion"] = "gradient",
+    ) -> "list[Explanation]":
+        """Compute heat-maps: what in each image speaks for its predicted class, and for others.
+
+        Args:
+            images: as for :meth:`predict`.
+            classes: further classes to explain for each image.
+            method: ``gradient`` is fast; ``occlusion`` blurs parts of the image, and is slow.
+
+        Returns:
+            One explanation per image and class: the images in their order, each with its predicted class
+            first.
+
+        Raises:
+            BadImageError: an image cannot be read.
+            UserError: the model does not know a class, or is an ONNX file.
+        """
+        found: list[Explanation] = []
+        for each in self.explain_each(images, classes, method):
+            if each.error is not None:
+                raise BadImageError(each.name, each.error)
+            found.extend(each.explanations)
+        return found
+
+    def explain_each(
+        self,
+        images: "Iterable[ImageInput]",
+        classes: Sequence[str] | None = None,
+        method: Literal["gradient", "occlusion"] = "gradient",
+    ) -> "Iterator[Explained]":
+        """Explain image by image, as :meth:`explain`, from an iterator of any length.
+
+        An image that cannot be read gives a result with ``error`` set.
+        """
+        from finetune.explain.explanations import explain_images
+
+        if isinstance(images, str | os.PathLike) or getattr(images, "ndim", 4) < 4:
+            raise TypeError("explain takes several images: pass a list")
+        return explain_images(self._from_run("explain"), self.classifier, images, classes or (), method)
 
     def evaluate(
         self,

@@ -7,13 +7,21 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
-from finetune.api.paths import check_run
+import typer
+
+from finetune.api.model import load
+from finetune.api.paths import check_model, check_run
 from finetune.cli import options, output
 from finetune.cli.options import argument, flag, option
 from finetune.errors import FinetuneError, UserError, printable
 
 if TYPE_CHECKING:
     from finetune.api.layers import LayerRequest
+    from finetune.explain.explanations import Explanation
+    from finetune.explain.heatmap_files import HeatMapFiles
+
+# The folder in a run directory that explanations go to.
+EXPLAIN = "explain"
 
 
 class Method(StrEnum):
@@ -42,7 +50,12 @@ def explain(
     ] = None,
     class_: Annotated[
         list[str] | None,
-        option("Also draw the heat-map of this class. Repeatable.", "NAME", "the predicted class"),
+        typer.Option(
+            "--class",
+            metavar="NAME",
+            help="Draw the heat-map of this class, too. Repeatable.",
+            show_default="the predicted class",
+        ),
     ] = None,
     method: Annotated[
         Method | None,
@@ -106,7 +119,68 @@ def explain(
 
 
 def _heat_maps(asked: Asked, classes: list[str], method: Method) -> None:
-    raise UserError("heat-maps are not available yet.")
+    run = Path(asked.what)
+    check_model(run)
+    if not run.is_dir():
+        raise UserError(
+            f"{printable(run)}: an ONNX file has no gradients and no layers. Give the run directory that "
+            "it was exported from."
+        )
+    if not asked.images:
+        raise UserError("give the images to explain: finetune explain RUN IMAGE...")
+    from finetune.deploy.inputs import STDIN, check_inputs, expand
+
+    if STDIN in asked.images:
+        raise UserError("explain reads no paths from standard input. Give files, folders or patterns.")
+    check_inputs(asked.images)
+    model = load(run, checkpoint=asked.checkpoint.value, device=asked.device)
+    from finetune.cli.progress import open_progress
+    from finetune.explain.explanations import check_classes
+    from finetune.explain.heatmap_files import HeatMapWriter
+
+    check_classes(classes, model.classes)
+    folder = asked.out or run / EXPLAIN
+    writer = HeatMapWriter(folder, model.classes)
+    listed: list[dict[str, object]] = []
+    done = failed = 0
+    with open_progress() as progress:
+        paths = list(dict.fromkeys(expand(asked.images)))
+        explained = model.explain_each(paths, classes, method.value)
+        for each in progress.reporter.watch(explained, "image", len(paths)):
+            done += 1
+            if each.error is not None:
+                failed += 1
+                if asked.as_json:
+                    listed.append({"path": each.name, "error": each.error})
+                else:
+                    output.data(f"{printable(each.name)}  error: {printable(each.error)}")
+                continue
+            files = writer.write(each.explanations)
+            if asked.as_json:
+                listed += [_entry(one, files) for one in each.explanations]
+            else:
+                shares = ", ".join(
+                    f"{printable(one.label)} {output.percent(one.probability)}" for one in each.explanations
+                )
+                output.data(f"{printable(each.name)}  {shares}  {printable(files.figure)}")
+    if asked.as_json:
+        output.json_data(listed, indent=2)
+    elif done > failed:
+        output.note(f"{printable(folder)}: heat-maps of {done - failed:,} images")
+    if failed:
+        raise FinetuneError(f"{failed:,} of {done:,} images could not be explained; each line says why")
+
+
+def _entry(explanation: "Explanation", files: "HeatMapFiles") -> dict[str, object]:
+    from finetune.evaluation.probabilities import in_digits
+
+    return {
+        "path": explanation.name,
+        "class": explanation.label,
+        "probability": float(in_digits(explanation.probability)),
+        "predicted": explanation.predicted,
+        "files": {"figure": str(files.figure), "map": str(files.maps[explanation.label])},
+    }
 
 
 def _layers(asked: Asked, data: str | None, weights: str | None, at: str | None) -> None:

@@ -16,6 +16,7 @@ from finetune.deploy.memory_images import from_memory
 from finetune.errors import BadImageError
 from finetune.evaluation.probabilities import in_digits, ranked, softmax
 from finetune.image.bands import open_image
+from finetune.image.pixels import ImageOrBands
 
 # A path, a Pillow image, or uint8 pixels: (H, W), (H, W, 3) or (H, W, bands).
 ImageInput = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
@@ -95,13 +96,25 @@ def predict_batches(
     remaining = iter(inputs)
     start = 0
     while batch := list(islice(remaining, batch_size)):
-        named = [(_name(each, start + place), each) for place, each in enumerate(batch)]
+        named = [(input_name(each, start + place), each) for place, each in enumerate(batch)]
         yield _predict_batch(classifier, named, top)
         start += len(batch)
 
 
-def _name(image: ImageInput, index: int) -> str:
+def input_name(image: ImageInput, index: int) -> str:
+    """The path of an image; ``inputs[3]`` for one in memory."""
     return os.fspath(image) if isinstance(image, str | os.PathLike) else f"inputs[{index}]"
+
+
+def read_input(name: str, image: ImageInput, bands: int | None) -> ImageOrBands:
+    """Read or convert an image to what preprocessing takes.
+
+    Raises:
+        BadImageError: it cannot be read.
+    """
+    if isinstance(image, Image.Image | np.ndarray):
+        return from_memory(image, name, bands)
+    return open_image(Path(name), bands)
 
 
 def _predict_batch(
@@ -111,11 +124,7 @@ def _predict_batch(
     predictions, preprocessed = [], []
     for name, image in named:
         try:
-            if isinstance(image, Image.Image | np.ndarray):
-                pixels = from_memory(image, name, preprocessing.bands)
-            else:
-                pixels = open_image(Path(name), preprocessing.bands)
-            preprocessed.append(preprocessing(pixels))
+            preprocessed.append(preprocessing(read_input(name, image, preprocessing.bands)))
             predictions.append(Prediction(name))
         except BadImageError as error:
             predictions.append(Prediction(name, error=error.reason))

@@ -159,6 +159,15 @@ def rebuild(architecture: dict[str, Any], num_classes: int) -> nn.Module:
     return module
 
 
+def find_own_layers(module: nn.Module, architecture: dict[str, Any]) -> LayerTable:
+    """Number the layers of a network that :func:`rebuild` created, as :func:`build` numbered them."""
+    backbone, head = find_backbone(architecture["backbone"]), architecture["head"]
+    if "cut" not in head:
+        return backbone.find_layers(module, head["path"])
+    whole = backbone.blueprint(image_size=architecture.get("image_size"), auxiliary=architecture["auxiliary"])
+    return truncated_table(module, find_layers(whole), Cut.from_dict(head["cut"]), head["path"])
+
+
 def published_names(module: nn.Module, architecture: dict[str, Any]) -> dict[str, str]:
     """Map entries to their names in the library's own implementation, where the names differ.
 

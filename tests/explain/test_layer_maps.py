@@ -40,3 +40,33 @@ def test_values_pass_through_maps_and_the_logits_keep_their_bits(name: str) -> N
         assert found.shape == (2, layout.channels, layout.height, layout.width)
     last, expected = layouts[max(layouts)], NETWORKS[name]
     assert last == MapLayout(last.point, *list(vars(expected).values())[1:])
+
+
+@pytest.mark.parametrize("name", ["timm:vit_tiny_patch16_224", "timm:swin_tiny_patch4_window7_224"])
+def test_a_place_of_the_map_is_a_place_of_the_image(name: str) -> None:
+    module, table = network(name)
+    layouts = map_layouts(module, table, 64)
+    mapped = mapped_network(module, table, {1: layouts[1]})
+    images = torch.zeros(2, 3, 64, 64)
+    images[1, :, 16:32, 32:48] = 1.0
+    with torch.no_grad():
+        (first, other) = mapped.maps(images)[0]
+    cell = 64 // layouts[1].height
+    changed = (first != other).any(0).nonzero() * cell
+    # Norms of a token see their own token only.
+    assert changed.min(0).values.tolist() == [16, 32]
+    assert changed.max(0).values.tolist() == [32 - cell, 48 - cell]
+
+
+def test_a_network_without_a_graph_has_maps_at_its_modules() -> None:
+    module, table = network("timm:levit_128s", 224)
+    assert table.body[0].cut is None
+    layouts = map_layouts(module, table, 224)
+    assert layouts[1] == MapLayout("stem", "channels_first", 128, 14, 14)
+    assert {layout.order for layout in layouts.values()} == {"channels_first", "tokens"}
+    images = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    mapped = mapped_network(module, table, layouts)
+    with torch.no_grad():
+        assert torch.equal(mapped(images), module(images))
+        assert len(mapped.maps(images)) == len(layouts)
+    assert not any(part._forward_hooks for part in module.modules())
