@@ -1,7 +1,7 @@
 """The images of a split as points in the plane, by their features, before and after fine-tuning."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.batches.batch import Batch
-from finetune.data.dataset import Split
-from finetune.errors import BadImageError, RunDirError
+from finetune.data.same_content import same_content
+from finetune.errors import RunDirError
 from finetune.explain.nearest import nearest
 from finetune.explain.sample import sample
 from finetune.explain.split_features import Features, SplitFeatures, at_start, features_of_images
@@ -115,7 +115,7 @@ def map_of_run(trained: Trained, split: str | None = None, watch: Watch = iter) 
         log.warning("%s", warning)
     images = own.images.subset(sample(own.images.targets, MOST_POINTS, trained.recipe.seed))
     after = features_of_images(trained, images, watch=watch)
-    same = same_images(images, after.indices)
+    same = same_content(images, after.indices)
     states, missing = [("after fine-tuning", after)], None
     try:
         states.insert(0, ("before fine-tuning", features_of_images(at_start(trained), images, watch=watch)))
@@ -132,7 +132,7 @@ def lay_out(title: str, features: Features, targets: NDArray[np.int64], same: ND
     Args:
         features: (N, D).
         targets: (N,), the labels.
-        same: (N,), from :func:`same_images`. Images with one number get one point.
+        same: (N,), from :func:`~finetune.data.same_content.same_content`. One number is one point.
     """
     first, back = np.unique(same, return_inverse=True)
     rows = features[first].astype(np.float64)
@@ -150,19 +150,6 @@ def lay_out(title: str, features: Features, targets: NDArray[np.int64], same: ND
         variance,
         _agreement(features, targets, same),
     )
-
-
-def same_images(images: Split, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return for each of the images at ``indices`` the place of the first one with the same content: (N,)."""
-    seen: dict[bytes, int] = {}
-    found = []
-    for place, index in enumerate(indices):
-        try:
-            content = images.digest(int(index))
-        except BadImageError:  # gone since it was read
-            content = str(place).encode()
-        found.append(seen.setdefault(content, place))
-    return np.asarray(found, dtype=np.int64)
 
 
 def _principal(rows: Points) -> tuple[Points, Points]:

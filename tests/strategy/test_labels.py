@@ -142,8 +142,8 @@ def test_the_doctor_lists_doubtful_labels_when_asked(
     # The second time, the features are in the cache.
     again = cli(*words, "--labels")
     assert "look like another class" in again.out
-    assert ("features: 57 images" in ended.err, "features: 57 images" in again.err) == (True, False)
-    assert "doubtful" not in cli(*words, "--json").out
+    assert ("features: 33 images" in ended.err, "features: 33 images" in again.err) == (True, False)
+    assert "doubtful-label" not in cli(*words, "--json").out
 
 
 def test_doubtful_labels_are_not_a_reason_for_strict(

@@ -2,7 +2,10 @@
 
 import dataclasses
 
+import numpy as np
+
 from finetune.data.dataset import Source, Split, merge_splits
+from finetune.data.same_content import same_content
 from finetune.errors import printable
 from finetune.features.progress import OnProgress, no_progress
 from finetune.recipe.schema import Recipe
@@ -38,6 +41,8 @@ def doubtful_labels_by(
 ) -> list[DoubtfulLabel]:
     """Find doubtful labels by the frozen features of a source network, which has not seen the labels.
 
+    Images of a group, or else copies of one file, are predicted without each other.
+
     Args:
         recipe: names the network and its preprocessing, and says where features are cached.
         images: targets are indices into ``classes``. Images that cannot be read are left out.
@@ -57,8 +62,13 @@ def doubtful_labels_by(
     with in_force(compute):
         joined = Source(recipe.data.source, classes, {"train": images})
         rows = features_of(prepare(frozen, joined, compute), "train", progress)
-    probabilities = out_of_fold(rows.features, rows.targets, len(classes), recipe.seed, rows.groups)
     assert rows.places is not None
+    groups = rows.groups
+    if groups is None:
+        # A copy of an image must not vouch for its label.
+        copies = same_content(images, rows.places)
+        groups = copies if len(np.unique(copies)) < len(copies) else None
+    probabilities = out_of_fold(rows.features, rows.targets, len(classes), recipe.seed, groups)
     return [
         dataclasses.replace(each, index=int(rows.places[each.index]))
         for each in doubtful_labels(probabilities, rows.targets)
