@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from finetune.checkpoint.storage import read_document
+from finetune.checkpoint.storage import STATE, find_checkpoint, read_document
 from finetune.data.dataset import Split
 from finetune.errors import FinetuneError
 from finetune.evaluation.evaluate import Evaluation
@@ -23,7 +23,7 @@ from finetune.strategy.doctor.examine import check_digests, check_images
 from finetune.strategy.doctor.findings import Finding
 from finetune.training.compute.precision import pick_device
 from finetune.training.curves import History
-from finetune.training.run.files import ENVIRONMENT, WEIGHTS
+from finetune.training.run.files import CHECKPOINTS, ENVIRONMENT, WEIGHTS
 from finetune.training.trained import Trained, evaluate_trained, load_trained
 
 
@@ -54,6 +54,7 @@ class RunFacts:
         history: what ``metrics.jsonl`` says.
         environment, weights: the run's documents; empty if it has none.
         resolved: the recipe with every default filled in.
+        is_finished: whether the training came to its end, as far as its last checkpoint tells.
     """
 
     trained: Trained
@@ -72,6 +73,7 @@ class RunFacts:
     environment: Mapping[str, Any]
     weights: Mapping[str, Any]
     resolved: str
+    is_finished: bool
 
     @property
     def cards(self) -> tuple[int, ...]:
@@ -139,6 +141,7 @@ def collect(
         _document(run / ENVIRONMENT),
         _document(run / WEIGHTS),
         dump_recipe(trained.recipe),
+        _is_finished(run),
     )
 
 
@@ -159,6 +162,11 @@ def _findings(images: RunImages, progress: OnStage) -> Findings:
         return Findings(check_digests(images.source, images.digests), is_whole=False)
     except FinetuneError as error:
         return Findings((), False, str(error))
+
+
+def _is_finished(run: Path) -> bool:
+    folder, _ = find_checkpoint(run / CHECKPOINTS, "last")
+    return folder is None or bool(_document(folder / STATE).get("finished", True))
 
 
 def _document(path: Path) -> Mapping[str, Any]:

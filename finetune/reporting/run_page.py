@@ -74,7 +74,6 @@ def run_page(facts: RunFacts, limit: int) -> bytes:
         findings=_findings(facts),
         leaks=sum(each.kind == "leakage" for each in facts.findings.found),
         charts=_charts(facts),
-        finished=_is_finished(facts),
         classes=[_class_row(facts, place) for place in range(len(metrics.classes))],
         matrix=_matrix(facts) if len(metrics.classes) <= limits.MATRIX_CLASSES else None,
         mistakes=[_card(facts, gallery, row) for row in facts.mistakes],
@@ -252,14 +251,6 @@ def _best_epoch(facts: RunFacts) -> int | None:
         return int(facts.history.test["epoch"])
     best = max(facts.history.epochs, key=lambda each: (each["val_top1"], -each["val_loss"]), default=None)
     return None if best is None else int(best["epoch"])
-
-
-def _is_finished(facts: RunFacts) -> bool:
-    """Whether the training came to its end, as far as its metrics tell."""
-    phases = facts.trained.recipe.train.phases
-    planned = sum(1 if phase.optimizer == SOLVER else int(phase.epochs or 0) for phase in phases)
-    tested = facts.history.test is not None
-    return tested or not facts.history.epochs or len(facts.history.epochs) >= planned
 
 
 def _charts(facts: RunFacts) -> dict[str, Markup]:

@@ -1,7 +1,9 @@
 """The report of a run: its numbers, its bytes, its limits, and runs of every kind."""
 
+import hashlib
 import json
 import re
+import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -244,3 +246,16 @@ def test_wrong_words_of_the_command(tmp_path: Path, cli: Any) -> None:
         said = cli(*words)
         assert said.code == 2
         assert message in said.err
+
+
+def test_a_run_that_was_stopped_says_so(hostile_run: Path, tmp_path: Path, make_report: MakeReport) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(hostile_run, run)
+    assert "is not finished" not in make_report(run, images=0)
+    state = run / "checkpoints" / "last" / "state.json"
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"finished": False}))
+    manifest = state.with_name("manifest.json")
+    listed = json.loads(manifest.read_text())
+    listed["sha256"]["state.json"] = hashlib.sha256(state.read_bytes()).hexdigest()
+    manifest.write_text(json.dumps(listed))
+    assert "is not finished" in make_report(run, images=0)
