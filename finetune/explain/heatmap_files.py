@@ -91,14 +91,14 @@ class HeatMapWriter:
             number += 1
 
 
-def overlay(explanation: Explanation) -> NDArray[np.uint8]:
-    """The heat-map over its image, uint8 (S, S, 3).
+def overlay(image: NDArray[np.uint8], values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A heat-map (S, S), 0 to 1, over its image, uint8 (S, S, 3).
 
     The image is grey where the heat is low, so that its colours are not taken for heat.
     """
-    grey = np.asarray(Image.fromarray(explanation.image).convert("L"), dtype=np.float32)[..., None] / 255
-    heat = colormaps[COLOURS](explanation.values)[..., :3]
-    cover = LEAST_COVER + (MOST_COVER - LEAST_COVER) * explanation.values[..., None]
+    grey = np.asarray(Image.fromarray(image).convert("L"), dtype=np.float32)[..., None] / 255
+    heat = colormaps[COLOURS](values)[..., :3]
+    cover = LEAST_COVER + (MOST_COVER - LEAST_COVER) * values[..., None]
     mixed = (1 - cover) * grey + cover * heat
     return np.asarray(np.rint(255 * mixed.clip(0, 1)), dtype=np.uint8)
 
@@ -110,7 +110,12 @@ def draw(explanations: Sequence[Explanation]) -> Image.Image:
     panels = [("what the network sees", explanations[0].image)]
     for each in explanations:
         note = "predicted" if each.predicted else "asked for"
-        panels.append((f"{_wrapped(each.label)}\n{100 * each.probability:.1f} %, {note}", overlay(each)))
+        panels.append(
+            (
+                f"{_wrapped(each.label)}\n{100 * each.probability:.1f} %, {note}",
+                overlay(each.image, each.values),
+            )
+        )
     figure = new_figure(PANEL * len(panels) + 0.6, PANEL + TITLE)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (title, pixels) in zip(axes, panels, strict=True):

@@ -115,13 +115,11 @@ def collect(
     predictions = Predictions.of(evaluation.collected)
     mistakes, uncertain = _rows_for_cards(predictions, limit)
     rows = list(dict.fromkeys([*mistakes, *uncertain]))
-    layers = compare_layers(trained)
     looked = look_at(trained, images, progress)
     if isinstance(looked, str):
         doubts, near = Doubts((), looked), {}
     else:
-        start = layers.start if layers.changed_body else None
-        doubts = find_doubts(trained, looked, start, progress)
+        doubts = find_doubts(trained, looked, progress)
         places = [predictions.place(row) for row in rows]
         near = find_nearest(trained, looked, chosen.images.subset(places), rows)
     return RunFacts(
@@ -136,7 +134,7 @@ def collect(
         near,
         doubts,
         _findings(images, progress),
-        layers,
+        compare_layers(trained),
         History.read(run),
         _document(run / ENVIRONMENT),
         _document(run / WEIGHTS),

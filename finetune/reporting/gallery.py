@@ -56,14 +56,11 @@ class Gallery:
 
     def add_heat(self, rows: Sequence[int]) -> None:
         """Add the heat-maps of rows, for the class that is predicted."""
-        facts, start = self.facts, self.facts.layers.start
-        if start is None or not rows:
-            self.no_heat = facts.layers.failure
-            return
+        facts = self.facts
         places = {facts.predictions.place(row): row for row in rows}
         targets = [int(facts.predictions.predicted[row]) for row in places.values()]
         try:
-            found = heated(facts.trained, start.table, facts.split, list(places), targets)
+            found = heated(facts.trained, facts.split, list(places), targets)
         except FinetuneError as error:
             self.no_heat = str(error)
             return

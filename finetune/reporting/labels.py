@@ -1,22 +1,22 @@
 """What the features of a run's images say: which labels are doubtful, which training images are nearest."""
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from finetune.data.dataset import Split, merge_splits
 from finetune.errors import FinetuneError
 from finetune.explain.nearest import nearest
+from finetune.explain.run_labels import doubtful_labels_of_run
 from finetune.explain.sample import sample
-from finetune.explain.split_features import Features, SplitFeatures, features_of_images
+from finetune.explain.split_features import SplitFeatures, features_of_images
 from finetune.features.progress import OnStage
-from finetune.model.build import Network
 from finetune.reporting.images import RunImages
 from finetune.reporting.limits import NEAREST, SAMPLE, SAMPLE_OF_TRAIN
 from finetune.reporting.watch import watching
-from finetune.strategy.doctor.labels import DoubtfulLabel, doubtful_labels, out_of_fold
+from finetune.strategy.doctor.labels import DoubtfulLabel
 from finetune.training.trained import Trained
 
 
@@ -73,36 +73,18 @@ def _most(split: str) -> int:
     return SAMPLE_OF_TRAIN if split == "train" else SAMPLE
 
 
-def find_doubts(trained: Trained, looked: Looked, start: Network | None, progress: OnStage) -> Doubts:
-    """Find the labels that may be wrong.
-
-    Args:
-        start: the network before its first step, if training changed more than the head. A trained network
-            may have learned wrong labels by heart, and its start knows less: features of both find the most.
-    """
-    features = looked.features
-    values = features.features
+def find_doubts(trained: Trained, looked: Looked, progress: OnStage) -> Doubts:
+    """Find the labels that may be wrong."""
     try:
-        if start is not None:
-            begun = dataclasses.replace(trained, module=start.module.eval())
-            watch = watching(progress, trained, len(looked.images))
-            before = features_of_images(begun, looked.images, watch=watch)
-            if np.array_equal(before.indices, features.indices):
-                values = np.concatenate([_scaled(values), _scaled(before.features)], axis=1)
-        classes = len(trained.card.classes)
-        probabilities = out_of_fold(values, features.targets, classes, trained.recipe.seed, features.groups)
+        found = doubtful_labels_of_run(
+            trained,
+            looked.images,
+            partial(progress, "image"),
+            watching(progress, trained, len(looked.images)),
+        )
     except FinetuneError as error:
         return Doubts((), str(error))
-    found = doubtful_labels(probabilities, features.targets)
-    places = features.indices
-    return Doubts(tuple(dataclasses.replace(each, index=int(places[each.index])) for each in found))
-
-
-def _scaled(features: Features) -> Features:
-    """Features whose mean is zero and whose mean squared length is 1."""
-    centred = features - features.mean(axis=0)
-    length = np.sqrt(np.square(centred, dtype=np.float64).sum() / len(centred))
-    return np.asarray(centred / max(length, np.finfo(np.float32).tiny), dtype=np.float32)
+    return Doubts(tuple(found))
 
 
 def find_nearest(trained: Trained, looked: Looked, images: Split, rows: Sequence[int]) -> dict[int, Nearest]:

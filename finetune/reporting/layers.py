@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from finetune.errors import FinetuneError, FreezeBrokenError
-from finetune.model.build import Network
 from finetune.model.freeze import Freeze, resolve_freeze
 from finetune.training.compute.precision import place
 from finetune.training.movement import Movement, movement_between, start_network
@@ -21,7 +20,6 @@ class Layers:
         tensors: how many of their tensors (weights and statistics) were compared with the start.
         broken: how the frozen layers differ from the start; None if they have the same bits.
         failure: why the start is not known; else None. Then there is no movement.
-        start: the network before its first step; None if it is not known.
     """
 
     movement: tuple[Movement, ...]
@@ -30,17 +28,11 @@ class Layers:
     tensors: int
     broken: str | None
     failure: str | None = None
-    start: Network | None = None
 
     @property
     def body(self) -> int:
         """The number of layers before the head."""
         return sum(not each.is_head for each in self.movement)
-
-    @property
-    def changed_body(self) -> bool:
-        """Whether a layer before the head may have changed."""
-        return self.start is not None and self.always_frozen < self.body
 
 
 def compare_layers(trained: Trained) -> Layers:
@@ -57,5 +49,5 @@ def compare_layers(trained: Trained) -> Layers:
     try:
         Freeze(trained.module, start.table, always).verify(before)
     except FreezeBrokenError as error:
-        return Layers(tuple(found), frozen, always, len(before), str(error), start=start)
-    return Layers(tuple(found), frozen, always, len(before), None, start=start)
+        return Layers(tuple(found), frozen, always, len(before), str(error))
+    return Layers(tuple(found), frozen, always, len(before), None)
