@@ -17,8 +17,6 @@ from finetune.errors import FinetuneError, UserError, printable
 
 if TYPE_CHECKING:
     from finetune.api.layers import LayerRequest
-    from finetune.explain.explanations import Explanation
-    from finetune.explain.heatmap_files import HeatMapFiles
 
 # The folder in a run directory that explanations go to.
 EXPLAIN = "explain"
@@ -136,51 +134,28 @@ def _heat_maps(asked: Asked, classes: list[str], method: Method) -> None:
     model = load(run, checkpoint=asked.checkpoint.value, device=asked.device)
     from finetune.cli.progress import open_progress
     from finetune.explain.explanations import check_classes
-    from finetune.explain.heatmap_files import HeatMapWriter
+    from finetune.explain.heatmap_files import HeatMapWriter, in_words
 
     check_classes(classes, model.classes)
     folder = asked.out or run / EXPLAIN
     writer = HeatMapWriter(folder, model.classes)
     listed: list[dict[str, object]] = []
-    done = failed = 0
+    paths = list(dict.fromkeys(expand(asked.images)))
+    failed = 0
     with open_progress() as progress:
-        paths = list(dict.fromkeys(expand(asked.images)))
         explained = model.explain_each(paths, classes, method.value)
         for each in progress.reporter.watch(explained, "image", len(paths)):
-            done += 1
-            if each.error is not None:
-                failed += 1
-                if asked.as_json:
-                    listed.append({"path": each.name, "error": each.error})
-                else:
-                    output.data(f"{printable(each.name)}  error: {printable(each.error)}")
-                continue
-            files = writer.write(each.explanations)
-            if asked.as_json:
-                listed += [_entry(one, files) for one in each.explanations]
-            else:
-                shares = ", ".join(
-                    f"{printable(one.label)} {output.percent(one.probability)}" for one in each.explanations
-                )
-                output.data(f"{printable(each.name)}  {shares}  {printable(files.figure)}")
+            rows = writer.write(each)
+            failed += each.error is not None
+            listed += rows
+            if not asked.as_json:
+                output.data(in_words(rows))
     if asked.as_json:
         output.json_data(listed, indent=2)
-    elif done > failed:
-        output.note(f"{printable(folder)}: heat-maps of {done - failed:,} images")
+    elif failed < len(paths):
+        output.note(f"{printable(folder)}: heat-maps of {len(paths) - failed:,} images")
     if failed:
-        raise FinetuneError(f"{failed:,} of {done:,} images could not be explained; each line says why")
-
-
-def _entry(explanation: "Explanation", files: "HeatMapFiles") -> dict[str, object]:
-    from finetune.evaluation.probabilities import in_digits
-
-    return {
-        "path": explanation.name,
-        "class": explanation.label,
-        "probability": float(in_digits(explanation.probability)),
-        "predicted": explanation.predicted,
-        "files": {"figure": str(files.figure), "map": str(files.maps[explanation.label])},
-    }
+        raise FinetuneError(f"{failed:,} of {len(paths):,} images could not be explained; each line says why")
 
 
 def _layers(asked: Asked, data: str | None, weights: str | None, at: str | None) -> None:

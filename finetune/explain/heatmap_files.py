@@ -5,9 +5,9 @@ import io
 import os
 import textwrap
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -19,14 +19,15 @@ from finetune.deploy.class_folders import folder_names
 from finetune.disk.figure import new_figure
 from finetune.disk.outputs import write_output
 from finetune.errors import printable
-from finetune.explain.explanations import Explanation
+from finetune.evaluation.probabilities import in_digits
+from finetune.explain.explanations import Explained, Explanation
 
 # Perceptually uniform from dark to light, also in grey and for the colour-blind.
 COLOURS = "inferno"
 # How far the heat covers the image: where it is 0, and where it is 1.
 LEAST_COVER, MOST_COVER = 0.35, 0.75
-# A figure's panels, in inches, and the letters that fit above one.
-PANEL, TITLE, LETTERS = 2.9, 0.75, 30
+# A figure's panels, its name and a line of its titles, in inches; and the letters that fit above a panel.
+PANEL, NAME, LINE, LETTERS = 2.9, 0.45, 0.19, 30
 MOST_LINES = 2
 # Longer names of images are cut, so that a class name fits behind them.
 LONGEST = 60
@@ -36,24 +37,13 @@ OTHERS = ("layers", "nearest", "map")
 SOURCE_KEY = "finetune-source"
 
 
-@dataclass(frozen=True)
-class HeatMapFiles:
-    """The files of one image.
-
-    Attributes:
-        figure: the image beside its heat-maps, with titles.
-        maps: the heat-map alone of each class: grey, one pixel per pixel that the network sees.
-    """
-
-    figure: Path
-    maps: dict[str, Path]
-
-
 class HeatMapWriter:
     """Writes the heat-maps of images into a folder.
 
-    The files of an image are named after it. If other images of that name came before, in this call or in
-    earlier ones, a number is added. The same image again replaces its own files.
+    An image gets a figure, with its heat-maps beside it, and for each class the heat-map alone: grey, one
+    pixel per pixel that the network sees. The files of an image are named after it. If other images of that
+    name came before, in this call or in earlier ones, a number is added. The same image again replaces its
+    own files.
     """
 
     def __init__(self, folder: Path, classes: Sequence[str]) -> None:
@@ -61,23 +51,31 @@ class HeatMapWriter:
         self._class_names = _short_names(classes)
         self._taken: dict[str, str] = {}
 
-    def write(self, explanations: Sequence[Explanation]) -> HeatMapFiles:
-        """Write the heat-maps of one image.
+    def write(self, explained: Explained) -> list[dict[str, Any]]:
+        """Write the heat-maps of one image, and describe them: one JSON-ready entry per class.
+
+        An entry has ``path``, ``class``, ``probability``, ``predicted`` and ``files``, or ``path`` and
+        ``error``.
 
         Raises:
             UserError: the folder cannot be written.
             SaveError: the disk is full or failing.
         """
-        source = _digest(explanations[0].name)
-        stem = self._free_stem(explanations[0].name, source)
+        if explained.error is not None:
+            return [{"path": explained.name, "error": explained.error}]
+        source = _digest(explained.name)
+        stem = self._free_stem(explained.name, source)
         figure = self._folder / f"{stem}.png"
-        maps = {}
-        for each in explanations:
-            maps[each.label] = self._folder / f"{stem}.{self._class_names[each.label]}.map.png"
+        entries = []
+        for each in explained.explanations:
+            alone = self._folder / f"{stem}.{self._class_names[each.label]}.map.png"
             grey = Image.fromarray(np.rint(255 * each.values).astype(np.uint8))
-            write_output(maps[each.label], _png(grey, source))
-        write_output(figure, _png(draw(explanations), source))
-        return HeatMapFiles(figure, maps)
+            write_output(alone, _png(grey, source))
+            about = {"path": each.name, "class": each.label, "predicted": each.predicted}
+            about |= {"probability": float(in_digits(each.probability))}
+            entries.append(about | {"files": {"figure": str(figure), "map": str(alone)}})
+        write_output(figure, _png(draw(explained.explanations), source))
+        return entries
 
     def _free_stem(self, name: str, source: str) -> str:
         bare = _short_names([Path(name).stem], OTHERS)[Path(name).stem]
@@ -89,6 +87,15 @@ class HeatMapWriter:
                 self._taken[stem.casefold()] = source
                 return stem
             number += 1
+
+
+def in_words(entries: Sequence[Mapping[str, Any]]) -> str:
+    """The entries of one image on one line."""
+    first = entries[0]
+    if "error" in first:
+        return f"{printable(first['path'])}  error: {printable(first['error'])}"
+    classes = ", ".join(f"{printable(each['class'])} {100 * each['probability']:.1f} %" for each in entries)
+    return f"{printable(first['path'])}  {classes}  {printable(first['files']['figure'])}"
 
 
 def overlay(image: NDArray[np.uint8], values: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -110,13 +117,10 @@ def draw(explanations: Sequence[Explanation]) -> Image.Image:
     panels = [("what the network sees", explanations[0].image)]
     for each in explanations:
         note = "predicted" if each.predicted else "asked for"
-        panels.append(
-            (
-                f"{_wrapped(each.label)}\n{100 * each.probability:.1f} %, {note}",
-                overlay(each.image, each.values),
-            )
-        )
-    figure = new_figure(PANEL * len(panels) + 0.6, PANEL + TITLE)
+        title = f"{_wrapped(each.label)}\n{100 * each.probability:.1f} %, {note}"
+        panels.append((title, overlay(each.image, each.values)))
+    lines = max(title.count("\n") + 1 for title, _ in panels)
+    figure = new_figure(PANEL * len(panels) + 0.6, PANEL + NAME + LINE * lines)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (title, pixels) in zip(axes, panels, strict=True):
         axis.imshow(pixels, interpolation="nearest")
@@ -125,14 +129,15 @@ def draw(explanations: Sequence[Explanation]) -> Image.Image:
     bar = figure.colorbar(ScalarMappable(cmap=COLOURS), ax=list(axes), shrink=0.8, pad=0.02, aspect=25)
     bar.set_ticks([0, 1], labels=["not", "most"])
     bar.set_label("speaks for the class", labelpad=-8)
-    figure.suptitle(
-        printable(Path(explanations[0].name).name)[:80], fontsize=9, color="0.4", parse_math=False
-    )
+    name = printable(Path(explanations[0].name).name)
+    if len(name) > LONGEST:
+        name = f"{name[: LONGEST // 2]}…{name[-LONGEST // 2 :]}"
+    figure.suptitle(name, fontsize=9, color="0.4", parse_math=False)
     content = io.BytesIO()
     with warnings.catch_warnings():
         # A letter that the font lacks is drawn as a box.
         warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
-        figure.savefig(content, format="png", dpi=150)
+        figure.savefig(content, format="png", dpi=150, bbox_inches="tight", pad_inches=0.1)
     return Image.open(content)
 
 

@@ -195,9 +195,12 @@ def map_layouts(
         earlier[name] = sides
         sides = sides | {shape[1]} if len(shape) == 3 and shape[1] == shape[2] else sides
     found: dict[int, MapLayout] = {}
+    in_own_order = hasattr(module, "reroll")
     for number, names in points.items():
         layouts = [_layout(name, shapes[name], usual, earlier[name]) for name in names]
-        if layout := next((each for each in reversed(layouts) if each is not None), None):
+        # Hiera (Ryali et al. 2023) has its tokens in an order of its own, until it rerolls them.
+        usable = [each for each in layouts if each and not (each.order == "tokens" and in_own_order)]
+        if layout := next(reversed(usable), None):
             found[number] = layout
     return found
 

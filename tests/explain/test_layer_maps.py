@@ -70,3 +70,10 @@ def test_a_network_without_a_graph_has_maps_at_its_modules() -> None:
         assert torch.equal(mapped(images), module(images))
         assert len(mapped.maps(images)) == len(layouts)
     assert not any(part._forward_hooks for part in module.modules())
+
+
+def test_tokens_in_an_order_of_their_own_are_no_map() -> None:
+    backbone = find_backbone("timm:hiera_tiny_224")
+    module = backbone.blueprint(5)
+    table = backbone.find_layers(module)
+    assert {layout.order for layout in map_layouts(module, table, 224).values()} <= {"channels_first"}
