@@ -21,6 +21,8 @@ log = logging.getLogger("finetune")
 
 Entry = Mapping[str, Any]
 
+# A loss this many times as high as most others gets a logarithmic axis.
+EXPLODED = 20.0
 PHASE_LINE: dict[str, Any] = {"color": GREY, "linestyle": ":", "linewidth": 1.2}
 
 
@@ -188,8 +190,11 @@ def finish_axes(axes: "Axes", measure: str, last: int, tests: Sequence[float] = 
         axes.set_ylim(max(low - room, -1), min(high + room, 101))
         axes.set_ylabel("top-1 accuracy (%)")
     else:
-        axes.set_ylim(0, 1.08 * high)
         axes.set_ylabel("loss (cross-entropy)")
+        if _exploded(axes):
+            axes.set_yscale("log")
+        else:
+            axes.set_ylim(0, 1.08 * high)
     axes.set_xlabel("epoch")
     ticks = [at for at in MaxNLocator(8, integer=True, min_n_ticks=1).tick_values(1, last) if 1 <= at <= last]
     names = [f"{at:.0f}" for at in ticks]
@@ -199,6 +204,15 @@ def finish_axes(axes: "Axes", measure: str, last: int, tests: Sequence[float] = 
     axes.set_xticks(ticks, names)
     side = 0.04 * max(last, 4)
     axes.set_xlim(1 - side, max([last, *tests]) + side)
+
+
+def _exploded(axes: "Axes") -> bool:
+    """Whether a few values of the loss are so high that the others would look like zero."""
+    import numpy as np
+
+    lines = [np.asarray(line.get_ydata(), np.float64) for line in axes.lines if line.get_linestyle() != ":"]
+    values = np.concatenate([np.zeros(0), *lines])
+    return bool(len(values) and values.min() > 0 and values.max() > EXPLODED * max(np.median(values), 1.0))
 
 
 def _freeze_in_words(freeze: object) -> str:

@@ -56,6 +56,15 @@ def test_accuracy_is_in_per_cent_and_phases_best_epoch_and_test_are_marked() -> 
     assert shown >= {"test of that epoch, 95 % interval (n = 120)", "phase 2 begins, 3 layers frozen"}
 
 
+def test_a_loss_that_exploded_does_not_hide_the_others() -> None:
+    def scale(first_loss: float) -> str:
+        epochs = (EPOCHS[0] | {"val_loss": first_loss}, *EPOCHS[1:])
+        _, loss = draw_curves(History(epochs, TEST), "resnet18", ["none"], 3).axes
+        return loss.get_yscale()
+
+    assert (scale(2.0), scale(700.0)) == ("linear", "log")
+
+
 def test_a_run_without_test_or_train_results(tmp_path: Path) -> None:
     lines = [{"epoch": 1, "phase": 0, "val_top1": 0.5, "val_loss": 0.7, "val_n": 6}]
     (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
