@@ -82,5 +82,10 @@ def screenshot(opened_page: Opened, name: str, folder: Path) -> Path:
     place = Path(os.environ.get(SCREENSHOTS) or folder)
     place.mkdir(parents=True, exist_ok=True)
     path = place / f"{re.sub(r'[^A-Za-z0-9-]', '-', name)}.png"
+    error = pytest.importorskip("playwright.sync_api").Error
+    with contextlib.suppress(error):
+        opened_page.page.screenshot(path=path, full_page=True)
+        return path
+    # A browser on a busy machine sometimes cannot capture a tall page, and can a moment later.
     opened_page.page.screenshot(path=path, full_page=True)
     return path

@@ -7,14 +7,16 @@ from finetune.api.report import IMAGES, MOST_IMAGES
 from finetune.api.report import report as write_report
 from finetune.cli import options, output
 from finetune.cli.options import argument, option
-from finetune.errors import UserError, printable
+from finetune.errors import printable
 
 
 def report(
     runs: Annotated[
         list[Path], argument("Run directories; or one directory of `--seeds` or of `finetune cv`.", "RUN...")
     ],
-    out: Annotated[Path | None, option("The file to write.", "FILE.html", "RUN/report.html")] = None,
+    out: Annotated[
+        Path | None, option("The file to write.", "FILE.html", "RUN/report.html, or runs/report-A-B.html")
+    ] = None,
     split: Annotated[
         options.SplitName | None,
         option("The split of the images.", default="test, or val if there is no test split"),
@@ -25,14 +27,15 @@ def report(
     checkpoint: options.WhichCheckpoint = options.Checkpoint.best,
     device: options.Device = None,
 ) -> None:
-    """Write one HTML page about a run: how good it is, where it fails, and what it looks at."""
-    if len(runs) > 1:
-        raise UserError("report: give one run directory. `finetune compare` compares several.")
+    """Write one HTML page about a run: how good it is, where it fails, and what it looks at.
+
+    Several runs stand beside each other: a paired test, and the images on which they disagree.
+    """
     from finetune.cli.progress import open_progress
 
     with open_progress() as progress:
         path = write_report(
-            runs[0],
+            runs,
             out,
             None if split is None else split.value,
             pictures,

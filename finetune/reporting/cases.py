@@ -1,5 +1,6 @@
 """Single predictions: the worst mistakes, the least certain ones, and all of them by cell of the matrix."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ class Predictions:
     """The predictions of a network for N images of a split.
 
     Attributes:
+        classes: names in logit order.
         targets, predicted: (N,) class indices.
         confidence: (N,) the probability of the predicted class.
         of_target: (N,) the probability of the true class.
@@ -24,6 +26,7 @@ class Predictions:
     """
 
     collected: Collected
+    classes: tuple[str, ...]
     targets: NDArray[np.int64]
     predicted: NDArray[np.int64]
     confidence: NDArray[np.float64]
@@ -31,7 +34,7 @@ class Predictions:
     margin: NDArray[np.float64]
 
     @classmethod
-    def of(cls, collected: Collected) -> "Predictions":
+    def of(cls, collected: Collected, classes: Sequence[str]) -> "Predictions":
         logits, targets = collected.logits, collected.targets
         count = len(logits)
         confidence, of_target, margin = np.empty(count), np.empty(count), np.empty(count)
@@ -42,7 +45,8 @@ class Predictions:
             confidence[part] = found.max(axis=1)
             two = np.partition(found, -2, axis=1)[:, -2:] if found.shape[1] > 1 else found[:, [0, 0]]
             margin[part] = two[:, 1] - two[:, 0]
-        return cls(collected, targets, logits.argmax(axis=1), confidence, of_target, margin)
+        predicted = logits.argmax(axis=1)
+        return cls(collected, tuple(classes), targets, predicted, confidence, of_target, margin)
 
     @property
     def correct(self) -> NDArray[np.bool_]:

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from finetune.checkpoint.storage import STATE, find_checkpoint, read_document
+from finetune.checkpoint.storage import read_document
 from finetune.data.dataset import Split
 from finetune.errors import FinetuneError
 from finetune.evaluation.evaluate import Evaluation
@@ -14,6 +14,7 @@ from finetune.features.progress import OnProgress, OnStage, no_progress
 from finetune.recipe.load import dump_recipe
 from finetune.reporting import limits
 from finetune.reporting.cases import Predictions
+from finetune.reporting.finished import is_finished
 from finetune.reporting.images import RunImages, images_of_run
 from finetune.reporting.labels import Doubts, Looked, Nearest, find_doubts, find_nearest, look_at
 from finetune.reporting.layers import Layers, compare_layers
@@ -23,7 +24,7 @@ from finetune.strategy.doctor.examine import check_digests, check_images
 from finetune.strategy.doctor.findings import Finding
 from finetune.training.compute.precision import pick_device
 from finetune.training.curves import History
-from finetune.training.run.files import CHECKPOINTS, ENVIRONMENT, WEIGHTS
+from finetune.training.run.files import ENVIRONMENT, WEIGHTS
 from finetune.training.trained import Trained, evaluate_trained, load_trained
 
 
@@ -112,7 +113,7 @@ def collect(
     evaluation = evaluate_trained(
         trained, chosen.images, chosen.name, watch=watching(progress, trained, len(chosen.images))
     )
-    predictions = Predictions.of(evaluation.collected)
+    predictions = Predictions.of(evaluation.collected, trained.card.classes)
     mistakes, uncertain = _rows_for_cards(predictions, limit)
     rows = list(dict.fromkeys([*mistakes, *uncertain]))
     looked = look_at(trained, images, progress)
@@ -139,7 +140,7 @@ def collect(
         _document(run / ENVIRONMENT),
         _document(run / WEIGHTS),
         dump_recipe(trained.recipe),
-        _is_finished(run),
+        is_finished(run),
     )
 
 
@@ -160,11 +161,6 @@ def _findings(images: RunImages, progress: OnStage) -> Findings:
         return Findings(check_digests(images.source, images.digests), is_whole=False)
     except FinetuneError as error:
         return Findings((), False, str(error))
-
-
-def _is_finished(run: Path) -> bool:
-    folder, _ = find_checkpoint(run / CHECKPOINTS, "last")
-    return folder is None or bool(_document(folder / STATE).get("finished", True))
 
 
 def _document(path: Path) -> Mapping[str, Any]:

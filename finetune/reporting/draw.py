@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from finetune.disk.figure import COLOURS, GREY, label, legend_below, new_chart
+from finetune.disk.figure import COLOURS, GREY, MARKERS, label, legend_below, new_chart
+from finetune.evaluation.metrics import Metrics
 from finetune.reporting.trust import Rate
+from finetune.strategy.experiments.spread import Spread
 from finetune.training.movement import Movement
 
 if TYPE_CHECKING:
@@ -55,4 +57,39 @@ def moved(movement: Sequence[Movement], frozen: int) -> "Figure":
     axes.tick_params(axis="y", length=0, labelsize=8)
     axes.set_xlabel("distance from the start (% of the length of the starting weights)")
     axes.grid(visible=False, axis="y")
+    return figure
+
+
+def accuracies(
+    names: Sequence[str], metrics: Sequence[Metrics], spread: Spread | None = None, *, coloured: bool = False
+) -> "Figure":
+    """The accuracy of each network with its interval, the first at the top.
+
+    Args:
+        spread: of these accuracies; a line shows their mean, and a band its interval.
+        coloured: each has its own colour, that of its curves.
+    """
+    figure, axes = new_chart(7.2, 1.3 + 0.34 * len(names), "")
+    if spread is not None:
+        if spread.mean_low is not None and spread.mean_high is not None:
+            low, high = 100 * max(spread.mean_low, 0.0), 100 * min(spread.mean_high, 1.0)
+            axes.axvspan(low, high, color=GREY, alpha=0.15, linewidth=0, label="95 % interval of the mean")
+        axes.axvline(100 * spread.mean, color=GREY, linewidth=1.8, label="mean")
+    for place, each in enumerate(metrics):
+        colour = COLOURS[place % len(COLOURS)] if coloured else COLOURS[0]
+        axes.errorbar(
+            [100 * each.top1],
+            [place],
+            xerr=[[100 * (each.top1 - each.top1_low)], [100 * (each.top1_high - each.top1)]],
+            fmt=MARKERS[place % len(MARKERS)] if coloured else "o",
+            color=colour,
+            capsize=3,
+            label=None if place or coloured else "one network, 95 % interval",
+        )
+    axes.set_yticks(range(len(names)), [label(name) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("accuracy (%)")
+    axes.grid(visible=False, axis="y")
+    legend_below(figure)
     return figure

@@ -27,6 +27,15 @@ PAIRS = 40
 IMAGES_OF_CELL = 60
 IMAGES_OF_DIAGONAL = 24
 
+# Cards of images on which runs disagree, and rows of the list of the others, at most.
+DISPUTES = 60
+DISPUTES_LISTED = 300
+# Curves of more runs than this fit no chart.
+CURVES = 7
+# Cards of the images that all seeds take for another class, and of those that some do, at most.
+HARD = 24
+UNSTEADY = 24
+
 # Findings of the doctor and files of a finding that are listed.
 FINDINGS = 40
 FILES = 5

@@ -1,7 +1,6 @@
 """The page about one run: facts to HTML."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,11 @@ from finetune.evaluation.metrics import METRICS, wilson
 from finetune.page.charts import svg
 from finetune.page.page import render
 from finetune.reporting import draw, limits
+from finetune.reporting.cards import Card, Neighbour, make_card
+from finetune.reporting.cells import cell_contents
 from finetune.reporting.collect import RunFacts
-from finetune.reporting.gallery import Gallery, cell_contents, fill
+from finetune.reporting.gallery import Gallery, fill
+from finetune.reporting.tables import class_rows, matrix
 from finetune.reporting.trust import SAID, confused_pairs, weakest
 from finetune.training.curves import draw_curves
 from finetune.training.setup.plan import SOLVER
@@ -30,8 +32,6 @@ _ENVIRONMENT = {
     "workers": "loader processes",
     "start_fingerprint": "starting weights, SHA-256",
 }
-# Shades of the matrix's cells.
-SHADES = 9
 # Below this number of images, a class's rates are rough.
 ROUGH = 30
 # The words for a split, where a sentence needs them.
@@ -74,15 +74,19 @@ def run_page(facts: RunFacts, limit: int) -> bytes:
         findings=_findings(facts),
         leaks=sum(each.kind == "leakage" for each in facts.findings.found),
         charts=_charts(facts),
-        classes=[_class_row(facts, place) for place in range(len(metrics.classes))],
-        matrix=_matrix(facts) if len(metrics.classes) <= limits.MATRIX_CLASSES else None,
+        classes=class_rows(metrics),
+        matrix=matrix(metrics) if len(metrics.classes) <= limits.MATRIX_CLASSES else None,
         mistakes=[_card(facts, gallery, row) for row in facts.mistakes],
         uncertain=[_card(facts, gallery, row) for row in facts.uncertain],
         wrong=int((~facts.predictions.correct).sum()),
         doubts=_doubts(facts, gallery),
         gallery=gallery,
         limits=limits,
-        cells=cell_contents(facts, gallery),
+        cells=cell_contents(
+            facts.predictions,
+            gallery.of_row,
+            lambda row: facts.images.short(facts.split.name(facts.predictions.place(row))),
+        ),
         environment=_environment(facts.environment),
         wilson=wilson,
     )
@@ -92,83 +96,17 @@ def _name_of(run: Path) -> str:
     return run.resolve().name
 
 
-@dataclass(frozen=True)
-class Card:
-    """A prediction, to be shown. ``nearest``: image, class, name and similarity of training images."""
-
-    image: Markup | None
-    heat: Markup | None
-    name: str
-    true: str
-    predicted: str
-    is_right: bool
-    probabilities: list[tuple[str, float]]
-    nearest: list[tuple[Markup | None, str, str, float]]
-    hint: str
-
-
 def _card(facts: RunFacts, gallery: Gallery, row: int) -> Card:
-    classes, predictions = facts.evaluation.metrics.classes, facts.predictions
-    true, predicted = int(predictions.targets[row]), int(predictions.predicted[row])
-    name = facts.images.short(facts.split.name(predictions.place(row)))
-    image, heat = gallery.of_row(row), gallery.heat.get(row)
-    looked = facts.looked
+    name = facts.images.short(facts.split.name(facts.predictions.place(row)))
+    classes, looked = facts.evaluation.metrics.classes, facts.looked
     nearest = []
-    labels = []
     for place, similarity in facts.near.get(row, ()):
         assert looked is not None
-        labels.append(int(looked.images.targets[place]))
-        label, other = classes[labels[-1]], facts.images.short(looked.images.name(place))
-        shown = gallery.of_looked(place)
+        label = classes[int(looked.images.targets[place])]
+        other, shown = facts.images.short(looked.images.name(place)), gallery.of_looked(place)
         alt = printable(f"training image of {label}: {other}")
-        nearest.append((None if shown is None else shown.tag(alt), label, other, similarity))
-    best = predictions.best(row, limits.CLASSES_OF_CARD)
-    if true not in [each for each, _ in best]:
-        best = [*best[:-1], (true, float(predictions.of_target[row]))]
-    return Card(
-        None if image is None else image.tag(printable(f"{name}, labelled {classes[true]}")),
-        None
-        if heat is None
-        else heat.tag(printable(f"heat-map: what speaks for {classes[predicted]} in {name}")),
-        name,
-        classes[true],
-        classes[predicted],
-        true == predicted,
-        [(classes[each], probability) for each, probability in best],
-        nearest,
-        _hint(labels, true, predicted),
-    )
-
-
-def _hint(labels: Sequence[int], true: int, predicted: int) -> str:
-    """What the nearest training images suggest of a mistake."""
-    if not labels or true == predicted:
-        return ""
-    if all(each == predicted for each in labels):
-        return "All training images that look most like it have the predicted class: is its label right?"
-    if all(each == true for each in labels):
-        return (
-            "All training images that look most like it have its label. Still it is taken for another class."
-        )
-    return ""
-
-
-def _class_row(facts: RunFacts, place: int) -> dict[str, Any]:
-    metrics = facts.evaluation.metrics
-    entry, found = metrics.per_class[place], int(metrics.confusion[place, place])
-    answers = int(metrics.confusion[:, place].sum())
-    interval = wilson(found, entry.support) if entry.support else None
-    return {"place": place, "entry": entry, "found": found, "answers": answers, "interval": interval}
-
-
-def _matrix(facts: RunFacts) -> list[list[tuple[int, int]]]:
-    """Rows of (count, shade): shades are 0 to ``SHADES``, by the share of the row."""
-    confusion = facts.evaluation.metrics.confusion
-    sums = confusion.sum(axis=1)
-    return [
-        [(int(count), -(-int(count) * SHADES // max(1, int(total)))) for count in row]
-        for row, total in zip(confusion, sums, strict=True)
-    ]
+        nearest.append(Neighbour(None if shown is None else shown.tag(alt), label, other, similarity))
+    return make_card(facts.predictions, row, name, gallery.of_row(row), gallery.heat.get(row), nearest)
 
 
 def _phases(facts: RunFacts) -> list[dict[str, Any]]:

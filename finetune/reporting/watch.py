@@ -20,3 +20,8 @@ def watching(progress: OnStage, trained: Trained, images: int) -> Watch:
             progress("batch", done, max(done, total))
 
     return watch
+
+
+def watches(progress: OnStage) -> Callable[[Trained, int], Watch]:
+    """Makes the ``watch`` of each of several evaluations."""
+    return lambda trained, images: watching(progress, trained, images)

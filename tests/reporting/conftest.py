@@ -1,6 +1,8 @@
 """A small run whose classes and files have hostile names, and the report of it."""
 
 import csv
+import hashlib
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,6 +67,16 @@ def train(run: Path, source: Path | str, *overrides: str, section: str = "{batch
     with RunDir.open(run) as directory:
         fit(parse_recipe(text, "recipe.yaml", [*epochs, *overrides]), directory, device="cpu")
     return run
+
+
+def unfinish(run: Path) -> None:
+    """Have a run look as if it had been stopped before its end."""
+    state = run / "checkpoints" / "last" / "state.json"
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"finished": False}))
+    manifest = state.with_name("manifest.json")
+    listed = json.loads(manifest.read_text())
+    listed["sha256"]["state.json"] = hashlib.sha256(state.read_bytes()).hexdigest()
+    manifest.write_text(json.dumps(listed))
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ def predictions(confidence: float, right: int, wrong: int) -> Predictions:
     odds = np.log(confidence / (1 - confidence))
     logits = np.tile(np.array([[odds, 0.0]], np.float32), (right + wrong, 1))
     targets = np.repeat([0, 1], [right, wrong])
-    return Predictions.of(Collected(logits, targets, np.arange(right + wrong), ()))
+    return Predictions.of(Collected(logits, targets, np.arange(right + wrong), ()), ("a", "b"))
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_probabilities_are_compared_with_what_is_right(
 
 def test_worst_and_least_certain_and_cells() -> None:
     logits = np.array([[3, 0, 0], [0.1, 0, -5], [0, 5, 0], [0, 1, 0]], np.float32)
-    found = Predictions.of(Collected(logits, np.array([0, 0, 2, 0]), np.arange(4), ()))
+    found = Predictions.of(Collected(logits, np.array([0, 0, 2, 0]), np.arange(4), ()), ("a", "b", "c"))
     assert found.worst(9) == [2, 3]
     assert found.least_certain(2) == [1, 3]
     assert found.cells() == {(0, 0): [0, 1], (2, 1): [2], (0, 1): [3]}

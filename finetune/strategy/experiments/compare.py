@@ -4,17 +4,21 @@ import itertools
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from finetune.checkpoint.card import ModelCard
+from finetune.data.batches.batch import Batch
 from finetune.data.dataset import quoted
 from finetune.data.identity import file_digest
 from finetune.errors import DataError, UserError, printable
+from finetune.evaluation.evaluate import Evaluation
 from finetune.evaluation.metrics import Metrics
 from finetune.evaluation.paired import Paired, paired
 from finetune.recipe.defaults import DEFAULT_LR, FROM_SCRATCH_LR_FACTOR
@@ -22,9 +26,17 @@ from finetune.recipe.schema import Recipe
 from finetune.training.curves import History, read_lines
 from finetune.training.evaluation_images import images_to_evaluate
 from finetune.training.run.files import TIMING
-from finetune.training.trained import evaluate_trained, load_trained
+from finetune.training.trained import Trained, evaluate_trained, load_trained
 
 log = logging.getLogger("finetune")
+
+# Given a network and the number of its images, returns what wraps the batches of its evaluation.
+WatchOf = Callable[[Trained, int], Callable[[Iterable[Batch]], Iterable[Batch]]]
+
+
+def unwatched(_trained: Trained, _images: int) -> Callable[[Iterable[Batch]], Iterable[Batch]]:
+    """Report nothing while batches pass."""
+    return iter
 
 
 @dataclass(frozen=True)
@@ -33,27 +45,50 @@ class ComparedRun:
 
     Attributes:
         name: the run directory.
-        split: test, or val if the data has no test split.
-        metrics: of the best checkpoint.
-        correct: image -> whether it was classified correctly. An image is identified by its content.
-        labels: image -> class.
+        card, recipe: of the network that was evaluated.
+        evaluation: of the best checkpoint, on test, or on val if the data has no test split.
+        identities: (N,) identifies the image of each row of ``evaluation.collected`` by its content.
+        warnings: reasons to trust the metrics less.
         history: the metrics of its epochs and of its test.
         seconds, images: the training time, val and the features of frozen layers included, and the number of
             images seen, with repetition.
     """
 
     name: str
-    split: str
-    metrics: Metrics
-    correct: dict[str, bool]
-    labels: dict[str, str]
+    card: ModelCard
+    recipe: Recipe
+    evaluation: Evaluation
+    identities: tuple[str, ...]
+    warnings: tuple[str, ...]
     history: History
     seconds: float
     images: int
 
     @property
+    def split(self) -> str:
+        return self.evaluation.split
+
+    @property
+    def metrics(self) -> Metrics:
+        return self.evaluation.metrics
+
+    @property
     def epochs(self) -> int:
         return len(self.history.epochs)
+
+    @cached_property
+    def correct(self) -> dict[str, bool]:
+        """Image -> whether it was classified correctly."""
+        found = self.evaluation.collected
+        right = (found.logits.argmax(axis=1) == found.targets).tolist()
+        return dict(zip(self.identities, right, strict=True))
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """Image -> class."""
+        classes = self.metrics.classes
+        labels = (classes[int(target)] for target in self.evaluation.collected.targets)
+        return dict(zip(self.identities, labels, strict=True))
 
 
 @dataclass(frozen=True)
@@ -96,29 +131,38 @@ def compare(runs: Sequence[ComparedRun]) -> Comparison:
     return Comparison(tuple(runs), tuple((i, j, paired(columns[i], columns[j])) for i, j in places))
 
 
-def measure(run: Path, device: torch.device) -> ComparedRun:
-    """Evaluate the best checkpoint of a run on its test images, or on val if there is no test split.
+def measure(
+    run: Path,
+    device: torch.device,
+    *,
+    split: str | None = None,
+    checkpoint: Literal["best", "last"] = "best",
+    watch_of: WatchOf = unwatched,
+) -> ComparedRun:
+    """Evaluate a checkpoint of a run.
+
+    Args:
+        split: train, val or test; None: test, or val if there is no test split.
 
     Raises:
         RunDirError, CheckpointError: it is not a run, or its checkpoint is missing or damaged.
-        DataError: its images are missing, or all have changed.
+        DataError: its images are missing, or all have changed; or there is no such split.
     """
-    trained = load_trained(run, "best", device)
-    chosen = images_to_evaluate(trained)
+    trained = load_trained(run, checkpoint, device)
+    chosen = images_to_evaluate(trained, split)
     for warning in chosen.warnings:
         log.warning("%s", warning)
-    evaluation = evaluate_trained(trained, chosen.images, chosen.name)
-    classes = trained.card.classes
-    found = evaluation.collected
-    names = list(_identities(evaluation.images.name(int(index)) for index in found.indices))
-    correct = (found.logits.argmax(axis=1) == found.targets).tolist()
+    watch = watch_of(trained, len(chosen.images))
+    evaluation = evaluate_trained(trained, chosen.images, chosen.name, watch=watch)
+    names = (evaluation.images.name(int(index)) for index in evaluation.collected.indices)
     timing = read_lines(run / TIMING)
     return ComparedRun(
         name=str(run),
-        split=evaluation.split,
-        metrics=evaluation.metrics,
-        correct=dict(zip(names, correct, strict=True)),
-        labels=dict(zip(names, (classes[int(target)] for target in found.targets), strict=True)),
+        card=trained.card,
+        recipe=trained.recipe,
+        evaluation=evaluation,
+        identities=tuple(_identities(names)),
+        warnings=chosen.warnings,
         history=History.read(run),
         seconds=round(sum(entry["seconds"] + entry.get("features_seconds", 0) for entry in timing), 3),
         images=sum(int(entry["images"]) for entry in timing),
@@ -155,13 +199,22 @@ def from_scratch(recipe: Recipe) -> Recipe:
     return Recipe.model_validate_json(json.dumps(document))
 
 
-def _refuse_others(first: ComparedRun, other: ComparedRun) -> None:
+def refuse_other_classes(first: ComparedRun, other: ComparedRun) -> None:
+    """Check that two runs have the same classes.
+
+    Raises:
+        DataError: they do not.
+    """
     if set(first.metrics.classes) != set(other.metrics.classes):
         raise DataError(
             f"{printable(first.name)} and {printable(other.name)} have different classes.\n"
             f"  only the first: {quoted(sorted(set(first.metrics.classes) - set(other.metrics.classes)))}\n"
             f"  only the second: {quoted(sorted(set(other.metrics.classes) - set(first.metrics.classes)))}"
         )
+
+
+def _refuse_others(first: ComparedRun, other: ComparedRun) -> None:
+    refuse_other_classes(first, other)
     if first.labels == other.labels:
         return
     shared = first.labels.keys() & other.labels.keys()

@@ -12,16 +12,23 @@ from finetune.training.curves import PHASE_LINE, curve, finish_axes, mark_phases
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def draw(runs: Sequence[ComparedRun], labels: Sequence[str], path: Path) -> None:
+    """Write :func:`draw_runs` to a file.
+
+    Raises:
+        UserError, SaveError: as :func:`finetune.disk.figure.write_figure`.
+    """
+    write_figure(draw_runs(runs, labels), path)
+
+
+def draw_runs(runs: Sequence[ComparedRun], labels: Sequence[str]) -> "Figure":
     """Draw top-1 (per cent) and loss against epochs, one colour per run: solid for val, dashed for train.
 
     A point at the end is the top-1 on test, with its 95 % interval. Of runs that coincide, the earlier have
     wider lines. Dotted vertical lines show where phases begin.
-
-    Raises:
-        UserError, SaveError: as :func:`finetune.disk.figure.write_figure`.
     """
     figure, panels = new_panels(10, 4.8, ["", ""])
     last = max(each.epochs for each in runs)
@@ -45,7 +52,7 @@ def draw(runs: Sequence[ComparedRun], labels: Sequence[str], path: Path) -> None
     finish_axes(panels[0], "top1", last, tests)
     finish_axes(panels[1], "loss", last)
     legend_below(figure, _handles(runs, labels))
-    write_figure(figure, path)
+    return figure
 
 
 def _colour(place: int) -> str:

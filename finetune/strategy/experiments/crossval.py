@@ -4,16 +4,18 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from finetune.checkpoint.card import ModelCard
 from finetune.data.dataset import Split
 from finetune.data.images import JoinedImages
 from finetune.errors import DataError, UserError, printable
 from finetune.evaluation.evaluate import Collected, Evaluation
 from finetune.recipe.schema import FoldSection, Recipe
+from finetune.strategy.experiments.compare import WatchOf, unwatched
 from finetune.strategy.experiments.repeat import ProgressOf, RunOptions, train_all
 from finetune.strategy.experiments.spread import Spread, of_folds
 from finetune.training.evaluation_images import images_to_evaluate
@@ -36,11 +38,13 @@ class CrossValidation:
         pooled: the evaluation of all images, each by the network that was not trained on it. The Wilson
             interval of its top-1 holds for these networks; ``spread`` includes that other training images
             would give other networks.
+        card: of the network of the first fold.
     """
 
     folds: tuple[Evaluation, ...]
     spread: Spread
     pooled: Evaluation
+    card: ModelCard
 
     def predictions(self) -> Iterator[list[Any]]:
         """Yield a table, header first: the fold, then the columns of :meth:`Evaluation.predictions`."""
@@ -87,21 +91,31 @@ def fold_places(place: Path, of: int) -> list[Path]:
     return [place / f"fold-{number}" for number in range(of)]
 
 
-def evaluate_folds(places: Sequence[Path], device: torch.device) -> CrossValidation:
+def evaluate_folds(
+    places: Sequence[Path],
+    device: torch.device,
+    *,
+    checkpoint: Literal["best", "last"] = "best",
+    watch_of: WatchOf = unwatched,
+) -> CrossValidation:
     """Evaluate the run of each fold on its held-out images.
 
     Raises:
         RunDirError, CheckpointError: a run is missing or damaged.
     """
-    folds = []
+    folds: list[Evaluation] = []
+    cards: list[ModelCard] = []
     for place in places:
-        trained = load_trained(place, "best", device)
+        trained = load_trained(place, checkpoint, device)
+        cards.append(trained.card)
         held = images_to_evaluate(trained, "test")
         for warning in held.warnings:
             log.warning("%s", warning)
-        folds.append(evaluate_trained(trained, held.images, OUT_OF_FOLD))
+        watch = watch_of(trained, len(held.images))
+        folds.append(evaluate_trained(trained, held.images, OUT_OF_FOLD, watch=watch))
     _refuse_overlap(folds)
-    return CrossValidation(tuple(folds), of_folds([fold.metrics.top1 for fold in folds]), _pooled(folds))
+    spread = of_folds([fold.metrics.top1 for fold in folds])
+    return CrossValidation(tuple(folds), spread, _pooled(folds), cards[0])
 
 
 def _refuse_overlap(folds: Sequence[Evaluation]) -> None:
