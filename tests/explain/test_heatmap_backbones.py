@@ -19,7 +19,7 @@ KINDS = {
     "timm:convnext_atto": 32,
 }
 # Those of torchvision that take only images of one size, or none as small as the others.
-SIZES = {"maxvit_t": 224, "inception_v3": 75}
+SIZES = {"maxvit_t": 224, "inception_v3": 75, "vit_h_14": 56}
 
 
 def check(name: str, size: int, **section: object) -> None:
