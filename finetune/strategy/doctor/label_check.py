@@ -11,7 +11,7 @@ from finetune.features.progress import OnProgress, no_progress
 from finetune.recipe.schema import Recipe
 from finetune.strategy.doctor.findings import Finding
 from finetune.strategy.doctor.labels import DoubtfulLabel, doubtful_labels, out_of_fold
-from finetune.strategy.probing.frozen_features import features_of, frozen_compute, frozen_recipe
+from finetune.strategy.probing.frozen_features import FeatureRows, features_of, frozen_compute, frozen_recipe
 from finetune.training.compute.in_force import in_force
 from finetune.training.run.own_data import read_undivided
 from finetune.training.setup.prepare import prepare
@@ -56,23 +56,37 @@ def doubtful_labels_by(
         DataError: fewer than two classes have two or more readable images, or groups.
         UserError, WeightsError: the network or its weights cannot be used.
     """
+    rows = source_features(recipe, images, classes, device, progress)
+    assert rows.places is not None
+    probabilities = out_of_fold(rows.features, rows.targets, len(classes), recipe.seed, rows.groups)
+    return [
+        dataclasses.replace(each, index=int(rows.places[each.index]))
+        for each in doubtful_labels(probabilities, rows.targets)
+    ]
+
+
+def source_features(
+    recipe: Recipe,
+    images: Split,
+    classes: tuple[str, ...],
+    device: str | None = None,
+    progress: OnProgress = no_progress,
+) -> FeatureRows:
+    """Compute the features of the readable images, with their groups; else with copies of a file as groups.
+
+    Arguments and errors as for :func:`doubtful_labels_by`.
+    """
     data = recipe.data.model_copy(update={"on_bad_image": "skip"})
     frozen = frozen_recipe(recipe.model_copy(update={"data": data}), None)
     compute = frozen_compute(recipe, device)
     with in_force(compute):
         joined = Source(recipe.data.source, classes, {"train": images})
         rows = features_of(prepare(frozen, joined, compute), "train", progress)
-    assert rows.places is not None
-    groups = rows.groups
-    if groups is None:
+    if rows.groups is None and rows.places is not None:
         # A copy of an image must not vouch for its label.
         copies = same_content(images, rows.places)
-        groups = copies if len(np.unique(copies)) < len(copies) else None
-    probabilities = out_of_fold(rows.features, rows.targets, len(classes), recipe.seed, groups)
-    return [
-        dataclasses.replace(each, index=int(rows.places[each.index]))
-        for each in doubtful_labels(probabilities, rows.targets)
-    ]
+        rows = rows._replace(groups=copies if len(np.unique(copies)) < len(copies) else None)
+    return rows
 
 
 def _finding(doubt: DoubtfulLabel, name: str, classes: tuple[str, ...]) -> Finding:
