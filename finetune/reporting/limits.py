@@ -3,9 +3,9 @@
 # A run with more images in all has its doubtful labels and nearest images looked for among a sample, and the
 # doctor compares its files by the digests that the run recorded.
 MOST_IMAGES = 3_000
-SAMPLE_OF_TRAIN = 600
+SAMPLE_OF_TRAIN = 400
 # Of every other split.
-SAMPLE = 200
+SAMPLE = 100
 
 # Cards of the worst mistakes and of the least certain predictions, at most.
 MISTAKES = 24

@@ -37,7 +37,7 @@ ROUGH = 30
 # The words for a split, where a sentence needs them.
 SEEN = {
     "test": "which neither trained it nor chose it",
-    "val": "which did not train it, but chose its best epoch",
+    "val": "which did not train it, but helped to choose it",
     "train": "which trained it",
 }
 

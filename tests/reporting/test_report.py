@@ -75,8 +75,8 @@ def test_another_split_has_other_numbers(
     text = make_report(hostile_run, split="val")
     expected = json.loads(cli("eval", hostile_run, "--json", "--split", "val", "--device", "cpu").out)
     assert Numbers(text).plain["n"] == {expected["n"]} == {len(CLASSES) * COUNTS["val"]}
-    assert "The best epoch was chosen by it" in text
-    assert "The best epoch was chosen by it" not in page.read_text(encoding="utf-8")
+    assert "The network was chosen by them" in text
+    assert "The network was chosen by them" not in page.read_text(encoding="utf-8")
 
 
 def test_the_same_run_gives_the_same_bytes_and_only_the_page_is_written(
