@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from finetune.api.training import Resume, Run, train
     from finetune.deploy.predict import Prediction
     from finetune.errors import FinetuneError
-    from finetune.explain.explanations import Explanation
+    from finetune.explain.heatmaps.explanations import Explanation
     from finetune.recipe.schema import Recipe
 else:
     _MODULES = {
@@ -39,7 +39,7 @@ else:
         "api.training": ("Resume", "Run", "train"),
         "deploy.predict": ("Prediction",),
         "errors": ("FinetuneError",),
-        "explain.explanations": ("Explanation",),
+        "explain.heatmaps.explanations": ("Explanation",),
         "recipe.schema": ("Recipe",),
     }
 

@@ -14,7 +14,7 @@ from finetune.recipe import catalog
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from finetune.explain.layers import LayerViews
+    from finetune.explain.layers.views import LayerViews
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class LayerRequest:
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> "LayerViews":
         """Find what the figure shows. Raises as :func:`draw_layers`."""
-        from finetune.explain.layer_subject import subject_of_backbone, subject_of_run
-        from finetune.explain.layers import view_layers
+        from finetune.explain.layers.subject import subject_of_backbone, subject_of_run
+        from finetune.explain.layers.views import view_layers
         from finetune.training.compute.precision import pick_device
 
         chosen = pick_device(device)
@@ -111,6 +111,6 @@ def draw_layers(
         at,
     )
     request.check()
-    from finetune.explain.layer_figure import draw_layers as draw
+    from finetune.explain.layers.figure import draw_layers as draw
 
     return draw(request.find(device=device))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from finetune.checkpoint.card import ModelCard
     from finetune.deploy.export import Exported
     from finetune.deploy.predict import Classifier, ImageInput, Prediction
-    from finetune.explain.explanations import Explained, Explanation
+    from finetune.explain.heatmaps.explanations import Explained, Explanation
     from finetune.training.trained import Trained
 
 Checkpoint = Literal["best", "last"]
@@ -189,7 +189,7 @@ class Model:
 
         An image that cannot be read gives a result with ``error`` set.
         """
-        from finetune.explain.explanations import explain_images
+        from finetune.explain.heatmaps.explanations import explain_images
 
         if isinstance(images, str | os.PathLike) or getattr(images, "ndim", 4) < 4:
             raise TypeError("explain takes several images: pass a list")

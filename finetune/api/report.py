@@ -11,7 +11,7 @@ from finetune.errors import RunDirError, UserError, check_unicode, printable
 from finetune.training.run.files import REPORT
 
 if TYPE_CHECKING:
-    from finetune.reporting.subject import Subject
+    from finetune.reporting.several.subject import Subject
 
 # Images of a page, unless the caller says otherwise.
 IMAGES = 200
@@ -77,7 +77,7 @@ def _find(given: Sequence[Path]) -> "Subject":
         check_unicode("run directory", each, "Rename it.")
         if not each.is_dir():
             check_run(each)
-    from finetune.reporting.subject import find_subject
+    from finetune.reporting.several.subject import find_subject
 
     try:
         return find_subject(given)
@@ -103,8 +103,8 @@ def _page(
     reporter: Reporter,
 ) -> bytes:
     if subject.kind == "run":
-        from finetune.reporting.collect import collect
-        from finetune.reporting.run_page import run_page
+        from finetune.reporting.run.collect import collect
+        from finetune.reporting.run.page import run_page
 
         facts = collect(
             subject.place, split, images, checkpoint=checkpoint, device=device, progress=reporter.work
@@ -116,16 +116,16 @@ def _page(
 
     where = pick_device(device)
     if subject.kind == "runs":
-        from finetune.reporting.compare_page import compare_page, compare_runs
+        from finetune.reporting.several.compare_page import compare_page, compare_runs
 
         compared = compare_runs(subject.runs, split, where, checkpoint=checkpoint, progress=reporter.work)
         return compare_page(compared, images)
     if subject.kind == "seeds":
-        from finetune.reporting.seeds_page import collect_seeds, seeds_page
+        from finetune.reporting.several.seeds_page import collect_seeds, seeds_page
 
         seeds = collect_seeds(subject, split, where, checkpoint=checkpoint, progress=reporter.work)
         return seeds_page(seeds, images)
-    from finetune.reporting.folds_page import collect_folds, folds_page
+    from finetune.reporting.several.folds_page import collect_folds, folds_page
 
     folds = collect_folds(subject, where, checkpoint=checkpoint, progress=reporter.work)
     return folds_page(folds, images)

@@ -133,8 +133,8 @@ def _heat_maps(asked: Asked, classes: list[str], method: Method) -> None:
     check_inputs(asked.images)
     model = load(run, checkpoint=asked.checkpoint.value, device=asked.device)
     from finetune.cli.progress import open_progress
-    from finetune.explain.explanations import check_classes
-    from finetune.explain.heatmap_files import HeatMapWriter, in_words
+    from finetune.explain.heatmaps.explanations import check_classes
+    from finetune.explain.heatmaps.files import HeatMapWriter, in_words
 
     check_classes(classes, model.classes)
     folder = asked.out or run / EXPLAIN
@@ -168,8 +168,8 @@ def _layers(asked: Asked, data: str | None, weights: str | None, at: str | None)
     request.check()
     from finetune.cli.progress import open_progress
     from finetune.disk.figure import check_figure, write_figure
-    from finetune.explain.layer_figure import draw_layers
-    from finetune.explain.layers import described
+    from finetune.explain.layers.figure import draw_layers
+    from finetune.explain.layers.views import described
 
     path = _figure_of_layers(request, asked.out)
     check_figure(path)
@@ -215,9 +215,9 @@ def _map(asked: Asked, split: str | None) -> None:
     from finetune.cli.progress import open_progress
     from finetune.disk.figure import write_figure
     from finetune.disk.outputs import check_output, write_output
-    from finetune.explain.feature_map import map_of_run
-    from finetune.explain.map_figure import draw_map
-    from finetune.explain.map_page import render_map
+    from finetune.explain.features.feature_map import map_of_run
+    from finetune.explain.features.map_figure import draw_map
+    from finetune.explain.features.map_page import render_map
     from finetune.training.compute.precision import pick_device
     from finetune.training.trained import load_trained
 
@@ -260,8 +260,8 @@ def _nearest(asked: Asked) -> None:
     check_inputs(asked.images)
     from finetune.cli.progress import open_progress
     from finetune.disk.figure import check_figure, write_figure
-    from finetune.explain.nearest_figure import draw_nearest, explained
-    from finetune.explain.nearest_images import nearest_images
+    from finetune.explain.features.nearest_figure import draw_nearest, explained
+    from finetune.explain.features.nearest_images import nearest_images
     from finetune.training.compute.precision import pick_device
     from finetune.training.trained import load_trained
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.explain.heatmaps import heat_maps
+from finetune.explain.heatmaps.compute import heat_maps
 from finetune.model.build import build, find_own_layers, rebuild
 from finetune.recipe import catalog
 from finetune.recipe.schema import ModelSection

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from explain.patches import CLASSES, PatchNetwork, draw, in_patch, trained_network
 from finetune.errors import FinetuneError
-from finetune.explain.heatmaps import Method, heat_maps
+from finetune.explain.heatmaps.compute import Method, heat_maps
 from finetune.explain.layer_maps import map_layouts, mapped_network
 from finetune.model.layers.find import find_layers
 

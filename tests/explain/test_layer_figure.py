@@ -12,10 +12,10 @@ from matplotlib.transforms import Bbox
 
 import finetune
 from finetune.disk.figure import DPI
-from finetune.explain.layer_figure import MARGIN, WIDTH, draw_layers
 from finetune.explain.layer_maps import MapLayout
-from finetune.explain.layers import Crop, Depth, Unit
-from finetune.explain.receptive_field import ReceptiveField
+from finetune.explain.layers.figure import MARGIN, WIDTH, draw_layers
+from finetune.explain.layers.views import Crop, Depth, Unit
+from finetune.explain.receptive_field.fields import ReceptiveField
 
 HOSTILE = "$\\frac{" + "<b>\u202e" + "very long " * 30
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from finetune.explain.receptive_field import ReceptiveField, receptive_fields
+from finetune.explain.receptive_field.fields import ReceptiveField, receptive_fields
 from finetune.features.cut import prefix_graph
 from finetune.model.backbones import find_backbone
 from finetune.model.layers.find import find_layers

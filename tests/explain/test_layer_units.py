@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from finetune.explain.layer_filters import filters_of, first_convolution
-from finetune.explain.layer_units import TopImages, choose_channels
+from finetune.explain.layers.filters import filters_of, first_convolution
+from finetune.explain.layers.units import TopImages, choose_channels
 
 
 def added(maps: Tensor, count: int = 4, batch: int = 7) -> TopImages:

@@ -21,10 +21,10 @@ from finetune.cli import explain
 from finetune.data.dataset import Source
 from finetune.data.sources.read import read_source
 from finetune.errors import UserError
-from finetune.explain import layers
 from finetune.explain.layer_maps import map_layouts, mapped_network
-from finetune.explain.layer_subject import State, Subject, subject_of_run
-from finetune.explain.layers import choose_depths, view_layers
+from finetune.explain.layers import views as layers
+from finetune.explain.layers.subject import State, Subject, subject_of_run
+from finetune.explain.layers.views import choose_depths, view_layers
 from finetune.image.preprocessing import Preprocessing
 from finetune.model.layers.find import find_layers
 from small_runs import run as train

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from browser import opened, screenshot
-from finetune.explain import feature_map
-from finetune.explain.feature_map import FeatureMap, lay_out, map_of_run
-from finetune.explain.map_classes import MOST_CLASSES, looks_of_classes
-from finetune.explain.map_figure import draw_map
-from finetune.explain.map_page import render_map
+from finetune.explain.features import feature_map
+from finetune.explain.features.feature_map import FeatureMap, lay_out, map_of_run
+from finetune.explain.features.map_classes import MOST_CLASSES, looks_of_classes
+from finetune.explain.features.map_figure import draw_map
+from finetune.explain.features.map_page import render_map
 from finetune.training.trained import load_trained
 
 if TYPE_CHECKING:

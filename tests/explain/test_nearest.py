@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
-from finetune.explain import nearest as module
-from finetune.explain.nearest import nearest
+from finetune.explain.features import nearest as module
+from finetune.explain.features.nearest import nearest
 
 
 def rows(number: int, seed: int) -> np.ndarray:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune.explain import nearest_images as module
-from finetune.explain.nearest_figure import TILE, TITLE, draw_nearest
-from finetune.explain.nearest_images import nearest_images
+from finetune.explain.features import nearest_images as module
+from finetune.explain.features.nearest_figure import TILE, TITLE, draw_nearest
+from finetune.explain.features.nearest_images import nearest_images
 from finetune.training.trained import load_trained
 
 Cli = Callable[..., Any]

@@ -7,8 +7,8 @@ import pytest
 
 from finetune.data.dataset import Split
 from finetune.data.images import FileImages, JoinedImages
-from finetune.explain import run_labels
-from finetune.explain.run_labels import doubtful_labels_of_run
+from finetune.explain.features import run_labels
+from finetune.explain.features.run_labels import doubtful_labels_of_run
 from finetune.recipe.schema import Recipe
 from finetune.strategy.doctor.labels import DoubtfulLabel
 from finetune.training.evaluation_images import images_to_evaluate

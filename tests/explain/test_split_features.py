@@ -12,7 +12,7 @@ import tiny
 from finetune.data.dataset import Split
 from finetune.data.images import FileImages
 from finetune.errors import FinetuneError
-from finetune.explain.split_features import at_start, features_of_images
+from finetune.explain.features.split_features import at_start, features_of_images
 from finetune.training.trained import Trained, evaluate_trained
 
 Make = Callable[..., tuple[Trained, Split]]

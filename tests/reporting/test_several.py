@@ -17,9 +17,9 @@ import tiny
 from browser import opened, screenshot
 from finetune.errors import DataError, RunDirError, UserError
 from finetune.recipe.load import load_recipe, parse_recipe
-from finetune.reporting.answers import Answers, short_names
-from finetune.reporting.compare_page import distinct_names
-from finetune.reporting.recipes import Difference, differences
+from finetune.reporting.several.answers import Answers, short_names
+from finetune.reporting.several.compare_page import distinct_names
+from finetune.reporting.several.recipes import Difference, differences
 from finetune.strategy.experiments.spread import of_repeats
 from reporting.conftest import CLASSES, COUNTS, draw_table, tiny_network, train, unfinish
 

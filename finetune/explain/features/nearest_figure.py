@@ -8,7 +8,7 @@ from PIL import Image, ImageOps
 from finetune.data.dataset import Split
 from finetune.disk.figure import COLOURS
 from finetune.errors import BadImageError
-from finetune.explain.nearest_images import NearestImages
+from finetune.explain.features.nearest_images import NearestImages
 from finetune.explain.sheet import Sheet, fill, fit
 
 if TYPE_CHECKING:

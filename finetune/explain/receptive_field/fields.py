@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from finetune.explain.sight import Places, Sight, Spans, of_image
-from finetune.explain.sight_rules import sight_of_node
+from finetune.explain.receptive_field.node_rules import sight_of_node
+from finetune.explain.receptive_field.sight import Places, Sight, Spans, of_image
 from finetune.model.layers.graph import trace
 from finetune.model.layers.shapes import on_meta
 

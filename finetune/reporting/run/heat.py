@@ -8,8 +8,8 @@ from PIL import Image
 
 from finetune.data.dataset import Split
 from finetune.errors import BadImageError
-from finetune.explain.heatmap_files import overlay
-from finetune.explain.heatmaps import heat_mapper
+from finetune.explain.heatmaps.compute import heat_mapper
+from finetune.explain.heatmaps.files import overlay
 from finetune.model.build import find_own_layers
 from finetune.page.thumbnails import first_colours
 from finetune.training.trained import Trained

@@ -18,11 +18,11 @@ from finetune.data.batches.loaders import eval_batches
 from finetune.data.batches.options import ReadOptions, default_workers
 from finetune.data.dataset import Split
 from finetune.errors import DataError, UserError, printable
-from finetune.explain.layer_filters import filters_of, first_convolution
 from finetune.explain.layer_maps import MapLayout, MappedNetwork, map_layouts, mapped_network
-from finetune.explain.layer_subject import Subject
-from finetune.explain.layer_units import Peak, TopImages, choose_channels
-from finetune.explain.receptive_field import Box, ReceptiveField, receptive_fields
+from finetune.explain.layers.filters import filters_of, first_convolution
+from finetune.explain.layers.subject import Subject
+from finetune.explain.layers.units import Peak, TopImages, choose_channels
+from finetune.explain.receptive_field.fields import Box, ReceptiveField, receptive_fields
 from finetune.features.progress import OnProgress, no_progress
 from finetune.image.pixels import Pixels
 from finetune.model.layers.table import Layer

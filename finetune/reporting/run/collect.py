@@ -15,9 +15,9 @@ from finetune.recipe.load import dump_recipe
 from finetune.reporting import limits
 from finetune.reporting.cases import Predictions
 from finetune.reporting.finished import is_finished
-from finetune.reporting.images import RunImages, images_of_run
-from finetune.reporting.labels import Doubts, Looked, Nearest, find_doubts, find_nearest, look_at
-from finetune.reporting.layers import Layers, compare_layers
+from finetune.reporting.run.images import RunImages, images_of_run
+from finetune.reporting.run.labels import Doubts, Looked, Nearest, find_doubts, find_nearest, look_at
+from finetune.reporting.run.layers import Layers, compare_layers
 from finetune.reporting.trust import Trust, measure_trust
 from finetune.reporting.watch import watching
 from finetune.strategy.doctor.examine import check_digests, check_images

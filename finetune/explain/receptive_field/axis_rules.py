@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from finetune.explain.sight import EVERYTHING, POOLED, Sight, Spans, join
-from finetune.explain.sight_call import Call, listed
+from finetune.explain.receptive_field.call import Call, listed
+from finetune.explain.receptive_field.sight import EVERYTHING, POOLED, Sight, Spans, join
 
 
 def concatenation(call: Call) -> Sight:

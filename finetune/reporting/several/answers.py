@@ -11,7 +11,7 @@ from finetune.data.dataset import Split
 from finetune.evaluation.probabilities import softmax
 from finetune.page.album import Album, Shown
 from finetune.reporting.cases import Predictions
-from finetune.reporting.gallery import add_image
+from finetune.reporting.run.gallery import add_image
 from finetune.strategy.experiments.compare import ComparedRun
 
 

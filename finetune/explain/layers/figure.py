@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from finetune.disk.figure import COLOURS
-from finetune.explain.layers import CHANNELS, Crop, Depth, LayerViews
+from finetune.explain.layers.views import CHANNELS, Crop, Depth, LayerViews
 from finetune.explain.sheet import Sheet, fill, fit
 from finetune.image.pixels import Pixels
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from finetune.explain.sight import Places, Sight
+from finetune.explain.receptive_field.sight import Places, Sight
 
 
 @dataclass(frozen=True)

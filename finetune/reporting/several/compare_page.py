@@ -15,11 +15,11 @@ from finetune.page.album import Album
 from finetune.page.charts import svg
 from finetune.page.page import render
 from finetune.reporting import draw, limits
-from finetune.reporting.answers import Answers, answers_of
-from finetune.reporting.disputes import disputes
 from finetune.reporting.finished import is_finished
-from finetune.reporting.recipes import Difference, differences
-from finetune.reporting.run_page import SEEN
+from finetune.reporting.run.page import SEEN
+from finetune.reporting.several.answers import Answers, answers_of
+from finetune.reporting.several.disputes import disputes
+from finetune.reporting.several.recipes import Difference, differences
 from finetune.reporting.watch import watches
 from finetune.strategy.experiments.compare import Comparison, compare, measure
 from finetune.strategy.experiments.compare_figure import draw_runs

@@ -13,8 +13,8 @@ from finetune.page.page import render
 from finetune.reporting import draw, limits
 from finetune.reporting.cards import Card, Neighbour, make_card
 from finetune.reporting.cells import cell_contents
-from finetune.reporting.collect import RunFacts
-from finetune.reporting.gallery import Gallery, fill
+from finetune.reporting.run.collect import RunFacts
+from finetune.reporting.run.gallery import Gallery, fill
 from finetune.reporting.tables import class_rows, matrix
 from finetune.reporting.trust import SAID, confused_pairs, weakest
 from finetune.training.curves import draw_curves

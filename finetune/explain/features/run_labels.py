@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from finetune.data.batches.batch import Batch
 from finetune.data.dataset import Split
 from finetune.errors import DataError, FinetuneError
-from finetune.explain.split_features import features_of_images
+from finetune.explain.features.split_features import features_of_images
 from finetune.features.progress import OnProgress, no_progress
 from finetune.strategy.doctor.label_check import doubtful_labels_by
 from finetune.strategy.doctor.labels import DoubtfulLabel, doubtful_labels, out_of_fold

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from finetune.errors import BadImageError, printable
 from finetune.evaluation.probabilities import softmax
-from finetune.explain.feature_map import FeatureMap
-from finetune.explain.map_classes import Look, looks_of_classes
+from finetune.explain.features.feature_map import FeatureMap
+from finetune.explain.features.map_classes import Look, looks_of_classes
 from finetune.page.page import render
 from finetune.page.thumbnails import thumbnail
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from finetune.deploy.predict import Classifier, ImageInput, input_name, read_input
 from finetune.errors import BadImageError, UserError
 from finetune.evaluation.probabilities import softmax
-from finetune.explain.heatmaps import Method, heat_mapper
+from finetune.explain.heatmaps.compute import Method, heat_mapper
 from finetune.image.preprocessing import Preprocessing
 from finetune.model.build import find_own_layers
 from finetune.recipe.catalog import suggest

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from finetune.errors import printable
 from finetune.page.album import Album
 from finetune.reporting import limits
-from finetune.reporting.answers import Answers
+from finetune.reporting.several.answers import Answers
 
 
 @dataclass(frozen=True)

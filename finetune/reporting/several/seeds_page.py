@@ -16,10 +16,10 @@ from finetune.page.charts import svg
 from finetune.page.page import render
 from finetune.recipe.load import dump_recipe
 from finetune.reporting import draw, limits
-from finetune.reporting.answers import Answers, answers_of
-from finetune.reporting.recipes import Difference, differences
-from finetune.reporting.run_page import SEEN
-from finetune.reporting.subject import Subject
+from finetune.reporting.run.page import SEEN
+from finetune.reporting.several.answers import Answers, answers_of
+from finetune.reporting.several.recipes import Difference, differences
+from finetune.reporting.several.subject import Subject
 from finetune.reporting.watch import watches
 from finetune.strategy.experiments.compare import ComparedRun, measure, refuse_other_classes
 from finetune.strategy.experiments.compare_figure import draw_runs

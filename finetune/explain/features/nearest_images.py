@@ -14,9 +14,9 @@ from finetune.data.dataset import Split
 from finetune.data.images import FileImages
 from finetune.errors import BadImageError
 from finetune.evaluation.probabilities import softmax
-from finetune.explain.nearest import nearest
-from finetune.explain.sample import sample
-from finetune.explain.split_features import SplitFeatures, features_of_images
+from finetune.explain.features.nearest import nearest
+from finetune.explain.features.sample import sample
+from finetune.explain.features.split_features import SplitFeatures, features_of_images
 from finetune.training.evaluation_images import images_to_evaluate
 from finetune.training.trained import Trained
 

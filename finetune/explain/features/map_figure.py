@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.disk.figure import COLOURS, GREY, MARKERS, label, legend_below, new_panels, style
-from finetune.explain.feature_map import FeatureMap
-from finetune.explain.map_classes import Look, looks_of_classes
+from finetune.explain.features.feature_map import FeatureMap
+from finetune.explain.features.map_classes import Look, looks_of_classes
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

@@ -8,13 +8,13 @@ import numpy as np
 
 from finetune.data.dataset import Split, merge_splits
 from finetune.errors import FinetuneError
-from finetune.explain.nearest import nearest
-from finetune.explain.run_labels import doubtful_labels_of_run
-from finetune.explain.sample import sample
-from finetune.explain.split_features import SplitFeatures, features_of_images
+from finetune.explain.features.nearest import nearest
+from finetune.explain.features.run_labels import doubtful_labels_of_run
+from finetune.explain.features.sample import sample
+from finetune.explain.features.split_features import SplitFeatures, features_of_images
 from finetune.features.progress import OnStage
-from finetune.reporting.images import RunImages
 from finetune.reporting.limits import NEAREST, SAMPLE, SAMPLE_OF_TRAIN
+from finetune.reporting.run.images import RunImages
 from finetune.reporting.watch import watching
 from finetune.strategy.doctor.labels import DoubtfulLabel
 from finetune.training.trained import Trained

@@ -8,9 +8,9 @@ from finetune.errors import BadImageError, FinetuneError
 from finetune.page.album import Album, Shown
 from finetune.page.thumbnails import SIDE, thumbnail
 from finetune.reporting.cells import rows_of_cells
-from finetune.reporting.collect import RunFacts
-from finetune.reporting.heat import heated
 from finetune.reporting.limits import LABELS, SHARE_OF_LABELS
+from finetune.reporting.run.collect import RunFacts
+from finetune.reporting.run.heat import heated
 
 
 def add_image(album: Album, split: Split, place: int, bands: int | None) -> Shown | None:

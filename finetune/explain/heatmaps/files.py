@@ -20,7 +20,7 @@ from finetune.disk.figure import new_figure
 from finetune.disk.outputs import write_output
 from finetune.errors import printable
 from finetune.evaluation.probabilities import in_digits
-from finetune.explain.explanations import Explained, Explanation
+from finetune.explain.heatmaps.explanations import Explained, Explanation
 
 # Perceptually uniform from dark to light, also in grey and for the colour-blind.
 COLOURS = "inferno"

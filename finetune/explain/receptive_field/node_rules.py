@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 from torchvision.ops import StochasticDepth
 
-from finetune.explain.axis_rules import (
+from finetune.explain.receptive_field.axis_rules import (
     concatenation,
     division,
     item,
@@ -20,7 +20,8 @@ from finetune.explain.axis_rules import (
     reshaping,
     transposition,
 )
-from finetune.explain.sight import (
+from finetune.explain.receptive_field.call import Call
+from finetune.explain.receptive_field.sight import (
     EVERYTHING,
     POOLED,
     Places,
@@ -32,7 +33,6 @@ from finetune.explain.sight import (
     through_window,
     through_windows,
 )
-from finetune.explain.sight_call import Call
 
 
 def sight_of_node(

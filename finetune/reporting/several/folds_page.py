@@ -15,13 +15,13 @@ from finetune.page.page import render
 from finetune.recipe.load import dump_recipe, load_recipe
 from finetune.recipe.schema import Recipe
 from finetune.reporting import draw, limits
-from finetune.reporting.answers import names_of
 from finetune.reporting.cards import Card, make_card
 from finetune.reporting.cases import Predictions
 from finetune.reporting.cells import cell_contents, rows_of_cells
-from finetune.reporting.gallery import add_image
-from finetune.reporting.recipes import Difference, differences
-from finetune.reporting.subject import Subject
+from finetune.reporting.run.gallery import add_image
+from finetune.reporting.several.answers import names_of
+from finetune.reporting.several.recipes import Difference, differences
+from finetune.reporting.several.subject import Subject
 from finetune.reporting.tables import class_rows, matrix
 from finetune.reporting.trust import SAID, Trust, confused_pairs, measure_trust, weakest
 from finetune.reporting.watch import watches

@@ -1,0 +1,1 @@
+"""Where in an image lies what speaks for a class."""

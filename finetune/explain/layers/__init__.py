@@ -1,0 +1,1 @@
+"""What layers have learned: filters, the crops that excite units most, maps of an image."""
