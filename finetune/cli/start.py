@@ -17,7 +17,17 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 VALUED = ("--run-dir", "--set", "--device")
-FLAGS = ("--resume", "--force", "--extend", "--overwrite", "--smoke", "--tensorboard", "--quiet", "-q")
+FLAGS = (
+    "--resume",
+    "--force",
+    "--extend",
+    "--overwrite",
+    "--smoke",
+    "--tensorboard",
+    "--report",
+    "--quiet",
+    "-q",
+)
 
 
 def main() -> None:

@@ -162,10 +162,8 @@ def _conclude(run: "Run", page: Path | None) -> None:
     command, path = _program(), printable(shlex.quote(str(run.path)))
     if (run.path / CURVES).is_file():
         output.note(f"curves       {printable(run.path / CURVES)}")
-    output.note(
-        f"\nNext:\n  {command} report {path}    # where it goes wrong, image by image"
-        f"\n  {command} eval {path}\n  {command} export {path} --format onnx"
-    )
+    wrong = f"\n  {command} report {path}    # where it goes wrong, image by image" if page is None else ""
+    output.note(f"\nNext:{wrong}\n  {command} eval {path}\n  {command} export {path} --format onnx")
     if run.example is not None:
         output.note(f"  {command} predict {path} {printable(shlex.quote(run.example))}")
     else:

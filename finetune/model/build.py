@@ -22,7 +22,6 @@ from finetune.model.reuse import choose_rows, copy_rows
 from finetune.model.source_weights import LoadedWeights, input_spec, load_source_weights
 from finetune.model.truncate import Cut, plan_cut, table_before, truncate, truncated_table
 from finetune.model.weights.adapt import COLOURS, adapter, repeated, set_in_channels
-from finetune.model.weights.load_report import LoadReport
 from finetune.recipe.limits import CHANNELS, IMAGE_SIZE, is_whole
 from finetune.recipe.schema import ModelSection
 
@@ -91,7 +90,6 @@ def build(
         wanted = source if cut is None else table_before(source, cut)
         adapt = adapter(first_conv, backbone.resizer(module))
         weights = load_source_weights(module, backbone.name, section.weights, wanted, adapt)
-        _log_report(weights.origin, weights.report)
     path = source.head.name
     if cut is not None:
         module, path = truncate(module, source, cut)
@@ -239,14 +237,6 @@ def _has_auxiliary(backbone: Backbone, image_size: int) -> bool:
             image_size,
         )
     return auxiliary
-
-
-def _log_report(origin: str, report: LoadReport) -> None:
-    """Log one line, followed by a table if entries were kept or not used."""
-    lines = [f"weights: {origin}: {report.summary()}"]
-    if report.kept or report.unused:
-        lines += [f"  {line}" for line in report.lines()]
-    log.log(logging.WARNING if report.partial else logging.INFO, "%s", "\n".join(lines))
 
 
 def _reuse(

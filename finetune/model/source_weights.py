@@ -1,6 +1,7 @@
 """Loads a recipe's ``model.weights``: published weights, a checkpoint file, or a run directory."""
 
 import contextlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn
@@ -21,6 +22,8 @@ from finetune.model.weights.matching import MatchRules, load_matching
 from finetune.recipe.catalog import suggest
 from finetune.recipe.schema import WeightsFile
 
+log = logging.getLogger("finetune")
+
 
 @dataclass(frozen=True)
 class LoadedWeights:
@@ -35,6 +38,13 @@ class LoadedWeights:
     origin: str
     report: LoadReport
     head: SourceHead | None
+
+    def log(self) -> None:
+        """Log one line, followed by a table if entries were kept or not used."""
+        lines = [f"weights: {self.origin}: {self.report.summary()}"]
+        if self.report.kept or self.report.unused:
+            lines += [f"  {line}" for line in self.report.lines()]
+        log.log(logging.WARNING if self.report.partial else logging.INFO, "%s", "\n".join(lines))
 
 
 @dataclass(frozen=True)

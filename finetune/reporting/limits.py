@@ -1,6 +1,6 @@
 """What a report leaves out, so that a large run costs little more than its evaluation. The page says so."""
 
-# A run with more images in all has its doubtful labels and nearest images looked for among a sample, and the
+# A run with more images in all has its doubtful labels and nearest images searched among a sample, and the
 # doctor compares its files by the digests that the run recorded.
 MOST_IMAGES = 3_000
 SAMPLE_OF_TRAIN = 400

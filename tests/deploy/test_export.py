@@ -240,8 +240,8 @@ def test_the_command_writes_into_the_run(cli: Callable[..., Any], trained: Train
         (["--opset", "17"], "at least 18"),
         (["--opset", "-1"], "at least 18"),
         (["--opset", "999"], "at most"),
-        (["--opset", "20", "--format", "pt2"], "belongs to --format onnx"),
-        (["--opset", "20", "--out", "model.safetensors"], "belongs to --format onnx"),
+        (["--opset", "20", "--format", "pt2"], "belongs to format onnx"),
+        (["--opset", "20", "--out", "model.safetensors"], "belongs to format onnx"),
     ],
 )
 def test_wrong_options_are_exit_2(

@@ -14,7 +14,7 @@ from PIL import Image
 from browser import opened, screenshot
 from finetune.explain.features import feature_map
 from finetune.explain.features.feature_map import FeatureMap, lay_out, map_of_run
-from finetune.explain.features.map_classes import MOST_CLASSES, looks_of_classes
+from finetune.explain.features.map_classes import MOST_CLASSES, point_styles
 from finetune.explain.features.map_figure import draw_map
 from finetune.explain.features.map_page import render_map
 from finetune.training.trained import load_trained
@@ -109,12 +109,12 @@ def test_without_its_source_weights_a_run_is_shown_after_only(run: Path, tmp_pat
 
 def test_up_to_20_classes_have_looks_of_their_own() -> None:
     targets = np.arange(MOST_CLASSES)
-    looks = looks_of_classes(targets, targets < 0, MOST_CLASSES)
+    looks = point_styles(targets, targets < 0, MOST_CLASSES)
     assert len(set(looks.values())) == MOST_CLASSES
     # Of a thousand, those with the most mistakes.
     targets = np.repeat(np.arange(1000), 2)
     wrong = np.isin(targets, range(500, 515))
-    looks = looks_of_classes(targets, wrong, 1000)
+    looks = point_styles(targets, wrong, 1000)
     assert list(looks) == [*range(5), *range(500, 515)]
 
 

@@ -137,6 +137,8 @@ def test_loaded_weights_are_reported(caplog: pytest.LogCaptureFixture, tmp_path:
     torch.save(made(seed=9).module.state_dict(), path)
     with caplog.at_level(logging.INFO, "finetune"):
         network = made(weights=str(path))
+        assert network.weights is not None
+        network.weights.log()
     assert f"weights: {path}" in caplog.text
     assert "100.0 % of the body's parameters" in caplog.text
     assert not torch.equal(head_of(network), head_of(made(seed=9)))

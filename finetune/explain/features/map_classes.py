@@ -1,4 +1,4 @@
-"""How the classes of a map look: which have a colour and a shape of their own."""
+"""The styles of the classes on a map: which ones have a colour and a shape of their own."""
 
 from dataclasses import dataclass
 
@@ -12,17 +12,17 @@ MOST_CLASSES = 20
 
 
 @dataclass(frozen=True)
-class Look:
+class PointStyle:
     """A colour and a shape: places in ``COLOURS`` and ``MARKERS``. No two classes share both."""
 
     colour: int
     marker: int
 
 
-def looks_of_classes(
+def point_styles(
     targets: NDArray[np.int64], wrong: NDArray[np.bool_], num_classes: int
-) -> dict[int, Look]:
-    """Choose the look of each class on a map; a class without one is drawn in grey.
+) -> dict[int, PointStyle]:
+    """Choose the style of each class on a map; a class without one is drawn in grey.
 
     Up to 20 classes all have one. Of more, those with the most mistakes have one; of equals, those with the
     most images.
@@ -36,6 +36,6 @@ def looks_of_classes(
     chosen = [each for each in np.lexsort((np.arange(num_classes), -counts, -mistakes)) if counts[each]]
     present = sorted(int(each) for each in chosen[:MOST_CLASSES])
     return {
-        index: Look(place % len(COLOURS), (place + place // len(COLOURS)) % len(MARKERS))
+        index: PointStyle(place % len(COLOURS), (place + place // len(COLOURS)) % len(MARKERS))
         for place, index in enumerate(present)
     }

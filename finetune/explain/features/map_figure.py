@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from finetune.disk.figure import COLOURS, GREY, MARKERS, label, legend_below, new_panels, style
 from finetune.explain.features.feature_map import FeatureMap
-from finetune.explain.features.map_classes import Look, looks_of_classes
+from finetune.explain.features.map_classes import PointStyle, point_styles
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -30,10 +30,10 @@ def draw_map(found: FeatureMap, method: Literal["tsne", "pca"]) -> "Figure":
     """
     titles = [f"{plane.title[0].upper()}{plane.title[1:]}" for plane in found.planes]
     targets, wrong = found.features.targets, found.wrong
-    looks = looks_of_classes(targets, wrong, len(found.classes))
+    by_class = point_styles(targets, wrong, len(found.classes))
     # The axes are square; below them are a line on the plane, and the classes in as many rows as they take.
-    longest = max([24, *(len(label(found.classes[index])) for index in looks)])
-    rows = math.ceil((len(looks) + 2) / max(1, int(WIDTH * len(titles) / (0.075 * (longest + 7)))))
+    longest = max([24, *(len(label(found.classes[index])) for index in by_class)])
+    rows = math.ceil((len(by_class) + 2) / max(1, int(WIDTH * len(titles) / (0.075 * (longest + 7)))))
     height = WIDTH + 0.95 + 0.2 * rows
     figure, panels = new_panels(WIDTH * len(titles), height, titles)
     size = 34 if len(targets) <= FEW_POINTS else 16
@@ -41,16 +41,16 @@ def draw_map(found: FeatureMap, method: Literal["tsne", "pca"]) -> "Figure":
     with style():
         for axes, plane in zip(panels, found.planes, strict=True):
             points = plane.tsne if method == "tsne" else plane.pca
-            others = ~np.isin(targets, list(looks))
+            others = ~np.isin(targets, list(by_class))
             handles = []
             if others.any():
                 text = f"{len(np.unique(targets[others])):,} other classes"
                 handles.append(
                     axes.scatter(points[others, 0], points[others, 1], s=size / 2, c=OTHERS, lw=0, label=text)
                 )
-            for index, look in looks.items():
+            for index, own_style in by_class.items():
                 own = points[targets == index]
-                handles.append(_class(axes, own, look, size, found.classes[index]))
+                handles.append(_class(axes, own, own_style, size, found.classes[index]))
             if wrong.any():
                 ring = axes.scatter(
                     points[wrong, 0], points[wrong, 1], s=3.6 * size, marker="o", facecolors="none", lw=1.1
@@ -67,13 +67,13 @@ def draw_map(found: FeatureMap, method: Literal["tsne", "pca"]) -> "Figure":
     return figure
 
 
-def _class(axes: "Axes", points: NDArray[np.float64], look: Look, size: float, name: str) -> "Artist":
+def _class(axes: "Axes", points: NDArray[np.float64], style: PointStyle, size: float, name: str) -> "Artist":
     return axes.scatter(
         points[:, 0],
         points[:, 1],
         s=size,
-        c=COLOURS[look.colour],
-        marker=MARKERS[look.marker],
+        c=COLOURS[style.colour],
+        marker=MARKERS[style.marker],
         lw=0.4,
         edgecolors="white",
         label=label(name),

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from finetune.errors import BadImageError, printable
 from finetune.evaluation.probabilities import softmax
 from finetune.explain.features.feature_map import FeatureMap
-from finetune.explain.features.map_classes import Look, looks_of_classes
+from finetune.explain.features.map_classes import PointStyle, point_styles
 from finetune.page.page import render
 from finetune.page.thumbnails import thumbnail
 
@@ -25,7 +25,7 @@ SHAPES = (
     "M0 5.4L5.2 -4.2H-5.2z",
     "M-1.8 -5.2h3.6v3.4h3.4v3.6h-3.4v3.4h-3.6v-3.4h-3.4v-3.6h3.4z",
     "M0 -2.5L2.9 -5.4L5.4 -2.9L2.5 0L5.4 2.9L2.9 5.4L0 2.5L-2.9 5.4L-5.4 2.9L-2.5 0L-5.4 -2.9L-2.9 -5.4z",
-    # A class without a look of its own.
+    # A class without a style of its own.
     "M-2.6 0a2.6 2.6 0 1 0 5.2 0a2.6 2.6 0 1 0 -5.2 0z",
 )
 
@@ -37,7 +37,7 @@ def render_map(found: FeatureMap, run: str) -> bytes:
         run: what the page calls the run.
     """
     targets, wrong = found.features.targets, found.wrong
-    looks = looks_of_classes(targets, wrong, len(found.classes))
+    by_class = point_styles(targets, wrong, len(found.classes))
     places = [{"tsne": _places(each.tsne), "pca": _places(each.pca)} for each in found.planes]
     planes = [
         {
@@ -45,7 +45,7 @@ def render_map(found: FeatureMap, run: str) -> bytes:
             "agreement": plane.agreement,
             "variance": plane.variance,
             "points": [
-                _appearance(looks.get(int(target))) | {"x": x, "y": y, "wrong": bool(is_wrong)}
+                _appearance(by_class.get(int(target))) | {"x": x, "y": y, "wrong": bool(is_wrong)}
                 for (x, y), target, is_wrong in zip(at["tsne"], targets, wrong, strict=True)
             ],
         }
@@ -54,19 +54,19 @@ def render_map(found: FeatureMap, run: str) -> bytes:
     counts = np.bincount(targets, minlength=len(found.classes))
     mistakes = np.bincount(targets[wrong], minlength=len(found.classes))
     legend = [
-        _appearance(look)
+        _appearance(style)
         | {
             "index": index,
             "name": found.classes[index],
             "count": int(counts[index]),
             "wrong": int(mistakes[index]),
         }
-        for index, look in looks.items()
+        for index, style in by_class.items()
     ]
     others = [
         {"index": int(index), "name": found.classes[index]}
         for index in np.flatnonzero(counts)
-        if int(index) not in looks
+        if int(index) not in by_class
     ]
     return render(
         "finetune.explain",
@@ -87,10 +87,10 @@ def render_map(found: FeatureMap, run: str) -> bytes:
     )
 
 
-def _appearance(look: Look | None) -> dict[str, Any]:
-    if look is None:
+def _appearance(style: PointStyle | None) -> dict[str, Any]:
+    if style is None:
         return {"look": "other", "shape": len(SHAPES) - 1}
-    return {"look": f"c{look.colour}", "shape": look.marker}
+    return {"look": f"c{style.colour}", "shape": style.marker}
 
 
 def _places(points: NDArray[np.float64]) -> list[list[float]]:

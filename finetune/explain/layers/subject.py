@@ -183,6 +183,8 @@ def subject_of_backbone(
     source = load_data(recipe.data, recipe.seed)
     bands = has_own_bands(source.splits["train"], recipe.model.in_channels)
     network = build(recipe.model, len(source.classes), seed=recipe.seed)
+    if network.weights is not None:
+        network.weights.log()
     preprocessing = resolve_preprocessing(recipe.data, network.input_spec, "bands" if bands else "colours")
     if device is not None:
         place(network.module, device)

@@ -16,7 +16,14 @@ from finetune.reporting import limits
 from finetune.reporting.cases import Predictions
 from finetune.reporting.finished import is_finished
 from finetune.reporting.run.images import RunImages, images_of_run
-from finetune.reporting.run.labels import Doubts, Looked, Nearest, find_doubts, find_nearest, look_at
+from finetune.reporting.run.labels import (
+    Doubts,
+    ExaminedImages,
+    Nearest,
+    examine_images,
+    find_doubts,
+    find_nearest,
+)
 from finetune.reporting.run.layers import Layers, compare_layers
 from finetune.reporting.trust import Trust, measure_trust
 from finetune.reporting.watch import watching
@@ -50,8 +57,8 @@ class RunFacts:
     Attributes:
         evaluation: as `finetune eval` computes it.
         mistakes, uncertain: rows of ``predictions`` that get a card.
-        looked: the images whose features were computed; None if they could not be.
-        near: the training images nearest to these rows: places among those looked at, and similarities.
+        examined: the images whose features were computed; None if they could not be.
+        near: the training images nearest to these rows: places among those examined, and similarities.
         history: what ``metrics.jsonl`` says.
         environment, weights: the run's documents; empty if it has none.
         resolved: the recipe with every default filled in.
@@ -65,7 +72,7 @@ class RunFacts:
     trust: Trust
     mistakes: tuple[int, ...]
     uncertain: tuple[int, ...]
-    looked: Looked | None
+    examined: ExaminedImages | None
     near: Mapping[int, Nearest]
     doubts: Doubts
     findings: Findings
@@ -116,13 +123,13 @@ def collect(
     predictions = Predictions.of(evaluation.collected, trained.card.classes)
     mistakes, uncertain = _rows_for_cards(predictions, limit)
     rows = list(dict.fromkeys([*mistakes, *uncertain]))
-    looked = look_at(trained, images, progress)
-    if isinstance(looked, str):
-        doubts, near = Doubts((), looked), {}
+    examined = examine_images(trained, images, progress)
+    if isinstance(examined, str):
+        doubts, near = Doubts((), examined), {}
     else:
-        doubts = find_doubts(trained, looked, progress)
+        doubts = find_doubts(trained, examined, progress)
         places = [predictions.place(row) for row in rows]
-        near = find_nearest(trained, looked, chosen.images.subset(places), rows)
+        near = find_nearest(trained, examined, chosen.images.subset(places), rows)
     return RunFacts(
         trained,
         images,
@@ -131,7 +138,7 @@ def collect(
         measure_trust(predictions.confidence, predictions.correct, evaluation.metrics),
         tuple(mistakes),
         tuple(uncertain),
-        None if isinstance(looked, str) else looked,
+        None if isinstance(examined, str) else examined,
         near,
         doubts,
         _findings(images, progress),

@@ -44,10 +44,10 @@ class Gallery:
         """The image of a prediction."""
         return self._of(self.facts.split, self.facts.predictions.place(row))
 
-    def of_looked(self, place: int) -> Shown | None:
+    def of_examined(self, place: int) -> Shown | None:
         """An image by its place among those whose features were computed."""
-        looked = self.facts.looked
-        return None if looked is None else self._of(looked.images, place)
+        examined = self.facts.examined
+        return None if examined is None else self._of(examined.images, place)
 
     def _of(self, split: Split, place: int) -> Shown | None:
         return add_image(self.album, split, place, self.facts.trained.card.preprocessing.bands)
@@ -75,9 +75,9 @@ def fill(facts: RunFacts, limit: int) -> Gallery:
     gallery.add_heat(facts.cards)
     for row in facts.cards:
         for place, _ in facts.near.get(row, ()):
-            gallery.of_looked(place)
+            gallery.of_examined(place)
     for doubt in facts.doubts.found[: min(LABELS, limit // SHARE_OF_LABELS)]:
-        gallery.of_looked(doubt.index)
+        gallery.of_examined(doubt.index)
     for row in rows_of_cells(facts.predictions):
         gallery.of_row(row)
     return gallery

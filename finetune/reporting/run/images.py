@@ -32,7 +32,7 @@ class RunImages:
 
     @property
     def is_large(self) -> bool:
-        """Whether only a sample is looked at where an evaluation does not look at all images anyway."""
+        """Whether only a sample is examined where an evaluation does not read all images anyway."""
         return self.total > MOST_IMAGES
 
     def short(self, name: str) -> str:

@@ -21,7 +21,7 @@ from finetune.training.trained import Trained
 
 
 @dataclass(frozen=True)
-class Looked:
+class ExaminedImages:
     """The images of a run whose features were computed: all, or a sample of a large run.
 
     Attributes:
@@ -37,7 +37,7 @@ class Looked:
 
 @dataclass(frozen=True)
 class Doubts:
-    """Labels that may be wrong, the most doubtful first: ``index`` is a place among those looked at.
+    """Labels that may be wrong, the most doubtful first: ``index`` is a place among those examined.
 
     ``failure`` says why there is no list; None: there is one.
     """
@@ -46,11 +46,11 @@ class Doubts:
     failure: str | None = None
 
 
-# The places of the training images nearest to an image, among those looked at, with their similarities.
+# The places of the training images nearest to an image, among those examined, with their similarities.
 Nearest = list[tuple[int, float]]
 
 
-def look_at(trained: Trained, images: RunImages, progress: OnStage) -> Looked | str:
+def examine_images(trained: Trained, images: RunImages, progress: OnStage) -> ExaminedImages | str:
     """Compute the features of a run's images, or of a sample; or say why it cannot be done."""
     whole = merge_splits(images.source)
     splits = np.repeat([*images.source.splits], [len(split) for split in images.source.splits.values()])
@@ -66,36 +66,38 @@ def look_at(trained: Trained, images: RunImages, progress: OnStage) -> Looked | 
         features = features_of_images(trained, whole, watch=watching(progress, trained, len(whole)))
     except FinetuneError as error:
         return str(error)
-    return Looked(whole, tuple(map(str, splits)), features)
+    return ExaminedImages(whole, tuple(map(str, splits)), features)
 
 
 def _most(split: str) -> int:
     return SAMPLE_OF_TRAIN if split == "train" else SAMPLE
 
 
-def find_doubts(trained: Trained, looked: Looked, progress: OnStage) -> Doubts:
+def find_doubts(trained: Trained, examined: ExaminedImages, progress: OnStage) -> Doubts:
     """Find the labels that may be wrong."""
     try:
         found = doubtful_labels_of_run(
             trained,
-            looked.images,
+            examined.images,
             partial(progress, "image"),
-            watching(progress, trained, len(looked.images)),
+            watching(progress, trained, len(examined.images)),
         )
     except FinetuneError as error:
         return Doubts((), str(error))
     return Doubts(tuple(found))
 
 
-def find_nearest(trained: Trained, looked: Looked, images: Split, rows: Sequence[int]) -> dict[int, Nearest]:
+def find_nearest(
+    trained: Trained, examined: ExaminedImages, images: Split, rows: Sequence[int]
+) -> dict[int, Nearest]:
     """Find the training images nearest to some images.
 
     Args:
         images: these images.
         rows: what each is called in the result.
     """
-    features = looked.features
-    train = np.flatnonzero([looked.splits[index] == "train" for index in features.indices])
+    features = examined.features
+    train = np.flatnonzero([examined.splits[index] == "train" for index in features.indices])
     if not len(train) or not len(images):
         return {}
     queries = features_of_images(trained, images)
@@ -108,5 +110,5 @@ def find_nearest(trained: Trained, looked: Looked, images: Split, rows: Sequence
             (int(features.indices[train[place]]), float(how))
             for place, how in zip(places[at], similar[at], strict=True)
         ]
-        found[rows[int(index)]] = [pair for pair in pairs if looked.images.name(pair[0]) != own][:NEAREST]
+        found[rows[int(index)]] = [pair for pair in pairs if examined.images.name(pair[0]) != own][:NEAREST]
     return found

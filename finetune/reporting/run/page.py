@@ -98,12 +98,12 @@ def _name_of(run: Path) -> str:
 
 def _card(facts: RunFacts, gallery: Gallery, row: int) -> Card:
     name = facts.images.short(facts.split.name(facts.predictions.place(row)))
-    classes, looked = facts.evaluation.metrics.classes, facts.looked
+    classes, examined = facts.evaluation.metrics.classes, facts.examined
     nearest = []
     for place, similarity in facts.near.get(row, ()):
-        assert looked is not None
-        label = classes[int(looked.images.targets[place])]
-        other, shown = facts.images.short(looked.images.name(place)), gallery.of_looked(place)
+        assert examined is not None
+        label = classes[int(examined.images.targets[place])]
+        other, shown = facts.images.short(examined.images.name(place)), gallery.of_examined(place)
         alt = printable(f"training image of {label}: {other}")
         nearest.append(Neighbour(None if shown is None else shown.tag(alt), label, other, similarity))
     return make_card(facts.predictions, row, name, gallery.of_row(row), gallery.heat.get(row), nearest)
@@ -220,17 +220,17 @@ def _charts(facts: RunFacts) -> dict[str, Markup]:
 
 
 def _doubts(facts: RunFacts, gallery: Gallery) -> list[dict[str, Any]]:
-    looked, classes = facts.looked, facts.evaluation.metrics.classes
+    examined, classes = facts.examined, facts.evaluation.metrics.classes
     found = []
     for each in facts.doubts.found[: limits.LABELS]:
-        assert looked is not None
-        name = facts.images.short(looked.images.name(each.index))
-        shown = gallery.of_looked(each.index)
+        assert examined is not None
+        name = facts.images.short(examined.images.name(each.index))
+        shown = gallery.of_examined(each.index)
         found.append(
             {
                 "image": None if shown is None else shown.tag(printable(name)),
                 "name": name,
-                "split": looked.splits[each.index],
+                "split": examined.splits[each.index],
                 "label": classes[each.label],
                 "suggested": classes[each.suggested],
                 "probability": each.probability,

@@ -132,6 +132,8 @@ def prepare(recipe: Recipe, source: Source, compute: Compute) -> Setup:
         image_size=None if data.image_size == "auto" else data.image_size,
         classes=source.classes,
     )
+    if network.weights is not None:
+        network.weights.log()
     preprocessing = resolve_preprocessing(data, network.input_spec, "bands" if own_bands else "colours")
     place(network.module, compute.device, compute.memory_format)
     image = (preprocessing.channels, preprocessing.image_size, preprocessing.image_size)
