@@ -54,7 +54,7 @@ def lines(text: str) -> list[dict[str, Any]]:
     ("kind", "bands"),
     [
         pytest.param("npy", 4, marks=pytest.mark.slow),
-        ("npy", 6),
+        pytest.param("npy", 6, marks=pytest.mark.slow),
         ("tif", 4),
         pytest.param("tif", 6, marks=pytest.mark.slow),
     ],

@@ -111,7 +111,7 @@ def test_a_wrong_weights_mapping_is_refused(
     assert message in ended.err
 
 
-@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("channels", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_train_eval_predict_and_export_with_other_channels(
     shapes: Path, tmp_path: Path, channels: int, cli: Cli
 ) -> None:

@@ -144,7 +144,8 @@ def test_a_resumed_run_is_bit_identical(
         patched.setattr(Session, "save_last", snapping)
         train(tmp_path / "cut", text)
     assert len(snapshots) == 5  # after steps 3 and 6, after each epoch, and at the end
-    for snapshot in snapshots[:3]:
+    # After an epoch, and within one.
+    for snapshot in snapshots[1:3]:
         train(snapshot, text, resume=True)
         for which in ("best", "last"):
             for file in (whole / "checkpoints" / which).iterdir():

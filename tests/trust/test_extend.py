@@ -361,7 +361,13 @@ LATER = {
 }
 
 
-@pytest.mark.parametrize("name", LATER)
+# Each takes ten seconds: the everyday run leaves these out.
+SLOW = ("smoothing, decay", "selection")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in LATER]
+)
 def test_an_open_run_extends_to_the_bits_of_the_whole_recipe(
     name: str, read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
