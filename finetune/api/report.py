@@ -59,7 +59,9 @@ def report(
     given = [Path(run)] if isinstance(run, str | os.PathLike) else [Path(each) for each in run]
     subject = _find(given)
     if subject.kind == "folds" and split is not None:
-        raise UserError("--split: a cross-validation has one split, that which each fold held out.")
+        raise UserError(
+            "split: a report of a cross-validation is on the held-out images of all folds. Leave it out."
+        )
     target = Path(out) if out is not None else _default_target(subject)
     check_unicode("--out", target)
     from finetune.disk.outputs import check_output, write_output

@@ -70,7 +70,7 @@ class Predictions:
         return [int(row) for row in wrong[order][:count]]
 
     def least_certain(self, count: int) -> list[int]:
-        """The rows in which two classes are most nearly as probable, the nearest first."""
+        """The rows in which two classes are almost equally probable, the closest first."""
         return [int(row) for row in np.lexsort((np.arange(len(self.margin)), self.margin))[:count]]
 
     def cells(self) -> dict[tuple[int, int], list[int]]:

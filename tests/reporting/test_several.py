@@ -335,7 +335,7 @@ def test_a_cross_validation(recipe: Path, folds: Path, cli: Any, make: Callable[
     wrong = counts.sum() - np.trace(counts)
     assert section(text, "mistakes").count("<article") == min(24, wrong)
     assert make(folds) == text
-    with pytest.raises(UserError, match="--split"):
+    with pytest.raises(UserError, match=r"^split: a report of a cross-validation"):
         make(folds, split="val")
 
 

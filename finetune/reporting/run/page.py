@@ -34,11 +34,11 @@ _ENVIRONMENT = {
 }
 # Below this number of images, a class's rates are rough.
 ROUGH = 30
-# The words for a split, where a sentence needs them.
+# What each split was used for, as a sentence about the network.
 SEEN = {
-    "test": "which neither trained it nor chose it",
-    "val": "which did not train it, but helped to choose it",
-    "train": "which trained it",
+    "test": "It was neither trained nor chosen on these images.",
+    "val": "It was not trained on these images, but they helped to choose it.",
+    "train": "It was trained on these images.",
 }
 
 

@@ -16,7 +16,6 @@ from finetune.page.charts import svg
 from finetune.page.page import render
 from finetune.reporting import draw, limits
 from finetune.reporting.finished import is_finished
-from finetune.reporting.run.page import SEEN
 from finetune.reporting.several.answers import Answers, answers_of
 from finetune.reporting.several.disputes import disputes
 from finetune.reporting.several.recipes import Difference, differences
@@ -94,7 +93,6 @@ def compare_page(facts: Compared, limit: int) -> bytes:
         runs=runs,
         letters=letters,
         split=runs[0].split,
-        seen=SEEN.get(runs[0].split, ""),
         right=answers.right.sum(axis=1).tolist(),
         warnings=_warnings(facts, letters),
         pairs=pairs,
