@@ -6,9 +6,10 @@ torch, so that ``finetune predict model.onnx`` works where torch is absent.
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from finetune.decision.decision import Decision
 from finetune.errors import CheckpointError, printable
 from finetune.image.preprocessing import Preprocessing
 from finetune.recipe.limits import CHANNELS, IMAGE_SIZE, RESIZE, is_whole
@@ -26,11 +27,13 @@ class ModelCard:
         architecture: the arguments of :func:`finetune.model.build.rebuild`.
         classes: class names in logit order.
         preprocessing: the transform from an image to the network's input.
+        decision: what is made of the logits.
     """
 
     architecture: dict[str, Any]
     classes: tuple[str, ...]
     preprocessing: Preprocessing
+    decision: Decision = field(default_factory=Decision)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; :meth:`from_dict` reads it back."""
@@ -39,6 +42,7 @@ class ModelCard:
             "architecture": self.architecture,
             "classes": list(self.classes),
             "preprocessing": self.preprocessing.to_dict(),
+            "decision": self.decision.to_dict(),
         }
 
     def to_json(self) -> str:
@@ -69,10 +73,14 @@ class ModelCard:
             preprocessing = Preprocessing.from_dict(value.get("preprocessing"))
         except ValueError as error:
             raise CheckpointError(f"{where}: preprocessing: {error}") from None
+        try:
+            decision = Decision.from_dict(value.get("decision"))
+        except ValueError as error:
+            raise CheckpointError(f"{where}: decision: {error}") from None
         bounds = {"image_size": IMAGE_SIZE, "resize": RESIZE, "channels": CHANNELS}
         for name, (low, high) in bounds.items():
             if not is_whole(number := getattr(preprocessing, name), (low, high)):
                 raise CheckpointError(
                     f"{where}: preprocessing: {name} must be from {low} to {high}, not {number}"
                 )
-        return cls(architecture, tuple(classes), preprocessing)
+        return cls(architecture, tuple(classes), preprocessing, decision)

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from finetune.checkpoint.card import ModelCard
+from finetune.decision.probabilities import in_digits, ranked
 from finetune.deploy.memory_images import from_memory
 from finetune.errors import BadImageError
-from finetune.evaluation.probabilities import in_digits, ranked, softmax
 from finetune.image.bands import open_image
 from finetune.image.pixels import ImageOrBands
 
@@ -40,7 +40,7 @@ class Prediction:
     Attributes:
         name: the path as given; ``inputs[3]`` for an image in memory, counted from 0.
         classes: class names, most probable first; empty on an error.
-        probabilities: their softmax probabilities, in the same order.
+        probabilities: their calibrated probabilities, in the same order.
         error: why the image has no prediction; None if it has one.
     """
 
@@ -120,7 +120,8 @@ def read_input(name: str, image: ImageInput, bands: int | None) -> ImageOrBands:
 def _predict_batch(
     classifier: Classifier, named: list[tuple[str, ImageInput]], top: int | None
 ) -> list[Prediction]:
-    preprocessing, classes = classifier.card.preprocessing, classifier.card.classes
+    card = classifier.card
+    preprocessing = card.preprocessing
     predictions, preprocessed = [], []
     for name, image in named:
         try:
@@ -130,16 +131,14 @@ def _predict_batch(
             predictions.append(Prediction(name, error=error.reason))
     rows = iter(classifier.logits(np.stack(preprocessed)) if preprocessed else ())
     return [
-        _prediction(each.name, next(rows), classes, top) if each.error is None else each
-        for each in predictions
+        _prediction(each.name, next(rows), card, top) if each.error is None else each for each in predictions
     ]
 
 
-def _prediction(
-    name: str, logits: NDArray[np.float32], classes: tuple[str, ...], top: int | None
-) -> Prediction:
+def _prediction(name: str, logits: NDArray[np.float32], card: ModelCard, top: int | None) -> Prediction:
     if not np.isfinite(logits).all():
         return Prediction(name, error="the network computes values that are not finite for it")
-    probabilities = softmax(logits[None])[0]
+    classes = card.classes
+    probabilities = card.decision.probabilities(logits[None])[0]
     order = ranked(logits[None], len(classes) if top is None else top)[0]
     return Prediction(name, tuple(classes[i] for i in order), tuple(float(probabilities[i]) for i in order))

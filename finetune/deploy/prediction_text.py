@@ -6,11 +6,11 @@ from typing import Protocol, TextIO
 
 from rich.cells import cell_len
 
+from finetune.decision.probabilities import in_digits
 from finetune.deploy.predict import Prediction
 from finetune.disk.csv_table import CsvTable, Text
 from finetune.errors import printable
 from finetune.evaluation.columns import pad
-from finetune.evaluation.probabilities import in_digits
 
 # The widest path column. A longer path shifts only its own line.
 WIDEST = 60

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from finetune.decision.probabilities import in_digits
 from finetune.deploy.class_folders import folder_names
 from finetune.deploy.place_image import PLACED, By, is_placed, place_image
 from finetune.deploy.predict import Prediction
 from finetune.deploy.sorted_table import TABLE, as_read_back, read_placed, write_rows
 from finetune.disk.outputs import staging
 from finetune.errors import SaveError, UserError, printable
-from finetune.evaluation.probabilities import in_digits
 
 
 @dataclass

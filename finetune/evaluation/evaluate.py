@@ -12,9 +12,10 @@ from torch import nn
 
 from finetune.data.batches.batch import Batch
 from finetune.data.dataset import Split
+from finetune.decision.calibration import calibrated
+from finetune.decision.probabilities import in_digits, softmax
 from finetune.errors import BadImageError, DataError
 from finetune.evaluation.metrics import Metrics, classification_metrics
-from finetune.evaluation.probabilities import in_digits, softmax
 from finetune.model.layers.modes import preserve_modes
 
 
@@ -23,20 +24,30 @@ class Collected:
     """A network's logits for the images of a split, in the order of the split.
 
     Attributes:
-        logits: (N, C) float32.
+        logits: (N, C) float32, as the network computes them.
         targets: (N,) true class indices.
         indices: (N,) places in the split.
         bad: images that could not be read; they are in none of the arrays.
+        temperature: of the network; 1 if it is not calibrated.
     """
 
     logits: NDArray[np.float32]
     targets: NDArray[np.int64]
     indices: NDArray[np.int64]
     bad: tuple[BadImageError, ...]
+    temperature: float = 1.0
+
+    @property
+    def calibrated(self) -> NDArray[np.float32]:
+        """(N, C) the logits divided by the temperature: what probabilities come from."""
+        return calibrated(self.logits, self.temperature)
 
     def metrics(self, classes: Sequence[str]) -> Metrics:
-        """Compute the metrics; raises as :func:`~finetune.evaluation.metrics.classification_metrics`."""
-        return classification_metrics(self.logits, self.targets, classes)
+        """Compute the metrics of the calibrated probabilities.
+
+        Raises as :func:`~finetune.evaluation.metrics.classification_metrics`.
+        """
+        return classification_metrics(self.calibrated, self.targets, classes)
 
 
 @dataclass(frozen=True)
@@ -63,9 +74,9 @@ class Evaluation:
         column per class."""
         classes = self.metrics.classes
         yield ["path", "label", "predicted", "correct", "probability", *(f"prob_{name}" for name in classes)]
-        found = self.collected
+        found, logits = self.collected, self.collected.calibrated
         for row, index in enumerate(found.indices):
-            probabilities = softmax(found.logits[row : row + 1])[0]
+            probabilities = softmax(logits[row : row + 1])[0]
             target, predicted = int(found.targets[row]), int(found.logits[row].argmax())
             yield [
                 self.images.name(int(index)),

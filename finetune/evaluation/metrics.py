@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.decision.probabilities import log_softmax
 from finetune.errors import DataError, FinetuneError, require_known
-from finetune.evaluation.probabilities import log_softmax
 
 CALIBRATION_BINS = 15
 TOP_K = 5

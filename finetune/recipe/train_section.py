@@ -131,6 +131,11 @@ class TrainSection(Section):
         description="How to choose the best epoch: by `top1` or `loss` on val, or always the `last` one. "
         "`loss` is less noisy than `top1` on a small val split.",
     )
+    calibrate: Literal["temperature", "none"] = Field(
+        "temperature",
+        description="How to calibrate the probabilities of the best checkpoint, on val: by one `temperature` "
+        "that divides the logits, or not at all. The predicted classes stay the same.",
+    )
     early_stopping: Epochs | None = Field(
         None,
         description="Ends a phase after this many epochs without improvement on val. null never does.",

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.decision.probabilities import log_softmax, ranked, softmax
 from finetune.evaluation.evaluate import Collected
-from finetune.evaluation.probabilities import log_softmax, ranked, softmax
 
 # Rows of logits converted to probabilities at a time.
 CHUNK = 4096
@@ -35,7 +35,7 @@ class Predictions:
 
     @classmethod
     def of(cls, collected: Collected, classes: Sequence[str]) -> "Predictions":
-        logits, targets = collected.logits, collected.targets
+        logits, targets = collected.calibrated, collected.targets
         count = len(logits)
         confidence, of_target, margin = np.empty(count), np.empty(count), np.empty(count)
         for start in range(0, count, CHUNK):
@@ -59,7 +59,7 @@ class Predictions:
 
     def best(self, row: int, count: int) -> list[tuple[int, float]]:
         """The most probable classes of a row, each with its probability."""
-        logits = self.collected.logits[row : row + 1]
+        logits = self.collected.calibrated[row : row + 1]
         probabilities = softmax(logits)[0]
         return [(int(each), float(probabilities[each])) for each in ranked(logits, count)[0]]
 

@@ -3,13 +3,14 @@
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from finetune.checkpoint.card import ModelCard
 from finetune.checkpoint.storage import (
     CARD,
     MODEL,
@@ -17,8 +18,10 @@ from finetune.checkpoint.storage import (
     RAW,
     SCORE,
     STATE,
+    VAL,
     load_weights,
     open_checkpoint,
+    read_document,
     read_tensors,
     restore_previous,
     save_checkpoint,
@@ -28,6 +31,7 @@ from finetune.evaluation.metrics import Metrics
 from finetune.training import curves
 from finetune.training.caching.decoded import cache_decoded
 from finetune.training.caching.prefix import FrozenPrefix
+from finetune.training.decide import decide
 from finetune.training.progress import Progress
 from finetune.training.run.directory import RunDir
 from finetune.training.run.files import METRICS, TIMING
@@ -37,7 +41,8 @@ from finetune.training.run.signals import Signals
 from finetune.training.run_plan import RunPlan
 from finetune.training.setup.prepare import Setup
 from finetune.training.steps.optimizer import named_state
-from finetune.training.validation import evaluate
+from finetune.training.val_logits import ValLogits
+from finetune.training.validation import collect, evaluate
 
 # Steps on cached features can be faster than saving. In such phases `last` is saved this often.
 SECONDS_BETWEEN_SAVES = 10.0
@@ -166,19 +171,16 @@ class Session:
 
     def save_best(self) -> None:
         """Save the weights of the epoch that just ended as checkpoint ``best``."""
-        best = self.best
-        # No fallback is needed: this epoch's weights are in `last` as well.
-        save_checkpoint(
-            self.run.checkpoints,
-            "best",
-            {MODEL: self.setup.evaluated.state_dict()},
-            {CARD: self.setup.card.to_dict(), SCORE: asdict(best)},
-            keep_previous=False,
-        )
+        self._save_best(self.setup.card, {})
 
     def finish(self) -> Metrics | None:
-        """Evaluate the best checkpoint on test, write that to the metrics, draw the curves, and mark the run
-        as finished."""
+        """Calibrate the best checkpoint and evaluate it on test, write that to the metrics, draw the curves,
+        and mark the run as finished."""
+        with self._best_weights():
+            val = collect(self.setup, "val", self.signals)
+            images = self.setup.source.splits["val"]
+            card = replace(self.setup.card, decision=decide(self.setup.recipe.train, val))
+            self._save_best(card, {VAL: ValLogits.of(val, images).tensors()})
         test = self.test()
         if test is not None:
             entry = {
@@ -209,6 +211,17 @@ class Session:
         """
         if "test" not in self.setup.source.splits:
             return None
+        with self._best_weights() as card:
+            found = collect(self.setup, "test", self.signals)
+        return replace(found, temperature=card.decision.calibration.temperature).metrics(card.classes)
+
+    @contextlib.contextmanager
+    def _best_weights(self) -> Iterator[ModelCard]:
+        """Load the best checkpoint into the evaluated network for as long as the context lasts.
+
+        Yields:
+            The card of the checkpoint.
+        """
         folder = open_checkpoint(self.run.checkpoints, "best")
         if folder is None:
             raise RunDirError(
@@ -219,9 +232,15 @@ class Session:
         before = {name: value.clone() for name, value in module.state_dict().items()}
         load_weights(module, read_tensors(folder / MODEL), folder / MODEL)
         try:
-            return self.evaluate("test")
+            yield ModelCard.from_dict(read_document(folder / CARD), str(folder / CARD))
         finally:
             module.load_state_dict(before)
+
+    def _save_best(self, card: ModelCard, more: Mapping[str, Mapping[str, Tensor]]) -> None:
+        # No fallback is needed: the weights of this epoch are in `last` as well.
+        tensors = {MODEL: self.setup.evaluated.state_dict(), **more}
+        documents = {CARD: card.to_dict(), SCORE: asdict(self.best)}
+        save_checkpoint(self.run.checkpoints, "best", tensors, documents, keep_previous=False)
 
     @property
     def best(self) -> Best:

@@ -1,7 +1,7 @@
 """The trained network of a run: load it and evaluate it."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -40,6 +40,7 @@ class Trained:
 
     Attributes:
         run: the run directory.
+        folder: the folder of the checkpoint.
         checkpoint: ``best`` or ``last``.
         recipe: the resolved recipe of the run.
     """
@@ -47,6 +48,7 @@ class Trained:
     module: nn.Module
     card: ModelCard
     run: Path
+    folder: Path
     checkpoint: str
     recipe: Recipe
 
@@ -91,7 +93,7 @@ def load_trained(
     load_weights(module, weights, folder / MODEL)
     if device is not None:
         place(module, device)
-    return Trained(module.eval(), card, run, which, recipe)
+    return Trained(module.eval(), card, run, folder, which, recipe)
 
 
 def evaluate_trained(
@@ -137,4 +139,5 @@ def collect_trained(
     )
     batches = eval_batches(images, trained.card.preprocessing, options)
     module, autocast = inference_form(trained.module), inference(trained.device, precision)
-    return collect_logits(module, watch(batches), trained.device, autocast)
+    found = collect_logits(module, watch(batches), trained.device, autocast)
+    return replace(found, temperature=trained.card.decision.calibration.temperature)

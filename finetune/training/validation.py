@@ -6,7 +6,7 @@ from finetune.data.batches.loaders import eval_batches
 from finetune.data.batches.sampling import shuffled
 from finetune.data.keys import key
 from finetune.errors import DataError
-from finetune.evaluation.evaluate import collect_logits
+from finetune.evaluation.evaluate import Collected, collect_logits
 from finetune.evaluation.metrics import Metrics
 from finetune.features.cut import inference_form
 from finetune.model.batchnorm import recalibrate
@@ -19,7 +19,12 @@ log = logging.getLogger("finetune")
 
 
 def evaluate(setup: Setup, split_name: str, signals: Signals, prefix: FrozenPrefix | None = None) -> Metrics:
-    """Compute the metrics of the evaluated network on a split, in fp32.
+    """Compute the metrics of the evaluated network on a split; arguments and errors as :func:`collect`."""
+    return collect(setup, split_name, signals, prefix).metrics(setup.card.classes)
+
+
+def collect(setup: Setup, split_name: str, signals: Signals, prefix: FrozenPrefix | None = None) -> Collected:
+    """Compute the logits of the evaluated network for a split, in fp32.
 
     The evaluated network is the moving average of the weights if the recipe asks for one. It runs in the
     same inference form as in ``finetune eval``, so both report the same numbers.
@@ -46,7 +51,7 @@ def evaluate(setup: Setup, split_name: str, signals: Signals, prefix: FrozenPref
         if error.name not in setup.left_out:
             setup.left_out.add(error.name)
             log.warning("left out of %s: %s", split_name, error)
-    return collected.metrics(setup.card.classes)
+    return collected
 
 
 def recalibrate_batchnorm(setup: Setup, freeze: Freeze, epoch: int, signals: Signals) -> None:

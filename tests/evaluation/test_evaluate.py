@@ -13,9 +13,9 @@ from finetune.data.batches.batch import Batch
 from finetune.data.batches.loaders import eval_batches
 from finetune.data.batches.options import ReadOptions
 from finetune.data.dataset import Split
+from finetune.decision.probabilities import softmax
 from finetune.errors import BadImageError, DataError
 from finetune.evaluation.evaluate import Evaluation, collect_logits
-from finetune.evaluation.probabilities import softmax
 from finetune.image.preprocessing import Preprocessing
 
 RAW = Preprocessing(

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn import metrics as reference
 
+from finetune.decision.probabilities import log_softmax, ranked, softmax
 from finetune.errors import DataError, FinetuneError
 from finetune.evaluation.metrics import CHUNK, calibration_error, classification_metrics, wilson
-from finetune.evaluation.probabilities import log_softmax, ranked, softmax
 
 
 def drawn(n: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[str]]:

@@ -16,10 +16,11 @@ ROOMS = {
     "disk": {"errors"},
     "recipe": {"errors", "disk"},
     "image": {"errors", "disk", "recipe"},
-    "checkpoint": {"errors", "disk", "recipe", "image"},
+    "decision": {"errors", "disk", "recipe", "image"},
+    "checkpoint": {"errors", "disk", "recipe", "image", "decision"},
     "page": {"errors", "version", "disk", "image"},
     "data": {"errors", "offline", "disk", "recipe", "image"},
-    "model": {"errors", "offline", "disk", "recipe", "image", "checkpoint"},
+    "model": {"errors", "offline", "disk", "recipe", "image", "decision", "checkpoint"},
 }
 ROOMS["features"] = set(ROOMS)
 ROOMS["evaluation"] = set(ROOMS)

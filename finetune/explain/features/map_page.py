@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.decision.probabilities import softmax
 from finetune.errors import BadImageError, printable
-from finetune.evaluation.probabilities import softmax
 from finetune.explain.features.feature_map import FeatureMap
 from finetune.explain.features.map_classes import PointStyle, point_styles
 from finetune.page.page import render
@@ -101,7 +101,7 @@ def _places(points: NDArray[np.float64]) -> list[list[float]]:
 
 def _data(found: FeatureMap, places: list[dict[str, Any]]) -> dict[str, Any]:
     """What the page's script reads."""
-    probabilities = softmax(found.features.logits)
+    probabilities = softmax(found.features.calibrated)
     predicted = found.features.predicted
     return {
         "classes": [printable(each) for each in found.classes],

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from finetune.data.batches.batch import Batch
 from finetune.data.dataset import Split
 from finetune.data.images import FileImages
+from finetune.decision.probabilities import softmax
 from finetune.errors import BadImageError
-from finetune.evaluation.probabilities import softmax
 from finetune.explain.features.nearest import nearest
 from finetune.explain.features.sample import sample
 from finetune.explain.features.split_features import SplitFeatures, features_of_images
@@ -58,7 +58,7 @@ class NearestImages:
 
     def rows(self) -> list[dict[str, Any]]:
         """JSON-ready: per image its path, predicted class, probability, and its nearest training images."""
-        probabilities = softmax(self.queries.logits)
+        probabilities = softmax(self.queries.calibrated)
         names, pool = self.queries.names, self.pool.names
         return [
             {

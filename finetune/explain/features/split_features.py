@@ -44,6 +44,11 @@ class SplitFeatures:
         return self.collected.logits
 
     @property
+    def calibrated(self) -> NDArray[np.float32]:
+        """(N, C), the logits divided by the temperature of the network."""
+        return self.collected.calibrated
+
+    @property
     def targets(self) -> NDArray[np.int64]:
         """(N,), in the order of the network's classes."""
         return self.collected.targets

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from finetune.deploy.predict import Classifier, ImageInput, input_name, read_input
 from finetune.errors import BadImageError, UserError
-from finetune.evaluation.probabilities import softmax
 from finetune.explain.heatmaps.compute import Method, heat_mapper
 from finetune.image.preprocessing import Preprocessing
 from finetune.model.build import find_own_layers
@@ -108,7 +107,7 @@ def explain_images(
             targets = list(dict.fromkeys([predicted, *wanted]))
             image = torch.from_numpy(each.network_input).to(trained.device)
             maps = maps_of(image.expand(len(targets), *image.shape), torch.tensor(targets))
-            probabilities = softmax(own[None])[0]
+            probabilities = card.decision.probabilities(own[None])[0]
             yield Explained(
                 each.name,
                 tuple(

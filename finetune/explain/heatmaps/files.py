@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
+from finetune.decision.probabilities import in_digits
 from finetune.deploy.class_folders import folder_names
 from finetune.disk.figure import new_figure
 from finetune.disk.outputs import write_output
 from finetune.errors import printable
-from finetune.evaluation.probabilities import in_digits
 from finetune.explain.heatmaps.explanations import Explained, Explanation
 
 # Perceptually uniform from dark to light, also in grey and for the colour-blind.

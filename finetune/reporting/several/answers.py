@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.dataset import Split
-from finetune.evaluation.probabilities import softmax
+from finetune.decision.probabilities import softmax
 from finetune.page.album import Album, Shown
 from finetune.reporting.cases import Predictions
 from finetune.reporting.run.gallery import add_image
@@ -71,7 +71,7 @@ class Answers:
         for run, row in zip(self.runs, self.rows[:, image], strict=True):
             if row >= 0:
                 places = [self.classes.index(name) for name in run.metrics.classes]
-                found[places] += softmax(run.evaluation.collected.logits[row : row + 1])[0]
+                found[places] += softmax(run.evaluation.collected.calibrated[row : row + 1])[0]
         return found / max(1, int(self.asked[image]))
 
     def shown(self, album: Album, image: int) -> Shown | None:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.holdout.folds import Folds, inner_folds
+from finetune.decision.probabilities import softmax
 from finetune.errors import DataError
-from finetune.evaluation.probabilities import softmax
 from finetune.features.softmax import Features, Objective, Targets, minimise
 from finetune.features.solve import GRID, ROUGH, ROUGH_STEPS, LinearProblem, choose_decay, total_variance
 from finetune.strategy.advice.sample import repeated

@@ -139,7 +139,7 @@ def _pooled(folds: Sequence[Evaluation]) -> Evaluation:
     starts = np.cumsum([0, *(len(fold.images) for fold in folds)])[:-1]
     found = [fold.collected for fold in folds]
     collected = Collected(
-        np.concatenate([each.logits for each in found]),
+        np.concatenate([each.calibrated for each in found]),
         np.concatenate([each.targets for each in found]),
         np.concatenate([each.indices + start for each, start in zip(found, starts, strict=True)]),
         tuple(error for each in found for error in each.bad),
