@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from finetune.evaluation.metrics import Metrics
     from finetune.recipe.overrides import Overrides
     from finetune.recipe.schema import Recipe
-    from finetune.training.fit import Result
+    from finetune.training.fit import Refit, Result
     from finetune.training.run.position import Best
 
 
@@ -41,12 +41,13 @@ class Run:
     Attributes:
         path: the run directory.
         best: the epoch that was best on val: ``epoch``, ``val_top1`` (a fraction), ``val_loss``.
-        epochs: the number of epochs trained.
+        epochs: the number of epochs trained, without those of a refit.
         test: the best checkpoint's metrics on test (``top1``, ``top1_low``, ``top1_high``, ``n``, ...); None
             if the data has no test split.
         backbone: the name of the backbone.
         example: the path of an image that was not trained on; None if the images are not files.
         already_finished: the run was finished before, and nothing was done.
+        refit: the epochs of the refit and its number of images; None if the recipe asks for none.
     """
 
     path: Path
@@ -56,6 +57,7 @@ class Run:
     backbone: str
     example: str | None
     already_finished: bool
+    refit: "Refit | None" = None
 
     @classmethod
     def of(cls, result: "Result") -> "Run":
@@ -67,6 +69,7 @@ class Run:
             backbone=result.backbone,
             example=result.example,
             already_finished=result.already_finished,
+            refit=result.refit,
         )
 
     def load(self, *, checkpoint: Literal["best", "last"] = "best", device: str | None = None) -> "Model":

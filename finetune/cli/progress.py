@@ -90,16 +90,19 @@ class Console:
     def _epoch(self, event: ProgressEvent) -> None:
         self._close_bar()
         entry = event.metrics
+        val = ""
+        if "val_loss" in entry:  # a refit trains on val, too
+            val = f"val loss {entry['val_loss']:.4f}  val top-1 {output.percent(entry['val_top1']):>7}  "
         output.note(
-            f"epoch {event.epoch:>3}  train loss {entry['train_loss']:.4f}  "
-            f"val loss {entry['val_loss']:.4f}  val top-1 {output.percent(entry['val_top1']):>7}  "
+            f"epoch {event.epoch:>3}  train loss {entry['train_loss']:.4f}  {val}"
             f"{event.seconds:.1f} s{'  best so far' if event.is_best else ''}"
         )
         if self._curves is None or self._tensorboard is None:
             return
         with write_errors_for(self._tensorboard):
             for name in ("train_loss", "train_top1", "val_loss", "val_top1"):
-                self._curves.add_scalar(name.replace("_", "/"), entry[name], entry["epoch"])
+                if name in entry:
+                    self._curves.add_scalar(name.replace("_", "/"), entry[name], entry["epoch"])
             for group, rate in entry["lr"].items():
                 self._curves.add_scalar(f"lr/{group}", rate, entry["epoch"])
             self._curves.flush()

@@ -152,6 +152,9 @@ def _conclude(run: "Run", page: Path | None) -> None:
     if run.already_finished:
         output.note(f"{printable(run.path)}: this run is finished; nothing was done.")
     output.data(f"best epoch   {best.epoch} of {run.epochs}: val top-1 {output.percent(best.val_top1)}")
+    if run.refit is not None:
+        count = "1 epoch" if run.refit.epochs == 1 else f"{run.refit.epochs} epochs"
+        output.data(f"refit        {count} on the {run.refit.images:,} images of train and val")
     if test is not None:
         output.data(f"test top-1   {output.accuracy(test)}")
     else:

@@ -136,6 +136,11 @@ class TrainSection(Section):
         description="How to calibrate the probabilities of the best checkpoint, on val: by one `temperature` "
         "that divides the logits, or not at all. The predicted classes stay the same.",
     )
+    refit: bool = Field(
+        False,
+        description="After the best epoch is chosen, trains once more from the start, on train and val "
+        "together and as long as to the best epoch. The result is not evaluated on val.",
+    )
     early_stopping: Epochs | None = Field(
         None,
         description="Ends a phase after this many epochs without improvement on val. null never does.",

@@ -72,6 +72,9 @@ def phase_title(plan: PhasePlan, setup: Setup, position: Position) -> str:
     table, module = setup.network.table, setup.network.module
     k, body = resolve_freeze(plan.freeze, table), len(table.body)
     epochs = _epochs(plan, position)
+    if plan.is_refit:
+        images = len(setup.source.splits["train"])
+        epochs += f"; refit on the {images:,} images of train and val"
     if plan.optimizer == SOLVER:
         return f"{k} of {body} layers frozen, the head is solved (L-BFGS): {epochs}"
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -86,6 +86,8 @@ def _own(trained: Trained, own: OwnData, wanted: str | None, *, strict: bool) ->
     counts = ", ".join(f"{len(split):,} {each}" for each, split in own.source.splits.items())
     notes = (*own.source.notes, f"splits as {printable(trained.run)} recorded them: {counts}")
     warnings = []
+    if name == "val" and trained.recipe.train.refit:
+        warnings.append("the network was trained on val, too (train.refit): these numbers are too good")
     if lines:
         left_out = len(own.changes.missing.get(name, [])) + len(own.changes.changed.get(name, []))
         warnings.append(

@@ -8,8 +8,9 @@ from finetune.recipe.schema import Recipe
 from finetune.training.compute.in_force import in_force
 from finetune.training.compute.precision import choose_compute, pick_device
 from finetune.training.describe import describe_run, run_facts
-from finetune.training.phase import train_phase
+from finetune.training.phase import train_phases
 from finetune.training.progress import Progress
+from finetune.training.refit import begin_refit, continue_refit
 from finetune.training.run.directory import RunDir
 from finetune.training.run.environment import describe_environment
 from finetune.training.run.own_data import describe_place
@@ -23,7 +24,15 @@ from finetune.training.run.resume import (
 from finetune.training.run.saved import SavedRun, fill_in_choices
 from finetune.training.run_plan import plan_run, warn_before_training
 from finetune.training.session import Session
-from finetune.training.setup.prepare import load_data, prepare
+from finetune.training.setup.prepare import Setup, load_data, prepare
+
+
+@dataclass(frozen=True)
+class Refit:
+    """A refit (``train.refit``): its epochs, and the number of images of train and val together."""
+
+    epochs: int
+    images: int
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,9 @@ class Result:
     Attributes:
         test: metrics of the best checkpoint on test; None if the data has no test split.
         example: the path of an image that was not trained on, if the images are files.
+        epochs: without those of a refit.
         already_finished: the run was finished before, and nothing was done.
+        refit: None if the recipe asks for none.
     """
 
     run: Path
@@ -43,6 +54,7 @@ class Result:
     backbone: str
     example: str | None
     already_finished: bool = False
+    refit: Refit | None = None
 
 
 def fit(
@@ -89,10 +101,12 @@ def fit(
         environment |= plan.describe()
 
         session = Session(setup, run, plan, start.position, progress or Progress())
+        if start.position.refit_epochs:
+            session = continue_refit(session)
         if saved is not None:
-            session.optimizer_state = saved.load_into(setup, start.position)
+            session.optimizer_state = saved.load_into(session.setup, start.position)
         if start.position.finished:
-            return _result(session, session.test(), already_finished=True)
+            return _result(session, setup, session.test(), already_finished=True)
 
         if saved is None:
             run.begin(describe_run(setup, recipe_file, environment))
@@ -103,19 +117,39 @@ def fit(
                 run.describe(describe_run(setup, recipe_file, recorded))
         session.progress.started(run_facts(setup, plan, start.extensions))
 
-        test = None
-        with session.active():
-            for phase in plan.phases[start.position.phase :]:
-                train_phase(session, phase)
-            if not continuation.leave_open:
+        test, in_refit = None, bool(start.position.refit_epochs)
+        refits = in_refit or (train.refit and not continuation.leave_open)
+        if not in_refit:
+            with session.active():
+                train_phases(session)
+                if not continuation.leave_open:
+                    session.choose()
+                    test = None if refits else session.finish()
+                if refits:
+                    session = begin_refit(session)
+        if refits:
+            with session.active():
+                train_phases(session)
+                session.keep_refit()
                 test = session.finish()
-        return _result(session, test)
+        return _result(session, setup, test)
 
 
-def _result(session: Session, test: Metrics | None, *, already_finished: bool = False) -> Result:
-    splits = session.setup.source.splits
+def _result(
+    session: Session, setup: Setup, test: Metrics | None, *, already_finished: bool = False
+) -> Result:
+    """``setup`` is that of the training before a refit."""
+    splits = setup.source.splits
     held_out = splits.get("test", splits["val"])
     example = held_out.name(0) if Path(held_out.name(0)).is_file() else None
-    backbone = session.setup.recipe.model.backbone
-    epochs = session.position.epoch
-    return Result(session.run.path, session.best, epochs, test, backbone, example, already_finished)
+    refit = sum(session.position.refit_epochs)
+    return Result(
+        run=session.run.path,
+        best=session.best,
+        epochs=session.position.epoch - refit,
+        test=test,
+        backbone=setup.recipe.model.backbone,
+        example=example,
+        already_finished=already_finished,
+        refit=Refit(refit, len(splits["train"]) + len(splits["val"])) if refit else None,
+    )

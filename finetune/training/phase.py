@@ -35,6 +35,13 @@ class Method(Protocol):
         """The learning rates of the last step, by parameter group."""
 
 
+def train_phases(session: Session) -> None:
+    """Train the phases of the session's plan that are left. Raises as :func:`train_phase`."""
+    for plan in session.plan.phases:
+        if plan.number >= session.position.phase:
+            train_phase(session, plan)
+
+
 def train_phase(session: Session, plan: PhasePlan) -> None:
     """Train one phase from the session's position to its end.
 
@@ -77,23 +84,27 @@ def _train_epochs(session: Session, plan: PhasePlan, freeze: Freeze) -> None:
         method.train_epoch()
         clock.stop_training()
         recalibrate_batchnorm(setup, freeze, position.epoch, session.signals)
-        val = session.evaluate("val", prefix)
-        facts: dict[str, Any] = {
-            "lr": method.rates(),
-            **position.totals.metrics(),
-            "val_top1": val.top1,
-            "val_loss": val.loss,
-            "val_n": val.n,
-            "train_skipped": position.totals.skipped,
-            "val_skipped": len(setup.source.splits["val"]) - val.n,
-        }
+        facts: dict[str, Any] = {"lr": method.rates(), **position.totals.metrics()}
+        val = None
+        if plan.is_refit:
+            facts |= {"refit": True, "train_skipped": position.totals.skipped}
+        else:
+            val = session.evaluate("val", prefix)
+            facts |= {
+                "val_top1": val.top1,
+                "val_loss": val.loss,
+                "val_n": val.n,
+                "train_skipped": position.totals.skipped,
+                "val_skipped": len(setup.source.splits["val"]) - val.n,
+            }
         session.end_epoch(facts, val, clock, save_rarely=method.save_rarely)
         session.signals.check()
 
 
 def _is_open(session: Session, plan: PhasePlan) -> bool:
     """Whether the phase has an epoch to train or to evaluate."""
-    position, patience = session.position, session.setup.recipe.train.early_stopping
+    position = session.position
+    patience = None if plan.is_refit else session.setup.recipe.train.early_stopping
     if position.epoch_step:
         return True
     stopped_early = patience is not None and position.epochs_without_better >= patience

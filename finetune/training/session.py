@@ -117,18 +117,21 @@ class Session:
         return evaluate(self.setup, split_name, self.signals, prefix)
 
     def end_epoch(
-        self, facts: Mapping[str, Any], val: Metrics, clock: EpochClock, *, save_rarely: bool = False
+        self, facts: Mapping[str, Any], val: Metrics | None, clock: EpochClock, *, save_rarely: bool = False
     ) -> None:
         """Count the epoch, write it to the metrics, save it and report it.
 
         Args:
             facts: the epoch's line in ``metrics.jsonl``, without its number, phase and step.
+            val: its metrics on val; None in a refit, which has no best epoch.
             save_rarely: save ``last`` only every ``SECONDS_BETWEEN_SAVES`` seconds.
         """
         position, select = self.position, self.setup.recipe.train.select
-        is_best = position.best is None or position.best.beaten_by(val.top1, val.loss, select)
+        is_best = val is not None and (
+            position.best is None or position.best.beaten_by(val.top1, val.loss, select)
+        )
         position.end_epoch(is_best=is_best)
-        if is_best:
+        if is_best and val is not None:
             position.best = Best(position.epoch, val.top1, val.loss)
         entry = {"epoch": position.epoch, "phase": position.phase, "step": position.global_step, **facts}
         seconds = round(time.perf_counter() - clock.began, 3)
@@ -173,14 +176,26 @@ class Session:
         """Save the weights of the epoch that just ended as checkpoint ``best``."""
         self._save_best(self.setup.card, {})
 
-    def finish(self) -> Metrics | None:
-        """Calibrate the best checkpoint and evaluate it on test, write that to the metrics, draw the curves,
-        and mark the run as finished."""
+    def choose(self) -> None:
+        """Calibrate the best checkpoint on val, and save it again with its decision and the logits of val."""
         with self._best_weights():
             val = collect(self.setup, "val", self.signals)
             images = self.setup.source.splits["val"]
             card = replace(self.setup.card, decision=decide(self.setup.recipe.train, val))
             self._save_best(card, {VAL: ValLogits.of(val, images).tensors()})
+
+    def keep_refit(self) -> None:
+        """Put the weights of the refit in the place of the best checkpoint's.
+
+        What was decided on val stays: it comes from a network that had not seen val.
+        """
+        folder = self._open_best()
+        decision = ModelCard.from_dict(read_document(folder / CARD), str(folder / CARD)).decision
+        self._save_best(replace(self.setup.card, decision=decision), {VAL: read_tensors(folder / VAL)})
+
+    def finish(self) -> Metrics | None:
+        """Evaluate the best checkpoint on test, write that to the metrics, draw the curves, and mark the run
+        as finished."""
         test = self.test()
         if test is not None:
             entry = {
@@ -222,11 +237,7 @@ class Session:
         Yields:
             The card of the checkpoint.
         """
-        folder = open_checkpoint(self.run.checkpoints, "best")
-        if folder is None:
-            raise RunDirError(
-                f"{printable(self.run.path)}: the best checkpoint is gone. Start over with --overwrite."
-            )
+        folder = self._open_best()
         # `last` is saved from this module too, so its weights are restored afterwards.
         module = self.setup.evaluated
         before = {name: value.clone() for name, value in module.state_dict().items()}
@@ -235,6 +246,14 @@ class Session:
             yield ModelCard.from_dict(read_document(folder / CARD), str(folder / CARD))
         finally:
             module.load_state_dict(before)
+
+    def _open_best(self) -> Path:
+        folder = open_checkpoint(self.run.checkpoints, "best")
+        if folder is None:
+            raise RunDirError(
+                f"{printable(self.run.path)}: the best checkpoint is gone. Start over with --overwrite."
+            )
+        return folder
 
     def _save_best(self, card: ModelCard, more: Mapping[str, Mapping[str, Tensor]]) -> None:
         # No fallback is needed: the weights of this epoch are in `last` as well.

@@ -12,7 +12,7 @@ from torch import Tensor
 from finetune.checkpoint.storage import VAL, read_tensors
 from finetune.data.batches.batch import Batch
 from finetune.data.dataset import Split
-from finetune.errors import CheckpointError, printable
+from finetune.errors import CheckpointError, UserError, printable
 from finetune.evaluation.evaluate import Collected
 from finetune.training.evaluation_images import images_to_evaluate
 from finetune.training.trained import Trained, collect_trained
@@ -51,11 +51,17 @@ def val_logits(trained: Trained, watch: Callable[[Iterable[Batch]], Iterable[Bat
 
     Raises:
         DataError: the checkpoint keeps none, and the images are not found.
+        UserError: the checkpoint keeps none, and its network was trained on val (``train.refit``).
         CheckpointError: the file in the checkpoint is damaged.
     """
     kept = trained.folder / VAL
     if kept.is_file():
         return _read(kept, len(trained.card.classes))
+    if trained.recipe.train.refit:
+        raise UserError(
+            f"{printable(trained.run)}: checkpoint '{trained.checkpoint}' was trained on val, too "
+            "(train.refit), so nothing can be chosen on val. Take checkpoint 'best' of a finished run."
+        )
     images = images_to_evaluate(trained, "val").images
     return ValLogits.of(collect_trained(trained, images, watch=watch), images)
 

@@ -27,7 +27,8 @@ def make(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
             tiny.stand_in(monkeypatch)
         setup = tiny.setup(tiny.recipe(shapes, "{batch_size: 8, precision: fp32}", *overrides))
         module = setup.network.module.eval()
-        return Trained(module, setup.card, tmp_path, "best", setup.recipe), setup.source.splits["test"]
+        trained = Trained(module, setup.card, tmp_path, tmp_path, "best", setup.recipe)
+        return trained, setup.source.splits["test"]
 
     return network
 

@@ -75,6 +75,10 @@ RECIPES = {
     "a solved head alone": recipe(
         "phases: [{freeze: backbone, optimizer: lbfgs, weight_decay: auto}]", where="disk"
     ),
+    "refit: solved head, EMA, early stopping": recipe(
+        "refit: true, ema: 0.5, early_stopping: 1, class_weights: balanced, augment: {flip: true}, "
+        "phases: [{freeze: backbone, optimizer: lbfgs, weight_decay: auto}, {freeze: 2, epochs: 2}]"
+    ),
     "solved at the end, EMA": recipe(
         "ema: 0.9, phases: [{freeze: none, epochs: 1}, "
         "{freeze: backbone, optimizer: lbfgs, weight_decay: 0.1}]"

@@ -51,6 +51,7 @@ class Position:
         frozen: digests of the frozen tensors at the start of the phase.
         ema_updates: updates of the moving average.
         scaler: state of the gradient scaler.
+        refit_epochs: by phase, the epochs that the refit takes; empty before the refit.
     """
 
     phase: int = 0
@@ -66,6 +67,7 @@ class Position:
     frozen: Any = None
     ema_updates: int = 0
     scaler: dict[str, Any] = field(default_factory=dict)
+    refit_epochs: list[int] = field(default_factory=list)
     finished: bool = False
 
     def begin_phase(self, number: int) -> None:
@@ -103,6 +105,9 @@ class Position:
             raise ValueError("a fraction is above 1")
         if type(self.finished) is not bool or not isinstance(self.scaler, dict):
             raise ValueError("an entry of the wrong type")
+        refit = self.refit_epochs
+        if not isinstance(refit, list) or any(type(each) is not int or each < 1 for each in refit):
+            raise ValueError("refit_epochs are no counts of epochs")
 
     def to_dict(self) -> dict[str, Any]:
         return {"format": FORMAT, **asdict(self)}

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from finetune.checkpoint.storage import STATE
+from finetune.errors import UserError, printable
 from finetune.recipe.schema import Recipe
 from finetune.training.run.changes import Changes, find_changes, refuse_changes, refuse_finished
 from finetune.training.run.check_position import refuse_impossible_position
@@ -26,6 +27,7 @@ from finetune.training.run.position import Position
 from finetune.training.run.saved import SavedRun
 from finetune.training.setup.plan import PhasePlan, plan_phases
 from finetune.training.setup.prepare import Setup
+from finetune.training.setup.refit import refit_phases
 
 
 @dataclass(frozen=True)
@@ -86,9 +88,11 @@ def find_starting_point(
     position, begun = saved.read_position(), saved.recipe_on(setup.recipe, own)
     before = plan_phases(begun.train, setup.loader.batches_per_epoch)
     where, patience = str(saved.checkpoint / STATE), begun.train.early_stopping
-    refuse_impossible_position(position, before, patience, where, exact=False)
     changes = find_changes(begun, setup, saved.environment, environment, own)
     extensions = read_extensions(saved.environment, len(begun.train.phases), str(run.path / ENVIRONMENT))
+    if position.refit_epochs:
+        return _find_in_refit(saved, setup, changes, position, extensions, continuation)
+    refuse_impossible_position(position, before, patience, where, exact=False)
     extension_begun = is_begun(position, extensions, planned_phases(setup, extensions))
     left_open = extend and not is_left(position, before) and is_left(position, planned_phases(setup))
     if not (position.finished or left_open) or (extension_begun and not changes.recipe):
@@ -110,6 +114,35 @@ def find_starting_point(
         position.frozen = None  # the phase may freeze other layers now
     exact = not (changed or saved.environment.get(FORCED))
     refuse_impossible_position(position, planned_phases(setup, extensions), patience, where, exact=exact)
+    return StartingPoint(position, changed, extensions)
+
+
+def _find_in_refit(
+    saved: SavedRun,
+    setup: Setup,
+    changes: Changes,
+    position: Position,
+    extensions: list[dict[str, Any]],
+    continuation: Continuation,
+) -> StartingPoint:
+    """As :func:`find_starting_point`, for a run whose refit (``train.refit``) has begun."""
+    run, changed = saved.run, changes.all
+    if continuation.extend:
+        raise UserError(
+            f"{printable(run.path)}: has trained on train and val together (train.refit), and cannot be made "
+            "longer. Start another run, with more epochs or with model.weights set to this one."
+        )
+    if position.finished and (changes.recipe or changes.data):
+        refuse_finished(run, setup, changes, longer=False, extend=False)
+    if position.finished:
+        return StartingPoint(position, [], extensions)
+    refuse_changes(run, changed, force=continuation.force)
+    if changed:
+        position.frozen = None  # the phase may freeze other layers now
+    exact = not (changed or saved.environment.get(FORCED))
+    plans = [*planned_phases(setup, extensions), *refit_phases(setup, position.refit_epochs)]
+    patience = setup.recipe.train.early_stopping
+    refuse_impossible_position(position, plans, patience, str(saved.checkpoint / STATE), exact=exact)
     return StartingPoint(position, changed, extensions)
 
 

@@ -16,7 +16,8 @@ class PhasePlan:
     """One phase: its number (0-based), its values from the recipe, and its length in optimizer steps.
 
     ``max_steps`` can end the last epoch early. A phase that solves its head (``optimizer: lbfgs``) is one
-    step long; its ``weight_decay`` is None if cross-validation chooses it.
+    step long; its ``weight_decay`` is None if cross-validation chooses it. A phase of a
+    refit (``train.refit``) trains on val, too, so none of its epochs is evaluated.
     """
 
     number: int
@@ -29,6 +30,7 @@ class PhasePlan:
     steps: int
     steps_per_epoch: int
     schedule: Schedule
+    is_refit: bool = False
 
     @property
     def epochs(self) -> int:

@@ -114,8 +114,10 @@ def load_data(data: DataSection, seed: int) -> Source:
     )
 
 
-def prepare(recipe: Recipe, source: Source, compute: Compute) -> Setup:
+def prepare(recipe: Recipe, source: Source, compute: Compute, *, quiet: bool = False) -> Setup:
     """Build everything that ``recipe`` describes, on a source that is read and split.
+
+    ``quiet`` logs no remarks on the weights: another setup of the same run did.
 
     Raises:
         DataError: the number of bands per image is not ``model.in_channels``.
@@ -132,34 +134,43 @@ def prepare(recipe: Recipe, source: Source, compute: Compute) -> Setup:
         image_size=None if data.image_size == "auto" else data.image_size,
         classes=source.classes,
     )
-    if network.weights is not None:
+    if network.weights is not None and not quiet:
         network.weights.log()
     preprocessing = resolve_preprocessing(data, network.input_spec, "bands" if own_bands else "colours")
     place(network.module, compute.device, compute.memory_format)
     image = (preprocessing.channels, preprocessing.image_size, preprocessing.image_size)
     train = resolve_batch_size(recipe.train, network, image, compute, recipe.model.batchnorm)
     recipe = recipe.model_copy(update={"train": train})
-    workers = default_workers() if data.workers == "auto" else data.workers
-    augment = train.augment
-    loader = TrainLoader(
-        source.splits["train"],
-        TrainTransform(augment, preprocessing, data.decode),
-        ReadOptions(train.images_per_batch, workers, data.on_bad_image, compute.device),
-        Sampling(recipe.seed, train.sampler, augment.views),
-        mixer_for(augment, len(source.classes)),
-    )
     return Setup(
         recipe=with_preprocessing(recipe, preprocessing),
         source=source,
         network=network,
         card=ModelCard(network.architecture, source.classes, preprocessing),
-        loader=loader,
+        loader=make_loader(recipe, source, preprocessing, compute),
         criterion=loss_function(train, source.splits["train"], len(source.classes)).to(compute.device),
         compute=compute,
-        workers=workers,
+        workers=_workers(data),
         ema=moving_average(network.module, train.ema) if train.ema is not None else None,
         start={} if train.l2_sp is None else _body_weights(network),
     )
+
+
+def make_loader(
+    recipe: Recipe, source: Source, preprocessing: Preprocessing, compute: Compute
+) -> TrainLoader:
+    """Build the loader of the training images; ``recipe`` has its batch size filled in."""
+    data, train = recipe.data, recipe.train
+    return TrainLoader(
+        source.splits["train"],
+        TrainTransform(train.augment, preprocessing, data.decode),
+        ReadOptions(train.images_per_batch, _workers(data), data.on_bad_image, compute.device),
+        Sampling(recipe.seed, train.sampler, train.augment.views),
+        mixer_for(train.augment, len(source.classes)),
+    )
+
+
+def _workers(data: DataSection) -> int:
+    return default_workers() if data.workers == "auto" else data.workers
 
 
 def _body_weights(network: Network) -> dict[str, Tensor]:
