@@ -75,6 +75,7 @@ class ModelCard:
             raise CheckpointError(f"{where}: preprocessing: {error}") from None
         try:
             decision = Decision.from_dict(value.get("decision"))
+            decision.check(classes)
         except ValueError as error:
             raise CheckpointError(f"{where}: decision: {error}") from None
         bounds = {"image_size": IMAGE_SIZE, "resize": RESIZE, "channels": CHANNELS}

@@ -90,8 +90,11 @@ def predict(
     with contextlib.ExitStack() as stack:
         opened = load(model, checkpoint=checkpoint.value, device=device, precision=precision.value)
         output.note(f"computed in {precision.value}")
-        classes = opened.classes
-        writers = stack.enter_context(_writers(classes, csv, jsonl, top, csv_safe))
+        classes, point = opened.classes, opened.card.decision.working_point
+        if point is not None:
+            output.note(f"decides {point.in_words}")
+        decides = point is not None
+        writers = stack.enter_context(_writers(classes, csv, jsonl, top, csv_safe, decides))
         sorter = None
         if move_into is not None:
             from finetune.deploy.sorting import sorting
@@ -159,7 +162,7 @@ def _counter_of_seen(model: Path) -> "Callable[[list[str]], int]":
 
 @contextlib.contextmanager
 def _writers(
-    classes: tuple[str, ...], csv: Path | None, jsonl: bool, top: int, csv_safe: bool
+    classes: tuple[str, ...], csv: Path | None, jsonl: bool, top: int, csv_safe: bool, decides: bool
 ) -> "Iterator[list[Writer]]":
     """Yield the writers of predictions: a table or JSON on stdout, a CSV file, or both."""
     from finetune.deploy.prediction_text import CsvWriter, JsonWriter, TableWriter
@@ -176,6 +179,6 @@ def _writers(
     with staging(csv) as stage:
         staged = stage / "predictions"
         with TextOutput(staged, csv) as text:
-            writers.append(CsvWriter(text, min(top, len(classes)), safe=csv_safe))
+            writers.append(CsvWriter(text, min(top, len(classes)), safe=csv_safe, decides=decides))
             yield writers
         publish(staged, csv)

@@ -42,16 +42,20 @@ class Prediction:
         classes: class names, most probable first; empty on an error.
         probabilities: their calibrated probabilities, in the same order.
         error: why the image has no prediction; None if it has one.
+        decided: the class that the model's working point decides; None without a working point.
+        decided_probability: its probability.
     """
 
     name: str
     classes: tuple[str, ...] = ()
     probabilities: tuple[float, ...] = ()
     error: str | None = None
+    decided: str | None = None
+    decided_probability: float | None = None
 
     @property
     def label(self) -> str:
-        """The most probable class.
+        """The class that the model's working point decides; without one, the most probable class.
 
         Raises:
             BadImageError: the image has no prediction.
@@ -63,21 +67,42 @@ class Prediction:
         """The probability of :attr:`label`. Raises as it does."""
         return self._best()[1]
 
+    @property
+    def is_overruled(self) -> bool:
+        """Whether the working point decides another class than the most probable one."""
+        return self.decided is not None and self.decided != self.classes[0]
+
     def _best(self) -> tuple[str, float]:
         if self.error is not None:
             raise BadImageError(self.name, self.error)
+        if self.decided is not None and self.decided_probability is not None:
+            return self.decided, self.decided_probability
         return self.classes[0], self.probabilities[0]
 
     def ranking(self) -> list[tuple[str, float]]:
         """Pairs of class and probability, most probable first."""
         return list(zip(self.classes, self.probabilities, strict=True))
 
+    def others(self) -> list[tuple[str, float]]:
+        """The classes of :meth:`ranking` without :attr:`label`, and always one less than it has."""
+        label = self.label
+        return [pair for pair in self.ranking() if pair[0] != label][: len(self.classes) - 1]
+
     def to_dict(self) -> dict[str, Any]:
-        """``path``, ``class``, ``probability`` and ``top``; or ``path`` and ``error``."""
+        """``path``, ``class``, ``probability`` and ``top``; or ``path`` and ``error``.
+
+        ``class`` is :attr:`label`; ``top`` is in the order of probability. ``decided`` names the class where
+        the working point decides another one than the most probable.
+        """
         if self.error is not None:
             return {"path": self.name, "error": self.error}
-        top = [{"class": name, "probability": float(in_digits(p))} for name, p in self.ranking()]
-        return {"path": self.name, **top[0], "top": top}
+        top = [_entry(*pair) for pair in self.ranking()]
+        found = {"path": self.name, **_entry(*self._best()), "top": top}
+        return found | {"decided": self.decided} if self.is_overruled else found
+
+
+def _entry(name: str, probability: float) -> dict[str, Any]:
+    return {"class": name, "probability": float(in_digits(probability))}
 
 
 def predict_batches(
@@ -141,4 +166,11 @@ def _prediction(name: str, logits: NDArray[np.float32], card: ModelCard, top: in
     classes = card.classes
     probabilities = card.decision.probabilities(logits[None])[0]
     order = ranked(logits[None], len(classes) if top is None else top)[0]
-    return Prediction(name, tuple(classes[i] for i in order), tuple(float(probabilities[i]) for i in order))
+    best = tuple(classes[i] for i in order), tuple(float(probabilities[i]) for i in order)
+    point = card.decision.working_point
+    if point is None:
+        return Prediction(name, *best)
+    decided = int(point.decide(probabilities[None], classes)[0])
+    return Prediction(
+        name, *best, decided=classes[decided], decided_probability=float(probabilities[decided])
+    )

@@ -16,6 +16,8 @@ from finetune.evaluation.columns import pad
 WIDEST = 60
 # The table shows no further classes below this probability.
 LEAST_SHOWN = 0.001
+# Marks a class that the working point decided although another one is more probable.
+OVERRULED = "by the working point"
 
 
 class Writer(Protocol):
@@ -37,20 +39,29 @@ class JsonWriter:
 
 
 class CsvWriter:
-    """Writes the columns path, class, probability, error, class_2, probability_2 and so on up to ``top``."""
+    """Writes the columns path, class, probability, error, class_2, probability_2 and so on up to ``top``.
 
-    def __init__(self, stream: Text, top: int, *, safe: bool = True) -> None:
+    With ``decides``, for a model with a working point, ``class`` is the decided class. A last column
+    ``decided`` names it where it is not the most probable one.
+    """
+
+    def __init__(self, stream: Text, top: int, *, safe: bool = True, decides: bool = False) -> None:
         """``safe`` is explained at :class:`finetune.disk.csv_table.CsvTable`."""
         self._table = CsvTable(stream, safe=safe)
-        self._top = top
+        self._top, self._decides = top, decides
         more = [f"{name}_{rank}" for rank in range(2, top + 1) for name in ("class", "probability")]
-        self._table.row(["path", "class", "probability", "error", *more])
+        self._table.row(["path", "class", "probability", "error", *more, *(["decided"] if decides else [])])
 
     def write(self, batch: Sequence[Prediction]) -> None:
         for prediction in batch:
-            best = [value for name, p in prediction.ranking() for value in (name, in_digits(p))]
-            best = best or [""] * (2 * self._top)
-            self._table.row([prediction.name, *best[:2], prediction.error or "", *best[2:]])
+            best = [""] * (2 * self._top)
+            if prediction.error is None:
+                pairs = [(prediction.label, prediction.probability), *prediction.others()]
+                best = [value for name, p in pairs for value in (name, in_digits(p))]
+            row = [prediction.name, *best[:2], prediction.error or "", *best[2:]]
+            if self._decides:
+                row.append(prediction.decided or "" if prediction.is_overruled else "")
+            self._table.row(row)
 
 
 class TableWriter:
@@ -75,7 +86,8 @@ class TableWriter:
     def _result(self, prediction: Prediction) -> str:
         if prediction.error is not None:
             return f"error: {printable(prediction.error)}"
-        (name, probability), *others = prediction.ranking()
-        next_classes = ", ".join(f"{printable(n)} {100 * p:.1f} %" for n, p in others if p >= LEAST_SHOWN)
-        line = f"{pad(printable(name), self._class_width)}  {100 * probability:5.1f} %"
-        return f"{line}  ({next_classes})" if next_classes else line
+        others = [(name, p) for name, p in prediction.others() if p >= LEAST_SHOWN]
+        next_classes = ", ".join(f"{printable(name)} {100 * p:.1f} %" for name, p in others)
+        line = f"{pad(printable(prediction.label), self._class_width)}  {100 * prediction.probability:5.1f} %"
+        line = f"{line}  ({next_classes})" if next_classes else line
+        return f"{line}  {OVERRULED}" if prediction.is_overruled else line

@@ -60,8 +60,8 @@ class Sorter:
         for prediction in batch:
             placed, best = "", ["", ""]
             if prediction.error is None:
-                name = prediction.classes[0]
-                best = [name, in_digits(prediction.probabilities[0])]
+                name = prediction.label
+                best = [name, in_digits(prediction.probability)]
                 placed = self._sort(prediction.name, self._folders[name])
                 self.counts.classes.add(name)
             else:

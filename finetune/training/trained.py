@@ -32,6 +32,7 @@ from finetune.recipe.load import load_recipe
 from finetune.recipe.schema import Recipe
 from finetune.training.compute.precision import InferencePrecision, inference, place
 from finetune.training.run.files import CHECKPOINTS, RESOLVED
+from finetune.training.run.kept_point import with_kept_point
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,16 @@ def load_trained(
 ) -> Trained:
     """Rebuild the network of a run and load a checkpoint into it. The run may still be training.
 
+    The card has the working point that the run keeps, if it was chosen with these weights.
+
     Args:
         which: the checkpoint.
         device: to run on; None: the CPU, in the contiguous memory format, which exports need.
 
     Raises:
         RunDirError: ``run`` is not a run directory, or has no such checkpoint yet.
-        CheckpointError: the checkpoint is damaged, was altered or does not fit its card.
+        CheckpointError: the checkpoint is damaged, was altered or does not fit its card; or the file of the
+            working point is damaged.
     """
     if not (run / RESOLVED).is_file():
         raise RunDirError(
@@ -84,7 +88,8 @@ def load_trained(
                 f"{printable(run)}: has no checkpoint '{which}' yet. Finish the run with: finetune train "
                 f"{printable(run)}/recipe.yaml --run-dir {printable(run)} --resume"
             )
-        card = ModelCard.from_dict(read_document(folder / CARD), str(folder / CARD))
+        described = ModelCard.from_dict(read_document(folder / CARD), str(folder / CARD))
+        card = with_kept_point(described, run, folder, which)
         return folder, problem, card, read_tensors(folder / MODEL), load_recipe(run / RESOLVED)
 
     folder, problem, card, weights, recipe = read_unchanged(checkpoint_folders(checkpoints, which), read)

@@ -9,10 +9,11 @@ METRICS = "metrics.jsonl"
 TIMING = "timing.jsonl"
 CURVES = "curves.png"
 REPORT = "report.html"
+WORKING_POINT = "working_point.json"
 CHECKPOINTS = "checkpoints"
 EXPORT = "export"
 TENSORBOARD = "tensorboard"
 LOCK = ".lock"
 # Everything that a run writes. `--overwrite` removes these and nothing else.
-OWN_FILES = (RECIPE, RESOLVED, ENVIRONMENT, WEIGHTS, SPLITS, METRICS, TIMING, CURVES, REPORT)
+OWN_FILES = (RECIPE, RESOLVED, ENVIRONMENT, WEIGHTS, SPLITS, METRICS, TIMING, CURVES, REPORT, WORKING_POINT)
 OWN_FOLDERS = (CHECKPOINTS, EXPORT, TENSORBOARD)
