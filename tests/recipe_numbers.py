@@ -21,6 +21,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "train.phases.0.warmup_epochs": {"train.phases.0.epochs": 1_000_000},
     "train.step_epochs": {"train.schedule": "step"},
     "train.step_gamma": {"train.schedule": "step"},
+    "train.focal_gamma": {"train.loss": "focal"},
     **{f"train.augment.{key}": {"train.augment.crop": "random_resized"} for key in ("scale", "ratio")},
 }
 

@@ -1,9 +1,10 @@
 """The solved head: L2-regularised softmax regression on features, solved exactly.
 
 The objective is the one that SGD would minimise in the same phase: the mean cross-entropy, weighted by class
-if the recipe says so, plus ``decay / 2`` times the squared weights. The bias is not penalised. The objective
-is convex: L-BFGS gets close to its minimum (:mod:`finetune.features.softmax`), and Newton's method reaches it
-(:mod:`finetune.features.newton`).
+and of adjusted logits if the recipe says so, plus ``decay / 2`` times the squared weights. The bias is not
+penalised, so offsets of the logits only move it: the head is solved without them, and its bias then less
+them. The objective is convex: L-BFGS gets close to its minimum (:mod:`finetune.features.softmax`), and
+Newton's method reaches it (:mod:`finetune.features.newton`).
 """
 
 import logging
@@ -66,12 +67,28 @@ class LinearProblem:
         features: (N, D).
         targets: (N,), in 0..num_classes-1; every class occurs.
         class_weights: (num_classes,), weights in the loss; None: all equal.
+        offsets: (num_classes,), what the loss adds to the logits (logit adjustment, Menon et al. 2021); None:
+            nothing.
     """
 
     features: Features
     targets: Targets
     num_classes: int
     class_weights: Sequence[float] | None = None
+    offsets: Sequence[float] | None = None
+
+    @cached_property
+    def shift(self) -> npt.NDArray[np.float64]:
+        """``offsets``, zeros for None: (num_classes,)."""
+        return np.zeros(self.num_classes) if self.offsets is None else np.asarray(self.offsets, np.float64)
+
+    @cached_property
+    def row_weights(self) -> npt.NDArray[np.float64]:
+        """The weight of each row in the loss: (N,), with a mean of 1."""
+        if self.class_weights is None:
+            return np.ones(len(self.targets))
+        weights = np.asarray(self.class_weights, np.float64)[self.targets]
+        return weights / weights.mean()
 
     @cached_property
     def axes(self) -> Axes:
@@ -82,7 +99,8 @@ class LinearProblem:
 def solve(
     problem: LinearProblem, decay: float, *, rough: bool = False, start: Minimum | None = None
 ) -> LinearHead:
-    """Minimise the mean cross-entropy + ``decay / 2 * |weight|^2``.
+    """Minimise the mean cross-entropy, with the weights and offsets of ``problem``, + ``decay / 2 *
+    |weight|^2``.
 
     Args:
         decay: above 0.
@@ -100,13 +118,18 @@ def solve(
     )
     found = minimise(objective.single_precision(), start=start, tolerance=ROUGH, max_steps=ROUGH_STEPS)
     if rough:
-        return LinearHead(*found.on_features(axes), decay)
+        return _head(problem, found, decay)
     found = refine(objective, found, tolerance=EXACT)
     if not found.converged:
         found = minimise(objective, start=found, tolerance=Tolerance(gradient=EXACT), max_steps=STEPS)
     if not found.converged:
         log.warning("the solved head did not converge in %d iterations; it is close to its minimum", STEPS)
-    return LinearHead(*found.on_features(axes), decay)
+    return _head(problem, found, decay)
+
+
+def _head(problem: LinearProblem, found: Minimum, decay: float) -> LinearHead:
+    weight, bias = found.on_features(problem.axes)
+    return LinearHead(weight, bias - problem.shift, decay)
 
 
 @dataclass(frozen=True)
@@ -116,15 +139,18 @@ class Chosen:
     Attributes:
         top1: the held-out accuracy with it, a fraction; None without folds.
         start: the mean of the minima of the folds, along the axes: close to the minimum on all rows.
+        held: (N, num_classes), the logits of each row from the fold that did not see it; None without folds.
     """
 
     decay: float
     top1: float | None
     start: Minimum | None = None
+    held: npt.NDArray[np.float64] | None = None
 
 
 def choose_decay(problem: LinearProblem, folds: Folds) -> Chosen:
-    """Choose the decay with the least held-out cross-entropy.
+    """Choose the decay with the least held-out loss: cross-entropy with the weights and offsets of
+    ``problem``.
 
     Tries the decays of ``GRID``, the strongest first, until the held-out loss stops falling. Each fold starts
     where its previous minima point to, and runs until it reaches its own minimum, so that minima are compared
@@ -143,7 +169,7 @@ def choose_decay(problem: LinearProblem, folds: Folds) -> Chosen:
     minima: list[list[Minimum]] = [[] for _ in folds]
     best, least = Chosen(GRID[0] * total, None), np.inf
     for share in GRID:
-        loss, correct = 0.0, 0
+        loss, scores = 0.0, np.zeros((len(targets), problem.num_classes))
         for (train, held), (train_rows, held_rows), before in zip(folds, parts, minima, strict=True):
             objective = Objective(
                 train_rows, variances, targets[train], problem.num_classes, share, problem.class_weights
@@ -151,12 +177,13 @@ def choose_decay(problem: LinearProblem, folds: Folds) -> Chosen:
             minimum = minimise(objective, start=extrapolate(before), tolerance=ROUGH, max_steps=ROUGH_STEPS)
             before.append(minimum)
             logits = minimum.logits(held_rows)
-            loss += float(cross_entropy(logits, targets[held]).sum())
-            correct += int((logits.argmax(1) == targets[held]).sum())
+            loss += float((cross_entropy(logits, targets[held]) * problem.row_weights[held]).sum())
+            scores[held] = logits - problem.shift
         if loss > least - EQUAL * len(targets):
             break
         start = mean_of([each[-1] for each in minima])
-        best, least = Chosen(share * total, correct / len(targets), start), loss
+        top1 = float((scores.argmax(1) == targets).mean())
+        best, least = Chosen(share * total, top1, start, scores), loss
     return best
 
 

@@ -35,6 +35,10 @@ __all__ = [
 ]
 
 
+# Of two classes, the second derivative of the loss is negative where the true class is improbable.
+FOCAL = "is focal, which is not convex and has no minimum to solve for"
+
+
 class Recipe(Section):
     """A whole recipe. :func:`finetune.recipe.load.load_recipe` reads one from a file."""
 
@@ -87,11 +91,14 @@ def _solved_head_conflicts(train: TrainSection, head: HeadSection) -> list[Fault
         if phase.weight_decay == 0 or (phase.weight_decay is None and train.weight_decay == 0):
             message = "optimizer: lbfgs needs a weight_decay above 0, or auto (cross-validation)"
             faults.append((where, message))
+        if train.loss == "focal":
+            faults.append((where, f"train.loss {FOCAL}: not allowed with optimizer: lbfgs"))
     augment = train.augment
     refusals: list[tuple[object, tuple[str, ...], str]] = [
         (head.hidden, ("model", "head", "hidden"), "makes the head nonlinear"),
         (head.type == "cosine", ("model", "head", "type"), "makes the head nonlinear"),
         (train.l2_sp, ("train", "l2_sp"), "replaces weight decay, which the solution needs"),
+        (train.loss == "focal", ("train", "loss"), FOCAL),
     ]
     if len(solved) == len(train.phases):
         # Phases of another optimizer could use these.

@@ -28,6 +28,7 @@ Rate = Annotated[float, Field(ge=1e-12, le=100.0)]
 Multiple = Annotated[float, Field(ge=1e-6, le=1e6)]
 Steps = Annotated[int, Field(ge=1, le=10**12)]
 LayerNumber = Annotated[int, Field(ge=0, le=10_000)]
+ClassWeight = Annotated[float, Field(ge=1e-3, le=1e3)]
 
 
 class L2SPSection(Section):
@@ -126,10 +127,11 @@ class TrainSection(Section):
         description="Decay of an exponential moving average of the weights, which evaluation and export use "
         "instead of the weights. null keeps no average.",
     )
-    select: Literal["top1", "loss", "last"] = Field(
+    select: Literal["top1", "balanced_accuracy", "loss", "last"] = Field(
         "top1",
-        description="How to choose the best epoch: by `top1` or `loss` on val, or always the `last` one. "
-        "`loss` is less noisy than `top1` on a small val split.",
+        description="How to choose the best epoch: by `top1`, `balanced_accuracy` (the mean over the "
+        "classes) or `loss` on val, or always the `last` one. `loss` is less noisy than `top1` on a small "
+        "val split; `balanced_accuracy` suits classes of uneven size.",
     )
     calibrate: Literal["temperature", "none"] = Field(
         "temperature",
@@ -149,8 +151,27 @@ class TrainSection(Section):
         "shuffle",
         description="`shuffle` draws every image once per epoch; `balanced` draws every class equally often.",
     )
-    class_weights: Literal["none", "balanced"] = Field(
-        "none", description="`balanced` weights the loss of a class by the inverse of its frequency."
+    class_weights: Literal["none", "balanced"] | dict[Text, ClassWeight] = Field(
+        "none",
+        description="Weights of the classes in the loss. `balanced` weights a class by the inverse of its "
+        "frequency; a mapping gives weights by class name, and 1 to the classes that it does not name. Only "
+        "their ratios matter.",
+    )
+    loss: Literal["cross_entropy", "focal"] = Field(
+        "cross_entropy",
+        description="`focal` counts images that are classified well less (Lin et al. 2017). `optimizer: "
+        "lbfgs` needs `cross_entropy`.",
+    )
+    focal_gamma: Annotated[float, Field(ge=0.0, le=10.0)] = Field(
+        2.0,
+        description="How much less: the loss is multiplied by (1 - p) to this power, p the probability of "
+        "the class. For `loss: focal` only.",
+    )
+    logit_adjust: Annotated[float, Field(ge=0.0, le=10.0)] | None = Field(
+        None,
+        description="Logit adjustment (Menon et al. 2021): the loss adds this number times the log of a "
+        "class's frequency in train to its logit. With 1 the network learns to treat all classes as equally "
+        "frequent. null and 0 add nothing.",
     )
     augment: AugmentSection = Field(default_factory=AugmentSection)
     phases: Annotated[tuple[PhaseSection, ...], Field(min_length=1)] = Field(
@@ -204,6 +225,28 @@ class TrainSection(Section):
             if phase.weight_decay not in (None, 0.0, "auto"):
                 faults.append((("phases", number, "weight_decay"), message))
         raise_conflicts(faults)
+        return self
+
+    @model_validator(mode="after")
+    def _one_correction(self) -> Self:
+        if not self.logit_adjust:
+            return self
+        other: list[tuple[str, str]] = []
+        if self.class_weights == "balanced":
+            other.append(("class_weights", "and class_weights: balanced correct uneven classes twice"))
+        if self.sampler == "balanced":
+            other.append(
+                ("sampler", "has nothing to correct under sampler: balanced, whose classes are even")
+            )
+        if self.loss == "focal":
+            other.append(("loss", "is defined for cross_entropy, not for loss: focal"))
+        raise_conflicts(
+            [
+                ((key,), f"logit_adjust {reason}; keep one of the two")
+                for name, reason in other
+                for key in (name, "logit_adjust")
+            ]
+        )
         return self
 
     @model_validator(mode="after")

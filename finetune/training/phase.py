@@ -92,6 +92,7 @@ def _train_epochs(session: Session, plan: PhasePlan, freeze: Freeze) -> None:
             val = session.evaluate("val", prefix)
             facts |= {
                 "val_top1": val.top1,
+                "val_balanced_accuracy": val["balanced_accuracy"],
                 "val_loss": val.loss,
                 "val_n": val.n,
                 "train_skipped": position.totals.skipped,

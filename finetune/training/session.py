@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,12 +127,12 @@ class Session:
             save_rarely: save ``last`` only every ``SECONDS_BETWEEN_SAVES`` seconds.
         """
         position, select = self.position, self.setup.recipe.train.select
-        is_best = val is not None and (
-            position.best is None or position.best.beaten_by(val.top1, val.loss, select)
-        )
+        is_best = False
+        if val is not None:
+            reached = Best(position.epoch + 1, val.top1, val.loss, val["balanced_accuracy"])
+            is_best = position.best is None or position.best.beaten_by(reached, select)
+            position.best = reached if is_best else position.best
         position.end_epoch(is_best=is_best)
-        if is_best and val is not None:
-            position.best = Best(position.epoch, val.top1, val.loss)
         entry = {"epoch": position.epoch, "phase": position.phase, "step": position.global_step, **facts}
         seconds = round(time.perf_counter() - clock.began, 3)
         timing: dict[str, Any] = {"epoch": position.epoch, "seconds": seconds}
@@ -205,6 +205,7 @@ class Session:
                 "test_top1": test.top1,
                 "test_top1_low": test.top1_low,
                 "test_top1_high": test.top1_high,
+                "test_balanced_accuracy": test["balanced_accuracy"],
                 "test_loss": test.loss,
                 "test_n": test.n,
             }
@@ -258,7 +259,7 @@ class Session:
     def _save_best(self, card: ModelCard, more: Mapping[str, Mapping[str, Tensor]]) -> None:
         # No fallback is needed: the weights of this epoch are in `last` as well.
         tensors = {MODEL: self.setup.evaluated.state_dict(), **more}
-        documents = {CARD: card.to_dict(), SCORE: asdict(self.best)}
+        documents = {CARD: card.to_dict(), SCORE: self.best.to_dict()}
         save_checkpoint(self.run.checkpoints, "best", tensors, documents, keep_previous=False)
 
     @property

@@ -21,12 +21,14 @@ def smoke_recipe(recipe: Recipe) -> Recipe:
         phase.model_copy(update={"epochs": 1, "warmup_epochs": min(phase.warmup_epochs or 0.0, 0.5)})
         for phase in recipe.train.phases
     )
-    size = recipe.train.batch_size
+    size, weights = recipe.train.batch_size, recipe.train.class_weights
     train = recipe.train.model_copy(
         update={
             "batch_size": SMOKE_BATCH_SIZE if size == "auto" else min(size, SMOKE_BATCH_SIZE),
             "phases": phases,
             "warmup_epochs": 0.0,
+            # Weights by name are of classes that the drawn images do not have.
+            "class_weights": weights if isinstance(weights, str) else "none",
         }
     )
     head = recipe.model.head.model_copy(update={"reuse": None})

@@ -18,6 +18,7 @@ from finetune.training.session import Session
 from finetune.training.setup.plan import PhasePlan
 from finetune.training.setup.prepare import Setup
 from finetune.training.steps.loop import Totals
+from finetune.training.steps.losses import LogitAdjustedLoss
 
 log = logging.getLogger("finetune")
 
@@ -81,9 +82,10 @@ def _solve(setup: Setup, train: Batch, decay: float | None) -> tuple[LinearHead,
     counts = torch.bincount(train.labels, minlength=len(classes)).tolist()
     if empty := [name for name, count in zip(classes, counts, strict=True) if not count]:
         raise DataError(f"optimizer: lbfgs: no training image of class {empty[0]!r} can be read")
-    weight = setup.criterion.weight
-    weights = weight.tolist() if isinstance(weight, torch.Tensor) else None
-    problem = LinearProblem(features, targets, len(classes), weights)
+    criterion = setup.criterion
+    weights = None if criterion.weight is None else criterion.weight.tolist()
+    offsets = criterion.offsets.tolist() if isinstance(criterion, LogitAdjustedLoss) else None
+    problem = LinearProblem(features, targets, len(classes), weights, offsets)
     start, chosen = None, ""
     if decay is None:
         folds = inner_folds(targets, setup.recipe.seed, _groups(setup, train.indices))
@@ -93,10 +95,7 @@ def _solve(setup: Setup, train: Batch, decay: float | None) -> tuple[LinearHead,
     found = solve(problem, decay, start=start)
     log.info("head solved: weight_decay %.3g%s", decay, chosen)
     logits = found.logits(features)
-    losses = cross_entropy(logits, targets)
-    if weights is not None:
-        share = torch.tensor(weights, dtype=torch.float64)[train.labels].numpy()
-        losses = losses * share * (len(share) / share.sum())
+    losses = cross_entropy(logits + problem.shift, targets) * problem.row_weights
     correct = int((logits.argmax(1) == targets).sum())
     return found, Totals(len(targets), float(losses.sum()), correct, len(train.bad))
 

@@ -30,6 +30,7 @@ REFUSED = {
     "model.head.at",
     "model.head.reuse.any",
     "model.weights.min_share",
+    "train.class_weights.any",
     "train.phases.0.freeze",
 }
 # Two processes test as much as 256.

@@ -76,6 +76,27 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         }
     },
     "reuse": {"model": {"head": {"reuse": "auto"}, "weights": "IMAGENET1K_V1"}},
+    "uneven classes, by their frequencies": {
+        "model": {"backbone": "shufflenet_v2_x0_5"},
+        "train": {
+            "logit_adjust": 1.0,
+            "class_weights": {"owl": 2.5, "none": 0.5},
+            "select": "balanced_accuracy",
+            "phases": [
+                {"freeze": "backbone", "optimizer": "lbfgs"},
+                {"epochs": 2, "freeze": 8},
+            ],
+        },
+    },
+    "uneven classes, by their images": {
+        "train": {
+            "loss": "focal",
+            "focal_gamma": 1.5,
+            "class_weights": "balanced",
+            "label_smoothing": 0.1,
+            "augment": {"cutmix_alpha": 0.5},
+        }
+    },
     "another head": {
         "model": {
             "backbone": "shufflenet_v2_x0_5",

@@ -25,7 +25,7 @@ from finetune.model.layers.find import find_layers
 from finetune.recipe.schema import AugmentSection, TrainSection
 from finetune.training.compute.precision import Compute
 from finetune.training.run.position import Best
-from finetune.training.setup.prepare import loss_function
+from finetune.training.setup.loss import loss_function
 from finetune.training.steps.optimizer import build_optimizer
 from finetune.training.steps.schedule import Schedule
 
@@ -65,15 +65,22 @@ TAKES: dict[str, tuple[Callable[[Any], object], tuple[str, ...]]] = {
         lambda setting: raise_batchnorm_momentum(nn.BatchNorm2d(2), setting, 5),
         ("auto", "keep"),
     ),
-    "select": (lambda select: Best(1, 0.5, 0.5).beaten_by(0.6, 0.4, select), ("top1", "loss")),
+    "select": (
+        lambda select: Best(1, 0.5, 0.5).beaten_by(Best(2, 0.6, 0.4), select),
+        ("top1", "balanced_accuracy", "loss", "last"),
+    ),
     "precision": (lambda name: Compute(CPU, name, 1, ""), ("fp32", "bf16", "fp16")),
     "memory format": (
         lambda name: Compute(CPU, "fp32", 1, "", memory_format=name),
         ("channels_last", "contiguous"),
     ),
     "class_weights": (
-        lambda name: loss_function(TrainSection().model_copy(update={"class_weights": name}), SPLIT, 2),
+        lambda name: loss_function(TrainSection().model_copy(update={"class_weights": name}), SPLIT, "ab"),
         ("none", "balanced"),
+    ),
+    "loss": (
+        lambda name: loss_function(TrainSection().model_copy(update={"loss": name}), SPLIT, "ab"),
+        ("cross_entropy", "focal"),
     ),
     "cache.where": (decided, ("auto", "memory", "off")),
     "sampler": (

@@ -44,19 +44,9 @@ def test_max_steps_ends_the_run(most: int, steps: list[int], epochs: list[int]) 
     assert all(plan.schedule.steps == plan.steps for plan in plans)
 
 
-def test_best_prefers_top1_then_loss() -> None:
-    best = Best(epoch=1, val_top1=0.9, val_loss=0.3)
-    assert best.beaten_by(0.91, 9.0)
-    assert best.beaten_by(0.9, 0.29)
-    assert not best.beaten_by(0.9, 0.3)
-    assert not best.beaten_by(0.89, 0.1)
-    assert best.beaten_by(0.89, 0.29, "loss")
-    assert not best.beaten_by(0.99, 0.3, "loss")
-
-
 def test_a_position_survives_json() -> None:
     position = Position(
-        epoch=3, totals=Totals(7, 0.1 + 0.2, 5, 1), best=Best(2, 1 / 3, 0.7), frozen={"a": "b"}
+        epoch=3, totals=Totals(7, 0.1 + 0.2, 5, 1), best=Best(2, 1 / 3, 0.7, 0.3), frozen={"a": "b"}
     )
     assert Position.from_dict(json.loads(json.dumps(position.to_dict())), "state.json") == position
 

@@ -6,11 +6,10 @@ import pytest
 import torch
 
 import tiny
-from finetune.data.dataset import Split
 from finetune.errors import UserError
 from finetune.image.preprocessing import Preprocessing
-from finetune.recipe.schema import DataSection, TrainSection
-from finetune.training.setup.prepare import load_data, loss_function, resolve_preprocessing
+from finetune.recipe.schema import DataSection
+from finetune.training.setup.prepare import load_data, resolve_preprocessing
 
 OF_THE_WEIGHTS = Preprocessing(
     image_size=224,
@@ -80,11 +79,3 @@ def test_val_is_held_out_by_split_seed_and_not_by_seed(tmp_path: Path) -> None:
 
     assert val(1) != val(2)
     assert val(1, split_seed=7) == val(2, split_seed=7)
-
-
-def test_balanced_weights_make_classes_count_the_same(images: Path) -> None:
-    train: Split = tiny.setup(tiny.recipe(images)).source.splits["train"]
-    weight = loss_function(TrainSection(class_weights="balanced"), train, 2).weight
-    assert isinstance(weight, torch.Tensor)
-    torch.testing.assert_close(weight, torch.tensor([12 / (2 * 9), 12 / (2 * 3)]))
-    assert loss_function(TrainSection(), train, 2).weight is None

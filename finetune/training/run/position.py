@@ -2,7 +2,7 @@
 
 import sys
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from finetune.errors import CheckpointError, printable, require_known
 from finetune.training.steps.loop import Totals
@@ -10,28 +10,41 @@ from finetune.training.steps.loop import Totals
 FORMAT = 2
 # The largest count: the largest integer that every JSON reader represents exactly.
 LARGEST = 2**53
+# The values of `train.select`.
+Selection = Literal["top1", "balanced_accuracy", "loss", "last"]
 
 
 @dataclass(frozen=True)
 class Best:
-    """The best epoch (1-based) by val, with its top-1 (a fraction) and mean loss on val."""
+    """The best epoch (1-based) by val, with its values there: fractions, and the mean loss.
+
+    ``val_balanced_accuracy`` is None in a run of an earlier version.
+    """
 
     epoch: int
     val_top1: float
     val_loss: float
+    val_balanced_accuracy: float | None = None
 
-    def beaten_by(self, top1: float, loss: float, select: Literal["top1", "loss", "last"] = "top1") -> bool:
-        """Whether an epoch with these values is better, by ``train.select``.
+    def beaten_by(self, other: "Best", select: Selection = "top1") -> bool:
+        """Whether the epoch ``other`` is better, by ``train.select``.
 
-        ``top1``: if its top-1 is higher; the lower loss decides ties, which are common on a small val.
-        ``loss``: if its loss is lower. ``last``: always.
+        ``top1``, ``balanced_accuracy``: if that is higher; the lower loss decides ties, which are common on
+        a small val. ``loss``: if its loss is lower. ``last``: always.
         """
-        require_known("select", select, ("top1", "loss", "last"))
+        require_known("select", select, get_args(Selection))
         if select == "last":
             return True
         if select == "loss":
-            return loss < self.val_loss
-        return (top1, -loss) > (self.val_top1, -self.val_loss)
+            return other.val_loss < self.val_loss
+        name = f"val_{select}"
+        # A run of an earlier version did not select by a value that it did not store.
+        own, others = (-1.0 if (value := getattr(each, name)) is None else value for each in (self, other))
+        return (others, -other.val_loss) > (own, -self.val_loss)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, without what is None."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass
@@ -95,13 +108,16 @@ class Position:
                 raise ValueError(f"{name} is no count")
         for each in (self.totals, *([self.best] if self.best else [])):
             for name, value in vars(each).items():
+                if name == "val_balanced_accuracy" and value is None:
+                    continue
                 # NaN fails every comparison.
                 if type(value) not in (int, float) or not 0 <= value <= sys.float_info.max:
                     raise ValueError(f"{name} is no number")
         whole = [vars(self.totals)[name] for name in ("images", "correct", "skipped")]
         if any(type(value) is not int for value in (*whole, *([self.best.epoch] if self.best else []))):
             raise ValueError("a count of images or epochs is no whole number")
-        if self.totals.correct > self.totals.images or (self.best and self.best.val_top1 > 1):
+        shares = [self.best.val_top1, self.best.val_balanced_accuracy or 0.0] if self.best else []
+        if self.totals.correct > self.totals.images or max(shares, default=0.0) > 1:
             raise ValueError("a fraction is above 1")
         if type(self.finished) is not bool or not isinstance(self.scaler, dict):
             raise ValueError("an entry of the wrong type")
@@ -110,7 +126,7 @@ class Position:
             raise ValueError("refit_epochs are no counts of epochs")
 
     def to_dict(self) -> dict[str, Any]:
-        return {"format": FORMAT, **asdict(self)}
+        return {"format": FORMAT, **asdict(self), "best": self.best.to_dict() if self.best else None}
 
     @classmethod
     def from_dict(cls, value: Any, where: str) -> Self:

@@ -1,7 +1,7 @@
 """A run as its directory records it: what a resume reads before it continues."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -176,7 +176,7 @@ def best_is_saved(run: RunDir, position: Position, *, changed: bool) -> bool:
         fault = f"{printable(run.checkpoints / 'best')}: is missing or not of epoch {best.epoch}"
     except CheckpointError as error:
         score, fault = None, str(error)
-    if score == asdict(best):
+    if score == best.to_dict():
         return True
     if position.epoch == best.epoch and position.epoch_step == 0:
         return False

@@ -1,11 +1,10 @@
-"""Build the objects that a recipe describes: images, network, transform, loader and loss."""
+"""Build the objects that a recipe describes: images, network, transform and loader."""
 
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -15,19 +14,20 @@ from finetune.data.batches.mixing import mixer_for
 from finetune.data.batches.options import ReadOptions, default_workers
 from finetune.data.batches.sampling import Sampling
 from finetune.data.cache.decoded import DecodedCache
-from finetune.data.dataset import Source, SourceOptions, Split
+from finetune.data.dataset import Source, SourceOptions
 from finetune.data.holdout.folds import fold_source
 from finetune.data.holdout.groups import assign_groups
 from finetune.data.holdout.splits import hold_out_splits
 from finetune.data.sources.header_checks import has_own_bands
 from finetune.data.sources.read import read_source
-from finetune.errors import UserError, require_known
+from finetune.errors import UserError
 from finetune.image.preprocessing import Preprocessing, Reads
 from finetune.image.transforms import TrainTransform
 from finetune.model.build import Network, build
-from finetune.recipe.schema import DataSection, Recipe, TrainSection
+from finetune.recipe.schema import DataSection, Recipe
 from finetune.training.compute.batch_size import resolve_batch_size
 from finetune.training.compute.precision import Compute, place
+from finetune.training.setup.loss import loss_function
 from finetune.training.steps.ema import moving_average
 
 
@@ -50,7 +50,7 @@ class Setup:
     network: Network
     card: ModelCard
     loader: TrainLoader
-    criterion: nn.Module
+    criterion: nn.CrossEntropyLoss
     compute: Compute
     workers: int
     ema: AveragedModel | None
@@ -120,11 +120,13 @@ def prepare(recipe: Recipe, source: Source, compute: Compute, *, quiet: bool = F
     ``quiet`` logs no remarks on the weights: another setup of the same run did.
 
     Raises:
+        RecipeError: ``train.class_weights`` names classes that the data does not have.
         DataError: the number of bands per image is not ``model.in_channels``.
         UserError: impossible weights, freeze, sizes or augmentation.
         NoMemoryError: ``batch_size: auto``, and not even two images fit.
     """
     data = recipe.data
+    criterion = loss_function(recipe.train, source.splits["train"], source.classes)
     skips = data.on_bad_image == "skip"
     own_bands = has_own_bands(source.splits["train"], recipe.model.in_channels, skips=skips)
     network = build(
@@ -147,7 +149,7 @@ def prepare(recipe: Recipe, source: Source, compute: Compute, *, quiet: bool = F
         network=network,
         card=ModelCard(network.architecture, source.classes, preprocessing),
         loader=make_loader(recipe, source, preprocessing, compute),
-        criterion=loss_function(train, source.splits["train"], len(source.classes)).to(compute.device),
+        criterion=criterion.to(compute.device),
         compute=compute,
         workers=_workers(data),
         ema=moving_average(network.module, train.ema) if train.ema is not None else None,
@@ -216,16 +218,3 @@ def with_preprocessing(recipe: Recipe, preprocessing: Preprocessing) -> Recipe:
         "interpolation": preprocessing.interpolation,
     }
     return recipe.model_copy(update={"data": recipe.data.model_copy(update=resolved)})
-
-
-def loss_function(train: TrainSection, split: Split, num_classes: int) -> nn.Module:
-    """Build the cross-entropy loss.
-
-    ``class_weights: balanced`` weights a class with c of n images by n / (num_classes c).
-    """
-    require_known("class_weights", train.class_weights, ("none", "balanced"))
-    weight = None
-    if train.class_weights == "balanced":
-        counts = torch.from_numpy(split.class_counts(num_classes)).float()
-        weight = counts.sum() / (num_classes * counts)
-    return nn.CrossEntropyLoss(weight=weight, label_smoothing=train.label_smoothing)
