@@ -88,7 +88,8 @@ class LinearProblem:
         if self.class_weights is None:
             return np.ones(len(self.targets))
         weights = np.asarray(self.class_weights, np.float64)[self.targets]
-        return weights / weights.mean()
+        result: npt.NDArray[np.float64] = weights / weights.mean()
+        return result
 
     @cached_property
     def axes(self) -> Axes:

@@ -58,8 +58,9 @@ def _class_weights(
     if isinstance(wanted, Mapping):
         if unknown := [name for name in wanted if name not in classes]:
             raise RecipeError([_unknown_class(name, classes) for name in unknown])
-        weights = np.array([wanted.get(name, 1.0) for name in classes])
-        return weights * (counts.sum() / (weights * counts).sum())
+        given = np.array([wanted.get(name, 1.0) for name in classes])
+        weights: PerClass = given * (counts.sum() / (given * counts).sum())
+        return weights
     require_known("class_weights", wanted, ("none", "balanced"))
     return None if wanted == "none" else balanced_weights(counts)
 
