@@ -50,8 +50,8 @@ def check_agreement(model: Classifier, exported: Classifier, images: NDArray[np.
     sizes = itertools.cycle(BATCHES)
     while len(images):
         batch, images = np.split(images, [next(sizes)])
-        expected.append(model.logits(batch))
-        found.append(exported.logits(batch))
+        expected.append(model.outputs(batch).logits)
+        found.append(exported.outputs(batch).logits)
     return compare(np.concatenate(expected), np.concatenate(found))
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from finetune.checkpoint.card import CARD_KEY, ModelCard
 from finetune.deploy.onnx_file import check_locations, read_outline
+from finetune.deploy.predict import Outputs
 from finetune.errors import CheckpointError, MissingExtraError, UserError, first_line, printable
 
 INPUT, OUTPUT = "images", "logits"
@@ -39,8 +40,8 @@ class OnnxClassifier:
         self._session = _open_session(path, device or "cpu")
         self._check_shapes()
 
-    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Compute (N, C) logits for (N, channels, S, S) preprocessed images.
+    def outputs(self, images: NDArray[np.float32]) -> Outputs:
+        """Compute logits for (N, channels, S, S) preprocessed images.
 
         Raises:
             CheckpointError: the model cannot be run.
@@ -51,8 +52,7 @@ class OnnxClassifier:
             raise CheckpointError(f"{self._path}: cannot be run ({first_line(error)}).") from error
         if logits.shape != (len(images), len(self.card.classes)):
             raise CheckpointError(f"{self._path}: computes {logits.shape} logits for {len(images)} images.")
-        result: NDArray[np.float32] = logits
-        return result
+        return Outputs(logits)
 
     def _check_shapes(self) -> None:
         size, channels = self.card.preprocessing.image_size, self.card.preprocessing.channels

@@ -22,14 +22,30 @@ from finetune.image.pixels import ImageOrBands
 ImageInput = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 
 
+@dataclass(frozen=True)
+class Outputs:
+    """What a network computes for N images.
+
+    Attributes:
+        logits: (N, C) float32.
+        probabilities: (N, C) float32, calibrated, where the graph of an exported file computes them; else
+            None. Predictions come from the logits, in float64.
+        novelty: (N,) float32, how unlike the training images each image is; None if the model does not know.
+    """
+
+    logits: NDArray[np.float32]
+    probabilities: NDArray[np.float32] | None = None
+    novelty: NDArray[np.float32] | None = None
+
+
 class Classifier(Protocol):
     """A network that is ready to predict, and the card that describes it."""
 
     @property
     def card(self) -> ModelCard: ...
 
-    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Compute (N, C) logits for (N, channels, S, S) preprocessed images."""
+    def outputs(self, images: NDArray[np.float32]) -> Outputs:
+        """Compute logits and scores for (N, channels, S, S) preprocessed images."""
         ...
 
 
@@ -154,7 +170,7 @@ def _predict_batch(
             predictions.append(Prediction(name))
         except BadImageError as error:
             predictions.append(Prediction(name, error=error.reason))
-    rows = iter(classifier.logits(np.stack(preprocessed)) if preprocessed else ())
+    rows = iter(classifier.outputs(np.stack(preprocessed)).logits if preprocessed else ())
     return [
         _prediction(each.name, next(rows), card, top) if each.error is None else each for each in predictions
     ]

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from finetune.checkpoint.card import ModelCard
+from finetune.deploy.predict import Outputs
 from finetune.training.compute.precision import InferencePrecision, inference
 
 CPU = torch.device("cpu")
@@ -29,9 +30,8 @@ class TorchClassifier:
         self._precision = precision
         self.card = card
 
-    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Compute (N, C) logits for (N, channels, S, S) preprocessed images."""
+    def outputs(self, images: NDArray[np.float32]) -> Outputs:
+        """Compute logits for (N, channels, S, S) preprocessed images."""
         with torch.inference_mode(), inference(self._device, self._precision):
             logits = self._module(torch.from_numpy(images).to(self._device))
-        result: NDArray[np.float32] = logits.float().cpu().numpy()
-        return result
+        return Outputs(logits.float().cpu().numpy())

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from finetune.deploy.agreement import IMAGES, check_agreement, check_images, compare
+from finetune.deploy.predict import Outputs
 from finetune.deploy.torch_classifier import TorchClassifier
 from finetune.errors import ExportError
 from finetune.training.trained import Trained, load_trained
@@ -53,9 +54,9 @@ def test_batches_of_one_and_three_are_both_tried(trained: Trained) -> None:
     sizes = []
 
     class Counting(TorchClassifier):
-        def logits(self, images: np.ndarray) -> np.ndarray:
+        def outputs(self, images: np.ndarray) -> Outputs:
             sizes.append(len(images))
-            return super().logits(images)
+            return super().outputs(images)
 
     model = TorchClassifier(trained.module, trained.card, torch.device("cpu"))
     counting = Counting(trained.module, trained.card, torch.device("cpu"))

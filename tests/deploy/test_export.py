@@ -78,7 +78,7 @@ def test_another_operator_set(
     assert ended.code == 0, ended.err
     assert fits(onnx.load(target), opset, ir_version)
     images, expected = logits_of(trained, 3)
-    np.testing.assert_allclose(OnnxClassifier(target).logits(images), expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(OnnxClassifier(target).outputs(images).logits, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_an_operator_set_that_torch_cannot_write(
@@ -95,7 +95,7 @@ def test_an_operator_set_that_torch_cannot_write(
 @pytest.mark.parametrize("batch", [1, 2, 3, 7])
 def test_onnx_takes_any_batch(onnx_model: Path, trained: Trained, batch: int) -> None:
     images, expected = logits_of(trained, batch)
-    np.testing.assert_allclose(OnnxClassifier(onnx_model).logits(images), expected, atol=1e-4)
+    np.testing.assert_allclose(OnnxClassifier(onnx_model).outputs(images).logits, expected, atol=1e-4)
 
 
 def test_pt2(trained: Trained, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_pt2(trained: Trained, tmp_path: Path) -> None:
     assert again.card == trained.card
     for batch in (1, 5):
         images, expected = logits_of(trained, batch)
-        np.testing.assert_allclose(again.logits(images), expected, atol=1e-5)
+        np.testing.assert_allclose(again.outputs(images).logits, expected, atol=1e-5)
     assert not mentions(tmp_path / "model.pt2", os.fsencode(Path(torch.__file__).parent))
 
 
@@ -123,7 +123,7 @@ def test_safetensors(trained: Trained, tmp_path: Path) -> None:
     with safetensors.safe_open(target, framework="np") as file:
         assert set(file.keys()) == set(trained.module.state_dict())
     images, expected = logits_of(trained, 2)
-    assert np.array_equal(open_safetensors(target).logits(images), expected)
+    assert np.array_equal(open_safetensors(target).outputs(images).logits, expected)
     # An export contains no time, so a second one writes the same bytes.
     export(trained, "safetensors", target)
     assert target.read_bytes() == content
@@ -146,7 +146,7 @@ def test_large_weights_go_to_a_file_beside_the_model(
     assert files_below(tmp_path) == ["big.onnx", "big.onnx.data"]
     assert target.stat().st_size < 1_000_000
     images, expected = logits_of(trained, 3)
-    np.testing.assert_allclose(OnnxClassifier(target).logits(images), expected, atol=1e-4)
+    np.testing.assert_allclose(OnnxClassifier(target).outputs(images).logits, expected, atol=1e-4)
 
 
 class Skewed(nn.Module):

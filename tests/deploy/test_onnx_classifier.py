@@ -66,7 +66,7 @@ PREPROCESSING = {
 )
 def test_a_model_that_contradicts_its_card(altered: Any, how: Any, message: str) -> None:
     with pytest.raises(CheckpointError, match=message) as caught:
-        OnnxClassifier(altered(how)).logits(np.zeros((1, 3, 32, 32), dtype=np.float32))
+        OnnxClassifier(altered(how)).outputs(np.zeros((1, 3, 32, 32), dtype=np.float32))
     assert caught.value.exit_code == 2
 
 

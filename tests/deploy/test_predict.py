@@ -11,7 +11,7 @@ import torch
 
 from finetune.checkpoint.card import ModelCard
 from finetune.deploy.onnx_classifier import OnnxClassifier
-from finetune.deploy.predict import Classifier, Prediction, predict_batches
+from finetune.deploy.predict import Classifier, Outputs, Prediction, predict_batches
 from finetune.deploy.torch_classifier import TorchClassifier
 from finetune.features.cut import inference_form
 from finetune.image.preprocessing import Preprocessing
@@ -35,9 +35,9 @@ class Reddest:
     def __init__(self) -> None:
         self.largest_batch = 0
 
-    def logits(self, images: np.ndarray) -> np.ndarray:
+    def outputs(self, images: np.ndarray) -> Outputs:
         self.largest_batch = max(self.largest_batch, len(images))
-        return images.mean(axis=(2, 3)) * 10
+        return Outputs(images.mean(axis=(2, 3)) * 10)
 
 
 def predict(
@@ -84,10 +84,10 @@ def test_paths_are_read_as_needed(four: list[str]) -> None:
 
 def test_logits_that_are_not_finite_are_an_error_of_that_image(four: list[str]) -> None:
     class Broken(Reddest):
-        def logits(self, images: np.ndarray) -> np.ndarray:
-            logits = super().logits(images)
+        def outputs(self, images: np.ndarray) -> Outputs:
+            logits = super().outputs(images).logits
             logits[0] = math.nan
-            return logits
+            return Outputs(logits)
 
     broken, whole = predict(Broken(), [four[0], four[3]], top=1)
     assert "not finite" in (broken.error or "")
@@ -115,10 +115,10 @@ def test_a_run_and_its_onnx_file_agree(trained: Trained, onnx_model: Path, shape
 def test_predictions_come_from_the_folded_network(trained: Trained) -> None:
     images = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0)).numpy()
     cpu, form = torch.device("cpu"), inference_form(trained.module)
-    whole = TorchClassifier(trained.module, trained.card, cpu).logits(images)
-    folded = TorchClassifier(form, trained.card, cpu).logits(images)
+    whole = TorchClassifier(trained.module, trained.card, cpu).outputs(images).logits
+    folded = TorchClassifier(form, trained.card, cpu).outputs(images).logits
     np.testing.assert_allclose(folded, whole, rtol=1e-4, atol=1e-4)
-    half = TorchClassifier(form, trained.card, cpu, "bf16").logits(images)
+    half = TorchClassifier(form, trained.card, cpu, "bf16").outputs(images).logits
     assert half.dtype == np.float32
     np.testing.assert_allclose(half, whole, rtol=0.1, atol=0.1 * float(np.abs(whole).max()))
     assert not np.allclose(half, whole, rtol=1e-4, atol=1e-4)

@@ -55,7 +55,9 @@ def test_the_library_network_loads_the_weights(name: str, dropout: float, tmp_pa
     with torch.inference_mode():
         expected = own(images)
         torch.testing.assert_close(theirs(images), expected)
-        torch.testing.assert_close(torch.from_numpy(open_safetensors(path).logits(images.numpy())), expected)
+        torch.testing.assert_close(
+            torch.from_numpy(open_safetensors(path).outputs(images.numpy()).logits), expected
+        )
 
 
 @pytest.mark.parametrize(
@@ -74,7 +76,9 @@ def test_heads_that_no_library_has_are_restored(head: dict[str, Any], tmp_path: 
     images = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
         expected = own(images)
-    torch.testing.assert_close(torch.from_numpy(open_safetensors(path).logits(images.numpy())), expected)
+    torch.testing.assert_close(
+        torch.from_numpy(open_safetensors(path).outputs(images.numpy()).logits), expected
+    )
 
 
 def test_a_network_starts_from_an_exported_file(tmp_path: Path) -> None:

@@ -1,18 +1,17 @@
 """The features of a split: logits and penultimate features of a trained network, from one pass."""
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from finetune.data.batches.batch import Batch
 from finetune.data.dataset import Split
 from finetune.errors import FinetuneError, printable
 from finetune.evaluation.evaluate import Collected
+from finetune.features.last_layer import tap_last_layer
 from finetune.training.compute.precision import InferencePrecision, place
 from finetune.training.movement import start_network
 from finetune.training.trained import Trained, collect_trained
@@ -98,11 +97,12 @@ def features_of_images(
         FinetuneError: a feature is infinite or not a number.
     """
     found: list[Features] = []
-    with _before_last_layer(trained) as (tap, channels_first):
-        tap.register_forward_hook(
-            lambda module, given, features: found.append(_rows(features, channels_first=channels_first))
-        )
-        collected = collect_trained(trained, images, batch_size=batch_size, precision=precision, watch=watch)
+    tapped = tap_last_layer(trained.module, trained.card.architecture)
+    tapped.tap.register_forward_hook(
+        lambda module, given, features: found.append(tapped.rows(features).float().cpu().numpy())
+    )
+    network = dataclasses.replace(trained, module=tapped.module)
+    collected = collect_trained(network, images, batch_size=batch_size, precision=precision, watch=watch)
     rows = np.concatenate(found)
     finite = np.isfinite(rows).all(1)
     if not finite.all():
@@ -120,33 +120,3 @@ def at_start(trained: Trained) -> Trained:
     module = start_network(trained).module.eval()
     place(module, trained.device)
     return dataclasses.replace(trained, module=module)
-
-
-def _rows(features: Tensor, *, channels_first: bool) -> Features:
-    """Convert features to (N, D). Maps and tokens are averaged over their places."""
-    places = tuple(range(2, features.ndim)) if channels_first else tuple(range(1, features.ndim - 1))
-    rows: Features = (features.mean(places) if places else features).float().cpu().numpy()
-    return rows
-
-
-@contextlib.contextmanager
-def _before_last_layer(trained: Trained) -> Iterator[tuple[nn.Identity, bool]]:
-    """Put a module that does nothing before the last layer of the head, for as long as the context lasts.
-
-    The network is traced before it runs, and only such a module is sure to stay one step of the graph: a
-    cosine classifier does not.
-
-    Yields:
-        The module, and whether its values have their channels in axis 1: the input of a convolution has.
-    """
-    module, path = trained.module, str(trained.card.architecture["head"]["path"])
-    head = module.get_submodule(path)
-    while isinstance(head, nn.Sequential):
-        path = f"{path}.{len(head) - 1}"
-        head = head[-1]
-    tap = nn.Identity().train(head.training)
-    module.set_submodule(path, nn.Sequential(tap, head).train(head.training))
-    try:
-        yield tap, isinstance(head, nn.Conv2d)
-    finally:
-        module.set_submodule(path, head)

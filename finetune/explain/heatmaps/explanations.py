@@ -94,7 +94,9 @@ def explain_images(
         read = [_read(each, start + place, card.preprocessing) for place, each in enumerate(batch)]
         start += len(batch)
         whole = [each.network_input for each in read if each.error is None]
-        logits: Iterator[NDArray[np.float32]] = iter(classifier.logits(np.stack(whole)) if whole else ())
+        logits: Iterator[NDArray[np.float32]] = iter(
+            classifier.outputs(np.stack(whole)).logits if whole else ()
+        )
         for each in read:
             if each.error is not None:
                 yield Explained(each.name, error=each.error)
