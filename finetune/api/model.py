@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from finetune.api.evaluation import EvaluationResult
 from finetune.api.paths import check_model, check_run
 from finetune.api.progress import Callback, Reporter
+from finetune.decision.wanted import Sets, Wanted
 from finetune.deploy.formats import check_opset, choose_format
 from finetune.errors import BadImageError, UserError, check_unicode, printable
 from finetune.training.run.files import EXPORT
@@ -115,6 +116,9 @@ class Model:
         images: "Iterable[ImageInput]",
         *,
         top: int | None = None,
+        coverage: float | None = None,
+        sets: Sets = "smallest",
+        abstain: float | None = None,
         batch_size: int = 32,
         errors: Literal["raise", "return"] = "raise",
     ) -> "list[Prediction]":
@@ -123,15 +127,24 @@ class Model:
         Args:
             images: paths, Pillow images and uint8 arrays (H, W), (H, W, 3) or (H, W, 4), mixed as you like.
             top: classes per prediction, most probable first; None: all.
+            coverage: gives each prediction a ``prediction_set``. The true class is in that share of the sets.
+            sets: ``smallest``; ``adaptive``, larger for hard images; or ``per-class``, with the coverage
+                within each class (:mod:`finetune.decision.conformal`).
+            abstain: sets ``is_sure``: true for the images among which this accuracy is reached, by a
+                threshold that was chosen on val (:mod:`finetune.decision.abstain`).
             batch_size: images per forward pass.
             errors: ``raise`` ends at the first image that cannot be read; ``return`` gives a prediction with
                 ``error`` set in its place.
 
         Raises:
             BadImageError: an image cannot be read, and ``errors`` is ``raise``.
+            UserError: the model keeps no scores of val, or nothing on val reaches ``abstain``.
         """
         found = []
-        for batch in self.predict_batches(images, top=top, batch_size=batch_size):
+        batches = self.predict_batches(
+            images, top=top, coverage=coverage, sets=sets, abstain=abstain, batch_size=batch_size
+        )
+        for batch in batches:
             for prediction in batch:
                 if prediction.error is not None and errors == "raise":
                     raise BadImageError(prediction.name, prediction.error)
@@ -139,9 +152,17 @@ class Model:
         return found
 
     def predict_batches(
-        self, images: "Iterable[ImageInput]", *, top: int | None = None, batch_size: int = 32
+        self,
+        images: "Iterable[ImageInput]",
+        *,
+        top: int | None = None,
+        coverage: float | None = None,
+        sets: Sets = "smallest",
+        abstain: float | None = None,
+        batch_size: int = 32,
     ) -> "Iterator[list[Prediction]]":
-        """Predict image by image from an iterator of any length, one list per batch.
+        """Predict image by image from an iterator of any length, one list per batch; arguments as
+        :meth:`predict`.
 
         An image that cannot be read gives a prediction with ``error`` set.
         """
@@ -149,7 +170,8 @@ class Model:
 
         if isinstance(images, str | os.PathLike) or getattr(images, "ndim", 4) < 4:
             raise TypeError("predict takes several images: pass a list")
-        return predict_batches(self.classifier, images, batch_size=batch_size, top=top)
+        wanted = Wanted(top, coverage, sets, abstain)
+        return predict_batches(self.classifier, images, batch_size=batch_size, wanted=wanted)
 
     def explain(
         self,

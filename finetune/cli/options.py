@@ -22,6 +22,14 @@ class SplitName(StrEnum):
     test = "test"
 
 
+class SetsName(StrEnum):
+    """A kind of prediction sets (:mod:`finetune.decision.conformal`)."""
+
+    smallest = "smallest"
+    adaptive = "adaptive"
+    per_class = "per-class"
+
+
 class InferencePrecision(StrEnum):
     """The precision of forward passes."""
 

@@ -12,7 +12,8 @@ import typer
 from finetune.api.model import load
 from finetune.api.paths import check_model
 from finetune.cli import options, output
-from finetune.cli.options import argument, flag, option
+from finetune.cli.options import SetsName, argument, flag, option
+from finetune.decision.wanted import Wanted
 from finetune.errors import CheckpointError, FinetuneError, UserError, printable
 
 if TYPE_CHECKING:
@@ -48,6 +49,27 @@ def predict(
     top: Annotated[
         int, option("Classes per image, most probable first.", "N", True, min=1, max=1_000_000)
     ] = 5,
+    coverage: Annotated[
+        float | None,
+        option(
+            "Print the set of classes that fit: it holds the true class of this share of images.", "SHARE"
+        ),
+    ] = None,
+    sets: Annotated[
+        SetsName | None,
+        option(
+            "With --coverage: the smallest sets on average; adaptive ones, larger for hard images; or per "
+            "class, with the coverage within each class.",
+            default="smallest",
+        ),
+    ] = None,
+    abstain: Annotated[
+        float | None,
+        option(
+            "Mark images as not sure, so that this accuracy is reached among the others.",
+            "ACCURACY",
+        ),
+    ] = None,
     csv: Annotated[Path | None, option("Write a CSV file.", "FILE.csv")] = None,
     csv_safe: options.CsvSafe = True,
     jsonl: Annotated[bool, flag("--jsonl", "Print one JSON object per image.")] = False,
@@ -74,6 +96,9 @@ def predict(
         from finetune.disk.outputs import check_output
 
         check_output(csv)
+    if sets is not None and coverage is None:
+        raise UserError(f"--sets {sets.value} goes with --coverage SHARE.")
+    wanted = Wanted(top, coverage, "smallest" if sets is None else sets.value, abstain)
     if by is not None and move_into is None:
         raise UserError(f"--by {by.value} goes with --move-into FOLDER.")
     from finetune.cli.progress import open_progress
@@ -94,14 +119,23 @@ def predict(
         if point is not None:
             output.note(f"decides {point.in_words}")
         decides = point is not None
-        writers = stack.enter_context(_writers(classes, csv, jsonl, top, csv_safe, decides))
+        writers = stack.enter_context(_writers(classes, csv, jsonl, wanted, csv_safe, decides))
         sorter = None
         if move_into is not None:
             from finetune.deploy.sorting import sorting
 
             sorter = stack.enter_context(sorting(move_into, classes, (by or By.copy).value))
             found, writers = sorter.unsorted(found), [*writers, sorter]
-        batches: Iterable[list[Prediction]] = opened.predict_batches(found, batch_size=batch_size, top=top)
+        batches: Iterable[list[Prediction]] = opened.predict_batches(
+            found,
+            top=top,
+            coverage=coverage,
+            sets=wanted.sets,
+            abstain=abstain,
+            batch_size=batch_size,
+        )
+        for promise in opened.card.decision.promises(wanted, classes):
+            output.note(promise)
         # A table on the terminal is progress enough: a bar would get between its lines.
         if csv is not None or not sys.stdout.isatty():
             progress = stack.enter_context(open_progress())
@@ -162,7 +196,7 @@ def _counter_of_seen(model: Path) -> "Callable[[list[str]], int]":
 
 @contextlib.contextmanager
 def _writers(
-    classes: tuple[str, ...], csv: Path | None, jsonl: bool, top: int, csv_safe: bool, decides: bool
+    classes: tuple[str, ...], csv: Path | None, jsonl: bool, wanted: Wanted, csv_safe: bool, decides: bool
 ) -> "Iterator[list[Writer]]":
     """Yield the writers of predictions: a table or JSON on stdout, a CSV file, or both."""
     from finetune.deploy.prediction_text import CsvWriter, JsonWriter, TableWriter
@@ -179,6 +213,6 @@ def _writers(
     with staging(csv) as stage:
         staged = stage / "predictions"
         with TextOutput(staged, csv) as text:
-            writers.append(CsvWriter(text, min(top, len(classes)), safe=csv_safe, decides=decides))
+            writers.append(CsvWriter(text, len(classes), wanted, safe=csv_safe, decides=decides))
             yield writers
         publish(staged, csv)

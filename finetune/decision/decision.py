@@ -8,11 +8,30 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.decision.abstain import AnswerRule, Answers, no_rule, read_answers
 from finetune.decision.calibration import Calibration, calibrated
+from finetune.decision.conformal import Conformal, SetRule, read_conformal
 from finetune.decision.probabilities import softmax
+from finetune.decision.wanted import ALL, Wanted
 from finetune.decision.working_point import WorkingPoint, read_working_point
+from finetune.errors import UserError, printable
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a caller wants of each prediction, as thresholds.
+
+    Attributes:
+        wanted: what they were made for.
+        sets: the prediction sets; None: not wanted.
+        answers: which images are answered; None: all.
+    """
+
+    wanted: Wanted = ALL
+    sets: SetRule | None = None
+    answers: AnswerRule | None = None
 
 
 @dataclass(frozen=True)
@@ -22,14 +41,51 @@ class Decision:
     Attributes:
         calibration: turns logits into probabilities.
         working_point: decides a class by a threshold or by costs; None decides the most probable one.
+        conformal: the scores of val that prediction sets come from; None: the model keeps none.
+        answers: how sure the network is on val, and where it is right; None: the model keeps none.
     """
 
     calibration: Calibration = field(default_factory=Calibration)
     working_point: WorkingPoint | None = None
+    conformal: Conformal | None = None
+    answers: Answers | None = None
 
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         """Compute calibrated probabilities of (N, C) logits; each row sums to 1."""
-        return softmax(calibrated(logits, self.calibration.temperature))
+        return softmax(self.calibrated(logits))
+
+    def calibrated(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Divide (N, C) logits by the temperature."""
+        return calibrated(logits, self.calibration.temperature)
+
+    def rules(self, wanted: Wanted) -> Rules:
+        """Find the thresholds for what a caller wants.
+
+        Raises:
+            UserError: the model keeps nothing that they could come from, or nothing on val speaks for them.
+        """
+        sets = answers = None
+        if wanted.coverage is not None:
+            if self.conformal is None:
+                raise _keeps_nothing("coverage")
+            sets = self.conformal.rule(wanted.coverage, wanted.sets)
+        if wanted.abstain is not None:
+            if self.answers is None:
+                raise _keeps_nothing("abstain")
+            answers = self.answers.rule(wanted.abstain)
+            if answers is None:
+                raise no_rule(wanted.abstain, self.answers.surprises.n)
+        return Rules(wanted, sets, answers)
+
+    def promises(self, wanted: Wanted, classes: tuple[str, ...]) -> list[str]:
+        """Say in plain words what is promised of what a caller wants. Raises as :meth:`rules`."""
+        rules, found = self.rules(wanted), []
+        if wanted.coverage is not None and self.conformal is not None:
+            names = tuple(map(printable, classes))
+            found.append(self.conformal.guarantee(wanted.coverage, wanted.sets, names))
+        if wanted.abstain is not None and rules.answers is not None:
+            found.append(rules.answers.in_words(wanted.abstain))
+        return found
 
     def check(self, classes: Sequence[str]) -> None:
         """Raise ValueError if something was decided about a class that ``classes`` does not have."""
@@ -41,9 +97,13 @@ class Decision:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; :meth:`from_dict` reads it back."""
-        point = self.working_point
-        found = {"calibration": self.calibration.to_dict()}
-        return found if point is None else found | {"working_point": point.to_dict()}
+        found = {
+            "calibration": self.calibration,
+            "working_point": self.working_point,
+            "conformal": self.conformal,
+            "answers": self.answers,
+        }
+        return {name: part.to_dict() for name, part in found.items() if part is not None}
 
     @classmethod
     def from_dict(cls, value: Any) -> "Decision":
@@ -59,6 +119,8 @@ class Decision:
         return cls(
             _read("calibration", Calibration.from_dict, value),
             _read("working_point", read_working_point, value),
+            _read("conformal", read_conformal, value),
+            _read("answers", read_answers, value),
         )
 
 
@@ -67,3 +129,10 @@ def _read(name: str, read: Callable[[Any], T], value: dict[str, Any]) -> T:
         return read(value.get(name))
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
+
+
+def _keeps_nothing(setting: str) -> UserError:
+    return UserError(
+        f"{setting}: this model keeps no scores of val, from which {setting} comes. It is the checkpoint "
+        "`last`, or of an earlier version: use the checkpoint `best` of a finished run, or train again."
+    )

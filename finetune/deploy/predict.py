@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from finetune.checkpoint.card import ModelCard
-from finetune.decision.probabilities import in_digits, ranked
+from finetune.decision.conformal import chance_of
+from finetune.decision.decision import Rules
+from finetune.decision.probabilities import in_digits, ranked, softmax
+from finetune.decision.wanted import ALL, Wanted
 from finetune.deploy.memory_images import from_memory
 from finetune.errors import BadImageError
 from finetune.image.bands import open_image
@@ -60,6 +63,9 @@ class Prediction:
         error: why the image has no prediction; None if it has one.
         decided: the class that the model's working point decides; None without a working point.
         decided_probability: its probability.
+        prediction_set: the classes that fit, most probable first; empty: no class fits well enough. None: no
+            ``coverage`` was asked.
+        is_sure: whether the image is answered; None: no accuracy was asked (``abstain``).
     """
 
     name: str
@@ -68,6 +74,8 @@ class Prediction:
     error: str | None = None
     decided: str | None = None
     decided_probability: float | None = None
+    prediction_set: tuple[str, ...] | None = None
+    is_sure: bool | None = None
 
     @property
     def label(self) -> str:
@@ -105,7 +113,8 @@ class Prediction:
         return [pair for pair in self.ranking() if pair[0] != label][: len(self.classes) - 1]
 
     def to_dict(self) -> dict[str, Any]:
-        """``path``, ``class``, ``probability`` and ``top``; or ``path`` and ``error``.
+        """``path``, ``class``, ``probability`` and ``top``, ``set`` and ``sure`` if they were asked for; or
+        ``path`` and ``error``.
 
         ``class`` is :attr:`label`; ``top`` is in the order of probability. ``decided`` names the class where
         the working point decides another one than the most probable.
@@ -114,7 +123,13 @@ class Prediction:
             return {"path": self.name, "error": self.error}
         top = [_entry(*pair) for pair in self.ranking()]
         found = {"path": self.name, **_entry(*self._best()), "top": top}
-        return found | {"decided": self.decided} if self.is_overruled else found
+        if self.is_overruled:
+            found["decided"] = self.decided
+        if self.prediction_set is not None:
+            found["set"] = list(self.prediction_set)
+        if self.is_sure is not None:
+            found["sure"] = self.is_sure
+        return found
 
 
 def _entry(name: str, probability: float) -> dict[str, Any]:
@@ -122,7 +137,7 @@ def _entry(name: str, probability: float) -> dict[str, Any]:
 
 
 def predict_batches(
-    classifier: Classifier, inputs: Iterable[ImageInput], *, batch_size: int, top: int | None = None
+    classifier: Classifier, inputs: Iterable[ImageInput], *, batch_size: int, wanted: Wanted = ALL
 ) -> Iterator[list[Prediction]]:
     """Predict the classes of images, in order; yield one list of predictions per batch.
 
@@ -132,13 +147,22 @@ def predict_batches(
     Args:
         inputs: paths, Pillow images or uint8 arrays, mixed as you like;
             :func:`finetune.deploy.memory_images.from_memory` lists the shapes.
-        top: classes per prediction; None means all.
+        wanted: what each prediction holds.
+
+    Raises:
+        UserError: the model cannot give what is wanted.
     """
+    return _predict(classifier, inputs, batch_size, classifier.card.decision.rules(wanted))
+
+
+def _predict(
+    classifier: Classifier, inputs: Iterable[ImageInput], batch_size: int, rules: Rules
+) -> Iterator[list[Prediction]]:
     remaining = iter(inputs)
     start = 0
     while batch := list(islice(remaining, batch_size)):
         named = [(input_name(each, start + place), each) for place, each in enumerate(batch)]
-        yield _predict_batch(classifier, named, top)
+        yield _predict_batch(classifier, named, rules)
         start += len(batch)
 
 
@@ -159,7 +183,7 @@ def read_input(name: str, image: ImageInput, bands: int | None) -> ImageOrBands:
 
 
 def _predict_batch(
-    classifier: Classifier, named: list[tuple[str, ImageInput]], top: int | None
+    classifier: Classifier, named: list[tuple[str, ImageInput]], rules: Rules
 ) -> list[Prediction]:
     card = classifier.card
     preprocessing = card.preprocessing
@@ -171,22 +195,32 @@ def _predict_batch(
         except BadImageError as error:
             predictions.append(Prediction(name, error=error.reason))
     rows = iter(classifier.outputs(np.stack(preprocessed)).logits if preprocessed else ())
+    images = iter(preprocessed)
     return [
-        _prediction(each.name, next(rows), card, top) if each.error is None else each for each in predictions
+        _prediction(each.name, next(rows), next(images), card, rules) if each.error is None else each
+        for each in predictions
     ]
 
 
-def _prediction(name: str, logits: NDArray[np.float32], card: ModelCard, top: int | None) -> Prediction:
-    if not np.isfinite(logits).all():
+def _prediction(
+    name: str, row: NDArray[np.float32], image: NDArray[np.float32], card: ModelCard, rules: Rules
+) -> Prediction:
+    """Make the prediction of one image from its logits ``row`` and its preprocessed pixels ``image``."""
+    if not np.isfinite(row).all():
         return Prediction(name, error="the network computes values that are not finite for it")
-    classes = card.classes
-    probabilities = card.decision.probabilities(logits[None])[0]
-    order = ranked(logits[None], len(classes) if top is None else top)[0]
-    best = tuple(classes[i] for i in order), tuple(float(probabilities[i]) for i in order)
-    point = card.decision.working_point
-    if point is None:
-        return Prediction(name, *best)
-    decided = int(point.decide(probabilities[None], classes)[0])
-    return Prediction(
-        name, *best, decided=classes[decided], decided_probability=float(probabilities[decided])
-    )
+    classes, top = card.classes, rules.wanted.top
+    logits = card.decision.calibrated(row[None])
+    probabilities = softmax(logits)[0]
+    order = ranked(logits, len(classes))[0]
+    best = order if top is None else order[:top]
+    found = Prediction(name, tuple(classes[i] for i in best), tuple(float(probabilities[i]) for i in best))
+    if (point := card.decision.working_point) is not None:
+        decided = int(point.decide(probabilities[None], classes)[0])
+        at = float(probabilities[decided])
+        found = replace(found, decided=classes[decided], decided_probability=at)
+    if rules.sets is not None:
+        members = rules.sets.members(logits, np.array([chance_of(image)]))[0]
+        found = replace(found, prediction_set=tuple(classes[i] for i in order if members[i]))
+    if rules.answers is not None:
+        found = replace(found, is_sure=bool(rules.answers.is_sure(logits)[0]))
+    return found

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Sequence
-from typing import Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 from rich.cells import cell_len
 
 from finetune.decision.probabilities import in_digits
+from finetune.decision.wanted import ALL, Wanted
 from finetune.deploy.predict import Prediction
 from finetune.disk.csv_table import CsvTable, Text
 from finetune.errors import printable
@@ -18,6 +19,8 @@ WIDEST = 60
 LEAST_SHOWN = 0.001
 # Marks a class that the working point decided although another one is more probable.
 OVERRULED = "by the working point"
+# Marks an image that is not answered, for the accuracy that was asked for.
+NOT_SURE = "not sure"
 
 
 class Writer(Protocol):
@@ -39,18 +42,31 @@ class JsonWriter:
 
 
 class CsvWriter:
-    """Writes the columns path, class, probability, error, class_2, probability_2 and so on up to ``top``.
+    """Writes the columns path, class, probability, error, class_2, probability_2 and so on up to the wanted
+    number of classes; then ``set`` and ``sure``, if they are wanted.
 
-    With ``decides``, for a model with a working point, ``class`` is the decided class. A last column
-    ``decided`` names it where it is not the most probable one.
+    With ``decides``, for a model with a working point, ``class`` is the decided class. A column ``decided``
+    names it where it is not the most probable one.
     """
 
-    def __init__(self, stream: Text, top: int, *, safe: bool = True, decides: bool = False) -> None:
+    def __init__(
+        self,
+        stream: Text,
+        num_classes: int,
+        wanted: Wanted = ALL,
+        *,
+        safe: bool = True,
+        decides: bool = False,
+    ) -> None:
         """``safe`` is explained at :class:`finetune.disk.csv_table.CsvTable`."""
         self._table = CsvTable(stream, safe=safe)
-        self._top, self._decides = top, decides
-        more = [f"{name}_{rank}" for rank in range(2, top + 1) for name in ("class", "probability")]
-        self._table.row(["path", "class", "probability", "error", *more, *(["decided"] if decides else [])])
+        self._top = num_classes if wanted.top is None else min(wanted.top, num_classes)
+        self._wanted, self._decides = wanted, decides
+        more = [f"{name}_{rank}" for rank in range(2, self._top + 1) for name in ("class", "probability")]
+        more += ["decided"] if decides else []
+        more += ["set"] if wanted.coverage is not None else []
+        more += ["sure"] if wanted.abstain is not None else []
+        self._table.row(["path", "class", "probability", "error", *more])
 
     def write(self, batch: Sequence[Prediction]) -> None:
         for prediction in batch:
@@ -58,9 +74,13 @@ class CsvWriter:
             if prediction.error is None:
                 pairs = [(prediction.label, prediction.probability), *prediction.others()]
                 best = [value for name, p in pairs for value in (name, in_digits(p))]
-            row = [prediction.name, *best[:2], prediction.error or "", *best[2:]]
+            row: list[Any] = [prediction.name, *best[:2], prediction.error or "", *best[2:]]
             if self._decides:
                 row.append(prediction.decided or "" if prediction.is_overruled else "")
+            if self._wanted.coverage is not None:
+                row.append(join_set(prediction.prediction_set or ()))
+            if self._wanted.abstain is not None:
+                row.append("" if prediction.is_sure is None else int(prediction.is_sure))
             self._table.row(row)
 
 
@@ -90,4 +110,12 @@ class TableWriter:
         next_classes = ", ".join(f"{printable(name)} {100 * p:.1f} %" for name, p in others)
         line = f"{pad(printable(prediction.label), self._class_width)}  {100 * prediction.probability:5.1f} %"
         line = f"{line}  ({next_classes})" if next_classes else line
-        return f"{line}  {OVERRULED}" if prediction.is_overruled else line
+        line = f"{line}  {OVERRULED}" if prediction.is_overruled else line
+        if prediction.prediction_set is not None:
+            line += f"  {{{', '.join(map(printable, prediction.prediction_set))}}}"
+        return f"{line}  {NOT_SURE}" if prediction.is_sure is False else line
+
+
+def join_set(names: Sequence[str]) -> str:
+    r"""Join class names by ``|``. In a name, ``|`` becomes ``\|`` and ``\`` becomes ``\\``."""
+    return "|".join(name.replace("\\", r"\\").replace("|", r"\|") for name in names)

@@ -181,8 +181,9 @@ class Session:
         with self._best_weights():
             val = collect(self.setup, "val", self.signals)
             images = self.setup.source.splits["val"]
-            card = replace(self.setup.card, decision=decide(self.setup.recipe.train, val))
-            self._save_best(card, {VAL: ValLogits.of(val, images).tensors()})
+            kept = ValLogits.of(val, images)
+            card = replace(self.setup.card, decision=decide(self.setup.recipe.train, val, kept.groups))
+            self._save_best(card, {VAL: kept.tensors()})
 
     def keep_refit(self) -> None:
         """Put the weights of the refit in the place of the best checkpoint's.

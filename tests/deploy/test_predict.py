@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from finetune.checkpoint.card import ModelCard
+from finetune.decision.wanted import Wanted
 from finetune.deploy.onnx_classifier import OnnxClassifier
 from finetune.deploy.predict import Classifier, Outputs, Prediction, predict_batches
 from finetune.deploy.torch_classifier import TorchClassifier
@@ -43,7 +44,7 @@ class Reddest:
 def predict(
     classifier: Classifier, paths: list[str], *, top: int | None = None, batch_size: int = 5
 ) -> list[Prediction]:
-    batches = predict_batches(classifier, paths, top=top, batch_size=batch_size)
+    batches = predict_batches(classifier, paths, wanted=Wanted(top), batch_size=batch_size)
     return [prediction for batch in batches for prediction in batch]
 
 
@@ -75,7 +76,7 @@ def test_paths_are_read_as_needed(four: list[str]) -> None:
             yield four[0]
 
     classifier = Reddest()
-    batches = predict_batches(classifier, endless(), top=1, batch_size=4)
+    batches = predict_batches(classifier, endless(), wanted=Wanted(1), batch_size=4)
     for count in range(1, 4):
         assert len(next(batches)) == 4
         assert drawn == 4 * count
