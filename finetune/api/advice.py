@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from finetune.recipe.schema import Recipe
     from finetune.strategy.advice.advise import Advice as Measured
     from finetune.strategy.advice.facts import Facts
+    from finetune.strategy.doctor.doubts import DoubtfulLabels
     from finetune.strategy.doctor.examine import Report
+
+# Images of a page of doubtful labels, at most.
+SHEET_IMAGES = 300
 
 
 @dataclass(frozen=True)
@@ -115,12 +119,14 @@ def examine(
     *,
     near_copies: bool = True,
     labels_by: str | None = None,
+    device: str | None = None,
 ) -> "Report":
     """Examine every image of ``source``. Of ``overrides``, those of ``data`` say how the source is read.
 
     Args:
         near_copies: also search for near-duplicates.
         labels_by: also search for doubtful labels, by the features of this backbone.
+        device: as for :func:`finetune.train`.
 
     Raises:
         RecipeError: an override is wrong.
@@ -147,4 +153,16 @@ def examine(
 
     recipe = minimal_recipe(source, labels_by, overrides=of_data, name="doctor")
     progress = partial(reporter.passing, f"through {labels_by}, for their labels")
-    return report.with_findings(check_labels(recipe, progress=progress))
+    return report.with_doubts(check_labels(recipe, device, progress))
+
+
+def write_sheet(doubts: "DoubtfulLabels", target: Path, images: int = SHEET_IMAGES) -> None:
+    """Write a page that shows the images with doubtful labels, at most ``images``.
+
+    Raises:
+        UserError: the file cannot be written there.
+    """
+    from finetune.disk.outputs import write_output
+    from finetune.reporting.doubts_page import doubts_page
+
+    write_output(target, doubts_page(doubts, images))

@@ -14,6 +14,7 @@ PANELS = {
     "Before training": {
         "doctor": "Check your images before training: broken files, duplicates, leaks between splits, small "
         "classes.",
+        "relabel": "Write a CSV source with corrected labels, from the reviewed table of `finetune doctor`.",
         "advise": "Measure your images and advise a recipe: which layers to freeze, for how long, and why.",
         "probe": "Try simple classifiers on a network's frozen features: SVM, logistic regression, "
         "neighbours, means.",

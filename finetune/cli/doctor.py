@@ -1,14 +1,16 @@
 """``finetune doctor SOURCE``: check images before training."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from finetune.api.advice import examine
+from finetune.api.advice import examine, write_sheet
 from finetune.cli import options, output
 from finetune.cli.options import flag, option
 from finetune.errors import GateMissedError, UserError, printable
 from finetune.recipe.catalog import DEFAULT_BACKBONE
 
 if TYPE_CHECKING:
+    from finetune.strategy.doctor.doubts import DoubtfulLabels
     from finetune.strategy.doctor.examine import Report
 
 FILES_SHOWN = 4
@@ -36,7 +38,18 @@ def doctor(
         str | None,
         option("With --labels: the network that looks at the images.", "NAME", "efficientnet_lite0"),
     ] = None,
+    csv: Annotated[
+        Path | None,
+        option("With --labels: write the doubtful labels to a table, for `finetune relabel`.", "FILE.csv"),
+    ] = None,
+    csv_safe: options.CsvSafe = True,
+    sheet: Annotated[
+        Path | None,
+        option("With --labels: write a page that shows the images with doubtful labels.", "FILE.html"),
+    ] = None,
+    overwrite: options.Overwrite = False,
     set_: options.Set = None,
+    device: options.Device = None,
 ) -> None:
     """Check your images before training: broken files, duplicates, leaks between splits, small classes.
 
@@ -45,22 +58,57 @@ def doctor(
     for each in set_ or []:
         if not each.startswith("data."):
             raise UserError(f"--set {printable(each)}: the doctor takes keys of data only.")
-    if backbone is not None and not labels:
-        raise UserError("--backbone goes with --labels.")
+    given = {"--backbone": backbone, "--csv": csv, "--sheet": sheet, "--device": device}
+    for name, value in given.items():
+        if value is not None and not labels:
+            raise UserError(f"{name} goes with --labels.")
+    for target in (csv, sheet):
+        if target is not None:
+            from finetune.disk.outputs import check_new_file
+
+            check_new_file(target, overwrite=overwrite, option="--overwrite replaces it. ")
     labels_by = (backbone or DEFAULT_BACKBONE) if labels else None
     from finetune.cli.progress import open_progress
 
     with open_progress() as progress:
-        report = examine(source, set_ or [], progress.reporter, near_copies=near_copies, labels_by=labels_by)
+        report = examine(
+            source, set_ or [], progress.reporter, near_copies=near_copies, labels_by=labels_by, device=device
+        )
+    if report.doubts is not None and csv is not None:
+        from finetune.disk.outputs import staging, write_table
+
+        with staging(csv) as stage:
+            write_table(report.doubts.table(), stage, csv, safe=csv_safe)
+    if report.doubts is not None and sheet is not None:
+        write_sheet(report.doubts, sheet)
     if as_json:
         output.json_data(report.to_dict(), indent=2)
     else:
         _show(report)
+    if report.doubts is not None:
+        _say_next(report.doubts, csv, sheet)
     # Among a few hundred images, some always look like another class.
     certain = [each for each in report.findings if each.kind != DOUBTFUL]
     if strict and certain:
         number = "1 finding" if len(certain) == 1 else f"{len(certain)} findings"
         raise GateMissedError(f"{number}, and --strict allows none")
+
+
+def _say_next(doubts: "DoubtfulLabels", csv: Path | None, sheet: Path | None) -> None:
+    if sheet is not None:
+        output.note(f"sheet        {printable(sheet)}")
+    source = printable(doubts.source)
+    if csv is not None:
+        output.note(
+            f"table        {printable(csv)}\n"
+            f"Next:        write the right class of an image in the column new_label, then\n"
+            f"             finetune relabel {source} --from {printable(csv)} -o labels.csv"
+        )
+    elif doubts.found and sheet is None:
+        output.note(
+            f"Next:        finetune doctor {source} --labels --csv doubts.csv --sheet doubts.html\n"
+            "             (a table to write the right classes in, and a page to look at the images)"
+        )
 
 
 def _show(report: "Report") -> None:

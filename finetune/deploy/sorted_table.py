@@ -4,7 +4,7 @@ import csv
 import io
 from pathlib import Path
 
-from finetune.disk.csv_table import guarded, unguarded
+from finetune.disk.csv_table import unguarded
 from finetune.disk.outputs import write_table
 from finetune.disk.regular import TABLE_BYTES, read_regular_text
 from finetune.errors import UserError, printable
@@ -26,11 +26,6 @@ def write_rows(stage: Path, target: Path, rows: dict[str, list[str]]) -> None:
     """Add ``rows``, by path, to the table ``target``; a row replaces an earlier one for the same path."""
     merged = {row[0]: row for row in _read_rows(target)} | rows
     write_table([HEADER, *merged.values()], stage, target, safe=True)
-
-
-def as_read_back(name: str) -> str:
-    """The text that reading a table returns for a name: control and undecodable characters are escapes."""
-    return unguarded(str(guarded(name)))
 
 
 def _read_rows(path: Path) -> list[list[str]]:

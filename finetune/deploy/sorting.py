@@ -11,7 +11,8 @@ from finetune.decision.probabilities import in_digits
 from finetune.deploy.class_folders import folder_names
 from finetune.deploy.place_image import PLACED, By, is_placed, place_image
 from finetune.deploy.predict import Prediction
-from finetune.deploy.sorted_table import TABLE, as_read_back, read_placed, write_rows
+from finetune.deploy.sorted_table import TABLE, read_placed, write_rows
+from finetune.disk.csv_table import as_read_back
 from finetune.disk.outputs import staging
 from finetune.errors import SaveError, UserError, printable
 

@@ -46,6 +46,11 @@ def unguarded(cell: str) -> str:
     return cell[1:] if cell.startswith(_QUOTE) and _is_formula(cell[1:]) else cell
 
 
+def as_read_back(text: str) -> str:
+    """What reading a safe table returns for ``text``: control and undecodable characters are escapes."""
+    return unguarded(str(guarded(text)))
+
+
 def _is_formula(text: str) -> bool:
     bare = text.lstrip(_QUOTE)
     if bare[:1] not in _SIGNS:

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
-from finetune.errors import printable
-from finetune.page.album import Shown
+from finetune.data.dataset import Split
+from finetune.errors import BadImageError, printable
+from finetune.page.album import Album, Shown
+from finetune.page.thumbnails import SIDE, thumbnail
 from finetune.reporting import limits
 from finetune.reporting.cases import Predictions
 
@@ -34,6 +36,18 @@ class Card:
     probabilities: list[tuple[str, float]]
     nearest: list[Neighbour] = field(default_factory=list)
     hint: str = ""
+
+
+def add_image(album: Album, split: Split, place: int, bands: int | None) -> Shown | None:
+    """Add an image of a split to an album; None if it cannot be read, or if there is no room."""
+
+    def make() -> str | None:
+        try:
+            return thumbnail(split.image(place, bands, SIDE))
+        except BadImageError:
+            return None
+
+    return album.add(split.name(place), make)
 
 
 def make_card(

@@ -4,25 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from finetune.data.dataset import Split
-from finetune.errors import BadImageError, FinetuneError
+from finetune.errors import FinetuneError
 from finetune.page.album import Album, Shown
-from finetune.page.thumbnails import SIDE, thumbnail
+from finetune.page.thumbnails import thumbnail
+from finetune.reporting.cards import add_image
 from finetune.reporting.cells import rows_of_cells
 from finetune.reporting.limits import LABELS, SHARE_OF_LABELS
 from finetune.reporting.run.collect import RunFacts
 from finetune.reporting.run.heat import heated
-
-
-def add_image(album: Album, split: Split, place: int, bands: int | None) -> Shown | None:
-    """Add an image of a split to an album; None if it cannot be read, or if there is no room."""
-
-    def make() -> str | None:
-        try:
-            return thumbnail(split.image(place, bands, SIDE))
-        except BadImageError:
-            return None
-
-    return album.add(split.name(place), make)
 
 
 @dataclass

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from finetune.data.dataset import Split
 from finetune.decision.probabilities import softmax
 from finetune.page.album import Album, Shown
+from finetune.reporting.cards import add_image
 from finetune.reporting.cases import Predictions
-from finetune.reporting.run.gallery import add_image
 from finetune.strategy.experiments.compare import ComparedRun
 
 

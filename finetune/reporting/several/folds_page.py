@@ -15,10 +15,9 @@ from finetune.page.page import render
 from finetune.recipe.load import dump_recipe, load_recipe
 from finetune.recipe.schema import Recipe
 from finetune.reporting import draw, limits
-from finetune.reporting.cards import Card, make_card
+from finetune.reporting.cards import Card, add_image, make_card
 from finetune.reporting.cases import Predictions
 from finetune.reporting.cells import cell_contents, rows_of_cells
-from finetune.reporting.run.gallery import add_image
 from finetune.reporting.several.answers import names_of
 from finetune.reporting.several.recipes import Difference, differences
 from finetune.reporting.several.subject import Subject

@@ -14,6 +14,7 @@ from finetune.features.progress import OnProgress, no_progress
 from finetune.recipe.schema import DataSection, default_of
 from finetune.strategy.doctor.checks import check_classes, check_files, check_names
 from finetune.strategy.doctor.copies import check_copies
+from finetune.strategy.doctor.doubts import DoubtfulLabels
 from finetune.strategy.doctor.findings import Finding, sort_findings
 from finetune.strategy.doctor.image_facts import (
     Examined,
@@ -37,6 +38,7 @@ class Report:
             images; and whether near-duplicates were searched (``near_copies_searched``).
         findings: the most harmful first.
         notes: the notes that training prints on how it reads the source, unless they are findings.
+        doubts: the doubtful labels with their images; None: they were not searched.
     """
 
     source: str
@@ -44,10 +46,12 @@ class Report:
     facts: dict[str, Any]
     findings: tuple[Finding, ...]
     notes: tuple[str, ...] = ()
+    doubts: DoubtfulLabels | None = None
 
-    def with_findings(self, more: Sequence[Finding]) -> Self:
-        """The report with ``more`` findings among its own."""
-        return replace(self, findings=tuple(sort_findings([*self.findings, *more])))
+    def with_doubts(self, doubts: DoubtfulLabels) -> Self:
+        """The report with doubtful labels among its findings."""
+        findings = tuple(sort_findings([*self.findings, *doubts.findings()]))
+        return replace(self, findings=findings, doubts=doubts)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -148,7 +152,7 @@ def _check_splits(source: Source, examined: list[Examined]) -> tuple[list[Findin
         start += len(split)
     try:
         held_out = hold_out_splits(
-            Source(source.name, source.classes, splits),
+            Source(source.name, source.classes, splits, root=source.root),
             # The defaults of a recipe.
             val_fraction=default_of(DataSection, "val_fraction"),
             test_fraction=default_of(DataSection, "test_fraction"),

@@ -38,15 +38,46 @@ KINDS = {
 
 
 @dataclass(frozen=True)
+class Doubt:
+    """A label that may be wrong, by the names of the classes.
+
+    Attributes:
+        label: the class that the image has.
+        suggested: the class that it looks like.
+        probability: of ``label``, 0 to 1, by a classifier that did not see the image.
+        suggested_probability: of ``suggested``.
+        is_sure: whether the image looks confidently like ``suggested``.
+    """
+
+    label: str
+    suggested: str
+    probability: float
+    suggested_probability: float
+    is_sure: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "label": self.label,
+            "suggested": self.suggested,
+            "probability": self.probability,
+            "suggested_probability": self.suggested_probability,
+            "sure": self.is_sure,
+        }
+
+
+@dataclass(frozen=True)
 class Finding:
     """A problem or remark: its kind (from ``KINDS``), the files concerned, and a message about them.
 
-    ``files`` is empty if the finding is about classes, or about a large share of the images.
+    ``files`` is empty if the finding is about classes, or about a large share of the images. A doubtful label
+    has its numbers in ``doubt``.
     """
 
     kind: str
     files: tuple[str, ...]
     message: str
+    doubt: Doubt | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -54,7 +85,8 @@ class Finding:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {"kind": self.kind, "files": list(self.files), "message": self.message}
+        found = {"kind": self.kind, "files": list(self.files), "message": self.message}
+        return found if self.doubt is None else found | self.doubt.to_dict()
 
 
 def sort_findings(findings: list[Finding]) -> list[Finding]:

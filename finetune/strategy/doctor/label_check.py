@@ -6,10 +6,9 @@ import numpy as np
 
 from finetune.data.dataset import Source, Split, merge_splits
 from finetune.data.same_content import same_content
-from finetune.errors import printable
 from finetune.features.progress import OnProgress, no_progress
 from finetune.recipe.schema import Recipe
-from finetune.strategy.doctor.findings import Finding
+from finetune.strategy.doctor.doubts import DoubtfulLabels
 from finetune.strategy.doctor.labels import DoubtfulLabel, doubtful_labels, out_of_fold
 from finetune.strategy.probing.frozen_features import FeatureRows, features_of, frozen_compute, frozen_recipe
 from finetune.training.compute.in_force import in_force
@@ -19,8 +18,8 @@ from finetune.training.setup.prepare import prepare
 
 def check_labels(
     recipe: Recipe, device: str | None = None, progress: OnProgress = no_progress
-) -> list[Finding]:
-    """Find images that look like another class than their label: one finding each, the most doubtful first.
+) -> DoubtfulLabels:
+    """Find images that look like another class than their label, the most doubtful first.
 
     All splits are looked at together. Features come from the network of ``recipe`` as it is before
     fine-tuning, which has not seen the labels, and are cached as the recipe's ``cache`` says. Raises as
@@ -28,8 +27,8 @@ def check_labels(
     """
     source = read_undivided(recipe.data)
     whole = merge_splits(source)
-    doubts = doubtful_labels_by(recipe, whole, source.classes, device, progress)
-    return [_finding(each, whole.name(each.index), source.classes) for each in doubts]
+    found = doubtful_labels_by(recipe, whole, source.classes, device, progress)
+    return DoubtfulLabels(whole, source.classes, tuple(found), source.root, recipe.data.source)
 
 
 def doubtful_labels_by(
@@ -87,9 +86,3 @@ def source_features(
         copies = same_content(images, rows.places)
         rows = rows._replace(groups=copies if len(np.unique(copies)) < len(copies) else None)
     return rows
-
-
-def _finding(doubt: DoubtfulLabel, name: str, classes: tuple[str, ...]) -> Finding:
-    label, suggested = printable(classes[doubt.label]), printable(classes[doubt.suggested])
-    shares = f"{100 * doubt.suggested_probability:.0f} % against {100 * doubt.probability:.0f} %"
-    return Finding("doubtful-label", (name,), f"labelled '{label}', looks like '{suggested}' ({shares})")

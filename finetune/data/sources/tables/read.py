@@ -9,6 +9,7 @@ from finetune.data.sources.tables.cells import REQUIRED_COLUMNS, Cells, read_cel
 from finetune.data.sources.tables.paths import find_paths
 from finetune.data.sources.tables.split_columns import SplitColumn, find_split_column
 from finetune.data.sources.tables.table import Fault, Row, Table
+from finetune.disk.csv_table import unguarded
 from finetune.errors import DataError, printable
 
 
@@ -17,8 +18,9 @@ def read_table(table: Path, options: SourceOptions = DEFAULT_OPTIONS) -> Source:
 
     The file is UTF-8, with or without a byte-order mark. Columns are separated by commas, semicolons, tabs or
     vertical bars; quoting follows RFC 4180. Relative paths start at the folder of the CSV file. Labels are
-    strings (``no``, ``007``, ``1e3``) without outer spaces. All rows or none have a split: train, val or
-    test or a synonym. Another column may hold the split (:func:`find_split_column`).
+    strings (``no``, ``007``, ``1e3``) without outer spaces, and without the apostrophe that keeps a
+    spreadsheet from running them as a formula. All rows or none have a split: train, val or test or a
+    synonym. Another column may hold the split (:func:`find_split_column`).
 
     Raises:
         DataError: the message lists the first ten faults with line numbers. Faults are a wrong encoding,
@@ -71,9 +73,29 @@ def column_values(table: Path, column: str) -> dict[str, str]:
     files = find_paths([row[path] for _, row in cells.rows], table.parent).paths
     values: dict[str, str] = {}
     for (_, row), file in zip(cells.rows, files, strict=True):
-        if values.setdefault(file, row[place].strip()) != row[place].strip():
+        value = unguarded(row[place].strip())
+        if values.setdefault(file, value) != value:
             raise DataError(f"{name}: {printable(row[path])} has two values in column '{printable(column)}'")
     return values
+
+
+def other_columns(table: Path) -> tuple[list[str], dict[str, list[str]]]:
+    """The columns beside path, label and split: their names, and path of the image file -> cells.
+
+    Of rows that repeat an image, the first counts.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    cells = read_cells(table, printable(str(table)))
+    own = {*REQUIRED_COLUMNS, "split"}
+    places = [place for place, each in enumerate(cells.header) if each and each.casefold() not in own]
+    path = cells.required_column("path")
+    files = find_paths([row[path] for _, row in cells.rows], table.parent).paths
+    values: dict[str, list[str]] = {}
+    for (_, row), file in zip(cells.rows, files, strict=True):
+        values.setdefault(file, [unguarded(row[place]) for place in places])
+    return [cells.header[place] for place in places], values
 
 
 def has_column(table: Path, column: str) -> bool:
@@ -98,7 +120,7 @@ def _row(
     line: int, row: list[str], path_place: int, label_place: int, split: SplitColumn, found: Table
 ) -> Row | None:
     """The row if it is valid by itself; otherwise None, and its faults are added to ``found``."""
-    path, label = row[path_place], row[label_place]
+    path, label = row[path_place], unguarded(row[label_place])
     faults = []
     if not path.strip():
         faults.append("the path is empty")
