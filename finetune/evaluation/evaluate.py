@@ -29,6 +29,7 @@ class Collected:
         indices: (N,) places in the split.
         bad: images that could not be read; they are in none of the arrays.
         temperature: of the network; 1 if it is not calibrated.
+        groups: (N,) the group of each image; None if images have no groups.
     """
 
     logits: NDArray[np.float32]
@@ -36,6 +37,7 @@ class Collected:
     indices: NDArray[np.int64]
     bad: tuple[BadImageError, ...]
     temperature: float = 1.0
+    groups: NDArray[np.int64] | None = None
 
     @property
     def calibrated(self) -> NDArray[np.float32]:
@@ -47,7 +49,7 @@ class Collected:
 
         Raises as :func:`~finetune.evaluation.metrics.classification_metrics`.
         """
-        return classification_metrics(self.calibrated, self.targets, classes)
+        return classification_metrics(self.calibrated, self.targets, classes, self.groups)
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ def collect_logits(
     batches: Iterable[Batch],
     device: torch.device,
     autocast: AbstractContextManager[Any] | None = None,
+    groups: NDArray[np.int64] | None = None,
 ) -> Collected:
     """Run ``module``, which must be on ``device``, in eval mode over ``batches``.
 
@@ -102,6 +105,7 @@ def collect_logits(
     Args:
         batches: images with labels, as from :func:`finetune.data.batches.loaders.eval_batches`.
         autocast: the context of the forward passes; None computes in the type of the weights.
+        groups: of the split's images, by their places; None if images have no groups.
 
     Raises:
         DataError: there are no readable images.
@@ -121,4 +125,11 @@ def collect_logits(
     if not logits:
         detail = f" ({len(bad)} could not be read, the first: {bad[0]})" if bad else ""
         raise DataError(f"there are no images to evaluate{detail}")
-    return Collected(np.concatenate(logits), np.concatenate(targets), np.concatenate(indices), tuple(bad))
+    places = np.concatenate(indices)
+    return Collected(
+        np.concatenate(logits),
+        np.concatenate(targets),
+        places,
+        tuple(bad),
+        groups=None if groups is None else groups[places],
+    )

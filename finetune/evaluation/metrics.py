@@ -5,11 +5,9 @@ scipy nor scikit-learn, whose import takes longer than the first epoch of a smal
 numbers with theirs.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 
 from finetune.decision.probabilities import log_softmax
 from finetune.errors import DataError, FinetuneError, require_known
+from finetune.evaluation.resampling import count_groups, share_interval, wilson
 
 CALIBRATION_BINS = 15
 TOP_K = 5
@@ -87,11 +86,15 @@ class Metrics:
 
     Attributes:
         values: the value of each metric of :data:`METRICS` that is defined for these classes.
-        top1_low, top1_high: the Wilson 95 % interval of top-1.
+        top1_low, top1_high: the 95 % interval of top-1, by groups where images have groups
+            (:func:`~finetune.evaluation.resampling.share_interval`).
         n: the number of images.
         classes: names in logit order.
         per_class: one entry per class, in logit order.
         confusion: (C, C) counts; rows are true classes, columns predicted ones.
+        groups: the number of groups; None if images have no groups.
+        images_interval: Wilson's 95 % interval of top-1, as if images of a group were independent; None if
+            images have no groups.
     """
 
     values: Mapping[str, float]
@@ -101,6 +104,8 @@ class Metrics:
     classes: tuple[str, ...]
     per_class: tuple[ClassMetrics, ...]
     confusion: NDArray[np.int64]
+    groups: int | None = None
+    images_interval: tuple[float, float] | None = None
 
     @property
     def top1(self) -> float:
@@ -128,25 +133,18 @@ class Metrics:
             "top1_low": self.top1_low,
             "top1_high": self.top1_high,
             "n": self.n,
+            **self._of_groups(),
             **self.values,
             "classes": list(self.classes),
             "per_class": [entry.to_dict() for entry in self.per_class],
             "confusion": self.confusion.tolist(),
         }
 
-
-def wilson(correct: int, n: int) -> tuple[float, float]:
-    """Wilson's score interval at 95 % for ``correct`` of ``n``, as fractions (Wilson 1927).
-
-    Unlike the normal approximation, it stays between 0 and 1 and has a width at 0 and at ``n`` correct.
-    """
-    z = NormalDist().inv_cdf(0.975)
-    share, spread = correct / n, z * z / n
-    centre = (share + spread / 2) / (1 + spread)
-    half = z * math.sqrt(share * (1 - share) / n + spread / (4 * n)) / (1 + spread)
-    # Rounding may miss an exact 0 or 1.
-    low = 0.0 if correct == 0 else centre - half
-    return low, 1.0 if correct == n else centre + half
+    def _of_groups(self) -> dict[str, Any]:
+        if self.groups is None or self.images_interval is None:
+            return {}
+        low, high = self.images_interval
+        return {"groups": self.groups, "top1_low_images": low, "top1_high_images": high}
 
 
 def calibration_error(confidence: NDArray[np.floating], correct: NDArray[np.bool_]) -> float:
@@ -168,7 +166,10 @@ def calibration_error(confidence: NDArray[np.floating], correct: NDArray[np.bool
 
 
 def classification_metrics(
-    logits: NDArray[np.floating], targets: NDArray[np.integer], classes: Sequence[str]
+    logits: NDArray[np.floating],
+    targets: NDArray[np.integer],
+    classes: Sequence[str],
+    groups: NDArray[np.int64] | None = None,
 ) -> Metrics:
     """Compute all metrics for N images in C classes. Of equal logits, the lowest index wins.
 
@@ -176,6 +177,7 @@ def classification_metrics(
         logits: (N, C), finite.
         targets: (N,) true class indices, 0 to C - 1.
         classes: C names in logit order.
+        groups: (N,) the group of each image; None if images have no groups.
 
     Raises:
         DataError: there are no images.
@@ -190,7 +192,7 @@ def classification_metrics(
     per_class = _per_class(confusion, classes)
     outcomes = Outcomes(logits, targets, correct, *_likelihood_and_confidence(logits, targets), per_class)
     computed = {name: metric.compute(outcomes) for name, metric in METRICS.items()}
-    low, high = wilson(int(correct.sum()), n)
+    low, high = share_interval(correct, groups)
     return Metrics(
         values={name: value for name, value in computed.items() if value is not None},
         top1_low=low,
@@ -199,6 +201,8 @@ def classification_metrics(
         classes=tuple(classes),
         per_class=per_class,
         confusion=confusion,
+        groups=count_groups(groups),
+        images_interval=None if groups is None else wilson(int(correct.sum()), n),
     )
 
 

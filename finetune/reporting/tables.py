@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from finetune.evaluation.metrics import Metrics, wilson
+from finetune.evaluation.metrics import Metrics
+from finetune.evaluation.resampling import wilson
 
 # Shades of the matrix's cells.
 SHADES = 9

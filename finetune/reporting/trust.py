@@ -6,7 +6,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.evaluation.metrics import Metrics, wilson
+from finetune.evaluation.metrics import Metrics
+from finetune.evaluation.resampling import wilson
 
 # The least images from which a rate is stated in a sentence.
 LEAST = 20

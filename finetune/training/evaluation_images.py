@@ -4,11 +4,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from finetune.data.dataset import Split
+from finetune.data.dataset import Source, Split
+from finetune.data.holdout.groups import assign_groups
 from finetune.data.holdout.recorded import SAME, SplitRecord
 from finetune.data.sources.read import is_path, read_other_source
 from finetune.errors import DataError, printable
 from finetune.evaluation.choose_split import choose_split
+from finetune.recipe.catalog import DRAWN
 from finetune.training.run.own_data import OwnData, RecordedData, read_undivided, same_place
 from finetune.training.setup.prepare import reading_of
 from finetune.training.trained import Trained
@@ -65,12 +67,13 @@ def images_to_evaluate(
     elif recorded is None:
         return _unrecorded(trained, wanted)
     else:
-        own = recorded.find(verify=_verified(recorded, wanted))
+        own = _find(recorded, None, wanted)
     return _own(trained, own, wanted, strict=strict)
 
 
 def _own(trained: Trained, own: OwnData, wanted: str | None, *, strict: bool) -> EvaluationImages:
-    name, images = choose_split(own.source, wanted, trained.card.classes)
+    source, warnings = _grouped(own.source, own.place, trained.recipe.data.group_by)
+    name, images = choose_split(source, wanted, trained.card.classes)
     lines = own.changes.lines()
     where = printable(own.place)
     if lines and strict:
@@ -83,9 +86,8 @@ def _own(trained: Trained, own: OwnData, wanted: str | None, *, strict: bool) ->
             f"{where}: no image of {name} is left unchanged since {printable(trained.run)} recorded it. "
             "Put them back, or give other images with --data."
         )
-    counts = ", ".join(f"{len(split):,} {each}" for each, split in own.source.splits.items())
-    notes = (*own.source.notes, f"splits as {printable(trained.run)} recorded them: {counts}")
-    warnings = []
+    counts = ", ".join(f"{len(split):,} {each}" for each, split in source.splits.items())
+    notes = (*source.notes, f"splits as {printable(trained.run)} recorded them: {counts}")
     if name == "val" and trained.recipe.train.refit:
         warnings.append("the network was trained on val, too (train.refit): these numbers are too good")
     if lines:
@@ -109,15 +111,16 @@ def _other(
     strict: bool,
     include_seen: bool,
 ) -> EvaluationImages:
-    source = read_other_source(given, reading_of(trained.recipe.data))
+    section = trained.recipe.data
+    source, warnings = _grouped(read_other_source(given, reading_of(section)), given, section.group_by)
     name, images = choose_split(source, wanted, trained.card.classes)
     if record is None:
-        return EvaluationImages(name, images, source.notes)
+        return EvaluationImages(name, images, source.notes, tuple(warnings))
     names = (images.name(index) for index in range(len(images)))
     seen = np.asarray([each is not None for each in record.splits_by_content(names, SEEN)], dtype=bool)
     number = int(seen.sum())
     if not number:
-        return EvaluationImages(name, images, source.notes, (), {"seen": 0})
+        return EvaluationImages(name, images, source.notes, tuple(warnings), {"seen": 0})
     how_many = (
         f"{number:,} of {len(images):,} images of {printable(source.name)} are in the run's train or val"
     )
@@ -125,7 +128,7 @@ def _other(
         raise DataError(f"{how_many}. Leave out --strict to evaluate the others.")
     if include_seen:
         warning = f"{how_many} and are evaluated as well: these numbers are too good"
-        return EvaluationImages(name, images, source.notes, (warning,), {"seen": number})
+        return EvaluationImages(name, images, source.notes, (*warnings, warning), {"seen": number})
     if seen.all():
         raise DataError(
             f"{printable(source.name)}: all {number:,} images are in the run's train or val, and cannot show "
@@ -133,19 +136,42 @@ def _other(
         )
     warning = f"{how_many} and were left out (--include-seen evaluates them too)"
     rest = images.subset(np.flatnonzero(~seen))
-    return EvaluationImages(name, rest, source.notes, (warning,), {"seen": number})
+    return EvaluationImages(name, rest, source.notes, (*warnings, warning), {"seen": number})
 
 
 def _own_if_given(recorded: RecordedData, given: str, wanted: str | None) -> OwnData | None:
     """The run's own data if ``given`` is that, else None."""
-    section, verify = recorded.section, _verified(recorded, wanted)
+    section = recorded.section
     if not (is_path(given) and is_path(section.source)):
-        return recorded.find(verify=verify) if given == section.source else None
+        return _find(recorded, None, wanted) if given == section.source else None
     if not same_place(given, recorded.places()[0]):
         other = read_other_source(given, reading_of(section))
         if recorded.record.overlap(other) < SAME:
             return None
-    return recorded.find(given, verify=verify)
+    return _find(recorded, given, wanted)
+
+
+def _find(recorded: RecordedData, place: str | None, wanted: str | None) -> OwnData:
+    """The run's own data, of which the split to evaluate is verified."""
+    # Drawn images have no names: the places before they are split give their groups.
+    drawn = recorded.section.source == DRAWN
+    return recorded.find(place, verify=_verified(recorded, wanted), groups=drawn)
+
+
+def _grouped(source: Source, place: str, group_by: str | None) -> tuple[Source, list[str]]:
+    """The source with the groups of its images, or as it is with a warning if they are not known.
+
+    Only images that belong to a split are asked for their group: others may have come later.
+    """
+    if group_by is None or all(split.groups is not None for split in source.splits.values()):
+        return source, []
+    try:
+        return assign_groups(source, place, group_by), []
+    except DataError as error:
+        return source, [
+            f"{error}\n  So their groups are not known: the intervals count images, and are too narrow if "
+            "several images are of one group."
+        ]
 
 
 def _unrecorded(trained: Trained, wanted: str | None) -> EvaluationImages:
@@ -155,8 +181,10 @@ def _unrecorded(trained: Trained, wanted: str | None) -> EvaluationImages:
             f"{printable(trained.run)}: an earlier version made this run and did not record its splits, so "
             "its test images are unknown. Train it again, or give unseen images with --data."
         )
+    section = trained.recipe.data
+    source, warnings = _grouped(source, section.source, section.group_by)
     name, images = choose_split(source, wanted, trained.card.classes)
-    return EvaluationImages(name, images, source.notes)
+    return EvaluationImages(name, images, source.notes, tuple(warnings))
 
 
 def _verified(recorded: RecordedData, wanted: str | None) -> tuple[str, ...]:

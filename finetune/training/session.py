@@ -180,8 +180,7 @@ class Session:
         """Calibrate the best checkpoint on val, and save it again with its decision and the logits of val."""
         with self._best_weights():
             val = collect(self.setup, "val", self.signals)
-            images = self.setup.source.splits["val"]
-            kept = ValLogits.of(val, images)
+            kept = ValLogits.of(val)
             card = replace(self.setup.card, decision=decide(self.setup.recipe.train, val, kept.groups))
             self._save_best(card, {VAL: kept.tensors()})
 

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from finetune.checkpoint.storage import VAL, read_tensors
 from finetune.data.batches.batch import Batch
-from finetune.data.dataset import Split
 from finetune.errors import CheckpointError, UserError, printable
 from finetune.evaluation.evaluate import Collected
 from finetune.training.evaluation_images import images_to_evaluate
@@ -33,9 +32,8 @@ class ValLogits:
     groups: NDArray[np.int64] | None = None
 
     @classmethod
-    def of(cls, collected: Collected, images: Split) -> "ValLogits":
-        groups = None if images.groups is None else images.groups[collected.indices]
-        return cls(collected.logits, collected.targets, groups)
+    def of(cls, collected: Collected) -> "ValLogits":
+        return cls(collected.logits, collected.targets, collected.groups)
 
     def tensors(self) -> Mapping[str, Tensor]:
         """As the tensors of a file; :func:`val_logits` reads them."""
@@ -63,7 +61,7 @@ def val_logits(trained: Trained, watch: Callable[[Iterable[Batch]], Iterable[Bat
             "(train.refit), so nothing can be chosen on val. Take checkpoint 'best' of a finished run."
         )
     images = images_to_evaluate(trained, "val").images
-    return ValLogits.of(collect_trained(trained, images, watch=watch), images)
+    return ValLogits.of(collect_trained(trained, images, watch=watch))
 
 
 def _read(path: Path, num_classes: int) -> ValLogits:

@@ -46,7 +46,9 @@ def collect(setup: Setup, split_name: str, signals: Signals, prefix: FrozenPrefi
             cache=setup.val_decoded if split_name == "val" else None,
             check=signals.check,
         )
-    collected = collect_logits(module, signals.watch(batches), setup.compute.device, setup.compute.exact())
+    groups = setup.source.splits[split_name].groups
+    device, exact = setup.compute.device, setup.compute.exact()
+    collected = collect_logits(module, signals.watch(batches), device, exact, groups)
     for error in collected.bad:
         if error.name not in setup.left_out:
             setup.left_out.add(error.name)

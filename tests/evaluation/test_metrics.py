@@ -13,7 +13,8 @@ from sklearn import metrics as reference
 
 from finetune.decision.probabilities import log_softmax, ranked, softmax
 from finetune.errors import DataError, FinetuneError
-from finetune.evaluation.metrics import CHUNK, calibration_error, classification_metrics, wilson
+from finetune.evaluation.metrics import CHUNK, calibration_error, classification_metrics
+from finetune.evaluation.resampling import wilson
 
 
 def drawn(n: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[str]]:

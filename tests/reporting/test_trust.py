@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from finetune.evaluation.evaluate import Collected
-from finetune.evaluation.metrics import classification_metrics, wilson
+from finetune.evaluation.metrics import classification_metrics
+from finetune.evaluation.resampling import wilson
 from finetune.reporting.cases import Predictions
 from finetune.reporting.trust import confused_pairs, measure_trust, weakest
 

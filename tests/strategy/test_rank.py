@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import kendalltau
 
 from finetune.errors import DataError, UserError
-from finetune.evaluation.metrics import wilson
+from finetune.evaluation.resampling import wilson
 from finetune.features.extract import Extractor
 from finetune.recipe import catalog
 from finetune.recipe.load import parse_recipe

@@ -22,8 +22,6 @@ from finetune.errors import DataError, printable
 from finetune.recipe.catalog import DRAWN
 
 Indices = npt.NDArray[np.int64]
-# A note for every grouped data set, because Wilson intervals assume independent images.
-DEPENDENT_IMAGES = "images of a group are not independent, so accuracy intervals may be too narrow"
 
 
 def assign_groups(source: Source, given: str, group_by: str) -> Source:
@@ -55,9 +53,9 @@ def assign_groups(source: Source, given: str, group_by: str) -> Source:
         splits[name] = dataclasses.replace(split, groups=groups)
         seen[name] = set(labels)
     number = len(set().union(*seen.values()))
-    notes = [*source.notes, f"{number} groups by {printable(group_by)}", DEPENDENT_IMAGES]
+    notes = [*source.notes, f"{number} groups by {printable(group_by)}; intervals count groups, not images"]
     for name in ("val", "test"):
-        if name in seen and (both := seen["train"] & seen[name]):
+        if name in seen and (both := seen.get("train", set()) & seen[name]):
             notes.append(
                 f"{len(both)} groups are in both train and {name}, so accuracy on {name} is too high"
             )
@@ -187,7 +185,7 @@ def _look_up_column(source: Source, given: str, names: list[str], column: str) -
             "not a CSV file. For files, give a pattern with one capture group, such as '^(patient[0-9]+)_'."
         )
     values = column_values(table, column)
-    if empty := next((name for name in names if not values[name]), None):
+    if empty := next((name for name in names if not values.get(name)), None):
         raise DataError(
             f"{printable(given)}: {printable(empty)} has no value in column '{printable(column)}'"
         )

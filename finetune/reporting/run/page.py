@@ -7,7 +7,8 @@ from typing import Any
 from markupsafe import Markup
 
 from finetune.errors import printable
-from finetune.evaluation.metrics import METRICS, wilson
+from finetune.evaluation.metrics import METRICS
+from finetune.evaluation.resampling import wilson
 from finetune.page.charts import svg
 from finetune.page.page import render
 from finetune.reporting import draw, limits

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from finetune.checkpoint.card import ModelCard
 from finetune.data.dataset import Split
@@ -143,9 +144,17 @@ def _pooled(folds: Sequence[Evaluation]) -> Evaluation:
         np.concatenate([each.targets for each in found]),
         np.concatenate([each.indices + start for each, start in zip(found, starts, strict=True)]),
         tuple(error for each in found for error in each.bad),
+        groups=_joined([each.groups for each in found]),
     )
     images = Split(
         JoinedImages([fold.images.images for fold in folds]),
         np.concatenate([fold.images.targets for fold in folds]),
+        _joined([fold.images.groups for fold in folds]),
     )
     return Evaluation(collected.metrics(folds[0].metrics.classes), collected, images, OUT_OF_FOLD)
+
+
+def _joined(groups: Sequence[NDArray[np.int64] | None]) -> NDArray[np.int64] | None:
+    """The groups of all folds; None if those of a fold are not known."""
+    known = [each for each in groups if each is not None]
+    return np.concatenate(known) if len(known) == len(groups) else None

@@ -14,7 +14,8 @@ from torch import nn
 
 from finetune.data.dataset import Source
 from finetune.errors import UserError
-from finetune.evaluation.metrics import Metrics, wilson
+from finetune.evaluation.metrics import Metrics
+from finetune.evaluation.resampling import wilson
 from finetune.features.classifiers import Classifier, best_linear, fit_classifiers
 from finetune.features.progress import OnProgress, no_progress
 from finetune.model.build import describe as describe_layers

@@ -16,7 +16,7 @@ import torch
 
 from finetune.data.dataset import Source
 from finetune.errors import DataError, UserError
-from finetune.evaluation.metrics import wilson
+from finetune.evaluation.resampling import wilson
 from finetune.features.classifiers import best_linear, fit_classifiers, require_two_per_class
 from finetune.features.cut import CutError
 from finetune.features.extract import cost

@@ -110,8 +110,8 @@ def test_groups_by_file_name_and_by_path(put: Put) -> None:
     ]
     root = put(*names)
     source = assign_groups(read_source(str(root)), str(root), r"^(s\d+)_")
-    assert source.notes[-2].startswith("5 groups")
-    assert "intervals may be too narrow" in source.notes[-1]
+    assert source.notes[-1].startswith("5 groups")
+    assert "intervals count groups" in source.notes[-1]
     ready = hold_out_splits(source, val_fraction=0.2, test_fraction=0.2, seed=0)
     scenes = {
         name: {Path(split.name(i)).name.split("_")[0] for i in range(len(split))}
