@@ -40,7 +40,8 @@ class Run:
 
     Attributes:
         path: the run directory.
-        best: the epoch that was best on val: ``epoch``, ``val_top1`` (a fraction), ``val_loss``.
+        best: the epoch that was best on val: ``epoch``, ``val_top1`` (a fraction), ``val_loss``,
+            ``val_balanced_accuracy`` (a fraction).
         epochs: the number of epochs trained, without those of a refit.
         test: the best checkpoint's metrics on test (``top1``, ``top1_low``, ``top1_high``, ``n``, ...); None
             if the data has no test split.
@@ -48,6 +49,7 @@ class Run:
         example: the path of an image that was not trained on; None if the images are not files.
         already_finished: the run was finished before, and nothing was done.
         refit: the epochs of the refit and its number of images; None if the recipe asks for none.
+        concerns_classes: the classes are of uneven size, or the recipe has a setting for that.
     """
 
     path: Path
@@ -58,6 +60,7 @@ class Run:
     example: str | None
     already_finished: bool
     refit: "Refit | None" = None
+    concerns_classes: bool = False
 
     @classmethod
     def of(cls, result: "Result") -> "Run":
@@ -70,6 +73,7 @@ class Run:
             example=result.example,
             already_finished=result.already_finished,
             refit=result.refit,
+            concerns_classes=result.concerns_classes,
         )
 
     def load(self, *, checkpoint: Literal["best", "last"] = "best", device: str | None = None) -> "Model":

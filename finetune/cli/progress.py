@@ -14,6 +14,7 @@ from finetune.api.progress import ProgressEvent, Reporter
 from finetune.cli import output
 from finetune.disk.outputs import write_errors_for
 from finetune.errors import MissingExtraError, printable
+from finetune.training.progress import CLASSES
 
 if TYPE_CHECKING:
     from finetune.training.fit import Result
@@ -38,6 +39,7 @@ class Console:
         self._tensorboard = tensorboard
         self._began: float | None = None
         self._facts: set[tuple[str, str]] = set()
+        self._shows_classes = False
 
     def __call__(self, event: ProgressEvent) -> None:
         match event.kind:
@@ -65,6 +67,7 @@ class Console:
     def _start(self, event: ProgressEvent) -> None:
         # A run that continues, and another one like it, share most facts.
         width = max((len(name) for name, _ in event.facts), default=0)
+        self._shows_classes = any(name == CLASSES for name, _ in event.facts)
         for name, value in event.facts:
             if (name, value) not in self._facts:
                 output.note(f"{name:<{width}}  {value}")
@@ -93,6 +96,8 @@ class Console:
         val = ""
         if "val_loss" in entry:  # a refit trains on val, too
             val = f"val loss {entry['val_loss']:.4f}  val top-1 {output.percent(entry['val_top1']):>7}  "
+            if self._shows_classes:
+                val += f"balanced {output.percent(entry['val_balanced_accuracy']):>7}  "
         output.note(
             f"epoch {event.epoch:>3}  train loss {entry['train_loss']:.4f}  {val}"
             f"{event.seconds:.1f} s{'  best so far' if event.is_best else ''}"

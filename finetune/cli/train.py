@@ -151,12 +151,19 @@ def _conclude(run: "Run", page: Path | None) -> None:
     best, test = run.best, run.test
     if run.already_finished:
         output.note(f"{printable(run.path)}: this run is finished; nothing was done.")
-    output.data(f"best epoch   {best.epoch} of {run.epochs}: val top-1 {output.percent(best.val_top1)}")
+    balanced = ""
+    if run.concerns_classes and best.val_balanced_accuracy is not None:
+        balanced = f", balanced accuracy {output.percent(best.val_balanced_accuracy)}"
+    val = f"val top-1 {output.percent(best.val_top1)}{balanced}"
+    output.data(f"best epoch   {best.epoch} of {run.epochs}: {val}")
     if run.refit is not None:
         count = "1 epoch" if run.refit.epochs == 1 else f"{run.refit.epochs} epochs"
         output.data(f"refit        {count} on the {run.refit.images:,} images of train and val")
     if test is not None:
         output.data(f"test top-1   {output.accuracy(test)}")
+        if run.concerns_classes:
+            recall = output.percent(test.values["balanced_accuracy"])
+            output.data(f"balanced     {recall} on test, the mean over the classes")
     else:
         output.data("test top-1   not measured: the data has no test split")
     output.data(f"run          {printable(run.path)}")

@@ -11,10 +11,12 @@ from finetune.model.freeze import resolve_freeze
 from finetune.recipe.load import dump_recipe
 from finetune.recipe.schema import TrainSection
 from finetune.training.caching.decoded import describe_decoded
+from finetune.training.progress import CLASSES
 from finetune.training.run.directory import Description
 from finetune.training.run.extend import describe_extension
 from finetune.training.run.position import Position
 from finetune.training.run_plan import RunPlan
+from finetune.training.setup.loss import corrects, is_uneven
 from finetune.training.setup.plan import SOLVER, PhasePlan
 from finetune.training.setup.prepare import Setup
 from finetune.training.steps.optimizer import OPTIMIZERS
@@ -46,6 +48,7 @@ def run_facts(setup: Setup, plan: RunPlan, extensions: Sequence[Mapping[str, Any
     facts += [
         ("network", f"{setup.recipe.model.backbone}, {len(network.table.body)} layers and a head"),
         ("weights", network.weights.origin if network.weights is not None else "none: from scratch"),
+        *_class_facts(setup),
         ("images", f"{preprocessing.in_words}{_channels(preprocessing)}"),
         ("machine", f"{setup.compute.describe()}, {setup.workers} workers"),
         ("length", _length(plan.phases, setup.recipe.train)),
@@ -61,6 +64,29 @@ def run_facts(setup: Setup, plan: RunPlan, extensions: Sequence[Mapping[str, Any
     if extensions:
         facts.append(("extended", describe_extension(extensions[-1], plan.phases)))
     return facts
+
+
+def concerns_classes(setup: Setup) -> bool:
+    """Whether the classes are of uneven size, or the recipe has a setting for that."""
+    counts = setup.source.splits["train"].class_counts(len(setup.source.classes))
+    return is_uneven(counts) or corrects(setup.recipe.train)
+
+
+def _class_facts(setup: Setup) -> list[tuple[str, str]]:
+    if not concerns_classes(setup):
+        return []
+    train, source = setup.recipe.train, setup.source
+    counts = source.splits["train"].class_counts(len(source.classes))
+    weights = train.class_weights if isinstance(train.class_weights, str) else "by name"
+    settings = {
+        "class_weights": weights if weights != "none" else "",
+        "logit_adjust": f"{train.logit_adjust:g}" if train.logit_adjust else "",
+        "loss": train.loss if train.loss != "cross_entropy" else "",
+        "sampler": train.sampler if train.sampler != "shuffle" else "",
+    }
+    given = ", ".join(f"{key}: {value}" for key, value in settings.items() if value)
+    sizes = f"{counts.min():,} to {counts.max():,} training images each"
+    return [(CLASSES, f"{sizes}; {given or 'the loss counts every image the same'}")]
 
 
 def phase_title(plan: PhasePlan, setup: Setup, position: Position) -> str:

@@ -7,7 +7,7 @@ from finetune.evaluation.metrics import Metrics
 from finetune.recipe.schema import Recipe
 from finetune.training.compute.in_force import in_force
 from finetune.training.compute.precision import choose_compute, pick_device
-from finetune.training.describe import describe_run, run_facts
+from finetune.training.describe import concerns_classes, describe_run, run_facts
 from finetune.training.phase import train_phases
 from finetune.training.progress import Progress
 from finetune.training.refit import begin_refit, continue_refit
@@ -45,6 +45,7 @@ class Result:
         epochs: without those of a refit.
         already_finished: the run was finished before, and nothing was done.
         refit: None if the recipe asks for none.
+        concerns_classes: the classes are of uneven size, or the recipe has a setting for that.
     """
 
     run: Path
@@ -55,6 +56,7 @@ class Result:
     example: str | None
     already_finished: bool = False
     refit: Refit | None = None
+    concerns_classes: bool = False
 
 
 def fit(
@@ -152,4 +154,5 @@ def _result(
         example=example,
         already_finished=already_finished,
         refit=Refit(refit, len(splits["train"]) + len(splits["val"])) if refit else None,
+        concerns_classes=concerns_classes(setup),
     )

@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+# The heading of the fact on classes of uneven size, which a run reports only if it has some or corrects them.
+CLASSES = "classes"
+
 
 class Progress:
     """Receives the reports of a run, in this order. This class ignores them; subclasses show them."""

@@ -49,6 +49,7 @@ RECIPES = {
         "convnext_tiny",
         """\
   sampler: balanced
+  select: balanced_accuracy
   grad_clip_norm: 1.0
   label_smoothing: 0.1
   phases: [{freeze: none, epochs: 2, lr: 1e-3}]

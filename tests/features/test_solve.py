@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
@@ -42,6 +43,44 @@ def test_the_head_minimises_the_objective_of_the_phase(classes: int, balanced: b
     assert head.weight.shape == (classes, 64)
     assert gradient(features, targets, head, 1e-3, weights) < 1e-5
     assert gradient(features, targets, head, 2e-3, weights) > 1e-4  # the positive control
+
+
+def test_weights_and_offsets_give_the_minimum_that_scipy_finds() -> None:
+    features, targets = data(3)
+    features, targets = features[targets != 0], targets[targets != 0] - 1
+    features, targets = features[:120, 10:20], targets[:120]
+    features = np.concatenate([features, features[targets == 0][:20] + 0.3])
+    targets = np.concatenate([targets, np.full(20, 2)])
+    weights, offsets, decay = [1.0, 3.0, 0.5], np.log([0.5, 0.3, 0.2]), 1e-2
+    share = np.array(weights)[targets] / np.array(weights)[targets].sum()
+
+    def objective(table: np.ndarray) -> float:
+        weight, bias = table[:30].reshape(3, 10), table[30:]
+        losses = cross_entropy(features @ weight.T + bias + offsets, targets)
+        return float(losses @ share + decay / 2 * (weight**2).sum())
+
+    theirs = minimize(objective, np.zeros(33), options={"gtol": 1e-7, "maxiter": 500}).x
+    head = solve(LinearProblem(features, targets, 3, weights, offsets.tolist()), decay)
+    ours = np.concatenate([head.weight.ravel(), head.bias])
+    assert objective(ours) <= objective(theirs) + 1e-9
+    np.testing.assert_allclose(head.weight.ravel(), theirs[:30], atol=2e-4)
+    # Only differences of biases matter.
+    np.testing.assert_allclose(head.bias - head.bias.mean(), theirs[30:] - theirs[30:].mean(), atol=2e-4)
+    unadjusted = solve(LinearProblem(features, targets, 3, weights), decay)
+    assert objective(np.concatenate([unadjusted.weight.ravel(), unadjusted.bias])) > objective(ours) + 1e-3
+
+
+def test_offsets_change_held_out_logits_and_not_the_decay() -> None:
+    features, targets = data(3)
+    folds, offsets = inner_folds(targets, 0), [0.0, -1.0, 2.0]
+    plain = choose_decay(LinearProblem(features, targets, 3), folds)
+    adjusted = choose_decay(LinearProblem(features, targets, 3, None, offsets), folds)
+    assert adjusted.decay == plain.decay
+    assert plain.held is not None
+    assert adjusted.held is not None
+    np.testing.assert_allclose(adjusted.held, plain.held - np.array(offsets))
+    assert adjusted.top1 == (adjusted.held.argmax(1) == targets).mean()
+    assert (plain.held.argmax(1) == targets).mean() == plain.top1
 
 
 def test_the_head_equals_scikit_learns() -> None:

@@ -44,6 +44,7 @@ def test_advice_has_reasons_and_a_recipe_that_can_be_run(photos: Path, cli: Cli)
     assert (found["facts"]["computed"], found["facts"]["cached"]) == (0, 32)
     assert found["facts"]["train"] == 32
     assert len(found["facts"]["depths"]) == 4
+    assert (found["facts"]["uneven"], found["correction"]) == (None, "none")
     assert yaml.safe_load(found["recipe"]) == yaml.safe_load(Path("advised.yaml").read_text())
     taken = cli("advise", photos, "-o", "advised.yaml")
     assert taken.code == 2
@@ -76,6 +77,7 @@ def test_a_class_of_few_images_is_no_obstacle(
     assert ended.code == 0, ended.err
     facts = json.loads(ended.out)["facts"]
     assert (facts["classes"], facts["fewest"]) == (3, 3)
+    assert facts["uneven"]["ratio"] == pytest.approx(16 / 3)
     for path in sorted(rare.iterdir())[1:]:
         path.write_bytes(b"no image")
     skipping = cli("advise", photos, *UNTRAINED, *TINY, "--set", "data.on_bad_image=skip", "--json")

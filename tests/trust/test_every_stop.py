@@ -48,7 +48,8 @@ RECIPES = {
         "phases: [{freeze: none, epochs: 2}]"
     ),
     "balanced sampler, early stopping": recipe(
-        "sampler: balanced, early_stopping: 1, optimizer: sgd, phases: [{freeze: none, epochs: 3, lr: 0.5}]"
+        "sampler: balanced, loss: focal, select: balanced_accuracy, early_stopping: 1, optimizer: sgd, "
+        "phases: [{freeze: none, epochs: 3, lr: 0.5}]"
     ),
     "EMA, recalibration": recipe("ema: 0.8, phases: [{freeze: 1, epochs: 2}]", "batchnorm_recalibrate: 6"),
     "recalibration without EMA": recipe("phases: [{freeze: none, epochs: 2}]", "batchnorm_recalibrate: 12"),
@@ -69,7 +70,8 @@ RECIPES = {
         "head: {dropout: 0.3}",
     ),
     "solved phases": recipe(
-        "class_weights: balanced, phases: [{freeze: backbone, optimizer: lbfgs, weight_decay: 0.1}, "
+        "class_weights: {a: 3}, logit_adjust: 1, select: balanced_accuracy, "
+        "phases: [{freeze: backbone, optimizer: lbfgs, weight_decay: 0.1}, "
         "{epochs: 1, freeze: 2, layer_decay: 0.7}, {epochs: 1, freeze: backbone, optimizer: sgd}]"
     ),
     "a solved head alone": recipe(

@@ -57,6 +57,7 @@ class Advice:
             "freeze": self.settings.k,
             "epochs": total_epochs(self.choice.strategy, self.settings),
             "lr": self.settings.lr,
+            "correction": self.settings.correction,
             "seconds": round(self.seconds, 1),
             "facts": self.facts.to_dict(),
             "recipe": self.recipe,
@@ -80,7 +81,7 @@ def begin(recipe: Recipe, *, device: str | None = None, progress: OnStage = no_p
     with in_force(compute):
         first = first_pass(recipe, compute, progress)
     splits = first.source.splits
-    settings = solved_head_settings(len(splits["train"]), len(splits["val"]))
+    settings = solved_head_settings(len(splits["train"]), len(splits["val"]), first.uneven)
     return FirstAdvice(first, write_recipe(with_shape(recipe, first.shapes), Strategy.probe, settings))
 
 

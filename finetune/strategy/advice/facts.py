@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from finetune.image.preprocessing import ResizeMode
 
@@ -85,6 +85,49 @@ class Shapes:
 
 
 @dataclass(frozen=True)
+class Corrected:
+    """The value of one correction for uneven classes, measured on frozen features.
+
+    Attributes:
+        balanced_accuracy, top1: of a cross-validated linear classifier.
+        gain: its gain in balanced accuracy over no correction, on the same images.
+        error: the standard error of ``gain``.
+    """
+
+    balanced_accuracy: float
+    top1: float
+    gain: float
+    error: float
+
+
+# No correction, `class_weights: balanced`, or `logit_adjust`.
+Correction = Literal["none", "class_weights", "logit_adjust"]
+# A correction is chosen if its gain is above this many standard errors.
+CLEAR = 1.0
+
+
+@dataclass(frozen=True)
+class Uneven:
+    """The corrections for classes of uneven size.
+
+    Attributes:
+        n: the number of training images that they were measured on.
+        ratio: the images of the largest class over those of the smallest.
+        tried: the value of each correction, ``none`` included.
+    """
+
+    n: int
+    ratio: float
+    tried: dict[Correction, Corrected]
+
+    @property
+    def best(self) -> Correction:
+        """The correction with the largest gain above ``CLEAR`` standard errors; ``none`` if there is none."""
+        clear = {name: each.gain for name, each in self.tried.items() if each.gain > CLEAR * each.error}
+        return max(clear, key=lambda name: clear[name], default="none")
+
+
+@dataclass(frozen=True)
 class Seconds:
     """Times per image, measured on this machine: reading, a forward pass, a training step of all layers."""
 
@@ -112,6 +155,7 @@ class Facts:
         seconds: times per image.
         computed, cached: training images whose features were computed now, or were in the cache.
         shapes: aspect ratios; None if no size could be read.
+        uneven: the corrections for uneven classes; None if the classes are even.
         notes: remarks on how the images were read, which training prints as well.
     """
 
@@ -136,6 +180,7 @@ class Facts:
     computed: int
     cached: int
     shapes: Shapes | None = None
+    uneven: Uneven | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -166,4 +211,7 @@ class Facts:
         if (shapes := entries.get("shapes")) is not None:
             sized = {way: Sized(**each) for way, each in shapes["sized"].items()}
             nested["shapes"] = Shapes(**{**shapes, "sized": sized})
+        if (uneven := entries.get("uneven")) is not None:
+            tried = {name: Corrected(**each) for name, each in uneven["tried"].items()}
+            nested["uneven"] = Uneven(**{**uneven, "tried": tried})
         return cls(**{**entries, **nested})

@@ -12,9 +12,10 @@ from finetune.data.dataset import Source
 from finetune.features.classifiers import require_two_per_class
 from finetune.features.progress import OnStage
 from finetune.recipe.schema import Recipe
-from finetune.strategy.advice.facts import Shapes
+from finetune.strategy.advice.facts import Shapes, Uneven
 from finetune.strategy.advice.sample import stratified_sample
 from finetune.strategy.advice.shapes import STAGES, in_shape, measure_shapes
+from finetune.strategy.advice.uneven import measure_uneven
 from finetune.strategy.probing.frozen_features import FeatureRows, features_of, frozen_recipe
 from finetune.training.compute.precision import Compute
 from finetune.training.setup.prepare import Setup, load_data, prepare
@@ -36,6 +37,7 @@ class FirstPass:
         shapes: None if no size could be read.
         compared: whether ``shapes`` have been measured.
         probed: the images on which a linear classifier is cross-validated.
+        uneven: the corrections for uneven classes; None if the classes are even.
         readable: the number of training images that can be read.
         computed: the number of these that the network computed now; the others were in the cache.
     """
@@ -45,6 +47,7 @@ class FirstPass:
     shapes: Shapes | None
     compared: bool
     probed: FeatureRows
+    uneven: Uneven | None
     readable: int
     computed: int
 
@@ -94,4 +97,6 @@ def _pass(
     rows = features_of(setup, "train", partial(progress, "through the network"))
     number = max(PROBED // len(source.classes), LEAST_PROBED)
     probed = rows.subset(stratified_sample(rows.targets, rows.groups, number, recipe.seed))
-    return FirstPass(source, setup, shapes, False, probed, len(rows.targets), rows.computed)
+    # Before the first model, whose head is solved with the chosen correction.
+    uneven = measure_uneven(probed, recipe.seed)
+    return FirstPass(source, setup, shapes, False, probed, uneven, len(rows.targets), rows.computed)

@@ -109,6 +109,7 @@ def measure_after(
             computed=first.computed,
             cached=first.readable - first.computed,
             shapes=first.shapes,
+            uneven=first.uneven,
         )
         some = images_to_copy(found, priced[-1].flops, recipe.seed)
         names = augmentations(facts, len(some))

@@ -32,6 +32,12 @@ AUGMENTATION_NAMES = {
     "color_jitter": "brightness, contrast and saturation",
 }
 
+CORRECTION_NAMES = {
+    "none": "without correction",
+    "class_weights": "class_weights: balanced",
+    "logit_adjust": "logit_adjust: 1",
+}
+
 
 def explain(facts: Facts, choice: Choice, settings: Settings, seconds: float) -> list[tuple[str, str]]:
     """Return headings and sentences, the most important first."""
@@ -44,6 +50,7 @@ def explain(facts: Facts, choice: Choice, settings: Settings, seconds: float) ->
         ("size", _size(facts)),
         ("similarity", _similarity(facts, choice.similarity)),
         ("features", _features(facts)),
+        *_uneven(facts),
         *_shape(facts.shapes),
         *_augmentation(facts),
         ("BatchNorm", _batchnorm(settings)),
@@ -94,6 +101,30 @@ def _features(facts: Facts) -> str:
         f"a linear classifier on all training images is right in {100 * facts.probe.top1:.1f} % "
         f"(cross-validated, n = {facts.probe.n:,}); by depth, on {facts.depths[0].n:,} images: {depths}"
     )
+
+
+def _uneven(facts: Facts) -> list[tuple[str, str]]:
+    """Return nothing if the classes are even."""
+    uneven = facts.uneven
+    if uneven is None:
+        return []
+    measured = ", ".join(
+        f"{CORRECTION_NAMES[name]} {100 * each.balanced_accuracy:.1f} %"
+        + (f" ({100 * each.gain:+.1f}, standard error {100 * each.error:.1f})" if name != "none" else "")
+        for name, each in uneven.tried.items()
+    )
+    verdict = (
+        "unchanged, since no gain exceeds its standard error"
+        if uneven.best == "none"
+        else f"chosen: {CORRECTION_NAMES[uneven.best]}, whose gain exceeds its standard error"
+    )
+    return [
+        (
+            "classes",
+            f"uneven: the largest has {uneven.ratio:.1f} times the images of the smallest; balanced accuracy "
+            f"of a linear classifier, cross-validated on {uneven.n:,} images: {measured}; {verdict}",
+        )
+    ]
 
 
 def _shape(shapes: Shapes | None) -> list[tuple[str, str]]:
@@ -171,4 +202,6 @@ def _selection(strategy: Strategy, settings: Settings, facts: Facts) -> str:
         stops = "; no early stopping, since tuning pays late if the source features do not fit"
     if settings.select == "loss":
         return f"chosen by val loss, which is less noisy than top-1 on {facts.val:,} images{stops}"
+    if settings.select == "balanced_accuracy":
+        return f"chosen by balanced accuracy on val, since the classes are uneven{stops}"
     return f"chosen by val top-1{stops}"

@@ -7,8 +7,17 @@ from typing import Any
 import yaml
 
 from finetune.recipe.schema import Recipe
+from finetune.strategy.advice.facts import Correction
 from finetune.strategy.advice.rule import Strategy
 from finetune.strategy.advice.settings import Settings
+from finetune.strategy.advice.uneven import TAU
+
+# The keys of `train` that each correction for uneven classes sets.
+CORRECTIONS: dict[Correction, dict[str, Any]] = {
+    "none": {},
+    "class_weights": {"class_weights": "balanced"},
+    "logit_adjust": {"logit_adjust": TAU},
+}
 
 
 def write_recipe(
@@ -35,6 +44,7 @@ def write_recipe(
         **({"select": settings.select} if settings.select != "top1" else {}),
         **({"early_stopping": settings.early_stopping} if settings.early_stopping else {}),
         **({"label_smoothing": settings.label_smoothing} if settings.label_smoothing else {}),
+        **CORRECTIONS[settings.correction],
     }
     given = base.train.model_dump(include={"precision", "threads"}, exclude_defaults=True)
     lines += ["", "train:", *_section(train | given)]

@@ -42,3 +42,27 @@ def paired_gain(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> 
     """Return how much more often ``first`` is correct than ``second``, and the standard error of that."""
     gain = float(first.mean() - second.mean())
     return gain, math.sqrt(max(float((first != second).mean()) - gain**2, 0.0) / len(first))
+
+
+def paired_balanced_gain(
+    first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_], targets: Targets, groups: Targets | None
+) -> tuple[float, float]:
+    """Return the gain of ``first`` over ``second`` in balanced accuracy, and its standard error.
+
+    The gain is the mean over the classes of the mean difference within a class. Images of one group are
+    counted as one observation for the error.
+
+    Args:
+        first, second: (N,), whether each classifier is correct.
+        targets: (N,), each class of 0..C-1 occurs twice or more.
+        groups: (N,); None: each image is its own group.
+    """
+    difference = first.astype(np.float64) - second
+    counts = np.bincount(targets)
+    means = np.bincount(targets, difference) / counts
+    own = counts[targets]
+    # What each image moves the gain by.
+    moves = (difference - means[targets]) / (len(counts) * np.sqrt(own * (own - 1)))
+    if groups is not None:
+        moves = np.bincount(np.unique(groups, return_inverse=True)[1].reshape(-1), moves)
+    return float(means.mean()), math.sqrt(float((moves**2).sum()))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from finetune.recipe.schema import AugmentSection
 from finetune.strategy.advice.augmentation_rule import chosen_augmentations
-from finetune.strategy.advice.facts import Facts
+from finetune.strategy.advice.facts import Correction, Facts, Uneven
 from finetune.strategy.advice.rule import (
     LARGE,
     SMALL,
@@ -38,6 +38,7 @@ class Settings:
         k: the number of frozen layers during tuning.
         epochs, lr: of the tuning; the rate is the body's.
         early_stopping: ends tuning after this many epochs without a better val; None: never.
+        correction: for classes of uneven size.
     """
 
     epochs: int
@@ -50,23 +51,25 @@ class Settings:
     augment: AugmentSection = field(default_factory=AugmentSection)
     label_smoothing: float = 0.0
     early_stopping: int | None = None
+    correction: Correction = "none"
 
 
-def solved_head_settings(train: int, val: int) -> Settings:
-    """Return the settings of ``Strategy.probe``; only the numbers of images matter."""
+def solved_head_settings(train: int, val: int, uneven: Uneven | None) -> Settings:
+    """Return the settings of ``Strategy.probe``; only the numbers of images and their classes matter."""
     return Settings(
         epochs=epochs_for(Strategy.probe, train),
         lr=1e-3,
         batch_size=_batch_size(train),
         weight_decay=_weight_decay(train),
-        select=_select(val),
+        select=_select(val, uneven),
+        correction="none" if uneven is None else uneven.best,
     )
 
 
 def choose_settings(strategy: Strategy, facts: Facts) -> Settings:
     """Choose the settings of ``strategy``, whether the rule advises it or not."""
     if strategy is Strategy.probe:
-        return solved_head_settings(facts.train, facts.val)
+        return solved_head_settings(facts.train, facts.val, facts.uneven)
     near = similarity(facts)
     batch_size = _batch_size(facts.train)
     epochs = epochs_for(strategy, facts.train)
@@ -83,8 +86,9 @@ def choose_settings(strategy: Strategy, facts: Facts) -> Settings:
         augment=chosen_augmentations(facts) if tuned or strategy is Strategy.scratch else AugmentSection(),
         label_smoothing=0.1 if is_small(facts) and tuned else 0.0,
         weight_decay=_weight_decay(facts.train),
-        select="last" if tuned and not gain_shows_on_val(facts) else _select(facts.val),
+        select="last" if tuned and not gain_shows_on_val(facts) else _select(facts.val, facts.uneven),
         early_stopping=_patience(epochs) if stops_early else None,
+        correction="none" if facts.uneven is None else facts.uneven.best,
     )
 
 
@@ -151,7 +155,9 @@ def _weight_decay(train: int) -> float:
     return 0.05 if train < SMALL else 0.01
 
 
-def _select(val: int) -> str:
+def _select(val: int, uneven: Uneven | None) -> str:
+    if uneven is not None:
+        return "balanced_accuracy"
     return "loss" if val < SMALL_VAL else "top1"
 
 

@@ -18,7 +18,8 @@ T = TypeVar("T")
 
 # Formats that share a file extension.
 SAME_FORMAT = {"MPO": "JPEG", "DIB": "BMP"}
-# If the largest class has this many times the images of the smallest, a network tends to ignore the latter.
+# If the largest class has this many times the images of the smallest, correcting that gains points of
+# balanced accuracy (docs/measured/imbalance.md).
 IMBALANCE = 5.0
 # The least images per class for training, and the least for evaluation (with 30, the interval of 80 % is 28
 # points wide).
@@ -73,7 +74,8 @@ def check_classes(classes: Sequence[str], examined: Sequence[Examined]) -> list[
         if present[most] >= IMBALANCE * present[least]:
             times = present[most] / present[least]
             message = f"{leading} has {present[most]} images of {quoted([most])} and {present[least]} of "
-            message += f"{quoted([least])}: {times:.1f} times as many (`train.sampler: balanced` compensates)"
+            message += f"{quoted([least])}: {times:.1f} times as many (`finetune advise` measures whether "
+            message += "`train.logit_adjust` or `train.class_weights` helps)"
             findings.append(Finding("imbalance", (), message))
     return findings
 

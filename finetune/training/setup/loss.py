@@ -13,6 +13,9 @@ from finetune.recipe.catalog import suggest
 from finetune.recipe.schema import TrainSection
 from finetune.training.steps.losses import FocalLoss, LogitAdjustedLoss
 
+# Classes are uneven if the largest has this many times the training images of the smallest. Below it, no
+# correction gains more than half a point of balanced accuracy (docs/measured/imbalance.md).
+UNEVEN = 1.5
 # Names of classes that a message shows.
 SHOWN = 10
 
@@ -38,6 +41,17 @@ def loss_function(train: TrainSection, split: Split, classes: Sequence[str]) -> 
     if train.loss == "focal" and train.focal_gamma:
         return FocalLoss(train.focal_gamma, weight, train.label_smoothing)
     return nn.CrossEntropyLoss(weight=weight, label_smoothing=train.label_smoothing)
+
+
+def is_uneven(counts: npt.NDArray[np.integer]) -> bool:
+    """Whether classes with these numbers of images (C,) are uneven."""
+    return bool(counts.max() >= UNEVEN * max(counts.min(), 1))
+
+
+def corrects(train: TrainSection) -> bool:
+    """Whether ``train`` has a setting for uneven classes."""
+    weighted = train.class_weights != "none" or train.sampler == "balanced" or bool(train.logit_adjust)
+    return weighted or train.loss == "focal" or train.select == "balanced_accuracy"
 
 
 def logit_offsets(counts: npt.NDArray[np.integer] | PerClass, tau: float) -> PerClass:
