@@ -5,9 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune.api.working_point import CostsInput, Wish, measure
+
 if TYPE_CHECKING:
     from finetune.evaluation.evaluate import Evaluation
     from finetune.evaluation.metrics import Metrics
+    from finetune.evaluation.working_point import CostResult, ThresholdResult
+    from finetune.training.trained import Trained
 
 
 @dataclass(frozen=True)
@@ -19,12 +23,14 @@ class EvaluationResult:
         run: the run directory.
         checkpoint: ``best`` or ``last``.
         counts: the number of images that are missing, changed, new or left out.
+        trained: the network that was evaluated.
     """
 
     evaluation: "Evaluation"
     run: Path
     checkpoint: str
     counts: dict[str, int]
+    trained: "Trained"
 
     @property
     def metrics(self) -> "Metrics":
@@ -55,6 +61,33 @@ class EvaluationResult:
     def n(self) -> int:
         """The number of images."""
         return self.metrics.n
+
+    def working_point(
+        self,
+        class_name: str | None = None,
+        *,
+        recall: float | None = None,
+        precision: float | None = None,
+        costs: CostsInput | None = None,
+    ) -> "ThresholdResult | CostResult | None":
+        """Measure a working point on these images. A threshold is chosen on the run's val images.
+
+        Args:
+            class_name: the class that a threshold is for, against the rest. Alone, it gives the curves only.
+            recall: the threshold is the highest that has at least this recall on val.
+            precision: the threshold is the lowest that has at least this precision on val.
+            costs: a YAML file, or ``{true class: {predicted class: cost}}``: the decided class has the least
+                expected cost.
+
+        Returns:
+            Rates with intervals, curves and areas of a threshold; or costs. Without arguments, those of the
+            working point that the run keeps; None if it keeps none.
+
+        Raises:
+            UserError: the class is unknown, a number is out of range, or settings do not go together.
+            DataError: the checkpoint keeps no logits of val, and its images are not found.
+        """
+        return measure(self.trained, self.evaluation, Wish(class_name, recall, precision, None, costs))
 
     def predictions(self) -> Iterator[list[Any]]:
         """Rows, header first: path, label, predicted, correct, probability, one probability per class."""

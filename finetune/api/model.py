@@ -4,12 +4,15 @@ import logging
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from finetune.api.evaluation import EvaluationResult
 from finetune.api.paths import check_model, check_run
 from finetune.api.progress import Callback, Reporter
+from finetune.api.working_point import CostsInput, KeptWorkingPoint, Wish, keep, kept_by
 from finetune.decision.wanted import Sets, Wanted
 from finetune.deploy.formats import check_opset, choose_format
 from finetune.errors import BadImageError, UserError, check_unicode, printable
@@ -262,7 +265,65 @@ class Model:
             precision=self._precision,
             watch=lambda items: reporter.watch(items, "batch", batches),
         )
-        return EvaluationResult(evaluation, self.path, self._checkpoint, evaluated.counts)
+        return EvaluationResult(evaluation, self.path, self._checkpoint, evaluated.counts, trained)
+
+    def keep_working_point(
+        self,
+        class_name: str | None = None,
+        *,
+        recall: float | None = None,
+        precision: float | None = None,
+        at: float | None = None,
+        costs: CostsInput | None = None,
+    ) -> KeptWorkingPoint:
+        """Keep a working point with the run: this model, later ones and exports decide by it.
+
+        With a threshold, an image is of ``class_name`` if its probability is at least that, otherwise of the
+        most probable other class. Give one of the arguments after ``class_name``.
+
+        Args:
+            class_name: the class that the threshold is for; not with ``costs``.
+            recall: choose the highest threshold that has at least this recall on val.
+            precision: choose the lowest threshold that has at least this precision on val.
+            at: the threshold itself, 0 to 1.
+            costs: a YAML file, or ``{true class: {predicted class: cost}}``: the decided class has the least
+                expected cost.
+
+        Returns:
+            The working point, and what it does on val.
+
+        Raises:
+            UserError: the class is unknown, a number is out of range, settings do not go together, no
+                threshold reaches the goal on val, or the model is an ONNX file.
+            RunDirError: the training is not finished, or the model is not its best checkpoint.
+            SaveError: the disk is full or failing.
+        """
+        wish = Wish(class_name, recall, precision, at, costs)
+        kept, trained = keep(self._from_run("keep_working_point"), wish)
+        self._decide_as(trained)
+        return kept
+
+    def kept_working_point(self) -> KeptWorkingPoint | None:
+        """The working point that the run keeps, and what it does on val; None without one.
+
+        Raises:
+            UserError: the model is an ONNX file; its working point is ``card.decision.working_point``.
+        """
+        return kept_by(self._from_run("kept_working_point"))
+
+    def clear_working_point(self) -> bool:
+        """Remove the working point that the run keeps; return whether there was one.
+
+        Raises:
+            UserError: the model is an ONNX file, or the run directory cannot be written.
+        """
+        from finetune.training.run.kept_point import clear_kept_point
+
+        trained = self._from_run("clear_working_point")
+        cleared = clear_kept_point(trained.run)
+        decision = replace(trained.card.decision, working_point=None)
+        self._decide_as(replace(trained, card=replace(trained.card, decision=decision)))
+        return cleared
 
     def export(
         self,
@@ -289,6 +350,11 @@ class Model:
         self._from_run("export")
         target = None if path is None else Path(path)
         return export_run(self.path, target, format=format, opset=opset, checkpoint=self._checkpoint)
+
+    def _decide_as(self, trained: "Trained") -> None:
+        self._trained = trained
+        self.classifier = copy(self.classifier)
+        vars(self.classifier)["card"] = trained.card
 
     def _from_run(self, purpose: str) -> "Trained":
         if self._trained is None:

@@ -32,6 +32,8 @@ PANELS = {
     "Using a trained network": {
         "eval": "Measure accuracy with its 95 % interval, loss, per-class metrics, confusion and "
         "calibration.",
+        "threshold": "Keep a threshold or costs with a run: predict and exports decide by it. Alone, show "
+        "what is kept.",
         "predict": "Predict the classes of images with a run or an exported ONNX file.",
         "report": "Write one HTML page about a run: how good it is, where it fails, and what it looks at.",
         "explain": "Show what a network looks at: heat-maps, what its layers have learned, nearest images.",

@@ -8,7 +8,7 @@ Learning").
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +29,10 @@ class Goal:
     measure: Measure
     value: float
 
-    def __str__(self) -> str:
-        return f"{self.measure} {self.value:g}"
+    @property
+    def in_words(self) -> str:
+        """``recall of at least 95 %``."""
+        return f"{self.measure} of at least {100 * self.value:.6g} %"
 
 
 @dataclass(frozen=True)
@@ -150,9 +152,12 @@ def in_percent(probability: float) -> str:
     return f"{100 * probability:.{max(decimals, 1) if rest > 0 else 0}f} %"
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> TypeGuard[int | float]:
     """Whether a value is a finite number; true and false are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number that no float can hold
+        return False
 
 
 def _goal(value: Any) -> Goal | None:

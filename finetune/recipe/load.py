@@ -125,7 +125,7 @@ def read_recipe(path: Path) -> bytes:
 
 def _parse(text: bytes | str, name: str, overrides: Overrides) -> tuple[Recipe, Document]:
     try:
-        document = read_yaml(_decode(text), lambda line, column: Place(0, line, column, name))
+        document = read_yaml(decode(text), lambda line, column: Place(0, line, column, name))
     except ValueError as error:
         document = Document.unreadable(Place(0, 0, 0, name), str(error))
     if document.value is None and not document.faulty and not overrides:
@@ -152,10 +152,10 @@ def _parse(text: bytes | str, name: str, overrides: Overrides) -> tuple[Recipe, 
     return recipe, document
 
 
-def _decode(text: bytes | str) -> str:
-    """The text without its byte order mark. Raises ValueError if it cannot be decoded."""
+def decode(text: bytes | str) -> str:
+    """The text of a YAML file without its byte order mark. Raises ValueError if it cannot be decoded."""
     if len(text) > MAX_BYTES:
-        raise ValueError(f"larger than {MAX_BYTES // 1024} KiB; this is not a recipe")
+        raise ValueError(f"larger than {MAX_BYTES // 1024} KiB: too large")
     if isinstance(text, str):
         return text.removeprefix("\ufeff")
     wide = text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))

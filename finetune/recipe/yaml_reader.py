@@ -78,7 +78,7 @@ class _Reader(yaml.SafeLoader):
             node = self.get_node() if self.check_node() else None
             if self.check_node():
                 event: Any = self.peek_event()  # type: ignore[no-untyped-call]
-                self._stop(event.start_mark, "a second document begins here; a recipe is one document")
+                self._stop(event.start_mark, "a second document begins here; write only one")
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark or self.get_mark()
             self._stop(mark, _syntax_message(self.text, mark, error))
@@ -172,9 +172,9 @@ class _Reader(yaml.SafeLoader):
 
     def _check_limits(self, mark: Any, values: int, depth: int) -> None:
         if values > MAX_VALUES:
-            self._stop(mark, f"more than {MAX_VALUES} values, with aliases expanded; this is not a recipe")
+            self._stop(mark, f"more than {MAX_VALUES} values, with aliases expanded: too many")
         if depth > MAX_DEPTH:
-            self._stop(mark, f"nested more than {MAX_DEPTH} deep; this is not a recipe")
+            self._stop(mark, f"nested more than {MAX_DEPTH} deep: too deep")
 
 
 def _cost(value: Any) -> int:
