@@ -146,7 +146,7 @@ def read_working_point(value: Any) -> WorkingPoint | None:
 def in_percent(probability: float) -> str:
     """Write a threshold with three digits of its distance from 0 or 1: ``12.3 %``, ``99.99870 %``."""
     if probability <= 0.5:
-        return f"{100 * probability:.3g} %"
+        return f"{100 * probability:#.3g} %" if probability else "0 %"
     rest = 1 - probability
     decimals = -math.floor(math.log10(rest)) if rest > 0 else 0
     return f"{100 * probability:.{max(decimals, 1) if rest > 0 else 0}f} %"

@@ -32,8 +32,11 @@ def draw_curves(result: ThresholdResult) -> "Figure":
         raise UserError(
             f"{split} has {which} of '{printable(result.class_name)}': there are no curves to draw."
         )
-    titles = [f"ROC, {_area(one.auroc)}", f"Precision and recall, {_area(one.average_precision)}"]
-    figure, [roc, pr] = new_panels(9.6, 5.2, titles)
+    titles = [
+        f"ROC: area {_area(one.auroc)}",
+        f"Precision and recall: average precision {_area(one.average_precision)}",
+    ]
+    figure, [roc, pr] = new_panels(9.6, 5.6, titles)
     places = sweep.thinned(POINTS)
     recall, precision, false = (
         100 * each[places] for each in (sweep.recall, sweep.precision, sweep.false_positive_rate)
@@ -81,8 +84,8 @@ def _frame(axes: "Axes", x: str, y: str) -> None:
     axes.set_ylim(-2, 102)
     axes.set_xticks(np.arange(0, 101, 20))
     axes.set_yticks(np.arange(0, 101, 20))
-    axes.set_aspect("equal")
+    axes.set_box_aspect(1)
 
 
 def _area(area: Estimate | None) -> str:
-    return "" if area is None else f"area {area.value:.3f} [{area.low:.3f} to {area.high:.3f}]"
+    return "" if area is None else f"{area.value:.3f} [{area.low:.3f} to {area.high:.3f}]"

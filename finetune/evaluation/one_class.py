@@ -141,7 +141,9 @@ class OneClass:
         def statistic(rows: NDArray[np.int64]) -> float:
             return area(*_cumulated(places[rows], self.is_class[rows], len(sweep.thresholds)))
 
-        return Estimate(value, *interval(statistic, self.n, self.groups))
+        low, high = interval(statistic, self.n, self.groups)
+        # Where no draw has images of both kinds, nothing is known.
+        return Estimate(value, *((0.0, 1.0) if np.isnan(low) else (low, high)))
 
 
 def area_under_roc(found: Counts, flagged: Counts) -> float:

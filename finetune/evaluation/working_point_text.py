@@ -67,7 +67,7 @@ def _rates_table(result: ThresholdResult) -> str:
         rows.append(["  of the most probable class", *map(_share, shares)])
     rows.append(["area under ROC", *(_estimate(one.auroc) for *_, one in columns)])
     rows.append(["average precision", *(_estimate(one.average_precision) for *_, one in columns)])
-    return align_columns(rows, text=1)
+    return align_columns(rows, text=len(rows[0]))
 
 
 def _notes(result: ThresholdResult) -> list[str]:
@@ -110,7 +110,7 @@ def _costs(result: CostResult) -> str:
     blocks = [
         f"classes of the least expected cost, on {result.split}{kept}\n"
         + "\n".join(cost_lines(result.point)),
-        align_columns(rows, text=1),
+        align_columns(rows, text=3),
         "\n".join(_cost_notes(result)),
     ]
     return "\n\n".join(blocks)
@@ -136,7 +136,7 @@ def _share(share: Share | None) -> str:
     if share is None:
         return NONE
     low, high = 100 * share.low, 100 * share.high
-    return f"{100 * share.value:.1f} % [{low:.1f} to {high:.1f}] ({share.hits:,} of {share.n:,})"
+    return f"{100 * share.value:5.1f} % [{low:.1f} to {high:.1f}] ({share.hits:,} of {share.n:,})"
 
 
 def _estimate(estimate: Estimate | None) -> str:
