@@ -12,6 +12,7 @@ from finetune.decision.working_point import Costs, Goal, Threshold, WorkingPoint
 from finetune.evaluation.choose_threshold import choose_threshold
 from finetune.evaluation.estimates import Estimate, Groups, Share
 from finetune.evaluation.one_class import OneClass
+from finetune.evaluation.resampling import count_groups
 
 # Points of the curves in JSON, at most.
 POINTS = 200
@@ -70,6 +71,7 @@ class Decided:
             int((decided != probable).sum()),
             self.accuracy(point),
             self.accuracy(),
+            count_groups(self.groups),
         )
 
     def rates(self, point: WorkingPoint) -> "ThresholdRates | CostRates":
@@ -92,6 +94,7 @@ class CostRates:
         difference: the first minus the second, on the same images.
         changed: images that get another class than the most probable one.
         accuracy, most_probable_accuracy: of both.
+        groups: the number of groups that the intervals count; None: they count images.
     """
 
     mean_cost: Estimate
@@ -100,6 +103,7 @@ class CostRates:
     changed: int
     accuracy: Share
     most_probable_accuracy: Share
+    groups: int | None = None
 
     @property
     def n(self) -> int:
@@ -109,9 +113,8 @@ class CostRates:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         names = ("mean_cost", "most_probable_cost", "difference", "accuracy", "most_probable_accuracy")
-        return {"n": self.n, "changed": self.changed} | {
-            name: getattr(self, name).to_dict() for name in names
-        }
+        about = {"n": self.n, **_of_groups(self.groups), "changed": self.changed}
+        return about | {name: getattr(self, name).to_dict() for name in names}
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,7 @@ class ThresholdRates:
         specificity: of the other images, the share that is not flagged.
         flagged: of all images, the share that is flagged.
         accuracy, most_probable_accuracy: of the classes that are decided, and of the most probable ones.
+        groups: the number of groups that the intervals count; None: they count images.
     """
 
     positives: int
@@ -134,6 +138,7 @@ class ThresholdRates:
     flagged: Share
     accuracy: Share
     most_probable_accuracy: Share
+    groups: int | None = None
 
     @classmethod
     def of(cls, images: Decided, point: Threshold) -> "ThresholdRates":
@@ -153,6 +158,7 @@ class ThresholdRates:
             every,
             images.accuracy(point),
             images.accuracy(),
+            count_groups(groups),
         )
 
     @property
@@ -164,9 +170,8 @@ class ThresholdRates:
         """JSON-ready; rates without images are null."""
         names = ("recall", "precision", "specificity", "flagged", "accuracy", "most_probable_accuracy")
         rates = {name: getattr(self, name) for name in names}
-        return {"n": self.n, "images_of_class": self.positives} | {
-            name: None if rate is None else rate.to_dict() for name, rate in rates.items()
-        }
+        about = {"n": self.n, **_of_groups(self.groups), "images_of_class": self.positives}
+        return about | {name: None if rate is None else rate.to_dict() for name, rate in rates.items()}
 
 
 @dataclass(frozen=True)
@@ -252,3 +257,7 @@ def threshold_for(val: Decided, class_name: str, goal: Goal) -> tuple[Threshold 
     if choice is None:
         return None, False
     return Threshold(class_name, choice.at, goal), choice.is_reached
+
+
+def _of_groups(groups: int | None) -> dict[str, int]:
+    return {} if groups is None else {"groups": groups}

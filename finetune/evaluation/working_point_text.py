@@ -9,7 +9,8 @@ from finetune.errors import printable
 from finetune.evaluation.columns import align_columns
 from finetune.evaluation.estimates import Estimate, Share
 from finetune.evaluation.one_class import Sweep
-from finetune.evaluation.working_point import CostRates, CostResult, ThresholdRates, ThresholdResult
+from finetune.evaluation.resampling import count_groups
+from finetune.evaluation.working_point import CostRates, CostResult, Decided, ThresholdRates, ThresholdResult
 
 # Below this number of images of the class in val, a sentence says how rough the threshold is.
 FEW = 100
@@ -85,7 +86,7 @@ def _notes(result: ThresholdResult) -> list[str]:
         notes.append("The threshold was chosen on these very images: expect less on others.")
     if split == "train":
         notes.append("The network was trained on these images: expect less on others.")
-    return notes
+    return notes + _groups(result.images)
 
 
 def _curve(sweep: Sweep) -> str:
@@ -129,7 +130,14 @@ def _cost_notes(result: CostResult) -> Sequence[str]:
         notes.append("Every image costs the same here, so the interval cannot show how far chance reaches.")
     if result.split == "train":
         notes.append("The network was trained on these images: expect higher costs on others.")
-    return notes
+    return notes + _groups(result.images)
+
+
+def _groups(images: Decided) -> list[str]:
+    groups = count_groups(images.groups)
+    return (
+        [] if groups is None else [f"Intervals count the {groups:,} groups of {images.name}, not its images."]
+    )
 
 
 def _share(share: Share | None) -> str:

@@ -23,10 +23,8 @@ def decided_on_val(trained: Trained) -> Decided:
 
 def decided_on(trained: Trained, evaluation: Evaluation) -> Decided:
     """The calibrated probabilities of the images of an evaluation."""
-    found, images = evaluation.collected, evaluation.images
-    groups = None if images.groups is None else images.groups[found.indices]
-    classes = trained.card.classes
-    return Decided.of_logits(evaluation.split, found.calibrated, found.targets, classes, groups)
+    found, classes = evaluation.collected, trained.card.classes
+    return Decided.of_logits(evaluation.split, found.calibrated, found.targets, classes, found.groups)
 
 
 def measure_goal(

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+import tiny
 from finetune.checkpoint.card import ModelCard
 from finetune.checkpoint.storage import CARD, MODEL, save_checkpoint
 from finetune.image.preprocessing import Preprocessing
@@ -56,6 +57,14 @@ def make_run(run: Path, source: Path | str, classes: tuple[str, ...] = ("disc", 
 def run(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> Path:
     """A read-only run on ``shapes``. Its checkpoints best and last predict opposite classes."""
     return make_run(tmp_path_factory.mktemp("runs") / "shapes", shapes)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> Path:
+    """The same of a tiny network, for tests in which it stands in."""
+    with pytest.MonkeyPatch.context() as patch:
+        tiny.stand_in(patch)
+        return make_run(tmp_path_factory.mktemp("runs") / "tiny", shapes)
 
 
 @pytest.fixture(scope="session")

@@ -81,8 +81,8 @@ def read_kept_point(run: Path) -> KeptPoint | None:
         return None
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
-            f"{printable(path)}: cannot be read as a working point ({error}). Choose again with `finetune "
-            f"threshold {printable(run)}`, or remove it with --clear."
+            f"{printable(path)}: cannot be read as a working point ({error}). Remove it with `finetune "
+            f"threshold {printable(run)} --clear`, and choose again."
         ) from None
 
 
