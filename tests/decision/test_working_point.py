@@ -34,7 +34,7 @@ def test_half_is_the_most_probable_of_two_classes() -> None:
 def test_costs_decide_as_a_brute_force_search_does(seed: int) -> None:
     rng = np.random.default_rng(seed)
     pairs = [pair for pair in itertools.product(CLASSES, repeat=2) if rng.random() < 0.5]
-    costs = Costs(tuple((*pair, float(rng.integers(0, 20))) for pair in pairs))
+    costs = Costs(tuple((true, predicted, float(rng.integers(0, 20))) for true, predicted in pairs))
     named = {(true, predicted): cost for true, predicted, cost in costs.named}
     rows = rng.dirichlet(np.ones(3), 5)
     for row, decided in zip(rows, costs.decide(rows, CLASSES), strict=True):

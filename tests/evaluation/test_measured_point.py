@@ -13,7 +13,7 @@ from finetune.decision.working_point import Costs, Goal, Threshold
 from finetune.disk.figure import write_figure
 from finetune.errors import UserError
 from finetune.evaluation.curves_figure import draw_curves
-from finetune.evaluation.metrics import wilson
+from finetune.evaluation.resampling import wilson
 from finetune.evaluation.working_point import (
     CostResult,
     Decided,
@@ -37,9 +37,9 @@ def drawn(name: str, seed: int, n: int = 120, groups: int = 0) -> Decided:
 
 def measured(val: Decided, images: Decided, goal: Goal | None) -> ThresholdResult:
     point, is_reached = (None, False) if goal is None else threshold_for(val, "dog", goal)
-    rates = [None if point is None else ThresholdRates.of(each, point) for each in (val, images)]
-    ones = images.one_class("dog"), val.one_class("dog")
-    return ThresholdResult("dog", goal, point, is_reached, False, *rates, images, *ones)
+    of_val, rates = (None if point is None else ThresholdRates.of(each, point) for each in (val, images))
+    one, val_one = images.one_class("dog"), val.one_class("dog")
+    return ThresholdResult("dog", goal, point, is_reached, False, of_val, rates, images, one, val_one)
 
 
 VAL, TEST = drawn("val", 1), drawn("test", 2)
@@ -181,7 +181,7 @@ def test_the_figure_is_drawn_in_every_format(tmp_path: Path) -> None:
     assert FOUND.rates.recall is not None
     assert FOUND.rates.precision is not None
     for axes, x in ((roc, None), (pr, 100 * FOUND.rates.recall.value)):
-        assert axes.lines[-1].get_label().startswith("threshold ")
+        assert str(axes.lines[-1].get_label()).startswith("threshold ")
         assert x is None or axes.lines[-1].get_xdata() == [x]
     assert pr.lines[-1].get_ydata() == [100 * FOUND.rates.precision.value]
 

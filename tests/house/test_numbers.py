@@ -11,7 +11,14 @@ from finetune.cli.commands import COMMANDS
 from finetune.cli.main import command_line
 
 # Checked by the code that uses them.
-ELSEWHERE = {("eval", "min_top1"), ("export", "opset")}
+ELSEWHERE = {
+    ("eval", "min_top1"),
+    ("eval", "recall"),
+    ("export", "opset"),
+    ("threshold", "at"),
+    ("threshold", "precision"),
+    ("threshold", "recall"),
+}
 
 
 def numbers(commands: typer.Typer, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
