@@ -62,8 +62,8 @@ def load(
         from finetune.deploy.onnx_classifier import OnnxClassifier
 
         return Model(where, OnnxClassifier(where, device))
+    from finetune.deploy.output_network import OutputNetwork
     from finetune.deploy.torch_classifier import TorchClassifier
-    from finetune.features.cut import inference_form
     from finetune.training.compute.precision import computes_bf16, pick_device
     from finetune.training.trained import load_trained
 
@@ -71,7 +71,8 @@ def load(
     if precision == "bf16" and not computes_bf16(chosen):
         log.warning("precision bf16: this %s computes bf16 in software, slower than fp32.", chosen.type)
     trained = load_trained(where, checkpoint, chosen)
-    classifier = TorchClassifier(inference_form(trained.module), trained.card, chosen, precision)
+    network = OutputNetwork(trained.module, trained.card, trained.reference, fold=True).to(chosen)
+    classifier = TorchClassifier(network, trained.card, chosen, precision)
     return Model(where, classifier, trained, checkpoint, precision)
 
 
@@ -334,7 +335,7 @@ class Model:
     ) -> "Exported":
         """Write the checkpoint to one file, with class names and preprocessing.
 
-        The file gets its name only after its logits agree with the network's.
+        The file gets its name only after its outputs agree with the network's.
 
         Args:
             path: the file; its extension names the format: .onnx, .pt2 or .safetensors. Default:

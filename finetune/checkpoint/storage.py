@@ -8,8 +8,8 @@ A checkpoint is a folder, such as ``checkpoints/last``. Every checkpoint has the
 
 A checkpoint to resume from also has ``state.json`` (the position in the run), ``optimizer.safetensors``, and
 ``raw.safetensors`` (the weights without the moving average, if there is one). The best checkpoint also has
-``score.json``, and at the end of the run ``val.safetensors``: the logits of val. Tensors are safetensors and
-everything else is JSON; nothing is pickled.
+``score.json``, and at the end of the run ``val.safetensors``, the logits of val, and ``novelty.safetensors``,
+features of training images. Tensors are safetensors and everything else is JSON; nothing is pickled.
 
 A save is atomic. It writes all files to a temporary folder beside the final one, the manifest last, flushes
 them to disk and renames the folder. On request, the checkpoint that it replaces stays as ``NAME.previous``.
@@ -41,6 +41,8 @@ RAW = "raw.safetensors"
 SCORE = "score.json"
 # The logits of val, of the best checkpoint of a finished run.
 VAL = "val.safetensors"
+# The features of training images with which others are compared, likewise.
+NOVELTY = "novelty.safetensors"
 PREVIOUS = ".previous"
 # The files that every checkpoint has beside its manifest.
 NEEDED = (MODEL, CARD)

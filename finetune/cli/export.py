@@ -28,7 +28,7 @@ def export(
 ) -> None:
     """Export a trained network to one file, with its class names and preprocessing.
 
-    The file is compared with the network on real images, and is written only if their logits agree.
+    The file is compared with the network on real images, and is written only if their outputs agree.
     """
     exported = export_run(run, out, format=format, opset=opset, checkpoint=checkpoint.value)
     agreement = exported.agreement
@@ -37,5 +37,7 @@ def export(
     output.data(f"size        {exported.size / 1e6:,.1f} MB")
     output.data(
         f"agreement   logits differ by at most {agreement.difference:.2g} (the largest is "
-        f"{agreement.scale:.3g}) on {agreement.n} {exported.checked_on} images, in batches of 1 and 3"
+        f"{agreement.scale:.3g}), probabilities by {agreement.probabilities:.2g}"
+        + ("" if agreement.novelty is None else f", novelty by {agreement.novelty:.2g}")
+        + f", on {agreement.n} {exported.checked_on} images, in batches of 1 and 3"
     )

@@ -17,9 +17,14 @@ from finetune.decision.wanted import Wanted
 from finetune.errors import CheckpointError, FinetuneError, UserError, printable
 
 if TYPE_CHECKING:
+    from finetune.checkpoint.card import ModelCard
     from finetune.deploy.predict import Prediction
     from finetune.deploy.prediction_text import Writer
     from finetune.deploy.sorting import SortCounts
+
+
+# Why a model may know no novelty.
+UNKNOWN = "train.novelty is none, it is the checkpoint `last`, or an earlier version wrote it"
 
 
 class By(StrEnum):
@@ -111,15 +116,16 @@ def predict(
         output.note("reading paths, one per line; Ctrl-D ends them")
     listed = read_list(getattr(sys.stdin, "buffer", None), null=null) if STDIN in paths else iter(())
     found = expand(paths, listed)
-    done = failed = seen = 0
+    done = failed = seen = novel = 0
     with contextlib.ExitStack() as stack:
         opened = load(model, checkpoint=checkpoint.value, device=device, precision=precision.value)
         output.note(f"computed in {precision.value}")
         classes, point = opened.classes, opened.card.decision.working_point
         if point is not None:
             output.note(f"decides {point.in_words}")
-        decides = point is not None
-        writers = stack.enter_context(_writers(classes, csv, jsonl, wanted, csv_safe, decides))
+        if opened.card.decision.novelty is None:
+            output.note(f"does not know which images are unlike the training images: {UNKNOWN}")
+        writers = stack.enter_context(_writers(opened.card, csv, jsonl, wanted, csv_safe))
         sorter = None
         if move_into is not None:
             from finetune.deploy.sorting import sorting
@@ -148,6 +154,7 @@ def predict(
                 writer.write(batch)
             done += len(batch)
             failed += sum(prediction.error is not None for prediction in batch)
+            novel += sum(prediction.is_novel is True for prediction in batch)
     if csv is not None:
         output.note(f"{printable(csv)}: {done:,} images")
     if sorter is not None and move_into is not None:
@@ -155,6 +162,10 @@ def predict(
     if seen:
         output.note(
             f"{seen:,} of {done:,} images are in the run's train or val: expect lower accuracy on others"
+        )
+    if novel:
+        output.note(
+            f"{novel:,} of {done:,} images are unlike the training images, and perhaps none of the classes"
         )
     if failed:
         raise FinetuneError(f"{failed:,} of {done:,} images could not be predicted; each line says why")
@@ -196,7 +207,7 @@ def _counter_of_seen(model: Path) -> "Callable[[list[str]], int]":
 
 @contextlib.contextmanager
 def _writers(
-    classes: tuple[str, ...], csv: Path | None, jsonl: bool, wanted: Wanted, csv_safe: bool, decides: bool
+    card: "ModelCard", csv: Path | None, jsonl: bool, wanted: Wanted, csv_safe: bool
 ) -> "Iterator[list[Writer]]":
     """Yield the writers of predictions: a table or JSON on stdout, a CSV file, or both."""
     from finetune.deploy.prediction_text import CsvWriter, JsonWriter, TableWriter
@@ -206,13 +217,13 @@ def _writers(
     if jsonl:
         writers.append(JsonWriter(sys.stdout))
     elif csv is None:
-        writers.append(TableWriter(sys.stdout, classes))
+        writers.append(TableWriter(sys.stdout, card.classes))
     if csv is None:
         yield writers
         return
     with staging(csv) as stage:
         staged = stage / "predictions"
         with TextOutput(staged, csv) as text:
-            writers.append(CsvWriter(text, len(classes), wanted, safe=csv_safe, decides=decides))
+            writers.append(CsvWriter(text, len(card.classes), wanted, safe=csv_safe, decision=card.decision))
             yield writers
         publish(staged, csv)

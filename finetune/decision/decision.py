@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from finetune.decision.abstain import AnswerRule, Answers, no_rule, read_answers
 from finetune.decision.calibration import Calibration, calibrated
 from finetune.decision.conformal import Conformal, SetRule, read_conformal
+from finetune.decision.novelty import Novelty, read_novelty
 from finetune.decision.probabilities import softmax
 from finetune.decision.wanted import ALL, Wanted
 from finetune.decision.working_point import WorkingPoint, read_working_point
@@ -43,12 +44,14 @@ class Decision:
         working_point: decides a class by a threshold or by costs; None decides the most probable one.
         conformal: the scores of val that prediction sets come from; None: the model keeps none.
         answers: how sure the network is on val, and where it is right; None: the model keeps none.
+        novelty: which images are unlike the training images; None: the model does not know.
     """
 
     calibration: Calibration = field(default_factory=Calibration)
     working_point: WorkingPoint | None = None
     conformal: Conformal | None = None
     answers: Answers | None = None
+    novelty: Novelty | None = None
 
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         """Compute calibrated probabilities of (N, C) logits; each row sums to 1."""
@@ -102,6 +105,7 @@ class Decision:
             "working_point": self.working_point,
             "conformal": self.conformal,
             "answers": self.answers,
+            "novelty": self.novelty,
         }
         return {name: part.to_dict() for name, part in found.items() if part is not None}
 
@@ -121,6 +125,7 @@ class Decision:
             _read("working_point", read_working_point, value),
             _read("conformal", read_conformal, value),
             _read("answers", read_answers, value),
+            _read("novelty", read_novelty, value),
         )
 
 

@@ -8,6 +8,7 @@ from finetune.deploy.agreement import Agreement, check_agreement, check_images
 from finetune.deploy.export_format import ExportFormat
 from finetune.deploy.formats import check_opset
 from finetune.deploy.onnx_format import ONNX
+from finetune.deploy.output_network import OutputNetwork
 from finetune.deploy.pt2_format import PT2
 from finetune.deploy.safetensors_format import SAFETENSORS
 from finetune.deploy.torch_classifier import TorchClassifier
@@ -67,9 +68,10 @@ def export(trained: Trained, format: str, target: Path, opset: int | None = None
         staged = stage / target.name
         images, checked_on = check_images(trained)
         try:
-            entry.write(trained.module, trained.card, staged)
-            network = TorchClassifier(trained.module, trained.card)
-            agreement = check_agreement(network, entry.reopen(staged), images)
+            entry.write(trained.module, trained.card, staged, trained.reference)
+            network = OutputNetwork(trained.module, trained.card, trained.reference)
+            classifier = TorchClassifier(network, trained.card)
+            agreement = check_agreement(classifier, entry.reopen(staged), images)
         except Exception as error:
             raise _export_error(error, format, target) from error
         # The model comes last: until it exists, nobody reads the files beside it.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from finetune.checkpoint.card import ModelCard
 from finetune.deploy.predict import Classifier
@@ -23,13 +23,14 @@ class ExportFormat:
     """One export format.
 
     Attributes:
-        write: writes a module (eval mode, on the CPU) and its card to a path; may put files beside it.
+        write: writes a module (eval mode, on the CPU), its card and the features that images are compared
+            with, or None, to a path; may put files beside it.
         reopen: reads that file back, to compare it with the module.
         check: raises a UserError if the format cannot be written to a path; runs before any work.
         with_opset: the same format with another ONNX operator set; None if the format has none.
     """
 
-    write: Callable[[nn.Module, ModelCard, Path], None]
+    write: Callable[[nn.Module, ModelCard, Path, Tensor | None], None]
     reopen: Callable[[Path], Classifier]
     check: Callable[[Path], None] = lambda target: None
     with_opset: "Callable[[int], ExportFormat] | None" = None

@@ -12,7 +12,9 @@ from finetune.deploy.onnx_file import check_locations, read_outline
 from finetune.deploy.predict import Outputs
 from finetune.errors import CheckpointError, MissingExtraError, UserError, first_line, printable
 
-INPUT, OUTPUT = "images", "logits"
+INPUT = "images"
+# Files of earlier versions have only the first of these outputs.
+LOGITS, PROBABILITIES, NOVELTY = "logits", "probabilities", "novelty"
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 # onnxruntime's log level for errors only. Problems reach the user as exceptions.
 ERRORS_ONLY = 3
@@ -38,32 +40,53 @@ class OnnxClassifier:
         self._path = path
         self.card = _read_card(path)
         self._session = _open_session(path, device or "cpu")
-        self._check_shapes()
+        self._names = self._check_shapes()
 
     def outputs(self, images: NDArray[np.float32]) -> Outputs:
-        """Compute logits for (N, channels, S, S) preprocessed images.
+        """Compute the outputs of the file for (N, channels, S, S) preprocessed images.
 
         Raises:
-            CheckpointError: the model cannot be run.
+            CheckpointError: the model cannot be run, or computes something else than its card says.
         """
         try:
-            (logits,) = self._session.run([OUTPUT], {INPUT: images})
+            values = self._session.run(self._names, {INPUT: images})
         except Exception as error:
-            raise CheckpointError(f"{self._path}: cannot be run ({first_line(error)}).") from error
-        if logits.shape != (len(images), len(self.card.classes)):
-            raise CheckpointError(f"{self._path}: computes {logits.shape} logits for {len(images)} images.")
-        return Outputs(logits)
+            raise CheckpointError(f"{printable(self._path)}: cannot be run ({first_line(error)}).") from error
+        for name, value in zip(self._names, values, strict=True):
+            if value.shape != (len(images), *self._shapes()[name]):
+                raise CheckpointError(
+                    f"{printable(self._path)}: computes {name} of the shape {value.shape} for {len(images)} "
+                    "images."
+                )
+        return Outputs(**dict(zip(self._names, values, strict=True)))
 
-    def _check_shapes(self) -> None:
+    def _shapes(self) -> dict[str, list[int]]:
+        """The outputs that the card asks for, and the shape of each for one image."""
+        classes = len(self.card.classes)
+        found = {LOGITS: [classes], PROBABILITIES: [classes]}
+        return found if self.card.decision.novelty is None else found | {NOVELTY: []}
+
+    def _check_shapes(self) -> list[str]:
+        """Return the names of the outputs that the file has, if it has what its card says."""
         size, channels = self.card.preprocessing.image_size, self.card.preprocessing.channels
         inputs = {entry.name: (entry.type, entry.shape[1:]) for entry in self._session.get_inputs()}
         outputs = {entry.name: (entry.type, entry.shape[1:]) for entry in self._session.get_outputs()}
         if inputs != {INPUT: ("tensor(float)", [channels, size, size])}:
             raise CheckpointError(
-                f"{self._path}: its input is not {size} px images of {channels} channels, as its card says."
+                f"{printable(self._path)}: its input is not {size} px images of {channels} channels, as its "
+                "card says."
             )
-        if outputs != {OUTPUT: ("tensor(float)", [len(self.card.classes)])}:
-            raise CheckpointError(f"{self._path}: its output is not one logit per class of its card.")
+        wanted = {name: ("tensor(float)", shape) for name, shape in self._shapes().items()}
+        of_earlier_version = {LOGITS: wanted[LOGITS]}
+        if outputs == of_earlier_version and NOVELTY not in wanted:
+            return [LOGITS]
+        if outputs != wanted:
+            classes = len(self.card.classes)
+            raise CheckpointError(
+                f"{printable(self._path)}: its outputs are not {' and '.join(wanted)} of {classes} classes, "
+                "as its card says."
+            )
+        return list(wanted)
 
 
 def _read_card(path: Path) -> ModelCard:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from finetune.checkpoint.card import CARD_KEY, ModelCard
 from finetune.deploy.export_format import ExportFormat, example_input
 from finetune.deploy.formats import OPSET
-from finetune.deploy.onnx_classifier import INPUT, OUTPUT, OnnxClassifier
+from finetune.deploy.onnx_classifier import INPUT, OnnxClassifier
+from finetune.deploy.output_network import OutputNetwork
 from finetune.errors import ExportError, MissingExtraError, UserError
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -23,27 +24,31 @@ IR_VERSION = 8
 SINGLE_FILE_BYTES = 2**31 - 2**27
 
 
-def write_onnx(module: nn.Module, card: ModelCard, path: Path, opset: int = OPSET) -> None:
+def write_onnx(
+    module: nn.Module, card: ModelCard, path: Path, reference: Tensor | None = None, opset: int = OPSET
+) -> None:
     """Write ``module`` (eval mode, on the CPU) to ``path``; above 2 GB, the weights go to a file beside it.
 
-    The input ``images`` is float32 (batch, channels, S, S), the output ``logits`` float32 (batch, C), for any
-    batch size. The metadata holds the card as JSON. The file contains no time and no path of this machine.
-    Its IR version is the lowest that ``opset`` allows, and at least 8.
+    The input ``images`` is float32 (batch, channels, S, S), for any batch size. The outputs are float32:
+    ``logits`` (batch, C), ``probabilities`` (batch, C), which are calibrated, and ``novelty`` (batch,) if the
+    model knows it. The metadata holds the card as JSON. The file contains no time and no path of this
+    machine. Its IR version is the lowest that ``opset`` allows, and at least 8.
 
     Raises:
         ExportError: torch cannot write this network in ``opset``.
     """
     import onnx
 
+    network = OutputNetwork(module, card, reference)
     with warnings.catch_warnings():
         # torch and onnxscript deprecate each other's functions.
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", FutureWarning)
         program = torch.onnx.export(
-            module,
+            network,
             (example_input(card),),
             input_names=[INPUT],
-            output_names=[OUTPUT],
+            output_names=network.names,
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             opset_version=opset,
             dynamo=True,
@@ -59,7 +64,7 @@ def write_onnx(module: nn.Module, card: ModelCard, path: Path, opset: int = OPSE
     program.model.ir_version = max(IR_VERSION, needed)
     _remove_node_metadata(program.model)
     program.model.metadata_props[CARD_KEY] = card.to_json()
-    size = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
+    size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
     program.save(path, external_data=size > SINGLE_FILE_BYTES)
 
 

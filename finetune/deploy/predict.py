@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -66,6 +66,9 @@ class Prediction:
         prediction_set: the classes that fit, most probable first; empty: no class fits well enough. None: no
             ``coverage`` was asked.
         is_sure: whether the image is answered; None: no accuracy was asked (``abstain``).
+        novelty: how unlike the training images the image is, from 0 to 2; None: the model does not know.
+        is_novel: whether it is less like them than 95 % of the images of val; None: the model does not know,
+            or val had too few images for a threshold.
     """
 
     name: str
@@ -76,6 +79,8 @@ class Prediction:
     decided_probability: float | None = None
     prediction_set: tuple[str, ...] | None = None
     is_sure: bool | None = None
+    novelty: float | None = None
+    is_novel: bool | None = None
 
     @property
     def label(self) -> str:
@@ -113,8 +118,8 @@ class Prediction:
         return [pair for pair in self.ranking() if pair[0] != label][: len(self.classes) - 1]
 
     def to_dict(self) -> dict[str, Any]:
-        """``path``, ``class``, ``probability`` and ``top``, ``set`` and ``sure`` if they were asked for; or
-        ``path`` and ``error``.
+        """``path``, ``class``, ``probability`` and ``top``, ``set`` and ``sure`` if they were asked for,
+        ``novelty`` and ``novel`` if the model knows them; or ``path`` and ``error``.
 
         ``class`` is :attr:`label`; ``top`` is in the order of probability. ``decided`` names the class where
         the working point decides another one than the most probable.
@@ -129,6 +134,10 @@ class Prediction:
             found["set"] = list(self.prediction_set)
         if self.is_sure is not None:
             found["sure"] = self.is_sure
+        if self.novelty is not None:
+            found["novelty"] = float(in_digits(self.novelty))
+        if self.is_novel is not None:
+            found["novel"] = self.is_novel
         return found
 
 
@@ -194,12 +203,25 @@ def _predict_batch(
             predictions.append(Prediction(name))
         except BadImageError as error:
             predictions.append(Prediction(name, error=error.reason))
-    rows = iter(classifier.outputs(np.stack(preprocessed)).logits if preprocessed else ())
-    images = iter(preprocessed)
+    if not preprocessed:
+        return predictions
+    outputs = classifier.outputs(np.stack(preprocessed))
+    rows, images = iter(outputs.logits), iter(preprocessed)
+    scores = repeat(None) if outputs.novelty is None else iter(outputs.novelty)
     return [
-        _prediction(each.name, next(rows), next(images), card, rules) if each.error is None else each
+        _with_novelty(_prediction(each.name, next(rows), next(images), card, rules), next(scores), card)
+        if each.error is None
+        else each
         for each in predictions
     ]
+
+
+def _with_novelty(prediction: Prediction, score: float | None, card: ModelCard) -> Prediction:
+    """Add to a prediction how unlike the training images its image is, if a score is known."""
+    novelty = card.decision.novelty
+    if prediction.error is not None or score is None or novelty is None:
+        return prediction
+    return replace(prediction, novelty=float(score), is_novel=novelty.is_novel(float(score)))
 
 
 def _prediction(

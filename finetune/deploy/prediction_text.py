@@ -6,6 +6,7 @@ from typing import Any, Protocol, TextIO
 
 from rich.cells import cell_len
 
+from finetune.decision.decision import Decision
 from finetune.decision.probabilities import in_digits
 from finetune.decision.wanted import ALL, Wanted
 from finetune.deploy.predict import Prediction
@@ -21,6 +22,10 @@ LEAST_SHOWN = 0.001
 OVERRULED = "by the working point"
 # Marks an image that is not answered, for the accuracy that was asked for.
 NOT_SURE = "not sure"
+# Marks an image that is unlike the training images.
+NONE_OF_THESE = "none of these?"
+
+NOTHING = Decision()
 
 
 class Writer(Protocol):
@@ -43,10 +48,11 @@ class JsonWriter:
 
 class CsvWriter:
     """Writes the columns path, class, probability, error, class_2, probability_2 and so on up to the wanted
-    number of classes; then ``set`` and ``sure``, if they are wanted.
+    number of classes; then ``set`` and ``sure``, if they are wanted, and ``novelty`` and ``novel``, if the
+    model knows them.
 
-    With ``decides``, for a model with a working point, ``class`` is the decided class. A column ``decided``
-    names it where it is not the most probable one.
+    For a model with a working point, ``class`` is the decided class. A column ``decided`` names it where it
+    is not the most probable one.
     """
 
     def __init__(
@@ -56,16 +62,18 @@ class CsvWriter:
         wanted: Wanted = ALL,
         *,
         safe: bool = True,
-        decides: bool = False,
+        decision: Decision = NOTHING,
     ) -> None:
-        """``safe`` is explained at :class:`finetune.disk.csv_table.CsvTable`."""
+        """``safe`` is explained at :class:`finetune.disk.csv_table.CsvTable`; ``decision`` is the model's."""
         self._table = CsvTable(stream, safe=safe)
         self._top = num_classes if wanted.top is None else min(wanted.top, num_classes)
-        self._wanted, self._decides = wanted, decides
+        self._wanted, self._decides = wanted, decision.working_point is not None
+        self._knows_novelty = decision.novelty is not None
         more = [f"{name}_{rank}" for rank in range(2, self._top + 1) for name in ("class", "probability")]
-        more += ["decided"] if decides else []
+        more += ["decided"] if self._decides else []
         more += ["set"] if wanted.coverage is not None else []
         more += ["sure"] if wanted.abstain is not None else []
+        more += ["novelty", "novel"] if self._knows_novelty else []
         self._table.row(["path", "class", "probability", "error", *more])
 
     def write(self, batch: Sequence[Prediction]) -> None:
@@ -81,6 +89,9 @@ class CsvWriter:
                 row.append(join_set(prediction.prediction_set or ()))
             if self._wanted.abstain is not None:
                 row.append("" if prediction.is_sure is None else int(prediction.is_sure))
+            if self._knows_novelty:
+                row.append("" if prediction.novelty is None else in_digits(prediction.novelty))
+                row.append("" if prediction.is_novel is None else int(prediction.is_novel))
             self._table.row(row)
 
 
@@ -113,7 +124,8 @@ class TableWriter:
         line = f"{line}  {OVERRULED}" if prediction.is_overruled else line
         if prediction.prediction_set is not None:
             line += f"  {{{', '.join(map(printable, prediction.prediction_set))}}}"
-        return f"{line}  {NOT_SURE}" if prediction.is_sure is False else line
+        line = f"{line}  {NOT_SURE}" if prediction.is_sure is False else line
+        return f"{line}  {NONE_OF_THESE}" if prediction.is_novel else line
 
 
 def join_set(names: Sequence[str]) -> str:

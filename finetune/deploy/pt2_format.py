@@ -5,19 +5,24 @@ import json
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from finetune.checkpoint.card import ModelCard
 from finetune.deploy.export_format import ExportFormat, example_input
+from finetune.deploy.output_network import OutputNetwork
 from finetune.deploy.torch_classifier import TorchClassifier
 
 CARD_FILE = "card.json"
 
 
-def write_pt2(module: nn.Module, card: ModelCard, path: Path) -> None:
-    """Write ``module`` (eval mode, on the CPU) as a program for any batch size, with the card inside."""
+def write_pt2(module: nn.Module, card: ModelCard, path: Path, reference: Tensor | None = None) -> None:
+    """Write ``module`` (eval mode, on the CPU) as a program for any batch size, with the card inside.
+
+    The program returns the outputs of :class:`finetune.deploy.output_network.OutputNetwork`.
+    """
+    network = OutputNetwork(module, card, reference)
     program = torch.export.export(
-        module, (example_input(card),), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False
+        network, (example_input(card),), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False
     )
     for node in program.graph.nodes:
         # Stack traces name files of this machine.

@@ -4,22 +4,27 @@ import json
 from pathlib import Path
 
 import safetensors.torch
-from torch import nn
+from torch import Tensor, nn
 
 from finetune.checkpoint.card import CARD_KEY, ModelCard
-from finetune.checkpoint.storage import load_weights, read_document, read_tensors
+from finetune.checkpoint.storage import NOVELTY, load_weights, read_document, read_tensors
 from finetune.deploy.export_format import ExportFormat
+from finetune.deploy.output_network import OutputNetwork
 from finetune.deploy.torch_classifier import TorchClassifier
 from finetune.errors import CheckpointError, ExportError, UserError, printable
 from finetune.model.build import published_names, rebuild
+from finetune.training.novelty_file import read_reference, reference_tensors
 
 CONFIG = "config.json"
 
 
-def write_safetensors(module: nn.Module, card: ModelCard, path: Path) -> None:
+def write_safetensors(
+    module: nn.Module, card: ModelCard, path: Path, reference: Tensor | None = None
+) -> None:
     """Write the weights of ``module`` to ``path``, the card into its header and into ``config.json``.
 
-    The tensors have the names of the torchvision or timm network, whatever dropout the head has.
+    The tensors have the names of the torchvision or timm network, whatever dropout the head has. The features
+    that images are compared with go to ``novelty.safetensors``.
     """
     names = published_names(module, card.architecture)
     tensors = {
@@ -29,6 +34,8 @@ def write_safetensors(module: nn.Module, card: ModelCard, path: Path) -> None:
     path.write_bytes(safetensors.torch.save(tensors, metadata={CARD_KEY: card.to_json()}))
     text = json.dumps(card.to_dict(), indent=2, ensure_ascii=False) + "\n"
     path.with_name(CONFIG).write_text(text, encoding="utf-8")
+    if features := reference_tensors(reference):
+        path.with_name(NOVELTY).write_bytes(safetensors.torch.save(dict(features)))
 
 
 def open_safetensors(path: Path) -> TorchClassifier:
@@ -42,10 +49,15 @@ def open_safetensors(path: Path) -> TorchClassifier:
     own_names = {theirs: own for own, theirs in published_names(module, card.architecture).items()}
     tensors = {own_names.get(name, name): tensor for name, tensor in read_tensors(path).items()}
     load_weights(module, tensors, path)
-    return TorchClassifier(module.eval(), card)
+    reference = read_reference(path.with_name(NOVELTY), card)
+    return TorchClassifier(OutputNetwork(module.eval(), card, reference), card)
 
 
 def _check_config(target: Path) -> None:
+    if target.name == NOVELTY:
+        raise UserError(
+            f"{printable(target)}: is the name of a file beside the weights. Choose another name."
+        )
     config = target.with_name(CONFIG)
     if not config.exists():
         return

@@ -15,7 +15,8 @@ CPU = torch.device("cpu")
 class TorchClassifier:
     """A :class:`finetune.deploy.predict.Classifier` around a module in eval mode on ``device``.
 
-    ``precision`` is the precision of the forward pass. The logits are fp32.
+    The module computes logits alone, or what :class:`finetune.deploy.output_network.OutputNetwork` computes.
+    ``precision`` is the precision of the forward pass. The outputs are fp32.
     """
 
     def __init__(
@@ -31,7 +32,8 @@ class TorchClassifier:
         self.card = card
 
     def outputs(self, images: NDArray[np.float32]) -> Outputs:
-        """Compute logits for (N, channels, S, S) preprocessed images."""
+        """Compute what the module computes for (N, channels, S, S) preprocessed images."""
         with torch.inference_mode(), inference(self._device, self._precision):
-            logits = self._module(torch.from_numpy(images).to(self._device))
-        return Outputs(logits.float().cpu().numpy())
+            found = self._module(torch.from_numpy(images).to(self._device))
+        values = (found,) if isinstance(found, torch.Tensor) else found
+        return Outputs(*(each.float().cpu().numpy() for each in values))

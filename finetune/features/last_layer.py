@@ -4,6 +4,8 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 
@@ -29,6 +31,27 @@ class Tapped:
         last = features.ndim if self.channels_first else features.ndim - 1
         places = tuple(range(2 if self.channels_first else 1, last))
         return features.mean(places) if places else features
+
+    def record(self) -> "Recorded":
+        """Keep the features of all images that pass from now on."""
+        recorded = Recorded([])
+        self.tap.register_forward_hook(
+            lambda module, given, features: recorded.batches.append(self.rows(features).float().cpu().numpy())
+        )
+        return recorded
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The features of images that passed a network, one (N, D) float32 array per batch."""
+
+    batches: list[NDArray[np.float32]]
+
+    def take(self) -> NDArray[np.float32]:
+        """Return the features (N, D) of the images since the last call."""
+        rows = np.concatenate(self.batches)
+        self.batches.clear()
+        return rows
 
 
 def tap_last_layer(module: nn.Module, architecture: dict[str, Any]) -> Tapped:

@@ -138,6 +138,11 @@ class TrainSection(Section):
         description="How to calibrate the probabilities of the best checkpoint, on val: by one `temperature` "
         "that divides the logits, or not at all. The predicted classes stay the same.",
     )
+    novelty: Literal["neighbours", "none"] = Field(
+        "neighbours",
+        description="How to tell images that are unlike the training images: by the distance to the nearest "
+        "`neighbours` among at most 500 of them, in features of the best checkpoint, or not at all.",
+    )
     refit: bool = Field(
         False,
         description="After the best epoch is chosen, trains once more from the start, on train and val "

@@ -132,7 +132,7 @@ def fit(
         if refits:
             with session.active():
                 train_phases(session)
-                session.keep_refit()
+                session.keep_refit(setup.source.splits["train"], setup.source.splits["val"])
                 test = session.finish()
         return _result(session, setup, test)
 

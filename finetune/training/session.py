@@ -14,6 +14,7 @@ from finetune.checkpoint.card import ModelCard
 from finetune.checkpoint.storage import (
     CARD,
     MODEL,
+    NOVELTY,
     OPTIMIZER,
     RAW,
     SCORE,
@@ -26,12 +27,16 @@ from finetune.checkpoint.storage import (
     restore_previous,
     save_checkpoint,
 )
+from finetune.data.dataset import Split
+from finetune.decision.decision import Decision
 from finetune.errors import RunDirError, printable
 from finetune.evaluation.metrics import Metrics
 from finetune.training import curves
 from finetune.training.caching.decoded import cache_decoded
 from finetune.training.caching.prefix import FrozenPrefix
 from finetune.training.decide import decide
+from finetune.training.novelty import Learned, learn_novelty
+from finetune.training.novelty_file import reference_tensors
 from finetune.training.progress import Progress
 from finetune.training.run.directory import RunDir
 from finetune.training.run.files import METRICS, TIMING
@@ -42,7 +47,7 @@ from finetune.training.run_plan import RunPlan
 from finetune.training.setup.prepare import Setup
 from finetune.training.steps.optimizer import named_state
 from finetune.training.val_logits import ValLogits
-from finetune.training.validation import collect, evaluate
+from finetune.training.validation import collect, evaluate, report_left_out
 
 # Steps on cached features can be faster than saving. In such phases `last` is saved this often.
 SECONDS_BETWEEN_SAVES = 10.0
@@ -177,21 +182,28 @@ class Session:
         self._save_best(self.setup.card, {})
 
     def choose(self) -> None:
-        """Calibrate the best checkpoint on val, and save it again with its decision and the logits of val."""
+        """Decide on val what is made of the best checkpoint's logits, and save it again with that."""
+        splits = self.setup.source.splits
         with self._best_weights():
-            val = collect(self.setup, "val", self.signals)
-            kept = ValLogits.of(val)
-            card = replace(self.setup.card, decision=decide(self.setup.recipe.train, val, kept.groups))
-            self._save_best(card, {VAL: kept.tensors()})
+            learned = learn_novelty(self.setup, splits["train"], splits["val"], self.signals)
+            report_left_out(self.setup, "val", learned.val)
+            kept = ValLogits.of(learned.val)
+            decision = decide(self.setup.recipe.train, learned.val, kept.groups)
+            self._save_decided(replace(decision, novelty=learned.novelty), kept.tensors(), learned)
 
-    def keep_refit(self) -> None:
+    def keep_refit(self, train: Split, val: Split) -> None:
         """Put the weights of the refit in the place of the best checkpoint's.
 
-        What was decided on val stays: it comes from a network that had not seen val.
+        What was decided on val stays: it comes from a network that had not seen val. Only which images are
+        unlike the training images is learned anew, since the features of the refit are others.
+
+        Args:
+            train, val: the splits before the refit.
         """
         folder = self._open_best()
         decision = ModelCard.from_dict(read_document(folder / CARD), str(folder / CARD)).decision
-        self._save_best(replace(self.setup.card, decision=decision), {VAL: read_tensors(folder / VAL)})
+        learned = learn_novelty(self.setup, train, val, self.signals)
+        self._save_decided(replace(decision, novelty=learned.novelty), read_tensors(folder / VAL), learned)
 
     def finish(self) -> Metrics | None:
         """Evaluate the best checkpoint on test, write that to the metrics, draw the curves, and mark the run
@@ -261,6 +273,11 @@ class Session:
         tensors = {MODEL: self.setup.evaluated.state_dict(), **more}
         documents = {CARD: card.to_dict(), SCORE: self.best.to_dict()}
         save_checkpoint(self.run.checkpoints, "best", tensors, documents, keep_previous=False)
+
+    def _save_decided(self, decision: Decision, val: Mapping[str, Tensor], learned: Learned) -> None:
+        features = reference_tensors(learned.reference)
+        more = {VAL: val} | ({NOVELTY: features} if features else {})
+        self._save_best(replace(self.setup.card, decision=decision), more)
 
     @property
     def best(self) -> Best:

@@ -13,6 +13,7 @@ from finetune.checkpoint.manifest import read_unchanged
 from finetune.checkpoint.storage import (
     CARD,
     MODEL,
+    NOVELTY,
     checkpoint_folders,
     find_checkpoint,
     load_weights,
@@ -31,6 +32,7 @@ from finetune.model.build import rebuild
 from finetune.recipe.load import load_recipe
 from finetune.recipe.schema import Recipe
 from finetune.training.compute.precision import InferencePrecision, inference, place
+from finetune.training.novelty_file import read_reference
 from finetune.training.run.files import CHECKPOINTS, RESOLVED
 from finetune.training.run.kept_point import with_kept_point
 
@@ -44,6 +46,8 @@ class Trained:
         folder: the folder of the checkpoint.
         checkpoint: ``best`` or ``last``.
         recipe: the resolved recipe of the run.
+        reference: (M, D) features of training images, with which others are compared; None: the checkpoint
+            has none, or an earlier version wrote it.
     """
 
     module: nn.Module
@@ -52,6 +56,7 @@ class Trained:
     folder: Path
     checkpoint: str
     recipe: Recipe
+    reference: Tensor | None = None
 
     @property
     def device(self) -> torch.device:
@@ -81,7 +86,7 @@ def load_trained(
         )
     checkpoints = run / CHECKPOINTS
 
-    def read() -> tuple[Path, str | None, ModelCard, dict[str, Tensor], Recipe]:
+    def read() -> tuple[Path, str | None, ModelCard, dict[str, Tensor], Tensor | None, Recipe]:
         folder, problem = find_checkpoint(checkpoints, which)
         if folder is None:
             raise RunDirError(
@@ -90,15 +95,18 @@ def load_trained(
             )
         described = ModelCard.from_dict(read_document(folder / CARD), str(folder / CARD))
         card = with_kept_point(described, run, folder, which)
-        return folder, problem, card, read_tensors(folder / MODEL), load_recipe(run / RESOLVED)
+        reference = read_reference(folder / NOVELTY, card)
+        return folder, problem, card, read_tensors(folder / MODEL), reference, load_recipe(run / RESOLVED)
 
-    folder, problem, card, weights, recipe = read_unchanged(checkpoint_folders(checkpoints, which), read)
+    folder, problem, card, weights, reference, recipe = read_unchanged(
+        checkpoint_folders(checkpoints, which), read
+    )
     warn_of_damage(folder, problem)
     module = rebuild(card.architecture, len(card.classes))
     load_weights(module, weights, folder / MODEL)
     if device is not None:
         place(module, device)
-    return Trained(module.eval(), card, run, folder, which, recipe)
+    return Trained(module.eval(), card, run, folder, which, recipe, reference)
 
 
 def evaluate_trained(

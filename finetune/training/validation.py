@@ -2,8 +2,11 @@
 
 import logging
 
+from torch import nn
+
 from finetune.data.batches.loaders import eval_batches
 from finetune.data.batches.sampling import shuffled
+from finetune.data.dataset import Split
 from finetune.data.keys import key
 from finetune.errors import DataError
 from finetune.evaluation.evaluate import Collected, collect_logits
@@ -35,25 +38,40 @@ def collect(setup: Setup, split_name: str, signals: Signals, prefix: FrozenPrefi
     Raises:
         StoppedError: a signal arrived.
     """
+    images = setup.source.splits[split_name]
     if prefix is not None and prefix.serves_val:
-        module, batches = prefix.evaluation_suffix, prefix.val_batches(signals.check)
+        batches, device = prefix.val_batches(signals.check), setup.compute.device
+        exact = setup.compute.exact()
+        found = collect_logits(prefix.evaluation_suffix, signals.watch(batches), device, exact, images.groups)
     else:
-        module = inference_form(setup.evaluated)
-        batches = eval_batches(
-            setup.source.splits[split_name],
-            setup.card.preprocessing,
-            setup.read_options(),
-            cache=setup.val_decoded if split_name == "val" else None,
-            check=signals.check,
-        )
-    groups = setup.source.splits[split_name].groups
+        found = collect_images(setup, images, inference_form(setup.evaluated), signals)
+    report_left_out(setup, split_name, found)
+    return found
+
+
+def collect_images(setup: Setup, images: Split, module: nn.Module, signals: Signals) -> Collected:
+    """Compute the logits of ``module``, which is in inference form, for images, in fp32.
+
+    Raises:
+        StoppedError: a signal arrived.
+    """
+    batches = eval_batches(
+        images,
+        setup.card.preprocessing,
+        setup.read_options(),
+        cache=setup.val_decoded if images is setup.source.splits["val"] else None,
+        check=signals.check,
+    )
     device, exact = setup.compute.device, setup.compute.exact()
-    collected = collect_logits(module, signals.watch(batches), device, exact, groups)
+    return collect_logits(module, signals.watch(batches), device, exact, images.groups)
+
+
+def report_left_out(setup: Setup, split_name: str, collected: Collected) -> None:
+    """Warn of the images that could not be read, once for each."""
     for error in collected.bad:
         if error.name not in setup.left_out:
             setup.left_out.add(error.name)
             log.warning("left out of %s: %s", split_name, error)
-    return collected
 
 
 def recalibrate_batchnorm(setup: Setup, freeze: Freeze, epoch: int, signals: Signals) -> None:

@@ -1,27 +1,39 @@
 """A finished run without training: a small random network, saved as `train` saves it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import tiny
 from finetune.checkpoint.card import ModelCard
-from finetune.checkpoint.storage import CARD, MODEL, save_checkpoint
+from finetune.checkpoint.storage import CARD, MODEL, NOVELTY, save_checkpoint
+from finetune.decision.calibration import Calibration
+from finetune.decision.decision import Decision
+from finetune.decision.novelty import Novelty, unit_rows
+from finetune.features.last_layer import tap_last_layer
 from finetune.image.preprocessing import Preprocessing
 from finetune.model.build import build
 from finetune.recipe.load import dump_recipe
 from finetune.recipe.schema import Recipe
+from finetune.training.novelty_file import reference_tensors
 from finetune.training.trained import Trained, load_trained
 
 SIZE = 32
+THRESHOLD = 0.095
 MakeRun = Callable[..., Path]
 
 
 def make_run(run: Path, source: Path | str, classes: tuple[str, ...] = ("disc", "square")) -> Path:
-    """Make a run directory with a random network whose predictions differ between images."""
+    """Make a run directory with a random network whose predictions differ between images.
+
+    Its best checkpoint is calibrated, and knows which images are unlike others.
+    """
     recipe = Recipe.model_validate(
         {
             "data": {"source": str(source), "workers": 0, "image_size": SIZE},
@@ -43,14 +55,30 @@ def make_run(run: Path, source: Path | str, classes: tuple[str, ...] = ("disc", 
         std=(0.229, 0.224, 0.225),
     )
     card = ModelCard(network.architecture, classes, preprocessing)
+    novelty, reference = _novelty(module, card)
+    decided = replace(card, decision=Decision(Calibration(2.5, "val", 20), novelty=novelty))
     run.mkdir(parents=True)
     (run / "resolved.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
     for name in ("best", "last"):
-        tensors, documents = {MODEL: module.state_dict()}, {CARD: card.to_dict()}
+        tensors: dict[str, Mapping[str, torch.Tensor]] = {MODEL: module.state_dict()}
+        documents = {CARD: card.to_dict()}
+        if name == "best":
+            tensors, documents = tensors | {NOVELTY: reference_tensors(reference)}, {CARD: decided.to_dict()}
         save_checkpoint(run / "checkpoints", name, tensors, documents, keep_previous=False)
         with torch.no_grad():
             module.get_parameter("fc.weight").neg_()
     return run
+
+
+def _novelty(module: nn.Module, card: ModelCard) -> tuple[Novelty, torch.Tensor]:
+    """Features of dark noise, and a threshold that some images exceed."""
+    tapped = tap_last_layer(module, card.architecture)
+    recorded = tapped.record()
+    noise = torch.randn(9, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) - 1
+    with torch.inference_mode():
+        tapped.module(noise)
+    reference = unit_rows(recorded.take()).astype(np.float16)
+    return Novelty(THRESHOLD, 20, len(reference), 5), torch.from_numpy(reference)
 
 
 @pytest.fixture(scope="session")

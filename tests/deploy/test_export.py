@@ -46,7 +46,7 @@ def test_an_onnx_file_is_complete_and_has_no_path_of_this_machine(onnx_model: Pa
     model = onnx.load(onnx_model)
     onnx.checker.check_model(model)
     assert [entry.name for entry in model.graph.input] == ["images"]
-    assert [entry.name for entry in model.graph.output] == ["logits"]
+    assert [entry.name for entry in model.graph.output] == ["logits", "probabilities", "novelty"]
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
     assert {entry.key: json.loads(entry.value) for entry in model.metadata_props} == {
         CARD_KEY: trained.card.to_dict()
@@ -114,9 +114,9 @@ def test_safetensors(trained: Trained, tmp_path: Path) -> None:
     target = tmp_path / "weights.safetensors"
     first = export(trained, "safetensors", target)
     content = target.read_bytes()
-    assert first.files == (target, tmp_path / "config.json")
+    assert first.files == (target, tmp_path / "config.json", tmp_path / "novelty.safetensors")
     assert first.agreement.difference == 0
-    assert files_below(tmp_path) == ["config.json", "weights.safetensors"]
+    assert files_below(tmp_path) == ["config.json", "novelty.safetensors", "weights.safetensors"]
     config = json.loads((tmp_path / "config.json").read_text())
     assert ModelCard.from_dict(config, "config.json") == trained.card
     assert target.stat().st_mode == (tmp_path / "config.json").stat().st_mode
@@ -149,33 +149,18 @@ def test_large_weights_go_to_a_file_beside_the_model(
     np.testing.assert_allclose(OnnxClassifier(target).outputs(images).logits, expected, atol=1e-4)
 
 
-class Skewed(nn.Module):
-    """The network with logits that are one per cent larger."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.module(images)
-        return logits * 1.01
-
-
 @pytest.mark.parametrize("format", ["pt2", "safetensors"])
 def test_a_file_that_disagrees_is_not_published(
     format: str, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = FORMATS[format].write
 
-    def write_another(module: nn.Module, card: ModelCard, path: Path) -> None:
-        if format == "pt2":
-            write(Skewed(module), card, path)
-            return
+    def write_another(module: nn.Module, card: ModelCard, path: Path, reference: Any) -> None:
         other = copy.deepcopy(module)
         with torch.no_grad():
             for parameter in other.parameters():
                 parameter.mul_(1.01)
-        write(other, card, path)
+        write(other, card, path, reference)
 
     monkeypatch.setitem(FORMATS, format, dataclasses.replace(FORMATS[format], write=write_another))
     before = tmp_path / "old" / f"model.{format}"
@@ -202,7 +187,7 @@ def test_a_network_that_cannot_be_exported(trained: Trained, tmp_path: Path) -> 
 def test_a_full_disk_is_reported_and_leaves_no_files(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(module: nn.Module, card: ModelCard, path: Path) -> None:
+    def full(module: nn.Module, card: ModelCard, path: Path, reference: Any) -> None:
         path.write_text("half")
         raise OSError(28, "No space left on device")
 
@@ -226,7 +211,7 @@ def test_the_command_writes_into_the_run(cli: Callable[..., Any], trained: Train
     shutil.copytree(trained.run, run)
     ended = cli("export", run, "--format", "safetensors")
     assert ended.code == 0, ended.err
-    assert files_below(run / "export") == ["config.json", "model.safetensors"]
+    assert files_below(run / "export") == ["config.json", "model.safetensors", "novelty.safetensors"]
     assert str(run / "export" / "model.safetensors") in ended.out
     assert "12 val images" in ended.out
 

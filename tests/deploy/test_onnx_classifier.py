@@ -38,10 +38,32 @@ def changed_card(model: onnx.ModelProto, **changes: Any) -> None:
     set_card(model, json.dumps({**json.loads(model.metadata_props[0].value), **changes}))
 
 
-def rename_output(model: onnx.ModelProto) -> None:
+def rename_output(model: onnx.ModelProto, name: str = "logits") -> None:
     for node in model.graph.node:
-        node.output[:] = ["other" if name == "logits" else name for name in node.output]
-    model.graph.output[0].name = "other"
+        for names in (node.input, node.output):
+            names[:] = ["other" if each == name else each for each in names]
+    next(each for each in model.graph.output if each.name == name).name = "other"
+
+
+def remove_outputs(model: onnx.ModelProto, *names: str) -> None:
+    kept = [each for each in model.graph.output if each.name not in names]
+    del model.graph.output[:]
+    model.graph.output.extend(kept)
+
+
+def forget(model: onnx.ModelProto, *parts: str) -> None:
+    """Remove parts of the decision from the card."""
+    decision = json.loads(model.metadata_props[0].value)["decision"]
+    changed_card(model, decision={name: part for name, part in decision.items() if name not in parts})
+
+
+def swap_outputs(model: onnx.ModelProto) -> None:
+    """Name the scores as the probabilities, and the other way round."""
+    for old, new in (("novelty", "x"), ("probabilities", "novelty"), ("x", "probabilities")):
+        for node in model.graph.node:
+            for names in (node.input, node.output):
+                names[:] = [new if each == old else each for each in names]
+        next(each for each in model.graph.output if each.name == old).name = new
 
 
 PREPROCESSING = {
@@ -57,9 +79,14 @@ PREPROCESSING = {
         (lambda m: set_card(m, "{"), "is not JSON"),
         (lambda m: set_card(m, "[" * 100_000), "is not JSON"),
         (lambda m: changed_card(m, format=99), "format"),
-        (lambda m: changed_card(m, classes=["a", "b", "c"]), "one logit per class"),
+        (lambda m: changed_card(m, classes=["a", "b", "c"]), "of 3 classes"),
         (lambda m: changed_card(m, preprocessing=PREPROCESSING), "its input is not 64 px"),
         (rename_output, "its output"),
+        (lambda m: rename_output(m, "probabilities"), "its outputs are not logits and prob"),
+        (lambda m: remove_outputs(m, "novelty"), "its outputs are not logits and probabilities and novelty"),
+        (lambda m: remove_outputs(m, "probabilities", "novelty"), "its outputs"),
+        (lambda m: forget(m, "novelty"), "its outputs are not logits and probabilities of 2 classes"),
+        (swap_outputs, "its outputs"),
         (lambda m: m.graph.node[0].input.pop(), "onnxruntime cannot load it"),
         (lambda m: setattr(m.graph.node[0], "op_type", "Nonsense"), "onnxruntime cannot load it"),
     ],
@@ -129,6 +156,20 @@ def test_the_runtime_sends_no_usage_data(onnx_model: Path, monkeypatch: pytest.M
     assert calls == ["off", "opened"]
 
 
+def test_a_file_of_an_earlier_version_has_no_marks(altered: Any, shapes: Path, cli: Any) -> None:
+    def as_before(model: onnx.ModelProto) -> None:
+        changed_card(model, decision=None)
+        remove_outputs(model, "probabilities", "novelty")
+
+    path = altered(as_before)
+    found = OnnxClassifier(path).outputs(np.zeros((2, 3, 32, 32), dtype=np.float32))
+    assert (found.logits.shape, found.probabilities, found.novelty) == ((2, 2), None, None)
+    ended = cli("predict", path, next(shapes.rglob("*.png")), "--jsonl")
+    assert ended.code == 0, ended.err
+    assert "does not know which images are unlike the training images" in ended.err
+    assert "novel" not in json.loads(ended.out)
+
+
 def odd_images(folder: Path) -> list[Path]:
     """One image of each kind that must be converted to colours or rotated."""
     across, down = np.meshgrid(np.arange(60, dtype=np.uint8) * 4, np.arange(40, dtype=np.uint8) * 3)
@@ -167,3 +208,6 @@ def test_odd_images_get_the_same_prediction_from_the_file_and_the_run(
         assert of_run["path"] == of_file["path"]
         assert of_run["class"] == of_file["class"]
         assert of_run["probability"] == pytest.approx(of_file["probability"], abs=1e-4)
+        assert of_run["novelty"] == pytest.approx(of_file["novelty"], abs=1e-4)
+        assert of_run["novel"] is of_file["novel"]
+    assert {each["novel"] for each in answers[0]} == {True, False}  # the control

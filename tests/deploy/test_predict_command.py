@@ -41,7 +41,9 @@ def test_the_command_continues_after_an_unreadable_file(
     assert ended.out == ""
     rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
     assert [bool(row["error"]) for row in rows] == [False, True, False, False]
-    assert list(rows[0]) == ["path", "class", "probability", "error", "class_2", "probability_2"]
+    assert list(rows[0]) == [
+        *("path", "class", "probability", "error", "class_2", "probability_2", "novelty", "novel")
+    ]
 
     table = cli("predict", run, *four)
     assert table.code == 1

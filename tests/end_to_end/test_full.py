@@ -35,7 +35,7 @@ train:
 """
 
 CHECKPOINT = {"card.json", "manifest.json", "model.safetensors"}
-BEST = CHECKPOINT | {"score.json"}
+BEST = CHECKPOINT | {"novelty.safetensors", "score.json", "val.safetensors"}
 LAST = CHECKPOINT | {"optimizer.safetensors", "raw.safetensors", "state.json"}
 RUN_FILES = (
     {

@@ -46,6 +46,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
             "select": "loss",
             "refit": True,
             "calibrate": "none",
+            "novelty": "none",
             "phases": [
                 {"freeze": "backbone", "optimizer": "lbfgs", "weight_decay": "auto"},
                 {"epochs": 30, "freeze": 8, "layer_decay": 0.7, "head_lr_mult": 3.0, "lr": 1e-4},

@@ -151,7 +151,7 @@ def test_the_gain_is_the_difference_of_balanced_accuracies() -> None:
     gain, error = paired_balanced_gain(first, second, TARGETS, None)
     assert gain == pytest.approx(score(first) - score(second))
     difference = first.astype(float) - second
-    parts = [np.var(each, ddof=1) / len(each) for each in (difference[TARGETS == c] for c in range(3))]
+    parts = [np.var(each, ddof=1) / len(each) for each in (difference[c == TARGETS] for c in range(3))]
     assert error == pytest.approx(np.sqrt(sum(parts)) / 3)
     assert paired_balanced_gain(first, first, TARGETS, None) == (0.0, 0.0)
 

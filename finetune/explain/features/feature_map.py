@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.batches.batch import Batch
+from finetune.data.holdout.sample import sample
 from finetune.data.same_content import same_content
 from finetune.errors import RunDirError
 from finetune.explain.features.nearest import nearest
-from finetune.explain.features.sample import sample
 from finetune.explain.features.split_features import Features, SplitFeatures, at_start, features_of_images
 from finetune.training.evaluation_images import images_to_evaluate
 from finetune.training.trained import Trained

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from finetune.data.batches.batch import Batch
 from finetune.data.dataset import Split
+from finetune.data.holdout.sample import sample
 from finetune.data.images import FileImages
 from finetune.decision.probabilities import softmax
 from finetune.errors import BadImageError
 from finetune.explain.features.nearest import nearest
-from finetune.explain.features.sample import sample
 from finetune.explain.features.split_features import SplitFeatures, features_of_images
 from finetune.training.evaluation_images import images_to_evaluate
 from finetune.training.trained import Trained

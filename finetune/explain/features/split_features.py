@@ -96,14 +96,11 @@ def features_of_images(
         DataError: there are no readable images.
         FinetuneError: a feature is infinite or not a number.
     """
-    found: list[Features] = []
     tapped = tap_last_layer(trained.module, trained.card.architecture)
-    tapped.tap.register_forward_hook(
-        lambda module, given, features: found.append(tapped.rows(features).float().cpu().numpy())
-    )
+    recorded = tapped.record()
     network = dataclasses.replace(trained, module=tapped.module)
     collected = collect_trained(network, images, batch_size=batch_size, precision=precision, watch=watch)
-    rows = np.concatenate(found)
+    rows = recorded.take()
     finite = np.isfinite(rows).all(1)
     if not finite.all():
         name = images.name(int(collected.indices[np.flatnonzero(~finite)[0]]))

@@ -7,10 +7,10 @@ from functools import partial
 import numpy as np
 
 from finetune.data.dataset import Split, merge_splits
+from finetune.data.holdout.sample import sample
 from finetune.errors import FinetuneError
 from finetune.explain.features.nearest import nearest
 from finetune.explain.features.run_labels import doubtful_labels_of_run
-from finetune.explain.features.sample import sample
 from finetune.explain.features.split_features import SplitFeatures, features_of_images
 from finetune.features.progress import OnStage
 from finetune.reporting.limits import NEAREST, SAMPLE, SAMPLE_OF_TRAIN
