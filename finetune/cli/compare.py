@@ -135,6 +135,10 @@ def _train(recipe: "Recipe", place: Path, run_options: "RunOptions", text: bytes
 
 
 def _show(comparison: "Comparison") -> None:
+    from finetune.evaluation.text import by_groups
+
+    for warning in comparison.warnings:
+        output.warn(warning)
     output.table(
         [
             {
@@ -158,8 +162,10 @@ def _show(comparison: "Comparison") -> None:
                 "points": f"{100 * pair.difference:+.1f} [{100 * pair.low:+.1f} to {100 * pair.high:+.1f}]",
                 ">only first right": str(pair.only_first),
                 ">only second right": str(pair.only_second),
-                ">McNemar p": f"{pair.p:.3g}",
+                f">{comparison.test} p": f"{pair.p:.3g}",
             }
             for i, j, pair in comparison.pairs
         ]
     )
+    if text := by_groups(comparison.groups):
+        output.data(f"\n{text}")

@@ -148,6 +148,8 @@ def _extend_takes_a_recipe(source: Path, run_dir: Path | None) -> str:
 
 
 def _conclude(run: "Run", page: Path | None) -> None:
+    from finetune.evaluation.text import too_few_groups
+
     best, test = run.best, run.test
     if run.already_finished:
         output.note(f"{printable(run.path)}: this run is finished; nothing was done.")
@@ -161,6 +163,8 @@ def _conclude(run: "Run", page: Path | None) -> None:
         output.data(f"refit        {count} on the {run.refit.images:,} images of train and val")
     if test is not None:
         output.data(f"test top-1   {output.accuracy(test)}")
+        if too_few := too_few_groups(test):
+            output.data(f"             {too_few}")
         if run.concerns_classes:
             recall = output.percent(test.values["balanced_accuracy"])
             output.data(f"balanced     {recall} on test, the mean over the classes")

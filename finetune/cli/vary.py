@@ -47,7 +47,11 @@ def compare_values(
 
 
 def _show(comparison: "Comparison", variation: "Variation") -> None:
-    """Print a row per value. Differences and McNemar's test compare it with the first."""
+    """Print a row per value. Differences and the test compare it with the first."""
+    from finetune.evaluation.text import by_groups
+
+    for warning in comparison.warnings:
+        output.warn(warning)
     pairs = {j: pair for i, j, pair in comparison.pairs if i == 0}
     rows = []
     for place, (value, each) in enumerate(zip(variation.values, comparison.runs, strict=True)):
@@ -58,9 +62,11 @@ def _show(comparison: "Comparison", variation: "Variation") -> None:
                 printable(variation.key): printable(value),
                 f"{each.split} top-1": output.accuracy(each.metrics),
                 "difference from the first": "" if pair is None else f"{difference}{100 * pair.high:+.1f}]",
-                ">McNemar p": "" if pair is None else f"{pair.p:.3g}",
+                f">{comparison.test} p": "" if pair is None else f"{pair.p:.3g}",
                 ">seconds": f"{each.seconds:,.1f}",
                 ">epochs": str(each.epochs),
             }
         )
     output.table(rows)
+    if text := by_groups(comparison.groups):
+        output.data(f"\n{text}")

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from finetune.data.dataset import Split
 from finetune.decision.calibration import calibrated
 from finetune.decision.probabilities import in_digits, softmax
 from finetune.errors import BadImageError, DataError
+from finetune.evaluation.intervals import Intervals, measure_intervals
 from finetune.evaluation.metrics import Metrics, classification_metrics
 from finetune.model.layers.modes import preserve_modes
 
@@ -66,10 +68,24 @@ class Evaluation:
     split: str
     precision: str = "fp32"
 
+    @cached_property
+    def intervals(self) -> Intervals:
+        """The intervals of other metrics than top-1. They take a moment, so they wait until asked for."""
+        return measure_intervals(self.collected.calibrated, self.collected.targets, self.collected.groups)
+
     def to_dict(self) -> dict[str, Any]:
-        """One flat JSON object: the metrics, ``split``, ``precision``, and the ``skipped`` images."""
+        """One flat JSON object: the metrics, ``split``, ``precision``, and the ``skipped`` images.
+
+        Metrics and classes have their interval in ``NAME_low`` and ``NAME_high``, where there is one.
+        """
         skipped = [{"path": error.name, "reason": error.reason} for error in self.collected.bad]
-        return self.metrics.to_dict() | {"split": self.split, "precision": self.precision, "skipped": skipped}
+        found = self.metrics.to_dict()
+        for name, interval in self.intervals.metrics.items():
+            found |= _ends(name, interval)
+        for place, entry in enumerate(found["per_class"]):
+            entry |= _ends("recall", self.intervals.recall[place])
+            entry |= _ends("precision", self.intervals.precision[place])
+        return found | {"split": self.split, "precision": self.precision, "skipped": skipped}
 
     def predictions(self) -> Iterator[list[Any]]:
         """Yield the rows of a table, header first: path, label, predicted, correct, probability, and one
@@ -88,6 +104,10 @@ class Evaluation:
                 in_digits(probabilities[predicted]),
                 *map(in_digits, probabilities),
             ]
+
+
+def _ends(name: str, interval: tuple[float, float] | None) -> dict[str, float]:
+    return {} if interval is None else {f"{name}_low": interval[0], f"{name}_high": interval[1]}
 
 
 def collect_logits(

@@ -71,13 +71,23 @@ class Metric:
         name: its key in JSON.
         label: its name on the screen.
         compute: returns its value, or None if the metric is undefined for these classes.
-        in_words: formats its value for the screen.
+        of_value: formats its value for the screen.
+        of_end: formats an end of its interval; None: as its value.
+        note: is appended.
     """
 
     name: str
     label: str
     compute: Callable[[Outcomes], float | None]
-    in_words: Callable[[float], str]
+    of_value: Callable[[float], str]
+    of_end: Callable[[float], str] | None = None
+    note: str = ""
+
+    def in_words(self, value: float, interval: tuple[float, float] | None = None) -> str:
+        """Format for the screen: ``93.75 % [91.0 to 95.7]``."""
+        of_end = self.of_end or self.of_value
+        ends = "" if interval is None else f" [{of_end(interval[0])} to {of_end(interval[1])}]"
+        return f"{self.of_value(value)}{ends}{self.note}"
 
 
 @dataclass(frozen=True)
@@ -111,6 +121,11 @@ class Metrics:
     def top1(self) -> float:
         """Accuracy: the fraction of images whose most probable class is the true one."""
         return self.values["top1"]
+
+    @property
+    def counted(self) -> str:
+        """What the intervals count: ``n = 400``, or ``n = 400 in 31 groups``."""
+        return f"n = {self.n:,}" + ("" if self.groups is None else f" in {self.groups:,} groups")
 
     @property
     def loss(self) -> float:
@@ -262,24 +277,25 @@ def _mean_over_classes(rate: str, outcomes: Outcomes) -> float:
     return float(np.mean([getattr(entry, rate) for entry in outcomes.per_class if entry.support]))
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f} %"
+# Formats a fraction, and an end of its interval.
+_PERCENT = (lambda value: f"{100 * value:.2f} %", lambda end: f"{100 * end:.1f}")
 
 
 # In the order of the screen.
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("top1", "top-1", lambda found: float(found.correct.mean()), _percent),
-        Metric("top5", "top-5", _top5, _percent),
-        Metric("balanced_accuracy", "balanced accuracy", partial(_mean_over_classes, "recall"), _percent),
-        Metric("macro_f1", "macro F1", partial(_mean_over_classes, "f1"), _percent),
+        Metric("top1", "top-1", lambda found: float(found.correct.mean()), *_PERCENT),
+        Metric("top5", "top-5", _top5, *_PERCENT),
+        Metric("balanced_accuracy", "balanced accuracy", partial(_mean_over_classes, "recall"), *_PERCENT),
+        Metric("macro_f1", "macro F1", partial(_mean_over_classes, "f1"), *_PERCENT),
         Metric("loss", "loss", lambda found: float(-found.log_likelihood.mean()), "{:.4f}".format),
         Metric(
             "ece",
             "calibration error",
             lambda found: calibration_error(found.confidence, found.correct),
-            lambda value: f"{value:.4f}  (expected, {CALIBRATION_BINS} bins)",
+            "{:.4f}".format,
+            note=f"  (expected, {CALIBRATION_BINS} bins)",
         ),
     )
 }

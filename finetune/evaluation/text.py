@@ -7,6 +7,7 @@ from finetune.errors import BadImageError, printable
 from finetune.evaluation.columns import align_columns
 from finetune.evaluation.matrix import format_confusion
 from finetune.evaluation.metrics import METRICS, Metrics
+from finetune.evaluation.resampling import FEWEST_GROUPS, FEWEST_TO_DIFFER
 
 if TYPE_CHECKING:
     from finetune.evaluation.evaluate import Evaluation
@@ -28,18 +29,52 @@ def summary(evaluation: "Evaluation", width: int | None = None) -> str:
 
 
 def accuracy(metrics: Metrics) -> str:
-    """Format top-1 with its interval: ``93.75 % [91.0 to 95.7] (n = 400)``."""
-    low, high = 100 * metrics.top1_low, 100 * metrics.top1_high
-    return f"{100 * metrics.top1:.2f} % [{low:.1f} to {high:.1f}] (n = {metrics.n:,})"
+    """Format top-1 with its interval: ``93.75 % [85.1 to 97.5] (n = 400 in 31 groups)``."""
+    return (
+        f"{METRICS['top1'].in_words(metrics.top1, (metrics.top1_low, metrics.top1_high))} ({metrics.counted})"
+    )
+
+
+def about_groups(metrics: Metrics) -> list[str]:
+    """Say what groups do to the interval of top-1; nothing if images have no groups."""
+    if metrics.groups is None or metrics.images_interval is None:
+        return []
+    low, high = metrics.images_interval
+    found = [f"counted by images, it would be [{100 * low:.1f} to {100 * high:.1f}]"]
+    return [*found, too_few] if (too_few := too_few_groups(metrics)) else found
+
+
+def too_few_groups(metrics: Metrics) -> str:
+    """Say that there are too few groups for an interval that can be trusted; empty if there are enough."""
+    if metrics.groups is None or metrics.groups >= FEWEST_GROUPS:
+        return ""
+    number = "1 group is" if metrics.groups == 1 else f"{metrics.groups} groups are"
+    return f"{number} too few for an interval that can be trusted: it takes at least {FEWEST_GROUPS}"
+
+
+def by_groups(groups: int | None) -> str:
+    """Say what a comparison counts; empty if images have no groups."""
+    if groups is None:
+        return ""
+    few = (
+        "" if groups >= FEWEST_TO_DIFFER else f". They are too few: it takes {FEWEST_TO_DIFFER} for p < 0.05"
+    )
+    return f"intervals and p are by the {groups:,} groups of data.group_by, not by images{few}"
 
 
 def _headline(evaluation: "Evaluation") -> str:
     metrics = evaluation.metrics
-    measured = {METRICS[name].label: METRICS[name].in_words(value) for name, value in metrics.values.items()}
-    measured[METRICS["top1"].label] = accuracy(metrics)
-    lines = {"split": evaluation.split, **measured, "computed in": evaluation.precision}
+    ends = evaluation.intervals.metrics
+    lines = [("split", evaluation.split)]
+    for name, value in metrics.values.items():
+        if name == "top1":
+            lines.append((METRICS[name].label, accuracy(metrics)))
+            lines += [("", text) for text in about_groups(metrics)]
+        else:
+            lines.append((METRICS[name].label, METRICS[name].in_words(value, ends.get(name))))
+    lines.append(("computed in", evaluation.precision))
     width = max(len(metric.label) for metric in METRICS.values())
-    return "\n".join(f"{label:{width}}  {text}" for label, text in lines.items())
+    return "\n".join(f"{label:{width}}  {text}" for label, text in lines)
 
 
 def _per_class(metrics: Metrics) -> str:

@@ -35,16 +35,21 @@ class Classifier:
     Attributes:
         name: svm, logistic, class_mean or neighbours.
         setting: what cross-validation chose, such as "C 0.01".
-        cv_top1: its mean accuracy on the held-out folds, a fraction.
+        cv_hits: (N,) whether each training image is predicted right by the folds that leave it out.
         predict: computes classes (N,) from features (N, D).
         head: a linear layer with the same predictions; None for neighbours.
     """
 
     name: str
     setting: str
-    cv_top1: float
+    cv_hits: npt.NDArray[np.bool_]
     predict: Callable[[Features], Targets]
     head: LinearHead | None
+
+    @property
+    def cv_top1(self) -> float:
+        """Its accuracy on the held-out folds, a fraction."""
+        return float(self.cv_hits.mean())
 
 
 def fit_classifiers(
@@ -132,20 +137,23 @@ def _svm(rows: Features, targets: Targets, folds: Folds) -> Classifier:
                 best, accuracy, held = strength, top1, scores
         model = LinearSVC(C=best, dual=True, random_state=0).fit(rows, targets)
     head = LinearHead(*rows_of(model.coef_, model.intercept_), 0.0)
-    return Classifier("svm", f"C {best:g}", accuracy, model.predict, _calibrated(head, held, targets))
+    return Classifier(
+        "svm", f"C {best:g}", held.argmax(1) == targets, model.predict, _calibrated(head, held, targets)
+    )
 
 
 def _logistic(rows: Features, targets: Targets, num_classes: int, folds: Folds) -> Classifier:
     problem = LinearProblem(rows, targets, num_classes)
     chosen = choose_decay(problem, folds)
-    assert chosen.top1 is not None  # there are folds
+    assert chosen.held is not None  # there are folds
+    hits = chosen.held.argmax(1) == targets
     head = solve(problem, chosen.decay, start=chosen.start)
 
     def predict(some: Features) -> Targets:
         classes: Targets = head.logits(some).argmax(1).astype(np.int64)
         return classes
 
-    return Classifier("logistic", f"weight_decay {chosen.decay:.2g}", chosen.top1, predict, head)
+    return Classifier("logistic", f"weight_decay {chosen.decay:.2g}", hits, predict, head)
 
 
 def _class_mean(rows: Features, targets: Targets, folds: Folds) -> Classifier:
@@ -153,10 +161,8 @@ def _class_mean(rows: Features, targets: Targets, folds: Folds) -> Classifier:
     for train, held in folds:
         scores[held] = _mean_head(_means(rows[train], targets[train])).logits(rows[held])
     model = _means(rows, targets)
-    accuracy = float((scores.argmax(1) == targets).mean())
-    return Classifier(
-        "class_mean", "", accuracy, model.predict, _calibrated(_mean_head(model), scores, targets)
-    )
+    hits = scores.argmax(1) == targets
+    return Classifier("class_mean", "", hits, model.predict, _calibrated(_mean_head(model), scores, targets))
 
 
 def _neighbours(rows: Features, targets: Targets, folds: Folds) -> Classifier:
@@ -168,8 +174,8 @@ def _neighbours(rows: Features, targets: Targets, folds: Folds) -> Classifier:
     for count in NEIGHBOURS:
         if count <= fewest:
             model = KNeighborsClassifier(count)
-            tried[count] = float((cross_val_predict(model, rows, targets, cv=folds) == targets).mean())
-    count = max(tried, key=lambda each: tried[each])
+            tried[count] = cross_val_predict(model, rows, targets, cv=folds) == targets
+    count = max(tried, key=lambda each: float(tried[each].mean()))
     model = KNeighborsClassifier(count).fit(rows, targets)
     return Classifier("neighbours", f"k {count}", tried[count], model.predict, None)
 

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.evaluation.metrics import Metrics
-from finetune.evaluation.resampling import wilson
+from finetune.evaluation.resampling import share_interval
+from finetune.reporting.cases import Predictions
 
 # The least images from which a rate is stated in a sentence.
 LEAST = 20
@@ -20,22 +21,21 @@ BINS = 10
 
 @dataclass(frozen=True)
 class Rate:
-    """Of ``n`` predictions, ``right`` are right. Their probabilities: ``low`` to ``high``, mean ``said``."""
+    """Of ``n`` predictions, ``right`` are right. Their probabilities: ``low`` to ``high``, mean ``said``.
+
+    ``interval`` is the 95 % interval of ``share``, by groups where images have groups.
+    """
 
     low: float
     high: float
     said: float
     right: int
     n: int
+    interval: tuple[float, float]
 
     @property
     def share(self) -> float:
         return self.right / self.n
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Wilson's 95 % interval of ``share``."""
-        return wilson(self.right, self.n)
 
 
 @dataclass(frozen=True)
@@ -60,19 +60,14 @@ class Trust:
     most_frequent: str
 
 
-def measure_trust(confidence: NDArray[np.float64], correct: NDArray[np.bool_], metrics: Metrics) -> Trust:
-    """Count how often predictions are right, by their probability.
-
-    Args:
-        confidence: (N,) the probability of the predicted class.
-        correct: (N,) whether the prediction is right.
-    """
-    whole = _rate(confidence, correct, 0.0, 1.0)
+def measure_trust(predictions: Predictions, metrics: Metrics) -> Trust:
+    """Count how often predictions are right, by their probability."""
+    whole = _rate(predictions, 0.0, 1.0)
     assert whole is not None
-    near = (_rate(confidence, correct, SAID - width, min(SAID + width, 1.0)) for width in WIDTHS)
-    found = [_rate(confidence, correct, low, 1.0) for low in THRESHOLDS]
+    near = (_rate(predictions, SAID - width, min(SAID + width, 1.0)) for width in WIDTHS)
+    found = [_rate(predictions, low, 1.0) for low in THRESHOLDS]
     edges = np.linspace(0, 1, BINS + 1)
-    tenths = [_rate(confidence, correct, low, high, open_below=low > 0) for low, high in pairwise(edges)]
+    tenths = [_rate(predictions, low, high, open_below=low > 0) for low, high in pairwise(edges)]
     supports = [each.support for each in metrics.per_class]
     most = int(np.argmax(supports))
     return Trust(
@@ -102,19 +97,15 @@ def confused_pairs(confusion: NDArray[np.int64], count: int) -> list[tuple[int, 
     return [(int(rows[at]), int(columns[at])) for at in order]
 
 
-def _rate(
-    confidence: NDArray[np.float64],
-    correct: NDArray[np.bool_],
-    low: float,
-    high: float,
-    *,
-    open_below: bool = False,
-) -> Rate | None:
+def _rate(predictions: Predictions, low: float, high: float, *, open_below: bool = False) -> Rate | None:
+    confidence, groups = predictions.confidence, predictions.collected.groups
     inside = ((confidence > low) if open_below else (confidence >= low)) & (confidence <= high)
     count = int(inside.sum())
     if not count:
         return None
-    return Rate(low, high, float(confidence[inside].mean()), int(correct[inside].sum()), count)
+    right = predictions.correct[inside]
+    interval = share_interval(right, None if groups is None else groups[inside])
+    return Rate(low, high, float(confidence[inside].mean()), int(right.sum()), count, interval)
 
 
 def _verdict(whole: Rate) -> str:

@@ -129,7 +129,7 @@ def draw_curves(history: History, title: str, freezes: Sequence[object], best_ep
             fmt="D",
             color=COLOURS[1],
             capsize=4,
-            label=f"test of that epoch, 95 % interval (n = {history.test['test_n']:,})",
+            label=f"test of that epoch, 95 % interval ({_counted(history.test)})",
         )
         finish_axes(panels[0], "top1", epochs[-1], [at])
     else:
@@ -146,6 +146,11 @@ def curve(history: History, key: str) -> tuple[list[int], list[float]]:
     """Return the epochs that have the entry ``key``, and its values."""
     own = [entry for entry in history.epochs if key in entry]
     return [entry["epoch"] for entry in own], [entry[key] for entry in own]
+
+
+def _counted(test: Entry) -> str:
+    groups = f" in {test['test_groups']:,} groups" if "test_groups" in test else ""
+    return f"n = {test['test_n']:,}{groups}"
 
 
 def place_of_test(last: int, number: int = 0) -> float:

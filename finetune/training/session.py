@@ -221,6 +221,8 @@ class Session:
                 "test_loss": test.loss,
                 "test_n": test.n,
             }
+            if test.groups is not None:
+                entry["test_groups"] = test.groups
             self.run.append(METRICS, entry)
             self.position.metrics_lines += 1
         recipe = self.setup.recipe

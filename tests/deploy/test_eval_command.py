@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from finetune.evaluation.intervals import RESAMPLED
 from finetune.image.decode import open_rgb
 from finetune.training.compute import precision
 from finetune.training.trained import Trained
@@ -44,7 +45,10 @@ def test_json(cli: Cli, run: Path, trained: Trained, shapes: Path, split: str) -
     assert found["classes"] == ["disc", "square"]
     assert found["skipped"] == []
     assert found["precision"] == "fp32"
-    assert set(found) == {
+    ends = {key for key in found if key.endswith(("_low", "_high"))}
+    resampled = {f"{name}_{end}" for name in RESAMPLED for end in ("low", "high")}
+    assert ends - resampled == {"top1_low", "top1_high"}  # a statistic without a width has no interval
+    assert set(found) - resampled == {
         "top1", "top1_low", "top1_high", "n", "split", "loss", "balanced_accuracy", "macro_f1", "ece",
         "classes", "per_class", "confusion", "checkpoint", "run", "skipped", "precision", "images",
     }  # fmt: skip

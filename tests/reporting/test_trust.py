@@ -27,7 +27,7 @@ def test_probabilities_are_compared_with_what_is_right(
 ) -> None:
     found = predictions(confidence, right, wrong)
     metrics = classification_metrics(found.collected.logits, found.targets, ["a", "b"])
-    trust = measure_trust(found.confidence, found.correct, metrics)
+    trust = measure_trust(found, metrics)
     assert trust.verdict == verdict
     assert trust.whole.share == metrics.top1
     assert trust.whole.said == pytest.approx(confidence)

@@ -135,7 +135,7 @@ def collect(
         images,
         evaluation,
         predictions,
-        measure_trust(predictions.confidence, predictions.correct, evaluation.metrics),
+        measure_trust(predictions, evaluation.metrics),
         tuple(mistakes),
         tuple(uncertain),
         None if isinstance(examined, str) else examined,

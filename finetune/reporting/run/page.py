@@ -7,8 +7,6 @@ from typing import Any
 from markupsafe import Markup
 
 from finetune.errors import printable
-from finetune.evaluation.metrics import METRICS
-from finetune.evaluation.resampling import wilson
 from finetune.page.charts import svg
 from finetune.page.page import render
 from finetune.reporting import draw, limits
@@ -16,7 +14,7 @@ from finetune.reporting.cards import Card, Neighbour, make_card
 from finetune.reporting.cells import cell_contents
 from finetune.reporting.run.collect import RunFacts
 from finetune.reporting.run.gallery import Gallery, fill
-from finetune.reporting.tables import class_rows, matrix
+from finetune.reporting.tables import about_groups, class_rows, matrix, numbers
 from finetune.reporting.trust import SAID, confused_pairs, weakest
 from finetune.training.curves import draw_curves
 from finetune.training.setup.plan import SOLVER
@@ -62,10 +60,8 @@ def run_page(facts: RunFacts, limit: int) -> bytes:
         correct=int(facts.predictions.correct.sum()),
         seen=SEEN.get(facts.evaluation.split, ""),
         said=SAID,
-        numbers=[
-            (key, METRICS[key].label, METRICS[key].in_words(value), value)
-            for key, value in metrics.values.items()
-        ],
+        numbers=numbers(facts.evaluation),
+        about_groups=about_groups(metrics),
         weak=weakest(metrics, limits.CLASSES),
         rough=[each for each in metrics.per_class if 0 < each.support < ROUGH],
         pairs=confused_pairs(metrics.confusion, limits.PAIRS),
@@ -75,7 +71,7 @@ def run_page(facts: RunFacts, limit: int) -> bytes:
         findings=_findings(facts),
         leaks=sum(each.kind == "leakage" for each in facts.findings.found),
         charts=_charts(facts),
-        classes=class_rows(metrics),
+        classes=class_rows(facts.evaluation),
         matrix=matrix(metrics) if len(metrics.classes) <= limits.MATRIX_CLASSES else None,
         mistakes=[_card(facts, gallery, row) for row in facts.mistakes],
         uncertain=[_card(facts, gallery, row) for row in facts.uncertain],
@@ -89,7 +85,6 @@ def run_page(facts: RunFacts, limit: int) -> bytes:
             lambda row: facts.images.short(facts.split.name(facts.predictions.place(row))),
         ),
         environment=_environment(facts.environment),
-        wilson=wilson,
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from markupsafe import Markup
 
 from finetune.evaluation.paired import Paired
+from finetune.evaluation.text import by_groups
 from finetune.features.progress import OnStage, no_progress
 from finetune.page.album import Album
 from finetune.page.charts import svg
@@ -69,7 +70,7 @@ def compare_runs(
     return Compared(
         distinct_names(runs),
         comparison,
-        answers_of(found),
+        answers_of(comparison.runs),
         tuple(map(is_finished, runs)),
         tuple(differences([each.recipe for each in found])),
     )
@@ -82,7 +83,7 @@ def compare_page(facts: Compared, limit: int) -> bytes:
         limit: the images that the page shows, at most.
     """
     runs, answers = facts.comparison.runs, facts.answers
-    letters = ascii_uppercase[: len(runs)]
+    letters, groups = ascii_uppercase[: len(runs)], facts.comparison.groups
     album = Album(limit)
     pairs = [_pair(facts, letters, *each) for each in facts.comparison.pairs]
     return render(
@@ -96,6 +97,10 @@ def compare_page(facts: Compared, limit: int) -> bytes:
         right=answers.right.sum(axis=1).tolist(),
         warnings=_warnings(facts, letters),
         pairs=pairs,
+        test="McNemar's test on the same images"
+        if groups is None
+        else f"sign-flip test by {groups:,} groups",
+        by_groups=by_groups(groups),
         better=_who_beats_whom(pairs),
         beaten=sum(each["shown"] for each in pairs),
         charts=_charts(facts, letters),
@@ -119,7 +124,7 @@ def distinct_names(runs: Sequence[Path]) -> tuple[str, ...]:
 
 
 def _warnings(facts: Compared, letters: str) -> list[str]:
-    found = []
+    found = list(facts.comparison.warnings)
     for letter, each, finished in zip(letters, facts.comparison.runs, facts.finished, strict=True):
         if not finished:
             found.append(f"{letter}: this training is not finished. Its numbers are those so far.")

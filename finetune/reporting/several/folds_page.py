@@ -7,7 +7,6 @@ from typing import Literal
 import torch
 from markupsafe import Markup
 
-from finetune.evaluation.metrics import METRICS
 from finetune.features.progress import OnStage, no_progress
 from finetune.page.album import Album, Shown
 from finetune.page.charts import svg
@@ -21,7 +20,7 @@ from finetune.reporting.cells import cell_contents, rows_of_cells
 from finetune.reporting.several.answers import names_of
 from finetune.reporting.several.recipes import Difference, differences
 from finetune.reporting.several.subject import Subject
-from finetune.reporting.tables import class_rows, matrix
+from finetune.reporting.tables import about_groups, class_rows, matrix, numbers
 from finetune.reporting.trust import SAID, Trust, confused_pairs, measure_trust, weakest
 from finetune.reporting.watch import watches
 from finetune.strategy.experiments.crossval import CrossValidation, evaluate_folds
@@ -69,7 +68,7 @@ def collect_folds(
         subject,
         found,
         predictions,
-        measure_trust(predictions.confidence, predictions.correct, pooled.metrics),
+        measure_trust(predictions, pooled.metrics),
         recipes[0].model_copy(update={"data": own}),
         tuple(differences(recipes, ("data.fold.number",))),
     )
@@ -121,13 +120,11 @@ def folds_page(facts: Folds, limit: int) -> bytes:
         trust=facts.trust,
         said=SAID,
         correct=int(predictions.correct.sum()),
-        numbers=[
-            (key, METRICS[key].label, METRICS[key].in_words(value), value)
-            for key, value in metrics.values.items()
-        ],
+        numbers=numbers(pooled),
+        about_groups=about_groups(metrics),
         weak=weakest(metrics, limits.CLASSES),
         pairs=confused_pairs(metrics.confusion, limits.PAIRS),
-        classes=class_rows(metrics),
+        classes=class_rows(pooled),
         matrix=matrix(metrics) if len(metrics.classes) <= limits.MATRIX_CLASSES else None,
         wrong=int((~predictions.correct).sum()),
         mistakes=shown_mistakes,

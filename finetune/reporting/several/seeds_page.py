@@ -20,6 +20,7 @@ from finetune.reporting.run.page import SEEN
 from finetune.reporting.several.answers import Answers, answers_of
 from finetune.reporting.several.recipes import Difference, differences
 from finetune.reporting.several.subject import Subject
+from finetune.reporting.tables import about_groups
 from finetune.reporting.watch import watches
 from finetune.strategy.experiments.compare import ComparedRun, measure, refuse_other_classes
 from finetune.strategy.experiments.compare_figure import draw_runs
@@ -99,6 +100,7 @@ def seeds_page(facts: Seeds, limit: int) -> bytes:
         seen=SEEN.get(runs[0].split, ""),
         spread=facts.spread,
         lines=list(zip(names, runs, answers.right.sum(axis=1).tolist(), strict=True)),
+        about_groups=about_groups(runs[0].metrics),
         warnings=[
             f"{name}: {text}" for name, each in zip(names, runs, strict=True) for text in each.warnings
         ],

@@ -5,13 +5,14 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from finetune.checkpoint.card import ModelCard
 from finetune.data.batches.batch import Batch
@@ -20,9 +21,10 @@ from finetune.data.identity import file_digest
 from finetune.errors import DataError, UserError, printable
 from finetune.evaluation.evaluate import Evaluation
 from finetune.evaluation.metrics import Metrics
-from finetune.evaluation.paired import Paired, paired
+from finetune.evaluation.paired import Paired, paired, test_name
 from finetune.recipe.defaults import DEFAULT_LR, FROM_SCRATCH_LR_FACTOR
 from finetune.recipe.schema import Recipe
+from finetune.strategy.experiments.shared_groups import join_groups, same_groups, with_groups
 from finetune.training.curves import History, read_lines
 from finetune.training.evaluation_images import images_to_evaluate
 from finetune.training.run.files import TIMING
@@ -93,10 +95,24 @@ class ComparedRun:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All runs, and each pair: the places of the two, and the second compared with the first."""
+    """All runs, and each pair: the places of the two, and the second compared with the first.
+
+    ``warnings`` are reasons to look twice.
+    """
 
     runs: tuple[ComparedRun, ...]
     pairs: tuple[tuple[int, int, Paired], ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def groups(self) -> int | None:
+        """The number of groups that intervals and tests count; None if images have no groups."""
+        return self.runs[0].metrics.groups
+
+    @property
+    def test(self) -> str:
+        """The name of the test of each pair."""
+        return test_name(self.groups)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -105,6 +121,7 @@ class Comparison:
             {
                 "run": each.name,
                 "split": each.split,
+                **({} if self.groups is None else {"groups": self.groups}),
                 **{key: getattr(each.metrics, key) for key in ("top1", "top1_low", "top1_high", "n", "loss")},
                 "seconds": each.seconds,
                 "epochs": each.epochs,
@@ -112,12 +129,18 @@ class Comparison:
             }
             for each in self.runs
         ]
-        pairs = [{"first": names[i], "second": names[j], **asdict(each)} for i, j, each in self.pairs]
+        pairs = [
+            {"first": names[i], "second": names[j], **asdict(each), "test": each.test}
+            for i, j, each in self.pairs
+        ]
         return {"runs": runs, "pairs": pairs}
 
 
 def compare(runs: Sequence[ComparedRun]) -> Comparison:
-    """Compare runs pair by pair.
+    """Compare runs pair by pair, by groups where a run has ``data.group_by``.
+
+    Groups belong to the images. So where runs group them in different ways, or some not at all, the groups
+    are joined, and hold for all runs.
 
     Raises:
         DataError: the runs have different classes or test images.
@@ -126,9 +149,24 @@ def compare(runs: Sequence[ComparedRun]) -> Comparison:
     for other in runs[1:]:
         _refuse_others(first, other)
     order = sorted(first.correct)
+    rows = [_rows(each, order) for each in runs]
+    found = [each.evaluation.collected.groups for each in runs]
+    given = [None if each is None else each[own] for each, own in zip(found, rows, strict=True)]
+    groups = join_groups(given)
+    warnings: tuple[str, ...] = ()
+    if groups is not None and not all(same_groups(each, groups) for each in given):
+        runs = [
+            replace(each, evaluation=with_groups(each.evaluation, groups[np.argsort(own)]))
+            for each, own in zip(runs, rows, strict=True)
+        ]
+        warnings = (
+            "the runs have different data.group_by. Two images count as one group here if any run says so: "
+            f"{len(np.unique(groups)):,} groups",
+        )
     columns = [np.asarray([each.correct[name] for name in order], dtype=np.bool_) for each in runs]
     places = itertools.combinations(range(len(runs)), 2)
-    return Comparison(tuple(runs), tuple((i, j, paired(columns[i], columns[j])) for i, j in places))
+    pairs = tuple((i, j, paired(columns[i], columns[j], groups)) for i, j in places)
+    return Comparison(tuple(runs), pairs, warnings)
 
 
 def measure(
@@ -211,6 +249,12 @@ def refuse_other_classes(first: ComparedRun, other: ComparedRun) -> None:
             f"  only the first: {quoted(sorted(set(first.metrics.classes) - set(other.metrics.classes)))}\n"
             f"  only the second: {quoted(sorted(set(other.metrics.classes) - set(first.metrics.classes)))}"
         )
+
+
+def _rows(run: ComparedRun, order: Sequence[str]) -> NDArray[np.int64]:
+    """(N,) the row of each image of ``order`` in the evaluation of a run."""
+    place_of = {name: place for place, name in enumerate(run.identities)}
+    return np.asarray([place_of[name] for name in order], dtype=np.int64)
 
 
 def _refuse_others(first: ComparedRun, other: ComparedRun) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 from finetune.data.dataset import Source
 from finetune.errors import UserError
 from finetune.evaluation.metrics import Metrics
-from finetune.evaluation.resampling import wilson
+from finetune.evaluation.resampling import share_interval
 from finetune.features.classifiers import Classifier, best_linear, fit_classifiers
 from finetune.features.progress import OnProgress, no_progress
 from finetune.model.build import describe as describe_layers
@@ -40,9 +40,10 @@ log = logging.getLogger("finetune")
 
 @dataclass(frozen=True)
 class Row:
-    """One classifier at one layer. Accuracies are fractions; ``val_low`` to ``val_high`` is Wilson's 95 %.
+    """One classifier at one layer. Accuracies are fractions.
 
-    ``val_n`` is the number of images of val.
+    ``val_low`` to ``val_high`` is the 95 % interval, by groups where images have groups. ``val_n`` is the
+    number of images of val.
     """
 
     layer: int
@@ -226,8 +227,8 @@ def _fit(
     n = len(val.targets)
     rows = []
     for each in found:
-        correct = int((each.predict(val.features) == val.targets).sum())
-        low, high = wilson(correct, n)
+        hits = each.predict(val.features) == val.targets
+        low, high = share_interval(hits, val.groups)
         rows.append(
             Row(
                 layer.number,
@@ -235,7 +236,7 @@ def _fit(
                 each.name,
                 each.setting,
                 each.cv_top1,
-                correct / n,
+                float(hits.mean()),
                 low,
                 high,
                 n,

@@ -16,7 +16,7 @@ import torch
 
 from finetune.data.dataset import Source
 from finetune.errors import DataError, UserError
-from finetune.evaluation.resampling import wilson
+from finetune.evaluation.resampling import share_interval
 from finetune.features.classifiers import best_linear, fit_classifiers, require_two_per_class
 from finetune.features.cut import CutError
 from finetune.features.extract import cost
@@ -39,9 +39,10 @@ class Ranked:
 
     Attributes:
         weights: the recipe's ``model.weights``.
-        cv_top1: the probe's cross-validated accuracy, a fraction; ``cv_low`` and ``cv_high`` bound Wilson's
-            95 % interval. It covers the choice of the images, not that of the folds. Choosing the best of the
-            classifiers makes ``cv_top1`` slightly too high, for all networks alike.
+        cv_top1: the probe's cross-validated accuracy, a fraction; ``cv_low`` and ``cv_high`` bound its
+            95 % interval, by groups where images have groups. It covers the choice of the images, not that of
+            the folds. Choosing the best of the classifiers makes ``cv_top1`` slightly too high, for all
+            networks alike.
         n: the number of training images.
         classifier, setting: the linear classifier of the probe.
         log_me, h_score: see :mod:`finetune.strategy.probing.transferability`. The H-score is shrunk, because
@@ -219,7 +220,7 @@ def _score(recipe: Recipe, source: Source, compute: Compute, progress: OnProgres
         model.backbone,
         weights,
         probe.cv_top1,
-        *wilson(round(probe.cv_top1 * n), n),
+        *share_interval(probe.cv_hits, groups),
         n,
         probe.name,
         probe.setting,
