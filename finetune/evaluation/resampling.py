@@ -17,7 +17,7 @@ FEWEST_GROUPS = 5
 # With fewer groups, no p-value of the sign-flip test is below 0.05: it is at least 2 of 2^G signings.
 FEWEST_TO_DIFFER = 6
 # The weight of the assumption that all images of a group are right or wrong at once, in groups.
-PRIOR_GROUPS = 1.0
+PRIOR_GROUPS = 0.5
 LEVEL = 0.95
 
 

@@ -1,13 +1,15 @@
 """Paired comparisons against closed forms, a reference computation and simulated coverage."""
 
+from itertools import product
 from math import comb
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from finetune.evaluation.paired import difference_interval, mcnemar, paired
+from finetune.evaluation.paired import difference_interval, mcnemar, paired, sign_flip
 
 
 @pytest.mark.parametrize(("first", "second"), [(0, 0), (3, 3), (0, 6), (2, 9), (12, 5)])
@@ -57,3 +59,68 @@ def test_paired_counts_disagreements() -> None:
     assert result.p == pytest.approx(1.0)
     with pytest.raises(ValueError, match="images"):
         paired(first, second[:-1])
+
+
+def test_the_sign_flip_test_is_a_count_of_all_signings() -> None:
+    rng = np.random.default_rng(4)
+    for _ in range(5):
+        sums = rng.integers(-4, 6, 9)
+        totals = [abs(int(np.dot(signs, sums))) for signs in product((-1, 1), repeat=9)]
+        assert sign_flip(sums) == pytest.approx(np.mean(np.array(totals) >= abs(int(sums.sum()))))
+        assert sign_flip(-sums) == sign_flip(sums)
+    assert sign_flip(np.zeros(4, dtype=np.int64)) == 1.0
+
+
+@given(st.integers(0, 40), st.integers(0, 40))
+def test_with_groups_of_one_image_it_is_mcnemars_test(first: int, second: int) -> None:
+    sums = np.repeat(np.array([-1, 1, 0]), [first, second, 5])
+    assert sign_flip(sums) == pytest.approx(mcnemar(first, second))
+
+
+def two_networks(rng: np.random.Generator, groups: int, gain: float) -> tuple[NDArray[np.bool_], ...]:
+    """Two networks, right on about 0.7 of ten images of each group; a group suits one of them better."""
+    liking = rng.normal(0.0, 0.15, groups).repeat(10)
+    draws = rng.random((2, groups * 10))
+    return draws[0] < 0.7 - liking, draws[1] < 0.7 + gain + liking
+
+
+@pytest.mark.parametrize(("groups", "gain"), [(12, 0.0), (30, 0.0), (30, 0.1)])
+def test_by_groups_the_size_and_the_coverage_hold(groups: int, gain: float) -> None:
+    rng = np.random.default_rng(7)
+    group = np.arange(groups).repeat(10)
+    found = []
+    for _ in range(200):
+        first, second = two_networks(rng, groups, gain)
+        found.append((paired(first, second, group), paired(first, second)))
+    covered, alone = (
+        np.mean([each.low <= gain <= each.high for each in side]) for side in zip(*found, strict=True)
+    )
+    assert 0.92 <= covered <= 0.99
+    assert alone < 0.85  # images are not independent
+    if not gain:
+        refused, by_images = (np.mean([each.p < 0.05 for each in side]) for side in zip(*found, strict=True))
+        assert refused <= 0.075
+        assert by_images > 0.12
+    assert {(one.groups, one.test, other.test) for one, other in found} == {(groups, "sign-flip", "McNemar")}
+
+
+def test_by_groups_intervals_agree_with_the_test_and_with_images() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.random(300) < 0.8, rng.random(300) < 0.9
+    images = paired(first, second)
+    ones = paired(first, second, np.arange(300))
+    assert ones.p == pytest.approx(images.p)
+    assert (ones.low, ones.high) == pytest.approx((images.low, images.high), abs=0.012)
+    # Copies of the images in the same groups add nothing.
+    group = np.arange(300) // 10
+    once = paired(first, second, group)
+    again = paired(np.tile(first, 3), np.tile(second, 3), np.tile(group, 3))
+    assert again.p == pytest.approx(once.p)
+    assert again.high - again.low > 0.95 * (once.high - once.low)
+    swapped = paired(second, first, group)
+    assert (-swapped.high, -swapped.low) == pytest.approx((once.low, once.high), abs=0.005)
+    # One group cannot tell, nor can two; without a disagreement the interval keeps a width.
+    assert (paired(first, second, np.zeros(300)).low, paired(first, second, group // 15).p) == (-1.0, 0.5)
+    same = paired(first, first, group)
+    assert same.p == 1.0
+    assert same.low < 0 < same.high
