@@ -156,6 +156,40 @@ def examine(
     return report.with_doubts(check_labels(recipe, device, progress))
 
 
+def is_folds(source: str) -> bool:
+    """Whether ``source`` is a folder that `finetune cv` filled."""
+    from finetune.data.sources.read import is_path
+    from finetune.reporting.several.subject import holds_folds
+
+    return is_path(source) and holds_folds(Path(source).expanduser())
+
+
+def examine_folds(source: str, reporter: Reporter, device: str | None = None) -> "Report":
+    """Find doubtful labels by the networks of a cross-validation, each on the images that it did not see.
+
+    Args:
+        source: a folder that `finetune cv` filled.
+        device: as for :func:`finetune.train`.
+
+    Raises:
+        RunDirError, CheckpointError: a fold is not finished, or damaged.
+        DataError: the images are not found.
+    """
+    from finetune.reporting.several.subject import find_subject
+
+    subject = find_subject([Path(source).expanduser()])
+    from finetune.reporting.watch import watches
+    from finetune.strategy.doctor.examine import Report
+    from finetune.strategy.experiments.fold_labels import doubtful_labels_of_folds
+    from finetune.training.compute.precision import pick_device
+
+    found = doubtful_labels_of_folds(subject.runs, pick_device(device), watch_of=watches(reporter.work))
+    number = sum(found.counts.values())
+    facts = {"images": number, "readable": number}
+    report = Report(source, {"held out": found.counts}, facts, (), found.notes)
+    return report.with_doubts(found.doubts)
+
+
 def write_sheet(doubts: "DoubtfulLabels", target: Path, images: int = SHEET_IMAGES) -> None:
     """Write a page that shows the images with doubtful labels, at most ``images``.
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from finetune.api.advice import examine, write_sheet
+from finetune.api.advice import examine, examine_folds, is_folds, write_sheet
 from finetune.cli import options, output
-from finetune.cli.options import flag, option
+from finetune.cli.options import argument, flag, option
 from finetune.errors import GateMissedError, UserError, printable
 from finetune.recipe.catalog import DEFAULT_BACKBONE
 
@@ -19,7 +19,14 @@ DOUBTFUL = "doubtful-label"
 
 
 def doctor(
-    source: options.Source,
+    source: Annotated[
+        str,
+        argument(
+            "Images, as data.source names them: a folder, a CSV file or a known set. With --labels also a "
+            "folder of `finetune cv`.",
+            "SOURCE",
+        ),
+    ],
     as_json: options.Json = False,
     strict: Annotated[bool, flag("--strict", "Exit with 1 if there is any finding.")] = False,
     near_copies: Annotated[
@@ -67,13 +74,31 @@ def doctor(
             from finetune.disk.outputs import check_new_file
 
             check_new_file(target, overwrite=overwrite, option="--overwrite replaces it. ")
+    folds = is_folds(source)
+    if folds and not labels:
+        raise UserError(
+            f"{printable(source)}: a folder of `finetune cv`. Its predictions show doubtful labels: add "
+            "--labels. To examine the images, give these."
+        )
+    if folds and (backbone is not None or set_):
+        raise UserError(
+            f"{printable(source)}: its own networks look at its own images. Leave out --backbone and --set."
+        )
     labels_by = (backbone or DEFAULT_BACKBONE) if labels else None
     from finetune.cli.progress import open_progress
 
     with open_progress() as progress:
-        report = examine(
-            source, set_ or [], progress.reporter, near_copies=near_copies, labels_by=labels_by, device=device
-        )
+        if folds:
+            report = examine_folds(source, progress.reporter, device)
+        else:
+            report = examine(
+                source,
+                set_ or [],
+                progress.reporter,
+                near_copies=near_copies,
+                labels_by=labels_by,
+                device=device,
+            )
     if report.doubts is not None and csv is not None:
         from finetune.disk.outputs import staging, write_table
 
@@ -118,7 +143,7 @@ def _show(report: "Report") -> None:
         span = f"{smallest:,}" if smallest == largest else f"{smallest:,} to {largest:,}"
         total = sum(counts.values())
         output.data(f"{split:<6} {total:,} images that can be read, {len(counts)} classes of {span}")
-    if facts["readable"]:
+    if "width" in facts:
         sides = " x ".join(
             f"{facts[side]['min']:g} to {facts[side]['max']:g}" for side in ("width", "height")
         )
@@ -130,7 +155,7 @@ def _show(report: "Report") -> None:
         output.data(f"shares {', '.join(named)}")
     for note in report.notes:
         output.data(f"note   {printable(note)}")
-    if not facts["near_copies_searched"]:
+    if not facts.get("near_copies_searched", True):
         output.data("note   near-duplicates were not searched (--no-near-copies)")
     output.data("")
     doubts = [each for each in report.findings if each.kind == DOUBTFUL]

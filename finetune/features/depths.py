@@ -22,6 +22,7 @@ class DepthExtractor(nn.Module):
         pools: of each layer, the axes that are averaged over; empty where its output is a vector.
         lengths: of each layer, the length of its features.
         operations: of each layer, the number of operations from the images to it, without pooling.
+        code: all operations as text.
 
     Raises:
         CutError: the network cannot be cut there.
@@ -47,6 +48,7 @@ class DepthExtractor(nn.Module):
         segments = segment_graphs(module, table, ks)
         segments = [fold_batchnorm(each) for each in segments] if folded else segments
         self.operations = list(accumulate(map(operations, segments)))
+        self.code = "\n".join(f"{each.code}{axes}" for each, axes in zip(segments, self.pools, strict=True))
         self._segments = nn.ModuleList(segments)
         self.eval()
 

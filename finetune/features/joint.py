@@ -49,6 +49,22 @@ class JoinedDepths(nn.Module):
         return torch.cat(self._extract(images), 1)
 
 
+class MirroredDepths(nn.Module):
+    """Computes features after several layers as :class:`JoinedDepths`, the mean of image and mirror image.
+
+    Attributes:
+        code: the operations, by which features are cached.
+    """
+
+    def __init__(self, extract: DepthExtractor) -> None:
+        super().__init__()
+        self._extract = JoinedDepths(extract)
+        self.code = f"{extract.code}\nmean of image and mirror image"
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (self._extract(images) + self._extract(images.flip(-1))) / 2
+
+
 def prefixes_of(module: nn.Module, table: LayerTable, extract: DepthExtractor) -> list[nn.Module | None]:
     """Return, for each layer of ``extract``, the prefix of a network that is cut there.
 

@@ -59,6 +59,27 @@ def test_every_image_is_held_out_once(write: Any, chdir_tmp: Path, cli: Any, sha
     assert answer["n"] == len(rows)
     assert answer["top1_spread"]["n"] == 3
     assert sum(sum(line) for line in answer["confusion"]) == len(rows)
+    # The doctor finds doubtful labels in these predictions.
+    words = ("doctor", place, "--labels", "--csv", chdir_tmp / "doubts.csv", "--json", "--device", "cpu")
+    ended = cli(*words)
+    assert ended.code == 0, ended.err
+    found = json.loads(ended.out)
+    with (place / "out_of_fold.csv").open() as file:
+        rows = {row["path"]: row for row in csv.DictReader(file)}
+    with (chdir_tmp / "doubts.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [each["files"] for each in found["findings"]] == [[str(shapes / row["path"])] for row in table]
+    for each, row in zip(found["findings"], table, strict=True):
+        out_of_fold = rows[each["files"][0]]
+        assert (each["label"], row["new_label"]) == (out_of_fold["label"], "")
+        own = float(out_of_fold[f"prob_{each['label']}"])
+        assert each["probability"] == pytest.approx(own, abs=1e-5)
+    # Some images of val are copies of images of train, which another network has seen.
+    left = sum(found["classes"]["held out"].values())
+    assert any(f"{44 - left} images have a copy in another fold" in note for note in found["notes"]) == (
+        left < 44
+    )
+    assert cli("doctor", place).code == cli(*words, "--overwrite", "--set", "data.workers=0").code == 2
     # And refused otherwise.
     ended = cli("cv", write(), "--folds", "3", "--device", "cpu")
     assert ended.code == 2

@@ -60,6 +60,16 @@ def find_subject(paths: Sequence[Path]) -> Subject:
     return Subject("runs", paths[0], tuple(paths))
 
 
+def holds_folds(place: Path) -> bool:
+    """Whether ``place`` is a folder that `finetune cv` filled."""
+    try:
+        return place.is_dir() and any(
+            is_run(str(each)) for each in _numbered(place, PATTERNS["folds"]).values()
+        )
+    except OSError:
+        return False
+
+
 def _one(place: Path) -> Subject:
     if is_run(str(place)):
         return Subject("run", place, (place,))

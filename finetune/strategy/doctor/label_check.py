@@ -6,14 +6,26 @@ import numpy as np
 
 from finetune.data.dataset import Source, Split, merge_splits
 from finetune.data.same_content import same_content
+from finetune.errors import UserError
+from finetune.features.cut import CutError
+from finetune.features.depths import DepthExtractor
+from finetune.features.extract import Extractor
+from finetune.features.joint import MirroredDepths
 from finetune.features.progress import OnProgress, no_progress
 from finetune.recipe.schema import Recipe
 from finetune.strategy.doctor.doubts import DoubtfulLabels
 from finetune.strategy.doctor.labels import DoubtfulLabel, doubtful_labels, out_of_fold
-from finetune.strategy.probing.frozen_features import FeatureRows, features_of, frozen_compute, frozen_recipe
+from finetune.strategy.probing.frozen_features import (
+    FeatureRows,
+    features_of,
+    frozen_compute,
+    frozen_recipe,
+    read_features,
+)
+from finetune.training.caching.feature_store import describe_features
 from finetune.training.compute.in_force import in_force
 from finetune.training.run.own_data import read_undivided
-from finetune.training.setup.prepare import prepare
+from finetune.training.setup.prepare import Setup, prepare
 
 
 def check_labels(
@@ -64,6 +76,11 @@ def doubtful_labels_by(
     ]
 
 
+# The depths whose features are taken, as shares of the layers. Features of several depths find more wrong
+# labels than the last ones alone (docs/measured/labels.md).
+DEPTHS = (1 / 2, 2 / 3, 5 / 6, 1)
+
+
 def source_features(
     recipe: Recipe,
     images: Split,
@@ -73,6 +90,9 @@ def source_features(
 ) -> FeatureRows:
     """Compute the features of the readable images, with their groups; else with copies of a file as groups.
 
+    They are those of :data:`DEPTHS` beside each other, the mean of each image and its mirror image. Where the
+    network cannot be cut there, they are those after its last layer.
+
     Arguments and errors as for :func:`doubtful_labels_by`.
     """
     data = recipe.data.model_copy(update={"on_bad_image": "skip"})
@@ -80,9 +100,29 @@ def source_features(
     compute = frozen_compute(recipe, device)
     with in_force(compute):
         joined = Source(recipe.data.source, classes, {"train": images})
-        rows = features_of(prepare(frozen, joined, compute), "train", progress)
+        rows = _features(prepare(frozen, joined, compute), progress)
     if rows.groups is None and rows.places is not None:
         # A copy of an image must not vouch for its label.
         copies = same_content(images, rows.places)
         rows = rows._replace(groups=copies if len(np.unique(copies)) < len(copies) else None)
     return rows
+
+
+def _features(setup: Setup, progress: OnProgress) -> FeatureRows:
+    network, preprocessing = setup.network, setup.card.preprocessing
+    body = len(network.table.body)
+    layers = sorted({max(1, round(share * body)) for share in DEPTHS})
+    size, channels = preprocessing.image_size, preprocessing.channels
+    try:
+        depths = DepthExtractor(network.module.eval(), network.table, layers, size, channels, folded=True)
+    except (CutError, UserError):
+        return features_of(setup, "train", progress)
+    extract = Extractor(
+        MirroredDepths(depths),
+        (channels, size, size),
+        setup.compute.device,
+        setup.compute.exact,
+        setup.recipe.train.images_per_batch,
+    )
+    about = describe_features(setup, body, plain=True) | {"depths": layers, "mirrored": True}
+    return read_features(setup, "train", extract, about, progress)

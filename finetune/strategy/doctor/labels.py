@@ -1,7 +1,7 @@
 """Doubtful labels: images that a classifier, which never saw them, sees in another class than their label.
 
 This is confident learning (Northcutt, Jiang and Chuang 2021) on probabilities from a linear head, which is
-solved on the features of the other folds.
+solved on the features of the other folds, and from the labels of the nearest other images.
 """
 
 from dataclasses import dataclass
@@ -19,6 +19,11 @@ from finetune.strategy.advice.sample import repeated
 FOLDS = 5
 # The mean over several divisions into folds finds more wrong labels than one (docs/measured/labels.md).
 REPEATS = 3
+# The share of the nearest images' labels in the probabilities, their number, and how much more a near one
+# counts. A wrong label misleads a few neighbours and the head in different places (docs/measured/labels.md).
+NEIGHBOURS_SHARE, NEIGHBOURS, STEEPNESS = 0.3, 10, 10.0
+# Rows whose similarities are computed at a time.
+CHUNK = 1024
 # Images times features times classes. Above this, there is one division and a fixed decay, for the time.
 LARGE = 20_000_000
 
@@ -49,17 +54,19 @@ class DoubtfulLabel:
 def out_of_fold(
     features: Features, targets: Targets, num_classes: int, seed: int, groups: Targets | None = None
 ) -> Probabilities:
-    """Predict each image with a linear head that was solved without its fold.
+    """Predict each image with a linear head that was solved without its fold, and with its nearest images.
 
     Args:
-        features: (N, D).
+        features: (N, D). They are standardised.
         targets: (N,), in 0..num_classes-1.
         seed: of the folds.
-        groups: (N,); no fold splits a group. None: there are no groups.
+        groups: (N,); no fold splits a group, and images of a group are not asked about each other. None:
+            there are no groups.
 
     Returns:
-        Probabilities (N, num_classes), float64: the mean over three divisions into five folds. A class with
-        a single image or group cannot be learned without it: such images get probability 1 for their label.
+        Probabilities (N, num_classes), float64: the mean of the head's over three divisions into five folds,
+        averaged with the labels of the nearest images. A class with a single image or group cannot be
+        learned without it: such images get probability 1 for their label.
 
     Raises:
         DataError: no two classes have two or more images, or groups; or no folds keep the groups together.
@@ -68,22 +75,59 @@ def out_of_fold(
     found[np.arange(len(targets)), targets] = 1.0
     rows = repeated(targets, groups, np.arange(len(targets)))
     classes, numbers = np.unique(targets[rows], return_inverse=True)
+    numbers = numbers.reshape(-1).astype(np.int64)
     own = None if groups is None else groups[rows]
-    problem = LinearProblem(features[rows], numbers.reshape(-1).astype(np.int64), len(classes))
     is_large = len(rows) * min(features.shape) * len(classes) > LARGE
     divisions = [
-        inner_folds(problem.targets, (seed + each) % 2**32, own, FOLDS) if len(classes) > 1 else []
+        inner_folds(numbers, (seed + each) % 2**32, own, FOLDS) if len(classes) > 1 else []
         for each in range(1 if is_large else REPEATS)
     ]
     if not all(divisions):
         raise DataError("doubtful labels need two or more images, or groups, of each of two classes")
+    problem = LinearProblem(standardised(features[rows]), numbers, len(classes))
     if is_large:
         decay = GRID[1] * total_variance(problem.features)
     else:
         decay = choose_decay(problem, divisions[0]).decay
-    total = np.mean([_predict(problem, folds, decay) for folds in divisions], axis=0)
-    found[rows[:, None], classes] = total
+    head = np.mean([_predict(problem, folds, decay) for folds in divisions], axis=0)
+    near = nearest_labels(problem.features, numbers, len(classes), own)
+    found[rows[:, None], classes] = (1 - NEIGHBOURS_SHARE) * head + NEIGHBOURS_SHARE * near
     return found
+
+
+def standardised(features: Features) -> NDArray[np.float32]:
+    """Features (N, D), each less its mean and divided by its standard deviation; constant ones become 0."""
+    centred = features - features.mean(axis=0, dtype=np.float64)
+    spread = centred.std(axis=0)
+    return (centred / np.where(spread > 0, spread, 1.0)).astype(np.float32)
+
+
+def nearest_labels(
+    features: Features, targets: Targets, num_classes: int, groups: Targets | None = None
+) -> Probabilities:
+    """The shares of the classes among the labels of the nearest other images: (N, num_classes).
+
+    Nearest are the ten with the largest cosine similarity s. Each counts exp(10 s).
+
+    Args:
+        features: (N, D), centred.
+        groups: (N,); images of the same group are left out. None: only the image itself is.
+    """
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    unit = features / np.where(lengths > 0, lengths, 1.0)
+    groups = np.arange(len(targets)) if groups is None else groups
+    most = min(NEIGHBOURS, len(targets) - 1)
+    found = np.zeros((len(targets), num_classes))
+    for start in range(0, len(targets), CHUNK):
+        part = slice(start, start + CHUNK)
+        similar = (unit[part] @ unit.T).astype(np.float64)
+        similar[groups[part, None] == groups] = -np.inf
+        near = np.argpartition(-similar, most - 1, axis=1)[:, :most]
+        weights = np.exp(STEEPNESS * np.take_along_axis(similar, near, axis=1))
+        places = np.broadcast_to(np.arange(start, start + len(near))[:, None], near.shape)
+        np.add.at(found, (places, targets[near]), weights)
+    result: Probabilities = found / found.sum(axis=1, keepdims=True)
+    return result
 
 
 def _predict(problem: LinearProblem, folds: Folds, decay: float) -> Probabilities:

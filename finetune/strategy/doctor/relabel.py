@@ -17,7 +17,7 @@ from finetune.data.sources.files.from_paths import source_from_paths
 from finetune.data.sources.names.class_names import equivalent_names, is_class_name
 from finetune.data.sources.read import csv_path, is_path
 from finetune.data.sources.tables.read import other_columns
-from finetune.disk.csv_table import CsvTable, as_read_back, guarded
+from finetune.disk.csv_table import CsvTable, as_read_back, guarded, unguarded
 from finetune.disk.outputs import TextOutput, publish, staging
 from finetune.errors import DataError, UserError, printable
 from finetune.recipe.catalog import suggest
@@ -64,7 +64,11 @@ class Relabelled:
         """
         with_splits = "all" not in self.source.splits
         names, cells = self.columns
-        guard = (lambda text: str(guarded(text))) if safe else str
+
+        def guard(text: str) -> str:
+            # A text that reading would change is guarded in any case.
+            return str(guarded(text)) if safe or unguarded(text) != text else text
+
         yield ["path", "label", *(["split"] if with_splits else []), *map(guard, names)]
         prefix = os.path.join(os.path.abspath(folder), "")  # noqa: PTH100, PTH118
         for name, split in self.source.splits.items():

@@ -1,7 +1,7 @@
 """The features of a split from a frozen network, as a linear head would get them."""
 
-from collections.abc import Sequence
-from typing import NamedTuple, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from torch import nn
@@ -96,8 +96,28 @@ def features_of(
     )
     if len(extract.spec.shape) != 1:
         raise takes_a_map(setup)
-    split = setup.source.splits[split_name]
-    about = describe_features(setup, k, plain=True)
+    return read_features(
+        setup, split_name, extract, describe_features(setup, k, plain=True), progress, places
+    )
+
+
+def read_features(
+    setup: Setup,
+    split_name: str,
+    extract: Extractor,
+    about: Mapping[str, Any],
+    progress: OnProgress = no_progress,
+    places: Sequence[int] | None = None,
+) -> FeatureRows:
+    """Compute what ``extract`` makes of a split's readable images, or of those at ``places``, and cache it.
+
+    Args:
+        about: names the features in the cache.
+
+    Raises:
+        DataError: no image can be read.
+    """
+    split, preprocessing = setup.source.splits[split_name], setup.card.preprocessing
     store = open_store(setup, extract, about, where_cached(setup), bytes_needed(setup, extract.spec), {})
     cached = CachedFeatures(store, extract, split, EvalTransform(preprocessing), plain=True)
     draws = [(index, 0) for index in (range(len(split)) if places is None else places)]
