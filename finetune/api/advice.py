@@ -190,8 +190,11 @@ def examine_folds(source: str, reporter: Reporter, device: str | None = None) ->
     return report.with_doubts(found.doubts)
 
 
-def write_sheet(doubts: "DoubtfulLabels", target: Path, images: int = SHEET_IMAGES) -> None:
+def write_sheet(doubts: "DoubtfulLabels", place: str, target: Path, images: int = SHEET_IMAGES) -> None:
     """Write a page that shows the images with doubtful labels, at most ``images``.
+
+    Args:
+        place: what :func:`examine` or :func:`examine_folds` was given.
 
     Raises:
         UserError: the file cannot be written there.
@@ -199,4 +202,4 @@ def write_sheet(doubts: "DoubtfulLabels", target: Path, images: int = SHEET_IMAG
     from finetune.disk.outputs import write_output
     from finetune.reporting.doubts_page import doubts_page
 
-    write_output(target, doubts_page(doubts, images))
+    write_output(target, doubts_page(doubts, place, images))

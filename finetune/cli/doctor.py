@@ -105,13 +105,13 @@ def doctor(
         with staging(csv) as stage:
             write_table(report.doubts.table(), stage, csv, safe=csv_safe)
     if report.doubts is not None and sheet is not None:
-        write_sheet(report.doubts, sheet)
+        write_sheet(report.doubts, source, sheet)
     if as_json:
         output.json_data(report.to_dict(), indent=2)
     else:
         _show(report)
     if report.doubts is not None:
-        _say_next(report.doubts, csv, sheet)
+        _say_next(report.doubts, source, csv, sheet)
     # Among a few hundred images, some always look like another class.
     certain = [each for each in report.findings if each.kind != DOUBTFUL]
     if strict and certain:
@@ -119,19 +119,24 @@ def doctor(
         raise GateMissedError(f"{number}, and --strict allows none")
 
 
-def _say_next(doubts: "DoubtfulLabels", csv: Path | None, sheet: Path | None) -> None:
+def _say_next(doubts: "DoubtfulLabels", place: str, csv: Path | None, sheet: Path | None) -> None:
+    from finetune.data.sources.read import is_path
+
     if sheet is not None:
         output.note(f"sheet        {printable(sheet)}")
-    source = printable(doubts.source)
     if csv is not None:
+        output.note(f"table        {printable(csv)}")
+    if not is_path(doubts.source):
+        return  # the images of a known set have no labels of the user's
+    if csv is not None:
+        out = "labels.csv" if Path(doubts.source).name != "labels.csv" else "labels2.csv"
         output.note(
-            f"table        {printable(csv)}\n"
             f"Next:        write the right class of an image in the column new_label, then\n"
-            f"             finetune relabel {source} --from {printable(csv)} -o labels.csv"
+            f"             finetune relabel {printable(doubts.source)} --from {printable(csv)} -o {out}"
         )
     elif doubts.found and sheet is None:
         output.note(
-            f"Next:        finetune doctor {source} --labels --csv doubts.csv --sheet doubts.html\n"
+            f"Next:        finetune doctor {printable(place)} --labels --csv doubts.csv --sheet doubts.html\n"
             "             (a table to write the right classes in, and a page to look at the images)"
         )
 

@@ -1,5 +1,6 @@
 """A contact sheet of the images whose labels may be wrong."""
 
+from finetune.data.sources.read import is_path
 from finetune.errors import printable
 from finetune.page.album import Album
 from finetune.page.page import render
@@ -8,10 +9,11 @@ from finetune.strategy.doctor.doubts import DoubtfulLabels
 from finetune.strategy.doctor.labels import DoubtfulLabel
 
 
-def doubts_page(doubts: DoubtfulLabels, limit: int) -> bytes:
+def doubts_page(doubts: DoubtfulLabels, place: str, limit: int) -> bytes:
     """Write the page, the most doubtful first. The same labels and images give the same bytes.
 
     Args:
+        place: what the doctor was given.
         limit: the images that the page shows, at most.
     """
     album = Album(limit)
@@ -21,6 +23,8 @@ def doubts_page(doubts: DoubtfulLabels, limit: int) -> bytes:
         "doubts.html",
         styles=["report.css", "several.css"],
         doubts=doubts,
+        place=place,
+        can_relabel=is_path(doubts.source),
         sure=[_card(doubts, each, album) for each in shown if each.is_sure],
         others=[_card(doubts, each, album) for each in shown if not each.is_sure],
         shown=len(shown),

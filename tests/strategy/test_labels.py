@@ -1,5 +1,6 @@
 """Doubtful labels: confident learning on out-of-fold predictions."""
 
+import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -11,7 +12,14 @@ import pytest
 
 from finetune.errors import DataError
 from finetune.strategy.doctor import labels
-from finetune.strategy.doctor.labels import confident_joint, doubtful_labels, out_of_fold
+from finetune.strategy.doctor.labels import (
+    confident_joint,
+    doubtful_labels,
+    nearest_labels,
+    out_of_fold,
+    standardised,
+)
+from finetune.strategy.doctor.review_table import COLUMNS
 
 # Five images of class 0, four of class 1. The means of their own probabilities, which are the thresholds:
 # (0.9 + 0.8 + 0.7 + 0.1 + 0.5) / 5 = 0.6, and (0.9 + 0.8 + 0.2 + 0.1) / 4 = 0.5.
@@ -101,6 +109,26 @@ def test_an_image_is_predicted_without_its_group() -> None:
     assert together[own, given].mean() < 0.7
 
 
+def test_nearest_labels_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sklearn.neighbors import NearestNeighbors
+
+    features, targets = clouds(12)
+    features = standardised(features)
+    assert np.allclose(features.mean(0), 0, atol=1e-6)
+    assert np.allclose(features.std(0), 1, atol=1e-5)
+    distances, near = NearestNeighbors(n_neighbors=11, metric="cosine").fit(features).kneighbors(features)
+    weights = np.exp(10 * (1 - distances[:, 1:]))
+    expected = np.stack([(weights * (targets[near[:, 1:]] == c)).sum(1) for c in range(3)], axis=1)
+    expected /= expected.sum(1, keepdims=True)
+    assert np.allclose(nearest_labels(features, targets, 3), expected, atol=1e-4)
+    monkeypatch.setattr(labels, "CHUNK", 5)
+    assert np.allclose(nearest_labels(features, targets, 3), expected, atol=1e-4)
+    # Copies of an image say nothing about each other.
+    twice, both = np.concatenate([features, features]), np.concatenate([targets, (targets + 1) % 3])
+    found = nearest_labels(twice, both, 3, np.tile(np.arange(36), 2))
+    assert np.allclose(found[:36], found[36:], atol=1e-6)
+
+
 def test_a_class_of_one_image_has_no_doubtful_label() -> None:
     features, targets = clouds(10)
     features = np.concatenate([features, features[:1]])
@@ -139,11 +167,29 @@ def test_the_doctor_lists_doubtful_labels_when_asked(
     doubtful = [each for each in json.loads(ended.out)["findings"] if each["kind"] == "doubtful-label"]
     assert doubtful[0]["files"] == [str(root / "train" / "square" / "moved.png")]
     assert doubtful[0]["message"].startswith("labelled 'square', looks like 'disc' (")
+    first = doubtful[0]
+    assert (first["label"], first["suggested"]) == ("square", "disc")
+    assert 0 <= first["probability"] < first["suggested_probability"] <= 1
     # The second time, the features are in the cache.
-    again = cli(*words, "--labels")
+    table, sheet = root.parent / "doubts.csv", root.parent / "doubts.html"
+    again = cli(*words, "--labels", "--csv", table, "--sheet", sheet)
     assert "look like another class" in again.out
     assert ("features: 33 images" in ended.err, "features: 33 images" in again.err) == (True, False)
     assert "doubtful-label" not in cli(*words, "--json").out
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == COLUMNS
+    assert [row["path"] for row in rows] == [
+        str(Path(each["files"][0]).relative_to(root)) for each in doubtful
+    ]
+    assert {row["new_label"] for row in rows} == {""}
+    page = sheet.read_text()
+    assert page.count('<article class="card">') == len(rows)
+    assert "<bdi>train/square/moved.png</bdi>" in page
+    assert "finetune relabel" in page
+    # A table that a person may have gone over is not replaced.
+    assert cli(*words, "--labels", "--csv", table).code == 2
+    assert cli("doctor", root, "--csv", root.parent / "new.csv").code == 2
 
 
 def test_doubtful_labels_are_not_a_reason_for_strict(

@@ -6,6 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from finetune.data.sources.read import is_path
 from finetune.errors import printable
 from finetune.page.charts import svg
 from finetune.page.page import render
@@ -77,6 +78,8 @@ def run_page(facts: RunFacts, limit: int) -> bytes:
         uncertain=[_card(facts, gallery, row) for row in facts.uncertain],
         wrong=int((~facts.predictions.correct).sum()),
         doubts=_doubts(facts, gallery),
+        source=facts.trained.recipe.data.source,
+        can_relabel=is_path(facts.trained.recipe.data.source),
         gallery=gallery,
         limits=limits,
         cells=cell_contents(

@@ -77,7 +77,7 @@ def doubtful_labels_by(
 
 
 # The depths whose features are taken, as shares of the layers. Features of several depths find more wrong
-# labels than the last ones alone (docs/measured/labels.md).
+# labels than the last ones alone. Chosen on the sets of docs/measured/labels.md.
 DEPTHS = (1 / 2, 2 / 3, 5 / 6, 1)
 
 

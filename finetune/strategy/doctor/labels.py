@@ -17,10 +17,10 @@ from finetune.features.solve import GRID, ROUGH, ROUGH_STEPS, LinearProblem, cho
 from finetune.strategy.advice.sample import repeated
 
 FOLDS = 5
-# The mean over several divisions into folds finds more wrong labels than one (docs/measured/labels.md).
+# The mean over several divisions into folds finds more wrong labels than one.
 REPEATS = 3
 # The share of the nearest images' labels in the probabilities, their number, and how much more a near one
-# counts. A wrong label misleads a few neighbours and the head in different places (docs/measured/labels.md).
+# counts. Chosen on the sets of docs/measured/labels.md.
 NEIGHBOURS_SHARE, NEIGHBOURS, STEEPNESS = 0.3, 10, 10.0
 # Rows whose similarities are computed at a time.
 CHUNK = 1024
