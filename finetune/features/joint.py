@@ -62,7 +62,8 @@ class MirroredDepths(nn.Module):
         self.code = f"{extract.code}\nmean of image and mirror image"
 
     def forward(self, images: Tensor) -> Tensor:
-        return (self._extract(images) + self._extract(images.flip(-1))) / 2
+        mean: Tensor = (self._extract(images) + self._extract(images.flip(-1))) / 2
+        return mean
 
 
 def prefixes_of(module: nn.Module, table: LayerTable, extract: DepthExtractor) -> list[nn.Module | None]:

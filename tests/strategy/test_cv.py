@@ -65,15 +65,15 @@ def test_every_image_is_held_out_once(write: Any, chdir_tmp: Path, cli: Any, sha
     assert ended.code == 0, ended.err
     found = json.loads(ended.out)
     with (place / "out_of_fold.csv").open() as file:
-        rows = {row["path"]: row for row in csv.DictReader(file)}
+        by_path = {row["path"]: row for row in csv.DictReader(file)}
     with (chdir_tmp / "doubts.csv").open() as file:
         table = list(csv.DictReader(file))
     assert [each["files"] for each in found["findings"]] == [[str(shapes / row["path"])] for row in table]
     for each, row in zip(found["findings"], table, strict=True):
-        out_of_fold = rows[each["files"][0]]
+        out_of_fold = by_path[each["files"][0]]
         assert (each["label"], row["new_label"]) == (out_of_fold["label"], "")
-        own = float(out_of_fold[f"prob_{each['label']}"])
-        assert each["probability"] == pytest.approx(own, abs=1e-5)
+        probability = float(out_of_fold[f"prob_{each['label']}"])
+        assert each["probability"] == pytest.approx(probability, abs=1e-5)
     # Some images of val are copies of images of train, which another network has seen.
     left = sum(found["classes"]["held out"].values())
     assert any(f"{44 - left} images have a copy in another fold" in note for note in found["notes"]) == (

@@ -42,6 +42,14 @@ def places(source: Source) -> dict[str, tuple[str, str]]:
     }
 
 
+def groups_by_name(source: Source) -> dict[str, int]:
+    found = {}
+    for split in source.splits.values():
+        assert split.groups is not None
+        found |= {split.name(index): int(group) for index, group in enumerate(split.groups)}
+    return found
+
+
 def review(place: Path, rows: Iterable[str], header: str = HEADER) -> Path:
     place.write_text(header + "".join(f"{row}\n" for row in rows), encoding="utf-8")
     return place
@@ -173,15 +181,7 @@ def test_columns_of_a_csv_source_come_along(shapes: Path, tmp_path: Path) -> Non
     found.write(target)
     before, after = load_data(data, 0), load_data(section(target, group_by="patient"), 0)
     assert {n: s for n, (s, _) in places(before).items()} == {n: s for n, (s, _) in places(after).items()}
-    for split in ("train", "val", "test"):
-        groups = [
-            {
-                source.splits[split].name(i): int(source.splits[split].groups[i])
-                for i in range(len(source.splits[split]))
-            }  # type: ignore[index]
-            for source in (before, after)
-        ]
-        assert groups[0] == groups[1]
+    assert groups_by_name(before) == groups_by_name(after)
     with target.open() as file:
         assert next(csv.DictReader(file))["note"].startswith("'=1+")
 

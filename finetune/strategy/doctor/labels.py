@@ -99,7 +99,8 @@ def standardised(features: Features) -> NDArray[np.float32]:
     """Features (N, D), each less its mean and divided by its standard deviation; constant ones become 0."""
     centred = features - features.mean(axis=0, dtype=np.float64)
     spread = centred.std(axis=0)
-    return (centred / np.where(spread > 0, spread, 1.0)).astype(np.float32)
+    found: NDArray[np.float32] = (centred / np.where(spread > 0, spread, 1.0)).astype(np.float32)
+    return found
 
 
 def nearest_labels(
