@@ -99,6 +99,18 @@ def test_the_focal_gradient_is_finite_for_certain_predictions(sure: float, gamma
     assert float(logits.grad[1, 0]) < -0.4  # the wrong one still counts
 
 
+@pytest.mark.parametrize(
+    "loss", [FocalLoss(2.0), LogitAdjustedLoss(torch.zeros(C))], ids=["focal", "adjusted"]
+)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_logits_of_low_precision_give_a_loss_in_float32(loss: nn.Module, dtype: torch.dtype) -> None:
+    logits, targets = torch.from_numpy(LOGITS).to(dtype), torch.from_numpy(HARD)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = loss(logits, targets)
+    assert value.dtype == torch.float32
+    assert value.item() == loss(logits.float(), targets).item()
+
+
 def uneven(counts: Sequence[int]) -> Split:
     split = draw_source(len(counts), max(counts), 8).splits["train"]
     rows = [np.flatnonzero(split.targets == number)[:count] for number, count in enumerate(counts)]
