@@ -69,7 +69,8 @@ class Conformal:
         rows, num_classes = np.arange(len(targets)), logits.shape[1]
         scores = surprise(logits)
         own = scores[rows, targets]
-        chance = np.random.default_rng(0).random(len(targets))
+        # Of the logits, so that other images get other numbers: one fixed draw would shift every threshold.
+        chance = np.array([chance_of(row) for row in logits])
         adaptive = adaptive_scores(scores, chance)[rows, targets]
         share = MOST_OF_CLASSES // num_classes
         return cls(
@@ -194,10 +195,11 @@ def adaptive_scores(surprises: NDArray[np.float64], chance: NDArray[np.float64])
     return scores
 
 
-def chance_of(image: NDArray[np.float32]) -> float:
-    """A number from 0 to 1 that looks random, and that the pixels of a preprocessed image determine.
+def chance_of(values: NDArray[np.floating]) -> float:
+    """A number from 0 to 1 that looks random, and that the bytes of an array determine.
 
-    So an image gets the same adaptive set from a run and from its ONNX file, under any name.
+    New images get that of their preprocessed pixels. So an image has the same adaptive set from a run and
+    from its ONNX file, under any name.
     """
-    digest = hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest()
+    digest = hashlib.sha256(np.ascontiguousarray(values).tobytes()).digest()
     return int.from_bytes(digest[:6], "big") / 2**48

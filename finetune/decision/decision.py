@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.decision.abstain import AnswerRule, Answers, no_rule, read_answers
-from finetune.decision.calibration import Calibration, calibrated
+from finetune.decision.calibration import Calibration
 from finetune.decision.conformal import Conformal, SetRule, read_conformal
 from finetune.decision.novelty import Novelty, read_novelty
 from finetune.decision.probabilities import softmax
@@ -59,7 +59,7 @@ class Decision:
 
     def calibrated(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Divide (N, C) logits by the temperature."""
-        return calibrated(logits, self.calibration.temperature)
+        return self.calibration.of(logits)
 
     def rules(self, wanted: Wanted) -> Rules:
         """Find the thresholds for what a caller wants.

@@ -13,12 +13,15 @@ from torch import nn
 
 from finetune.data.batches.batch import Batch
 from finetune.data.dataset import Split
-from finetune.decision.calibration import calibrated
+from finetune.decision.calibration import Calibration
 from finetune.decision.probabilities import in_digits, softmax
 from finetune.errors import BadImageError, DataError
+from finetune.evaluation.calibration_check import CalibrationCheck, check_calibration
 from finetune.evaluation.intervals import Intervals, measure_intervals
 from finetune.evaluation.metrics import Metrics, classification_metrics
 from finetune.model.layers.modes import preserve_modes
+
+NOT_CALIBRATED = Calibration()
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Collected:
         targets: (N,) true class indices.
         indices: (N,) places in the split.
         bad: images that could not be read; they are in none of the arrays.
-        temperature: of the network; 1 if it is not calibrated.
+        calibration: of the network; None if the logits are the calibrated ones of several networks.
         groups: (N,) the group of each image; None if images have no groups.
     """
 
@@ -38,13 +41,13 @@ class Collected:
     targets: NDArray[np.int64]
     indices: NDArray[np.int64]
     bad: tuple[BadImageError, ...]
-    temperature: float = 1.0
+    calibration: Calibration | None = NOT_CALIBRATED
     groups: NDArray[np.int64] | None = None
 
     @property
     def calibrated(self) -> NDArray[np.float32]:
         """(N, C) the logits divided by the temperature: what probabilities come from."""
-        return calibrated(self.logits, self.temperature)
+        return self.logits if self.calibration is None else self.calibration.of(self.logits)
 
     def metrics(self, classes: Sequence[str]) -> Metrics:
         """Compute the metrics of the calibrated probabilities.
@@ -73,8 +76,15 @@ class Evaluation:
         """The intervals of other metrics than top-1. They take a moment, so they wait until asked for."""
         return measure_intervals(self.collected.calibrated, self.collected.targets, self.collected.groups)
 
+    @cached_property
+    def calibration(self) -> CalibrationCheck:
+        """The calibration error with its interval, before and after the temperature."""
+        found = self.collected
+        return check_calibration(found.logits, found.targets, found.calibration, found.groups)
+
     def to_dict(self) -> dict[str, Any]:
-        """One flat JSON object: the metrics, ``split``, ``precision``, and the ``skipped`` images.
+        """One JSON object: the metrics, ``calibration``, ``split``, ``precision``, and the ``skipped``
+        images.
 
         Metrics and classes have their interval in ``NAME_low`` and ``NAME_high``, where there is one.
         """
@@ -82,6 +92,8 @@ class Evaluation:
         found = self.metrics.to_dict()
         for name, interval in self.intervals.metrics.items():
             found |= _ends(name, interval)
+        found |= self.calibration.after.entries("ece")
+        found["calibration"] = self.calibration.to_dict()
         for place, entry in enumerate(found["per_class"]):
             entry |= _ends("recall", self.intervals.recall[place])
             entry |= _ends("precision", self.intervals.precision[place])

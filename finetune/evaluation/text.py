@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from finetune.errors import BadImageError, printable
+from finetune.evaluation.calibration_check import CalibrationCheck
 from finetune.evaluation.columns import align_columns
 from finetune.evaluation.matrix import format_confusion
-from finetune.evaluation.metrics import METRICS, Metrics
+from finetune.evaluation.metrics import CALIBRATION_BINS, METRICS, Metrics
 from finetune.evaluation.resampling import FEWEST_GROUPS, FEWEST_TO_DIFFER
 
 if TYPE_CHECKING:
@@ -70,11 +71,22 @@ def _headline(evaluation: "Evaluation") -> str:
         if name == "top1":
             lines.append((METRICS[name].label, accuracy(metrics)))
             lines += [("", text) for text in about_groups(metrics)]
+        elif name == "ece":
+            lines += _calibration(evaluation.calibration)
         else:
             lines.append((METRICS[name].label, METRICS[name].in_words(value, ends.get(name))))
     lines.append(("computed in", evaluation.precision))
-    width = max(len(metric.label) for metric in METRICS.values())
+    width = max(len(label) for label, _ in lines)
     return "\n".join(f"{label:{width}}  {text}" for label, text in lines)
+
+
+def _calibration(check: CalibrationCheck) -> list[tuple[str, str]]:
+    found = [(METRICS["ece"].label, f"{check.after}  (expected, {CALIBRATION_BINS} bins)")]
+    if check.before is not None and check.calibration is not None:
+        if check.calibration.split:
+            found.append(("  without temperature", str(check.before)))
+        found.append(("temperature", check.calibration.in_words))
+    return found
 
 
 def _per_class(metrics: Metrics) -> str:

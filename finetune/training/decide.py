@@ -2,11 +2,8 @@
 
 import logging
 
-import numpy as np
-from numpy.typing import NDArray
-
 from finetune.decision.abstain import Answers
-from finetune.decision.calibration import Calibration, calibrated, fit_temperature
+from finetune.decision.calibration import NOT_WANTED, Calibration, calibrate
 from finetune.decision.conformal import Conformal
 from finetune.decision.decision import Decision
 from finetune.evaluation.evaluate import Collected
@@ -15,19 +12,20 @@ from finetune.recipe.schema import TrainSection
 log = logging.getLogger("finetune")
 
 
-def decide(train: TrainSection, val: Collected, groups: NDArray[np.int64] | None = None) -> Decision:
+def decide(train: TrainSection, val: Collected) -> Decision:
     """Fit what the recipe asks for on val, and keep what thresholds are chosen from.
 
     Args:
         val: the logits of the best checkpoint for the images of val, not calibrated.
-        groups: (N,) the group of each image; None: images have no groups.
     """
-    calibration = Calibration()
     if train.calibrate == "temperature":
-        calibration = Calibration(fit_temperature(val.logits, val.targets), "val", len(val.targets))
-    logits = calibrated(val.logits, calibration.temperature)
+        calibration = calibrate(val.logits, val.targets, val.groups)
+    else:
+        calibration = Calibration(reason=NOT_WANTED)
+    log.info("temperature of the probabilities: %s", calibration.in_words)
+    logits = calibration.of(val.logits)
     return Decision(
         calibration,
-        conformal=Conformal.of(logits, val.targets, groups),
+        conformal=Conformal.of(logits, val.targets, val.groups),
         answers=Answers.of(logits, val.targets),
     )

@@ -188,7 +188,7 @@ class Session:
             learned = learn_novelty(self.setup, splits["train"], splits["val"], self.signals)
             report_left_out(self.setup, "val", learned.val)
             kept = ValLogits.of(learned.val)
-            decision = decide(self.setup.recipe.train, learned.val, kept.groups)
+            decision = decide(self.setup.recipe.train, learned.val)
             self._save_decided(replace(decision, novelty=learned.novelty), kept.tensors(), learned)
 
     def keep_refit(self, train: Split, val: Split) -> None:
@@ -243,7 +243,7 @@ class Session:
             return None
         with self._best_weights() as card:
             found = collect(self.setup, "test", self.signals)
-        return replace(found, temperature=card.decision.calibration.temperature).metrics(card.classes)
+        return replace(found, calibration=card.decision.calibration).metrics(card.classes)
 
     @contextlib.contextmanager
     def _best_weights(self) -> Iterator[ModelCard]:

@@ -153,4 +153,4 @@ def collect_trained(
     batches = eval_batches(images, trained.card.preprocessing, options)
     module, autocast = inference_form(trained.module), inference(trained.device, precision)
     found = collect_logits(module, watch(batches), trained.device, autocast, images.groups)
-    return replace(found, temperature=trained.card.decision.calibration.temperature)
+    return replace(found, calibration=trained.card.decision.calibration)

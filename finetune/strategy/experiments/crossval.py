@@ -144,6 +144,7 @@ def _pooled(folds: Sequence[Evaluation]) -> Evaluation:
         np.concatenate([each.targets for each in found]),
         np.concatenate([each.indices + start for each, start in zip(found, starts, strict=True)]),
         tuple(error for each in found for error in each.bad),
+        calibration=None,
         groups=_joined([each.groups for each in found]),
     )
     images = Split(
