@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.api.working_point import CostsInput, Wish, measure
+from finetune.decision.wanted import Sets, Wanted
 
 if TYPE_CHECKING:
     from finetune.evaluation.evaluate import Evaluation
     from finetune.evaluation.metrics import Metrics
+    from finetune.evaluation.promises import AbstainCheck, Images, SetsCheck
     from finetune.evaluation.working_point import CostResult, ThresholdResult
     from finetune.training.trained import Trained
 
@@ -92,6 +94,36 @@ class EvaluationResult:
     def predictions(self) -> Iterator[list[Any]]:
         """Rows, header first: path, label, predicted, correct, probability, one probability per class."""
         return self.evaluation.predictions()
+
+    def prediction_sets(self, coverage: float, sets: Sets = "smallest") -> "SetsCheck":
+        """Measure the coverage and the size of the prediction sets that ``predict`` gives, on these images.
+
+        Raises:
+            UserError: ``coverage`` or ``sets`` is out of range, or the model keeps no scores of val.
+        """
+        from finetune.errors import printable
+        from finetune.evaluation.promises import check_sets
+
+        Wanted(coverage=coverage, sets=sets)
+        names = tuple(map(printable, self.metrics.classes))
+        return check_sets(self._images(), self.trained.card.decision.scores(), coverage, sets, names)
+
+    def abstaining(self, accuracy: float) -> "AbstainCheck":
+        """Measure what share ``predict`` answers for an accuracy, and how accurately, on these images.
+
+        Raises:
+            UserError: ``accuracy`` is not a share, or the model keeps no scores of val.
+        """
+        from finetune.evaluation.promises import check_abstaining
+
+        Wanted(abstain=accuracy)
+        return check_abstaining(self._images(), self.trained.card.decision.kept_answers(), accuracy)
+
+    def _images(self) -> "Images":
+        from finetune.evaluation.promises import Images
+
+        found = self.evaluation.collected
+        return Images(found.calibrated, found.targets, found.groups)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object that ``finetune eval --json`` prints."""

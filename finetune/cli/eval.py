@@ -15,6 +15,7 @@ from finetune.cli.options import flag, option
 from finetune.errors import GateMissedError, UserError, printable
 
 if TYPE_CHECKING:
+    from finetune.evaluation.promises import AbstainCheck, SetsCheck
     from finetune.evaluation.working_point import CostResult, ThresholdResult
 
 
@@ -47,6 +48,9 @@ def evaluate(
         bool,
         flag("--include-seen", "With --data: also evaluate images that the run was trained on or chosen by."),
     ] = False,
+    coverage: options.Coverage = None,
+    sets: options.Sets = None,
+    abstain: options.Abstain = None,
     min_top1: Annotated[
         float | None, option("Exit with 1 if top-1 is below this (0 to 1).", "FRACTION")
     ] = None,
@@ -93,6 +97,7 @@ def evaluate(
     computed_in, goal = _read_precision(precision or [])
     wish = Wish(class_name, recall, goal, None, costs)
     wish.check()
+    wanted = options.wanted(None, coverage, sets, abstain)
     check_run(run)
     if costs is not None and curves is not None:
         raise UserError("--curves goes with --class NAME, not with --costs.")
@@ -125,13 +130,19 @@ def evaluate(
     point = result.working_point(class_name, recall=recall, precision=goal, costs=costs)
     if curves is not None:
         _draw(point, curves)
+    checks: dict[str, SetsCheck | AbstainCheck] = {}
+    if coverage is not None:
+        checks["sets"] = result.prediction_sets(coverage, wanted.sets)
+    if abstain is not None:
+        checks["abstain"] = result.abstaining(abstain)
     if as_json:
-        more = {} if point is None else {"working_point": point.to_dict()}
+        more = {name: check.to_dict() for name, check in checks.items()}
+        more |= {} if point is None else {"working_point": point.to_dict()}
         output.json_data(result.to_dict() | more, allow_nan=False)
     else:
-        output.data(summary(result.evaluation, output.width()))
-        if point is not None:
-            output.data("\n" + format_point(point))
+        texts = [summary(result.evaluation, output.width()), *(each.in_words() for each in checks.values())]
+        texts += [] if point is None else [format_point(point)]
+        output.data("\n\n".join(texts))
     if min_top1 is not None and result.top1 < min_top1:
         raise GateMissedError(f"top-1 is {result.top1:.4f} on {result.split}, below --min-top1 {min_top1:g}")
 

@@ -6,6 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from finetune.decision.wanted import Wanted
+from finetune.errors import UserError
+
 
 class Checkpoint(StrEnum):
     """A checkpoint of a run."""
@@ -92,3 +95,35 @@ CsvSafe = Annotated[
 
 def batch_size(default: str | bool) -> Any:
     return option("Images per forward pass.", "N", default, min=1, max=1_000_000)
+
+
+Coverage = Annotated[
+    float | None,
+    option(
+        "Prediction sets: the classes that fit an image. They hold the true class for this share of images.",
+        "SHARE",
+    ),
+]
+Sets = Annotated[
+    SetsName | None,
+    option(
+        "With --coverage: the smallest sets on average; adaptive ones, larger for hard images; or per class, "
+        "with the coverage within each class.",
+        default="smallest",
+    ),
+]
+Abstain = Annotated[
+    float | None,
+    option("Answer only images that are sure enough to reach this accuracy among them.", "ACCURACY"),
+]
+
+
+def wanted(top: int | None, coverage: float | None, sets: SetsName | None, abstain: float | None) -> Wanted:
+    """What the flags want of a prediction.
+
+    Raises:
+        UserError: one is out of range, or ``sets`` stands without ``coverage``.
+    """
+    if sets is not None and coverage is None:
+        raise UserError(f"--sets {sets.value} goes with --coverage SHARE.")
+    return Wanted(top, coverage, "smallest" if sets is None else sets.value, abstain)

@@ -12,7 +12,7 @@ import typer
 from finetune.api.model import load
 from finetune.api.paths import check_model
 from finetune.cli import options, output
-from finetune.cli.options import SetsName, argument, flag, option
+from finetune.cli.options import argument, flag, option
 from finetune.decision.wanted import Wanted
 from finetune.errors import CheckpointError, FinetuneError, UserError, printable
 
@@ -54,27 +54,9 @@ def predict(
     top: Annotated[
         int, option("Classes per image, most probable first.", "N", True, min=1, max=1_000_000)
     ] = 5,
-    coverage: Annotated[
-        float | None,
-        option(
-            "Print the set of classes that fit: it holds the true class of this share of images.", "SHARE"
-        ),
-    ] = None,
-    sets: Annotated[
-        SetsName | None,
-        option(
-            "With --coverage: the smallest sets on average; adaptive ones, larger for hard images; or per "
-            "class, with the coverage within each class.",
-            default="smallest",
-        ),
-    ] = None,
-    abstain: Annotated[
-        float | None,
-        option(
-            "Mark images as not sure, so that this accuracy is reached among the others.",
-            "ACCURACY",
-        ),
-    ] = None,
+    coverage: options.Coverage = None,
+    sets: options.Sets = None,
+    abstain: options.Abstain = None,
     csv: Annotated[Path | None, option("Write a CSV file.", "FILE.csv")] = None,
     csv_safe: options.CsvSafe = True,
     jsonl: Annotated[bool, flag("--jsonl", "Print one JSON object per image.")] = False,
@@ -101,9 +83,7 @@ def predict(
         from finetune.disk.outputs import check_output
 
         check_output(csv)
-    if sets is not None and coverage is None:
-        raise UserError(f"--sets {sets.value} goes with --coverage SHARE.")
-    wanted = Wanted(top, coverage, "smallest" if sets is None else sets.value, abstain)
+    wanted = options.wanted(top, coverage, sets, abstain)
     if by is not None and move_into is None:
         raise UserError(f"--by {by.value} goes with --move-into FOLDER.")
     from finetune.cli.progress import open_progress

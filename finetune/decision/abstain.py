@@ -4,6 +4,7 @@ The threshold on the probability of the predicted class is chosen on val (a reje
 optimum recognition error and reject tradeoff"; El-Yaniv & Wiener 2010 for the risk-coverage curve).
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,11 @@ class AnswerRule:
     answered: int
     right: int
     n: int
+
+    @property
+    def probability(self) -> float:
+        """The least probability of the predicted class that is answered."""
+        return math.exp(-self.threshold)
 
     def in_words(self, goal: float) -> str:
         """Say what share of val is answered, and how accurately."""

@@ -69,23 +69,40 @@ class Decision:
         """
         sets = answers = None
         if wanted.coverage is not None:
-            if self.conformal is None:
-                raise _keeps_nothing("coverage")
-            sets = self.conformal.rule(wanted.coverage, wanted.sets)
+            sets = self.scores().rule(wanted.coverage, wanted.sets)
         if wanted.abstain is not None:
-            if self.answers is None:
-                raise _keeps_nothing("abstain")
-            answers = self.answers.rule(wanted.abstain)
+            kept = self.kept_answers()
+            answers = kept.rule(wanted.abstain)
             if answers is None:
-                raise no_rule(wanted.abstain, self.answers.surprises.n)
+                raise no_rule(wanted.abstain, kept.surprises.n)
         return Rules(wanted, sets, answers)
+
+    def scores(self) -> Conformal:
+        """The scores that prediction sets come from.
+
+        Raises:
+            UserError: the model keeps none.
+        """
+        if self.conformal is None:
+            raise _keeps_nothing("coverage")
+        return self.conformal
+
+    def kept_answers(self) -> Answers:
+        """How sure the network is on val, and where it is right.
+
+        Raises:
+            UserError: the model does not keep it.
+        """
+        if self.answers is None:
+            raise _keeps_nothing("abstain")
+        return self.answers
 
     def promises(self, wanted: Wanted, classes: tuple[str, ...]) -> list[str]:
         """Say in plain words what is promised of what a caller wants. Raises as :meth:`rules`."""
         rules, found = self.rules(wanted), []
-        if wanted.coverage is not None and self.conformal is not None:
+        if wanted.coverage is not None:
             names = tuple(map(printable, classes))
-            found.append(self.conformal.guarantee(wanted.coverage, wanted.sets, names))
+            found.append(self.scores().guarantee(wanted.coverage, wanted.sets, names))
         if wanted.abstain is not None and rules.answers is not None:
             found.append(rules.answers.in_words(wanted.abstain))
         return found

@@ -12,6 +12,8 @@ from finetune.decision.probabilities import surprise
 from finetune.evaluation.metrics import calibration_error
 from finetune.evaluation.resampling import interval
 
+Floats = NDArray[np.float64]
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -23,6 +25,10 @@ class Estimate:
 
     def __str__(self) -> str:
         return f"{self.value:.4f} [{self.low:.3f} to {self.high:.3f}]"
+
+    def entries(self, name: str) -> dict[str, float]:
+        """JSON-ready: ``name``, ``name_low`` and ``name_high``."""
+        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
 
 
 @dataclass(frozen=True)
@@ -41,9 +47,9 @@ class CalibrationCheck:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: ``ece`` with its interval, and, for one network, ``ece_before`` and the temperature."""
-        found = _entries("ece", self.after)
+        found = self.after.entries("ece")
         if self.before is not None:
-            found |= _entries("ece_before", self.before)
+            found |= self.before.entries("ece_before")
         if self.calibration is not None:
             found |= self.calibration.to_dict() | {"in_words": self.calibration.in_words}
         return found
@@ -84,9 +90,5 @@ def _estimate(
     return Estimate(value, min(low, value), max(high, value))
 
 
-def _error(confidence: NDArray[np.float64], correct: NDArray[np.bool_], rows: NDArray[np.int64]) -> float:
+def _error(confidence: Floats, correct: NDArray[np.bool_], rows: NDArray[np.int64]) -> float:
     return calibration_error(confidence[rows], correct[rows])
-
-
-def _entries(name: str, estimate: Estimate) -> dict[str, float]:
-    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}

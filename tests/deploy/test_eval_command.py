@@ -50,7 +50,8 @@ def test_json(cli: Cli, run: Path, trained: Trained, shapes: Path, split: str) -
     assert ends - resampled == {"top1_low", "top1_high"}  # a statistic without a width has no interval
     assert set(found) - resampled == {
         "top1", "top1_low", "top1_high", "n", "split", "loss", "balanced_accuracy", "macro_f1", "ece",
-        "classes", "per_class", "confusion", "checkpoint", "run", "skipped", "precision", "images",
+        "classes", "per_class", "confusion", "calibration", "checkpoint", "run", "skipped", "precision",
+            "images",
     }  # fmt: skip
 
 
