@@ -1,6 +1,5 @@
 """Choose a working point on val, and measure it on an evaluation of the same run."""
 
-from finetune.decision.calibration import calibrated
 from finetune.decision.working_point import Costs, Goal, Threshold
 from finetune.evaluation.evaluate import Evaluation
 from finetune.evaluation.working_point import (
@@ -17,7 +16,7 @@ from finetune.training.val_logits import val_logits
 def decided_on_val(trained: Trained) -> Decided:
     """The calibrated probabilities of the run's val images. Raises as :func:`val_logits`."""
     val = val_logits(trained)
-    logits = calibrated(val.logits, trained.card.decision.calibration.temperature)
+    logits = trained.card.decision.calibrated(val.logits)
     return Decided.of_logits("val", logits, val.targets, trained.card.classes, val.groups)
 
 
