@@ -63,8 +63,7 @@ def check_calibration(
 ) -> CalibrationCheck:
     """Measure the calibration error, with intervals by resampling images, or whole groups.
 
-    A draw repeats images, which makes its error a little larger. So the interval reaches rather too high than
-    too low. It always holds the error itself.
+    An interval always holds the error itself.
 
     Args:
         logits: (N, C), as the network computes them; or the calibrated ones of several networks.

@@ -84,15 +84,15 @@ def check_sets(
     logits, targets, groups = images.logits, images.targets, images.groups
     chance = np.array([chance_of(row) for row in logits])
     members = conformal.rule(coverage, sets).members(logits, chance)
-    hits, sizes = members[np.arange(len(targets)), targets], members.sum(axis=1).astype(np.float64)
-    size = float(sizes.mean())
-    bounds = interval(partial(_mean, sizes), len(sizes), groups)
+    hits, shares = members[np.arange(len(targets)), targets], members.mean(axis=1)
+    low, high = interval(partial(_mean, shares), len(shares), groups)
+    size, num_classes = float(members.sum(axis=1).mean()), members.shape[1]
     return SetsCheck(
         coverage,
         sets,
         Estimate(float(hits.mean()), *share_interval(hits, groups)),
-        Estimate(size, *bounds),
-        float((sizes == 0).mean()),
+        Estimate(size, min(low * num_classes, size), max(high * num_classes, size)),
+        float((shares == 0).mean()),
         conformal.guarantee(coverage, sets, classes),
     )
 

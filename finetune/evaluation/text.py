@@ -83,9 +83,9 @@ def _headline(evaluation: "Evaluation") -> str:
 def _calibration(check: CalibrationCheck) -> list[tuple[str, str]]:
     found = [(METRICS["ece"].label, f"{check.after}  (expected, {CALIBRATION_BINS} bins)")]
     if check.before is not None and check.calibration is not None:
-        if check.calibration.split:
-            found.append(("  without temperature", str(check.before)))
         found.append(("temperature", check.calibration.in_words))
+        if check.calibration.split:
+            found.append(("error without it", str(check.before)))
     return found
 
 
