@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 from finetune.api.advice import examine, examine_folds, is_folds, write_sheet
 from finetune.cli import options, output
 from finetune.cli.options import argument, flag, option
+from finetune.disk.nearby import is_run
 from finetune.errors import GateMissedError, UserError, printable
 from finetune.recipe.catalog import DEFAULT_BACKBONE
 
@@ -74,6 +75,11 @@ def doctor(
             from finetune.disk.outputs import check_new_file
 
             check_new_file(target, overwrite=overwrite, option="--overwrite replaces it. ")
+    if is_run(source):
+        raise UserError(
+            f"{printable(source)}: a run, not images. `finetune report {printable(source)}` lists its "
+            "doubtful labels; to examine the images, give these."
+        )
     folds = is_folds(source)
     if folds and not labels:
         raise UserError(

@@ -79,6 +79,7 @@ def test_every_image_is_held_out_once(write: Any, chdir_tmp: Path, cli: Any, sha
     assert any(f"{44 - left} images have a copy in another fold" in note for note in found["notes"]) == (
         left < 44
     )
+    assert "finetune report" in cli("doctor", place / "fold-0").err
     assert cli("doctor", place).code == cli(*words, "--overwrite", "--set", "data.workers=0").code == 2
     # And refused otherwise.
     ended = cli("cv", write(), "--folds", "3", "--device", "cpu")

@@ -43,7 +43,7 @@ def places(source: Source) -> dict[str, tuple[str, str]]:
 
 
 def groups_by_name(source: Source) -> dict[str, int]:
-    found = {}
+    found: dict[str, int] = {}
     for split in source.splits.values():
         assert split.groups is not None
         found |= {split.name(index): int(group) for index, group in enumerate(split.groups)}
