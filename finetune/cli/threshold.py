@@ -97,7 +97,7 @@ def _show(kept: "KeptWorkingPoint") -> None:
         goal = kept.point.goal
         output.data(f"chosen       {'by you' if goal is None else f'on val, for a {goal.in_words}'}")
         output.data(f"on val       {format_rates(kept.val)}")
-        for doubt in doubts_of_val(kept.point.class_name, kept.val.positives) if goal is not None else ():
+        for doubt in doubts_of_val(goal, kept.val) if goal is not None else ():
             output.note(doubt)
     elif not isinstance(kept.point, Threshold) and not isinstance(kept.val, ThresholdRates):
         for line in cost_lines(kept.point):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from finetune.decision.working_point import Costs, in_percent
+from finetune.decision.working_point import Costs, Goal, in_percent
 from finetune.errors import printable
 from finetune.evaluation.columns import align_columns
 from finetune.evaluation.estimates import Estimate, Share
@@ -12,7 +12,7 @@ from finetune.evaluation.one_class import Sweep
 from finetune.evaluation.resampling import count_groups
 from finetune.evaluation.working_point import CostRates, CostResult, Decided, ThresholdRates, ThresholdResult
 
-# Below this number of images of the class in val, a sentence says how rough the threshold is.
+# Below this number of val images that a threshold rests on, a sentence says how rough it is.
 FEW = 100
 # The recalls of the rows of a curve's table.
 RECALLS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0)
@@ -27,15 +27,20 @@ def format_point(result: ThresholdResult | CostResult) -> str:
 def format_rates(rates: ThresholdRates) -> str:
     """Format the rates of a threshold in one line."""
     named = (("recall", rates.recall), ("precision", rates.precision), ("flagged", rates.flagged))
-    return ", ".join(f"{name} {_share(share)}" for name, share in named)
+    return ", ".join(f"{name} {_share(share).lstrip()}" for name, share in named)
 
 
-def doubts_of_val(name: str, val_positives: int) -> list[str]:
-    """Say how rough a threshold is that rests on these images of the class in val; empty if it is not."""
-    if val_positives >= FEW:
+def doubts_of_val(goal: Goal, val: ThresholdRates) -> list[str]:
+    """Say how rough a threshold is that was chosen on few images of val; empty for many."""
+    share = val.recall if goal.measure == "recall" else val.precision
+    if share is None or share.n >= FEW:
         return []
-    images = "1 image" if val_positives == 1 else f"{val_positives:,} images"
-    return [f"The threshold rests on {images} of '{printable(name)}' in val: see how wide val's interval is."]
+    images = f"{share.n:,} val {'image' if share.n == 1 else 'images'}"
+    which = "of the class" if goal.measure == "recall" else "that it flags"
+    return [
+        f"The threshold rests on {images} {which}. From so few, its {goal.measure} on others is known only "
+        f"to lie between {100 * share.low:.0f} and {100 * share.high:.0f} %."
+    ]
 
 
 def _threshold(result: ThresholdResult) -> str:
@@ -78,8 +83,8 @@ def _notes(result: ThresholdResult) -> list[str]:
         notes.append(f"val has no image of {name}, so no threshold can be chosen on it.")
     elif goal is not None and not result.is_reached:
         notes.append(f"No threshold reaches a {goal.in_words} on val; the nearest is shown.")
-    if goal is not None and result.point is not None:
-        notes += doubts_of_val(result.class_name, result.val_one.positives)
+    if goal is not None and result.val is not None:
+        notes += doubts_of_val(goal, result.val)
     if not result.one.positives:
         notes.append(f"{split} has no image of {name}: recall and the curves cannot be measured.")
     if split == "val" and goal is not None:
@@ -126,6 +131,8 @@ def cost_lines(costs: Costs) -> list[str]:
 def _cost_notes(result: CostResult) -> Sequence[str]:
     rates = result.rates
     notes = [f"{rates.changed:,} of {rates.n:,} images get another class than the most probable one."]
+    if rates.changed and rates.difference.low <= 0 <= rates.difference.high:
+        notes.append("The difference may be chance: its interval contains 0.")
     if rates.mean_cost.low == rates.mean_cost.high:
         notes.append("Every image costs the same here, so the interval cannot show how far chance reaches.")
     if result.split == "train":

@@ -120,7 +120,7 @@ def test_the_text_has_both_splits_and_the_curves() -> None:
     assert heading.split() == ["val", "test"]
     assert [line.split("  ")[0] for line in lines[:4]] == ["recall", "precision", "specificity", "flagged"]
     dogs = int((VAL.targets == 1).sum())
-    assert f"The threshold rests on {dogs} images of 'dog' in val" in text
+    assert f"The threshold rests on {dogs} val images of the class. From so few, its recall on" in text
     assert "the curves on test" in text
     assert "nan" not in text
 

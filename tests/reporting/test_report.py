@@ -15,6 +15,7 @@ from PIL import Image
 import finetune
 import tiny
 from finetune.errors import DataError, UserError
+from finetune.evaluation.working_point import ThresholdResult
 from finetune.page.thumbnails import MOST_BYTES
 from finetune.recipe.catalog import DRAWN
 from finetune.reporting import limits
@@ -212,6 +213,27 @@ def test_swapped_labels_are_listed(tmp_path: Path, make_report: MakeReport) -> N
 def test_an_impossible_number_of_images_is_refused(hostile_run: Path, images: int) -> None:
     with pytest.raises(UserError, match="0 to 10,000"):
         finetune.report(hostile_run, images=images)
+
+
+def test_a_working_point_that_the_run_keeps_is_said_with_its_numbers(
+    hostile_run: Path, tmp_path: Path, make_report: MakeReport
+) -> None:
+    run = Path(shutil.copytree(hostile_run, tmp_path / "kept"))
+    model = finetune.load(run, device="cpu")
+    model.keep_working_point(CLASSES[0], recall=0.5)
+    found = model.evaluate("test").working_point()
+    assert isinstance(found, ThresholdResult)
+    assert found.rates is not None
+    recall = found.rates.recall
+    assert recall is not None
+    text = make_report(run, images=0)
+    assert "The run keeps a threshold:" in text
+    assert "chosen on val for a recall of at least 50 %" in text
+    share = f"{100 * recall.value:.1f}\N{NO-BREAK SPACE}% ({recall.hits} of {recall.n}; 95 % interval"
+    assert share in text
+    assert CLASSES[0] not in text
+    model.keep_working_point(costs={CLASSES[0]: {CLASSES[1]: 5}})
+    assert "The run keeps costs of mistakes" in make_report(run, images=0)
 
 
 def test_the_command(tmp_path: Path, cli: Any) -> None:

@@ -10,6 +10,7 @@ from finetune.checkpoint.storage import read_document
 from finetune.data.dataset import Split
 from finetune.errors import FinetuneError
 from finetune.evaluation.evaluate import Evaluation
+from finetune.evaluation.working_point import CostResult, ThresholdResult
 from finetune.features.progress import OnProgress, OnStage, no_progress
 from finetune.recipe.load import dump_recipe
 from finetune.reporting import limits
@@ -33,6 +34,7 @@ from finetune.training.compute.precision import pick_device
 from finetune.training.curves import History
 from finetune.training.run.files import ENVIRONMENT, WEIGHTS
 from finetune.training.trained import Trained, evaluate_trained, load_trained
+from finetune.training.working_points import measure_kept
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class RunFacts:
         evaluation: as `finetune eval` computes it.
         mistakes, uncertain: rows of ``predictions`` that get a card.
         examined: the images whose features were computed; None if they could not be.
+        working_point: what the one that the run keeps does; None if it keeps none.
         near: the training images nearest to these rows: places among those examined, and similarities.
         history: what ``metrics.jsonl`` says.
         environment, weights: the run's documents; empty if it has none.
@@ -70,6 +73,7 @@ class RunFacts:
     evaluation: Evaluation
     predictions: Predictions
     trust: Trust
+    working_point: ThresholdResult | CostResult | None
     mistakes: tuple[int, ...]
     uncertain: tuple[int, ...]
     examined: ExaminedImages | None
@@ -136,6 +140,7 @@ def collect(
         evaluation,
         predictions,
         measure_trust(predictions, evaluation.metrics),
+        measure_kept(trained, evaluation),
         tuple(mistakes),
         tuple(uncertain),
         None if isinstance(examined, str) else examined,

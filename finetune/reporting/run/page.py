@@ -7,6 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from finetune.data.sources.read import is_path
+from finetune.decision.working_point import Threshold, in_percent
 from finetune.errors import printable
 from finetune.page.charts import svg
 from finetune.page.page import render
@@ -61,6 +62,8 @@ def run_page(facts: RunFacts, limit: int) -> bytes:
         correct=int(facts.predictions.correct.sum()),
         seen=SEEN.get(facts.evaluation.split, ""),
         said=SAID,
+        working_point=facts.working_point,
+        threshold=_threshold(facts),
         numbers=numbers(facts.evaluation),
         about_groups=about_groups(metrics),
         weak=weakest(metrics, limits.CLASSES),
@@ -93,6 +96,12 @@ def run_page(facts: RunFacts, limit: int) -> bytes:
 
 def _name_of(run: Path) -> str:
     return run.resolve().name
+
+
+def _threshold(facts: RunFacts) -> str:
+    """The threshold that the run keeps; empty without one."""
+    point = facts.trained.card.decision.working_point
+    return in_percent(point.at) if isinstance(point, Threshold) else ""
 
 
 def _card(facts: RunFacts, gallery: Gallery, row: int) -> Card:
