@@ -22,8 +22,13 @@ class Estimate:
     @classmethod
     def mean(cls, values: NDArray[np.float64], groups: Groups) -> "Estimate":
         """The mean of (N,) values, N at least 1."""
-        low, high = interval(lambda rows: float(values[rows].mean()), len(values), groups)
-        return cls(float(values.mean()), low, high)
+        least, width = float(values.min()), float(values.max() - values.min())
+        if not width:
+            return cls(least, least, least)
+        # The bootstrap is for fractions.
+        scaled = (values - least) / width
+        low, high = interval(lambda rows: float(scaled[rows].mean()), len(values), groups)
+        return cls(float(values.mean()), least + width * low, least + width * high)
 
     def to_dict(self) -> dict[str, float]:
         """JSON-ready."""

@@ -36,6 +36,14 @@ def test_images(shapes: Path) -> list[str]:
     return [str(path) for path in sorted((shapes / "test").rglob("*.png"))]
 
 
+def save_again(run: Path, changed: dict[str, dict[str, torch.Tensor]]) -> None:
+    """Save the best checkpoint of a run again, with some of its files changed."""
+    folder = run / "checkpoints" / "best"
+    tensors = {path.name: read_tensors(path) for path in folder.glob("*.safetensors")}
+    documents = {CARD: read_document(folder / CARD)}
+    save_checkpoint(run / "checkpoints", "best", tensors | changed, documents, keep_previous=False)
+
+
 def probabilities(model: finetune.Model, images: list[str]) -> np.ndarray:
     """(N,) of the class disc."""
     return np.array([dict(each.ranking())["disc"] for each in model.predict(images)])
@@ -140,10 +148,9 @@ def test_costs_are_kept_applied_and_measured(
 def test_a_threshold_of_other_weights_is_not_applied(cli: Cli, kept: Path, test_images: list[str]) -> None:
     finetune.load(kept).keep_working_point("disc", at=0.0)
     assert {each.label for each in finetune.load(kept).predict(test_images)} == {"disc"}
-    folder = kept / "checkpoints" / "best"
-    weights, card = read_tensors(folder / MODEL), read_document(folder / CARD)
+    weights = read_tensors(kept / "checkpoints" / "best" / MODEL)
     weights["fc.bias"] += 0.01
-    save_checkpoint(kept / "checkpoints", "best", {MODEL: weights}, {CARD: card}, keep_previous=False)
+    save_again(kept, {MODEL: weights})
     ended = cli("predict", kept, *test_images)
     assert "was chosen with other weights, and is not applied" in ended.err
     assert "decides" not in ended.err
@@ -206,13 +213,9 @@ def test_wrong_input_is_exit_2(
 
 
 def test_a_goal_out_of_reach_keeps_nothing_and_says_the_best(cli: Cli, kept: Path) -> None:
-    folder = kept / "checkpoints" / "best"
-    weights, card = read_tensors(folder / MODEL), read_document(folder / CARD)
     # Of the three images of val that look most like a disc, the first is none.
     logits = np.array([[4, 0], [3, 0], [2, 0], [0, 1], [0, 2]], np.float32)
-    val = {"logits": torch.from_numpy(logits), "targets": torch.tensor([1, 0, 0, 1, 1])}
-    tensors = {MODEL: weights, VAL: val}
-    save_checkpoint(kept / "checkpoints", "best", tensors, {CARD: card}, keep_previous=False)
+    save_again(kept, {VAL: {"logits": torch.from_numpy(logits), "targets": torch.tensor([1, 0, 0, 1, 1])}})
     ended = cli("threshold", kept, "--class", "disc", "--precision", "0.9")
     assert ended.code == 2
     assert (
