@@ -4,6 +4,8 @@ import csv
 import io
 import json
 
+from finetune.decision.decision import Decision
+from finetune.decision.novelty import Novelty
 from finetune.deploy.predict import Prediction
 from finetune.deploy.prediction_text import CsvWriter, JsonWriter, TableWriter
 
@@ -62,3 +64,30 @@ def test_the_table_has_one_line_per_image() -> None:
     assert "\x1b" not in stream.getvalue()
     assert lines[2].endswith("error: truncated: its end is missing")
     assert len({line.index(word) for line, word in zip(lines, ("cat", "dog", "error"), strict=True)}) == 1
+
+
+def test_an_image_unlike_the_training_images_is_marked() -> None:
+    marked, kept, unknown = (
+        Prediction("a.png", ("cat",), (1.0,), novelty=score, is_novel=is_novel)
+        for score, is_novel in ((0.61, True), (0.2, False), (0.2, None))
+    )
+    broken = Prediction("b.png", error="empty")
+    stream = io.StringIO()
+    TableWriter(stream, ["cat"]).write([marked, kept, unknown, broken])
+    assert [line.endswith("none of these?") for line in stream.getvalue().splitlines()] == [
+        True,
+        *[False] * 3,
+    ]
+
+    stream = io.StringIO()
+    decision = Decision(novelty=Novelty(0.5, 20, 9, 5))
+    CsvWriter(stream, 1, decision=decision).write([marked, kept, unknown, broken])
+    rows = [line.split(",")[-2:] for line in stream.getvalue().splitlines()]
+    assert rows == [["novelty", "novel"], ["0.61", "1"], ["0.2", "0"], ["0.2", ""], ["", ""]]
+
+    entries = [each.to_dict() for each in (marked, kept, unknown)]
+    assert [(each["novelty"], each.get("novel")) for each in entries] == [
+        (0.61, True),
+        (0.2, False),
+        (0.2, None),
+    ]
