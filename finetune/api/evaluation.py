@@ -51,12 +51,12 @@ class EvaluationResult:
 
     @property
     def top1_low(self) -> float:
-        """The lower end of the accuracy's 95 % Wilson interval."""
+        """The lower end of the accuracy's 95 % interval, by groups where images have groups."""
         return self.metrics.top1_low
 
     @property
     def top1_high(self) -> float:
-        """The upper end of the accuracy's 95 % Wilson interval."""
+        """The upper end of the accuracy's 95 % interval, by groups where images have groups."""
         return self.metrics.top1_high
 
     @property

@@ -30,7 +30,7 @@ def summary(evaluation: "Evaluation", width: int | None = None) -> str:
 
 
 def accuracy(metrics: Metrics) -> str:
-    """Format top-1 with its interval: ``93.75 % [85.1 to 97.5] (n = 400 in 31 groups)``."""
+    """Format top-1 with its interval: ``93.75 % [84.5 to 97.6] (n = 400 in 31 groups)``."""
     return (
         f"{METRICS['top1'].in_words(metrics.top1, (metrics.top1_low, metrics.top1_high))} ({metrics.counted})"
     )

@@ -63,6 +63,34 @@ def test_the_screen(cli: Cli, run: Path) -> None:
     assert "calibration error" in ended.out
 
 
+def grouped(run: Path, place: Path, pattern: str) -> Path:
+    """The run as if its recipe had this ``data.group_by``."""
+    shutil.copytree(run, place)
+    recipe = place / "resolved.yaml"
+    recipe.write_text(recipe.read_text().replace("group_by: null", f"group_by: {pattern}"))
+    return place
+
+
+def test_groups_are_found_again(cli: Cli, run: Path, tmp_path: Path, shapes: Path) -> None:
+    plain = json.loads(cli("eval", run, "--json").out)
+    by_groups = grouped(run, tmp_path / "run", "'_.(.)'")  # disc_03.png and square_03.png are one group
+    found = json.loads(cli("eval", by_groups, "--json").out)
+    assert found["groups"] == len({path.stem[-1] for path in (shapes / "test").rglob("*.png")}) == 6
+    assert (found["top1_low_images"], found["top1_high_images"]) == (plain["top1_low"], plain["top1_high"])
+    assert found["top1_low"] != plain["top1_low"]
+    assert "groups" not in plain
+    ended = cli("eval", by_groups)
+    assert "(n = 12 in 6 groups)" in ended.out
+    assert "counted by images, it would be [" in ended.out
+
+
+def test_unknown_groups_are_a_warning(cli: Cli, run: Path, tmp_path: Path) -> None:
+    ended = cli("eval", grouped(run, tmp_path / "run", "'^(patient[0-9]+)'"))
+    assert ended.code == 0, ended.err
+    assert "(n = 12)" in ended.out
+    assert "the intervals count images" in ended.err
+
+
 @pytest.mark.parametrize("wanted", ["fp32", "bf16"])
 def test_the_precision_is_named(wanted: str, cli: Cli, run: Path) -> None:
     ended = cli("eval", run, "--precision", wanted)

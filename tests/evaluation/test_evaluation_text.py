@@ -1,24 +1,44 @@
 """An evaluation as text for the screen."""
 
+from typing import Any
+
 import numpy as np
 
 from finetune.errors import BadImageError
 from finetune.evaluation.evaluate import Collected, Evaluation
-from finetune.evaluation.metrics import classification_metrics
 from finetune.evaluation.text import accuracy, summary
 
 
-def evaluation(names: list[str], predicted: list[int], targets: list[int], bad: int = 0) -> Evaluation:
+def evaluation(
+    names: list[str], predicted: list[int], targets: list[int], bad: int = 0, groups: Any = None
+) -> Evaluation:
     logits = np.eye(len(names), dtype=np.float32)[predicted] * 9
     truth = np.array(targets)
     errors = tuple(BadImageError(f"{i}\n.jpg", "empty") for i in range(bad))
-    collected = Collected(logits, truth, np.arange(len(targets)), errors)
-    return Evaluation(classification_metrics(logits, truth, names), collected, None, "test")  # type: ignore[arg-type]
+    collected = Collected(logits, truth, np.arange(len(targets)), errors, groups=groups)
+    return Evaluation(collected.metrics(names), collected, None, "test")  # type: ignore[arg-type]
 
 
 def test_top1_with_its_interval() -> None:
     right = evaluation(["a", "b"], [0] * 375 + [1] * 25, [0] * 400)
     assert accuracy(right.metrics) == "93.75 % [90.9 to 95.7] (n = 400)"
+
+
+def test_by_groups_the_images_own_interval_is_not_alone() -> None:
+    places = np.arange(400)
+    wrong = (places % 13 < 6) & np.isin(places // 13, (4, 12, 20, 25)) | (places == 0)
+    found = evaluation(["a", "b"], wrong.astype(int).tolist(), [0] * 400, groups=places // 13)
+    lines = summary(found).splitlines()
+    assert accuracy(found.metrics) == "93.75 % [84.5 to 97.6] (n = 400 in 31 groups)"
+    assert [line.split(maxsplit=1) for line in lines[1:3]] == [
+        ["top-1", accuracy(found.metrics)],
+        ["counted", "by images, it would be [90.9 to 95.7]"],
+    ]
+    assert any(line.startswith("balanced accuracy  93.75 % [") for line in lines)
+    few = evaluation(["a", "b"], [0, 1, 0, 0], [0, 1, 1, 0], groups=np.array([3, 3, 8, 8]))
+    assert "2 groups are too few for an interval that can be trusted: it takes at least 5" in summary(few)
+    one = evaluation(["a", "b"], [0, 1, 0, 0], [0, 1, 1, 0], groups=np.zeros(4, dtype=np.int64))
+    assert accuracy(one.metrics) == "75.00 % [0.0 to 100.0] (n = 4 in 1 groups)"
 
 
 def test_class_names_are_whole_and_the_matrix_has_true_rows() -> None:

@@ -120,7 +120,10 @@ def test_by_groups_intervals_agree_with_the_test_and_with_images() -> None:
     swapped = paired(second, first, group)
     assert (-swapped.high, -swapped.low) == pytest.approx((once.low, once.high), abs=0.005)
     # One group cannot tell, nor can two; without a disagreement the interval keeps a width.
-    assert (paired(first, second, np.zeros(300)).low, paired(first, second, group // 15).p) == (-1.0, 0.5)
+    assert (
+        paired(first, second, np.zeros(300, dtype=np.int64)).low,
+        paired(first, second, group // 15).p,
+    ) == (-1.0, 0.5)
     same = paired(first, first, group)
     assert same.p == 1.0
     assert same.low < 0 < same.high

@@ -36,9 +36,9 @@ class CrossValidation:
         folds: the evaluation of each fold by the network that was not trained on it.
         spread: of the top-1 of the folds, with the corrected interval of
             :func:`finetune.strategy.experiments.spread.of_folds`.
-        pooled: the evaluation of all images, each by the network that was not trained on it. The Wilson
-            interval of its top-1 holds for these networks; ``spread`` includes that other training images
-            would give other networks.
+        pooled: the evaluation of all images, each by the network that was not trained on it. The interval of
+            its top-1, by groups where images have groups, holds for these networks; ``spread`` includes that
+            other training images would give other networks.
         card: of the network of the first fold.
     """
 
