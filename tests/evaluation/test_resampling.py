@@ -1,7 +1,9 @@
-"""Intervals: coverage in simulations with a known truth, by rows and by groups."""
+"""Intervals: coverage in simulations with a known truth, by rows and by groups, and the script for it."""
 
 import math
+from collections.abc import Callable
 from functools import partial
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -150,3 +152,11 @@ def test_where_all_is_right_only_shares_have_an_interval() -> None:
     found = measure_intervals(logits, np.arange(40) % 2)
     assert not found.metrics
     assert found.recall == (wilson(20, 20), wilson(20, 20))
+
+
+def test_the_script_writes_a_row(load_script: Callable[[str], ModuleType]) -> None:
+    script = load_script("group-experiment")
+    cells = script.accuracy_row(6, uneven=True, draws=2).split("|")[1:-1]
+    assert [each.strip() for each in cells[:2]] == ["very uneven", "6"]
+    assert len(cells) == script.HEAD.splitlines()[-1].count("|") - 1
+    assert script.pair_row(6, uneven=False, draws=1).count("|") == script.PAIRS.splitlines()[-1].count("|")
