@@ -18,6 +18,9 @@ from finetune.errors import UserError
 
 # Images that a card keeps.
 MOST = 1000
+# Of the bound of the accuracy. Higher ones answer nothing on most small vals; without one, every other set of
+# new images falls short (``docs/measured/calibration.md``).
+CONFIDENCE = 0.8
 
 
 @dataclass(frozen=True)
@@ -82,17 +85,22 @@ class Answers:
     def rule(self, goal: float) -> AnswerRule | None:
         """Answer the largest share of images for which val speaks for the goal; None: no share does.
 
-        One mistake more than val shows is counted, so that the accuracy among the answered of new images
-        reaches the goal on average.
+        The lower end of the one-sided interval of the accuracy on val (Clopper & Pearson 1934), at a
+        confidence of ``CONFIDENCE``, has to reach the goal.
         """
-        found = None
-        n, values = self.surprises.n, self.surprises.values
-        for place, (rank, right) in enumerate(zip(ranks_of(n, len(values)), self.right, strict=True)):
-            if place + 1 < len(values) and values[place + 1] == values[place]:
-                continue
-            if rank - right + 1 <= rank * (1 - goal) + 1e-9:
-                found = AnswerRule(values[place], int(rank), right, n)
-        return found
+        from scipy.special import bdtr
+
+        n, values = self.surprises.n, np.asarray(self.surprises.values)
+        ranks, right = ranks_of(n, len(values)), np.asarray(self.right, dtype=np.int64)
+        # Of equal values, the last counts: they are answered together.
+        last = np.append(values[1:] != values[:-1], True)[: len(values)]
+        # With an accuracy of just the goal, so few mistakes would be that rare.
+        speaks = bdtr(ranks - right, ranks, 1 - goal) <= 1 - CONFIDENCE
+        places = np.flatnonzero(last & speaks)
+        if not len(places):
+            return None
+        place = int(places[-1])
+        return AnswerRule(float(values[place]), int(ranks[place]), int(right[place]), n)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -125,9 +133,14 @@ def read_answers(value: Any) -> Answers | None:
     return None if value is None else Answers.from_dict(value)
 
 
+def least_answered(goal: float) -> int:
+    """The fewest answered images of val, all right, that speak for a goal."""
+    return math.ceil(math.log(1 - CONFIDENCE) / math.log(goal))
+
+
 def no_rule(goal: float, n: int) -> UserError:
     """The error for a goal that nothing on val speaks for."""
     return UserError(
-        f"abstain: no threshold reaches an accuracy of {100 * goal:g} % on the {n:,} images of val. Ask for "
-        "less, or train with more images."
+        f"abstain: no threshold shows an accuracy of {100 * goal:g} % on the {n:,} images of val. It takes "
+        f"{least_answered(goal):,} sure images without a mistake. Ask for less, or have more images."
     )
