@@ -18,8 +18,7 @@ from finetune.errors import UserError
 
 # Images that a card keeps.
 MOST = 1000
-# Of the bound of the accuracy. Higher ones answer nothing on most small vals; without one, every other set of
-# new images falls short (``docs/measured/calibration.md``).
+# Of the bound of the accuracy. ``docs/measured/calibration.md`` says how often new images fall short with it.
 CONFIDENCE = 0.8
 
 

@@ -13,7 +13,7 @@ from finetune.errors import UserError
 
 
 def test_the_accuracy_among_the_answered_reaches_the_goal() -> None:
-    """In three of four draws; without the bound, it would in every other."""
+    """In most draws, and on average."""
     accuracy, answered = [], []
     for seed in range(200):
         logits, targets = drawn(1200, 1.0, seed)

@@ -13,7 +13,9 @@ from torch import nn
 import tiny
 from finetune.checkpoint.card import ModelCard
 from finetune.checkpoint.storage import CARD, MODEL, NOVELTY, save_checkpoint
+from finetune.decision.abstain import Answers
 from finetune.decision.calibration import Calibration
+from finetune.decision.conformal import Conformal
 from finetune.decision.decision import Decision
 from finetune.decision.novelty import Novelty, unit_rows
 from finetune.features.last_layer import tap_last_layer
@@ -56,7 +58,17 @@ def make_run(run: Path, source: Path | str, classes: tuple[str, ...] = ("disc", 
     )
     card = ModelCard(network.architecture, classes, preprocessing)
     novelty, reference = _novelty(module, card)
-    decided = replace(card, decision=Decision(Calibration(2.5, "val", 20), novelty=novelty))
+    val = np.random.default_rng(0).normal(0, 1, (20, len(classes))).astype(np.float32)
+    targets = np.where(np.arange(20) % 4, val.argmax(axis=1), 0)
+    decided = replace(
+        card,
+        decision=Decision(
+            Calibration(2.5, "val", 20),
+            novelty=novelty,
+            conformal=Conformal.of(val, targets),
+            answers=Answers.of(val, targets),
+        ),
+    )
     run.mkdir(parents=True)
     (run / "resolved.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
     for name in ("best", "last"):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from finetune.checkpoint.card import ModelCard
-from finetune.decision.wanted import Wanted
+from finetune.decision.wanted import SETS, Sets, Wanted
 from finetune.deploy.onnx_classifier import OnnxClassifier
 from finetune.deploy.predict import Classifier, Outputs, Prediction, predict_batches
 from finetune.deploy.torch_classifier import TorchClassifier
@@ -111,6 +111,21 @@ def test_a_run_and_its_onnx_file_agree(trained: Trained, onnx_model: Path, shape
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-4)
     assert len({p.classes[0] for p in by_torch}) == 2  # the control
     assert len({p.probabilities[0] for p in by_torch}) > 10
+
+
+@pytest.mark.parametrize("sets", SETS)
+def test_a_run_and_its_onnx_file_give_the_same_sets_and_answers(
+    trained: Trained, onnx_model: Path, shapes: Path, sets: Sets
+) -> None:
+    paths = sorted(str(path) for path in shapes.rglob("*.png"))
+    found = []
+    wanted = Wanted(coverage=0.6, sets=sets, abstain=0.6)
+    both: list[Classifier] = [TorchClassifier(trained.module, trained.card), OnnxClassifier(onnx_model)]
+    for classifier in both:
+        batches = predict_batches(classifier, paths, wanted=wanted, batch_size=5)
+        found.append([(each.prediction_set, each.is_sure) for batch in batches for each in batch])
+    assert found[0] == found[1]
+    assert all(names is not None and sure is not None for names, sure in found[0])
 
 
 def test_predictions_come_from_the_folded_network(trained: Trained) -> None:
