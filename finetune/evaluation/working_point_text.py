@@ -87,6 +87,8 @@ def _notes(result: ThresholdResult) -> list[str]:
         notes += doubts_of_val(goal, result.val)
     if not result.one.positives:
         notes.append(f"{split} has no image of {name}: recall and the curves cannot be measured.")
+    elif result.one.auroc is not None and result.one.auroc.low == result.one.auroc.high:
+        notes.append("The class and the rest do not overlap here, so the interval of the area has no width.")
     if split == "val" and goal is not None:
         notes.append("The threshold was chosen on these very images: expect less on others.")
     if split == "train":

@@ -141,6 +141,7 @@ def without_dogs(images: Decided) -> Decided:
         (measured(VAL, VAL, Goal("recall", 0.9)), "chosen on these very images"),
         (measured(VAL, replace(TEST, name="train"), Goal("recall", 0.9)), "trained on these images"),
         (measured(VAL, TEST, None), "the curves on test"),
+        (measured(VAL, replace(TEST, probabilities=np.eye(3)[TEST.targets]), None), "do not overlap here"),
     ],
 )
 def test_what_cannot_be_measured_is_said_and_no_number_is_nan(result: ThresholdResult, words: str) -> None:
