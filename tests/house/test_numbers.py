@@ -12,9 +12,13 @@ from finetune.cli.main import command_line
 
 # Checked by the code that uses them.
 ELSEWHERE = {
+    ("eval", "abstain"),
+    ("eval", "coverage"),
     ("eval", "min_top1"),
     ("eval", "recall"),
     ("export", "opset"),
+    ("predict", "abstain"),
+    ("predict", "coverage"),
     ("threshold", "at"),
     ("threshold", "precision"),
     ("threshold", "recall"),
