@@ -80,8 +80,8 @@ def begin(recipe: Recipe, *, device: str | None = None, progress: OnStage = no_p
     compute = frozen_compute(recipe, device)
     with in_force(compute):
         first = first_pass(recipe, compute, progress)
-    splits = first.source.splits
-    settings = solved_head_settings(len(splits["train"]), len(splits["val"]), first.uneven)
+    counts = {name: len(split) for name, split in first.source.splits.items()}
+    settings = solved_head_settings(counts, first.uneven)
     return FirstAdvice(first, write_recipe(with_shape(recipe, first.shapes), Strategy.probe, settings))
 
 

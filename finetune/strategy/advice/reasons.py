@@ -56,7 +56,16 @@ def explain(facts: Facts, choice: Choice, settings: Settings, seconds: float) ->
         ("BatchNorm", _batchnorm(settings)),
         ("regularise", _regularisation(choice.strategy, settings)),
         ("best epoch", _selection(choice.strategy, settings, facts)),
+        *_refit(settings, facts),
         ("time", f"{format_duration(seconds)} on this machine (accurate to a factor of two)"),
+    ]
+
+
+def _refit(settings: Settings, facts: Facts) -> list[tuple[str, str]]:
+    if not settings.refit:
+        return []
+    return [
+        ("refit", f"then the head is solved again on train and val: the {facts.val:,} val images are few")
     ]
 
 

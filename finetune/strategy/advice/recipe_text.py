@@ -45,6 +45,7 @@ def write_recipe(
         **({"early_stopping": settings.early_stopping} if settings.early_stopping else {}),
         **({"label_smoothing": settings.label_smoothing} if settings.label_smoothing else {}),
         **CORRECTIONS[settings.correction],
+        **({"refit": True} if settings.refit else {}),
     }
     given = base.train.model_dump(include={"precision", "threads"}, exclude_defaults=True)
     lines += ["", "train:", *_section(train | given)]

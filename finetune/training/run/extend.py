@@ -26,7 +26,7 @@ COUNTS = ("epoch", "step", "phase", "phase_step")
 # The keys that do not affect a solved head, by section. Augmentation does not affect it either, as long as
 # `augment.views` is not set: the head is then solved on images as in evaluation.
 OF_STEPS = {
-    "train": ("early_stopping", "label_smoothing", "optimizer", "select", "weight_decay"),
+    "train": ("early_stopping", "label_smoothing", "optimizer", "refit", "select", "weight_decay"),
     "model": ("batchnorm",),
 }
 
