@@ -233,3 +233,18 @@ def test_a_path_that_is_not_a_run_is_exit_2(cli: Cli, chdir_tmp: Path) -> None:
         ended = cli("eval", name)
         assert ended.code == 2
         assert "no such folder" in ended.err
+
+
+def test_sets_and_abstaining_are_measured(cli: Cli, run: Path) -> None:
+    ended = cli("eval", run, "--coverage", "0.6", "--sets", "adaptive", "--abstain", "0.6", "--json")
+    found = json.loads(ended.out)
+    sets, abstain = found["sets"], found["abstain"]
+    assert (sets["asked"], sets["sets"], abstain["asked"]) == (0.6, "adaptive", 0.6)
+    assert sets["coverage_low"] <= sets["coverage"] <= sets["coverage_high"]
+    assert abstain["curve"][0]["accuracy"] == found["top1"]
+    assert found["calibration"]["temperature"] == 2.5
+    screen = cli("eval", run, "--coverage", "0.6").out
+    assert "for a coverage of 60 %" in screen
+    assert "error without it" in screen
+    assert cli("eval", run, "--sets", "adaptive").code == 2
+    assert cli("eval", run, "--checkpoint", "last", "--coverage", "0.6").code == 2

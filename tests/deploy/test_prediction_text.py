@@ -6,6 +6,7 @@ import json
 
 from finetune.decision.decision import Decision
 from finetune.decision.novelty import Novelty
+from finetune.decision.wanted import Wanted
 from finetune.deploy.predict import Prediction
 from finetune.deploy.prediction_text import CsvWriter, JsonWriter, TableWriter
 
@@ -91,3 +92,21 @@ def test_an_image_unlike_the_training_images_is_marked() -> None:
         (0.2, False),
         (0.2, None),
     ]
+
+
+def test_sets_and_answers_are_columns_and_marks() -> None:
+    found = Prediction("a.jpg", ("a|b", "c"), (0.75, 0.25), prediction_set=("a|b", "c"), is_sure=False)
+    empty = Prediction("b.jpg", ("c", "a|b"), (0.75, 0.25), prediction_set=(), is_sure=True)
+    batch = [found, empty, Prediction("c.jpg", error="gone")]
+    stream = io.StringIO(newline="")
+    CsvWriter(stream, 2, Wanted(2, coverage=0.9, abstain=0.9), safe=False).write(batch)
+    rows = list(csv.reader(io.StringIO(stream.getvalue(), newline="")))
+    assert rows[0] == ["path", "class", "probability", "error", "class_2", "probability_2", "set", "sure"]
+    assert [row[6:] for row in rows[1:]] == [[r"a\|b|c", "0"], ["", "1"], ["", ""]]
+    assert found.to_dict()["set"] == ["a|b", "c"]
+    assert found.to_dict()["sure"] is False
+    table = io.StringIO()
+    TableWriter(table, ["a|b", "c"]).write(batch)
+    first, second, _ = table.getvalue().splitlines()
+    assert first.endswith("{a|b, c}  not sure")
+    assert second.endswith("{}")
