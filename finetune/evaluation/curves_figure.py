@@ -34,7 +34,7 @@ def draw_curves(result: ThresholdResult) -> "Figure":
         )
     titles = [
         f"ROC: area {_area(one.auroc)}",
-        f"Precision and recall: average precision {_area(one.average_precision)}",
+        f"Precision-recall: area {_area(one.average_precision)}",
     ]
     figure, [roc, pr] = new_panels(9.6, 5.6, titles)
     places = sweep.thinned(POINTS)
