@@ -194,6 +194,7 @@ def test_killed_in_a_save_and_between_saves(shapes: Path, tmp_path: Path) -> Non
     check("phases, EMA, accumulation, warm-up, two optimizers", points, shapes, tmp_path)
 
 
+@pytest.mark.slow  # "cached features, rare saves" is killed in the everyday run
 def test_killed_with_cached_features(shapes: Path, tmp_path: Path) -> None:
     check("cached features, two views", ["in a save, at a flush", "in val"], shapes, tmp_path)
 

@@ -81,7 +81,7 @@ def val_batches(setup: Setup, where: DecodedCache | None) -> Iterator[Batch]:
     return eval_batches(setup.source.splits["val"], setup.card.preprocessing, ReadOptions(5), cache=where)
 
 
-@pytest.mark.parametrize("crop", ["random_resized", "none"])
+@pytest.mark.parametrize("crop", ["random_resized", pytest.param("none", marks=pytest.mark.slow)])
 def test_results_with_and_without_the_cache_are_bit_identical(
     crop: str, recipe: Callable[..., Recipe], tmp_path: Path
 ) -> None:

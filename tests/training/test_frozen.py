@@ -35,7 +35,13 @@ train:
 }
 
 
-@pytest.mark.parametrize("name", RECIPES)
+# The other recipes have a phase like it.
+SLOW = ("head only",)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(each, marks=pytest.mark.slow if each in SLOW else ()) for each in RECIPES]
+)
 def test_runs_with_and_without_a_cache_are_bit_identical(name: str, shapes: Path, tmp_path: Path) -> None:
     reports = {
         where: run(tmp_path / where, shapes, RECIPES[name], f"cache.where={where}")

@@ -362,7 +362,7 @@ LATER = {
 
 
 # Each takes ten seconds: the everyday run leaves these out.
-SLOW = ("smoothing, decay", "selection")
+SLOW = ("smoothing, decay", "selection", "another optimizer")
 
 
 @pytest.mark.parametrize(
