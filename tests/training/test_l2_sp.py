@@ -125,6 +125,7 @@ def test_a_strong_penalty_stays_near_the_start(shapes: Path, tmp_path: Path) -> 
     assert far(tight) < far(free) / 2
 
 
+@pytest.mark.slow  # test_every_stop.py stops a run with L2-SP in the everyday run
 def test_a_resumed_run_is_bit_identical(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

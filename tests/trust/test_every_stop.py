@@ -105,8 +105,8 @@ def stopped_runs(stops: Stops, wanted: Recipe, folder: Path) -> Iterator[tuple[i
         yield at, run
 
 
-# For the slow test: each differs from another recipe in one point.
-ALIKE = ("recalibration without EMA",)
+# For the slow test: each differs from another recipe in one point, or is killed in test_resume_matrix.py too.
+ALIKE = ("recalibration without EMA", "two loaders")
 
 
 @pytest.mark.parametrize(
