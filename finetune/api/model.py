@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from finetune.api.evaluation import EvaluationResult
-from finetune.api.paths import check_model, check_run
+from finetune.api.export import export_run
+from finetune.api.paths import Checkpoint, check_model
 from finetune.api.progress import Callback, Reporter
 from finetune.api.working_point import CostsInput, KeptWorkingPoint, Wish, keep, kept_by
 from finetune.decision.wanted import Sets, Wanted
-from finetune.deploy.formats import check_opset, choose_format
-from finetune.errors import BadImageError, UserError, check_unicode, printable
-from finetune.training.run.files import EXPORT
+from finetune.errors import BadImageError, UserError, printable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from finetune.explain.heatmaps.explanations import Explained, Explanation
     from finetune.training.trained import Trained
 
-Checkpoint = Literal["best", "last"]
 Precision = Literal["fp32", "bf16"]
 
 log = logging.getLogger("finetune")
@@ -366,26 +364,3 @@ class Model:
 
     def __repr__(self) -> str:
         return f"<finetune.Model of {len(self.classes)} classes from {str(self.path)!r}>"
-
-
-def export_run(
-    run: Path,
-    target: Path | None,
-    *,
-    format: str | None = None,
-    opset: int | None = None,
-    checkpoint: Checkpoint = "best",
-) -> "Exported":
-    """Write a checkpoint of ``run`` as :meth:`Model.export` does."""
-    chosen = choose_format(format, target)
-    check_opset(chosen, opset)
-    check_run(run)
-    if target is not None:
-        from finetune.disk.outputs import check_output
-
-        check_unicode("--out", target)
-        check_output(target)
-    from finetune.deploy.export import export
-    from finetune.training.trained import load_trained
-
-    return export(load_trained(run, checkpoint), chosen, target or run / EXPORT / f"model.{chosen}", opset)

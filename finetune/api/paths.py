@@ -1,12 +1,15 @@
 """Check paths of runs and models, with a hint on what was meant, before torch is loaded."""
 
 from pathlib import Path
+from typing import Literal
 
 from finetune.disk.nearby import did_you_mean, is_run
 from finetune.errors import RunDirError, UserError, check_unicode, printable
 from finetune.training.run.files import RESOLVED
 
 ONNX = ".onnx"
+# The checkpoints of a run that can be loaded.
+Checkpoint = Literal["best", "last"]
 
 
 def run_name(source: str) -> str:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from finetune.api.model import export_run
+from finetune.api.export import export_run
 from finetune.cli import options, output
 from finetune.cli.options import option
 from finetune.deploy.formats import Format
